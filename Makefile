@@ -1,0 +1,122 @@
+# One command sets up, one builds, one tests, one lints. Every target does its own set-up, so
+# `make demo` and `make test` work on a machine with Python, g++, make and pip only.
+# Stamp files under .venv remember what is installed; what changed is done again, nothing else.
+
+VENV := .venv
+BIN := $(abspath $(VENV))/bin
+STAMPS := $(VENV)/stamps
+# Parallel compile jobs. torch's headers need about 1 GiB each.
+JOBS ?= 2
+# Further arguments for pytest, e.g. make test-python PYTEST_ARGS='-k bool -x'
+PYTEST_ARGS ?=
+# The first of these that runs makes the virtual environment.
+PYTHON ?= $(firstword $(foreach p,python3.11 python3,$(shell $(p) -c 'print("$(p)")' 2>/dev/null)))
+
+export PATH := $(BIN):$(PATH)
+export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
+
+.NOTPARALLEL:
+.SUFFIXES:
+.DELETE_ON_ERROR:
+.PHONY: help dev build demo bench test test-cpp test-consumers test-python test-exhaustive \
+  test-asan test-tsan lint format clean FORCE
+
+help:
+	@echo 'make demo             convert a real model and show what is shared and what is protected'
+	@echo 'make test             everything: lint, C++, consumer projects, Python'
+	@echo 'make lint             formatting, types, the folder rule, exported symbols'
+	@echo 'make test-cpp         C++ tests only'
+	@echo 'make test-consumers   the SDK as an application uses it: find_package, plain C'
+	@echo 'make test-python      Python tests only (PYTEST_ARGS=...)'
+	@echo 'make test-exhaustive  the Python tests that take minutes'
+	@echo 'make test-asan        C++ tests under AddressSanitizer and UBSan'
+	@echo 'make test-tsan        concurrent C++ tests under ThreadSanitizer'
+	@echo 'make bench            conversion times next to the other ways, from one run'
+	@echo 'make dev              set up $(VENV) with everything, package installed editable'
+	@echo 'make build            build and install the package (editable) into $(VENV)'
+	@echo 'make format           format C++ and Python'
+	@echo 'make clean            delete build folders and caches; $(VENV) stays'
+
+# --- set-up -----------------------------------------------------------------------------------
+
+$(STAMPS)/venv: | $(STAMPS)/system-build
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(STAMPS)/system-%: tools/system_deps.sh
+	@test -n '$(PYTHON)' || { echo 'make: no python3.11 and no python3 found'; exit 1; }
+	tools/system_deps.sh $(PYTHON) $*
+	@mkdir -p $(@D) && touch $@
+
+$(STAMPS)/tools: pyproject.toml tools/install_group.py $(STAMPS)/venv
+	$(BIN)/python tools/install_group.py dev frameworks -- --quiet
+	@touch $@
+
+$(STAMPS)/models: $(STAMPS)/tools
+	$(BIN)/python tools/install_group.py models -- --quiet --no-deps
+	@touch $@
+
+# The names of all files that make up the package: one that came or went is a change too.
+$(STAMPS)/files: FORCE
+	@mkdir -p $(@D)
+	@find src include cmake python -type f -not -path '*/__pycache__/*' | sort > $@.new
+	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+
+NATIVE := CMakeLists.txt $(shell find src include cmake -type f)
+$(STAMPS)/package: $(NATIVE) pyproject.toml $(STAMPS)/files $(STAMPS)/tools
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable .
+	@touch $@
+
+build: $(STAMPS)/package
+
+dev: build $(STAMPS)/models $(STAMPS)/system-tests
+	@echo 'Ready: . $(VENV)/bin/activate'
+
+# --- what it is for ---------------------------------------------------------------------------
+
+demo: build $(STAMPS)/models
+	$(BIN)/python examples/demo.py
+
+bench: build
+	$(BIN)/python benchmarks/bench_convert.py
+
+# --- tests ------------------------------------------------------------------------------------
+
+test: lint test-cpp test-consumers test-python
+
+test-cpp: $(STAMPS)/tools $(STAMPS)/system-tests
+	cmake --preset test
+	cmake --build --preset test
+	ctest --preset test
+
+test-asan test-tsan: test-%: $(STAMPS)/tools $(STAMPS)/system-tests
+	cmake --preset $*
+	cmake --build --preset $*
+	ctest --preset $*
+
+test-consumers: $(STAMPS)/tools $(STAMPS)/system-tests
+	tests/consumer/run.sh $(BIN)/python
+
+test-python: dev
+	$(BIN)/python -m pytest tests/python $(PYTEST_ARGS)
+
+test-exhaustive: dev
+	$(BIN)/python -m pytest tests/python -m exhaustive --timeout 7200 $(PYTEST_ARGS)
+
+CXX_FILES = $(shell git ls-files --cached --others --exclude-standard -- '*.cc' '*.h' '*.c')
+
+lint: dev
+	clang-format --dry-run --Werror $(CXX_FILES)
+	ruff check .
+	ruff format --check .
+	mypy
+	$(BIN)/python -m pytest --quiet tests/lint
+
+format: $(STAMPS)/tools
+	clang-format -i $(CXX_FILES)
+	ruff check --fix-only .
+	ruff format .
+
+clean:
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis $(STAMPS)/package
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

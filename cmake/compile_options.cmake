@@ -1,0 +1,38 @@
+# Warnings, visibility and sanitizers for our own targets. Not for imported ones.
+
+# Everything is hidden unless a declaration says otherwise: the exported lists are short and checked.
+function(tb_compile_options target)
+  set_target_properties(
+    ${target} PROPERTIES POSITION_INDEPENDENT_CODE ON CXX_VISIBILITY_PRESET hidden
+                         VISIBILITY_INLINES_HIDDEN ON)
+  tb_warnings(${target})
+  tb_sanitize(${target})
+endfunction()
+
+function(tb_warnings target)
+  target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor)
+  if(TENSOR_BRIDGE_WERROR)
+    target_compile_options(${target} PRIVATE -Werror)
+  endif()
+endfunction()
+
+function(tb_sanitize target)
+  if(NOT TENSOR_BRIDGE_SANITIZE)
+    return()
+  endif()
+  target_compile_options(
+    ${target} PRIVATE "-fsanitize=${TENSOR_BRIDGE_SANITIZE}" -fno-omit-frame-pointer)
+  target_link_options(${target} PRIVATE "-fsanitize=${TENSOR_BRIDGE_SANITIZE}")
+  if(TENSOR_BRIDGE_SANITIZE MATCHES "undefined")
+    # vptr needs the type information of classes that live in uninstrumented framework libraries.
+    target_compile_options(${target} PRIVATE -fno-sanitize-recover=all -fno-sanitize=vptr)
+  endif()
+endfunction()
+
+# A library that forgot a source or a dependency fails here and not when it is loaded.
+function(tb_link_options target)
+  tb_sanitize(${target})
+  if(NOT TENSOR_BRIDGE_SANITIZE)
+    target_link_options(${target} PRIVATE -Wl,--no-undefined)
+  endif()
+endfunction()

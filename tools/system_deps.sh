@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# Installs what pip cannot bring, where it is missing, through apt-get; elsewhere says what to install.
+#
+#   tools/system_deps.sh PYTHON build         compiler, Python headers, venv
+#   tools/system_deps.sh PYTHON build tests   GoogleTest and what the checks of binaries use too
+set -euo pipefail
+
+python=$1
+shift
+missing=()
+
+need() { # need PACKAGE COMMAND...: the Debian package, and how to tell that it is there
+  local package=$1
+  shift
+  if ! "$@" >/dev/null 2>&1; then missing+=("$package"); fi
+}
+
+has_header() { # by the compiler, which knows its own search path
+  printf '#include <%s>\n' "$1" | g++ -x c++ -fsyntax-only -
+}
+
+has_python_headers() {
+  "$python" -c 'import os, sysconfig as s; os.stat(os.path.join(s.get_path("include"), "Python.h"))'
+}
+
+for what in "$@"; do
+  case $what in
+    build)
+      need g++ command -v g++
+      version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+      need "python$version-dev" has_python_headers
+      need "python$version-venv" "$python" -c 'import venv, ensurepip'
+      ;;
+    tests)
+      need gcc command -v gcc
+      need binutils command -v readelf
+      need libgtest-dev has_header gtest/gtest.h
+      need libgmock-dev has_header gmock/gmock.h
+      ;;
+    *)
+      echo "system_deps: unknown part '$what' (build, tests)" >&2
+      exit 2
+      ;;
+  esac
+done
+
+if [ ${#missing[@]} -eq 0 ]; then exit 0; fi
+
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+  if command -v sudo >/dev/null; then
+    as_root=(sudo)
+  else
+    as_root=(false)
+  fi
+fi
+
+if command -v apt-get >/dev/null && [ "${as_root[0]:-}" != false ]; then
+  echo "system_deps: installing ${missing[*]}"
+  # An image may come without package lists. One list that cannot be had is no reason to stop.
+  "${as_root[@]}" apt-get update -qq || true
+  if "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"; then exit 0; fi
+fi
+
+cat >&2 <<EOF
+system_deps: these are missing and could not be installed: ${missing[*]}
+Install them with your system's package manager (the names are Debian's) and run make again:
+  apt-get install ${missing[*]}
+EOF
+exit 1
