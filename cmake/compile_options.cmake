@@ -29,9 +29,18 @@ function(tb_sanitize target)
   endif()
 endfunction()
 
-# A library that forgot a source or a dependency fails here and not when it is loaded.
-function(tb_link_options target)
+# tb_link_options(<target> <map>): exports what cmake/exports/<map>.map lists (hidden visibility
+# alone lets the templates of the standard library through), and needs what it uses and no more.
+function(tb_link_options target map)
   tb_sanitize(${target})
+  set(map_file "${PROJECT_SOURCE_DIR}/cmake/exports/${map}.map")
+  target_link_options(${target} PRIVATE -Wl,--as-needed "-Wl,--version-script=${map_file}")
+  set_property(TARGET ${target} APPEND PROPERTY LINK_DEPENDS "${map_file}")
+endfunction()
+
+# A library that forgot a source file or a dependency fails here and not when it is loaded. Not for
+# the extension (the interpreter has CPython's symbols) and not under a sanitizer (the program has its).
+function(tb_no_undefined target)
   if(NOT TENSOR_BRIDGE_SANITIZE)
     target_link_options(${target} PRIVATE -Wl,--no-undefined)
   endif()

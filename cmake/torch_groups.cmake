@@ -86,6 +86,7 @@ function(tb_add_torch_adapter torch_dir out)
   # The torch that the process has already loaded is the one to use: no path leads to another.
   set_target_properties(
     ${name} PROPERTIES LINKER_LANGUAGE CXX SKIP_BUILD_RPATH ON INSTALL_RPATH "")
-  tb_link_options(${name})
+  tb_link_options(${name} torch_adapter)
+  tb_no_undefined(${name})
   set(${out} ${name} PARENT_SCOPE)
 endfunction()
