@@ -94,7 +94,7 @@ test-asan test-tsan: test-%: $(STAMPS)/tools $(STAMPS)/system-tests
 	cmake --build --preset $*
 	ctest --preset $*
 
-test-consumers: $(STAMPS)/tools $(STAMPS)/system-tests
+test-consumers: test-cpp
 	tests/consumer/run.sh $(BIN)/python
 
 test-python: dev

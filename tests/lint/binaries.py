@@ -1,0 +1,132 @@
+"""What the built libraries export and need.
+
+    python tests/lint/binaries.py            # prints what differs from exported_symbols/
+    python tests/lint/binaries.py --update   # writes exported_symbols/ anew
+
+The libraries are those of the installed package, or of the folder in TENSOR_BRIDGE_LIB_DIR.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+LISTS = Path(__file__).resolve().parent / "exported_symbols"
+ADAPTER = re.compile(r"^libtensor_bridge_torch_\d+_\d+\.so$")
+
+# What every shared library of a C++ program may need.
+RUNTIME = {
+    "libstdc++.so.6",
+    "libgcc_s.so.1",
+    "libc.so.6",
+    "libm.so.6",
+    "libdl.so.2",
+    "libpthread.so.0",
+    "ld-linux-x86-64.so.2",
+}
+# List of symbols -> what such a library must need, besides RUNTIME, and nothing else.
+NEEDED = {
+    "libtensor_bridge": set(),
+    "torch_adapter": {"libc10.so", "libtorch_cpu.so"},
+    "_C": {"libtensor_bridge.so"},
+}
+# ... and the run path it has.
+RUNPATH = {"libtensor_bridge": [], "torch_adapter": [], "_C": ["$ORIGIN"]}
+
+
+def kind_of(library: Path) -> str | None:
+    """The name of the list that `library` is held to, or None for a foreign file."""
+    if library.name == "libtensor_bridge.so":
+        return "libtensor_bridge"
+    if library.name == "_C.abi3.so":
+        return "_C"
+    return "torch_adapter" if ADAPTER.match(library.name) else None
+
+
+def library_dir() -> Path:
+    """Where the libraries of this build are. The package is not imported for it."""
+    given = os.environ.get("TENSOR_BRIDGE_LIB_DIR")
+    if given:
+        return Path(given)
+    package = importlib.util.find_spec("tensor_bridge")
+    for place in (package.submodule_search_locations or []) if package else []:
+        if (Path(place) / "libtensor_bridge.so").exists():
+            return Path(place)
+    raise FileNotFoundError("no built tensor_bridge: run `make build` or set TENSOR_BRIDGE_LIB_DIR")
+
+
+def libraries() -> dict[str, list[Path]]:
+    """The built libraries, by the list they are held to."""
+    found: dict[str, list[Path]] = {kind: [] for kind in NEEDED}
+    for library in sorted(library_dir().glob("*.so")):
+        kind = kind_of(library)
+        if kind is not None:
+            found[kind].append(library)
+    return found
+
+
+def run(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def exported(library: Path) -> set[str]:
+    """The names that `library` defines for others."""
+    lines = run("nm", "-D", "--defined-only", str(library)).splitlines()
+    return {line.split()[-1] for line in lines}
+
+
+def dynamic(library: Path) -> tuple[set[str], list[str]]:
+    """The names of the libraries that `library` needs, and its run path."""
+    text = run("readelf", "--dynamic", "--wide", str(library))
+    needed = set(re.findall(r"\(NEEDED\).*\[(.+)\]", text))
+    paths = re.findall(r"\((?:RUNPATH|RPATH)\).*\[(.*)\]", text)
+    return needed, [path for entry in paths for path in entry.split(":") if path]
+
+
+def planned(kind: str) -> set[str]:
+    text = (LISTS / f"{kind}.txt").read_text(encoding="utf-8")
+    return {line for line in text.splitlines() if line and not line.startswith("#")}
+
+
+def symbol_violations(library: Path, allowed: set[str]) -> list[str]:
+    """How the exports of `library` differ from `allowed`."""
+    names = exported(library)
+    return [f"{library.name} exports {name}, unplanned" for name in sorted(names - allowed)] + [
+        f"{library.name} does not export {name}" for name in sorted(allowed - names)
+    ]
+
+
+def dynamic_violations(library: Path, required: set[str], runpath: list[str]) -> list[str]:
+    """How what `library` needs differs from `required`, and its run path from `runpath`."""
+    needed, paths = dynamic(library)
+    found = [f"{library.name} needs {name}" for name in sorted(needed - required - RUNTIME)]
+    found += [f"{library.name} does not need {name}" for name in sorted(required - needed)]
+    if paths != runpath:
+        found.append(f"{library.name} has the run path {paths}, expected {runpath}")
+    return found
+
+
+def main(arguments: list[str]) -> int:
+    update = arguments == ["--update"]
+    if arguments and not update:
+        raise SystemExit(__doc__)
+    differences = []
+    for kind, built in libraries().items():
+        for library in built:
+            if update:
+                names = "\n".join(sorted(exported(library)))
+                text = f"# Written by tests/lint/binaries.py --update.\n{names}\n"
+                (LISTS / f"{kind}.txt").write_text(text, encoding="utf-8")
+            else:
+                differences += symbol_violations(library, planned(kind))
+                differences += dynamic_violations(library, NEEDED[kind], RUNPATH[kind])
+    print("\n".join(differences), end="\n" if differences else "")
+    return 1 if differences else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,100 @@
+"""The three libraries export what is planned, need what is planned, and nothing more."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from binaries import (
+    NEEDED,
+    RUNPATH,
+    dynamic_violations,
+    kind_of,
+    libraries,
+    planned,
+    symbol_violations,
+)
+
+KINDS = sorted(NEEDED)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_library_is_built(kind: str) -> None:
+    assert libraries()[kind]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_exported_symbols_are_the_planned_ones(kind: str) -> None:
+    found = [v for library in libraries()[kind] for v in symbol_violations(library, planned(kind))]
+    assert not found, "\n".join([*found, "If planned: python tests/lint/binaries.py --update"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_needed_libraries_are_the_planned_ones(kind: str) -> None:
+    found = [
+        violation
+        for library in libraries()[kind]
+        for violation in dynamic_violations(library, NEEDED[kind], RUNPATH[kind])
+    ]
+    assert not found, "\n".join(found)
+
+
+def audit(extension: Path) -> subprocess.CompletedProcess[str]:
+    options = ["--strict", "--verbose", "--assume-minimum-abi3", "3.10"]
+    command = [sys.executable, "-m", "abi3audit", *options, str(extension)]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+
+
+def test_the_extension_stays_within_the_limited_api() -> None:
+    (extension,) = libraries()["_C"]
+    result = audit(extension)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.fixture
+def compiled(tmp_path: Path) -> Path:
+    """A library that breaks each rule: exports, dependencies, run path, private CPython API."""
+    source = tmp_path / "bad.cc"
+    source.write_text(
+        "#include <cmath>\n"
+        'extern "C" void* _PyObject_GC_Malloc(unsigned long);\n'
+        'extern "C" void* PyInit_bad() { return _PyObject_GC_Malloc(1); }\n'
+        'extern "C" int unplanned() { return 1; }\n',
+        encoding="utf-8",
+    )
+    library = tmp_path / "bad.abi3.so"
+    flags = ["-shared", "-fPIC", "-Wl,--no-as-needed", "-lutil", "-latomic", "-Wl,-rpath,/opt/x"]
+    subprocess.run(["g++", str(source), "-o", str(library), *flags], check=True)
+    return library
+
+
+def test_an_unplanned_export_is_found(compiled: Path) -> None:
+    assert symbol_violations(compiled, {"PyInit_bad"}) == [
+        "bad.abi3.so exports unplanned, unplanned"
+    ]
+
+
+def test_a_missing_export_is_found(compiled: Path) -> None:
+    found = symbol_violations(compiled, {"PyInit_bad", "unplanned", "gone"})
+    assert found == ["bad.abi3.so does not export gone"]
+
+
+def test_an_unplanned_dependency_and_run_path_are_found(compiled: Path) -> None:
+    found = dynamic_violations(compiled, {"libtorch_cpu.so"}, [])
+    assert "bad.abi3.so does not need libtorch_cpu.so" in found
+    assert any("needs libatomic" in violation for violation in found)
+    assert any("run path ['/opt/x']" in violation for violation in found)
+
+
+def test_private_python_api_is_found(compiled: Path) -> None:
+    result = audit(compiled)
+    assert result.returncode != 0
+    assert "_PyObject_GC_Malloc" in result.stdout + result.stderr
+
+
+def test_files_are_held_to_the_right_list() -> None:
+    assert kind_of(Path("libtensor_bridge_torch_2_10.so")) == "torch_adapter"
+    assert kind_of(Path("libtensor_bridge.so")) == "libtensor_bridge"
+    assert kind_of(Path("libother.so")) is None

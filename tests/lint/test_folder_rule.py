@@ -1,0 +1,248 @@
+"""The one-way rule: which folder may include, and which module may import, which.
+
+The tables are the rule. A new folder or module needs a row; without one the lint fails.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+import pytest
+from tree import files
+
+# --- C++ ----------------------------------------------------------------------------------------
+
+# Folder -> the areas whose headers its files may include, besides the C and C++ libraries.
+CPP_EDGES = {
+    "include/tensor_bridge": {"sdk"},
+    "src/core": {"sdk", "dlpack", "core"},
+    "src/adapters/tensorflow": {"sdk", "dlpack", "core", "adapters/tensorflow"},
+    "src/adapters/torch": {"sdk", "dlpack", "core", "adapters/torch", "torch"},
+    "src/bridge": {"sdk", "dlpack", "core", "adapters/tensorflow", "bridge"},
+    "src/c_api": {"sdk", "dlpack", "core", "adapters/tensorflow", "bridge", "c_api"},
+    "src/python": {"sdk", "dlpack", "core", "adapters/tensorflow", "bridge", "python", "CPython"},
+}
+# Public headers that an application with libtorch includes by choice.
+CPP_EXTRA = {
+    "include/tensor_bridge/torch.h": {"torch"},
+}
+# How an include begins -> the area it belongs to. The first match counts.
+CPP_AREAS = (
+    ("tensor_bridge/", "sdk"),
+    ("dlpack/", "dlpack"),
+    ("core/", "core"),
+    ("adapters/tensorflow/", "adapters/tensorflow"),
+    ("adapters/torch/", "adapters/torch"),
+    ("bridge/", "bridge"),
+    ("c_api/", "c_api"),
+    ("python/", "python"),
+    ("ATen/", "torch"),
+    ("c10/", "torch"),
+    ("caffe2/", "torch"),
+    ("torch/", "torch"),
+    ("tensorflow/", "tensorflow"),
+    ("tsl/", "tensorflow"),
+    ("xla/", "tensorflow"),
+    ("cuda", "CUDA"),
+    ("hip/", "CUDA"),
+    ("Python.h", "CPython"),
+    ("numpy/", "NumPy"),
+    ("sys/", "system"),
+)
+INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*(["<])([^">]+)[">]', re.MULTILINE)
+
+
+def area_of(opening: str, header: str) -> str:
+    for prefix, area in CPP_AREAS:
+        if header.startswith(prefix):
+            return area
+    # <vector>, <pthread.h>. In quotes a bare name would be found beside the file only.
+    return "system" if opening == "<" and "/" not in header else "unknown"
+
+
+def cpp_violations(name: str, text: str) -> Iterator[str]:
+    folder = str(PurePosixPath(name).parent)
+    if folder not in CPP_EDGES:
+        yield f"{name}: no row for the folder {folder} in CPP_EDGES"
+        return
+    allowed = CPP_EDGES[folder] | CPP_EXTRA.get(name, set()) | {"system"}
+    for opening, header in INCLUDE.findall(text):
+        area = area_of(opening, header)
+        if area not in allowed:
+            yield f"{name}: includes {header} ({area}); {folder} may use {sorted(allowed)}"
+
+
+def test_includes_follow_the_folder_rule() -> None:
+    found = [
+        violation
+        for name, text in files("src/**", "include/**")
+        for violation in cpp_violations(name, text)
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "include"),
+    [
+        ("src/core/layout.cc", "#include <ATen/ATen.h>"),
+        ("src/core/layout.cc", '#include "tensorflow/c/tf_tensor.h"'),
+        ("src/core/layout.cc", '#include "bridge/convert.h"'),
+        ("src/core/layout.cc", "#include <Python.h>"),
+        ("src/core/layout.cc", '#include "layout.h"'),
+        ("src/core/layout.cc", '#include "../bridge/convert.h"'),
+        ("src/adapters/tensorflow/export.cc", '#include "adapters/torch/import.h"'),
+        ("src/adapters/torch/import.cc", '#include "adapters/tensorflow/tf_api.h"'),
+        ("src/adapters/torch/import.cc", "  #  include <Python.h>"),
+        ("src/bridge/convert.cc", "#include <torch/torch.h>"),
+        ("src/c_api/c_api.cc", "#include <Python.h>"),
+        ("src/python/module.cc", '#include "adapters/torch/import.h"'),
+        ("src/python/module.cc", "#include <numpy/arrayobject.h>"),
+        ("include/tensor_bridge/c_api.h", '#include "core/layout.h"'),
+        ("include/tensor_bridge/c_api.h", "#include <dlpack/dlpack.h>"),
+        ("src/adapters/torch/import.cc", "#include <cuda_runtime.h>"),
+        ("src/somewhere/new.cc", ""),
+    ],
+)
+def test_a_forbidden_include_is_found(name: str, include: str) -> None:
+    assert list(cpp_violations(name, f"// A comment.\n{include}\n"))
+
+
+def test_an_allowed_include_is_not_found() -> None:
+    text = '#include "core/layout.h"\n\n#include <cstdint>\n#include <sys/mman.h>\n'
+    assert not list(cpp_violations("src/core/layout.cc", text))
+    assert not list(cpp_violations("include/tensor_bridge/torch.h", "#include <ATen/ATen.h>\n"))
+
+
+# --- Python -------------------------------------------------------------------------------------
+
+EVERYWHERE = {"errors", "_frameworks"}
+CONVERT = {"_C", "_dtypes", "_convert"}
+# Module (the first component under tensor_bridge) -> the modules it may import, besides EVERYWHERE.
+PY_EDGES = {
+    "_C": set(),
+    "errors": set(),
+    "_frameworks": {"errors"},
+    "_dtypes": {"_C"},
+    "_convert": {"_C", "_dtypes"},
+    "testing": CONVERT,
+    "capi": set(),
+    "config": set(),
+    "composite": CONVERT,
+    "_tree": CONVERT | {"composite"},
+    "data": CONVERT | {"composite", "_tree"},
+    "checkpoint": CONVERT | {"composite", "_tree"},
+    "autograd": CONVERT | {"composite", "_tree"},
+    "cli": CONVERT | {"composite", "_tree", "config", "data", "checkpoint", "autograd", "__init__"},
+    "__main__": {"cli"},
+}
+USE_NOTHING = {"_C", "errors"}
+# Imported inside the functions that need them; importing the package loads neither.
+LAZY = {"torch", "tensorflow", "keras", "tf_keras"}
+
+
+def module_of(name: str) -> str:
+    return PurePosixPath(name).relative_to("python/tensor_bridge").parts[0].split(".")[0]
+
+
+def imported(node: ast.AST, package: list[str]) -> Iterator[str]:
+    """Full names of what one statement imports."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        base = package[: len(package) - node.level + 1] if node.level else []
+        stem = ".".join([*base, *([node.module] if node.module else [])])
+        # `from tensor_bridge import errors` names a module by its alias.
+        yield from (f"{stem}.{alias.name}" for alias in node.names)
+
+
+def runs_on_import(tree: ast.Module) -> Iterator[ast.AST]:
+    """The nodes outside functions and outside `if TYPE_CHECKING:`."""
+    pending: list[ast.AST] = [tree]
+    while pending:
+        node = pending.pop()
+        yield node
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            pending.extend(node.orelse)
+            continue
+        pending.extend(ast.iter_child_nodes(node))
+
+
+def python_violations(name: str, text: str) -> Iterator[str]:
+    module = module_of(name)
+    tree = ast.parse(text, filename=name)
+    package = ["tensor_bridge", *PurePosixPath(name).relative_to("python/tensor_bridge").parts[:-1]]
+
+    for node in runs_on_import(tree):
+        for target in imported(node, package):
+            if target.split(".")[0] in LAZY and not name.endswith(".pyi"):
+                yield f"{name}: imports {target.split('.')[0]} when it is imported itself"
+
+    if module == "__init__":  # re-exports everything
+        return
+    if module not in PY_EDGES:
+        yield f"{name}: no row for {module} in PY_EDGES"
+        return
+    allowed = PY_EDGES[module] | {module} | (set() if module in USE_NOTHING else EVERYWHERE)
+    for node in ast.walk(tree):
+        for target in imported(node, package):
+            parts = target.split(".")
+            if parts[0] != "tensor_bridge":
+                continue
+            used = parts[1] if len(parts) > 1 else "__init__"
+            if used == "__version__":
+                continue
+            if used not in PY_EDGES:
+                used = "__init__"  # a public name, taken from the package itself
+            if used not in allowed:
+                yield f"{name}: imports {target}; {module} may use {sorted(allowed)}"
+
+
+def test_imports_follow_the_module_rule() -> None:
+    found = [
+        violation
+        for name, text in files("python/tensor_bridge/**.py", "python/tensor_bridge/**.pyi")
+        for violation in python_violations(name, text)
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("_convert.py", "from tensor_bridge.composite import ragged"),
+        ("_convert.py", "from tensor_bridge import composite"),
+        ("_convert.py", "def f():\n    from . import _tree"),
+        ("errors.py", "from tensor_bridge import _frameworks"),
+        ("errors.py", "from . import _C"),
+        ("capi.py", "from tensor_bridge import _C"),
+        ("capi.py", "from tensor_bridge import to_torch"),
+        ("composite/ragged.py", "from .. import data"),
+        ("composite/ragged.py", "import tensor_bridge._tree"),
+        ("newcomer.py", "pass"),
+        ("_convert.py", "import torch"),
+        ("__init__.py", "import tensorflow as tf"),
+        ("_convert.py", "class A:\n    from torch import nn"),
+        ("_convert.py", "try:\n    import torch\nexcept ImportError:\n    pass"),
+    ],
+)
+def test_a_forbidden_import_is_found(name: str, text: str) -> None:
+    assert list(python_violations(f"python/tensor_bridge/{name}", text))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("_convert.py", "from tensor_bridge import _C, errors"),
+        ("_convert.py", "def f():\n    import torch"),
+        ("_convert.py", "if TYPE_CHECKING:\n    import torch"),
+        ("composite/ragged.py", "from . import _registry\nfrom .._convert import to_torch"),
+        ("__init__.py", "from tensor_bridge._tree import convert"),
+    ],
+)
+def test_an_allowed_import_is_not_found(name: str, text: str) -> None:
+    assert not list(python_violations(f"python/tensor_bridge/{name}", text))
