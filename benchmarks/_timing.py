@@ -1,0 +1,131 @@
+"""Interleaved timing of Python statements: what the benchmarks share.
+
+Not a benchmark itself, and it knows nothing of either framework.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import timeit
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One statement to time.
+
+    Attributes:
+        name: What the tables and the JSON call it.
+        statement: The statement, timed as it stands: no lambda around it.
+        names: What the statement's names mean. They become local variables of the timing loop.
+        shared: Whether the result shares TensorFlow's memory; None where there is nothing to check.
+    """
+
+    name: str
+    statement: str
+    names: Mapping[str, object] = field(repr=False)
+    shared: bool | None = None
+
+    def timer(self) -> timeit.Timer:
+        """A `timeit` loop over the statement. `timeit` turns the garbage collector off."""
+        return self._timer(self.statement)
+
+    def call(self) -> object:
+        """The statement's value, once, for checks."""
+        kept: list[object] = []
+        self._timer(f"kept.append({self.statement})", kept=kept).timeit(1)
+        return kept[0]
+
+    def _timer(self, statement: str, **more: object) -> timeit.Timer:
+        names = {**self.names, **more}
+        setup = "; ".join(f"{name} = _{name}" for name in names)
+        return timeit.Timer(
+            statement, setup, globals={f"_{name}": value for name, value in names.items()}
+        )
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Nanoseconds a call, over many batches."""
+
+    median: float
+    p25: float
+    p75: float
+    fastest: float
+    batches: int
+    calls_per_batch: int
+
+    @property
+    def spread(self) -> float:
+        """Interquartile range over the median: how noisy the run was."""
+        return (self.p75 - self.p25) / self.median
+
+    def as_json(self) -> dict[str, object]:
+        """What is kept of it."""
+        return {
+            "median_ns": round(self.median, 1),
+            "p25_ns": round(self.p25, 1),
+            "p75_ns": round(self.p75, 1),
+            "fastest_ns": round(self.fastest, 1),
+            "batches": self.batches,
+            "calls_per_batch": self.calls_per_batch,
+        }
+
+
+def race(
+    contenders: Sequence[Contender],
+    *,
+    rounds: int,
+    batch_s: float = 0.002,
+    slow_s: float = 1.0,
+) -> dict[str, Timing]:
+    """Times all contenders in one interleaved run.
+
+    Each round runs one batch of each contender, in an order drawn anew, so that noise, cold caches
+    and clock changes hit all of them alike. A contender whose single call exceeds `batch_s` takes
+    part in fewer rounds, spread evenly over the run, so that it costs about `slow_s` in all.
+
+    Args:
+        contenders: What to time.
+        rounds: How many batches of each.
+        batch_s: What a batch should take; the number of calls in it is calibrated to that.
+        slow_s: How long the slow ones may take in all.
+
+    Returns:
+        A timing for each contender's name.
+    """
+    timers = {contender.name: contender.timer() for contender in contenders}
+    calls: dict[str, int] = {}
+    chosen: dict[str, frozenset[int]] = {}
+    for name, timer in timers.items():
+        calls[name], batch = _calibrate(timer, batch_s)
+        taken = rounds if batch < 2 * batch_s else max(5, min(rounds, round(slow_s / batch)))
+        chosen[name] = frozenset(round(i * rounds / taken) for i in range(taken))
+
+    order = list(timers)
+    shuffle = random.Random(0).shuffle
+    samples: dict[str, list[float]] = {name: [] for name in order}
+    for turn in range(rounds):
+        shuffle(order)
+        for name in order:
+            if turn in chosen[name]:
+                seconds = timers[name].timeit(calls[name])
+                samples[name].append(seconds / calls[name] * 1e9)
+    return {name: _summarize(values, calls[name]) for name, values in samples.items()}
+
+
+def _calibrate(timer: timeit.Timer, batch_s: float) -> tuple[int, float]:
+    """How many calls make a batch of about `batch_s`, and what such a batch takes."""
+    timer.timeit(1)  # the first call loads what is lazy
+    number = 1
+    while (seconds := timer.timeit(number)) < batch_s / 4:
+        number *= 2
+    number = max(1, round(number * batch_s / seconds))
+    return number, timer.timeit(number)
+
+
+def _summarize(values: Sequence[float], calls: int) -> Timing:
+    p25, median, p75 = statistics.quantiles(values, n=4, method="inclusive")
+    return Timing(median, p25, p75, min(values), len(values), calls)

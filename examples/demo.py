@@ -1,0 +1,409 @@
+"""A real TensorFlow model's weights and outputs in PyTorch, without a copy and without a risk.
+
+Loads the SavedModel inside the PyPI package guesslang, runs it in TensorFlow on this repository's
+own source files, converts everything to PyTorch, checks and times it beside the two ways that
+people use today, and shows what an in-place write does each way. Fails if any check fails.
+
+    python examples/demo.py
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import statistics
+import subprocess
+import sys
+import timeit
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import _demo_model  # before TensorFlow, whose log it quiets
+import tensorflow as tf
+import torch
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+
+import tensor_bridge
+from tensor_bridge import testing
+
+HERE = Path(__file__).resolve().parent
+TIMING_ROUNDS = 25
+BATCH_S = 0.001
+NAME_WIDTH = 27
+
+console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
+
+
+@dataclass
+class Checks:
+    """What was checked; the exit status depends on it."""
+
+    passed: int = 0
+    failures: list[str] = field(default_factory=list)
+
+    def expect(self, condition: bool, claim: str) -> bool:
+        """Counts a claim that must be true."""
+        if condition:
+            self.passed += 1
+        else:
+            self.failures.append(claim)
+        return condition
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to get a tensor into PyTorch: the statement that is run, checked and timed."""
+
+    statement: str
+    names: Mapping[str, object]
+
+    def timer(self, source: tf.Tensor | tf.Variable, statement: str | None = None) -> timeit.Timer:
+        """A timing loop in which every name is a local variable."""
+        names = {**self.names, "t": source}
+        setup = "; ".join(f"{name} = _{name}" for name in names)
+        given = {f"_{name}": value for name, value in names.items()}
+        return timeit.Timer(statement or self.statement, setup, globals=given)
+
+
+def main() -> int:
+    """Runs all parts of the demo."""
+    checks = Checks()
+    model = _demo_model.load_model()
+    console.print(
+        f"tensor_bridge {tensor_bridge.__version__}, TensorFlow {tf.__version__}, "
+        f"torch {torch.__version__}, on the CPU"
+    )
+    outputs = run_model(model, checks)
+    convert_all(model, outputs, checks)
+    write_in_place(checks)
+    console.print()
+    for failure in checks.failures:
+        console.print(f"[bold red]FAILED[/]  {escape(failure)}")
+    if checks.failures:
+        console.print(f"{len(checks.failures)} checks failed, {checks.passed} passed")
+        return 1
+    console.print(f"[green]All {checks.passed} checks passed.[/]")
+    return 0
+
+
+# --- 1: the model runs in TensorFlow --------------------------------------------------------------
+
+
+def run_model(model: _demo_model.Model, checks: Checks) -> dict[str, tf.Tensor]:
+    """Lets the model guess the language of this repository's files; returns inputs and outputs."""
+    heading("1. The model runs in TensorFlow, on this repository's source files")
+    paths = _demo_model.source_files()
+    texts = _demo_model.read_texts(paths)
+    guesses = model.guess(texts)
+    checks.expect(len(guesses) == len(paths) > 0, "the model answers for every source file")
+
+    by_suffix: dict[str, Counter[str]] = {}
+    for path, (language, _) in zip(paths, guesses, strict=True):
+        by_suffix.setdefault(path.suffix, Counter())[language] += 1
+    table = plain_table()
+    for column in ("files", "", "guessed"):
+        table.add_column(column, justify="right" if column == "files" else "left")
+    for suffix, counts in sorted(by_suffix.items(), key=lambda item: -item[1].total()):
+        guessed = ", ".join(f"{language} {count}" for language, count in counts.most_common())
+        table.add_row(str(counts.total()), suffix, guessed)
+    console.print(table)
+    return {"texts (input)": texts, **dict(sorted(model.predict(texts).items()))}
+
+
+# --- 2: weights and outputs in PyTorch ------------------------------------------------------------
+
+
+def convert_all(model: _demo_model.Model, outputs: Mapping[str, tf.Tensor], checks: Checks) -> None:
+    """Converts, checks and times every tensor, three ways."""
+    heading("2. Its weights and outputs in PyTorch: nanoseconds a conversion, medians of this run")
+    table = plain_table()
+    table.add_column("tensor", no_wrap=True)
+    table.add_column("dtype", no_wrap=True)
+    table.add_column("shape", justify="right", no_wrap=True)
+    for way in ("tensor_bridge", "DLPack", "NumPy"):
+        table.add_column(way, justify="right", no_wrap=True)
+
+    refusals: dict[str, str] = {}
+    medians: list[tuple[bool, list[float]]] = []
+    sources: dict[str, tf.Tensor | tf.Variable] = {
+        short_name(variable.name): variable for variable in model.variables
+    }
+    sources |= outputs
+    for name, source in sources.items():
+        cells = [name, source.dtype.name, shape_text(source.shape)]
+        explanation = tensor_bridge.explain(source)
+        if explanation.action == "refused":
+            refusals[name] = refusal(source, checks)
+            cells += ["[yellow]refused[/]", "[red]aborts, see 3[/]", numpy_refusal(source)]
+        else:
+            verdicts = [
+                check_result(name, source, label, way, checks)
+                for label, way in ways(source).items()
+            ]
+            checks.expect(
+                explanation.action == verdicts[0], f"{name}: explain() says what conversion does"
+            )
+            times = race([way.timer(source) for way in ways(source).values()])
+            medians.append((isinstance(source, tf.Variable), times))
+            cells += [
+                f"[{'green' if how == 'shared' else 'yellow'}]{how}[/] {ns:>7,.0f}"
+                for how, ns in zip(verdicts, times, strict=True)
+            ]
+        table.add_row(*cells, end_section=name == list(sources)[len(model.variables) - 1])
+    console.print(table)
+
+    console.print("DLPack  torch.utils.dlpack.from_dlpack(tf.experimental.dlpack.to_dlpack(t))")
+    console.print("NumPy   torch.from_numpy(t.numpy()), at rank 0 torch.as_tensor(t.numpy())")
+    console.print("        For a variable, t is v.read_value(); tensor_bridge takes v itself.")
+    for kind, is_variable in (("variables", True), ("outputs", False)):
+        ratios = [[ns / times[0] for ns in times] for of, times in medians if of is is_variable]
+        _, dlpack, numpy = (statistics.median(column) for column in zip(*ratios, strict=True))
+        console.print(
+            f"{kind}: DLPack takes {dlpack:.1f} and NumPy {numpy:.1f} times as long as "
+            "tensor_bridge (medians)"
+        )
+    for message, names in group_by_value(refusals).items():
+        console.print(f"\n[yellow]refused[/]: {', '.join(names)}")
+        console.print(Padding(escape(message), (0, 0, 0, 2)))
+
+    logits = tensor_bridge.to_torch(outputs["logits"])
+    probabilities = tensor_bridge.to_torch(outputs["probabilities"])
+    agree = torch.allclose(torch.softmax(logits, dim=1), probabilities, atol=1e-6)
+    checks.expect(agree, "torch's softmax of the shared logits gives the model's probabilities")
+    checks.expect(
+        testing.shares_memory(outputs["logits"], logits), "computing with a tensor keeps it shared"
+    )
+    console.print(
+        "\ntorch.softmax(logits) in PyTorch gives the probabilities that TensorFlow computed: "
+        f"{'yes' if agree else 'NO'}"
+    )
+
+
+def ways(source: tf.Tensor | tf.Variable) -> dict[str, Way]:
+    """The statements for `source`, ours first; a variable must be read first the other ways."""
+    t = "t.read_value()" if isinstance(source, tf.Variable) else "t"
+    from_numpy = torch.from_numpy if source.shape.rank else torch.as_tensor
+    return {
+        "tensor_bridge": Way("to_torch(t)", {"to_torch": tensor_bridge.to_torch}),
+        "DLPack": Way(
+            f"from_dlpack(to_dlpack({t}))",
+            {
+                "from_dlpack": torch.utils.dlpack.from_dlpack,
+                "to_dlpack": tf.experimental.dlpack.to_dlpack,
+            },
+        ),
+        "NumPy": Way(f"from_numpy({t}.numpy())", {"from_numpy": from_numpy}),
+    }
+
+
+def check_result(
+    name: str, source: tf.Tensor | tf.Variable, label: str, way: Way, checks: Checks
+) -> str:
+    """Checks that the bytes are the same; returns "shared" or "copied", by address."""
+    results: list[torch.Tensor] = []
+    Way(way.statement, {**way.names, "results": results}).timer(
+        source, f"results.append({way.statement})"
+    ).timeit(1)
+    (result,) = results
+    t = source.read_value() if isinstance(source, tf.Variable) else source
+    expected = torch.as_tensor(t.numpy())
+    same = (
+        result.dtype == expected.dtype
+        and result.shape == expected.shape
+        and torch.equal(raw_bytes(result), raw_bytes(expected))
+    )
+    checks.expect(same, f"{name}, {label}: PyTorch has the same bytes")
+    shared = testing.shares_memory(t, result)
+    if label == "tensor_bridge":
+        checks.expect(shared, f"{name}: shared with TensorFlow")
+        checks.expect(testing.shares_memory(t, result), f"{name}: still shared after reading it")
+    return "shared" if shared else "copied"
+
+
+def raw_bytes(x: torch.Tensor) -> torch.Tensor:
+    """A view of the bytes: equal values with other bytes (0.0 and -0.0) must not pass."""
+    return x.reshape(-1).view(torch.uint8)
+
+
+def refusal(source: tf.Tensor, checks: Checks) -> str:
+    """The message of the typed error for a tensor that PyTorch cannot hold."""
+    try:
+        tensor_bridge.to_torch(source)
+    except tensor_bridge.UnsupportedDtypeError as error:
+        checks.expect(bool(str(error)), f"{source.dtype.name}: the refusal says why")
+        return f"{type(error).__name__}: {error}"
+    checks.expect(False, f"{source.dtype.name}: refused by UnsupportedDtypeError")
+    return "no error"
+
+
+def numpy_refusal(source: tf.Tensor) -> str:
+    """What the NumPy way does with a tensor that PyTorch cannot hold."""
+    try:
+        torch.from_numpy(source.numpy())
+    except TypeError as error:
+        return type(error).__name__
+    return "converted"
+
+
+def race(timers: Sequence[timeit.Timer]) -> list[float]:
+    """Median nanoseconds a call of each, batches interleaved so that noise hits all alike."""
+    numbers = []
+    for timer in timers:
+        timer.timeit(1)  # the first call loads what is lazy
+        number = 1
+        while (seconds := timer.timeit(number)) < BATCH_S / 4:
+            number *= 2
+        numbers.append(max(1, round(number * BATCH_S / seconds)))
+    samples: list[list[float]] = [[] for _ in timers]
+    for _ in range(TIMING_ROUNDS):
+        for timer, number, values in zip(timers, numbers, samples, strict=True):
+            values.append(timer.timeit(number) / number * 1e9)
+    return [statistics.median(values) for values in samples]
+
+
+# --- 3: what an in-place write does ---------------------------------------------------------------
+
+# The code of each case, as `_demo_write.py` runs it.
+STORIES = {
+    "constant": (
+        "to_torch(tf.constant(5.0)).add_(1)",
+        "to_torch(tf.constant(1.0, tf.float32)).add_(1)",
+    ),
+    "gradient": ("to_torch(tape.gradient(loss, v)).zero_()",),
+    "weight": ("to_torch(variable).zero_()",),
+    "text": ('to_torch(tf.constant(["some text"]))',),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a process of `_demo_write.py` ended: what it said, or what killed it."""
+
+    before: dict[str, str]
+    after: dict[str, str]
+    death: str | None = None
+
+
+def write_in_place(checks: Checks) -> None:
+    """Writes into converted tensors, each way and each case in a process of its own."""
+    heading("3. PyTorch writes in place: what TensorFlow says afterwards, in the same process")
+    jobs = [(case, way) for case in STORIES for way in ("dlpack", "tensor_bridge")]
+    # Two at a time: each loads both frameworks.
+    status = console.status(f"running {len(jobs)} processes")
+    with status, ThreadPoolExecutor(max_workers=2) as pool:
+        outcomes = dict(zip(jobs, pool.map(lambda job: run_case(*job), jobs), strict=True))
+
+    table = answer_table()
+    table.add_row("", "expected", "DLPack way", "tensor_bridge", style="bold")
+    console.print(table)
+    for case, story in STORIES.items():
+        console.print()
+        for line in story:
+            console.print(f"  [cyan]{escape(line)}[/]")
+        console.print(
+            compare(case, outcomes[case, "dlpack"], outcomes[case, "tensor_bridge"], checks)
+        )
+    console.print(
+        "\nEach case and way has a process of its own; expected is what it says beforehand."
+    )
+
+
+def compare(case: str, theirs: Outcome, ours: Outcome, checks: Checks) -> Table:
+    """Checks a case, and shows both outcomes side by side."""
+    checks.expect(ours.death is None, f"{case}: the process lives on ({ours.death})")
+    asked = ours.before or theirs.before
+    wanted = asked
+    if case == "text":
+        wanted = dict.fromkeys(asked, "UnsupportedDtypeError")
+    else:
+        checks.expect(theirs.death is None, f"{case}: the comparison ran ({theirs.death})")
+        checks.expect(theirs.before == ours.before, f"{case}: both ways begin alike")
+    table = answer_table()
+    for question, expected in asked.items():
+        good = ours.after.get(question) == wanted[question]
+        checks.expect(good, f"{case}: {question} gives {wanted[question]}")
+        table.add_row(
+            f"    {escape(question)}",
+            escape(expected),
+            answer(theirs, question, theirs.after.get(question) == expected),
+            answer(ours, question, good),
+        )
+    return table
+
+
+def run_case(case: str, way: str) -> Outcome:
+    """Runs `_demo_write.py` and reads its answer."""
+    done = subprocess.run(
+        [sys.executable, str(HERE / "_demo_write.py"), case, way],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=_demo_model.ROOT,
+        timeout=300,
+    )
+    if done.returncode < 0:
+        return Outcome({}, {}, f"killed by {signal.Signals(-done.returncode).name}")
+    if done.returncode > 0:
+        last = done.stderr.strip().splitlines()[-1:] or [""]
+        return Outcome({}, {}, f"failed: {last[0]}")
+    answer = json.loads(done.stdout.splitlines()[-1])
+    return Outcome(answer["before"], answer["after"])
+
+
+def answer(outcome: Outcome, question: str, good: bool) -> str:
+    """A coloured cell."""
+    text = outcome.death or outcome.after.get(question, "no answer")
+    return f"[{'green' if good else 'bold red'}]{escape(text)}[/]"
+
+
+# --- display --------------------------------------------------------------------------------------
+
+
+def heading(text: str) -> None:
+    """A section's title."""
+    console.print()
+    console.print(f"[bold]{escape(text)}[/]")
+
+
+def plain_table() -> Table:
+    """A table without vertical rules, which fits 100 columns."""
+    return Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+
+
+def answer_table() -> Table:
+    """A table of fixed widths, so that several stand under one another as one."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1))
+    table.add_column(width=40)
+    for width in (13, 18, 22):
+        table.add_column(width=width, justify="right")
+    return table
+
+
+def short_name(name: str) -> str:
+    """The end of a variable's path, which tells the variables apart."""
+    name = name.removesuffix(":0")
+    return name if len(name) <= NAME_WIDTH else "\u2026" + name[1 - NAME_WIDTH :]
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """A shape as people write it."""
+    return "x".join(str(size) for size in shape) or "scalar"
+
+
+def group_by_value(items: Mapping[str, str]) -> dict[str, list[str]]:
+    """Keys that have the same value, under that value."""
+    groups: dict[str, list[str]] = {}
+    for key, value in items.items():
+        groups.setdefault(value, []).append(key)
+    return groups
+
+
+if __name__ == "__main__":
+    sys.exit(main())
