@@ -1,0 +1,214 @@
+/* The C ABI of libtensor_bridge.so: plain structs, fixed-width integers, opaque handles.
+ * Two families: `tb_*` works on TF_Tensor* in any process, `tb_py_*` on Python objects and is
+ * called with the GIL held (ctypes.PyDLL). Not for: C++ types; those are in the other headers.
+ *
+ * Errors. Every function that can fail returns a tb_status; TB_OK is zero. After a failure
+ * tb_last_error() gives the message of this thread's latest failure: what was expected, what
+ * came, what to do. On failure out-parameters are untouched and inputs stay with the caller; an
+ * input is consumed only by a call that says so, and only when it succeeds.
+ * Threads. Every function may be called from any thread. Handles may be released on any thread.
+ */
+#ifndef TENSOR_BRIDGE_C_API_H_
+#define TENSOR_BRIDGE_C_API_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "tensor_bridge/export.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct TF_Tensor;                /* TensorFlow's tensor, tensorflow/c/tf_tensor.h */
+struct TFE_TensorHandle;         /* TensorFlow's eager handle, tensorflow/c/eager/c_api.h */
+struct DLManagedTensorVersioned; /* DLPack 1.x, dlpack/dlpack.h */
+struct _object;                  /* CPython's PyObject */
+
+/* ---- status ------------------------------------------------------------------------------- */
+
+typedef int32_t tb_status;
+enum {
+  TB_OK = 0,
+  TB_INVALID_OPTION = 1,     /* an option, or a combination of options, that means nothing */
+  TB_UNSUPPORTED_DTYPE = 2,  /* the other side has no such dtype */
+  TB_UNSUPPORTED_TYPE = 3,   /* not a tensor of the framework asked for */
+  TB_SYMBOLIC_TENSOR = 4,    /* a graph tensor: it has no value */
+  TB_COPY_REQUIRED = 5,      /* copy = TB_COPY_NEVER, and sharing is not possible */
+  TB_UNSUPPORTED_DEVICE = 6, /* remote, packed, or a device that the other side lacks */
+  TB_INVALID_HANDLE = 7,     /* null, deleted, or inconsistent */
+  TB_TENSORFLOW = 8,         /* TensorFlow reported an error, e.g. that of an asynchronous op */
+  TB_TORCH = 9,              /* torch reported an error */
+  TB_FRAMEWORK = 10,         /* a framework is missing, not loaded, or of an unsupported version */
+  TB_OUT_OF_MEMORY = 11,
+  TB_INTERNAL = 12
+};
+
+/* The message of this thread's latest failure; "" before the first. Valid until this thread's
+ * next failing call. */
+TB_EXPORT const char* tb_last_error(void);
+
+/* "INVALID_OPTION" and so on; "UNKNOWN" for a number that is no status. Static memory. */
+TB_EXPORT const char* tb_status_name(tb_status status);
+
+/* "major.minor.patch" of this library. Static memory. */
+TB_EXPORT const char* tb_version(void);
+
+/* ---- options ------------------------------------------------------------------------------ */
+
+enum { TB_COPY_AUTO = -1, TB_COPY_NEVER = 0, TB_COPY_ALWAYS = 1 };
+enum { TB_ON_WRITE_COPY = 0, TB_ON_WRITE_RAISE = 1, TB_ON_WRITE_ALIAS = 2 };
+
+/* Same fields and defaults as tensor_bridge::ConvertOptions and the Python keywords. */
+typedef struct tb_convert_options {
+  uint32_t struct_size;      /* sizeof(tb_convert_options) of the caller */
+  int32_t copy;              /* TB_COPY_AUTO: share if possible, else copy */
+  int32_t on_write;          /* TB_ON_WRITE_COPY: torch moves to its own memory at first write */
+  int32_t raw;               /* 0; 1 gives the stored bytes of a dtype that torch lacks */
+  int32_t has_device;        /* 0: stay where TensorFlow has the tensor */
+  int32_t device_type;       /* DLDeviceType: 1 CPU, 2 CUDA, ... */
+  int32_t device_id;         /* -1: the current device of that type */
+  int32_t has_axis;          /* 0: per-tensor quantization */
+  int64_t axis;              /* the channel axis of per-channel quantization */
+  int64_t num_scales;        /* 0: no quantization parameters */
+  const double* scale;       /* num_scales values */
+  const int64_t* zero_point; /* num_scales values */
+} tb_convert_options;
+
+/* Fills `options` with the defaults. */
+TB_EXPORT void tb_convert_options_init(tb_convert_options* options);
+
+/* ---- frameworks --------------------------------------------------------------------------- */
+
+/* Tells the bridge which loaded TensorFlow to use: a handle from dlopen on which TF_* (and, for
+ * eager tensors, TFE_*) are found. Needed only where none of TensorFlow's own libraries is loaded
+ * under its SONAME. The handle must stay open. */
+TB_EXPORT tb_status tb_use_tensorflow(void* dlopen_handle);
+
+/* Loads the adapter for the torch release that this process runs, e.g. (2, 13). torch must be
+ * loaded already. Idempotent; asking for another release afterwards is TB_FRAMEWORK. */
+TB_EXPORT tb_status tb_use_torch(int32_t major, int32_t minor);
+
+/* ---- neutral tensors ---------------------------------------------------------------------- */
+
+/* A read-only view of a tensor's memory that keeps the memory alive. */
+typedef struct tb_tensor tb_tensor;
+enum { TB_FLAG_READ_ONLY = 1, TB_FLAG_COPIED = 2 };
+
+/* Views `tensor` without copying. The caller keeps `tensor` and may delete it at once: the view
+ * holds a reference of its own. */
+TB_EXPORT tb_status tb_tensor_from_tf(struct TF_Tensor* tensor, tb_tensor** out);
+TB_EXPORT const void* tb_tensor_data(const tb_tensor* tensor);
+TB_EXPORT int32_t tb_tensor_ndim(const tb_tensor* tensor);
+TB_EXPORT const int64_t* tb_tensor_shape(const tb_tensor* tensor);
+/* Strides in elements. */
+TB_EXPORT const int64_t* tb_tensor_strides(const tb_tensor* tensor);
+/* TensorFlow's name of the dtype ("float32"), static memory. */
+TB_EXPORT const char* tb_tensor_dtype(const tb_tensor* tensor);
+TB_EXPORT int64_t tb_tensor_nbytes(const tb_tensor* tensor);
+TB_EXPORT uint64_t tb_tensor_flags(const tb_tensor* tensor);
+TB_EXPORT void tb_tensor_device(const tb_tensor* tensor, int32_t* device_type, int32_t* device_id);
+/* A DLPack 1.x structure with READ_ONLY set, which the caller releases through its deleter. It
+ * holds a reference of its own; `tensor` stays with the caller. TB_UNSUPPORTED_DTYPE for a dtype
+ * that DLPack lacks. */
+TB_EXPORT tb_status tb_tensor_to_dlpack(const tb_tensor* tensor,
+                                        struct DLManagedTensorVersioned** out);
+/* Ends the view. NULL is ignored. */
+TB_EXPORT void tb_tensor_release(tb_tensor* tensor);
+
+/* ---- torch tensors ------------------------------------------------------------------------ */
+
+/* A torch tensor: the at::TensorImpl* itself, with one reference that the holder owns. */
+typedef struct tb_torch_tensor tb_torch_tensor;
+
+/* Converts `tensor`; `options` may be NULL. tb_use_torch comes first. The caller keeps `tensor`
+ * and may delete it at once; the result keeps the buffer alive. */
+TB_EXPORT tb_status tb_tf_to_torch(struct TF_Tensor* tensor, const tb_convert_options* options,
+                                   tb_torch_tensor** out);
+/* The same, but on success the bridge owns `tensor` and deletes it; the caller must not use it
+ * any more. Saves the second reference. On failure the caller still owns it. */
+TB_EXPORT tb_status tb_tf_to_torch_consume(struct TF_Tensor* tensor,
+                                           const tb_convert_options* options,
+                                           tb_torch_tensor** out);
+/* A view of the torch tensor's memory that materialises nothing; it keeps the tensor alive. */
+TB_EXPORT tb_status tb_torch_tensor_view(tb_torch_tensor* tensor, tb_tensor** out);
+/* The pointer to write through: a protected tensor first moves onto torch's own memory. */
+TB_EXPORT tb_status tb_torch_tensor_mutable_data(tb_torch_tensor* tensor, void** out);
+/* Gives the reference back. NULL is ignored. */
+TB_EXPORT void tb_torch_tensor_release(tb_torch_tensor* tensor);
+
+/* ---- explain ------------------------------------------------------------------------------ */
+
+enum { TB_ACTION_SHARED = 0, TB_ACTION_COPIED = 1, TB_ACTION_REFUSED = 2 };
+
+/* What a conversion would do. Strings are static, except `reason` and `device`, which live in the
+ * struct. */
+typedef struct tb_explanation {
+  uint32_t struct_size;
+  int32_t action;   /* TB_ACTION_* */
+  tb_status status; /* what the conversion would return */
+  int32_t on_write; /* TB_ON_WRITE_*, or -1 where it does not apply (a copy) */
+  int32_t ndim;
+  int64_t nbytes;          /* bytes of the result */
+  const char* tf_dtype;    /* "" where unknown */
+  const char* torch_dtype; /* "torch.float32"; "" where refused */
+  char device[32];         /* torch's name: "cpu", "cuda:0" */
+  char reason[1024];
+} tb_explanation;
+
+TB_EXPORT tb_status tb_tf_explain(struct TF_Tensor* tensor, const tb_convert_options* options,
+                                  tb_explanation* out);
+
+/* ---- Python: call through ctypes.PyDLL, GIL held ------------------------------------------ */
+
+/* The addresses of PyEval_SaveThread and PyEval_RestoreThread of this interpreter: with them the
+ * bridge releases the GIL while it waits for a pending tensor and for large copies. */
+TB_EXPORT void tb_py_set_gil_functions(void* (*save)(void), void (*restore)(void*));
+/* 1 if `object` is exactly TensorFlow's EagerTensor, else 0 (also when TensorFlow is not loaded).
+ */
+TB_EXPORT int32_t tb_py_is_eager_tensor(struct _object* object);
+/* 1 if `tensor`, an EagerTensor, has a live handle. */
+TB_EXPORT int32_t tb_py_has_handle(struct _object* tensor);
+/* A new reference to a torch.Tensor from an EagerTensor, which the caller keeps. */
+TB_EXPORT tb_status tb_py_tf_to_torch(struct _object* tensor, const tb_convert_options* options,
+                                      struct _object** out);
+/* The shape is written to `shape` (room for `capacity` dimensions). */
+TB_EXPORT tb_status tb_py_tf_explain(struct _object* tensor, const tb_convert_options* options,
+                                     tb_explanation* out, int64_t* shape, int32_t capacity);
+/* The current value of a resource variable: `handle` is its EagerTensor of dtype resource,
+ * `context` the TFE_Context*, `tf_dtype` TensorFlow's number of its dtype. */
+TB_EXPORT tb_status tb_py_variable_to_torch(struct _object* handle, void* context, int32_t tf_dtype,
+                                            const tb_convert_options* options,
+                                            struct _object** out);
+TB_EXPORT tb_status tb_py_variable_explain(struct _object* handle, void* context, int32_t tf_dtype,
+                                           const tb_convert_options* options, tb_explanation* out,
+                                           int64_t* shape, int32_t capacity);
+/* The address of an EagerTensor's elements, for tests. */
+TB_EXPORT tb_status tb_py_tf_address(struct _object* tensor, const void** out);
+
+/* ---- dtype table -------------------------------------------------------------------------- */
+
+typedef struct tb_dtype_row {
+  uint32_t struct_size;
+  int32_t tf_enum;      /* 0: TensorFlow has no such dtype */
+  int32_t torch_scalar; /* torch's ScalarType number; -1: torch has no such dtype */
+  int32_t itemsize;     /* bytes an element in TensorFlow's memory; 0: no fixed size */
+  const char* name;
+  const char* torch_name; /* "torch.float32" or "" */
+  const char* kind;       /* "shared", "viewed", "converted", "quantized", "refused" */
+  const char* nearest;    /* torch dtype of the default result where torch has no twin, or "" */
+  const char* reason;
+} tb_dtype_row;
+
+/* Row `index` of the dtype table; TB_INVALID_OPTION past the end. */
+TB_EXPORT tb_status tb_dtype_row_get(int32_t index, tb_dtype_row* out);
+
+/* ---- bookkeeping -------------------------------------------------------------------------- */
+
+/* TensorFlow buffers that the bridge keeps alive right now, summed over all threads. */
+TB_EXPORT int64_t tb_live_owners(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* TENSOR_BRIDGE_C_API_H_ */

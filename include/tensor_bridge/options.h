@@ -1,0 +1,72 @@
+// ConvertOptions: how a TensorFlow tensor becomes a torch tensor. Same fields and defaults as the
+// Python keywords and tb_convert_options. Not for: deciding; that is done in src/bridge.
+#ifndef TENSOR_BRIDGE_OPTIONS_H_
+#define TENSOR_BRIDGE_OPTIONS_H_
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "tensor_bridge/c_api.h"
+#include "tensor_bridge/device.h"
+#include "tensor_bridge/error.h"
+
+namespace tensor_bridge {
+
+/// What the first write to a shared tensor does.
+enum class OnWrite : int32_t {
+  kCopy = TB_ON_WRITE_COPY,    ///< torch moves onto its own memory; TensorFlow sees nothing
+  kRaise = TB_ON_WRITE_RAISE,  ///< the write throws c10::BufferError; never a copy
+  kAlias = TB_ON_WRITE_ALIAS,  ///< the write goes through to TensorFlow; the caller vouches for it
+};
+
+struct ConvertOptions {
+  /// nullopt: share if possible, else copy. false: never copy, Error{kCopyRequired} where sharing
+  /// is not possible. true: always copy.
+  std::optional<bool> copy;
+  /// Where the result lives; nullopt: where TensorFlow has the tensor.
+  std::optional<Device> device;
+  /// Governs shared memory only; a copied result is ordinary torch memory.
+  OnWrite on_write = OnWrite::kCopy;
+  /// Stored bytes (uint8) of a dtype that torch lacks, plain integers of a quantized one.
+  bool raw = false;
+  /// Parameters of a quantized dtype: one of each, or one per channel along `axis`.
+  std::vector<double> scale;
+  std::vector<int64_t> zero_point;
+  std::optional<int64_t> axis;
+};
+
+namespace detail {
+
+/// The C form of `options`; it points into `options`, which must outlive it.
+inline tb_convert_options toC(const ConvertOptions& options) {
+  if (options.scale.size() != options.zero_point.size()) {
+    throw Error(ErrorCode::kInvalidOption,
+                "scale and zero_point must have the same number of values, got " +
+                    std::to_string(options.scale.size()) + " and " +
+                    std::to_string(options.zero_point.size()));
+  }
+  tb_convert_options c;
+  tb_convert_options_init(&c);
+  if (options.copy) c.copy = *options.copy ? TB_COPY_ALWAYS : TB_COPY_NEVER;
+  c.on_write = static_cast<int32_t>(options.on_write);
+  c.raw = options.raw ? 1 : 0;
+  if (options.device) {
+    c.has_device = 1;
+    c.device_type = static_cast<int32_t>(options.device->type);
+    c.device_id = options.device->index;
+  }
+  if (options.axis) {
+    c.has_axis = 1;
+    c.axis = *options.axis;
+  }
+  c.num_scales = static_cast<int64_t>(options.scale.size());
+  c.scale = options.scale.data();
+  c.zero_point = options.zero_point.data();
+  return c;
+}
+
+}  // namespace detail
+}  // namespace tensor_bridge
+
+#endif  // TENSOR_BRIDGE_OPTIONS_H_

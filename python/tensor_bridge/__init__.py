@@ -1,0 +1,97 @@
+"""tensor_bridge: TensorFlow tensors become PyTorch tensors, without a copy and without NumPy.
+
+>>> import tensorflow as tf, tensor_bridge
+>>> x = tensor_bridge.to_torch(tf.constant([1.0, 2.0]))
+>>> x
+tensor([1., 2.])
+
+Importing this package loads neither framework.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tensor_bridge._C import __version__, convert_tf_to_pytorch
+from tensor_bridge.errors import (
+    CopyRequiredError,
+    FrameworkError,
+    InternalError,
+    InvalidHandleError,
+    InvalidOptionError,
+    OutOfMemoryError,
+    SymbolicTensorError,
+    TensorBridgeError,
+    TensorFlowError,
+    TorchError,
+    UnsupportedDeviceError,
+    UnsupportedDtypeError,
+    UnsupportedTypeError,
+)
+
+if TYPE_CHECKING:
+    from tensor_bridge import testing
+    from tensor_bridge._convert import explain
+    from tensor_bridge._dtypes import DtypeRow, dtypes
+    from tensor_bridge._explanation import Explanation
+    from tensor_bridge.capi import TensorBridge
+
+to_torch = convert_tf_to_pytorch
+
+__all__ = [
+    # conversion
+    "convert_tf_to_pytorch",
+    "to_torch",
+    "TensorBridge",
+    # explanation
+    "explain",
+    "Explanation",
+    "dtypes",
+    "DtypeRow",
+    # exceptions
+    "CopyRequiredError",
+    "FrameworkError",
+    "InternalError",
+    "InvalidHandleError",
+    "InvalidOptionError",
+    "OutOfMemoryError",
+    "SymbolicTensorError",
+    "TensorBridgeError",
+    "TensorFlowError",
+    "TorchError",
+    "UnsupportedDeviceError",
+    "UnsupportedDtypeError",
+    "UnsupportedTypeError",
+    # the rest
+    "testing",
+    "__version__",
+]
+
+# Loaded at first use, so that importing the package stays quick.
+_LAZY = {
+    "TensorBridge": "capi",
+    "explain": "_convert",
+    "Explanation": "_explanation",
+    "dtypes": "_dtypes",
+    "DtypeRow": "_dtypes",
+    "testing": None,
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    module = _LAZY[name]
+    value = (
+        import_module(f"{__name__}.{name}")
+        if module is None
+        else getattr(import_module(f"{__name__}.{module}"), name)
+    )
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -1,0 +1,104 @@
+"""What a value is, by the names of its classes: nothing here imports a framework."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tensor_bridge._frameworks import loaded_tensorflow
+from tensor_bridge.errors import (
+    InvalidHandleError,
+    SymbolicTensorError,
+    TensorBridgeError,
+    UnsupportedTypeError,
+)
+
+__all__ = ["class_names", "is_resource_variable", "refusal", "variable_source"]
+
+_GRAPH_TENSOR = (
+    "tensorflow.python.framework.tensor.Tensor",  # 2.14 and newer
+    "tensorflow.python.framework.ops.Tensor",  # 2.12, 2.13
+)
+_RESOURCE_VARIABLE = "tensorflow.python.ops.resource_variable_ops.BaseResourceVariable"
+_COMPOSITE = "tensorflow.python.framework.composite_tensor.CompositeTensor"
+
+
+def class_names(value: Any) -> list[str]:
+    """Full names of the classes in the value's method resolution order."""
+    return [f"{c.__module__}.{c.__qualname__}" for c in type(value).__mro__]
+
+
+def is_resource_variable(value: Any) -> bool:
+    """Whether the value is a TensorFlow 2 variable (not a Keras or distributed one)."""
+    return _RESOURCE_VARIABLE in class_names(value)
+
+
+def variable_source(variable: Any) -> tuple[Any, Any, int]:
+    """(handle, context capsule, dtype number) with which a variable is read natively.
+
+    Raises:
+      SymbolicTensorError: a graph is being built: reading now would freeze the value.
+    """
+    from tensorflow.python.eager import context  # loaded: there is a variable
+
+    if not context.executing_eagerly():
+        raise SymbolicTensorError(
+            "expected a variable outside a graph, got one inside a tf.function, where it has no "
+            "value yet; convert it before or after the call, or wrap the torch code in "
+            "tf.py_function"
+        )
+    current = context.context()
+    current.ensure_initialized()
+    return variable.handle, current._handle, variable.dtype.as_datatype_enum
+
+
+def _is_keras_tensor(names: list[str]) -> bool:
+    return any(
+        name.endswith(".KerasTensor") and name.split(".")[0] in ("keras", "tf_keras", "tensorflow")
+        for name in names
+    )
+
+
+def refusal(value: Any, *, has_handle: bool = True) -> TensorBridgeError:
+    """The exception that says why ``value`` is not converted to torch, and what to do.
+
+    Args:
+      value: Anything but an eager tensor with a handle.
+      has_handle: False for an eager tensor that has none.
+    """
+    names = class_names(value)
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    if not has_handle:
+        return InvalidHandleError(
+            "expected a tf.Tensor with a value, got one that has no handle: it was deleted or "
+            "never initialised"
+        )
+    if any(name in names for name in _GRAPH_TENSOR):
+        return SymbolicTensorError(
+            f"expected an eager tf.Tensor, got a graph tensor ({kind}): inside a tf.function there "
+            "is no value yet. Convert outside the tf.function, run it eagerly "
+            "(tf.config.run_functions_eagerly(True)), or wrap the torch code in tf.py_function"
+        )
+    if _is_keras_tensor(names):
+        return SymbolicTensorError(
+            f"expected an eager tf.Tensor, got a Keras symbolic tensor ({kind}), which describes "
+            "an input and has no value. Call the model on data and convert its outputs"
+        )
+    if any(name == "torch.Tensor" or name == "torch._tensor.Tensor" for name in names):
+        return UnsupportedTypeError(
+            "expected a tf.Tensor or tf.Variable, got a torch.Tensor: nothing to convert"
+        )
+    if "numpy.ndarray" in names:
+        return UnsupportedTypeError(
+            "expected a tf.Tensor or tf.Variable, got a numpy.ndarray; use torch.from_numpy()"
+        )
+    if _COMPOSITE in names or kind.startswith("tensorflow."):
+        return UnsupportedTypeError(
+            f"expected a tf.Tensor or tf.Variable, got a {kind}; convert the dense tensors that "
+            "it is made of (its components, value or values)"
+        )
+    if loaded_tensorflow() is None:
+        return UnsupportedTypeError(
+            f"expected a tf.Tensor or tf.Variable, got a {kind}; TensorFlow is not loaded in this "
+            "process, so it cannot be a TensorFlow value"
+        )
+    return UnsupportedTypeError(f"expected a tf.Tensor or tf.Variable, got a {kind}")

@@ -1,0 +1,82 @@
+"""Keyword values that are read in Python: devices and quantization parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tensor_bridge.errors import InvalidOptionError, UnsupportedDeviceError
+
+__all__ = ["device_pair", "quantization_lists"]
+
+# DLDeviceType of dlpack.h. torch calls ROCm's devices cuda.
+_DEVICE_TYPES = {"cpu": 1, "cuda": 2}
+
+
+def device_pair(device: Any) -> tuple[int, int]:
+    """(DLPack device type, index) of a ``device=`` value; index -1 means the current device.
+
+    Raises:
+      InvalidOptionError: torch does not know the device.
+      UnsupportedDeviceError: a torch device that TensorFlow's tensors cannot be moved to.
+    """
+    import torch
+
+    try:
+        parsed = torch.device(device)
+    except (RuntimeError, TypeError) as e:
+        raise InvalidOptionError(
+            f"device must be None or what torch.device() takes, got {device!r}: {e}"
+        ) from e
+    kind = _DEVICE_TYPES.get(parsed.type)
+    if kind is None:
+        raise UnsupportedDeviceError(
+            f"device must be a cpu or cuda device, got {str(parsed)!r}; convert without device= "
+            "and use Tensor.to()"
+        )
+    return kind, -1 if parsed.index is None else parsed.index
+
+
+def _numbers(name: str, value: Any, convert: type) -> list[Any]:
+    # Tensors of either framework have item() or tolist(); neither goes through NumPy in torch, so
+    # only plain numbers, sequences of them and torch tensors are taken.
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        value = value.tolist()
+    items = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    numbers = []
+    for item in items:
+        if isinstance(item, bool) or not isinstance(item, (int, float)):
+            raise InvalidOptionError(
+                f"{name} must be a number, a sequence of numbers or a torch tensor, "
+                f"got {item!r} of type {type(item).__name__}"
+            )
+        if convert is int and item != int(item):
+            raise InvalidOptionError(f"{name} must be an integer, got {item!r}")
+        numbers.append(convert(item))
+    return numbers
+
+
+def quantization_lists(scale: Any, zero_point: Any) -> tuple[list[float], list[int]]:
+    """``scale`` and ``zero_point`` as lists of equal length.
+
+    Raises:
+      InvalidOptionError: only one of them is given, the lengths differ, or a value is no number.
+    """
+    if scale is None or zero_point is None:
+        missing = "scale" if scale is None else "zero_point"
+        raise InvalidOptionError(f"scale and zero_point belong together, {missing} is missing")
+    scales = _numbers("scale", scale, float)
+    zero_points = _numbers("zero_point", zero_point, int)
+    if len(scales) != len(zero_points):
+        raise InvalidOptionError(
+            f"scale and zero_point must have the same number of values, got {len(scales)} and "
+            f"{len(zero_points)}"
+        )
+    if not scales:
+        raise InvalidOptionError("scale and zero_point must not be empty")
+    for zero in zero_points:
+        if not -(2**31) <= zero < 2**31:
+            raise InvalidOptionError(f"zero_point must fit in 32 bits, got {zero}")
+    return scales, zero_points

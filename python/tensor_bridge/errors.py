@@ -1,0 +1,94 @@
+"""Exceptions. Each derives from `TensorBridgeError` and from the builtin that fits.
+
+A message says what was expected, what came, and what to do. A write to a tensor converted with
+``on_write="raise"`` raises a plain `BufferError` out of torch (`RuntimeError` out of compiled
+code), because torch raises it.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BY_STATUS",
+    "CopyRequiredError",
+    "FrameworkError",
+    "InternalError",
+    "InvalidHandleError",
+    "InvalidOptionError",
+    "OutOfMemoryError",
+    "SymbolicTensorError",
+    "TensorBridgeError",
+    "TensorFlowError",
+    "TorchError",
+    "UnsupportedDeviceError",
+    "UnsupportedDtypeError",
+    "UnsupportedTypeError",
+]
+
+
+class TensorBridgeError(Exception):
+    """Base of everything that tensor_bridge raises."""
+
+
+class InvalidOptionError(TensorBridgeError, ValueError):
+    """A keyword, or a combination of keywords, that means nothing."""
+
+
+class UnsupportedDtypeError(TensorBridgeError, TypeError):
+    """The other framework has nothing for the dtype."""
+
+
+class UnsupportedTypeError(TensorBridgeError, TypeError):
+    """The value is not one that can be converted."""
+
+
+class SymbolicTensorError(UnsupportedTypeError):
+    """A graph tensor (in a tf.function, or Keras symbolic): it has no value to convert."""
+
+
+class CopyRequiredError(TensorBridgeError, BufferError):
+    """``copy=False`` was asked for, and sharing is not possible."""
+
+
+class UnsupportedDeviceError(TensorBridgeError, ValueError):
+    """A remote, packed or custom device, or one that torch cannot use here."""
+
+
+class InvalidHandleError(TensorBridgeError, ValueError):
+    """A null, deleted or inconsistent tensor handle."""
+
+
+class TensorFlowError(TensorBridgeError, RuntimeError):
+    """TensorFlow reported an error, for example that of an asynchronous operation."""
+
+
+class TorchError(TensorBridgeError, RuntimeError):
+    """torch reported an error."""
+
+
+class FrameworkError(TensorBridgeError, ImportError):
+    """A framework is missing, of an unsupported version, or in conflict with this package."""
+
+
+class OutOfMemoryError(TensorBridgeError, MemoryError):
+    """There is no memory for a copy."""
+
+
+class InternalError(TensorBridgeError, RuntimeError):
+    """A defect of tensor_bridge; please report it."""
+
+
+BY_STATUS: dict[int, type[TensorBridgeError]] = {
+    1: InvalidOptionError,
+    2: UnsupportedDtypeError,
+    3: UnsupportedTypeError,
+    4: SymbolicTensorError,
+    5: CopyRequiredError,
+    6: UnsupportedDeviceError,
+    7: InvalidHandleError,
+    8: TensorFlowError,
+    9: TorchError,
+    10: FrameworkError,
+    11: OutOfMemoryError,
+    12: InternalError,
+}
+"""The class for each ``tb_status`` of ``tensor_bridge/c_api.h``."""

@@ -1,0 +1,45 @@
+"""For tests of code that shares tensors: addresses, sharing, and what is still alive."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tensor_bridge import _C
+
+__all__ = ["live_owners", "shares_memory", "tf_data_address", "torch_data_address"]
+
+
+def live_owners() -> int:
+    """TensorFlow buffers that tensor_bridge keeps alive right now, summed over all threads.
+
+    Exact while no other thread converts or releases.
+    """
+    return _C.live_owners()
+
+
+def tf_data_address(t: Any) -> int:
+    """Address of the elements of an eager tf.Tensor, or of a tf.Variable's current value."""
+    if not _C.is_eager_tensor(t):
+        t = t.read_value()
+    return _C.tf_address(t)
+
+
+def torch_data_address(x: Any) -> int:
+    """Address of the elements of a torch.Tensor.
+
+    Read through a const pointer: ``x.data_ptr()`` would move a protected tensor onto memory of
+    its own.
+    """
+    if hasattr(x, "const_data_ptr"):  # torch 2.13 and newer
+        return int(x.const_data_ptr())
+    import torch
+
+    return int(torch._C._data_address(x))
+
+
+def shares_memory(t: Any, x: Any) -> bool:
+    """Whether a TensorFlow value and a torch tensor start at the same address.
+
+    Nothing is materialised. Tensors without elements share nothing.
+    """
+    return bool(x.numel() > 0 and tf_data_address(t) == torch_data_address(x))

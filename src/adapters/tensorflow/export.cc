@@ -1,0 +1,192 @@
+#include "adapters/tensorflow/export.h"
+
+#include <cstdlib>
+#include <cstring>
+
+#include "core/error.h"
+#include "core/layout.h"
+#include "core/owner_counter.h"
+#include "core/shutdown.h"
+
+namespace tensor_bridge {
+namespace {
+
+constexpr char kLocalCpu[] = "/job:localhost/replica:0/task:0/device:CPU:0";
+
+[[noreturn]] void throwDevice(const char* name) {
+  throwError(ErrorCode::kUnsupportedDevice,
+             "expected a tensor on a CPU or GPU of this process, got one on '%s' (a remote, packed "
+             "or custom device); copy it here first: with tf.device('CPU:0'): t = tf.identity(t)",
+             name == nullptr ? "?" : name);
+}
+
+// The error of a call on a handle.
+[[noreturn]] void throwHandleStatus(const TfApi& api, TFE_TensorHandle* handle, TF_Status* status) {
+  const char* message = api.TF_Message(status);
+  // TensorHandle keeps remote and packed data behind the same API and says so only here.
+  if (api.TF_GetCode(status) == kTfInvalidArgument &&
+      std::strstr(message, "may not be called on a") != nullptr) {
+    TF_Status* quiet = api.TF_NewStatus();
+    const char* name = api.TFE_TensorHandleDeviceName(handle, quiet);
+    api.TF_DeleteStatus(quiet);
+    throwDevice(name);
+  }
+  throwError(ErrorCode::kTensorFlow,
+             "TensorFlow has no value for this tensor, the operation that produces it failed: %s",
+             message);
+}
+
+void checkStatus(const TfApi& api, TFE_TensorHandle* handle, TF_Status* status) {
+  if (__builtin_expect(api.TF_GetCode(status) != kTfOk, 0)) {
+    throwHandleStatus(api, handle, status);
+  }
+}
+
+void finishView(Dtype dtype, int ndim, int64_t* shape, void* data, DLDevice device,
+                TensorView* view) {
+  const DtypeInfo& info = dtypeInfo(dtype);
+  int64_t count;
+  int64_t bytes;
+  if (!elementCount(shape, ndim, &count) || !byteCount(count, info.itemsize, &bytes)) {
+    throwError(ErrorCode::kInvalidHandle,
+               "the shape that TensorFlow reports is negative or overflows 64 bits");
+  }
+  view->dl.data = data;
+  view->dl.device = device;
+  view->dl.ndim = ndim;
+  view->dl.dtype = info.dl;
+  view->dl.shape = shape;
+  view->dl.strides = nullptr;
+  view->dl.byte_offset = 0;
+  view->dtype = dtype;
+  view->read_only = true;
+  view->nbytes = bytes;
+}
+
+}  // namespace
+
+void releaseHandle(void* owner) {
+  if (processExiting()) return;
+  findTfApi()->TFE_DeleteTensorHandle(static_cast<TFE_TensorHandle*>(owner));
+  countOwner(-1);
+}
+
+void releaseTensor(void* owner) {
+  if (processExiting()) return;
+  findTfApi()->TF_DeleteTensor(static_cast<TF_Tensor*>(owner));
+  countOwner(-1);
+}
+
+const ReleaseFn* tensorflowReleaseFns() noexcept {
+  static constexpr ReleaseFn kFns[] = {releaseHandle, releaseTensor, nullptr};
+  return kFns;
+}
+
+void checkHasElements(Dtype dtype, int tf_enum) {
+  if (__builtin_expect(dtype == Dtype::kUnknown, 0)) {
+    throwError(ErrorCode::kUnsupportedDtype,
+               "TensorFlow's dtype number %d is not known to this version of tensor_bridge; cast "
+               "the tensor to a numeric dtype first (tf.cast)",
+               tf_enum);
+  }
+  const DtypeInfo& info = dtypeInfo(dtype);
+  if (__builtin_expect(info.kind == DtypeKind::kRefused, 0)) {
+    throwError(ErrorCode::kUnsupportedDtype,
+               "expected a tensor of numbers, got TensorFlow dtype %s: %s", info.name, info.reason);
+  }
+}
+
+Dtype handleDtype(const TfApi& api, TFE_TensorHandle* handle) noexcept {
+  return dtypeFromTf(api.TFE_TensorHandleDataType(handle));
+}
+
+bool parseDeviceName(const char* name, DLDevice* device) noexcept {
+  if (name == nullptr) return false;
+  if (__builtin_expect(std::strcmp(name, kLocalCpu) == 0, 1)) {
+    *device = DLDevice{kDLCPU, 0};
+    return true;
+  }
+  const char* kind = std::strstr(name, "/device:");
+  if (kind == nullptr) return false;
+  kind += std::strlen("/device:");
+  // torch has one CPU, so every logical CPU device of TensorFlow's is that one.
+  if (std::strncmp(kind, "CPU:", 4) == 0) {
+    *device = DLDevice{kDLCPU, 0};
+    return true;
+  }
+  if (std::strncmp(kind, "GPU:", 4) == 0) {
+    // TensorFlow's logical number. torch's ordinal is read off the pointer by the torch adapter:
+    // set_visible_devices and virtual devices make the two differ (tensorflow #47866).
+    *device = DLDevice{kDLCUDA, static_cast<int32_t>(std::strtol(kind + 4, nullptr, 10))};
+    return true;
+  }
+  return false;
+}
+
+void exportHandle(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape, TensorView* view) {
+  const int tf_enum = api.TFE_TensorHandleDataType(handle);
+  const Dtype dtype = dtypeFromTf(tf_enum);
+  checkHasElements(dtype, tf_enum);
+  TF_Status* status = threadStatus(api);
+  // The backing device: int32 results "on GPU:0" are backed by host memory.
+  const char* name = api.TFE_TensorHandleBackingDeviceName(handle, status);
+  DLDevice device;
+  if (!parseDeviceName(name, &device)) throwDevice(name);
+  // Waits for the producer, and fails for remote and packed handles.
+  void* data = api.TFE_TensorHandleDevicePointer(handle, status);
+  checkStatus(api, handle, status);
+  const int ndim = api.TFE_TensorHandleNumDims(handle, status);
+  checkStatus(api, handle, status);
+  if (ndim < 0 || ndim > kMaxDims) {
+    throwError(ErrorCode::kInvalidHandle, "expected 0 to %d dimensions, TensorFlow reports %d",
+               kMaxDims, ndim);
+  }
+  for (int i = 0; i < ndim; ++i) shape[i] = api.TFE_TensorHandleDim(handle, i, status);
+  checkStatus(api, handle, status);
+  finishView(dtype, ndim, shape, data, device, view);
+  // Only adds a reference: the result is the same handle in 2.12 to 2.21.
+  view->owner = api.TFE_TensorHandleCopySharingTensor(handle, status);
+  view->release = releaseHandle;
+  countOwner(1);
+}
+
+void exportTensor(const TfApi& api, TF_Tensor* tensor, bool take, int64_t* shape,
+                  TensorView* view) {
+  if (tensor == nullptr) {
+    throwError(ErrorCode::kInvalidHandle, "expected a TF_Tensor, got null");
+  }
+  const int tf_enum = api.TF_TensorType(tensor);
+  const Dtype dtype = dtypeFromTf(tf_enum);
+  checkHasElements(dtype, tf_enum);
+  const int ndim = api.TF_NumDims(tensor);
+  if (ndim < 0 || ndim > kMaxDims) {
+    throwError(ErrorCode::kInvalidHandle, "expected 0 to %d dimensions, TensorFlow reports %d",
+               kMaxDims, ndim);
+  }
+  for (int i = 0; i < ndim; ++i) shape[i] = api.TF_Dim(tensor, i);
+  finishView(dtype, ndim, shape, api.TF_TensorData(tensor), DLDevice{kDLCPU, 0}, view);
+  if (api.TF_TensorByteSize(tensor) < static_cast<size_t>(view->nbytes)) {
+    throwError(ErrorCode::kInvalidHandle,
+               "the TF_Tensor holds %zu bytes, its shape and dtype need %lld",
+               api.TF_TensorByteSize(tensor), static_cast<long long>(view->nbytes));
+  }
+  if (take) {
+    view->owner = tensor;
+  } else {
+    // An empty tensor re-pointed at the same buffer: the buffer gets one more reference.
+    const int64_t none = 0;
+    TF_Tensor* alias = api.TF_AllocateTensor(tf_enum, &none, 1, 0);
+    if (alias == nullptr) throwError(ErrorCode::kOutOfMemory, "TF_AllocateTensor returned null");
+    TF_Status* status = threadStatus(api);
+    api.TF_TensorBitcastFrom(tensor, tf_enum, alias, shape, ndim, status);
+    if (api.TF_GetCode(status) != kTfOk) {
+      api.TF_DeleteTensor(alias);
+      throwError(ErrorCode::kTensorFlow, "TF_TensorBitcastFrom: %s", api.TF_Message(status));
+    }
+    view->owner = alias;
+  }
+  view->release = releaseTensor;
+  countOwner(1);
+}
+
+}  // namespace tensor_bridge

@@ -1,0 +1,43 @@
+// From TensorFlow's tensors to a TensorView: no copy, always read-only.
+// Not for: deciding whether to share (bridge), or knowing torch.
+#ifndef TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_EXPORT_H_
+#define TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_EXPORT_H_
+
+#include "adapters/tensorflow/tf_api.h"
+#include "core/tensor_view.h"
+
+namespace tensor_bridge {
+
+/// Views the memory behind `handle`. On return `view->owner` is a reference of the view's own,
+/// and `view->dl.shape` is `shape`, which has room for kMaxDims. Blocks until the tensor's
+/// producer has finished; hold no lock that the producer may want (the GIL) unless
+/// api.isReady(handle). Throws Error: kUnsupportedDtype before it touches memory of strings,
+/// resources and variants (TFE_TensorHandleDevicePointer aborts on them in 2.20 and 2.21),
+/// kUnsupportedDevice for remote, packed and custom-device handles, kTensorFlow with TensorFlow's
+/// message if the producer failed.
+void exportHandle(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape, TensorView* view);
+
+/// Views the memory of `tensor`. With `take` the view owns `tensor` itself, else a new TF_Tensor
+/// on the same buffer and the caller keeps its own. On an Error nothing was taken.
+void exportTensor(const TfApi& api, TF_Tensor* tensor, bool take, int64_t* shape, TensorView* view);
+
+/// The dtype row of a handle or tensor; kUnknown for one that the table lacks.
+Dtype handleDtype(const TfApi& api, TFE_TensorHandle* handle) noexcept;
+
+/// Throws Error{kUnsupportedDtype} for a dtype that has no memory to share.
+void checkHasElements(Dtype dtype, int tf_enum);
+
+/// Parses TensorFlow's full device string ("/job:localhost/replica:0/task:0/device:GPU:0").
+/// False for a device that is neither this process's CPU nor a GPU.
+bool parseDeviceName(const char* name, DLDevice* device) noexcept;
+
+/// The release functions of the owners made here, ending with null.
+const ReleaseFn* tensorflowReleaseFns() noexcept;
+
+/// If `release` is that of an eager handle, `owner` is a TFE_TensorHandle*.
+void releaseHandle(void* owner);
+void releaseTensor(void* owner);
+
+}  // namespace tensor_bridge
+
+#endif  // TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_EXPORT_H_

@@ -1,0 +1,177 @@
+// Versions seen: TensorFlow 2.12 to 2.21. The C API and the four names of the Python extension
+// keep their (mangled) names over all of them. EagerTensor_* and everything that it links against
+// are found through lib_pywrap_tensorflow_common.so (2.19 and newer) or
+// _pywrap_tensorflow_internal.so (2.18 and older); TF_* lives in libtensorflow_framework.so.2, and
+// up to 2.18 in libtensorflow_cc.so.2 as well. IsReady is exported by libtensorflow_cc.so.2.
+//
+// Never RTLD_DEFAULT: 2.19 to 2.21 load their libraries globally by accident (tensorflow #124205),
+// other releases do not.
+
+#include "adapters/tensorflow/tf_api.h"
+
+#include <dlfcn.h>
+
+#include <atomic>
+#include <mutex>
+#include <string>
+
+#include "core/error.h"
+#include "core/shutdown.h"
+
+namespace tensor_bridge {
+namespace {
+
+constexpr const char* kSonames[] = {
+    "lib_pywrap_tensorflow_common.so",
+    "_pywrap_tensorflow_internal.so",
+    "libtensorflow_cc.so.2",
+    "libtensorflow_framework.so.2",
+    "libtensorflow.so.2",
+};
+
+constexpr const char* kCheckExactSymbol = "_Z22EagerTensor_CheckExactPK7_object";
+constexpr const char* kHandleSymbol = "_Z18EagerTensor_HandlePK7_object";
+constexpr const char* kIsReadySymbol = "_ZNK10tensorflow12TensorHandle7IsReadyEv";
+constexpr const char* kVtableSymbol = "_ZTVN10tensorflow12TensorHandleE";
+
+std::mutex g_mutex;
+std::atomic<const TfApi*> g_api{nullptr};
+
+template <typename Function>
+bool resolve(void* library, const char* name, Function** out) {
+  *out = reinterpret_cast<Function*>(dlsym(library, name));
+  return *out != nullptr;
+}
+
+// Fills `api` from `library`. Returns the name of the first function of the tensor group that is
+// missing, or null.
+const char* fill(void* library, TfApi* api) {
+#define TB_RESOLVE(result, name, arguments) \
+  if (!resolve(library, #name, &api->name)) return #name;
+  TB_TF_TENSOR_FUNCTIONS(TB_RESOLVE)
+#undef TB_RESOLVE
+  bool eager = true;
+#define TB_RESOLVE(result, name, arguments) eager = resolve(library, #name, &api->name) && eager;
+  TB_TF_EAGER_FUNCTIONS(TB_RESOLVE)
+  if (!eager) {
+    // All or nothing, so that one null check covers the group.
+#define TB_CLEAR(result, name, arguments) api->name = nullptr;
+    TB_TF_EAGER_FUNCTIONS(TB_CLEAR)
+#undef TB_CLEAR
+    return nullptr;
+  }
+#undef TB_RESOLVE
+  if (!resolve(library, kCheckExactSymbol, &api->EagerTensor_CheckExact) ||
+      !resolve(library, kHandleSymbol, &api->EagerTensor_Handle)) {
+    api->EagerTensor_CheckExact = nullptr;
+    api->EagerTensor_Handle = nullptr;
+  }
+  const auto* vtable = static_cast<const char*>(dlsym(library, kVtableSymbol));
+  // Itanium C++ ABI: an object points past the offset to top and the type info.
+  if (vtable != nullptr && resolve(library, kIsReadySymbol, &api->TensorHandle_IsReady)) {
+    api->tensor_handle_vtable = vtable + 2 * sizeof(void*);
+  }
+  return nullptr;
+}
+
+const TfApi* publish(const TfApi& api) {
+  // Lives as long as the process: release functions use it at any time.
+  const TfApi* stored = new TfApi(api);
+  watchProcessExit();
+  g_api.store(stored, std::memory_order_release);
+  return stored;
+}
+
+// With the mutex held. Appends to `attempts` what was tried.
+const TfApi* search(std::string* attempts) {
+  for (const char* soname : kSonames) {
+    void* library = dlopen(soname, RTLD_NOLOAD | RTLD_LAZY | RTLD_LOCAL);
+    if (library == nullptr) {
+      if (attempts != nullptr) *attempts += formatted("\n  %s: not loaded", soname);
+      continue;
+    }
+    TfApi api{};
+    const char* missing = fill(library, &api);
+    if (missing == nullptr) return publish(api);
+    if (attempts != nullptr) *attempts += formatted("\n  %s: lacks %s", soname, missing);
+    dlclose(library);
+  }
+  return nullptr;
+}
+
+struct StatusHolder {
+  ~StatusHolder() {
+    if (status != nullptr && !processExiting()) free(status);
+    status = nullptr;
+  }
+  TF_Status* status = nullptr;
+  void (*free)(TF_Status*) = nullptr;
+};
+thread_local StatusHolder t_status;
+
+}  // namespace
+
+const TfApi* findTfApi() noexcept {
+  if (const TfApi* api = g_api.load(std::memory_order_acquire)) return api;
+  try {
+    std::lock_guard<std::mutex> lock(g_mutex);
+    if (const TfApi* api = g_api.load(std::memory_order_acquire)) return api;
+    return search(nullptr);
+  } catch (...) {
+    return nullptr;
+  }
+}
+
+const TfApi& requireTfApi() {
+  if (const TfApi* api = findTfApi()) return *api;
+  std::string attempts;
+  std::lock_guard<std::mutex> lock(g_mutex);
+  if (const TfApi* api = search(&attempts)) return *api;
+  throwError(ErrorCode::kFramework,
+             "no TensorFlow is loaded in this process, or none that this library knows "
+             "(2.12 to 2.21). Load it first (Python: import tensorflow; C++: link or dlopen "
+             "libtensorflow_framework.so.2), or name it with useTensorFlow(handle). Tried:%s",
+             attempts.c_str());
+}
+
+const TfApi& requireEagerApi() {
+  const TfApi* api = &requireTfApi();
+  if (api->TFE_TensorHandleDevicePointer == nullptr) {
+    // A process may start with libtensorflow_framework alone and load the rest later.
+    std::lock_guard<std::mutex> lock(g_mutex);
+    if (const TfApi* found = search(nullptr)) api = found;
+  }
+  if (api->TFE_TensorHandleDevicePointer == nullptr) {
+    throwError(ErrorCode::kFramework,
+               "the TensorFlow library that was found has no eager C API (TFE_*); load "
+               "libtensorflow_cc.so.2 or import tensorflow in Python");
+  }
+  return *api;
+}
+
+void useTensorFlowHandle(void* handle) {
+  if (handle == nullptr) {
+    throwError(ErrorCode::kFramework, "expected a handle from dlopen, got null");
+  }
+  TfApi api{};
+  if (const char* missing = fill(handle, &api)) {
+    throwError(ErrorCode::kFramework,
+               "the library behind the handle lacks %s; expected a TensorFlow C library, such as "
+               "libtensorflow_framework.so.2",
+               missing);
+  }
+  std::lock_guard<std::mutex> lock(g_mutex);
+  publish(api);
+}
+
+TF_Status* threadStatus(const TfApi& api) {
+  if (t_status.status == nullptr) {
+    t_status.status = api.TF_NewStatus();
+    t_status.free = api.TF_DeleteStatus;
+  } else if (api.TF_GetCode(t_status.status) != kTfOk) {
+    api.TF_SetStatus(t_status.status, kTfOk, "");
+  }
+  return t_status.status;
+}
+
+}  // namespace tensor_bridge

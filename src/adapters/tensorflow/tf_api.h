@@ -1,0 +1,101 @@
+// TensorFlow's C API as a table of pointers, found in the TensorFlow that the process has loaded.
+// The only file that depends on TensorFlow's version; tf_api.cc says which ones were seen.
+// Not for: linking; no TensorFlow library is on our link line, no TensorFlow header is included.
+#ifndef TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_TF_API_H_
+#define TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_TF_API_H_
+
+#include <cstddef>
+#include <cstdint>
+
+struct TF_Tensor;
+struct TF_Status;
+struct TFE_TensorHandle;
+struct TFE_Context;
+struct TFE_Op;
+struct _object;
+
+namespace tensor_bridge {
+
+// tensorflow/c/tf_status.h
+constexpr int kTfOk = 0;
+constexpr int kTfInvalidArgument = 3;
+
+// One line a function: X(return type, name, arguments). kTensorFunctions are in every library of
+// TensorFlow's, the others only beside the eager runtime or in the Python extension.
+#define TB_TF_TENSOR_FUNCTIONS(X)                                                     \
+  X(TF_Tensor*, TF_NewTensor,                                                         \
+    (int, const int64_t*, int, void*, size_t, void (*)(void*, size_t, void*), void*)) \
+  X(TF_Tensor*, TF_AllocateTensor, (int, const int64_t*, int, size_t))                \
+  X(void, TF_DeleteTensor, (TF_Tensor*))                                              \
+  X(int, TF_TensorType, (const TF_Tensor*))                                           \
+  X(int, TF_NumDims, (const TF_Tensor*))                                              \
+  X(int64_t, TF_Dim, (const TF_Tensor*, int))                                         \
+  X(size_t, TF_TensorByteSize, (const TF_Tensor*))                                    \
+  X(void*, TF_TensorData, (const TF_Tensor*))                                         \
+  X(void, TF_TensorBitcastFrom,                                                       \
+    (const TF_Tensor*, int, TF_Tensor*, const int64_t*, int, TF_Status*))             \
+  X(TF_Status*, TF_NewStatus, ())                                                     \
+  X(void, TF_DeleteStatus, (TF_Status*))                                              \
+  X(void, TF_SetStatus, (TF_Status*, int, const char*))                               \
+  X(int, TF_GetCode, (const TF_Status*))                                              \
+  X(const char*, TF_Message, (const TF_Status*))
+
+#define TB_TF_EAGER_FUNCTIONS(X)                                                           \
+  X(int, TFE_TensorHandleDataType, (TFE_TensorHandle*))                                    \
+  X(int, TFE_TensorHandleNumDims, (TFE_TensorHandle*, TF_Status*))                         \
+  X(int64_t, TFE_TensorHandleDim, (TFE_TensorHandle*, int, TF_Status*))                    \
+  X(int64_t, TFE_TensorHandleNumElements, (TFE_TensorHandle*, TF_Status*))                 \
+  X(void*, TFE_TensorHandleDevicePointer, (TFE_TensorHandle*, TF_Status*))                 \
+  X(const char*, TFE_TensorHandleDeviceName, (TFE_TensorHandle*, TF_Status*))              \
+  X(const char*, TFE_TensorHandleBackingDeviceName, (TFE_TensorHandle*, TF_Status*))       \
+  X(TFE_TensorHandle*, TFE_TensorHandleCopySharingTensor, (TFE_TensorHandle*, TF_Status*)) \
+  X(void, TFE_DeleteTensorHandle, (TFE_TensorHandle*))                                     \
+  X(TFE_Op*, TFE_NewOp, (TFE_Context*, const char*, TF_Status*))                           \
+  X(void, TFE_DeleteOp, (TFE_Op*))                                                         \
+  X(void, TFE_OpAddInput, (TFE_Op*, TFE_TensorHandle*, TF_Status*))                        \
+  X(void, TFE_OpSetAttrType, (TFE_Op*, const char*, int))                                  \
+  X(void, TFE_Execute, (TFE_Op*, TFE_TensorHandle**, int*, TF_Status*))
+
+struct TfApi {
+#define TB_DECLARE(result, name, arguments) result(*name) arguments;
+  TB_TF_TENSOR_FUNCTIONS(TB_DECLARE)
+  // Null as a group where only libtensorflow_framework is loaded.
+  TB_TF_EAGER_FUNCTIONS(TB_DECLARE)
+#undef TB_DECLARE
+
+  // Of TensorFlow's Python extension; null as a group in a process without it.
+  bool (*EagerTensor_CheckExact)(const _object*);
+  TFE_TensorHandle* (*EagerTensor_Handle)(const _object*);
+
+  // bool tensorflow::TensorHandle::IsReady() const, and the vtable pointer of that class: a handle
+  // of a custom device (DTensor) is of another one. Null where they are not exported.
+  bool (*TensorHandle_IsReady)(const TFE_TensorHandle*);
+  const void* tensor_handle_vtable;
+
+  /// False also where nobody can tell: the caller then waits without the GIL.
+  bool isReady(const TFE_TensorHandle* handle) const noexcept {
+    return tensor_handle_vtable != nullptr &&
+           *reinterpret_cast<const void* const*>(handle) == tensor_handle_vtable &&
+           TensorHandle_IsReady(handle);
+  }
+};
+
+/// The table, or null while no TensorFlow is loaded. Looks again at each call until one is found;
+/// then it costs one load.
+const TfApi* findTfApi() noexcept;
+
+/// The table; throws Error{kFramework} that lists every attempt.
+const TfApi& requireTfApi();
+
+/// The table with the eager group; throws Error{kFramework}.
+const TfApi& requireEagerApi();
+
+/// Uses the TensorFlow behind `handle`; throws Error{kFramework} if it lacks a function.
+void useTensorFlowHandle(void* handle);
+
+/// This thread's TF_Status, reset to OK. Freed when the thread ends.
+TF_Status* threadStatus(const TfApi& api);
+
+}  // namespace tensor_bridge
+
+#endif  // TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_TF_API_H_

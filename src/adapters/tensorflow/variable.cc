@@ -1,0 +1,52 @@
+#include "adapters/tensorflow/variable.h"
+
+#include "adapters/tensorflow/export.h"
+#include "core/error.h"
+
+namespace tensor_bridge {
+
+TFE_TensorHandle* readVariable(const TfApi& api, TFE_Context* context, TFE_TensorHandle* resource,
+                               int tf_enum) {
+  TF_Status* status = threadStatus(api);
+  TFE_TensorHandle* value = nullptr;
+  TFE_Op* op = api.TFE_NewOp(context, "ReadVariableOp", status);
+  if (op != nullptr) {
+    api.TFE_OpAddInput(op, resource, status);
+    if (api.TF_GetCode(status) == kTfOk) {
+      api.TFE_OpSetAttrType(op, "dtype", tf_enum);
+      int outputs = 1;
+      api.TFE_Execute(op, &value, &outputs, status);
+    }
+    api.TFE_DeleteOp(op);
+  }
+  if (api.TF_GetCode(status) != kTfOk || value == nullptr) {
+    throwError(ErrorCode::kTensorFlow, "TensorFlow could not read the variable: %s",
+               api.TF_Message(status));
+  }
+  return value;
+}
+
+bool copiedAtRead(const TfApi& api, TFE_Context* context, TFE_TensorHandle* resource, int tf_enum,
+                  TFE_TensorHandle* first) {
+  if (dtypeFromTf(tf_enum) == Dtype::kUnknown ||
+      dtypeInfo(dtypeFromTf(tf_enum)).kind == DtypeKind::kRefused) {
+    return false;
+  }
+  TF_Status* status = threadStatus(api);
+  const void* previous = api.TFE_TensorHandleDevicePointer(first, status);
+  TFE_TensorHandle* held = nullptr;
+  bool copied = true;
+  // An assignment between two reads moves the variable too; three moves in a row are the mode.
+  for (int attempt = 0; attempt < 3 && copied; ++attempt) {
+    TFE_TensorHandle* next = readVariable(api, context, resource, tf_enum);
+    const void* data = api.TFE_TensorHandleDevicePointer(next, threadStatus(api));
+    copied = data != previous;
+    previous = data;
+    if (held != nullptr) api.TFE_DeleteTensorHandle(held);
+    held = next;
+  }
+  if (held != nullptr) api.TFE_DeleteTensorHandle(held);
+  return copied;
+}
+
+}  // namespace tensor_bridge

@@ -1,0 +1,207 @@
+// The adapter's one symbol, tb_torch_adapter_table, and the exception barrier around its
+// functions. This library has no line of Python API: THPVariable_Wrap is looked up in the loaded
+// libtorch_python, and is absent in a process without it.
+
+#include <ATen/core/Tensor.h>
+#include <c10/util/Exception.h>
+#include <dlfcn.h>
+#include <torch/version.h>
+
+#include <atomic>
+#include <cstring>
+#include <new>
+
+#include "adapters/torch/copy_on_write.h"
+#include "adapters/torch/export.h"
+#include "adapters/torch/gpu.h"
+#include "adapters/torch/import.h"
+#include "core/torch_adapter.h"
+
+#define TB_STRING_OF(x) #x
+#define TB_STRING(x) TB_STRING_OF(x)
+
+namespace tensor_bridge {
+namespace {
+
+const TorchHost* g_host = nullptr;
+
+// PyObject* THPVariable_Wrap(at::TensorBase&&) from 2.10 on, (const at::TensorBase&) before.
+#if TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR >= 10
+using WrapPython = _object* (*)(at::TensorBase&&);
+constexpr const char* kWrapPython = "_Z16THPVariable_WrapON2at10TensorBaseE";
+#else
+using WrapPython = _object* (*)(const at::TensorBase&);
+constexpr const char* kWrapPython = "_Z16THPVariable_WrapRKN2at10TensorBaseE";
+#endif
+std::atomic<WrapPython> g_wrap_python{nullptr};
+
+WrapPython findWrapPython() {
+  if (WrapPython found = g_wrap_python.load(std::memory_order_acquire)) return found;
+  void* library = dlopen("libtorch_python.so", RTLD_NOLOAD | RTLD_LAZY | RTLD_LOCAL);
+  if (library == nullptr) return nullptr;
+  auto found = reinterpret_cast<WrapPython>(dlsym(library, kWrapPython));
+  g_wrap_python.store(found, std::memory_order_release);
+  return found;
+}
+
+// For the exception in flight.
+tb_status reportException() noexcept {
+  try {
+    throw;
+  } catch (const c10::OutOfMemoryError& e) {
+    return g_host->setError(TB_OUT_OF_MEMORY, e.what_without_backtrace());
+  } catch (const c10::Error& e) {
+    const char* message = e.what_without_backtrace();
+    // The CPU allocator throws a plain c10::Error.
+    const bool memory = std::strstr(message, "can't allocate memory") != nullptr;
+    return g_host->setError(memory ? TB_OUT_OF_MEMORY : TB_TORCH, message);
+  } catch (const std::bad_alloc&) {
+    return g_host->setError(TB_OUT_OF_MEMORY, "out of memory");
+  } catch (const std::exception& e) {
+    return g_host->setError(TB_TORCH, e.what());
+  } catch (...) {
+    return g_host->setError(TB_TORCH, "torch threw something that is not a std::exception");
+  }
+}
+
+tb_torch_tensor* handOver(at::Tensor tensor) {
+  return reinterpret_cast<tb_torch_tensor*>(tensor.unsafeReleaseTensorImpl());
+}
+
+at::Tensor reclaim(tb_torch_tensor* tensor) {
+  return at::Tensor(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim(
+      reinterpret_cast<c10::TensorImpl*>(tensor)));
+}
+
+// A tensor that borrows the caller's reference.
+class Borrowed {
+ public:
+  explicit Borrowed(tb_torch_tensor* tensor) : tensor_(reclaim(tensor)) {}
+  ~Borrowed() { static_cast<void>(tensor_.unsafeReleaseTensorImpl()); }
+  Borrowed(const Borrowed&) = delete;
+  Borrowed& operator=(const Borrowed&) = delete;
+  at::Tensor& operator*() { return tensor_; }
+
+ private:
+  at::Tensor tensor_;
+};
+
+c10::StorageImpl* storageOf(const at::Tensor& tensor) {
+  return tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
+}
+
+bool hasDevice(int32_t device_type) { return torchHasDevice(device_type); }
+
+tb_status resolveDevice(TensorView* view) {
+  try {
+    if (view->dl.device.device_type != kDLCPU) {
+      // An empty tensor has no pointer to ask about; any ordinal shows the same zero bytes.
+      view->dl.device.device_id =
+          view->dl.data == nullptr ? 0 : deviceOfPointer(view->dl.data).index();
+    }
+    return TB_OK;
+  } catch (...) {
+    return reportException();
+  }
+}
+
+tb_status wrap(const TensorView* view, const WrapSpec* spec, tb_torch_tensor** out) {
+  try {
+    if (spec->action == WrapAction::kShare) {
+      at::Tensor tensor = shareView(*view, *spec);
+      attachOwner(storageOf(tensor), *view);
+      *out = handOver(std::move(tensor));
+    } else {
+      *out = handOver(copyView(*view, *spec));
+    }
+    return TB_OK;
+  } catch (...) {
+    return reportException();
+  }
+}
+
+_object* noPython() {
+  g_host->setError(TB_FRAMEWORK,
+                   "torch is loaded without its Python library (libtorch_python.so), or with one "
+                   "that lacks THPVariable_Wrap; import torch first");
+  return nullptr;
+}
+
+_object* sharePython(const TensorView* view, const WrapSpec* spec) {
+  WrapPython wrap_python = g_wrap_python.load(std::memory_order_acquire);
+  if (__builtin_expect(wrap_python == nullptr, 0)) {
+    wrap_python = findWrapPython();
+    if (wrap_python == nullptr) return noPython();
+  }
+  try {
+    at::Tensor tensor = shareView(*view, *spec);
+    c10::StorageImpl* storage = storageOf(tensor);
+    _object* object = wrap_python(std::move(tensor));
+    // Last, so that a failure leaves the owner with the caller.
+    if (object != nullptr) attachOwner(storage, *view);
+    return object;
+  } catch (...) {
+    reportException();
+    return nullptr;
+  }
+}
+
+_object* toPython(tb_torch_tensor* tensor) {
+  try {
+    at::Tensor owned = reclaim(tensor);
+    WrapPython wrap_python = findWrapPython();
+    if (wrap_python == nullptr) return noPython();
+    return wrap_python(std::move(owned));
+  } catch (...) {
+    reportException();
+    return nullptr;
+  }
+}
+
+void release(tb_torch_tensor* tensor) { static_cast<void>(reclaim(tensor)); }
+
+tb_status view(tb_torch_tensor* tensor, int64_t* shape, int64_t* strides, TensorView* out) {
+  try {
+    Borrowed borrowed(tensor);
+    viewTensor(*borrowed, shape, strides, out);
+    return TB_OK;
+  } catch (...) {
+    return reportException();
+  }
+}
+
+tb_status mutableData(tb_torch_tensor* tensor, void** data) {
+  try {
+    Borrowed borrowed(tensor);
+    *data = (*borrowed).mutable_data_ptr();
+    return TB_OK;
+  } catch (...) {
+    return reportException();
+  }
+}
+
+constexpr TorchAdapter kTable = {
+    kTorchAdapterAbi,
+    sizeof(TorchAdapter),
+    TB_STRING(TORCH_VERSION_MAJOR) "." TB_STRING(TORCH_VERSION_MINOR),
+    /*protects=*/true,
+    hasDevice,
+    resolveDevice,
+    wrap,
+    sharePython,
+    toPython,
+    release,
+    view,
+    mutableData,
+};
+
+}  // namespace
+}  // namespace tensor_bridge
+
+extern "C" __attribute__((visibility("default"))) const tensor_bridge::TorchAdapter*
+tb_torch_adapter_table(uint32_t host_abi, const tensor_bridge::TorchHost* host) {
+  if (host_abi != tensor_bridge::kTorchAdapterAbi) return nullptr;
+  tensor_bridge::g_host = host;
+  tensor_bridge::setForeignReleaseFns(host->release_fns);
+  return &tensor_bridge::kTable;
+}

@@ -1,0 +1,222 @@
+// The file that depends on torch's version.
+// 2.13, 2.14, 2.15: c10::StorageImpl has a pluggable materializer (set_materializer, added by
+//   pytorch #179063); the hook runs before any mutable pointer is handed out.
+// 2.6 to 2.12: StorageImpl materialises only storages whose deleter is c10::impl::cow::cow_deleter;
+//   GuardedStorage holds a second reference to that context, so that torch's own materializer
+//   always copies and never hands TensorFlow's buffer to the writer.
+// torch's COW as it is (cow::lazy_clone_storage) is not used: its last reference gives the
+// original buffer to the writer, and in 2.13 it asserts after resize_.
+
+#include "adapters/torch/copy_on_write.h"
+
+#include <torch/version.h>
+
+#include <array>
+#include <mutex>
+
+#include "adapters/torch/gpu.h"
+#include "tensor_bridge/c_api.h"
+
+#define TB_TORCH_AT_LEAST(minor) \
+  (TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= (minor)))
+
+#if !TB_TORCH_AT_LEAST(13)
+#include <c10/core/impl/COW.h>
+#include <c10/core/impl/COWDeleter.h>
+#endif
+
+namespace tensor_bridge {
+namespace {
+
+const ReleaseFn* g_release_fns = nullptr;
+
+constexpr const char kRaiseMessage[] =
+    "this tensor shares memory with TensorFlow and was converted with on_write=\"raise\": it may "
+    "not be written to, and torch asked for a pointer to write through. clone() it first, or "
+    "convert it with on_write=\"copy\"";
+
+bool isForeignRelease(ReleaseFn release) noexcept {
+  for (const ReleaseFn* fn = g_release_fns; *fn != nullptr; ++fn) {
+    if (*fn == release) return true;
+  }
+  return release == releaseGpuOwner;
+}
+
+[[noreturn]] void throwWrite() {
+#if TB_TORCH_AT_LEAST(13)
+  throw c10::BufferError({__func__, __FILE__, static_cast<uint32_t>(__LINE__)}, kRaiseMessage);
+#else
+  throw c10::Error({__func__, __FILE__, static_cast<uint32_t>(__LINE__)}, kRaiseMessage);
+#endif
+}
+
+}  // namespace
+
+void setForeignReleaseFns(const ReleaseFn* fns) noexcept { g_release_fns = fns; }
+
+#if TB_TORCH_AT_LEAST(13)
+
+namespace {
+
+// First writes to different storages should not wait for each other's copies; to the same one
+// they must.
+std::mutex& writeMutex(const c10::StorageImpl* storage) {
+  static std::array<std::mutex, 64> mutexes;
+  return mutexes[(reinterpret_cast<uintptr_t>(storage) >> 6) % mutexes.size()];
+}
+
+// What a storage owns after its first write: its own buffer, and still the foreign one. A kernel
+// on another thread may be reading through a pointer that it took before the write.
+struct Moved {
+  c10::DataPtr own;
+  c10::DataPtr foreign;
+};
+
+void deleteMoved(void* moved) { delete static_cast<Moved*>(moved); }
+
+// Runs before torch hands out a mutable pointer; torch clears the hook when it returns.
+void copyOnWrite(c10::StorageImpl* storage) {
+  std::lock_guard<std::mutex> lock(writeMutex(storage));
+  c10::DataPtr& current = storage->_mutable_data_ptr_no_checks();
+  // Another thread moved it while this one waited, or resize_ or set_ gave it other memory.
+  if (!isForeignRelease(current.get_deleter())) return;
+  const c10::Device device = current.device();
+  c10::Allocator* allocator = storage->allocator();
+  c10::DataPtr own = device.is_cpu() ? allocator->clone(current.get(), storage->nbytes())
+                                     : cloneOnDevice(current.get(), storage->nbytes(), device);
+  void* data = own.get();
+  auto* moved = new Moved{std::move(own), c10::DataPtr()};
+  moved->foreign = std::move(current);
+  storage->set_data_ptr_noswap(c10::DataPtr(data, moved, deleteMoved, device));
+}
+
+void raiseOnWrite(c10::StorageImpl* storage) {
+  std::lock_guard<std::mutex> lock(writeMutex(storage));
+  if (isForeignRelease(storage->_mutable_data_ptr_no_checks().get_deleter())) throwWrite();
+}
+
+}  // namespace
+
+c10::intrusive_ptr<c10::StorageImpl> makeForeignStorage(const TensorView& view, c10::Device device,
+                                                        int32_t on_write) {
+  c10::DataPtr data = device.is_cpu() ? c10::DataPtr(view.dl.data, nullptr, view.release, device)
+                                      : gpuDataPtr(view, device);
+  auto storage = c10::make_intrusive<c10::StorageImpl>(
+      c10::StorageImpl::use_byte_size_t(), c10::SymInt(view.nbytes), std::move(data),
+      c10::GetAllocator(device.type()), /*resizable=*/true);
+  if (on_write == TB_ON_WRITE_COPY) {
+    storage->set_materializer(copyOnWrite);
+  } else if (on_write == TB_ON_WRITE_RAISE) {
+    storage->set_materializer(raiseOnWrite);
+  }
+  return storage;
+}
+
+void attachOwner(c10::StorageImpl* storage, const TensorView& view) noexcept {
+  c10::DataPtr& current = storage->_mutable_data_ptr_no_checks();
+  const c10::Device device = current.device();
+  if (device.is_cpu()) {
+    current = c10::DataPtr(view.dl.data, view.owner, view.release, device);
+  } else {
+    attachGpuOwner(current, view);
+  }
+}
+
+bool foreignOwner(const c10::StorageImpl* storage, ReleaseFn* release, void** owner) noexcept {
+  const c10::DataPtr& current =
+      const_cast<c10::StorageImpl*>(storage)->_mutable_data_ptr_no_checks();
+  if (!isForeignRelease(current.get_deleter())) return false;
+  if (current.get_deleter() == releaseGpuOwner)
+    return gpuOwner(current.get_context(), release, owner);
+  *release = current.get_deleter();
+  *owner = current.get_context();
+  return true;
+}
+
+#else  // 2.6 to 2.12
+
+namespace {
+
+using CowContext = c10::impl::cow::COWDeleterContext;
+
+// Holds the second reference to the COW context until the storage dies. Two threads that do the
+// first write at once are not safe here: torch decrements the context twice.
+struct GuardedStorage final : c10::StorageImpl {
+  GuardedStorage(const TensorView& view, c10::Device device, c10::Allocator* allocator)
+      : c10::StorageImpl(use_byte_size_t(), c10::SymInt(view.nbytes),
+                         c10::DataPtr(view.dl.data, nullptr, view.release, device), allocator,
+                         /*resizable=*/true) {}
+  ~GuardedStorage() override { drop(); }
+  void release_resources() override {
+    c10::StorageImpl::release_resources();
+    drop();
+  }
+  void guard(const TensorView& view) {
+    auto* context =
+        new CowContext(std::unique_ptr<void, c10::DeleterFnPtr>(view.owner, view.release));
+    context->increment_refcount();
+    guard_ = context;
+    owner_ = view.owner;
+    release_ = view.release;
+    set_data_ptr_noswap(c10::DataPtr(view.dl.data, context, c10::impl::cow::cow_deleter, device()));
+  }
+  void drop() {
+    if (auto* guard = std::exchange(guard_, nullptr)) c10::impl::cow::cow_deleter(guard);
+  }
+
+  CowContext* guard_ = nullptr;
+  void* owner_ = nullptr;
+  ReleaseFn release_ = nullptr;
+};
+
+}  // namespace
+
+c10::intrusive_ptr<c10::StorageImpl> makeForeignStorage(const TensorView& view, c10::Device device,
+                                                        int32_t on_write) {
+  if (on_write == TB_ON_WRITE_COPY && device.is_cpu()) {
+    return c10::intrusive_ptr<c10::StorageImpl>(
+        c10::make_intrusive<GuardedStorage>(view, device, c10::GetAllocator(device.type())));
+  }
+  c10::DataPtr data = device.is_cpu() ? c10::DataPtr(view.dl.data, nullptr, view.release, device)
+                                      : gpuDataPtr(view, device);
+  auto storage = c10::make_intrusive<c10::StorageImpl>(
+      c10::StorageImpl::use_byte_size_t(), c10::SymInt(view.nbytes), std::move(data),
+      c10::GetAllocator(device.type()), /*resizable=*/true);
+  if (on_write != TB_ON_WRITE_ALIAS) storage->set_throw_on_mutable_data_ptr();
+  return storage;
+}
+
+void attachOwner(c10::StorageImpl* storage, const TensorView& view) noexcept {
+  if (auto* guarded = dynamic_cast<GuardedStorage*>(storage)) {
+    guarded->guard(view);
+    return;
+  }
+  c10::DataPtr& current = storage->_mutable_data_ptr_no_checks();
+  const c10::Device device = current.device();
+  if (device.is_cpu()) {
+    current = c10::DataPtr(view.dl.data, view.owner, view.release, device);
+  } else {
+    attachGpuOwner(current, view);
+  }
+}
+
+bool foreignOwner(const c10::StorageImpl* storage, ReleaseFn* release, void** owner) noexcept {
+  const c10::DataPtr& current =
+      const_cast<c10::StorageImpl*>(storage)->_mutable_data_ptr_no_checks();
+  if (const auto* guarded = dynamic_cast<const GuardedStorage*>(storage)) {
+    if (current.get_context() != guarded->guard_) return false;
+    *release = guarded->release_;
+    *owner = guarded->owner_;
+    return true;
+  }
+  if (!isForeignRelease(current.get_deleter())) return false;
+  if (current.get_deleter() == releaseGpuOwner)
+    return gpuOwner(current.get_context(), release, owner);
+  *release = current.get_deleter();
+  *owner = current.get_context();
+  return true;
+}
+
+#endif
+
+}  // namespace tensor_bridge

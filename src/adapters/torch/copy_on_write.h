@@ -1,0 +1,30 @@
+// Storages over foreign memory that intercept the first write. The one part of this adapter that
+// depends on torch's version. Not for: deciding which policy applies (bridge).
+#ifndef TENSOR_BRIDGE_ADAPTERS_TORCH_COPY_ON_WRITE_H_
+#define TENSOR_BRIDGE_ADAPTERS_TORCH_COPY_ON_WRITE_H_
+
+#include <c10/core/StorageImpl.h>
+
+#include "core/tensor_view.h"
+
+namespace tensor_bridge {
+
+/// The release functions by which a storage that still shows foreign memory is known, ending with
+/// null. Set once, before the first storage is made.
+void setForeignReleaseFns(const ReleaseFn* fns) noexcept;
+
+/// A storage that shows `view`'s memory on `device`, guarded as `on_write` (TB_ON_WRITE_*) says.
+/// It has no owner yet: if something fails before attachOwner(), nothing was taken.
+c10::intrusive_ptr<c10::StorageImpl> makeForeignStorage(const TensorView& view, c10::Device device,
+                                                        int32_t on_write);
+
+/// Gives the view's owner to the storage, which releases it when it dies: not at the first write,
+/// so that a pointer taken before that write stays valid.
+void attachOwner(c10::StorageImpl* storage, const TensorView& view) noexcept;
+
+/// If `storage` still shows foreign memory: its release function and owner.
+bool foreignOwner(const c10::StorageImpl* storage, ReleaseFn* release, void** owner) noexcept;
+
+}  // namespace tensor_bridge
+
+#endif  // TENSOR_BRIDGE_ADAPTERS_TORCH_COPY_ON_WRITE_H_

@@ -1,0 +1,134 @@
+#include "adapters/torch/gpu.h"
+
+#include <ATen/DeviceAccelerator.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <c10/core/impl/DeviceGuardImplInterface.h>
+
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "adapters/torch/dispatch.h"
+
+namespace tensor_bridge {
+namespace {
+
+struct GpuOwner {
+  void* owner;
+  ReleaseFn release;
+  c10::Device device;
+};
+
+// One thread for the process, started at the first release and never joined: at exit it is left
+// to die with the process, as is what it still holds.
+class Reaper {
+ public:
+  static Reaper& instance() {
+    static Reaper* reaper = new Reaper;
+    return *reaper;
+  }
+
+  void add(GpuOwner* owner) {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      queue_.push_back(owner);
+    }
+    ready_.notify_one();
+  }
+
+ private:
+  Reaper() {
+    std::thread([this] { run(); }).detach();
+  }
+
+  void run() {
+    std::vector<GpuOwner*> batch;
+    for (;;) {
+      {
+        std::unique_lock<std::mutex> lock(mutex_);
+        ready_.wait(lock, [this] { return !queue_.empty(); });
+        batch.swap(queue_);
+      }
+      for (GpuOwner* owner : batch) {
+        try {
+          at::accelerator::synchronizeDevice(owner->device.index());
+          owner->release(owner->owner);
+          delete owner;
+        } catch (...) {
+          // The device cannot be synchronised: nobody can tell when the memory is free. Leak it.
+        }
+      }
+      batch.clear();
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable ready_;
+  std::vector<GpuOwner*> queue_;
+};
+
+}  // namespace
+
+bool torchHasDevice(int32_t device_type) noexcept {
+  if (device_type == kDLCPU) return true;
+  if (device_type != kDLCUDA && device_type != kDLROCM) return false;
+  try {
+    return c10::impl::hasDeviceGuardImpl(c10::kCUDA) && at::accelerator::deviceCount() > 0;
+  } catch (...) {
+    return false;
+  }
+}
+
+c10::Device deviceOfPointer(void* data) {
+  // Without a target device from_blob asks the accelerator whose memory it is.
+  return at::for_blob(data, {0})
+      .options(at::TensorOptions().device(c10::kCUDA).dtype(at::kByte))
+      .make_tensor()
+      .device();
+}
+
+c10::DataPtr gpuDataPtr(const TensorView& view, c10::Device device) {
+  return c10::DataPtr(view.dl.data, new GpuOwner{nullptr, view.release, device}, releaseGpuOwner,
+                      device);
+}
+
+void attachGpuOwner(c10::DataPtr& data, const TensorView& view) noexcept {
+  static_cast<GpuOwner*>(data.get_context())->owner = view.owner;
+}
+
+bool gpuOwner(void* context, ReleaseFn* release, void** owner) noexcept {
+  *release = static_cast<GpuOwner*>(context)->release;
+  *owner = static_cast<GpuOwner*>(context)->owner;
+  return *owner != nullptr;
+}
+
+void releaseGpuOwner(void* context) {
+  auto* owner = static_cast<GpuOwner*>(context);
+  if (owner->owner == nullptr) {
+    delete owner;
+    return;
+  }
+  try {
+    Reaper::instance().add(owner);
+  } catch (...) {
+    // No thread, no memory: leak rather than free what a kernel may still read.
+  }
+}
+
+c10::DataPtr cloneOnDevice(const void* data, size_t nbytes, c10::Device device) {
+  const BelowModes guard;
+  const auto options = at::TensorOptions().device(device).dtype(at::kByte);
+  const auto size = static_cast<int64_t>(nbytes);
+  // A foreign allocator's clone need not run on the current stream; copy_ does.
+  at::Tensor source = at::for_blob(const_cast<void*>(data), {size})
+                          .options(options)
+                          .target_device(device)
+                          .make_tensor();
+  at::Tensor copy = at::empty({size}, options);
+  copy.copy_(source);
+  return copy.storage().set_data_ptr(c10::DataPtr(nullptr, device));
+}
+
+}  // namespace tensor_bridge

@@ -1,0 +1,157 @@
+#include "adapters/torch/import.h"
+
+#include <ATen/EmptyTensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/index_select.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/quantized/QTensorImpl.h>
+#include <ATen/quantized/Quantizer.h>
+#include <c10/core/TensorImpl.h>
+
+#include <cstring>
+#include <vector>
+
+#include "adapters/torch/copy_on_write.h"
+#include "adapters/torch/dispatch.h"
+#include "adapters/torch/torch_dtype.h"
+
+namespace tensor_bridge {
+namespace {
+
+// Below this a plain memcpy beats torch's dispatcher and threads.
+constexpr int64_t kSmallCopy = 64 * 1024;
+
+c10::Device torchDevice(DLDevice device) {
+  switch (device.device_type) {
+    case kDLCPU:
+      return c10::Device(c10::kCPU);
+    case kDLCUDA:
+    case kDLROCM:
+      return c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(device.device_id));
+    default:
+      TORCH_CHECK(false, "tensor_bridge has no name for DLPack device type ",
+                  static_cast<int>(device.device_type));
+  }
+}
+
+c10::IntArrayRef shapeOf(const TensorView& view) {
+  return {view.dl.shape, static_cast<size_t>(view.dl.ndim)};
+}
+
+c10::DispatchKeySet denseKey(c10::Device device) {
+  return c10::DispatchKeySet(device.is_cpu() ? c10::DispatchKey::CPU : c10::DispatchKey::CUDA);
+}
+
+at::QuantizerPtr makeQuantizer(const QuantParams& quant, c10::ScalarType type) {
+  if (!quant.per_channel) {
+    return at::make_per_tensor_affine_quantizer(quant.scale[0], quant.zero_point[0], type);
+  }
+  at::Tensor scales = at::empty({quant.count}, at::kDouble);
+  at::Tensor zero_points = at::empty({quant.count}, at::kLong);
+  const size_t bytes = static_cast<size_t>(quant.count) * 8;
+  std::memcpy(scales.mutable_data_ptr(), quant.scale, bytes);
+  std::memcpy(zero_points.mutable_data_ptr(), quant.zero_point, bytes);
+  return at::make_per_channel_affine_quantizer(scales, zero_points, quant.axis, type);
+}
+
+// The tensor object over `storage`, contiguous with the view's shape.
+at::Tensor tensorOver(c10::Storage storage, c10::Device device, const TensorView& view,
+                      const WrapSpec& spec) {
+  const c10::ScalarType type = scalarType(spec.dtype);
+  at::Tensor tensor;
+  if (__builtin_expect(spec.quant.count == 0, 1)) {
+    tensor = at::detail::make_tensor<c10::TensorImpl>(std::move(storage), denseKey(device),
+                                                      c10::scalarTypeToTypeMeta(type));
+  } else {
+    const BelowModes guard;
+    tensor = at::detail::make_tensor<at::QTensorImpl>(
+        std::move(storage),
+        c10::DispatchKeySet(device.is_cpu() ? c10::DispatchKey::QuantizedCPU
+                                            : c10::DispatchKey::QuantizedCUDA),
+        c10::scalarTypeToTypeMeta(type), makeQuantizer(spec.quant, type));
+  }
+  tensor.unsafeGetTensorImpl()->set_sizes_contiguous(shapeOf(view));
+  return tensor;
+}
+
+// A one-dimensional tensor over memory that the caller keeps alive and nobody writes to.
+at::Tensor borrowed(const void* data, int64_t count, c10::ScalarType type, c10::Device device) {
+  return at::for_blob(const_cast<void*>(data), {count})
+      .options(at::TensorOptions().device(device).dtype(type))
+      .target_device(device)
+      .make_tensor();
+}
+
+template <typename Element>
+void lookUp(const TensorView& view, const void* table, void* out) {
+  const auto* bytes = static_cast<const uint8_t*>(view.dl.data);
+  const auto* entries = static_cast<const Element*>(table);
+  auto* elements = static_cast<Element*>(out);
+  for (int64_t i = 0; i < view.nbytes; ++i) elements[i] = entries[bytes[i]];
+}
+
+at::Tensor lookedUp(const TensorView& view, const WrapSpec& spec, c10::Device source) {
+  const c10::ScalarType type = scalarType(spec.dtype);
+  if (!source.is_cpu()) {
+    at::Tensor table = borrowed(spec.lookup, 256, type, c10::kCPU).to(source);
+    at::Tensor index = borrowed(view.dl.data, view.nbytes, at::kByte, source).to(at::kInt);
+    return at::index_select(table, 0, index);
+  }
+  at::Tensor out = at::detail::empty_cpu({view.nbytes}, at::TensorOptions().dtype(type));
+  void* data = out.mutable_data_ptr();
+  switch (out.element_size()) {
+    case 1:
+      lookUp<uint8_t>(view, spec.lookup, data);
+      break;
+    case 2:
+      lookUp<uint16_t>(view, spec.lookup, data);
+      break;
+    default:
+      lookUp<uint32_t>(view, spec.lookup, data);
+  }
+  return out;
+}
+
+}  // namespace
+
+at::Tensor shareView(const TensorView& view, const WrapSpec& spec) {
+  const c10::Device device = torchDevice(view.dl.device);
+  return tensorOver(c10::Storage(makeForeignStorage(view, device, spec.on_write)), device, view,
+                    spec);
+}
+
+at::Tensor copyView(const TensorView& view, const WrapSpec& spec) {
+  c10::Device device = view.nbytes == 0 ? c10::Device(c10::kCPU) : torchDevice(view.dl.device);
+  at::Tensor flat;
+  {
+    const BelowModes guard;
+    const c10::ScalarType bytes = at::kByte;
+    if (spec.action == WrapAction::kLookup) {
+      flat = lookedUp(view, spec, device);
+    } else if (device.is_cpu()) {
+      const c10::Device target = spec.move ? torchDevice(spec.device) : device;
+      if (target.is_cpu()) {
+        flat = at::detail::empty_cpu({view.nbytes}, at::TensorOptions().dtype(bytes));
+        if (view.nbytes <= kSmallCopy) {
+          if (view.nbytes > 0) std::memcpy(flat.mutable_data_ptr(), view.dl.data, view.nbytes);
+        } else {
+          flat.copy_(borrowed(view.dl.data, view.nbytes, bytes, device));
+        }
+      } else {
+        flat = borrowed(view.dl.data, view.nbytes, bytes, device);
+      }
+    } else {
+      flat = borrowed(view.dl.data, view.nbytes, bytes, device).clone();
+    }
+    if (spec.move) {
+      const c10::Device target = torchDevice(spec.device);
+      // Blocking: a borrowed source may be released as soon as this function returns.
+      if (flat.device() != target) flat = flat.to(target, /*non_blocking=*/false, /*copy=*/true);
+    }
+    device = flat.device();
+  }
+  return tensorOver(flat.storage(), device, view, spec);
+}
+
+}  // namespace tensor_bridge

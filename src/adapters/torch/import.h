@@ -1,0 +1,20 @@
+// From a TensorView to a torch tensor: sharing, copying, converting, quantized, Python object.
+// Not for: deciding which of these (bridge says it in a WrapSpec).
+#ifndef TENSOR_BRIDGE_ADAPTERS_TORCH_IMPORT_H_
+#define TENSOR_BRIDGE_ADAPTERS_TORCH_IMPORT_H_
+
+#include <ATen/core/Tensor.h>
+
+#include "core/torch_adapter.h"
+
+namespace tensor_bridge {
+
+/// A tensor that shows the view's memory and has no owner yet; attachOwner() comes last.
+at::Tensor shareView(const TensorView& view, const WrapSpec& spec);
+
+/// A tensor in torch's own memory with the view's values, converted or moved as `spec` says.
+at::Tensor copyView(const TensorView& view, const WrapSpec& spec);
+
+}  // namespace tensor_bridge
+
+#endif  // TENSOR_BRIDGE_ADAPTERS_TORCH_IMPORT_H_

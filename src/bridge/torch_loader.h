@@ -1,0 +1,19 @@
+// Finds and loads the adapter for the torch release that this process runs.
+// Not for: deciding anything about tensors.
+#ifndef TENSOR_BRIDGE_BRIDGE_TORCH_LOADER_H_
+#define TENSOR_BRIDGE_BRIDGE_TORCH_LOADER_H_
+
+#include "core/torch_adapter.h"
+
+namespace tensor_bridge {
+
+/// Loads the adapter for torch `major`.`minor`; idempotent. Throws Error{kFramework} when torch is
+/// not loaded, its release is unknown, the adapter is missing, or another one is in use.
+void useTorch(int major, int minor);
+
+/// The adapter in use; throws Error{kFramework} before useTorch().
+const TorchAdapter& torchAdapter();
+
+}  // namespace tensor_bridge
+
+#endif  // TENSOR_BRIDGE_BRIDGE_TORCH_LOADER_H_

@@ -1,0 +1,166 @@
+// The neutral family of the C ABI, and what both families share.
+
+#include "tensor_bridge/c_api.h"
+
+#include "adapters/tensorflow/export.h"
+#include "bridge/convert.h"
+#include "bridge/explain.h"
+#include "bridge/torch_loader.h"
+#include "c_api/barrier.h"
+#include "core/managed_tensor.h"
+#include "core/owner_counter.h"
+#include "tensor_bridge/version.h"
+
+using namespace tensor_bridge;  // NOLINT: every function below is one call into it
+
+namespace {
+
+tb_status tfToTorch(TF_Tensor* tensor, bool take, const tb_convert_options* options,
+                    tb_torch_tensor** out) {
+  return guarded([&] {
+    const tb_convert_options& checked = checkedOptions(options);
+    const TfApi& api = requireTfApi();
+    int64_t shape[kMaxDims];
+    TensorView view;
+    exportTensor(api, tensor, take, shape, &view);
+    try {
+      *out = convert(&view, checked, Source::kTensor);
+    } catch (...) {
+      if (take) {
+        // The caller keeps its tensor when the call fails.
+        countOwner(-1);
+      } else {
+        view.release(view.owner);
+      }
+      throw;
+    }
+  });
+}
+
+}  // namespace
+
+const char* tb_last_error(void) { return lastError(); }
+
+const char* tb_status_name(tb_status status) { return statusName(status); }
+
+const char* tb_version(void) { return TENSOR_BRIDGE_VERSION; }
+
+void tb_convert_options_init(tb_convert_options* options) { *options = defaultOptions(); }
+
+tb_status tb_use_tensorflow(void* dlopen_handle) {
+  return guarded([&] { useTensorFlowHandle(dlopen_handle); });
+}
+
+tb_status tb_use_torch(int32_t major, int32_t minor) {
+  return guarded([&] { useTorch(major, minor); });
+}
+
+tb_status tb_tensor_from_tf(TF_Tensor* tensor, tb_tensor** out) {
+  return guarded([&] {
+    const TfApi& api = requireTfApi();
+    int64_t shape[kMaxDims];
+    TensorView view;
+    exportTensor(api, tensor, /*take=*/false, shape, &view);
+    ViewGuard guard(&view);
+    *out = makeManagedTensor(view);
+    guard.taken();
+  });
+}
+
+const void* tb_tensor_data(const tb_tensor* tensor) { return tensor->view.dl.data; }
+int32_t tb_tensor_ndim(const tb_tensor* tensor) { return tensor->view.dl.ndim; }
+const int64_t* tb_tensor_shape(const tb_tensor* tensor) { return tensor->shape.data(); }
+const int64_t* tb_tensor_strides(const tb_tensor* tensor) { return tensor->strides.data(); }
+const char* tb_tensor_dtype(const tb_tensor* tensor) { return dtypeInfo(tensor->view.dtype).name; }
+int64_t tb_tensor_nbytes(const tb_tensor* tensor) { return tensor->view.nbytes; }
+
+uint64_t tb_tensor_flags(const tb_tensor* tensor) {
+  return tensor->view.read_only ? TB_FLAG_READ_ONLY : 0;
+}
+
+void tb_tensor_device(const tb_tensor* tensor, int32_t* device_type, int32_t* device_id) {
+  *device_type = static_cast<int32_t>(tensor->view.dl.device.device_type);
+  *device_id = tensor->view.dl.device.device_id;
+}
+
+tb_status tb_tensor_to_dlpack(const tb_tensor* tensor, DLManagedTensorVersioned** out) {
+  return guarded([&] { *out = toDlpack(const_cast<tb_tensor*>(tensor)); });
+}
+
+void tb_tensor_release(tb_tensor* tensor) { dropReference(tensor); }
+
+tb_status tb_tf_to_torch(TF_Tensor* tensor, const tb_convert_options* options,
+                         tb_torch_tensor** out) {
+  return tfToTorch(tensor, /*take=*/false, options, out);
+}
+
+tb_status tb_tf_to_torch_consume(TF_Tensor* tensor, const tb_convert_options* options,
+                                 tb_torch_tensor** out) {
+  return tfToTorch(tensor, /*take=*/true, options, out);
+}
+
+tb_status tb_torch_tensor_view(tb_torch_tensor* tensor, tb_tensor** out) {
+  return guarded([&] {
+    const TorchAdapter& adapter = torchAdapter();
+    int64_t shape[kMaxDims];
+    int64_t strides[kMaxDims];
+    TensorView view;
+    const tb_status status = adapter.view(tensor, shape, strides, &view);
+    if (status != TB_OK) rethrowLastError();
+    ViewGuard guard(&view);
+    *out = makeManagedTensor(view);
+    guard.taken();
+  });
+}
+
+tb_status tb_torch_tensor_mutable_data(tb_torch_tensor* tensor, void** out) {
+  return guarded([&] {
+    const tb_status status = torchAdapter().mutableData(tensor, out);
+    if (status != TB_OK) rethrowLastError();
+  });
+}
+
+void tb_torch_tensor_release(tb_torch_tensor* tensor) {
+  if (tensor == nullptr) return;
+  guarded([&] { torchAdapter().release(tensor); });
+}
+
+tb_status tb_tf_explain(TF_Tensor* tensor, const tb_convert_options* options, tb_explanation* out) {
+  return guarded([&] {
+    const TfApi& api = requireTfApi();
+    static_cast<void>(torchAdapter());
+    Dtype dtype = tensor == nullptr ? Dtype::kUnknown : dtypeFromTf(api.TF_TensorType(tensor));
+    const tb_status status = guarded([&] {
+      const tb_convert_options& checked = checkedOptions(options);
+      int64_t shape[kMaxDims];
+      TensorView view;
+      exportTensor(api, tensor, /*take=*/false, shape, &view);
+      ViewGuard guard(&view);
+      explainView(&view, checked, Source::kTensor, out);
+    });
+    if (status != TB_OK) explainRefused(dtype, status, out);
+  });
+}
+
+tb_status tb_dtype_row_get(int32_t index, tb_dtype_row* out) {
+  return guarded([&] {
+    if (index < 0 || index >= static_cast<int32_t>(Dtype::kCount)) {
+      throwError(ErrorCode::kInvalidOption, "the dtype table has rows 0 to %d, got %d",
+                 static_cast<int>(Dtype::kCount) - 1, index);
+    }
+    const DtypeInfo& info = dtypeInfo(static_cast<Dtype>(index));
+    *out = tb_dtype_row{};
+    out->struct_size = sizeof(*out);
+    out->tf_enum = info.tf_enum;
+    out->torch_scalar = info.torch_scalar;
+    out->itemsize = info.itemsize;
+    out->name = info.name;
+    out->torch_name = info.torch_name;
+    out->kind = dtypeKindName(info.kind);
+    const bool has_nearest = info.kind != DtypeKind::kRefused && info.kind != DtypeKind::kTorchOnly;
+    out->nearest = has_nearest ? dtypeInfo(info.nearest).torch_name : "";
+    out->reason = info.reason;
+  });
+}
+
+int64_t tb_live_owners(void) { return liveOwners(); }

@@ -1,0 +1,232 @@
+// The Python family of the C ABI. No Python header and no Python symbol: objects are opaque, the
+// GIL is released through the two functions that the caller passed in.
+
+#include <algorithm>
+#include <atomic>
+
+#include "adapters/tensorflow/export.h"
+#include "adapters/tensorflow/variable.h"
+#include "bridge/convert.h"
+#include "bridge/explain.h"
+#include "bridge/torch_loader.h"
+#include "c_api/barrier.h"
+#include "core/device.h"
+#include "tensor_bridge/c_api.h"
+
+using namespace tensor_bridge;  // NOLINT: every function below is one call into it
+
+namespace {
+
+// Copies below this are quicker than giving the GIL away and taking it back.
+constexpr int64_t kGilFreeBytes = 64 * 1024;
+
+std::atomic<void* (*)()> g_save_thread{nullptr};
+std::atomic<void (*)(void*)> g_restore_thread{nullptr};
+
+class GilRelease {
+ public:
+  explicit GilRelease(bool release) {
+    if (!release) return;
+    auto* save = g_save_thread.load(std::memory_order_acquire);
+    if (save != nullptr) state_ = save();
+  }
+  ~GilRelease() {
+    if (state_ != nullptr) g_restore_thread.load(std::memory_order_acquire)(state_);
+  }
+  GilRelease(const GilRelease&) = delete;
+  GilRelease& operator=(const GilRelease&) = delete;
+
+ private:
+  void* state_ = nullptr;
+};
+
+TFE_TensorHandle* handleOf(const TfApi& api, const _object* tensor) {
+  if (api.EagerTensor_CheckExact == nullptr) {
+    throwError(ErrorCode::kFramework,
+               "the TensorFlow of this process was loaded without its Python extension");
+  }
+  if (!api.EagerTensor_CheckExact(tensor)) {
+    throwError(ErrorCode::kUnsupportedType, "expected an eager tf.Tensor");
+  }
+  TFE_TensorHandle* handle = api.EagerTensor_Handle(tensor);
+  if (handle == nullptr) {
+    throwError(ErrorCode::kInvalidHandle,
+               "the tf.Tensor has no handle: it was deleted or never initialised");
+  }
+  return handle;
+}
+
+// Waiting under the GIL for a tensor whose producer is a tf.py_function never ends.
+void exportPossiblyPending(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape,
+                           TensorView* view) {
+  if (__builtin_expect(api.isReady(handle), 1)) {
+    exportHandle(api, handle, shape, view);
+    return;
+  }
+  GilRelease without_gil(true);
+  exportHandle(api, handle, shape, view);
+}
+
+// Consumes the view's owner in any case.
+_object* toPython(TensorView* view, const tb_convert_options& options, Source source) {
+  ViewGuard guard(view);
+  const TorchAdapter& adapter = torchAdapter();
+  if (__builtin_expect(!isHost(view->dl.device), 0) &&
+      adapter.hasDevice(view->dl.device.device_type)) {
+    const tb_status status = adapter.resolveDevice(view);
+    if (status != TB_OK) rethrowLastError();
+  }
+  const Plan plan = decide(*view, options, source, adapter);
+  _object* object;
+  if (plan.spec.action == WrapAction::kShare) {
+    object = adapter.sharePython(view, &plan.spec);
+    if (object != nullptr) guard.taken();
+  } else {
+    tb_torch_tensor* tensor;
+    {
+      GilRelease without_gil(view->nbytes > kGilFreeBytes);
+      tensor = execute(*view, plan, adapter);
+    }
+    object = adapter.toPython(tensor);
+  }
+  if (object == nullptr) rethrowLastError();
+  return object;
+}
+
+struct VariableRead {
+  TFE_TensorHandle* value;
+  Source source;
+};
+
+VariableRead read(const TfApi& api, TFE_Context* context, TFE_TensorHandle* resource,
+                  int32_t tf_dtype, bool look_for_copies) {
+  VariableRead result{readVariable(api, context, resource, tf_dtype), Source::kVariable};
+  if (look_for_copies) {
+    try {
+      if (copiedAtRead(api, context, resource, tf_dtype, result.value)) {
+        result.source = Source::kCopiedVariable;
+      }
+    } catch (...) {
+      api.TFE_DeleteTensorHandle(result.value);
+      throw;
+    }
+  }
+  return result;
+}
+
+Source exportVariable(const TfApi& api, _object* handle, void* context, int32_t tf_dtype,
+                      bool look_for_copies, int64_t* shape, TensorView* view) {
+  TFE_TensorHandle* resource = handleOf(api, handle);
+  if (context == nullptr) throwError(ErrorCode::kInvalidHandle, "expected a TFE_Context, got null");
+  // The read runs an op, which may wait for others that need the GIL.
+  GilRelease without_gil(true);
+  const VariableRead variable =
+      read(api, static_cast<TFE_Context*>(context), resource, tf_dtype, look_for_copies);
+  try {
+    exportHandle(api, variable.value, shape, view);
+  } catch (...) {
+    api.TFE_DeleteTensorHandle(variable.value);
+    throw;
+  }
+  // The view holds a reference of its own.
+  api.TFE_DeleteTensorHandle(variable.value);
+  return variable.source;
+}
+
+void copyShape(const TensorView& view, int64_t* shape, int32_t capacity) {
+  std::copy_n(view.dl.shape, std::min(view.dl.ndim, capacity), shape);
+}
+
+}  // namespace
+
+void tb_py_set_gil_functions(void* (*save)(void), void (*restore)(void*)) {
+  g_restore_thread.store(restore, std::memory_order_release);
+  g_save_thread.store(save, std::memory_order_release);
+}
+
+int32_t tb_py_is_eager_tensor(_object* object) {
+  const TfApi* api = findTfApi();
+  return api != nullptr && api->EagerTensor_CheckExact != nullptr &&
+         api->EagerTensor_CheckExact(object);
+}
+
+int32_t tb_py_has_handle(_object* tensor) {
+  const TfApi* api = findTfApi();
+  return api != nullptr && api->EagerTensor_Handle != nullptr &&
+         api->EagerTensor_Handle(tensor) != nullptr;
+}
+
+tb_status tb_py_tf_to_torch(_object* tensor, const tb_convert_options* options, _object** out) {
+  return guarded([&] {
+    const tb_convert_options& checked = checkedOptions(options);
+    const TfApi& api = requireEagerApi();
+    int64_t shape[kMaxDims];
+    TensorView view;
+    exportPossiblyPending(api, handleOf(api, tensor), shape, &view);
+    *out = toPython(&view, checked, Source::kTensor);
+  });
+}
+
+tb_status tb_py_tf_explain(_object* tensor, const tb_convert_options* options, tb_explanation* out,
+                           int64_t* shape, int32_t capacity) {
+  return guarded([&] {
+    const TfApi& api = requireEagerApi();
+    static_cast<void>(torchAdapter());
+    Dtype dtype = Dtype::kUnknown;
+    const tb_status status = guarded([&] {
+      TFE_TensorHandle* handle = handleOf(api, tensor);
+      dtype = handleDtype(api, handle);
+      const tb_convert_options& checked = checkedOptions(options);
+      int64_t dims[kMaxDims];
+      TensorView view;
+      exportPossiblyPending(api, handle, dims, &view);
+      ViewGuard guard(&view);
+      explainView(&view, checked, Source::kTensor, out);
+      copyShape(view, shape, capacity);
+    });
+    if (status != TB_OK) explainRefused(dtype, status, out);
+  });
+}
+
+tb_status tb_py_variable_to_torch(_object* handle, void* context, int32_t tf_dtype,
+                                  const tb_convert_options* options, _object** out) {
+  return guarded([&] {
+    const tb_convert_options& checked = checkedOptions(options);
+    int64_t shape[kMaxDims];
+    TensorView view;
+    const Source source = exportVariable(requireEagerApi(), handle, context, tf_dtype,
+                                         checked.copy == TB_COPY_NEVER, shape, &view);
+    *out = toPython(&view, checked, source);
+  });
+}
+
+tb_status tb_py_variable_explain(_object* handle, void* context, int32_t tf_dtype,
+                                 const tb_convert_options* options, tb_explanation* out,
+                                 int64_t* shape, int32_t capacity) {
+  return guarded([&] {
+    const TfApi& api = requireEagerApi();
+    static_cast<void>(torchAdapter());
+    const tb_status status = guarded([&] {
+      const tb_convert_options& checked = checkedOptions(options);
+      int64_t dims[kMaxDims];
+      TensorView view;
+      const Source source = exportVariable(api, handle, context, tf_dtype,
+                                           /*look_for_copies=*/true, dims, &view);
+      ViewGuard guard(&view);
+      explainView(&view, checked, source, out);
+      copyShape(view, shape, capacity);
+    });
+    if (status != TB_OK) explainRefused(dtypeFromTf(tf_dtype), status, out);
+  });
+}
+
+tb_status tb_py_tf_address(_object* tensor, const void** out) {
+  return guarded([&] {
+    const TfApi& api = requireEagerApi();
+    int64_t shape[kMaxDims];
+    TensorView view;
+    exportPossiblyPending(api, handleOf(api, tensor), shape, &view);
+    ViewGuard guard(&view);
+    *out = view.dl.data;
+  });
+}

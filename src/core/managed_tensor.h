@@ -1,0 +1,34 @@
+// tb_tensor: a TensorView that outlives its call, on the heap, with counted references; and the
+// DLPack structure made from it. Not for: the hot path, which needs no heap structure.
+#ifndef TENSOR_BRIDGE_CORE_MANAGED_TENSOR_H_
+#define TENSOR_BRIDGE_CORE_MANAGED_TENSOR_H_
+
+#include <atomic>
+#include <vector>
+
+#include "core/tensor_view.h"
+#include "tensor_bridge/c_api.h"
+
+struct tb_tensor {
+  tensor_bridge::TensorView view;
+  std::vector<int64_t> shape;
+  std::vector<int64_t> strides;
+  std::atomic<int64_t> references;
+};
+
+namespace tensor_bridge {
+
+/// Takes the view's owner over; on an exception it is still the caller's. The result has one
+/// reference.
+tb_tensor* makeManagedTensor(const TensorView& view);
+
+/// Drops one reference; the last one releases the owner. Null is ignored.
+void dropReference(tb_tensor* tensor) noexcept;
+
+/// A structure with a reference of its own. Throws Error{kUnsupportedDtype} for a dtype that
+/// DLPack lacks.
+DLManagedTensorVersioned* toDlpack(tb_tensor* tensor);
+
+}  // namespace tensor_bridge
+
+#endif  // TENSOR_BRIDGE_CORE_MANAGED_TENSOR_H_

@@ -1,0 +1,85 @@
+// The C struct of functions through which the bridge reaches a torch adapter. Only C types cross:
+// an adapter is built once per group of torch releases, some with another C++ standard library
+// ABI. Not for: applications; they include tensor_bridge/torch.h.
+#ifndef TENSOR_BRIDGE_CORE_TORCH_ADAPTER_H_
+#define TENSOR_BRIDGE_CORE_TORCH_ADAPTER_H_
+
+#include <cstdint>
+
+#include "core/tensor_view.h"
+#include "tensor_bridge/c_api.h"
+
+namespace tensor_bridge {
+
+constexpr uint32_t kTorchAdapterAbi = 1;
+
+/// What the bridge offers to an adapter.
+struct TorchHost {
+  /// Sets this thread's error message, returns `code`.
+  tb_status (*setError)(tb_status code, const char* message);
+  /// The release functions of owners that the bridge makes, ending with null: an adapter knows a
+  /// storage that still shows foreign memory by them.
+  const ReleaseFn* release_fns;
+};
+
+enum class WrapAction : int32_t {
+  kShare,   // the storage shows the view's memory; the adapter takes view->owner over
+  kCopy,    // the storage is torch's own; view->owner stays with the caller
+  kLookup,  // like kCopy, through `lookup`: one stored byte becomes one element
+};
+
+struct QuantParams {
+  int64_t count;  // 0: not quantized
+  const double* scale;
+  const int64_t* zero_point;
+  bool per_channel;
+  int64_t axis;
+};
+
+struct WrapSpec {
+  WrapAction action;
+  int32_t on_write;  // TB_ON_WRITE_*; kShare only
+  Dtype dtype;       // row of the result's torch dtype
+  bool move;         // kCopy, kLookup: the result goes to `device`
+  DLDevice device;
+  const void* lookup;  // kLookup: 256 elements of `dtype`
+  QuantParams quant;
+};
+
+struct TorchAdapter {
+  uint32_t abi;
+  uint32_t struct_size;
+  /// The torch releases that it was built for, e.g. "2.13".
+  const char* group;
+  /// Whether writes to shared storages are intercepted.
+  bool protects;
+
+  /// Whether torch can place a tensor on devices of this DLPack type in this process.
+  bool (*hasDevice)(int32_t device_type);
+  /// Replaces the ordinal of a GPU view, TensorFlow's logical one, by torch's.
+  tb_status (*resolveDevice)(TensorView* view);
+
+  /// Makes a torch tensor from `view`. On TB_OK `*tensor` holds one reference that the caller
+  /// owns, and for kShare the view's owner belongs to the tensor's storage. On failure the owner
+  /// is still the caller's. The GIL is neither needed nor touched.
+  tb_status (*wrap)(const TensorView* view, const WrapSpec* spec, tb_torch_tensor** tensor);
+  /// wrap() and toPython() in one for kShare. Null with the message set on failure, when the
+  /// owner is still the caller's. Needs the GIL.
+  _object* (*sharePython)(const TensorView* view, const WrapSpec* spec);
+  /// A new reference to a torch.Tensor; takes `tensor` over in any case. Null on failure: either
+  /// with a Python error set or with the message set. Needs the GIL.
+  _object* (*toPython)(tb_torch_tensor* tensor);
+  void (*release)(tb_torch_tensor* tensor);
+  /// Views the memory without materialising; view->owner is `tensor` with a reference of its own.
+  /// `shape` and `strides` have room for kMaxDims.
+  tb_status (*view)(tb_torch_tensor* tensor, int64_t* shape, int64_t* strides, TensorView* view);
+  tb_status (*mutableData)(tb_torch_tensor* tensor, void** data);
+};
+
+/// The one symbol of an adapter. Returns null if `host_abi` is not the one it was built for.
+using TorchAdapterEntry = const TorchAdapter* (*)(uint32_t host_abi, const TorchHost* host);
+constexpr const char* kTorchAdapterEntry = "tb_torch_adapter_table";
+
+}  // namespace tensor_bridge
+
+#endif  // TENSOR_BRIDGE_CORE_TORCH_ADAPTER_H_

@@ -1,0 +1,192 @@
+#include "python/convert.h"
+
+#include "python/errors.h"
+#include "python/options.h"
+#include "tensor_bridge/c_api.h"
+
+namespace tensor_bridge::python {
+namespace {
+
+// TensorFlow's EagerTensor, once one was seen; never freed, as TensorFlow's types are not.
+PyTypeObject* g_eager_type = nullptr;
+// torch is imported, checked, and its adapter loaded.
+bool g_ready = false;
+
+// TensorFlow's TensorShape::MaxDimensions().
+constexpr int kMaxDims = 254;
+
+bool isEager(PyObject* object) {
+  if (Py_TYPE(object) == g_eager_type) return true;
+  if (tb_py_is_eager_tensor(object) == 0) return false;
+  g_eager_type = Py_TYPE(object);
+  Py_INCREF(reinterpret_cast<PyObject*>(g_eager_type));
+  return true;
+}
+
+// Imports torch, checks both frameworks' versions, and loads the adapter; once.
+bool ensureReady() {
+  if (g_ready) return true;
+  PyObject* module = PyImport_ImportModule("tensor_bridge._frameworks");
+  if (module == nullptr) return false;
+  PyObject* version = PyObject_CallMethod(module, "ensure", nullptr);
+  Py_DECREF(module);
+  if (version == nullptr) return false;
+  int major = 0;
+  int minor = 0;
+  const bool parsed = PyArg_ParseTuple(version, "ii", &major, &minor) != 0;
+  Py_DECREF(version);
+  if (!parsed) return false;
+  const tb_status status = tb_use_torch(major, minor);
+  if (status != TB_OK) {
+    raiseStatus(status);
+    return false;
+  }
+  g_ready = true;
+  return true;
+}
+
+PyObject* keywordDict(PyObject* names, PyObject* const* values) {
+  PyObject* dict = PyDict_New();
+  const Py_ssize_t count = names == nullptr ? 0 : PyTuple_Size(names);
+  for (Py_ssize_t i = 0; dict != nullptr && i < count; ++i) {
+    if (PyDict_SetItem(dict, PyTuple_GetItem(names, i), values[i]) != 0) {
+      Py_DECREF(dict);
+      return nullptr;
+    }
+  }
+  return dict;
+}
+
+// Whatever is not an eager tensor.
+PyObject* convertOther(PyObject* t, PyObject* names, PyObject* const* values) {
+  PyObject* module = PyImport_ImportModule("tensor_bridge._convert");
+  if (module == nullptr) return nullptr;
+  PyObject* function = PyObject_GetAttrString(module, "convert_other");
+  Py_DECREF(module);
+  PyObject* keywords = function == nullptr ? nullptr : keywordDict(names, values);
+  PyObject* positional = keywords == nullptr ? nullptr : PyTuple_Pack(1, t);
+  PyObject* result =
+      positional == nullptr ? nullptr : PyObject_Call(function, positional, keywords);
+  Py_XDECREF(function);
+  Py_XDECREF(keywords);
+  Py_XDECREF(positional);
+  return result;
+}
+
+PyObject* wrongCount(const char* name, Py_ssize_t expected, Py_ssize_t got) {
+  PyErr_Format(PyExc_TypeError, "%s() takes exactly %zd positional argument%s (%zd given)", name,
+               expected, expected == 1 ? "" : "s", got);
+  return nullptr;
+}
+
+PyObject* shapeTuple(const int64_t* shape, int32_t ndim) {
+  PyObject* tuple = PyTuple_New(ndim);
+  for (int32_t i = 0; tuple != nullptr && i < ndim; ++i) {
+    PyObject* size = PyLong_FromLongLong(shape[i]);
+    if (size == nullptr) {
+      Py_DECREF(tuple);
+      return nullptr;
+    }
+    PyTuple_SetItem(tuple, i, size);
+  }
+  return tuple;
+}
+
+PyObject* explanationTuple(const tb_explanation& e, const int64_t* shape) {
+  PyObject* dims = e.ndim < 0 ? Py_NewRef(Py_None) : shapeTuple(shape, e.ndim);
+  if (dims == nullptr) return nullptr;
+  return Py_BuildValue("(iiiNLssss)", e.action, e.status, e.on_write, dims,
+                       static_cast<long long>(e.nbytes), e.tf_dtype, e.torch_dtype, e.device,
+                       e.reason);
+}
+
+// Positional arguments of the variable functions.
+struct VariableArguments {
+  PyObject* handle;
+  void* context;
+  int32_t tf_dtype;
+};
+
+bool parseVariable(PyObject* const* args, Py_ssize_t nargs, const char* name,
+                   VariableArguments* out) {
+  if (nargs != 3) {
+    wrongCount(name, 3, nargs);
+    return false;
+  }
+  out->handle = args[0];
+  // TensorFlow's context capsule has no name.
+  out->context = PyCapsule_GetPointer(args[1], nullptr);
+  if (out->context == nullptr) return false;
+  out->tf_dtype = static_cast<int32_t>(PyLong_AsLong(args[2]));
+  return PyErr_Occurred() == nullptr;
+}
+
+}  // namespace
+
+PyObject* convertTfToPytorch(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
+  PyObject* result = nullptr;
+  if (__builtin_expect(
+          nargs == 1 && names == nullptr && g_ready && Py_TYPE(args[0]) == g_eager_type, 1)) {
+    const tb_status status = tb_py_tf_to_torch(args[0], nullptr, &result);
+    return status == TB_OK ? result : raiseStatus(status);
+  }
+  if (nargs != 1) return wrongCount("convert_tf_to_pytorch", 1, nargs);
+  if (!isEager(args[0])) return convertOther(args[0], names, args + nargs);
+  if (!ensureReady()) return nullptr;
+  ParsedOptions parsed;
+  if (!parseOptions(names, args + nargs, &parsed)) return nullptr;
+  const tb_status status = tb_py_tf_to_torch(args[0], &parsed.options, &result);
+  return status == TB_OK ? result : raiseStatus(status);
+}
+
+PyObject* explainTensor(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
+  if (nargs != 1) return wrongCount("explain_tensor", 1, nargs);
+  if (!ensureReady()) return nullptr;
+  ParsedOptions parsed;
+  if (!parseOptions(names, args + nargs, &parsed)) return nullptr;
+  tb_explanation explanation;
+  int64_t shape[kMaxDims];
+  const tb_status status =
+      tb_py_tf_explain(args[0], &parsed.options, &explanation, shape, kMaxDims);
+  return status == TB_OK ? explanationTuple(explanation, shape) : raiseStatus(status);
+}
+
+PyObject* convertVariable(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
+  VariableArguments variable;
+  if (!parseVariable(args, nargs, "convert_variable", &variable)) return nullptr;
+  if (!ensureReady()) return nullptr;
+  ParsedOptions parsed;
+  if (!parseOptions(names, args + nargs, &parsed)) return nullptr;
+  PyObject* result = nullptr;
+  const tb_status status = tb_py_variable_to_torch(variable.handle, variable.context,
+                                                   variable.tf_dtype, &parsed.options, &result);
+  return status == TB_OK ? result : raiseStatus(status);
+}
+
+PyObject* explainVariable(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
+  VariableArguments variable;
+  if (!parseVariable(args, nargs, "explain_variable", &variable)) return nullptr;
+  if (!ensureReady()) return nullptr;
+  ParsedOptions parsed;
+  if (!parseOptions(names, args + nargs, &parsed)) return nullptr;
+  tb_explanation explanation;
+  int64_t shape[kMaxDims];
+  const tb_status status =
+      tb_py_variable_explain(variable.handle, variable.context, variable.tf_dtype, &parsed.options,
+                             &explanation, shape, kMaxDims);
+  return status == TB_OK ? explanationTuple(explanation, shape) : raiseStatus(status);
+}
+
+PyObject* isEagerTensor(PyObject*, PyObject* t) { return PyBool_FromLong(isEager(t)); }
+
+PyObject* hasHandle(PyObject*, PyObject* t) {
+  return PyBool_FromLong(isEager(t) && tb_py_has_handle(t) != 0);
+}
+
+PyObject* tfAddress(PyObject*, PyObject* t) {
+  const void* address = nullptr;
+  const tb_status status = tb_py_tf_address(t, &address);
+  return status == TB_OK ? PyLong_FromVoidPtr(const_cast<void*>(address)) : raiseStatus(status);
+}
+
+}  // namespace tensor_bridge::python

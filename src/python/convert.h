@@ -1,0 +1,28 @@
+// The conversions as Python functions. Not for: anything but one tensor; what is not an eager
+// tensor goes to tensor_bridge._convert.
+#ifndef TENSOR_BRIDGE_PYTHON_CONVERT_H_
+#define TENSOR_BRIDGE_PYTHON_CONVERT_H_
+
+#include <Python.h>
+
+namespace tensor_bridge::python {
+
+/// convert_tf_to_pytorch(t, /, *, ...) -> torch.Tensor
+PyObject* convertTfToPytorch(PyObject* self, PyObject* const* args, Py_ssize_t nargs,
+                             PyObject* names);
+/// explain_tensor(t, /, *, ...) -> tuple; t is an eager tensor
+PyObject* explainTensor(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names);
+/// convert_variable(handle, context, tf_dtype, /, *, ...) -> torch.Tensor
+PyObject* convertVariable(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names);
+/// explain_variable(handle, context, tf_dtype, /, *, ...) -> tuple
+PyObject* explainVariable(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names);
+/// is_eager_tensor(t) -> bool
+PyObject* isEagerTensor(PyObject* self, PyObject* t);
+/// has_handle(t) -> bool
+PyObject* hasHandle(PyObject* self, PyObject* t);
+/// tf_address(t) -> int
+PyObject* tfAddress(PyObject* self, PyObject* t);
+
+}  // namespace tensor_bridge::python
+
+#endif  // TENSOR_BRIDGE_PYTHON_CONVERT_H_

@@ -1,0 +1,48 @@
+#include "python/errors.h"
+
+#include <cstring>
+
+namespace tensor_bridge::python {
+namespace {
+
+// A new reference to the class for `status`, or null with an exception set.
+PyObject* exceptionClass(tb_status status) {
+  PyObject* module = PyImport_ImportModule("tensor_bridge.errors");
+  if (module == nullptr) return nullptr;
+  PyObject* table = PyObject_GetAttrString(module, "BY_STATUS");
+  Py_DECREF(module);
+  if (table == nullptr) return nullptr;
+  PyObject* key = PyLong_FromLong(status);
+  PyObject* type = key == nullptr ? nullptr : PyObject_GetItem(table, key);
+  Py_XDECREF(key);
+  Py_DECREF(table);
+  return type;
+}
+
+}  // namespace
+
+PyObject* raiseStatus(tb_status status) {
+  if (PyErr_Occurred() != nullptr) return nullptr;
+  // TensorFlow's and torch's messages are UTF-8 as a rule, not by contract.
+  PyObject* message = PyUnicode_DecodeUTF8(
+      tb_last_error(), static_cast<Py_ssize_t>(std::strlen(tb_last_error())), "replace");
+  if (message == nullptr) return nullptr;
+  PyObject* type = exceptionClass(status);
+  if (type != nullptr) {
+    PyErr_SetObject(type, message);
+    Py_DECREF(type);
+  }
+  Py_DECREF(message);
+  return nullptr;
+}
+
+PyObject* raiseInvalidOption(const char* format, PyObject* argument) {
+  PyObject* type = exceptionClass(TB_INVALID_OPTION);
+  if (type != nullptr) {
+    PyErr_Format(type, format, argument);
+    Py_DECREF(type);
+  }
+  return nullptr;
+}
+
+}  // namespace tensor_bridge::python

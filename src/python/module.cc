@@ -1,0 +1,101 @@
+// The extension module tensor_bridge._C: CPython's limited API, no torch version, no framework.
+
+#include <Python.h>
+
+#include "python/convert.h"
+#include "python/errors.h"
+#include "tensor_bridge/c_api.h"
+
+namespace tensor_bridge::python {
+namespace {
+
+PyObject* dtypeRows(PyObject*, PyObject*) {
+  PyObject* list = PyList_New(0);
+  if (list == nullptr) return nullptr;
+  tb_dtype_row row;
+  for (int32_t i = 0; tb_dtype_row_get(i, &row) == TB_OK; ++i) {
+    PyObject* tuple =
+        Py_BuildValue("(siiissss)", row.name, row.tf_enum, row.torch_scalar, row.itemsize,
+                      row.torch_name, row.kind, row.nearest, row.reason);
+    if (tuple == nullptr || PyList_Append(list, tuple) != 0) {
+      Py_XDECREF(tuple);
+      Py_DECREF(list);
+      return nullptr;
+    }
+    Py_DECREF(tuple);
+  }
+  return list;
+}
+
+PyObject* liveOwners(PyObject*, PyObject*) { return PyLong_FromLongLong(tb_live_owners()); }
+
+template <typename Function>
+PyCFunction asCFunction(Function* function) {
+  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
+}
+
+PyDoc_STRVAR(
+    kConvertDoc,
+    "convert_tf_to_pytorch(t, /, *, copy=None, device=None, on_write='copy', raw=False, "
+    "scale=None, zero_point=None, axis=None)\n--\n\n"
+    "Converts an eager tf.Tensor or a tf.Variable to a torch.Tensor, without NumPy.\n\n"
+    "The result shares TensorFlow's memory where both frameworks have the dtype and is\n"
+    "protected: reads are free, the first write moves torch onto memory of its own, so\n"
+    "TensorFlow never sees a write. It is contiguous, a leaf, and keeps TensorFlow's buffer\n"
+    "alive. A variable gives a snapshot of its current value.\n\n"
+    "Args:\n"
+    "  t: The tensor, of any shape. Graph tensors, strings, resources and variants are refused.\n"
+    "  copy: None shares if possible and copies otherwise; False never copies; True always does.\n"
+    "  device: Where the result lives (str, int or torch.device); None stays where t is.\n"
+    "  on_write: What the first write to shared memory does: 'copy' moves torch away, 'raise'\n"
+    "    raises BufferError, 'alias' writes through to TensorFlow (the caller vouches for it).\n"
+    "  raw: The stored bytes of a dtype that torch lacks as uint8, and the plain integers of a\n"
+    "    quantized one.\n"
+    "  scale: Scale of a quantized dtype: a number, or a sequence with one for each channel.\n"
+    "  zero_point: Zero point of a quantized dtype: an int, or a sequence of as many as scale.\n"
+    "  axis: The channel axis of per-channel quantization.\n\n"
+    "Returns:\n"
+    "  A torch.Tensor with the same shape and values.\n\n"
+    "Raises:\n"
+    "  UnsupportedTypeError: t is no TensorFlow value that can be converted.\n"
+    "  SymbolicTensorError: t is a graph tensor and has no value.\n"
+    "  UnsupportedDtypeError: torch has nothing for the dtype.\n"
+    "  CopyRequiredError: copy=False, and sharing is not possible.\n"
+    "  UnsupportedDeviceError: A remote or packed tensor, or a device that torch cannot use.\n"
+    "  InvalidOptionError: A keyword, or a combination of keywords, that means nothing.\n"
+    "  TensorFlowError: The operation that produces t failed.\n"
+    "  FrameworkError: torch or TensorFlow is missing or of an unsupported version.");
+
+PyMethodDef kMethods[] = {
+    {"convert_tf_to_pytorch", asCFunction(convertTfToPytorch), METH_FASTCALL | METH_KEYWORDS,
+     kConvertDoc},
+    {"explain_tensor", asCFunction(explainTensor), METH_FASTCALL | METH_KEYWORDS, nullptr},
+    {"convert_variable", asCFunction(convertVariable), METH_FASTCALL | METH_KEYWORDS, nullptr},
+    {"explain_variable", asCFunction(explainVariable), METH_FASTCALL | METH_KEYWORDS, nullptr},
+    {"is_eager_tensor", isEagerTensor, METH_O, nullptr},
+    {"has_handle", hasHandle, METH_O, nullptr},
+    {"tf_address", tfAddress, METH_O, nullptr},
+    {"dtype_rows", dtypeRows, METH_NOARGS, nullptr},
+    {"live_owners", liveOwners, METH_NOARGS, nullptr},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyModuleDef kModule = {
+    PyModuleDef_HEAD_INIT, "_C", nullptr, -1, kMethods, nullptr, nullptr, nullptr, nullptr};
+
+void* saveThread() { return PyEval_SaveThread(); }
+void restoreThread(void* state) { PyEval_RestoreThread(static_cast<PyThreadState*>(state)); }
+
+}  // namespace
+}  // namespace tensor_bridge::python
+
+PyMODINIT_FUNC PyInit__C() {
+  PyObject* module = PyModule_Create(&tensor_bridge::python::kModule);
+  if (module == nullptr) return nullptr;
+  if (PyModule_AddStringConstant(module, "__version__", tb_version()) != 0) {
+    Py_DECREF(module);
+    return nullptr;
+  }
+  tb_py_set_gil_functions(tensor_bridge::python::saveThread, tensor_bridge::python::restoreThread);
+  return module;
+}

@@ -1,0 +1,27 @@
+// Keywords of a Python call as tb_convert_options. Not for: meaning; the bridge judges values that
+// are well formed.
+#ifndef TENSOR_BRIDGE_PYTHON_OPTIONS_H_
+#define TENSOR_BRIDGE_PYTHON_OPTIONS_H_
+
+#include <Python.h>
+
+#include <vector>
+
+#include "tensor_bridge/c_api.h"
+
+namespace tensor_bridge::python {
+
+/// Owns the arrays that `options` points to.
+struct ParsedOptions {
+  tb_convert_options options;
+  std::vector<double> scale;
+  std::vector<int64_t> zero_point;
+};
+
+/// Reads `count` keyword values named by the tuple `names` (which may be null). False with an
+/// exception set: TypeError for an unknown keyword, InvalidOptionError for an ill-formed value.
+bool parseOptions(PyObject* names, PyObject* const* values, ParsedOptions* out);
+
+}  // namespace tensor_bridge::python
+
+#endif  // TENSOR_BRIDGE_PYTHON_OPTIONS_H_
