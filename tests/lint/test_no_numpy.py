@@ -28,6 +28,7 @@ NAMES = {
     "__array_function__",
     "__array_ufunc__",
 }
+IMPORTERS = ("import_module", "__import__", "find_spec")
 CPP = re.compile(r'numpy/|PyArray_|NPY_|__array|"numpy"|"from_numpy"|"as_numpy')
 
 
@@ -45,8 +46,11 @@ def python_violations(name: str, text: str) -> Iterator[str]:
         elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             used = {node.name} & NAMES
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            # getattr(x, "numpy"), import_module("numpy"), sys.modules["numpy"]
-            used = {node.value.split(".")[0]} & (NAMES | MODULES)
+            # getattr(x, "numpy"), sys.modules["numpy"]
+            used = {node.value} & (NAMES | MODULES)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(IMPORTERS):
+            names = [a.value for a in node.args if isinstance(a, ast.Constant)]
+            used = {str(name).split(".")[0] for name in names} & MODULES
         for what in used:
             yield f"{name}:{node.lineno}: {what}"
 
@@ -99,4 +103,5 @@ def test_numpy_in_cpp_is_found(text: str) -> None:
 
 def test_words_about_numpy_are_not_found() -> None:
     assert not list(python_violations("snippet.py", '"""Unlike t.numpy(), this shares."""\n# np.x'))
+    assert not list(python_violations("snippet.py", "names == ['numpy.ndarray']"))
     assert not list(cpp_violations("snippet.cc", "int x;  // NumPy's __array__ copies"))
