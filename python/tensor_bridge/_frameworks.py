@@ -7,7 +7,6 @@ TensorFlow tensor to convert.
 from __future__ import annotations
 
 import sys
-from types import ModuleType
 from typing import Any
 
 from tensor_bridge.errors import FrameworkError
@@ -48,7 +47,7 @@ def _check_range(
     return pair
 
 
-def _import_torch() -> ModuleType:
+def _import_torch() -> Any:
     try:
         import torch
     except ModuleNotFoundError as e:

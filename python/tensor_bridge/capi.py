@@ -1,0 +1,298 @@
+"""`TensorBridge`: the conversion through ctypes, over the C ABI of ``libtensor_bridge.so``.
+
+For programs that load the library themselves, and as a worked example of ``c_api.h``. Keywords,
+write protection and exceptions are those of `tensor_bridge.convert_tf_to_pytorch`; a call takes
+some microseconds longer, because ctypes does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import TYPE_CHECKING, Any, Literal
+
+from tensor_bridge import _classify, _frameworks, _options
+from tensor_bridge.errors import BY_STATUS, FrameworkError, InvalidOptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+
+    from tensor_bridge._explanation import Explanation
+
+__all__ = ["TensorBridge"]
+
+# TensorFlow's TensorShape::MaxDimensions().
+_MAX_DIMS = 254
+_COPY = {None: -1, False: 0, True: 1}
+_ON_WRITE = {"copy": 0, "raise": 1, "alias": 2}
+
+
+class _ConvertOptions(ctypes.Structure):
+    """``tb_convert_options`` of c_api.h."""
+
+    _fields_ = (
+        ("struct_size", ctypes.c_uint32),
+        ("copy", ctypes.c_int32),
+        ("on_write", ctypes.c_int32),
+        ("raw", ctypes.c_int32),
+        ("has_device", ctypes.c_int32),
+        ("device_type", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("has_axis", ctypes.c_int32),
+        ("axis", ctypes.c_int64),
+        ("num_scales", ctypes.c_int64),
+        ("scale", ctypes.POINTER(ctypes.c_double)),
+        ("zero_point", ctypes.POINTER(ctypes.c_int64)),
+    )
+
+
+class _Explanation(ctypes.Structure):
+    """``tb_explanation`` of c_api.h."""
+
+    _fields_ = (
+        ("struct_size", ctypes.c_uint32),
+        ("action", ctypes.c_int32),
+        ("status", ctypes.c_int32),
+        ("on_write", ctypes.c_int32),
+        ("ndim", ctypes.c_int32),
+        ("nbytes", ctypes.c_int64),
+        ("tf_dtype", ctypes.c_char_p),
+        ("torch_dtype", ctypes.c_char_p),
+        ("device", ctypes.c_char * 32),
+        ("reason", ctypes.c_char * 1024),
+    )
+
+
+def _default_library() -> str:
+    """The library beside the extension module, found without loading either."""
+    from importlib.util import find_spec
+    from pathlib import Path
+
+    spec = find_spec("tensor_bridge._C")
+    if spec is None or spec.origin is None:
+        raise FrameworkError(
+            "the extension module tensor_bridge._C is missing; install tensor_bridge again, or "
+            "give the path of libtensor_bridge.so",
+            name="tensor_bridge._C",
+        )
+    return str(Path(spec.origin).parent / "libtensor_bridge.so")
+
+
+def _declare(library: ctypes.PyDLL) -> None:
+    """Argument types of the functions used here; the rest of c_api.h needs none."""
+    status, obj, out = ctypes.c_int32, ctypes.py_object, ctypes.POINTER(ctypes.c_void_p)
+    options = ctypes.POINTER(_ConvertOptions)
+    explanation = (ctypes.POINTER(_Explanation), ctypes.POINTER(ctypes.c_int64), ctypes.c_int32)
+    library.tb_last_error.restype = ctypes.c_char_p
+    library.tb_version.restype = ctypes.c_char_p
+    library.tb_convert_options_init.argtypes = (options,)
+    library.tb_convert_options_init.restype = None
+    library.tb_use_torch.argtypes = (ctypes.c_int32, ctypes.c_int32)
+    library.tb_py_set_gil_functions.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
+    library.tb_py_set_gil_functions.restype = None
+    library.tb_py_is_eager_tensor.argtypes = (obj,)
+    library.tb_py_tf_to_torch.argtypes = (obj, options, out)
+    library.tb_py_tf_explain.argtypes = (obj, options, *explanation)
+    variable = (obj, ctypes.c_void_p, ctypes.c_int32)
+    library.tb_py_variable_to_torch.argtypes = (*variable, options, out)
+    library.tb_py_variable_explain.argtypes = (*variable, options, *explanation)
+    library.tb_live_owners.restype = ctypes.c_int64
+    for name in (
+        "tb_use_torch",
+        "tb_py_is_eager_tensor",
+        "tb_py_tf_to_torch",
+        "tb_py_tf_explain",
+        "tb_py_variable_to_torch",
+        "tb_py_variable_explain",
+    ):
+        getattr(library, name).restype = status
+
+
+def _capsule_pointer(capsule: Any) -> int | None:
+    get = ctypes.pythonapi.PyCapsule_GetPointer
+    get.argtypes = (ctypes.py_object, ctypes.c_char_p)
+    get.restype = ctypes.c_void_p
+    # TensorFlow's context capsule has no name.
+    pointer: int | None = get(capsule, None)
+    return pointer
+
+
+def _take_reference(pointer: ctypes.c_void_p) -> Any:
+    """The object behind a new reference, which is taken over."""
+    borrowed = ctypes.cast(pointer, ctypes.py_object)
+    value = borrowed.value  # a second reference
+    ctypes.pythonapi.Py_DecRef(borrowed)
+    return value
+
+
+class TensorBridge:
+    """Converts through the C ABI, loaded with ctypes.
+
+    Args:
+      library: Path of ``libtensor_bridge.so``; by default the installed one.
+
+    Raises:
+      FrameworkError: The library cannot be loaded.
+
+    Example:
+      >>> import tensorflow as tf, tensor_bridge
+      >>> tensor_bridge.TensorBridge().convert_tf_to_pytorch(tf.constant([1, 2]))
+      tensor([1, 2], dtype=torch.int32)
+    """
+
+    def __init__(self, library: str | os.PathLike[str] | None = None) -> None:
+        path = _default_library() if library is None else os.fspath(library)
+        try:
+            # PyDLL keeps the GIL: the library releases it itself where it waits or copies.
+            self._library = ctypes.PyDLL(path)
+        except OSError as e:
+            raise FrameworkError(f"libtensor_bridge.so could not be loaded: {e}") from e
+        _declare(self._library)
+        self._library.tb_py_set_gil_functions(
+            ctypes.cast(ctypes.pythonapi.PyEval_SaveThread, ctypes.c_void_p),
+            ctypes.cast(ctypes.pythonapi.PyEval_RestoreThread, ctypes.c_void_p),
+        )
+        self._ready = False
+
+    @property
+    def version(self) -> str:
+        """Version of the library, "major.minor.patch"."""
+        text: bytes = self._library.tb_version()
+        return text.decode()
+
+    def live_owners(self) -> int:
+        """TensorFlow buffers that torch keeps alive through this library."""
+        return int(self._library.tb_live_owners())
+
+    def convert_tf_to_pytorch(
+        self,
+        t: Any,
+        *,
+        copy: bool | None = None,
+        device: torch.device | str | int | None = None,
+        on_write: Literal["copy", "raise", "alias"] = "copy",
+        raw: bool = False,
+        scale: float | Sequence[float] | torch.Tensor | None = None,
+        zero_point: int | Sequence[int] | torch.Tensor | None = None,
+        axis: int | None = None,
+    ) -> torch.Tensor:
+        """The same as `tensor_bridge.convert_tf_to_pytorch`, through ctypes."""
+        eager = self._is_eager(t)
+        if not eager and not _classify.is_resource_variable(t):
+            raise _classify.refusal(t)
+        self._ensure_ready()
+        options = self._options(copy, device, on_write, raw, scale, zero_point, axis)
+        result = ctypes.c_void_p()
+        if eager:
+            status = self._library.tb_py_tf_to_torch(t, options, ctypes.byref(result))
+        else:
+            source = self._variable(t)
+            status = self._library.tb_py_variable_to_torch(*source, options, ctypes.byref(result))
+        self._check(status)
+        return _take_reference(result)
+
+    to_torch = convert_tf_to_pytorch
+
+    def explain(
+        self,
+        t: Any,
+        *,
+        copy: bool | None = None,
+        device: torch.device | str | int | None = None,
+        on_write: Literal["copy", "raise", "alias"] = "copy",
+        raw: bool = False,
+        scale: float | Sequence[float] | torch.Tensor | None = None,
+        zero_point: int | Sequence[int] | torch.Tensor | None = None,
+        axis: int | None = None,
+    ) -> Explanation:
+        """The same as `tensor_bridge.explain`, through ctypes."""
+        from tensor_bridge import _explanation
+
+        try:
+            eager = self._is_eager(t)
+            if not eager and not _classify.is_resource_variable(t):
+                return _explanation.refused(_classify.refusal(t))
+            self._ensure_ready()
+            options = self._options(copy, device, on_write, raw, scale, zero_point, axis)
+            native = _Explanation()
+            shape = (ctypes.c_int64 * _MAX_DIMS)()
+            if eager:
+                status = self._library.tb_py_tf_explain(t, options, native, shape, _MAX_DIMS)
+            else:
+                status = self._library.tb_py_variable_explain(
+                    *self._variable(t), options, native, shape, _MAX_DIMS
+                )
+            self._check(status)
+        except Exception as e:
+            return _explanation.refused(e)
+        return _explanation.from_native(
+            (
+                native.action,
+                native.status,
+                native.on_write,
+                None if native.ndim < 0 else tuple(shape[: native.ndim]),
+                native.nbytes,
+                native.tf_dtype.decode(),
+                native.torch_dtype.decode(),
+                native.device.decode(),
+                native.reason.decode(errors="replace"),
+            )
+        )
+
+    def _is_eager(self, t: Any) -> bool:
+        return bool(self._library.tb_py_is_eager_tensor(t))
+
+    def _ensure_ready(self) -> None:
+        if not self._ready:
+            self._check(self._library.tb_use_torch(*_frameworks.ensure()))
+            self._ready = True
+
+    def _variable(self, variable: Any) -> tuple[Any, int | None, int]:
+        handle, context, tf_dtype = _classify.variable_source(variable)
+        return handle, _capsule_pointer(context), tf_dtype
+
+    def _options(
+        self,
+        copy: Any,
+        device: Any,
+        on_write: Any,
+        raw: Any,
+        scale: Any,
+        zero_point: Any,
+        axis: Any,
+    ) -> _ConvertOptions:
+        options = _ConvertOptions()
+        self._library.tb_convert_options_init(options)
+        if copy is not None and not isinstance(copy, bool):
+            raise InvalidOptionError(f"copy must be None, True or False, got {copy!r}")
+        if not isinstance(on_write, str) or on_write not in _ON_WRITE:
+            raise InvalidOptionError(
+                f"on_write must be 'copy', 'raise' or 'alias', got {on_write!r}"
+            )
+        if not isinstance(raw, bool):
+            raise InvalidOptionError(f"raw must be True or False, got {raw!r}")
+        options.copy = _COPY[copy]
+        options.on_write = _ON_WRITE[on_write]
+        options.raw = int(raw)
+        if device is not None:
+            options.has_device = 1
+            options.device_type, options.device_id = _options.device_pair(device)
+        if axis is not None:
+            if not isinstance(axis, int) or isinstance(axis, bool):
+                raise InvalidOptionError(f"axis must be None or an int, got {axis!r}")
+            options.has_axis = 1
+            options.axis = axis
+        if scale is not None or zero_point is not None:
+            scales, zero_points = _options.quantization_lists(scale, zero_point)
+            options.num_scales = len(scales)
+            # The structure keeps the arrays alive.
+            options.scale = (ctypes.c_double * len(scales))(*scales)
+            options.zero_point = (ctypes.c_int64 * len(scales))(*zero_points)
+        return options
+
+    def _check(self, status: int) -> None:
+        if status != 0:
+            message: bytes = self._library.tb_last_error()
+            raise BY_STATUS[status](message.decode(errors="replace"))
