@@ -1,0 +1,110 @@
+"""What the CMake modules decide without a compiler: adapter groups, DLPack header, version."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tree import ROOT
+
+CMAKE = shutil.which("cmake", path=str(Path(sys.executable).parent)) or "cmake"
+
+
+def run_cmake(folder: Path, script: str) -> tuple[bool, str]:
+    """Runs `script` with our modules on the path: whether it succeeded, and what it printed."""
+    path = folder / "script.cmake"
+    prelude = (
+        f'list(APPEND CMAKE_MODULE_PATH "{ROOT / "cmake"}")\nset(PROJECT_BINARY_DIR "{folder}")\n'
+    )
+    path.write_text(prelude + script, encoding="utf-8")
+    result = subprocess.run(
+        [CMAKE, "-P", str(path)], check=False, capture_output=True, text=True, cwd=folder
+    )
+    return result.returncode == 0, " ".join((result.stdout + result.stderr).split())
+
+
+def fake_torch(folder: Path, minor: int, header: str = "torch/headeronly/version.h") -> Path:
+    version = folder / "torch" / "include" / header
+    version.parent.mkdir(parents=True)
+    version.write_text(
+        f"#define TORCH_VERSION_MAJOR 2\n#define TORCH_VERSION_MINOR {minor}\n", encoding="utf-8"
+    )
+    return folder / "torch"
+
+
+GROUPS = {6: 6, 7: 7, 8: 8, 9: 8, 10: 10, 11: 10, 12: 10, 13: 13, 14: 13, 15: 13}
+
+
+@pytest.mark.parametrize(("minor", "first"), GROUPS.items())
+def test_a_known_torch_gets_the_adapter_of_its_group(
+    tmp_path: Path, minor: int, first: int
+) -> None:
+    torch = fake_torch(tmp_path, minor)
+    script = f'include(torch_groups)\ntb_torch_version("{torch}" v)\ntb_torch_group("${{v}}" g)\n'
+    assert run_cmake(tmp_path, script + 'message("group ${g}")') == (True, f"group 2_{first}")
+
+
+@pytest.mark.parametrize("minor", [5, 16, 130])
+def test_an_unknown_torch_is_an_error_that_lists_the_known_ones(tmp_path: Path, minor: int) -> None:
+    script = f'include(torch_groups)\ntb_torch_group("2.{minor}" g)\n'
+    ok, text = run_cmake(tmp_path, script)
+    assert not ok
+    assert f"torch 2.{minor} is not supported" in text
+    assert "2.6 | 2.7 | 2.8 2.9 | 2.10 2.11 2.12 | 2.13 2.14 2.15" in text
+
+
+def test_the_version_is_also_found_where_older_releases_have_it(tmp_path: Path) -> None:
+    torch = fake_torch(tmp_path, 8, "torch/csrc/api/include/torch/version.h")
+    script = f'include(torch_groups)\ntb_torch_version("{torch}" v)\nmessage("${{v}}")\n'
+    assert run_cmake(tmp_path, script) == (True, "2.8")
+
+
+def dlpack_header(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def provide_dlpack(folder: Path) -> tuple[bool, str]:
+    script = 'include(wheels)\ntb_provide_dlpack("torch" "tensorflow")\n'
+    script = script.replace('"torch"', f'"{folder / "torch"}"')
+    return run_cmake(folder, script.replace('"tensorflow"', f'"{folder / "tensorflow"}"'))
+
+
+def test_an_old_dlpack_header_is_passed_over(tmp_path: Path) -> None:
+    dlpack_header(tmp_path / "torch/include/ATen/dlpack.h", "#define DLPACK_VERSION 80\n")
+    dlpack_header(
+        tmp_path / "tensorflow/include/external/dlpack/include/dlpack/dlpack.h",
+        "#define DLPACK_MAJOR_VERSION 1\n",
+    )
+    ok, text = provide_dlpack(tmp_path)
+    assert ok, text
+    copied = (tmp_path / "include/dlpack/dlpack.h").read_text(encoding="utf-8")
+    assert copied == "#define DLPACK_MAJOR_VERSION 1\n"
+
+
+def test_no_dlpack_header_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    dlpack_header(tmp_path / "torch/include/ATen/dlpack.h", "#define DLPACK_MAJOR_VERSION 0\n")
+    ok, text = provide_dlpack(tmp_path)
+    assert not ok
+    assert "older than DLPack 1.0" in text
+    assert "no such file" in text
+    assert "--no-build-isolation" in text
+
+
+@pytest.mark.parametrize(
+    ("string", "agrees"),
+    [("1.2.3", True), ("1.2.3rc1", True), ("1.2.4", False), ("1.2", False), ("1.2.30", False)],
+)
+def test_the_version_string_agrees_with_the_numbers(
+    tmp_path: Path, string: str, agrees: bool
+) -> None:
+    lines = ["VERSION_MAJOR 1", "VERSION_MINOR 2", "VERSION_PATCH 3", f'VERSION "{string}"']
+    header = tmp_path / "version.h"
+    header.write_text("".join(f"#define TENSOR_BRIDGE_{line}\n" for line in lines), "utf-8")
+    script = f'include(version)\ntb_read_version("{header}" v)\nmessage("found ${{v}}")\n'
+    ok, text = run_cmake(tmp_path, script)
+    assert ok == agrees
+    assert ("found 1.2.3" if agrees else "TENSOR_BRIDGE_VERSION is not") in text
