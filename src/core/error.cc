@@ -11,6 +11,8 @@ namespace {
 thread_local struct {
   std::string text;
   tb_status status = TB_OK;
+  // In place of `text` when there was no memory for it.
+  const char* fallback = nullptr;
 } t_last;
 
 std::string formatVa(const char* format, va_list args) {
@@ -31,17 +33,20 @@ tb_status setLastError(tb_status code, const char* message) noexcept {
   try {
     t_last.status = code;
     t_last.text = message;
+    t_last.fallback = nullptr;
   } catch (...) {
-    t_last.text.clear();
+    t_last.fallback = "no memory for the message of this error";
   }
   return code;
 }
 
-const char* lastError() noexcept { return t_last.text.c_str(); }
+const char* lastError() noexcept {
+  return t_last.fallback != nullptr ? t_last.fallback : t_last.text.c_str();
+}
 
 tb_status lastStatus() noexcept { return t_last.status; }
 
-void rethrowLastError() { throw Error(static_cast<ErrorCode>(t_last.status), t_last.text); }
+void rethrowLastError() { throw Error(static_cast<ErrorCode>(t_last.status), lastError()); }
 
 tb_status setLastErrorFromException() noexcept {
   try {

@@ -8,7 +8,8 @@
 
 namespace tensor_bridge {
 
-/// Number of elements. False if a dimension is negative or the product overflows int64.
+/// Number of elements. False if a dimension is negative or the product of those that are not zero
+/// overflows int64: the row-major strides would not fit.
 bool elementCount(const int64_t* shape, int ndim, int64_t* count) noexcept;
 
 /// count * itemsize. False on overflow.
