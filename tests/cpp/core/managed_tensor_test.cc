@@ -1,0 +1,211 @@
+#include "core/managed_tensor.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <new>
+#include <thread>
+#include <vector>
+
+#include "core/failing_new.h"
+#include "support/expect_error.h"
+
+namespace tensor_bridge {
+namespace {
+
+using ::tensor_bridge::testing::expectError;
+using ::tensor_bridge::testing::NoMemory;
+
+struct Owner {
+  std::atomic<int> released{0};
+};
+
+void releaseOwner(void* owner) { static_cast<Owner*>(owner)->released.fetch_add(1); }
+
+class ManagedTensorTest : public ::testing::Test {
+ protected:
+  TensorView viewOf(std::vector<int64_t>* shape, Dtype dtype = Dtype::kFloat32) {
+    TensorView view{};
+    view.dl.data = data_;
+    view.dl.device = DLDevice{kDLCPU, 0};
+    view.dl.ndim = static_cast<int32_t>(shape->size());
+    view.dl.dtype = dtypeInfo(dtype).dl;
+    view.dl.shape = shape->data();
+    view.dtype = dtype;
+    view.read_only = true;
+    view.nbytes = sizeof(data_);
+    view.owner = &owner_;
+    view.release = releaseOwner;
+    return view;
+  }
+
+  tb_tensor* make(std::vector<int64_t> shape = {2, 3}) { return makeManagedTensor(viewOf(&shape)); }
+
+  Owner owner_;
+  float data_[6] = {0, 1, 2, 3, 4, 5};
+};
+
+TEST_F(ManagedTensorTest, OutlivesTheShapeItWasMadeFrom) {
+  auto shape = std::make_unique<std::vector<int64_t>>(std::vector<int64_t>{2, 3});
+  tb_tensor* tensor = makeManagedTensor(viewOf(shape.get()));
+  shape.reset();
+  EXPECT_EQ(tensor->shape, (std::vector<int64_t>{2, 3}));
+  EXPECT_EQ(tensor->strides, (std::vector<int64_t>{3, 1})) << "null strides are row-major";
+  EXPECT_EQ(tensor->view.dl.shape, tensor->shape.data());
+  EXPECT_EQ(tensor->view.dl.strides, tensor->strides.data());
+  EXPECT_EQ(tensor->view.dl.data, data_);
+  dropReference(tensor);
+  EXPECT_EQ(owner_.released, 1);
+}
+
+TEST_F(ManagedTensorTest, KeepsGivenStrides) {
+  std::vector<int64_t> shape = {2, 3};
+  std::vector<int64_t> strides = {1, 2};
+  TensorView view = viewOf(&shape);
+  view.dl.strides = strides.data();
+  tb_tensor* tensor = makeManagedTensor(view);
+  strides = {0, 0};
+  EXPECT_EQ(tensor->strides, (std::vector<int64_t>{1, 2}));
+  dropReference(tensor);
+}
+
+TEST_F(ManagedTensorTest, HasNoDimensionsForAScalar) {
+  tb_tensor* tensor = make({});
+  EXPECT_EQ(tensor->view.dl.ndim, 0);
+  DLManagedTensorVersioned* managed = toDlpack(tensor);
+  EXPECT_EQ(managed->dl_tensor.ndim, 0);
+  EXPECT_EQ(managed->dl_tensor.data, data_);
+  managed->deleter(managed);
+  dropReference(tensor);
+  EXPECT_EQ(owner_.released, 1);
+}
+
+TEST_F(ManagedTensorTest, LeavesTheOwnerWithTheCallerWhenThereIsNoMemory) {
+  std::vector<int64_t> shape = {2, 3};
+  const TensorView view = viewOf(&shape);
+  // The structure, then its shape, then its strides.
+  for (int allowed = 0; allowed < 3; ++allowed) {
+    NoMemory scope(allowed);
+    EXPECT_THROW(makeManagedTensor(view), std::bad_alloc) << allowed;
+  }
+  EXPECT_EQ(owner_.released, 0);
+}
+
+TEST_F(ManagedTensorTest, NullIsIgnored) { dropReference(nullptr); }
+
+TEST_F(ManagedTensorTest, DlpackSaysReadOnlyAndItsVersion) {
+  tb_tensor* tensor = make();
+  DLManagedTensorVersioned* managed = toDlpack(tensor);
+  EXPECT_EQ(managed->version.major, 1u);
+  EXPECT_EQ(managed->version.minor, static_cast<uint32_t>(DLPACK_MINOR_VERSION));
+  EXPECT_EQ(managed->flags, DLPACK_FLAG_BITMASK_READ_ONLY);
+  EXPECT_EQ(managed->dl_tensor.data, data_);
+  EXPECT_EQ(managed->dl_tensor.byte_offset, 0u);
+  EXPECT_EQ(managed->dl_tensor.device.device_type, kDLCPU);
+  EXPECT_EQ(managed->dl_tensor.dtype.code, kDLFloat);
+  EXPECT_EQ(managed->dl_tensor.dtype.bits, 32);
+  EXPECT_EQ(managed->dl_tensor.dtype.lanes, 1);
+  ASSERT_EQ(managed->dl_tensor.ndim, 2);
+  EXPECT_EQ(managed->dl_tensor.shape[0], 2);
+  EXPECT_EQ(managed->dl_tensor.shape[1], 3);
+  ASSERT_NE(managed->dl_tensor.strides, nullptr);
+  EXPECT_EQ(managed->dl_tensor.strides[0], 3);
+  EXPECT_EQ(managed->dl_tensor.strides[1], 1);
+  ASSERT_NE(managed->deleter, nullptr);
+  managed->deleter(managed);
+  dropReference(tensor);
+}
+
+TEST_F(ManagedTensorTest, DlpackOfAWritableViewIsNotReadOnly) {
+  std::vector<int64_t> shape = {6};
+  TensorView view = viewOf(&shape);
+  view.read_only = false;
+  tb_tensor* tensor = makeManagedTensor(view);
+  DLManagedTensorVersioned* managed = toDlpack(tensor);
+  EXPECT_EQ(managed->flags, 0u);
+  managed->deleter(managed);
+  dropReference(tensor);
+}
+
+TEST_F(ManagedTensorTest, OwnerIsReleasedWithTheLastReference) {
+  tb_tensor* tensor = make();
+  DLManagedTensorVersioned* first = toDlpack(tensor);
+  DLManagedTensorVersioned* second = toDlpack(tensor);
+  first->deleter(first);
+  EXPECT_EQ(owner_.released, 0);
+  dropReference(tensor);
+  EXPECT_EQ(owner_.released, 0);
+  EXPECT_EQ(second->dl_tensor.shape[1], 3) << "still whole after the handle is gone";
+  EXPECT_EQ(static_cast<const float*>(second->dl_tensor.data)[5], 5.0f);
+  second->deleter(second);
+  EXPECT_EQ(owner_.released, 1);
+}
+
+TEST_F(ManagedTensorTest, DlpackMayBeDeletedOnAnotherThreadAfterTheHandle) {
+  tb_tensor* tensor = make();
+  DLManagedTensorVersioned* managed = toDlpack(tensor);
+  dropReference(tensor);
+  std::thread([managed] { managed->deleter(managed); }).join();
+  EXPECT_EQ(owner_.released, 1);
+}
+
+TEST_F(ManagedTensorTest, ReferencesMayBeDroppedOnManyThreadsAtOnce) {
+  for (int round = 0; round < 50; ++round) {
+    owner_.released = 0;
+    tb_tensor* tensor = make();
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 4; ++i) {
+      DLManagedTensorVersioned* managed = toDlpack(tensor);
+      threads.emplace_back([managed] { managed->deleter(managed); });
+    }
+    dropReference(tensor);
+    for (std::thread& thread : threads) thread.join();
+    ASSERT_EQ(owner_.released, 1);
+  }
+}
+
+TEST_F(ManagedTensorTest, RefusesWhatDlpackCannotSayAndKeepsNoReference) {
+  for (Dtype dtype : {Dtype::kInt4, Dtype::kQInt8, Dtype::kFloat4E2M1FN, Dtype::kUInt2}) {
+    owner_.released = 0;
+    std::vector<int64_t> shape = {6};
+    tb_tensor* tensor = makeManagedTensor(viewOf(&shape, dtype));
+    expectError(ErrorCode::kUnsupportedDtype, {"DLPack", dtypeInfo(dtype).name},
+                [&] { toDlpack(tensor); });
+    dropReference(tensor);
+    EXPECT_EQ(owner_.released, 1) << dtypeInfo(dtype).name;
+  }
+}
+
+TEST_F(ManagedTensorTest, DlpackWithoutMemoryKeepsNoReference) {
+  tb_tensor* tensor = make();
+  {
+    NoMemory scope;
+    EXPECT_THROW(toDlpack(tensor), std::bad_alloc);
+  }
+  dropReference(tensor);
+  EXPECT_EQ(owner_.released, 1);
+}
+
+TEST_F(ManagedTensorTest, ViewGuardReleasesUnlessTaken) {
+  std::vector<int64_t> shape = {6};
+  TensorView view = viewOf(&shape);
+  {
+    ViewGuard guard(&view);
+    guard.taken();
+  }
+  EXPECT_EQ(owner_.released, 0);
+  {
+    ViewGuard guard(&view);
+  }
+  EXPECT_EQ(owner_.released, 1);
+  view.owner = nullptr;
+  {
+    ViewGuard guard(&view);
+  }
+  EXPECT_EQ(owner_.released, 1) << "a view without an owner has nothing to release";
+}
+
+}  // namespace
+}  // namespace tensor_bridge

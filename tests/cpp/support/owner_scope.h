@@ -1,0 +1,32 @@
+// OwnerScope: a test scope after which the bridge keeps alive no more than it did before.
+// Not for: counting torch tensors; what they share is counted, they are not.
+#ifndef TENSOR_BRIDGE_TESTS_SUPPORT_OWNER_SCOPE_H_
+#define TENSOR_BRIDGE_TESTS_SUPPORT_OWNER_SCOPE_H_
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+
+namespace tensor_bridge::testing {
+
+class OwnerScope {
+ public:
+  using Count = int64_t (*)();
+
+  /// `count` is liveOwners() where the internals are linked, tb_live_owners() elsewhere.
+  explicit OwnerScope(Count count) : count_(count), before_(count()) {}
+  ~OwnerScope() { EXPECT_EQ(added(), 0) << "owners that nobody released"; }
+  OwnerScope(const OwnerScope&) = delete;
+  OwnerScope& operator=(const OwnerScope&) = delete;
+
+  /// Owners that came alive in this scope and still are.
+  int64_t added() const { return count_() - before_; }
+
+ private:
+  Count count_;
+  int64_t before_;
+};
+
+}  // namespace tensor_bridge::testing
+
+#endif  // TENSOR_BRIDGE_TESTS_SUPPORT_OWNER_SCOPE_H_
