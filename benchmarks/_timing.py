@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import statistics
+import time
 import timeit
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -48,13 +49,19 @@ class Contender:
 
 @dataclass(frozen=True)
 class Timing:
-    """Nanoseconds a call, over many batches."""
+    """Nanoseconds a call, over many batches.
+
+    Attributes:
+        batches: How many batches the figures are of.
+        disturbed: How many more were left out, because other work had the processor meanwhile.
+    """
 
     median: float
     p25: float
     p75: float
     fastest: float
     batches: int
+    disturbed: int
     calls_per_batch: int
 
     @property
@@ -70,6 +77,7 @@ class Timing:
             "p75_ns": round(self.p75, 1),
             "fastest_ns": round(self.fastest, 1),
             "batches": self.batches,
+            "disturbed_batches": self.disturbed,
             "calls_per_batch": self.calls_per_batch,
         }
 
@@ -86,6 +94,9 @@ def race(
     Each round runs one batch of each contender, in an order drawn anew, so that noise, cold caches
     and clock changes hit all of them alike. A contender whose single call exceeds `batch_s` takes
     part in fewer rounds, spread evenly over the run, so that it costs about `slow_s` in all.
+
+    Time is wall time. A batch that took notably longer than its thread had the processor is left
+    out: it timed another process. That bears on statements that run in the calling thread only.
 
     Args:
         contenders: What to time.
@@ -106,14 +117,26 @@ def race(
 
     order = list(timers)
     shuffle = random.Random(0).shuffle
-    samples: dict[str, list[float]] = {name: [] for name in order}
+    samples: dict[str, list[_Batch]] = {name: [] for name in order}
     for turn in range(rounds):
         shuffle(order)
         for name in order:
             if turn in chosen[name]:
-                seconds = timers[name].timeit(calls[name])
-                samples[name].append(seconds / calls[name] * 1e9)
-    return {name: _summarize(values, calls[name]) for name, values in samples.items()}
+                samples[name].append(_run(timers[name], calls[name]))
+    return {name: _summarize(batches, calls[name]) for name, batches in samples.items()}
+
+
+@dataclass(frozen=True)
+class _Batch:
+    ns_per_call: float
+    disturbed: bool
+
+
+def _run(timer: timeit.Timer, calls: int) -> _Batch:
+    start = time.thread_time()
+    wall = timer.timeit(calls)
+    processor = time.thread_time() - start
+    return _Batch(wall / calls * 1e9, disturbed=wall > 1.03 * processor)
 
 
 def _calibrate(timer: timeit.Timer, batch_s: float) -> tuple[int, float]:
@@ -126,6 +149,9 @@ def _calibrate(timer: timeit.Timer, batch_s: float) -> tuple[int, float]:
     return number, timer.timeit(number)
 
 
-def _summarize(values: Sequence[float], calls: int) -> Timing:
-    p25, median, p75 = statistics.quantiles(values, n=4, method="inclusive")
-    return Timing(median, p25, p75, min(values), len(values), calls)
+def _summarize(batches: Sequence[_Batch], calls: int) -> Timing:
+    quiet = [batch.ns_per_call for batch in batches if not batch.disturbed]
+    if len(quiet) < 3:  # nothing better to be had: the spread will tell
+        quiet = [batch.ns_per_call for batch in batches]
+    p25, median, p75 = statistics.quantiles(quiet, n=4, method="inclusive")
+    return Timing(median, p25, p75, min(quiet), len(quiet), len(batches) - len(quiet), calls)
