@@ -1,5 +1,6 @@
 #include "bridge/convert.h"
 
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -249,6 +250,28 @@ Plan decide(const TensorView& view, const tb_convert_options& options, Source so
   return plan;
 }
 
+const WrapSpec* commonPlan(const TensorView& view, const TorchAdapter& adapter) noexcept {
+  static const std::array<WrapSpec, static_cast<size_t>(Dtype::kCount)> specs = [] {
+    std::array<WrapSpec, static_cast<size_t>(Dtype::kCount)> result{};
+    for (size_t i = 0; i < result.size(); ++i) {
+      result[i].action = WrapAction::kShare;
+      result[i].on_write = TB_ON_WRITE_COPY;
+      result[i].dtype = static_cast<Dtype>(i);
+    }
+    return result;
+  }();
+  if (dtypeInfo(view.dtype).kind != DtypeKind::kShared || !isHost(view.dl.device) ||
+      !adapter.protects) {
+    return nullptr;
+  }
+  return &specs[static_cast<size_t>(view.dtype)];
+}
+
+void resolveDevice(TensorView* view, const TorchAdapter& adapter) {
+  if (isHost(view->dl.device) || !adapter.hasDevice(view->dl.device.device_type)) return;
+  if (adapter.resolveDevice(view) != TB_OK) rethrowLastError();
+}
+
 tb_torch_tensor* execute(const TensorView& view, const Plan& plan, const TorchAdapter& adapter) {
   tb_torch_tensor* tensor = nullptr;
   const tb_status status = adapter.wrap(&view, &plan.spec, &tensor);
@@ -258,11 +281,7 @@ tb_torch_tensor* execute(const TensorView& view, const Plan& plan, const TorchAd
 
 tb_torch_tensor* convert(TensorView* view, const tb_convert_options& options, Source source) {
   const TorchAdapter& adapter = torchAdapter();
-  if (__builtin_expect(!isHost(view->dl.device), 0) &&
-      adapter.hasDevice(view->dl.device.device_type)) {
-    const tb_status status = adapter.resolveDevice(view);
-    if (status != TB_OK) rethrowLastError();
-  }
+  resolveDevice(view, adapter);
   const Plan plan = decide(*view, options, source, adapter);
   tb_torch_tensor* tensor = execute(*view, plan, adapter);
   if (plan.spec.action != WrapAction::kShare) view->release(view->owner);

@@ -35,6 +35,13 @@ const tb_convert_options& checkedOptions(const tb_convert_options* options);
 Plan decide(const TensorView& view, const tb_convert_options& options, Source source,
             const TorchAdapter& adapter);
 
+/// The plan of a conversion without options, where it is the common one (both frameworks have the
+/// dtype, host memory, writes are intercepted): what decide() would say, looked up. Null elsewhere.
+const WrapSpec* commonPlan(const TensorView& view, const TorchAdapter& adapter) noexcept;
+
+/// Replaces TensorFlow's ordinal of a GPU by torch's; throws Error.
+void resolveDevice(TensorView* view, const TorchAdapter& adapter);
+
 /// Carries a plan out in a process with or without Python. Takes the view's owner over on success
 /// if the plan shares; otherwise it stays with the caller.
 tb_torch_tensor* execute(const TensorView& view, const Plan& plan, const TorchAdapter& adapter);

@@ -26,10 +26,7 @@ void explainView(TensorView* view, const tb_convert_options& options, Source sou
   const TorchAdapter& adapter = torchAdapter();
   const Dtype dtype = view->dtype;
   try {
-    if (!isHost(view->dl.device) && adapter.hasDevice(view->dl.device.device_type)) {
-      const tb_status status = adapter.resolveDevice(view);
-      if (status != TB_OK) rethrowLastError();
-    }
+    resolveDevice(view, adapter);
     const Plan plan = decide(*view, options, source, adapter);
     const bool shared = plan.spec.action == WrapAction::kShare;
     const int64_t itemsize = dtypeInfo(plan.spec.dtype).itemsize;

@@ -71,16 +71,12 @@ void exportPossiblyPending(const TfApi& api, TFE_TensorHandle* handle, int64_t* 
 _object* toPython(TensorView* view, const tb_convert_options& options, Source source) {
   ViewGuard guard(view);
   const TorchAdapter& adapter = torchAdapter();
-  if (__builtin_expect(!isHost(view->dl.device), 0) &&
-      adapter.hasDevice(view->dl.device.device_type)) {
-    const tb_status status = adapter.resolveDevice(view);
-    if (status != TB_OK) rethrowLastError();
-  }
+  resolveDevice(view, adapter);
   const Plan plan = decide(*view, options, source, adapter);
   _object* object;
   if (plan.spec.action == WrapAction::kShare) {
+    guard.taken();
     object = adapter.sharePython(view, &plan.spec);
-    if (object != nullptr) guard.taken();
   } else {
     tb_torch_tensor* tensor;
     {
@@ -160,9 +156,18 @@ tb_status tb_py_tf_to_torch(_object* tensor, const tb_convert_options* options, 
   return guarded([&] {
     const tb_convert_options& checked = checkedOptions(options);
     const TfApi& api = requireEagerApi();
+    const TorchAdapter& adapter = torchAdapter();
     int64_t shape[kMaxDims];
     TensorView view;
     exportPossiblyPending(api, handleOf(api, tensor), shape, &view);
+    if (options == nullptr) {
+      if (const WrapSpec* spec = commonPlan(view, adapter)) {
+        _object* object = adapter.sharePython(&view, spec);
+        if (object == nullptr) rethrowLastError();
+        *out = object;
+        return;
+      }
+    }
     *out = toPython(&view, checked, Source::kTensor);
   });
 }

@@ -63,8 +63,9 @@ struct TorchAdapter {
   /// owns, and for kShare the view's owner belongs to the tensor's storage. On failure the owner
   /// is still the caller's. The GIL is neither needed nor touched.
   tb_status (*wrap)(const TensorView* view, const WrapSpec* spec, tb_torch_tensor** tensor);
-  /// wrap() and toPython() in one for kShare. Null with the message set on failure, when the
-  /// owner is still the caller's. Needs the GIL.
+  /// wrap() and toPython() in one for kShare. Takes view->owner over in any case, also on failure:
+  /// so the storage has its owner from the start. Null on failure: either with a Python error set
+  /// or with the message set. Needs the GIL.
   _object* (*sharePython)(const TensorView* view, const WrapSpec* spec);
   /// A new reference to a torch.Tensor; takes `tensor` over in any case. Null on failure: either
   /// with a Python error set or with the message set. Needs the GIL.

@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <string>
 
 #include "core/error.h"
 #include "core/layout.h"
@@ -20,26 +21,24 @@ constexpr char kLocalCpu[] = "/job:localhost/replica:0/task:0/device:CPU:0";
              name == nullptr ? "?" : name);
 }
 
-// The error of a call on a handle.
+// Throws what `status` says. The status is OK again afterwards.
 [[noreturn]] void throwHandleStatus(const TfApi& api, TFE_TensorHandle* handle, TF_Status* status) {
-  const char* message = api.TF_Message(status);
+  const std::string message = api.TF_Message(status);
+  const int code = api.TF_GetCode(status);
+  resetStatus(api, status);
   // TensorHandle keeps remote and packed data behind the same API and says so only here.
-  if (api.TF_GetCode(status) == kTfInvalidArgument &&
-      std::strstr(message, "may not be called on a") != nullptr) {
-    TF_Status* quiet = api.TF_NewStatus();
-    const char* name = api.TFE_TensorHandleDeviceName(handle, quiet);
-    api.TF_DeleteStatus(quiet);
+  if (code == kTfInvalidArgument && message.find("may not be called on a") != std::string::npos) {
+    const char* name = api.TFE_TensorHandleDeviceName(handle, status);
+    if (name == nullptr) resetStatus(api, status);
     throwDevice(name);
   }
   throwError(ErrorCode::kTensorFlow,
              "TensorFlow has no value for this tensor, the operation that produces it failed: %s",
-             message);
+             message.c_str());
 }
 
 void checkStatus(const TfApi& api, TFE_TensorHandle* handle, TF_Status* status) {
-  if (__builtin_expect(api.TF_GetCode(status) != kTfOk, 0)) {
-    throwHandleStatus(api, handle, status);
-  }
+  if (api.TF_GetCode(status) != kTfOk) throwHandleStatus(api, handle, status);
 }
 
 void finishView(Dtype dtype, int ndim, int64_t* shape, void* data, DLDevice device,
@@ -128,24 +127,31 @@ void exportHandle(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape, Te
   const Dtype dtype = dtypeFromTf(tf_enum);
   checkHasElements(dtype, tf_enum);
   TF_Status* status = threadStatus(api);
+  // Every call below shows a failure in its result, so the status is read only then.
   // The backing device: int32 results "on GPU:0" are backed by host memory.
   const char* name = api.TFE_TensorHandleBackingDeviceName(handle, status);
   DLDevice device;
-  if (!parseDeviceName(name, &device)) throwDevice(name);
-  // Waits for the producer, and fails for remote and packed handles.
+  if (__builtin_expect(!parseDeviceName(name, &device), 0)) {
+    if (name == nullptr) checkStatus(api, handle, status);
+    throwDevice(name);
+  }
+  // Waits for the producer, and fails for remote and packed handles. Null for empty tensors too.
   void* data = api.TFE_TensorHandleDevicePointer(handle, status);
-  checkStatus(api, handle, status);
+  if (__builtin_expect(data == nullptr, 0)) checkStatus(api, handle, status);
   const int ndim = api.TFE_TensorHandleNumDims(handle, status);
-  checkStatus(api, handle, status);
-  if (ndim < 0 || ndim > kMaxDims) {
+  if (__builtin_expect(ndim < 0 || ndim > kMaxDims, 0)) {
+    checkStatus(api, handle, status);
     throwError(ErrorCode::kInvalidHandle, "expected 0 to %d dimensions, TensorFlow reports %d",
                kMaxDims, ndim);
   }
-  for (int i = 0; i < ndim; ++i) shape[i] = api.TFE_TensorHandleDim(handle, i, status);
-  checkStatus(api, handle, status);
+  for (int i = 0; i < ndim; ++i) {
+    shape[i] = api.TFE_TensorHandleDim(handle, i, status);
+    if (__builtin_expect(shape[i] < 0, 0)) checkStatus(api, handle, status);
+  }
   finishView(dtype, ndim, shape, data, device, view);
   // Only adds a reference: the result is the same handle in 2.12 to 2.21.
   view->owner = api.TFE_TensorHandleCopySharingTensor(handle, status);
+  if (__builtin_expect(view->owner == nullptr, 0)) checkStatus(api, handle, status);
   view->release = releaseHandle;
   countOwner(1);
 }
@@ -180,8 +186,10 @@ void exportTensor(const TfApi& api, TF_Tensor* tensor, bool take, int64_t* shape
     TF_Status* status = threadStatus(api);
     api.TF_TensorBitcastFrom(tensor, tf_enum, alias, shape, ndim, status);
     if (api.TF_GetCode(status) != kTfOk) {
+      const std::string message = api.TF_Message(status);
+      resetStatus(api, status);
       api.TF_DeleteTensor(alias);
-      throwError(ErrorCode::kTensorFlow, "TF_TensorBitcastFrom: %s", api.TF_Message(status));
+      throwError(ErrorCode::kTensorFlow, "TF_TensorBitcastFrom: %s", message.c_str());
     }
     view->owner = alias;
   }

@@ -168,10 +168,12 @@ TF_Status* threadStatus(const TfApi& api) {
   if (t_status.status == nullptr) {
     t_status.status = api.TF_NewStatus();
     t_status.free = api.TF_DeleteStatus;
-  } else if (api.TF_GetCode(t_status.status) != kTfOk) {
-    api.TF_SetStatus(t_status.status, kTfOk, "");
   }
   return t_status.status;
+}
+
+void resetStatus(const TfApi& api, TF_Status* status) noexcept {
+  api.TF_SetStatus(status, kTfOk, "");
 }
 
 }  // namespace tensor_bridge

@@ -93,8 +93,10 @@ const TfApi& requireEagerApi();
 /// Uses the TensorFlow behind `handle`; throws Error{kFramework} if it lacks a function.
 void useTensorFlowHandle(void* handle);
 
-/// This thread's TF_Status, reset to OK. Freed when the thread ends.
+/// This thread's TF_Status, which is OK: whoever sees an error in it calls resetStatus(). Freed
+/// when the thread ends.
 TF_Status* threadStatus(const TfApi& api);
+void resetStatus(const TfApi& api, TF_Status* status) noexcept;
 
 }  // namespace tensor_bridge
 

@@ -1,5 +1,7 @@
 #include "adapters/tensorflow/variable.h"
 
+#include <string>
+
 #include "adapters/tensorflow/export.h"
 #include "core/error.h"
 
@@ -20,8 +22,10 @@ TFE_TensorHandle* readVariable(const TfApi& api, TFE_Context* context, TFE_Tenso
     api.TFE_DeleteOp(op);
   }
   if (api.TF_GetCode(status) != kTfOk || value == nullptr) {
+    const std::string message = api.TF_Message(status);
+    resetStatus(api, status);
     throwError(ErrorCode::kTensorFlow, "TensorFlow could not read the variable: %s",
-               api.TF_Message(status));
+               message.c_str());
   }
   return value;
 }
@@ -33,19 +37,21 @@ bool copiedAtRead(const TfApi& api, TFE_Context* context, TFE_TensorHandle* reso
     return false;
   }
   TF_Status* status = threadStatus(api);
+  // A read that failed later, or is not local, gives null here; the conversion itself reports it.
   const void* previous = api.TFE_TensorHandleDevicePointer(first, status);
   TFE_TensorHandle* held = nullptr;
   bool copied = true;
   // An assignment between two reads moves the variable too; three moves in a row are the mode.
   for (int attempt = 0; attempt < 3 && copied; ++attempt) {
     TFE_TensorHandle* next = readVariable(api, context, resource, tf_enum);
-    const void* data = api.TFE_TensorHandleDevicePointer(next, threadStatus(api));
+    const void* data = api.TFE_TensorHandleDevicePointer(next, status);
     copied = data != previous;
     previous = data;
     if (held != nullptr) api.TFE_DeleteTensorHandle(held);
     held = next;
   }
   if (held != nullptr) api.TFE_DeleteTensorHandle(held);
+  if (previous == nullptr) resetStatus(api, status);
   return copied;
 }
 

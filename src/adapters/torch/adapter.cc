@@ -108,7 +108,7 @@ tb_status resolveDevice(TensorView* view) {
 tb_status wrap(const TensorView* view, const WrapSpec* spec, tb_torch_tensor** out) {
   try {
     if (spec->action == WrapAction::kShare) {
-      at::Tensor tensor = shareView(*view, *spec);
+      at::Tensor tensor = shareView(*view, *spec, /*take=*/false);
       attachOwner(storageOf(tensor), *view);
       *out = handOver(std::move(tensor));
     } else {
@@ -127,19 +127,23 @@ _object* noPython() {
   return nullptr;
 }
 
+// A Python error is set if `object` is null; the message serves callers that do not look at it.
+_object* madeObject(_object* object) {
+  if (object == nullptr) g_host->setError(TB_TORCH, "torch could not make a Python object");
+  return object;
+}
+
 _object* sharePython(const TensorView* view, const WrapSpec* spec) {
   WrapPython wrap_python = g_wrap_python.load(std::memory_order_acquire);
   if (__builtin_expect(wrap_python == nullptr, 0)) {
     wrap_python = findWrapPython();
-    if (wrap_python == nullptr) return noPython();
+    if (wrap_python == nullptr) {
+      view->release(view->owner);
+      return noPython();
+    }
   }
   try {
-    at::Tensor tensor = shareView(*view, *spec);
-    c10::StorageImpl* storage = storageOf(tensor);
-    _object* object = wrap_python(std::move(tensor));
-    // Last, so that a failure leaves the owner with the caller.
-    if (object != nullptr) attachOwner(storage, *view);
-    return object;
+    return madeObject(wrap_python(shareView(*view, *spec, /*take=*/true)));
   } catch (...) {
     reportException();
     return nullptr;
@@ -151,7 +155,7 @@ _object* toPython(tb_torch_tensor* tensor) {
     at::Tensor owned = reclaim(tensor);
     WrapPython wrap_python = findWrapPython();
     if (wrap_python == nullptr) return noPython();
-    return wrap_python(std::move(owned));
+    return madeObject(wrap_python(std::move(owned)));
   } catch (...) {
     reportException();
     return nullptr;

@@ -98,9 +98,9 @@ void raiseOnWrite(c10::StorageImpl* storage) {
 }  // namespace
 
 c10::intrusive_ptr<c10::StorageImpl> makeForeignStorage(const TensorView& view, c10::Device device,
-                                                        int32_t on_write) {
-  c10::DataPtr data = device.is_cpu() ? c10::DataPtr(view.dl.data, nullptr, view.release, device)
-                                      : gpuDataPtr(view, device);
+                                                        int32_t on_write, void* owner) {
+  c10::DataPtr data = device.is_cpu() ? c10::DataPtr(view.dl.data, owner, view.release, device)
+                                      : gpuDataPtr(view, device, owner);
   auto storage = c10::make_intrusive<c10::StorageImpl>(
       c10::StorageImpl::use_byte_size_t(), c10::SymInt(view.nbytes), std::move(data),
       c10::GetAllocator(device.type()), /*resizable=*/true);
@@ -172,13 +172,21 @@ struct GuardedStorage final : c10::StorageImpl {
 }  // namespace
 
 c10::intrusive_ptr<c10::StorageImpl> makeForeignStorage(const TensorView& view, c10::Device device,
-                                                        int32_t on_write) {
+                                                        int32_t on_write, void* owner) {
   if (on_write == TB_ON_WRITE_COPY && device.is_cpu()) {
-    return c10::intrusive_ptr<c10::StorageImpl>(
-        c10::make_intrusive<GuardedStorage>(view, device, c10::GetAllocator(device.type())));
+    // Its DataPtr has no context yet, so an exception here leaves the owner to be released.
+    try {
+      auto storage =
+          c10::make_intrusive<GuardedStorage>(view, device, c10::GetAllocator(device.type()));
+      if (owner != nullptr) storage->guard(view);
+      return c10::intrusive_ptr<c10::StorageImpl>(std::move(storage));
+    } catch (...) {
+      if (owner != nullptr) view.release(owner);
+      throw;
+    }
   }
-  c10::DataPtr data = device.is_cpu() ? c10::DataPtr(view.dl.data, nullptr, view.release, device)
-                                      : gpuDataPtr(view, device);
+  c10::DataPtr data = device.is_cpu() ? c10::DataPtr(view.dl.data, owner, view.release, device)
+                                      : gpuDataPtr(view, device, owner);
   auto storage = c10::make_intrusive<c10::StorageImpl>(
       c10::StorageImpl::use_byte_size_t(), c10::SymInt(view.nbytes), std::move(data),
       c10::GetAllocator(device.type()), /*resizable=*/true);

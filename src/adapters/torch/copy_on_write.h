@@ -14,9 +14,10 @@ namespace tensor_bridge {
 void setForeignReleaseFns(const ReleaseFn* fns) noexcept;
 
 /// A storage that shows `view`'s memory on `device`, guarded as `on_write` (TB_ON_WRITE_*) says.
-/// It has no owner yet: if something fails before attachOwner(), nothing was taken.
+/// With `owner` null nothing is taken before attachOwner(); otherwise `owner`, the view's, is taken
+/// over in any case, also when this throws.
 c10::intrusive_ptr<c10::StorageImpl> makeForeignStorage(const TensorView& view, c10::Device device,
-                                                        int32_t on_write);
+                                                        int32_t on_write, void* owner);
 
 /// Gives the view's owner to the storage, which releases it when it dies: not at the first write,
 /// so that a pointer taken before that write stays valid.

@@ -89,9 +89,13 @@ c10::Device deviceOfPointer(void* data) {
       .device();
 }
 
-c10::DataPtr gpuDataPtr(const TensorView& view, c10::Device device) {
-  return c10::DataPtr(view.dl.data, new GpuOwner{nullptr, view.release, device}, releaseGpuOwner,
-                      device);
+c10::DataPtr gpuDataPtr(const TensorView& view, c10::Device device, void* owner) {
+  auto* context = new (std::nothrow) GpuOwner{owner, view.release, device};
+  if (context == nullptr) {
+    if (owner != nullptr) view.release(owner);
+    throw std::bad_alloc();
+  }
+  return c10::DataPtr(view.dl.data, context, releaseGpuOwner, device);
 }
 
 void attachGpuOwner(c10::DataPtr& data, const TensorView& view) noexcept {

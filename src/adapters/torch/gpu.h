@@ -24,8 +24,9 @@ bool torchHasDevice(int32_t device_type) noexcept;
 /// torch's device for a pointer to GPU memory. Throws c10::Error without a CUDA build of torch.
 c10::Device deviceOfPointer(void* data);
 
-/// A DataPtr without an owner yet, whose deleter is releaseGpuOwner.
-c10::DataPtr gpuDataPtr(const TensorView& view, c10::Device device);
+/// A DataPtr whose deleter is releaseGpuOwner. `owner`, the view's or null for later, is taken over
+/// in any case.
+c10::DataPtr gpuDataPtr(const TensorView& view, c10::Device device, void* owner);
 void attachGpuOwner(c10::DataPtr& data, const TensorView& view) noexcept;
 bool gpuOwner(void* context, ReleaseFn* release, void** owner) noexcept;
 

@@ -115,10 +115,11 @@ at::Tensor lookedUp(const TensorView& view, const WrapSpec& spec, c10::Device so
 
 }  // namespace
 
-at::Tensor shareView(const TensorView& view, const WrapSpec& spec) {
+at::Tensor shareView(const TensorView& view, const WrapSpec& spec, bool take) {
   const c10::Device device = torchDevice(view.dl.device);
-  return tensorOver(c10::Storage(makeForeignStorage(view, device, spec.on_write)), device, view,
-                    spec);
+  return tensorOver(
+      c10::Storage(makeForeignStorage(view, device, spec.on_write, take ? view.owner : nullptr)),
+      device, view, spec);
 }
 
 at::Tensor copyView(const TensorView& view, const WrapSpec& spec) {

@@ -9,8 +9,9 @@
 
 namespace tensor_bridge {
 
-/// A tensor that shows the view's memory and has no owner yet; attachOwner() comes last.
-at::Tensor shareView(const TensorView& view, const WrapSpec& spec);
+/// A tensor that shows the view's memory. With `take` the view's owner is taken over in any case,
+/// also when this throws; otherwise the tensor has no owner yet and attachOwner() comes last.
+at::Tensor shareView(const TensorView& view, const WrapSpec& spec, bool take);
 
 /// A tensor in torch's own memory with the view's values, converted or moved as `spec` says.
 at::Tensor copyView(const TensorView& view, const WrapSpec& spec);
