@@ -1,0 +1,74 @@
+"""Server of `fresh.run_forked`: [code, timeout] lines in, [exit code, stdout, stderr] lines out."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+
+import tensorflow as tf
+import torch
+
+import tensor_bridge
+from tensor_bridge import _frameworks
+
+NAMES = {
+    "tf": tf,
+    "torch": torch,
+    "tensor_bridge": tensor_bridge,
+    "testing": tensor_bridge.testing,
+    "TensorBridge": tensor_bridge.TensorBridge,
+}
+
+
+def child(code: str, out: int, err: int) -> None:
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    status = 1
+    try:
+        exec(compile(code, "<forked>", "exec"), {"__name__": "__main__", **NAMES})
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def wait(pid: int, timeout: float) -> int:
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return 124
+
+
+def main() -> None:
+    _frameworks.ensure()
+    gc.freeze()
+    for line in sys.stdin:
+        code, timeout = json.loads(line)
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            pid = os.fork()
+            if pid == 0:
+                child(code, out.fileno(), err.fileno())
+            status = wait(pid, timeout)
+            texts = []
+            for file in (out, err):
+                file.seek(0)
+                texts.append(file.read().decode(errors="replace"))
+        print(json.dumps([status, *texts]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

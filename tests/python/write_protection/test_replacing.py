@@ -1,0 +1,181 @@
+"""What gives a tensor other memory, or its memory to somebody else."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from collections.abc import Callable
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
+
+import pytest
+import torch
+from sharing import SHAPE, Shared, numbers, plain
+from torch import nn
+
+from tensor_bridge.testing import tf_data_address, torch_data_address
+
+
+def test_moved_tensor_is_resizable() -> None:
+    shared = Shared()
+    shared.torch.add_(1)
+    shared.torch.resize_(10, 10)
+    assert torch.equal(shared.torch.view(-1)[:24], torch.arange(24.0) + 1)
+    shared.torch.fill_(2)
+    shared.assert_moved()
+
+
+def test_resize_to_more_moves() -> None:
+    shared = Shared()
+    shared.torch.resize_(10, 10)
+    assert torch.equal(shared.torch.view(-1)[:24], torch.arange(24.0))
+    shared.assert_moved()
+    shared.torch.fill_(2)
+    assert bool((shared.torch == 2).all())
+    shared.assert_untouched()
+
+
+def test_resize_to_less_stays_shared_until_the_write() -> None:
+    shared = Shared()
+    x = shared.torch.resize_(2, 3)
+    shared.assert_shared(x.view(-1)[:6])
+    x.fill_(9)
+    shared.assert_moved()
+    assert torch.equal(x.resize_(4, 6)[1:], torch.arange(6.0, 24.0).reshape(3, 6))
+
+
+@pytest.mark.parametrize("nbytes", [0, 8, 96, 4096])
+def test_storage_resize(nbytes: int) -> None:
+    shared = Shared()
+    storage = shared.torch.untyped_storage()
+    storage.resize_(nbytes)
+    assert storage.nbytes() == nbytes
+    shared.assert_untouched()
+    storage.resize_(4096)
+    shared.torch.fill_(1)
+    assert bool((shared.torch == 1).all())
+    shared.assert_untouched()
+
+
+def test_set_leaves_the_views_behind() -> None:
+    shared = Shared()
+    view = shared.torch[1]
+    shared.torch.set_(torch.zeros(2))
+    shared.torch.fill_(5)
+    assert torch_data_address(view) == tf_data_address(shared.tf) + 24
+    view.zero_()
+    assert torch_data_address(view) != tf_data_address(shared.tf) + 24
+    shared.assert_untouched()
+
+
+def test_set_onto_a_converted_storage_shares_and_protects() -> None:
+    shared = Shared()
+    x = torch.empty(0)
+    x.set_(shared.torch.untyped_storage(), 6, (6,), (1,))
+    x.zero_()
+    assert not shared.torch[1].any()
+    shared.assert_moved()
+
+
+@pytest.mark.parametrize("way", [".data", "set_", "swap_tensors", "copy_"])
+def test_plain_tensor_gets_converted_memory(way: str) -> None:
+    shared = Shared()
+    x = torch.zeros(SHAPE)
+    if way == ".data":
+        x.data = shared.torch
+    elif way == "set_":
+        x.set_(shared.torch)
+    elif way == "swap_tensors":
+        torch.utils.swap_tensors(x, shared.torch)
+    else:
+        x.copy_(shared.torch)
+    assert torch.equal(x, torch.arange(24.0).reshape(SHAPE))
+    x.add_(1)
+    assert torch.equal(x, torch.arange(24.0).reshape(SHAPE) + 1)
+    shared.assert_untouched()
+
+
+def test_converted_tensor_gets_other_memory_through_data() -> None:
+    shared = Shared()
+    other = torch.zeros(SHAPE)
+    shared.torch.data = other
+    shared.torch.fill_(3)
+    assert torch_data_address(shared.torch) == torch_data_address(other)
+    assert bool((other == 3).all())
+    shared.assert_untouched()
+
+
+def test_swap_of_two_converted_tensors() -> None:
+    first, second = Shared(), Shared(numbers((2, 3)))
+    torch.utils.swap_tensors(first.torch, second.torch)
+    assert first.torch.shape == (2, 3)
+    first.assert_shared(second.torch)
+    second.torch.zero_()
+    first.assert_moved(second.torch)
+    second.assert_shared(first.torch)
+
+
+def test_shared_memory_is_torchs_own() -> None:
+    shared = Shared()
+    x = shared.torch
+    assert not x.is_shared()
+    x.share_memory_()
+    assert x.is_shared()
+    assert torch.equal(x, torch.arange(24.0).reshape(SHAPE))
+    shared.assert_moved()
+    x.fill_(1)
+    shared.assert_untouched()
+
+
+def saved(x: Any) -> Any:
+    file = io.BytesIO()
+    torch.save(x, file)
+    file.seek(0)
+    return torch.load(file)
+
+
+def reduced(x: torch.Tensor) -> torch.Tensor:
+    return pickle.loads(ForkingPickler.dumps(x))
+
+
+SERIALISERS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "torch.save": saved,
+    "pickle": lambda x: pickle.loads(pickle.dumps(x)),
+    "ForkingPickler": reduced,
+    "deepcopy": copy.deepcopy,
+    "copy": copy.copy,
+    "clone": torch.clone,
+    "dlpack copy": lambda x: torch.from_dlpack(x, copy=True),
+}
+
+
+@pytest.mark.parametrize("way", SERIALISERS)
+@pytest.mark.parametrize("taken", ["tensor", "slice", "parameter"])
+def test_copies_made_by_serialisation_are_torchs_own(way: str, taken: str) -> None:
+    shared = Shared()
+    x = shared.torch
+    if taken == "slice":
+        x = x[1:, 2:]
+    elif taken == "parameter":
+        x = nn.Parameter(x)
+    if taken == "parameter" and way == "dlpack copy":
+        x = x.detach()
+    expected = plain(x)
+    other = SERIALISERS[way](x)
+    assert torch.equal(other.detach(), expected)
+    shared.assert_untouched()
+    with torch.no_grad():
+        other.add_(1)
+        shared.assert_untouched()
+        x.zero_()
+    shared.assert_untouched()
+
+
+def test_saved_views_share_with_each_other() -> None:
+    shared = Shared()
+    first, second = saved((shared.torch, shared.torch[1]))
+    assert second.tolist() == [6, 7, 8, 9, 10, 11]
+    first.zero_()
+    assert not second.any()
+    shared.assert_untouched()
