@@ -106,7 +106,7 @@ test-exhaustive: dev
 CXX_FILES = $(shell git ls-files --cached --others --exclude-standard -- '*.cc' '*.h' '*.c')
 
 lint: dev
-	clang-format --dry-run --Werror $(CXX_FILES)
+	@echo 'clang-format --dry-run --Werror' && clang-format --dry-run --Werror $(CXX_FILES)
 	ruff check .
 	ruff format --check .
 	mypy
