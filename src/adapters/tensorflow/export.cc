@@ -1,8 +1,9 @@
 #include "adapters/tensorflow/export.h"
 
-#include <cstdlib>
+#include <charconv>
 #include <cstring>
 #include <string>
+#include <system_error>
 
 #include "core/error.h"
 #include "core/layout.h"
@@ -116,7 +117,12 @@ bool parseDeviceName(const char* name, DLDevice* device) noexcept {
   if (std::strncmp(kind, "GPU:", 4) == 0) {
     // TensorFlow's logical number. torch's ordinal is read off the pointer by the torch adapter:
     // set_visible_devices and virtual devices make the two differ (tensorflow #47866).
-    *device = DLDevice{kDLCUDA, static_cast<int32_t>(std::strtol(kind + 4, nullptr, 10))};
+    const char* const number = kind + 4;
+    const char* const end = number + std::strlen(number);
+    int32_t index;
+    const auto [rest, error] = std::from_chars(number, end, index);
+    if (error != std::errc() || rest != end || index < 0) return false;
+    *device = DLDevice{kDLCUDA, index};
     return true;
   }
   return false;

@@ -12,6 +12,7 @@
 #include <dlfcn.h>
 
 #include <atomic>
+#include <cstring>
 #include <mutex>
 #include <string>
 
@@ -74,16 +75,26 @@ const char* fill(void* library, TfApi* api) {
   return nullptr;
 }
 
+// Every table lives as long as the process: release functions use it at any time.
+struct Published {
+  TfApi api;
+  const Published* previous;
+};
+const Published* g_published = nullptr;
+
+// With the mutex held.
 const TfApi* publish(const TfApi& api) {
-  // Lives as long as the process: release functions use it at any time.
-  const TfApi* stored = new TfApi(api);
+  if (g_published != nullptr && std::memcmp(&g_published->api, &api, sizeof(api)) == 0) {
+    return &g_published->api;
+  }
+  g_published = new Published{api, g_published};
   watchProcessExit();
-  g_api.store(stored, std::memory_order_release);
-  return stored;
+  g_api.store(&g_published->api, std::memory_order_release);
+  return &g_published->api;
 }
 
 // With the mutex held. Appends to `attempts` what was tried.
-const TfApi* search(std::string* attempts) {
+const TfApi* search(std::string* attempts, bool eager = false) {
   for (const char* soname : kSonames) {
     void* library = dlopen(soname, RTLD_NOLOAD | RTLD_LAZY | RTLD_LOCAL);
     if (library == nullptr) {
@@ -92,8 +103,11 @@ const TfApi* search(std::string* attempts) {
     }
     TfApi api{};
     const char* missing = fill(library, &api);
-    if (missing == nullptr) return publish(api);
-    if (attempts != nullptr) *attempts += formatted("\n  %s: lacks %s", soname, missing);
+    if (missing == nullptr && (!eager || api.TFE_TensorHandleDevicePointer != nullptr)) {
+      return publish(api);
+    }
+    if (attempts != nullptr)
+      *attempts += formatted("\n  %s: lacks %s", soname, missing == nullptr ? "TFE_*" : missing);
     dlclose(library);
   }
   return nullptr;
@@ -139,7 +153,7 @@ const TfApi& requireEagerApi() {
   if (api->TFE_TensorHandleDevicePointer == nullptr) {
     // A process may start with libtensorflow_framework alone and load the rest later.
     std::lock_guard<std::mutex> lock(g_mutex);
-    if (const TfApi* found = search(nullptr)) api = found;
+    if (const TfApi* found = search(nullptr, /*eager=*/true)) api = found;
   }
   if (api->TFE_TensorHandleDevicePointer == nullptr) {
     throwError(ErrorCode::kFramework,

@@ -43,7 +43,13 @@ bool copiedAtRead(const TfApi& api, TFE_Context* context, TFE_TensorHandle* reso
   bool copied = true;
   // An assignment between two reads moves the variable too; three moves in a row are the mode.
   for (int attempt = 0; attempt < 3 && copied; ++attempt) {
-    TFE_TensorHandle* next = readVariable(api, context, resource, tf_enum);
+    TFE_TensorHandle* next;
+    try {
+      next = readVariable(api, context, resource, tf_enum);
+    } catch (...) {
+      if (held != nullptr) api.TFE_DeleteTensorHandle(held);
+      throw;
+    }
     const void* data = api.TFE_TensorHandleDevicePointer(next, status);
     copied = data != previous;
     previous = data;
