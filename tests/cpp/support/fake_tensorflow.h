@@ -1,0 +1,73 @@
+// A TensorFlow that says what a test tells it to: the TF_* and TFE_* functions that the bridge
+// uses, in a library of their own (support/fake_tensorflow.cc). It lies about shapes and sizes, and
+// fails on request. Not for: checking that the real TensorFlow behaves so; tests/cpp/tensorflow
+// does.
+#ifndef TENSOR_BRIDGE_TESTS_SUPPORT_FAKE_TENSORFLOW_H_
+#define TENSOR_BRIDGE_TESTS_SUPPORT_FAKE_TENSORFLOW_H_
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+struct TF_Tensor;
+struct TFE_TensorHandle;
+
+namespace tensor_bridge::testing {
+
+/// What a fake tensor or handle says of itself. It need not be true.
+struct FakeSpec {
+  int dtype = 1;
+  int ndim = 0;
+  const int64_t* dims = nullptr;
+  size_t byte_size = 0;  // tensors only
+  void* data = nullptr;  // not owned
+  // Handles only. `fails_in` names the function that fails with `code` and `message`.
+  const char* backing_device = "/job:localhost/replica:0/task:0/device:CPU:0";
+  const char* device = "/job:localhost/replica:0/task:0/device:CPU:0";
+  const char* fails_in = "";
+  int code = 13;
+  const char* message = "";
+};
+
+struct FakeTensorflow {
+  TF_Tensor* (*tensor)(const FakeSpec* spec);
+  TFE_TensorHandle* (*handle)(const FakeSpec* spec);
+
+  // Knobs; reset() clears them.
+  std::atomic<bool> allocate_fails;
+  std::atomic<const char*> bitcast_error;
+  // The values that successive reads of a variable give, cyclically; read number `read_fails_at`
+  // (from 1) fails, in the function `read_fails_in`.
+  FakeSpec reads[4];
+  std::atomic<int> read_values;
+  std::atomic<int> read_fails_at;
+  std::atomic<const char*> read_fails_in;
+
+  // What is alive, and what was called.
+  std::atomic<int> tensors;
+  std::atomic<int> handles;
+  std::atomic<int> statuses;
+  std::atomic<int> ops;
+  std::atomic<int> reads_done;
+  std::atomic<int> device_pointer_calls;
+  std::atomic<int> allocate_calls;
+
+  void reset() {
+    allocate_fails = false;
+    bitcast_error = nullptr;
+    read_values = 0;
+    read_fails_at = 0;
+    read_fails_in = nullptr;
+    reads_done = 0;
+    device_pointer_calls = 0;
+    allocate_calls = 0;
+  }
+};
+
+/// The library's own entry, besides TensorFlow's.
+using FakeTensorflowEntry = FakeTensorflow* (*)();
+constexpr const char* kFakeTensorflowEntry = "fake_tensorflow";
+
+}  // namespace tensor_bridge::testing
+
+#endif  // TENSOR_BRIDGE_TESTS_SUPPORT_FAKE_TENSORFLOW_H_
