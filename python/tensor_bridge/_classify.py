@@ -46,15 +46,20 @@ def variable_source(variable: Any) -> tuple[Any, Any, int]:
             "value yet; convert it before or after the call, or wrap the torch code in "
             "tf.py_function"
         )
+    handle = variable.handle
+    if type(handle).__name__ != "EagerTensor":
+        raise SymbolicTensorError(
+            "expected a variable outside a graph, got one that belongs to a graph, where its value "
+            "lives in a session; read it there (session.run), or create the variable eagerly"
+        )
     current = context.context()
     current.ensure_initialized()
-    return variable.handle, current._handle, variable.dtype.as_datatype_enum
+    return handle, current._handle, variable.dtype.as_datatype_enum
 
 
-def _is_keras_tensor(names: list[str]) -> bool:
+def _is_keras(names: list[str], kind: str) -> bool:
     return any(
-        name.endswith(".KerasTensor") and name.split(".")[0] in ("keras", "tf_keras", "tensorflow")
-        for name in names
+        name.endswith(kind) and name.split(".")[0] in ("keras", "tf_keras") for name in names
     )
 
 
@@ -66,7 +71,7 @@ def refusal(value: Any, *, has_handle: bool = True) -> TensorBridgeError:
       has_handle: False for an eager tensor that has none.
     """
     names = class_names(value)
-    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    kind = names[0].removeprefix("builtins.")
     if not has_handle:
         return InvalidHandleError(
             "expected a tf.Tensor with a value, got one that has no handle: it was deleted or "
@@ -78,7 +83,7 @@ def refusal(value: Any, *, has_handle: bool = True) -> TensorBridgeError:
             "is no value yet. Convert outside the tf.function, run it eagerly "
             "(tf.config.run_functions_eagerly(True)), or wrap the torch code in tf.py_function"
         )
-    if _is_keras_tensor(names):
+    if _is_keras(names, "KerasTensor"):
         return SymbolicTensorError(
             f"expected an eager tf.Tensor, got a Keras symbolic tensor ({kind}), which describes "
             "an input and has no value. Call the model on data and convert its outputs"
@@ -91,6 +96,11 @@ def refusal(value: Any, *, has_handle: bool = True) -> TensorBridgeError:
         return UnsupportedTypeError(
             "expected a tf.Tensor or tf.Variable, got a numpy.ndarray; use torch.from_numpy()"
         )
+    if _is_keras(names, "Variable"):
+        return UnsupportedTypeError(
+            f"expected a tf.Tensor or tf.Variable, got a Keras variable ({kind}); convert its "
+            "value: variable.value"
+        )
     if _COMPOSITE in names or kind.startswith("tensorflow."):
         return UnsupportedTypeError(
             f"expected a tf.Tensor or tf.Variable, got a {kind}; convert the dense tensors that "
@@ -101,4 +111,7 @@ def refusal(value: Any, *, has_handle: bool = True) -> TensorBridgeError:
             f"expected a tf.Tensor or tf.Variable, got a {kind}; TensorFlow is not loaded in this "
             "process, so it cannot be a TensorFlow value"
         )
-    return UnsupportedTypeError(f"expected a tf.Tensor or tf.Variable, got a {kind}")
+    return UnsupportedTypeError(
+        f"expected a tf.Tensor or tf.Variable, got a {kind}; convert the tensors inside it one by "
+        "one, or make one of it first (tf.convert_to_tensor)"
+    )

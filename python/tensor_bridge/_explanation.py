@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tensor_bridge.errors import BY_STATUS, TensorBridgeError
+from tensor_bridge.errors import BY_STATUS
 
 __all__ = ["Explanation", "from_native", "refused"]
 
@@ -81,6 +81,4 @@ def from_native(native: _Native) -> Explanation:
 
 def refused(error: Exception) -> Explanation:
     """The object for a value whose conversion raises ``error``."""
-    if not isinstance(error, (TensorBridgeError, TypeError, ValueError)):
-        raise error
     return Explanation(action="refused", reason=str(error), error=type(error))

@@ -50,23 +50,26 @@ def _check_range(
 def _import_torch() -> Any:
     try:
         import torch
-    except ModuleNotFoundError as e:
-        if e.name != "torch":
+    except Exception as e:  # whatever a broken installation raises
+        if isinstance(e, ModuleNotFoundError) and e.name == "torch":
             raise FrameworkError(
-                f"torch is installed but cannot be imported: {e}", name="torch"
+                "torch is not installed; tensor_bridge needs torch "
+                f"{TORCH_RANGE[0][0]}.{TORCH_RANGE[0][1]} to "
+                f"{TORCH_RANGE[1][0]}.{TORCH_RANGE[1][1]}. "
+                f"Install it: pip install '{_OUR_DISTRIBUTION}[torch]'",
+                name="torch",
             ) from e
         raise FrameworkError(
-            "torch is not installed; tensor_bridge needs torch "
-            f"{TORCH_RANGE[0][0]}.{TORCH_RANGE[0][1]} to {TORCH_RANGE[1][0]}.{TORCH_RANGE[1][1]}. "
-            f"Install it: pip install '{_OUR_DISTRIBUTION}[torch]'",
+            f"torch is installed but cannot be imported: {type(e).__name__}: {e}. Install it "
+            "again: pip install --force-reinstall torch",
             name="torch",
         ) from e
-    except (ImportError, OSError) as e:
+    if not hasattr(torch, "__version__"):
         raise FrameworkError(
-            f"torch is installed but cannot be imported: {e}. Install it again: "
-            "pip install --force-reinstall torch",
+            f"expected torch, got a folder of that name, {list(torch.__path__)}, which is not "
+            "torch; remove it, or install torch again: pip install --force-reinstall torch",
             name="torch",
-        ) from e
+        )
     return torch
 
 

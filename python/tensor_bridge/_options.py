@@ -25,6 +25,11 @@ def device_pair(device: Any) -> tuple[int, int]:
     try:
         parsed = torch.device(device)
     except (RuntimeError, TypeError) as e:
+        if isinstance(device, int) and not isinstance(device, bool) and device >= 0:
+            raise UnsupportedDeviceError(
+                f"device={device} means an accelerator, and torch has none in this process; "
+                "expected cpu, or an index with a CUDA build of torch and a visible GPU"
+            ) from e
         raise InvalidOptionError(
             f"device must be None or what torch.device() takes, got {device!r}: {e}"
         ) from e
@@ -43,7 +48,13 @@ def _numbers(name: str, value: Any, convert: type) -> list[Any]:
     import torch
 
     if isinstance(value, torch.Tensor):
-        value = value.tolist()
+        try:
+            value = value.tolist()
+        except (RuntimeError, NotImplementedError) as e:
+            raise InvalidOptionError(
+                f"{name} must be a torch tensor whose values can be read, got one on "
+                f"{value.device}: {e}"
+            ) from e
     items = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     numbers = []
     for item in items:
@@ -52,9 +63,12 @@ def _numbers(name: str, value: Any, convert: type) -> list[Any]:
                 f"{name} must be a number, a sequence of numbers or a torch tensor, "
                 f"got {item!r} of type {type(item).__name__}"
             )
-        if convert is int and item != int(item):
+        if convert is int and isinstance(item, float) and not item.is_integer():
             raise InvalidOptionError(f"{name} must be an integer, got {item!r}")
-        numbers.append(convert(item))
+        try:
+            numbers.append(convert(item))
+        except OverflowError as e:
+            raise InvalidOptionError(f"{name} must fit in a float, got a larger int") from e
     return numbers
 
 

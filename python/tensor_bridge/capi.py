@@ -147,9 +147,12 @@ class TensorBridge:
         try:
             # PyDLL keeps the GIL: the library releases it itself where it waits or copies.
             self._library = ctypes.PyDLL(path)
-        except OSError as e:
-            raise FrameworkError(f"libtensor_bridge.so could not be loaded: {e}") from e
-        _declare(self._library)
+            _declare(self._library)
+        except (OSError, AttributeError) as e:
+            raise FrameworkError(
+                f"libtensor_bridge.so could not be loaded from {path!r}: {e}. Leave library= out "
+                "to use the installed one, or install tensor_bridge again"
+            ) from e
         self._library.tb_py_set_gil_functions(
             ctypes.cast(ctypes.pythonapi.PyEval_SaveThread, ctypes.c_void_p),
             ctypes.cast(ctypes.pythonapi.PyEval_RestoreThread, ctypes.c_void_p),
@@ -282,6 +285,8 @@ class TensorBridge:
         if axis is not None:
             if not isinstance(axis, int) or isinstance(axis, bool):
                 raise InvalidOptionError(f"axis must be None or an int, got {axis!r}")
+            if not -(2**63) <= axis < 2**63:  # ctypes would cut it off
+                raise InvalidOptionError(f"axis must fit in 64 bits, got {axis!r}")
             options.has_axis = 1
             options.axis = axis
         if scale is not None or zero_point is not None:
