@@ -6,16 +6,18 @@
 #include "core/error.h"
 
 namespace tensor_bridge {
+namespace {
 
-TFE_TensorHandle* readVariable(const TfApi& api, TFE_Context* context, TFE_TensorHandle* resource,
-                               int tf_enum) {
+// The output of an op on the variable; `tf_enum` is its attribute dtype, 0 where it has none.
+TFE_TensorHandle* run(const TfApi& api, TFE_Context* context, const char* name,
+                      TFE_TensorHandle* resource, int tf_enum) {
   TF_Status* status = threadStatus(api);
   TFE_TensorHandle* value = nullptr;
-  TFE_Op* op = api.TFE_NewOp(context, "ReadVariableOp", status);
+  TFE_Op* op = api.TFE_NewOp(context, name, status);
   if (op != nullptr) {
     api.TFE_OpAddInput(op, resource, status);
     if (api.TF_GetCode(status) == kTfOk) {
-      api.TFE_OpSetAttrType(op, "dtype", tf_enum);
+      if (tf_enum != 0) api.TFE_OpSetAttrType(op, "dtype", tf_enum);
       int outputs = 1;
       api.TFE_Execute(op, &value, &outputs, status);
     }
@@ -26,6 +28,51 @@ TFE_TensorHandle* readVariable(const TfApi& api, TFE_Context* context, TFE_Tenso
     resetStatus(api, status);
     throwError(ErrorCode::kTensorFlow, "TensorFlow could not read the variable: %s",
                message.c_str());
+  }
+  return value;
+}
+
+// A variable that was never assigned reads as an empty vector, without an error.
+bool looksUnassigned(const TfApi& api, TFE_TensorHandle* value) {
+  TF_Status* status = threadStatus(api);
+  const bool empty_vector = api.TFE_TensorHandleNumDims(value, status) == 1 &&
+                            api.TFE_TensorHandleDim(value, 0, status) == 0;
+  // A read that failed later is reported by the conversion itself.
+  if (api.TF_GetCode(status) == kTfOk) return empty_vector;
+  resetStatus(api, status);
+  return false;
+}
+
+bool isAssigned(const TfApi& api, TFE_Context* context, TFE_TensorHandle* resource) {
+  TFE_TensorHandle* answer = run(api, context, "VarIsInitializedOp", resource, 0);
+  TF_Status* status = threadStatus(api);
+  // In host memory, wherever the variable is; null for a remote one, which is refused later.
+  const auto* data = static_cast<const bool*>(api.TFE_TensorHandleDevicePointer(answer, status));
+  const bool assigned = data == nullptr || *data;
+  api.TFE_DeleteTensorHandle(answer);
+  if (data == nullptr) resetStatus(api, status);
+  return assigned;
+}
+
+}  // namespace
+
+TFE_TensorHandle* readVariable(const TfApi& api, TFE_Context* context, TFE_TensorHandle* resource,
+                               int tf_enum) {
+  TFE_TensorHandle* value = run(api, context, "ReadVariableOp", resource, tf_enum);
+  if (__builtin_expect(looksUnassigned(api, value), 0)) {
+    bool assigned = true;
+    try {
+      assigned = isAssigned(api, context, resource);
+    } catch (...) {
+      api.TFE_DeleteTensorHandle(value);
+      throw;
+    }
+    if (!assigned) {
+      api.TFE_DeleteTensorHandle(value);
+      throwError(ErrorCode::kTensorFlow,
+                 "the variable has no value: it was never initialised. Give it one first "
+                 "(variable.assign)");
+    }
   }
   return value;
 }
