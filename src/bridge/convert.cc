@@ -112,6 +112,11 @@ void planDtype(const TensorView& view, const tb_convert_options& options, Plan* 
         plan->reason = "raw=True: the quantized values as plain integers, shared";
         return;
       }
+      if (!has_scale && info.torch_scalar < 0) {
+        throwError(ErrorCode::kUnsupportedDtype,
+                   "got TensorFlow dtype %s: %s. raw=True gives its plain integers", info.name,
+                   info.reason);
+      }
       if (!has_scale) {
         throwError(ErrorCode::kUnsupportedDtype,
                    "got TensorFlow dtype %s: %s. Give scale= and zero_point= (and axis=) for a "

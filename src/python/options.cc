@@ -87,8 +87,13 @@ bool parseAxis(PyObject* value, tb_convert_options* options) {
     raiseInvalidOption("axis must be None or an int, got %R", value);
     return false;
   }
-  options->axis = PyLong_AsLongLong(value);
+  int overflow = 0;
+  options->axis = PyLong_AsLongLongAndOverflow(value, &overflow);
   options->has_axis = 1;
+  if (overflow != 0) {
+    raiseInvalidOption("axis must fit in 64 bits, got %R", value);
+    return false;
+  }
   return PyErr_Occurred() == nullptr;
 }
 
