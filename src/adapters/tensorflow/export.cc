@@ -16,6 +16,13 @@ namespace {
 constexpr char kLocalCpu[] = "/job:localhost/replica:0/task:0/device:CPU:0";
 
 [[noreturn]] void throwDevice(const char* name) {
+  if (name != nullptr && std::strstr(name, "/device:CUSTOM:") != nullptr) {
+    throwError(ErrorCode::kUnsupportedDevice,
+               "expected a tensor on a CPU or GPU of this process, got one on the custom device "
+               "'%s'; take it off that device first, a DTensor with "
+               "tf.experimental.dtensor.unpack(t), which gives its parts",
+               name);
+  }
   throwError(ErrorCode::kUnsupportedDevice,
              "expected a tensor on a CPU or GPU of this process, got one on '%s' (a remote, packed "
              "or custom device); copy it here first: with tf.device('CPU:0'): t = tf.identity(t)",
