@@ -26,7 +26,7 @@ help:
 	@echo 'make test             everything: lint, C++, consumer projects, Python'
 	@echo 'make lint             formatting, types, the folder rule, exported symbols'
 	@echo 'make test-cpp         C++ tests only'
-	@echo 'make test-consumers   the SDK as an application uses it: find_package, plain C'
+	@echo 'make test-consumers   as others use it: find_package, plain C, the wheel'
 	@echo 'make test-python      Python tests only (PYTEST_ARGS=...)'
 	@echo 'make test-exhaustive  the Python tests that take minutes'
 	@echo 'make test-asan        C++ tests under AddressSanitizer and UBSan'
@@ -94,7 +94,7 @@ test-asan test-tsan: test-%: $(STAMPS)/tools $(STAMPS)/system-tests
 	cmake --build --preset $*
 	ctest --preset $*
 
-test-consumers: test-cpp
+test-consumers: test-cpp build
 	tests/consumer/run.sh $(BIN)/python
 
 test-python: dev
@@ -110,6 +110,7 @@ lint: dev
 	ruff check .
 	ruff format --check .
 	mypy
+	$(BIN)/python -m mypy.stubtest tensor_bridge._C
 	$(BIN)/python -m pytest --quiet tests/lint
 
 format: $(STAMPS)/tools

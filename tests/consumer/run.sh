@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds and runs applications of the SDK the way their authors would: with find_package, against the
-# install tree and against the build tree. Expects the preset `test` to be built.
+# Uses tensor_bridge the way others do: applications of the SDK with find_package, against the install
+# tree and against the build tree, and the wheel. Expects the preset `test` to be built.
 #
 #   tests/consumer/run.sh PYTHON
 set -euo pipefail
@@ -57,4 +57,24 @@ if cmake -S "$work/wrong-version" -B "$work/wrong-version/build" -G Ninja \
   exit 1
 fi
 grep -q 'compatible with requested version' "$work/wrong-version.log"
+
+echo 'consumer: wheel'
+"$python" -m pip wheel --quiet --no-deps --no-build-isolation -w "$work/wheel" . 2>"$work/wheel.log" ||
+  { cat "$work/wheel.log" >&2; exit 1; }
+"$python" -m zipfile -e "$work"/wheel/*-cp310-abi3-linux_*.whl "$work/wheel/unpacked"
+# -S: without the hook of an editable installation, which would answer first.
+TF_CPP_MIN_LOG_LEVEL=3 PYTHONPATH=$work/wheel/unpacked:$(dirname "$torch") "$python" -S - <<'EOF'
+import tensorflow as tf
+
+import tensor_bridge
+
+assert "unpacked" in tensor_bridge._C.__file__, tensor_bridge._C.__file__
+constant = tf.constant([1.0, 2.0])
+for convert in (tensor_bridge.to_torch, tensor_bridge.TensorBridge().to_torch):
+    converted = convert(constant, copy=False)
+    assert tensor_bridge.testing.shares_memory(constant, converted)
+    converted.add_(1)
+    assert converted.tolist() == [2.0, 3.0]
+    assert bool(tf.reduce_all(constant == [1.0, 2.0]))
+EOF
 echo 'consumer: all passed'
