@@ -41,7 +41,8 @@ enum {
   TB_TORCH = 9,              /* torch reported an error */
   TB_FRAMEWORK = 10,         /* a framework is missing, not loaded, or of an unsupported version */
   TB_OUT_OF_MEMORY = 11,
-  TB_INTERNAL = 12
+  TB_INTERNAL = 12,
+  TB_VALUE_OUT_OF_RANGE = 13 /* an element that the dtype asked for cannot hold exactly */
 };
 
 /* The message of this thread's latest failure; "" before the first. Valid until this thread's
@@ -77,6 +78,18 @@ typedef struct tb_convert_options {
 
 /* Fills `options` with the defaults. */
 TB_EXPORT void tb_convert_options_init(tb_convert_options* options);
+
+enum { TB_GRAD_DETACH = 0, TB_GRAD_RAISE = 1 };
+
+/* torch to TensorFlow. Same fields and defaults as tensor_bridge::ConvertBackOptions. */
+typedef struct tb_convert_back_options {
+  uint32_t struct_size;
+  int32_t copy;     /* TB_COPY_AUTO */
+  int32_t grad;     /* TB_GRAD_DETACH: a tensor that requires grad is shared, values only */
+  int32_t tf_dtype; /* TF_DataType of a dtype that torch lacks; 0: the twin of torch's */
+} tb_convert_back_options;
+
+TB_EXPORT void tb_convert_back_options_init(tb_convert_back_options* options);
 
 /* ---- frameworks --------------------------------------------------------------------------- */
 
@@ -137,6 +150,12 @@ TB_EXPORT tb_status tb_torch_tensor_mutable_data(tb_torch_tensor* tensor, void**
 /* Gives the reference back. NULL is ignored. */
 TB_EXPORT void tb_torch_tensor_release(tb_torch_tensor* tensor);
 
+/* A TF_Tensor with the values of `tensor`, which stays with the caller; `options` may be NULL. The
+ * caller deletes the result and must not write to it: it may share torch's memory. The next write
+ * on torch's side moves torch onto memory of its own, so TensorFlow's values never change. */
+TB_EXPORT tb_status tb_torch_to_tf(tb_torch_tensor* tensor, const tb_convert_back_options* options,
+                                   struct TF_Tensor** out);
+
 /* ---- explain ------------------------------------------------------------------------------ */
 
 enum { TB_ACTION_SHARED = 0, TB_ACTION_COPIED = 1, TB_ACTION_REFUSED = 2 };
@@ -183,6 +202,14 @@ TB_EXPORT tb_status tb_py_variable_to_torch(struct _object* handle, void* contex
 TB_EXPORT tb_status tb_py_variable_explain(struct _object* handle, void* context, int32_t tf_dtype,
                                            const tb_convert_options* options, tb_explanation* out,
                                            int64_t* shape, int32_t capacity);
+/* A new reference to an EagerTensor from `tensor`, an object whose type the caller has checked to
+ * be torch.Tensor or a subclass of it. TensorFlow's Python context must be initialised. */
+TB_EXPORT tb_status tb_py_torch_to_tf(struct _object* tensor,
+                                      const tb_convert_back_options* options, struct _object** out);
+/* For the way back: action, status, on_write (-1), ndim, nbytes, dtypes, reason. */
+TB_EXPORT tb_status tb_py_torch_explain(struct _object* tensor,
+                                        const tb_convert_back_options* options, tb_explanation* out,
+                                        int64_t* shape, int32_t capacity);
 /* The address of an EagerTensor's elements, for tests. */
 TB_EXPORT tb_status tb_py_tf_address(struct _object* tensor, const void** out);
 
@@ -205,7 +232,7 @@ TB_EXPORT tb_status tb_dtype_row_get(int32_t index, tb_dtype_row* out);
 
 /* ---- bookkeeping -------------------------------------------------------------------------- */
 
-/* TensorFlow buffers that the bridge keeps alive right now, summed over all threads. */
+/* Buffers that the bridge keeps alive right now, in both directions, summed over all threads. */
 TB_EXPORT int64_t tb_live_owners(void);
 
 #ifdef __cplusplus

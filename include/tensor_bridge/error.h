@@ -24,6 +24,7 @@ enum class ErrorCode : tb_status {
   kFramework = TB_FRAMEWORK,
   kOutOfMemory = TB_OUT_OF_MEMORY,
   kInternal = TB_INTERNAL,
+  kValueOutOfRange = TB_VALUE_OUT_OF_RANGE,
 };
 
 /// Thrown by every function of the C++ SDK that can fail. what() says what was expected, what

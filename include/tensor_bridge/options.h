@@ -36,7 +36,31 @@ struct ConvertOptions {
   std::optional<int64_t> axis;
 };
 
+/// What happens to a torch tensor that requires grad on its way to TensorFlow.
+enum class Grad : int32_t {
+  kDetach = TB_GRAD_DETACH,  ///< its values are shared, the graph stays behind
+  kRaise = TB_GRAD_RAISE,    ///< Error{kInvalidOption}
+};
+
+struct ConvertBackOptions {
+  /// As in ConvertOptions.
+  std::optional<bool> copy;
+  Grad grad = Grad::kDetach;
+  /// TF_DataType of a dtype that torch lacks (int4, float8_e4m3b11fnuz, qint8, ...); every value
+  /// must be representable. 0: the twin of torch's dtype.
+  int32_t tf_dtype = 0;
+};
+
 namespace detail {
+
+inline tb_convert_back_options toC(const ConvertBackOptions& options) {
+  tb_convert_back_options c;
+  tb_convert_back_options_init(&c);
+  if (options.copy) c.copy = *options.copy ? TB_COPY_ALWAYS : TB_COPY_NEVER;
+  c.grad = static_cast<int32_t>(options.grad);
+  c.tf_dtype = options.tf_dtype;
+  return c;
+}
 
 /// The C form of `options`; it points into `options`, which must outlive it.
 inline tb_convert_options toC(const ConvertOptions& options) {

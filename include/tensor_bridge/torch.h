@@ -1,5 +1,6 @@
-// torch's side of the C++ SDK: tfTensorToPyTorchTensor. Inline, so that at::Tensor is always the
-// application's own: only a TensorImpl* crosses the library. Not for: processes without libtorch.
+// torch's side of the C++ SDK: tfTensorToPyTorchTensor, pyTorchTensorToTfTensor. Inline, so that
+// at::Tensor is always the application's own: only a TensorImpl* crosses the library. Not for:
+// processes without libtorch.
 #ifndef TENSOR_BRIDGE_TORCH_H_
 #define TENSOR_BRIDGE_TORCH_H_
 
@@ -66,6 +67,28 @@ inline at::Tensor tfTensorToPyTorchTensor(OwnedTfTensor&& tensor, const ConvertO
   detail::throwIfFailed(tb_tf_to_torch_consume(tensor.get(), &c, &out));
   static_cast<void>(tensor.release());
   return detail::reclaim(out);
+}
+
+/// A TF_Tensor with the values of `tensor`: no copy where TensorFlow can use the memory (host,
+/// row-major, aligned to 64 bytes). The next write on torch's side moves torch onto memory of its
+/// own, so the result never changes. The caller deletes the result with TF_DeleteTensor, on any
+/// thread, and must not write to it. Throws Error.
+inline TF_Tensor* pyTorchTensorToTfTensor(const at::Tensor& tensor) {
+  detail::requireTorch();
+  TF_Tensor* out = nullptr;
+  detail::throwIfFailed(tb_torch_to_tf(
+      reinterpret_cast<tb_torch_tensor*>(tensor.unsafeGetTensorImpl()), nullptr, &out));
+  return out;
+}
+
+inline TF_Tensor* pyTorchTensorToTfTensor(const at::Tensor& tensor,
+                                          const ConvertBackOptions& options) {
+  detail::requireTorch();
+  const tb_convert_back_options c = detail::toC(options);
+  TF_Tensor* out = nullptr;
+  detail::throwIfFailed(
+      tb_torch_to_tf(reinterpret_cast<tb_torch_tensor*>(tensor.unsafeGetTensorImpl()), &c, &out));
+  return out;
 }
 
 }  // namespace tensor_bridge

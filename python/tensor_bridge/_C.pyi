@@ -19,6 +19,19 @@ def convert_tf_to_pytorch(
     zero_point: int | Sequence[int] | torch.Tensor | None = None,
     axis: int | None = None,
 ) -> torch.Tensor: ...
+def convert_pytorch_to_tf(
+    x: Any,
+    /,
+    *,
+    copy: bool | None = None,
+    device: Any = None,
+    dtype: Any = None,
+    grad: Literal["detach", "raise"] = "detach",
+) -> Any: ...
+def explain_torch(
+    x: Any, /, **options: Any
+) -> tuple[int, int, int, tuple[int, ...] | None, int, str, str, str, str]: ...
+def is_torch_tensor(x: Any, /) -> bool: ...
 def convert_variable(
     handle: Any, context: Any, tf_dtype: int, /, **options: Any
 ) -> torch.Tensor: ...

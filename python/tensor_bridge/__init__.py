@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge._C import __version__, convert_tf_to_pytorch
+from tensor_bridge._C import __version__, convert_pytorch_to_tf, convert_tf_to_pytorch
 from tensor_bridge.errors import (
     CopyRequiredError,
     FrameworkError,
@@ -27,6 +27,7 @@ from tensor_bridge.errors import (
     UnsupportedDeviceError,
     UnsupportedDtypeError,
     UnsupportedTypeError,
+    ValueRangeError,
 )
 
 if TYPE_CHECKING:
@@ -37,11 +38,14 @@ if TYPE_CHECKING:
     from tensor_bridge.capi import TensorBridge
 
 to_torch = convert_tf_to_pytorch
+to_tf = convert_pytorch_to_tf
 
 __all__ = [
     # conversion
     "convert_tf_to_pytorch",
     "to_torch",
+    "convert_pytorch_to_tf",
+    "to_tf",
     "TensorBridge",
     # explanation
     "explain",
@@ -62,6 +66,7 @@ __all__ = [
     "UnsupportedDeviceError",
     "UnsupportedDtypeError",
     "UnsupportedTypeError",
+    "ValueRangeError",
     # the rest
     "testing",
     "__version__",

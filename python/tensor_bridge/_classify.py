@@ -12,7 +12,7 @@ from tensor_bridge.errors import (
     UnsupportedTypeError,
 )
 
-__all__ = ["class_names", "is_resource_variable", "refusal", "variable_source"]
+__all__ = ["class_names", "is_resource_variable", "refusal", "refusal_back", "variable_source"]
 
 _GRAPH_TENSOR = (
     "tensorflow.python.framework.tensor.Tensor",  # 2.14 and newer
@@ -115,3 +115,18 @@ def refusal(value: Any, *, has_handle: bool = True) -> TensorBridgeError:
         f"expected a tf.Tensor or tf.Variable, got a {kind}; convert the tensors inside it one by "
         "one, or make one of it first (tf.convert_to_tensor)"
     )
+
+
+def refusal_back(value: Any) -> TensorBridgeError:
+    """The exception that says why ``value`` is not converted to TensorFlow, and what to do."""
+    names = class_names(value)
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    if any(name in names for name in _GRAPH_TENSOR) or kind.startswith("tensorflow."):
+        return UnsupportedTypeError(
+            f"expected a torch.Tensor, got a {kind}: it is TensorFlow's already, nothing to convert"
+        )
+    if "numpy.ndarray" in names:
+        return UnsupportedTypeError(
+            "expected a torch.Tensor, got a numpy.ndarray; use tf.convert_to_tensor()"
+        )
+    return UnsupportedTypeError(f"expected a torch.Tensor, got a {kind}")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from tensor_bridge._explanation import Explanation
 
-__all__ = ["convert_other", "explain"]
+__all__ = ["convert_back_to_device", "convert_other", "convert_other_back", "explain"]
 
 
 def convert_other(t: Any, **options: Any) -> torch.Tensor:
@@ -21,6 +21,39 @@ def convert_other(t: Any, **options: Any) -> torch.Tensor:
     if _classify.is_resource_variable(t):
         return _C.convert_variable(*_classify.variable_source(t), **options)
     raise _classify.refusal(t)
+
+
+def convert_other_back(x: Any, **options: Any) -> Any:
+    """Converts to TensorFlow what is not a torch tensor; called with the keywords as given."""
+    from tensor_bridge import _classify
+
+    raise _classify.refusal_back(x)
+
+
+def convert_back_to_device(
+    x: torch.Tensor, *, device: Any, copy: bool | None = None, **options: Any
+) -> Any:
+    """Converts to a tf.Tensor on ``device``."""
+    import tensorflow as tf
+
+    from tensor_bridge._options import tf_device_name
+    from tensor_bridge.errors import CopyRequiredError
+
+    name = tf_device_name(device)
+    result = _C.convert_pytorch_to_tf(x, copy=copy, **options)
+    if (
+        tf.DeviceSpec.from_string(result.backing_device)
+        .to_string()
+        .endswith(name.rsplit("/device:", 1)[-1])
+    ):
+        return result
+    if copy is False:
+        raise CopyRequiredError(
+            f"copy=False, but a copy is needed: device={device!r} moves the tensor from "
+            f"{result.backing_device}. Leave device= out, or allow the copy"
+        )
+    with tf.device(name):
+        return tf.identity(result)
 
 
 def explain(

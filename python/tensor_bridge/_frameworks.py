@@ -11,7 +11,14 @@ from typing import Any
 
 from tensor_bridge.errors import FrameworkError
 
-__all__ = ["TENSORFLOW_RANGE", "TORCH_RANGE", "ensure", "loaded_tensorflow", "version_pair"]
+__all__ = [
+    "TENSORFLOW_RANGE",
+    "TORCH_RANGE",
+    "ensure",
+    "ensure_tensorflow",
+    "loaded_tensorflow",
+    "version_pair",
+]
 
 TORCH_RANGE = ((2, 6), (2, 15))
 """First and last supported (major, minor) of torch."""
@@ -95,6 +102,40 @@ def _check_distribution() -> None:
         f"pip install {_OUR_DISTRIBUTION}",
         name="tensor_bridge",
     )
+
+
+def ensure_tensorflow() -> Any:
+    """Imports TensorFlow, checks its version, and initialises its eager context.
+
+    For conversions to TensorFlow, which make the first TensorFlow tensor of a process.
+
+    Raises:
+      FrameworkError: TensorFlow is missing, broken or of an unsupported version.
+    """
+    first, last = TENSORFLOW_RANGE
+    try:
+        import tensorflow
+        from tensorflow.python.eager import context
+    except ModuleNotFoundError as e:
+        if e.name is None or e.name.split(".")[0] != "tensorflow":
+            raise FrameworkError(
+                f"TensorFlow is installed but cannot be imported: {e}", name="tensorflow"
+            ) from e
+        raise FrameworkError(
+            "TensorFlow is not installed; converting to it needs TensorFlow "
+            f"{first[0]}.{first[1]} to {last[0]}.{last[1]}. "
+            f"Install it: pip install '{_OUR_DISTRIBUTION}[tensorflow]'",
+            name="tensorflow",
+        ) from e
+    except (ImportError, OSError) as e:
+        raise FrameworkError(
+            f"TensorFlow is installed but cannot be imported: {e}. Install it again: "
+            "pip install --force-reinstall tensorflow",
+            name="tensorflow",
+        ) from e
+    _check_range("tensorflow", tensorflow.__version__, TENSORFLOW_RANGE)
+    context.context().ensure_initialized()
+    return tensorflow
 
 
 def ensure() -> tuple[int, int]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tensor_bridge.errors import InvalidOptionError, UnsupportedDeviceError
 
-__all__ = ["device_pair", "quantization_lists"]
+__all__ = ["device_pair", "quantization_lists", "tf_device_name", "tf_dtype_number"]
 
 # DLDeviceType of dlpack.h. torch calls ROCm's devices cuda.
 _DEVICE_TYPES = {"cpu": 1, "cuda": 2}
@@ -94,3 +94,49 @@ def quantization_lists(scale: Any, zero_point: Any) -> tuple[list[float], list[i
         if not -(2**31) <= zero < 2**31:
             raise InvalidOptionError(f"zero_point must fit in 32 bits, got {zero}")
     return scales, zero_points
+
+
+def tf_dtype_number(dtype: Any) -> int:
+    """TensorFlow's DataType number of a ``dtype=`` value: a tf.DType, its name or its number.
+
+    Raises:
+      InvalidOptionError: TensorFlow has no such dtype.
+    """
+    import tensorflow as tf
+
+    try:
+        return int(tf.as_dtype(dtype).as_datatype_enum)
+    except (TypeError, KeyError) as e:
+        raise InvalidOptionError(
+            f"dtype must be None, a tf.DType or the name of one, got {dtype!r}"
+        ) from e
+
+
+def tf_device_name(device: Any) -> str:
+    """Full name of the logical TensorFlow device that a ``device=`` value means.
+
+    Takes TensorFlow's names ("GPU:0", "/device:CPU:1") and torch's ("cuda:0", torch.device).
+
+    Raises:
+      InvalidOptionError: not the name of a device.
+      UnsupportedDeviceError: TensorFlow has no such device here.
+    """
+    import tensorflow as tf
+    import torch
+
+    text = str(device) if isinstance(device, torch.device) else device
+    if not isinstance(text, str):
+        raise InvalidOptionError(
+            f"device must be None, a TensorFlow device name or a torch.device, got {device!r}"
+        )
+    kind, _, index = text.rsplit("/device:", 1)[-1].lstrip("/").partition(":")
+    kind = {"CUDA": "GPU"}.get(kind.upper(), kind.upper())
+    index = index or "0"
+    names = [d.name for d in tf.config.list_logical_devices()]
+    for name in names:
+        if name.endswith(f"/device:{kind}:{index}") or name == f"/device:{kind}:{index}":
+            return str(name)
+    raise UnsupportedDeviceError(
+        f"device={device!r} is not a device of TensorFlow's here; expected one of "
+        f"{', '.join(names)}"
+    )

@@ -22,6 +22,7 @@ __all__ = [
     "UnsupportedDeviceError",
     "UnsupportedDtypeError",
     "UnsupportedTypeError",
+    "ValueRangeError",
 ]
 
 
@@ -73,6 +74,10 @@ class OutOfMemoryError(TensorBridgeError, MemoryError):
     """There is no memory for a copy."""
 
 
+class ValueRangeError(TensorBridgeError, ValueError):
+    """An element that the dtype asked for cannot hold exactly."""
+
+
 class InternalError(TensorBridgeError, RuntimeError):
     """A defect of tensor_bridge; please report it."""
 
@@ -90,5 +95,6 @@ BY_STATUS: dict[int, type[TensorBridgeError]] = {
     10: FrameworkError,
     11: OutOfMemoryError,
     12: InternalError,
+    13: ValueRangeError,
 }
 """The class for each ``tb_status`` of ``tensor_bridge/c_api.h``."""

@@ -8,6 +8,8 @@
 
 #include "adapters/tensorflow/export.h"
 #include "core/error.h"
+#include "core/owner_counter.h"
+#include "core/shutdown.h"
 #include "tensor_bridge/version.h"
 
 namespace tensor_bridge {
@@ -75,7 +77,7 @@ void useTorch(int major, int minor) {
                "where this torch is installed (pip install --no-build-isolation .)",
                major, minor, dlerror());
   }
-  static const TorchHost host = {setLastError, tensorflowReleaseFns()};
+  static const TorchHost host = {setLastError, countOwner, processExiting, tensorflowReleaseFns()};
   auto entry = reinterpret_cast<TorchAdapterEntry>(dlsym(library, kTorchAdapterEntry));
   const TorchAdapter* adapter = entry == nullptr ? nullptr : entry(kTorchAdapterAbi, &host);
   if (adapter == nullptr || adapter->struct_size != sizeof(TorchAdapter)) {

@@ -4,6 +4,7 @@
 
 #include "adapters/tensorflow/export.h"
 #include "bridge/convert.h"
+#include "bridge/convert_back.h"
 #include "bridge/explain.h"
 #include "bridge/torch_loader.h"
 #include "c_api/barrier.h"
@@ -139,6 +140,23 @@ tb_status tb_tf_explain(TF_Tensor* tensor, const tb_convert_options* options, tb
       explainView(&view, checked, Source::kTensor, out);
     });
     if (status != TB_OK) explainRefused(dtype, status, out);
+  });
+}
+
+void tb_convert_back_options_init(tb_convert_back_options* options) {
+  *options = checkedBackOptions(nullptr);
+}
+
+tb_status tb_torch_to_tf(tb_torch_tensor* tensor, const tb_convert_back_options* options,
+                         TF_Tensor** out) {
+  return guarded([&] {
+    if (tensor == nullptr) throwError(ErrorCode::kInvalidHandle, "expected a tensor, got null");
+    const tb_convert_back_options& checked = checkedBackOptions(options);
+    const TfApi& api = requireTfApi();
+    const TorchAdapter& adapter = torchAdapter();
+    TorchFacts facts;
+    adapter.describe(tensor, &facts);
+    *out = executeBack(tensor, facts, decideBack(facts, checked, adapter), api, adapter);
   });
 }
 

@@ -5,8 +5,10 @@
 #include <atomic>
 
 #include "adapters/tensorflow/export.h"
+#include "adapters/tensorflow/import.h"
 #include "adapters/tensorflow/variable.h"
 #include "bridge/convert.h"
+#include "bridge/convert_back.h"
 #include "bridge/explain.h"
 #include "bridge/torch_loader.h"
 #include "c_api/barrier.h"
@@ -40,10 +42,14 @@ class GilRelease {
   void* state_ = nullptr;
 };
 
+[[noreturn]] void throwNoPython() {
+  throwError(ErrorCode::kFramework,
+             "the TensorFlow of this process was loaded without its Python extension");
+}
+
 TFE_TensorHandle* handleOf(const TfApi& api, const _object* tensor) {
   if (api.EagerTensor_CheckExact == nullptr) {
-    throwError(ErrorCode::kFramework,
-               "the TensorFlow of this process was loaded without its Python extension");
+    throwNoPython();
   }
   if (!api.EagerTensor_CheckExact(tensor)) {
     throwError(ErrorCode::kUnsupportedType, "expected an eager tf.Tensor");
@@ -222,6 +228,53 @@ tb_status tb_py_variable_explain(_object* handle, void* context, int32_t tf_dtyp
       copyShape(view, shape, capacity);
     });
     if (status != TB_OK) explainRefused(dtypeFromTf(tf_dtype), status, out);
+  });
+}
+
+tb_status tb_py_torch_to_tf(_object* tensor, const tb_convert_back_options* options,
+                            _object** out) {
+  return guarded([&] {
+    const tb_convert_back_options& checked = checkedBackOptions(options);
+    const TfApi& api = requireEagerApi();
+    if (api.EagerTensorFromHandle == nullptr) throwNoPython();
+    const TorchAdapter& adapter = torchAdapter();
+    tb_torch_tensor* source = adapter.fromPython(tensor);
+    TorchFacts facts;
+    adapter.describe(source, &facts);
+    const BackPlan plan = decideBack(facts, checked, adapter);
+    TFE_TensorHandle* handle = sameHandle(facts, plan, api);
+    if (handle == nullptr) {
+      TF_Tensor* result;
+      {
+        const bool copies = plan.action == BackAction::kCopy || plan.action == BackAction::kEncode;
+        GilRelease without_gil(copies && facts.nbytes > kGilFreeBytes);
+        result = executeBack(source, facts, plan, api, adapter);
+      }
+      try {
+        handle = makeHandle(api, result);
+      } catch (...) {
+        api.TF_DeleteTensor(result);
+        throw;
+      }
+      api.TF_DeleteTensor(result);
+    }
+    // The object owns the handle. Null with a Python error if there is no context.
+    _object* object = api.EagerTensorFromHandle(handle, /*is_packed=*/false);
+    if (object == nullptr) {
+      throwError(ErrorCode::kTensorFlow, "TensorFlow could not make a Python object");
+    }
+    *out = object;
+  });
+}
+
+tb_status tb_py_torch_explain(_object* tensor, const tb_convert_back_options* options,
+                              tb_explanation* out, int64_t* shape, int32_t capacity) {
+  return guarded([&] {
+    const TorchAdapter& adapter = torchAdapter();
+    TorchFacts facts;
+    adapter.describe(adapter.fromPython(tensor), &facts);
+    explainBack(facts, options, adapter, out);
+    if (out->ndim > 0) std::copy_n(facts.shape, std::min(out->ndim, capacity), shape);
   });
 }
 

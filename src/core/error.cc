@@ -112,6 +112,8 @@ const char* statusName(tb_status status) noexcept {
       return "OUT_OF_MEMORY";
     case TB_INTERNAL:
       return "INTERNAL";
+    case TB_VALUE_OUT_OF_RANGE:
+      return "VALUE_OUT_OF_RANGE";
     default:
       return "UNKNOWN";
   }

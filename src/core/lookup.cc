@@ -1,7 +1,9 @@
 #include "core/lookup.h"
 
 #include <array>
+#include <cmath>
 #include <cstdint>
+#include <limits>
 
 namespace tensor_bridge {
 namespace {
@@ -74,6 +76,117 @@ const void* lookupTable(Dtype dtype) noexcept {
       return kE2M1.data();
     default:
       return nullptr;
+  }
+}
+
+namespace {
+
+struct IntegerRange {
+  int64_t low;
+  int64_t high;
+  uint8_t mask;
+};
+
+bool integerRange(Dtype dtype, IntegerRange* range) noexcept {
+  switch (dtype) {
+    case Dtype::kInt4:
+      *range = {-8, 7, 15};
+      return true;
+    case Dtype::kUInt4:
+      *range = {0, 15, 15};
+      return true;
+    case Dtype::kInt2:
+      *range = {-2, 1, 3};
+      return true;
+    case Dtype::kUInt2:
+      *range = {0, 3, 3};
+      return true;
+    default:
+      return false;
+  }
+}
+
+double halfToDouble(uint16_t half) {
+  const int exponent = (half >> 10) & 31;
+  const int mantissa = half & 1023;
+  const double magnitude =
+      exponent == 0 ? std::ldexp(mantissa, -24) : std::ldexp(1024 + mantissa, exponent - 25);
+  return (half & 0x8000) != 0 ? -magnitude : magnitude;
+}
+
+// The value of a stored byte of a floating dtype; NaN where it is one.
+double decoded(Dtype dtype, int byte) {
+  if (dtype == Dtype::kFloat4E2M1FN) return kE2M1[static_cast<size_t>(byte)];
+  if (byte == 0x80) return std::numeric_limits<double>::quiet_NaN();
+  return halfToDouble(kE4M3B11[static_cast<size_t>(byte)]);
+}
+
+// The byte of a non-negative value, by binary search: magnitudes grow with the byte.
+int encodeMagnitude(Dtype dtype, double magnitude, int last) {
+  int low = 0;
+  int high = last;
+  while (low < high) {
+    const int middle = (low + high) / 2;
+    if (decoded(dtype, middle) < magnitude) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  return decoded(dtype, low) == magnitude ? low : -1;
+}
+
+int encodeDouble(Dtype dtype, double value) {
+  const bool wide = dtype == Dtype::kFloat8E4M3B11FNUZ;
+  if (std::isnan(value)) return wide ? 0x80 : -1;
+  const int byte = encodeMagnitude(dtype, std::fabs(value), wide ? 127 : 7);
+  if (byte < 0 || !std::signbit(value)) return byte;
+  // e4m3b11fnuz has one zero; float4 has two.
+  if (wide) return byte == 0 ? 0 : byte | 0x80;
+  return byte | 8;
+}
+
+}  // namespace
+
+bool encodesDoubles(Dtype dtype) noexcept {
+  return dtype == Dtype::kFloat8E4M3B11FNUZ || dtype == Dtype::kFloat4E2M1FN;
+}
+
+int64_t encode(Dtype dtype, const void* values, int64_t count, uint8_t* bytes) noexcept {
+  IntegerRange range;
+  if (integerRange(dtype, &range)) {
+    const auto* integers = static_cast<const int64_t*>(values);
+    for (int64_t i = 0; i < count; ++i) {
+      if (integers[i] < range.low || integers[i] > range.high) return i;
+      bytes[i] = static_cast<uint8_t>(integers[i]) & range.mask;
+    }
+    return -1;
+  }
+  const auto* doubles = static_cast<const double*>(values);
+  for (int64_t i = 0; i < count; ++i) {
+    const int byte = encodeDouble(dtype, doubles[i]);
+    if (byte < 0) return i;
+    bytes[i] = static_cast<uint8_t>(byte);
+  }
+  return -1;
+}
+
+const char* valueRange(Dtype dtype) noexcept {
+  switch (dtype) {
+    case Dtype::kInt4:
+      return "integers from -8 to 7";
+    case Dtype::kUInt4:
+      return "integers from 0 to 15";
+    case Dtype::kInt2:
+      return "integers from -2 to 1";
+    case Dtype::kUInt2:
+      return "integers from 0 to 3";
+    case Dtype::kFloat4E2M1FN:
+      return "0, 0.5, 1, 1.5, 2, 3, 4, 6 and their negatives";
+    case Dtype::kFloat8E4M3B11FNUZ:
+      return "values up to 30 with 3 bits of mantissa, and NaN";
+    default:
+      return "";
   }
 }
 

@@ -3,6 +3,8 @@
 #ifndef TENSOR_BRIDGE_CORE_LOOKUP_H_
 #define TENSOR_BRIDGE_CORE_LOOKUP_H_
 
+#include <cstdint>
+
 #include "core/dtype.h"
 
 namespace tensor_bridge {
@@ -10,6 +12,17 @@ namespace tensor_bridge {
 /// 256 entries of dtypeInfo(dtype).nearest, indexed by the stored byte; null for a dtype that is
 /// not kConverted. Static memory.
 const void* lookupTable(Dtype dtype) noexcept;
+
+/// The other way: `values` are `count` int64 (integer dtypes) or double (floating ones) elements,
+/// `bytes` what TensorFlow stores for them. Returns the index of the first value that `dtype`
+/// cannot hold exactly, or -1. `dtype` is one byte wide and has no torch twin.
+int64_t encode(Dtype dtype, const void* values, int64_t count, uint8_t* bytes) noexcept;
+
+/// Whether encode() takes doubles for `dtype`.
+bool encodesDoubles(Dtype dtype) noexcept;
+
+/// "-8 to 7" and so on, for messages.
+const char* valueRange(Dtype dtype) noexcept;
 
 }  // namespace tensor_bridge
 

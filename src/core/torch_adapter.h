@@ -11,12 +11,16 @@
 
 namespace tensor_bridge {
 
-constexpr uint32_t kTorchAdapterAbi = 1;
+constexpr uint32_t kTorchAdapterAbi = 2;
 
 /// What the bridge offers to an adapter.
 struct TorchHost {
   /// Sets this thread's error message, returns `code`.
   tb_status (*setError)(tb_status code, const char* message);
+  /// Counts memory kept alive across the bridge, +1 or -1.
+  void (*countOwner)(int64_t delta);
+  /// Whether the process is leaving: leak then.
+  bool (*processExiting)();
   /// The release functions of owners that the bridge makes, ending with null: an adapter knows a
   /// storage that still shows foreign memory by them.
   const ReleaseFn* release_fns;
@@ -44,6 +48,45 @@ struct WrapSpec {
   DLDevice device;
   const void* lookup;  // kLookup: 256 elements of `dtype`
   QuantParams quant;
+};
+
+/// Why TensorFlow cannot be shown the memory of a torch tensor as it is. From kConjugate on an
+/// exact copy is possible; before it nothing is.
+enum class Obstacle : int32_t {
+  kNone,
+  kNotDense,      // sparse, nested: not one block of elements
+  kWrapped,       // functorch, functionalization, a Python subclass with its own dispatch
+  kMeta,          // no data
+  kQuantized,     // scale and zero point would be lost
+  kUnknownDtype,  // no row in the dtype table
+  kConjugate,     // lazy conjugation
+  kNegative,      // lazy negation
+  kZero,          // a tensor of zeros without memory
+  kMkldnn,        // opaque layout
+  kDevice,        // not host memory
+  kStrided,       // not row-major, or expanded
+  kMisaligned,    // TensorFlow aborts on it
+  kSharedMemory,  // shared with other processes
+  kPinned,        // registered with the GPU's driver by its address
+  kLazyClone,     // torch's own copy-on-write storage
+  kHooked,        // another materializer, or checks on access
+};
+
+/// What the bridge needs to know of a torch tensor. Pointers are valid while the tensor is.
+struct TorchFacts {
+  Obstacle obstacle;
+  Dtype dtype;
+  bool requires_grad;
+  DLDevice device;
+  int32_t ndim;
+  const int64_t* shape;
+  const void* data;  // first element; null where an obstacle hides it
+  int64_t nbytes;    // of a dense copy
+  /// Where the storage still shows memory that came through the bridge: its owner.
+  ReleaseFn foreign_release;
+  void* foreign_owner;
+  /// torch's name of what stands in the way, for messages ("Sparse", "torch.qint8").
+  char name[64];
 };
 
 struct TorchAdapter {
@@ -75,6 +118,22 @@ struct TorchAdapter {
   /// `shape` and `strides` have room for kMaxDims.
   tb_status (*view)(tb_torch_tensor* tensor, int64_t* shape, int64_t* strides, TensorView* view);
   tb_status (*mutableData)(tb_torch_tensor* tensor, void** data);
+
+  /// Whether share() works in this release of torch.
+  bool shares;
+  /// The tensor inside a torch.Tensor, borrowed from it. The caller has checked the type.
+  tb_torch_tensor* (*fromPython)(_object* object);
+  /// Fills `facts`; changes nothing. Never fails: what it cannot read is an obstacle.
+  void (*describe)(tb_torch_tensor* tensor, TorchFacts* facts);
+  /// Makes the storage of a tensor without an obstacle keep its bytes for someone else: the next
+  /// write on torch's side moves torch away. `*owner` is a new reference to the bytes; its release
+  /// may run on any thread.
+  tb_status (*share)(tb_torch_tensor* tensor, void** owner, ReleaseFn* release);
+  /// Writes the elements, row-major, to `out`, which has room for facts.nbytes. One pass, lazy
+  /// conjugation and negation resolved.
+  tb_status (*copyOut)(tb_torch_tensor* tensor, void* out);
+  /// The same as int64 (`floating` false) or float64 elements.
+  tb_status (*castOut)(tb_torch_tensor* tensor, bool floating, void* out);
 };
 
 /// The one symbol of an adapter. Returns null if `host_abi` is not the one it was built for.

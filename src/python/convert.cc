@@ -57,11 +57,52 @@ PyObject* keywordDict(PyObject* names, PyObject* const* values) {
   return dict;
 }
 
-// Whatever is not an eager tensor.
-PyObject* convertOther(PyObject* t, PyObject* names, PyObject* const* values) {
+// torch.Tensor and torch.nn.Parameter, once torch is loaded; never freed.
+PyTypeObject* g_tensor_type = nullptr;
+PyTypeObject* g_parameter_type = nullptr;
+// ensureReady(), and TensorFlow is imported, checked and initialised.
+bool g_back_ready = false;
+
+PyTypeObject* typeOf(PyObject* module, const char* name) {
+  PyObject* type = module == nullptr ? nullptr : PyObject_GetAttrString(module, name);
+  if (type == nullptr) PyErr_Clear();
+  return reinterpret_cast<PyTypeObject*>(type);
+}
+
+// By real type, not by __class__ or __instancecheck__: the memory behind is read.
+bool isTorch(PyObject* object) {
+  PyTypeObject* type = Py_TYPE(object);
+  if (g_tensor_type == nullptr) {
+    // Not imported for this: without torch there is no torch tensor.
+    PyObject* modules = PyImport_GetModuleDict();
+    PyObject* torch = PyDict_GetItemString(modules, "torch");
+    PyObject* parameter = PyDict_GetItemString(modules, "torch.nn.parameter");
+    g_tensor_type = typeOf(torch, "Tensor");
+    g_parameter_type = typeOf(parameter, "Parameter");
+    if (g_tensor_type == nullptr) return false;
+  }
+  return type == g_tensor_type || type == g_parameter_type ||
+         PyType_IsSubtype(type, g_tensor_type) != 0;
+}
+
+bool ensureBackReady() {
+  if (g_back_ready) return true;
+  if (!ensureReady()) return false;
+  PyObject* module = PyImport_ImportModule("tensor_bridge._frameworks");
+  PyObject* done =
+      module == nullptr ? nullptr : PyObject_CallMethod(module, "ensure_tensorflow", nullptr);
+  Py_XDECREF(module);
+  if (done == nullptr) return false;
+  Py_DECREF(done);
+  g_back_ready = true;
+  return true;
+}
+
+// Calls tensor_bridge._convert.<name>(t, **keywords): whatever is not one plain tensor.
+PyObject* convertOther(const char* name, PyObject* t, PyObject* names, PyObject* const* values) {
   PyObject* module = PyImport_ImportModule("tensor_bridge._convert");
   if (module == nullptr) return nullptr;
-  PyObject* function = PyObject_GetAttrString(module, "convert_other");
+  PyObject* function = PyObject_GetAttrString(module, name);
   Py_DECREF(module);
   PyObject* keywords = function == nullptr ? nullptr : keywordDict(names, values);
   PyObject* positional = keywords == nullptr ? nullptr : PyTuple_Pack(1, t);
@@ -131,7 +172,7 @@ PyObject* convertTfToPytorch(PyObject*, PyObject* const* args, Py_ssize_t nargs,
     return status == TB_OK ? result : raiseStatus(status);
   }
   if (nargs != 1) return wrongCount("convert_tf_to_pytorch", 1, nargs);
-  if (!isEager(args[0])) return convertOther(args[0], names, args + nargs);
+  if (!isEager(args[0])) return convertOther("convert_other", args[0], names, args + nargs);
   if (!ensureReady()) return nullptr;
   ParsedOptions parsed;
   if (!parseOptions(names, args + nargs, &parsed)) return nullptr;
@@ -176,6 +217,42 @@ PyObject* explainVariable(PyObject*, PyObject* const* args, Py_ssize_t nargs, Py
                              &explanation, shape, kMaxDims);
   return status == TB_OK ? explanationTuple(explanation, shape) : raiseStatus(status);
 }
+
+PyObject* convertPytorchToTf(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
+  PyObject* result = nullptr;
+  if (__builtin_expect(nargs == 1 && names == nullptr && g_back_ready, 1) && isTorch(args[0])) {
+    const tb_status status = tb_py_torch_to_tf(args[0], nullptr, &result);
+    return status == TB_OK ? result : raiseStatus(status);
+  }
+  if (nargs != 1) return wrongCount("convert_pytorch_to_tf", 1, nargs);
+  if (!isTorch(args[0])) return convertOther("convert_other_back", args[0], names, args + nargs);
+  if (!ensureBackReady()) return nullptr;
+  ParsedBackOptions parsed;
+  if (!parseBackOptions(names, args + nargs, &parsed)) return nullptr;
+  if (parsed.device != nullptr && parsed.device != Py_None) {
+    return convertOther("convert_back_to_device", args[0], names, args + nargs);
+  }
+  const tb_status status = tb_py_torch_to_tf(args[0], &parsed.options, &result);
+  return status == TB_OK ? result : raiseStatus(status);
+}
+
+PyObject* explainTorch(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
+  if (nargs != 1) return wrongCount("explain_torch", 1, nargs);
+  if (!isTorch(args[0])) {
+    PyErr_SetString(PyExc_TypeError, "expected a torch.Tensor");
+    return nullptr;
+  }
+  if (!ensureBackReady()) return nullptr;
+  ParsedBackOptions parsed;
+  if (!parseBackOptions(names, args + nargs, &parsed)) return nullptr;
+  tb_explanation explanation;
+  int64_t shape[kMaxDims];
+  const tb_status status =
+      tb_py_torch_explain(args[0], &parsed.options, &explanation, shape, kMaxDims);
+  return status == TB_OK ? explanationTuple(explanation, shape) : raiseStatus(status);
+}
+
+PyObject* isTorchTensor(PyObject*, PyObject* x) { return PyBool_FromLong(isTorch(x)); }
 
 PyObject* isEagerTensor(PyObject*, PyObject* t) { return PyBool_FromLong(isEager(t)); }
 

@@ -16,6 +16,13 @@ PyObject* explainTensor(PyObject* self, PyObject* const* args, Py_ssize_t nargs,
 PyObject* convertVariable(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names);
 /// explain_variable(handle, context, tf_dtype, /, *, ...) -> tuple
 PyObject* explainVariable(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names);
+/// convert_pytorch_to_tf(x, /, *, copy, device, dtype, grad) -> tf.Tensor
+PyObject* convertPytorchToTf(PyObject* self, PyObject* const* args, Py_ssize_t nargs,
+                             PyObject* names);
+/// explain_torch(x, /, *, copy, dtype, grad) -> tuple; x is a torch tensor
+PyObject* explainTorch(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names);
+/// is_torch_tensor(x) -> bool
+PyObject* isTorchTensor(PyObject* self, PyObject* x);
 /// is_eager_tensor(t) -> bool
 PyObject* isEagerTensor(PyObject* self, PyObject* t);
 /// has_handle(t) -> bool

@@ -66,9 +66,43 @@ PyDoc_STRVAR(
     "  TensorFlowError: The operation that produces t failed.\n"
     "  FrameworkError: torch or TensorFlow is missing or of an unsupported version.");
 
+PyDoc_STRVAR(
+    kBackDoc,
+    "convert_pytorch_to_tf(x, /, *, copy=None, device=None, dtype=None, grad='detach')\n--\n\n"
+    "Converts a torch.Tensor to an eager tf.Tensor, without NumPy.\n\n"
+    "The result shares torch's memory where TensorFlow can use it (host memory, row-major,\n"
+    "aligned to 64 bytes) and keeps its bytes: the next write on the torch side moves torch,\n"
+    "with all views of that storage, onto memory of its own. A tensor that came from\n"
+    "TensorFlow and was not written to goes back as the same buffer.\n\n"
+    "NumPy arrays and raw pointers taken before the call write through and cannot be\n"
+    "protected.\n\n"
+    "Args:\n"
+    "  x: The tensor, of any strides. Strided, misaligned, conjugated and otherwise unshareable\n"
+    "    tensors are copied exactly, in one pass.\n"
+    "  copy: None shares if possible and copies otherwise; False never copies; True always does.\n"
+    "  device: A TensorFlow device (\"CPU:0\", \"GPU:0\") or torch's name of one; None is the "
+    "host.\n"
+    "  dtype: A TensorFlow dtype that torch lacks (int4, uint4, int2, uint2,\n"
+    "    float8_e4m3b11fnuz, float4_e2m1fn, quantized ones); every value is checked.\n"
+    "  grad: 'detach' shares the values of a tensor that requires grad, 'raise' refuses it.\n\n"
+    "Returns:\n"
+    "  An eager tf.Tensor with the same shape and values.\n\n"
+    "Raises:\n"
+    "  UnsupportedTypeError: x is no torch value that can be converted, or has no memory.\n"
+    "  UnsupportedDtypeError: TensorFlow has nothing for the dtype.\n"
+    "  CopyRequiredError: copy=False, and sharing is not possible.\n"
+    "  ValueRangeError: A value that dtype= cannot hold.\n"
+    "  UnsupportedDeviceError: A device that TensorFlow lacks here, or a tensor without data.\n"
+    "  InvalidOptionError: A keyword, or a combination of keywords, that means nothing.\n"
+    "  FrameworkError: torch or TensorFlow is missing or of an unsupported version.");
+
 PyMethodDef kMethods[] = {
     {"convert_tf_to_pytorch", asCFunction(convertTfToPytorch), METH_FASTCALL | METH_KEYWORDS,
      kConvertDoc},
+    {"convert_pytorch_to_tf", asCFunction(convertPytorchToTf), METH_FASTCALL | METH_KEYWORDS,
+     kBackDoc},
+    {"explain_torch", asCFunction(explainTorch), METH_FASTCALL | METH_KEYWORDS, nullptr},
+    {"is_torch_tensor", isTorchTensor, METH_O, nullptr},
     {"explain_tensor", asCFunction(explainTensor), METH_FASTCALL | METH_KEYWORDS, nullptr},
     {"convert_variable", asCFunction(convertVariable), METH_FASTCALL | METH_KEYWORDS, nullptr},
     {"explain_variable", asCFunction(explainVariable), METH_FASTCALL | METH_KEYWORDS, nullptr},

@@ -19,13 +19,13 @@ PyObject* callOptions(const char* function, PyObject* first, PyObject* second) {
 
 bool isNone(PyObject* value) { return value == nullptr || value == Py_None; }
 
-bool parseCopy(PyObject* value, tb_convert_options* options) {
+bool parseCopy(PyObject* value, int32_t* copy) {
   if (value == Py_None) {
-    options->copy = TB_COPY_AUTO;
+    *copy = TB_COPY_AUTO;
   } else if (value == Py_True) {
-    options->copy = TB_COPY_ALWAYS;
+    *copy = TB_COPY_ALWAYS;
   } else if (value == Py_False) {
-    options->copy = TB_COPY_NEVER;
+    *copy = TB_COPY_NEVER;
   } else {
     raiseInvalidOption("copy must be None, True or False, got %R", value);
     return false;
@@ -50,6 +50,29 @@ bool parseOnWrite(PyObject* value, tb_convert_options* options) {
   }
   raiseInvalidOption("on_write must be 'copy', 'raise' or 'alias', got %R", value);
   return false;
+}
+
+bool parseGrad(PyObject* value, tb_convert_back_options* options) {
+  if (PyUnicode_Check(value)) {
+    if (PyUnicode_CompareWithASCIIString(value, "detach") == 0) {
+      options->grad = TB_GRAD_DETACH;
+      return true;
+    }
+    if (PyUnicode_CompareWithASCIIString(value, "raise") == 0) {
+      options->grad = TB_GRAD_RAISE;
+      return true;
+    }
+  }
+  raiseInvalidOption("grad must be 'detach' or 'raise', got %R", value);
+  return false;
+}
+
+bool parseTfDtype(PyObject* value, tb_convert_back_options* options) {
+  PyObject* number = callOptions("tf_dtype_number", value, nullptr);
+  if (number == nullptr) return false;
+  options->tf_dtype = static_cast<int32_t>(PyLong_AsLong(number));
+  Py_DECREF(number);
+  return PyErr_Occurred() == nullptr;
 }
 
 bool parseDevice(PyObject* value, tb_convert_options* options) {
@@ -112,7 +135,7 @@ bool parseOptions(PyObject* names, PyObject* const* values, ParsedOptions* out) 
       return PyUnicode_CompareWithASCIIString(name, text) == 0;
     };
     if (is("copy")) {
-      if (!parseCopy(value, options)) return false;
+      if (!parseCopy(value, &options->copy)) return false;
     } else if (is("on_write")) {
       if (!parseOnWrite(value, options)) return false;
     } else if (is("device")) {
@@ -138,6 +161,35 @@ bool parseOptions(PyObject* names, PyObject* const* values, ParsedOptions* out) 
     }
   }
   if (!isNone(scale) || !isNone(zero_point)) return parseQuantization(scale, zero_point, out);
+  return true;
+}
+
+bool parseBackOptions(PyObject* names, PyObject* const* values, ParsedBackOptions* out) {
+  tb_convert_back_options* options = &out->options;
+  tb_convert_back_options_init(options);
+  out->device = nullptr;
+  const Py_ssize_t count = names == nullptr ? 0 : PyTuple_Size(names);
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    PyObject* name = PyTuple_GetItem(names, i);
+    PyObject* value = values[i];
+    const auto is = [name](const char* text) {
+      return PyUnicode_CompareWithASCIIString(name, text) == 0;
+    };
+    if (is("copy")) {
+      if (!parseCopy(value, &options->copy)) return false;
+    } else if (is("grad")) {
+      if (!parseGrad(value, options)) return false;
+    } else if (is("device")) {
+      out->device = value;
+    } else if (is("dtype")) {
+      if (!isNone(value) && !parseTfDtype(value, options)) return false;
+    } else {
+      PyErr_Format(PyExc_TypeError,
+                   "got an unexpected keyword argument %R; expected copy, device, dtype or grad",
+                   name);
+      return false;
+    }
+  }
   return true;
 }
 

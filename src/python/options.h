@@ -22,6 +22,15 @@ struct ParsedOptions {
 /// exception set: TypeError for an unknown keyword, InvalidOptionError for an ill-formed value.
 bool parseOptions(PyObject* names, PyObject* const* values, ParsedOptions* out);
 
+/// The keywords of the way back.
+struct ParsedBackOptions {
+  tb_convert_back_options options;
+  /// Borrowed; null or None where the result stays on the host.
+  PyObject* device;
+};
+
+bool parseBackOptions(PyObject* names, PyObject* const* values, ParsedBackOptions* out);
+
 }  // namespace tensor_bridge::python
 
 #endif  // TENSOR_BRIDGE_PYTHON_OPTIONS_H_

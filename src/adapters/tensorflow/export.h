@@ -21,6 +21,12 @@ void exportHandle(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape, Te
 /// on the same buffer and the caller keeps its own. On an Error nothing was taken.
 void exportTensor(const TfApi& api, TF_Tensor* tensor, bool take, int64_t* shape, TensorView* view);
 
+/// A second TF_Tensor on `tensor`'s buffer. The caller deletes it. Throws Error.
+TF_Tensor* aliasTensor(const TfApi& api, const TF_Tensor* tensor);
+/// The same for a caller that has read dtype and shape.
+TF_Tensor* aliasTensor(const TfApi& api, const TF_Tensor* tensor, int tf_enum, const int64_t* shape,
+                       int ndim);
+
 /// The dtype row of a handle or tensor; kUnknown for one that the table lacks.
 Dtype handleDtype(const TfApi& api, TFE_TensorHandle* handle) noexcept;
 

@@ -32,6 +32,7 @@ constexpr const char* kSonames[] = {
 
 constexpr const char* kCheckExactSymbol = "_Z22EagerTensor_CheckExactPK7_object";
 constexpr const char* kHandleSymbol = "_Z18EagerTensor_HandlePK7_object";
+constexpr const char* kFromHandleSymbol = "_Z21EagerTensorFromHandleP16TFE_TensorHandleb";
 constexpr const char* kIsReadySymbol = "_ZNK10tensorflow12TensorHandle7IsReadyEv";
 constexpr const char* kVtableSymbol = "_ZTVN10tensorflow12TensorHandleE";
 
@@ -63,9 +64,11 @@ const char* fill(void* library, TfApi* api) {
   }
 #undef TB_RESOLVE
   if (!resolve(library, kCheckExactSymbol, &api->EagerTensor_CheckExact) ||
-      !resolve(library, kHandleSymbol, &api->EagerTensor_Handle)) {
+      !resolve(library, kHandleSymbol, &api->EagerTensor_Handle) ||
+      !resolve(library, kFromHandleSymbol, &api->EagerTensorFromHandle)) {
     api->EagerTensor_CheckExact = nullptr;
     api->EagerTensor_Handle = nullptr;
+    api->EagerTensorFromHandle = nullptr;
   }
   const auto* vtable = static_cast<const char*>(dlsym(library, kVtableSymbol));
   // Itanium C++ ABI: an object points past the offset to top and the type info.

@@ -48,6 +48,8 @@ constexpr int kTfInvalidArgument = 3;
   X(void*, TFE_TensorHandleDevicePointer, (TFE_TensorHandle*, TF_Status*))                 \
   X(const char*, TFE_TensorHandleDeviceName, (TFE_TensorHandle*, TF_Status*))              \
   X(const char*, TFE_TensorHandleBackingDeviceName, (TFE_TensorHandle*, TF_Status*))       \
+  X(TFE_TensorHandle*, TFE_NewTensorHandle, (const TF_Tensor*, TF_Status*))                \
+  X(TF_Tensor*, TFE_TensorHandleResolve, (TFE_TensorHandle*, TF_Status*))                  \
   X(TFE_TensorHandle*, TFE_TensorHandleCopySharingTensor, (TFE_TensorHandle*, TF_Status*)) \
   X(void, TFE_DeleteTensorHandle, (TFE_TensorHandle*))                                     \
   X(TFE_Op*, TFE_NewOp, (TFE_Context*, const char*, TF_Status*))                           \
@@ -66,6 +68,7 @@ struct TfApi {
   // Of TensorFlow's Python extension; null as a group in a process without it.
   bool (*EagerTensor_CheckExact)(const _object*);
   TFE_TensorHandle* (*EagerTensor_Handle)(const _object*);
+  _object* (*EagerTensorFromHandle)(TFE_TensorHandle*, bool is_packed);
 
   // bool tensorflow::TensorHandle::IsReady() const, and the vtable pointer of that class: a handle
   // of a custom device (DTensor) is of another one. Null where they are not exported.

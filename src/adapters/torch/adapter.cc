@@ -184,7 +184,56 @@ tb_status mutableData(tb_torch_tensor* tensor, void** data) {
   }
 }
 
-constexpr TorchAdapter kTable = {
+// CPython puts reference count and type (16 bytes) before a class's own fields; THPVariable's first
+// one is the tensor: at::Tensor in 2.13, c10::MaybeOwned<at::Tensor> before
+// (torch/csrc/autograd/python_variable.h).
+tb_torch_tensor* fromPython(_object* object) {
+  void* field = reinterpret_cast<char*>(object) + 16;
+#if TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR >= 13
+  const at::Tensor& tensor = *static_cast<at::Tensor*>(field);
+#else
+  const at::Tensor& tensor = **static_cast<c10::MaybeOwned<at::Tensor>*>(field);
+#endif
+  return reinterpret_cast<tb_torch_tensor*>(tensor.unsafeGetTensorImpl());
+}
+
+void describe(tb_torch_tensor* tensor, TorchFacts* facts) {
+  Borrowed borrowed(tensor);
+  describeTensor(*borrowed, facts);
+}
+
+tb_status share(tb_torch_tensor* tensor, void** owner, ReleaseFn* release_fn) {
+  try {
+    Borrowed borrowed(tensor);
+    *owner = shareStorage(storageOf(*borrowed));
+    *release_fn = releaseSharedBytes;
+    return TB_OK;
+  } catch (...) {
+    return reportException();
+  }
+}
+
+tb_status copyOut(tb_torch_tensor* tensor, void* out) {
+  try {
+    Borrowed borrowed(tensor);
+    copyElements(*borrowed, (*borrowed).scalar_type(), out);
+    return TB_OK;
+  } catch (...) {
+    return reportException();
+  }
+}
+
+tb_status castOut(tb_torch_tensor* tensor, bool floating, void* out) {
+  try {
+    Borrowed borrowed(tensor);
+    copyElements(*borrowed, floating ? at::kDouble : at::kLong, out);
+    return TB_OK;
+  } catch (...) {
+    return reportException();
+  }
+}
+
+const TorchAdapter kTable = {
     kTorchAdapterAbi,
     sizeof(TorchAdapter),
     TB_STRING(TORCH_VERSION_MAJOR) "." TB_STRING(TORCH_VERSION_MINOR),
@@ -197,6 +246,12 @@ constexpr TorchAdapter kTable = {
     release,
     view,
     mutableData,
+    canShareStorage(),
+    fromPython,
+    describe,
+    share,
+    copyOut,
+    castOut,
 };
 
 }  // namespace
@@ -207,5 +262,6 @@ tb_torch_adapter_table(uint32_t host_abi, const tensor_bridge::TorchHost* host) 
   if (host_abi != tensor_bridge::kTorchAdapterAbi) return nullptr;
   tensor_bridge::g_host = host;
   tensor_bridge::setForeignReleaseFns(host->release_fns);
+  tensor_bridge::setOwnerHooks({host->countOwner, host->processExiting});
   return &tensor_bridge::kTable;
 }

@@ -12,7 +12,9 @@
 #include <torch/version.h>
 
 #include <array>
+#include <atomic>
 #include <mutex>
+#include <new>
 
 #include "adapters/torch/gpu.h"
 #include "tensor_bridge/c_api.h"
@@ -29,6 +31,7 @@ namespace tensor_bridge {
 namespace {
 
 const ReleaseFn* g_release_fns = nullptr;
+OwnerHooks g_hooks = {[](int64_t) {}, [] { return false; }};
 
 constexpr const char kRaiseMessage[] =
     "this tensor shares memory with TensorFlow and was converted with on_write=\"raise\": it may "
@@ -51,6 +54,8 @@ bool isForeignRelease(ReleaseFn release) noexcept {
 }
 
 }  // namespace
+
+void setOwnerHooks(OwnerHooks hooks) noexcept { g_hooks = hooks; }
 
 void setForeignReleaseFns(const ReleaseFn* fns) noexcept { g_release_fns = fns; }
 
@@ -132,6 +137,93 @@ bool foreignOwner(const c10::StorageImpl* storage, ReleaseFn* release, void** ow
   *owner = current.get_context();
   return true;
 }
+
+// Note [Bytes kept for TensorFlow]
+// The bytes of a torch storage that TensorFlow shares. The storage holds one reference, each
+// TensorFlow tensor one. A write with other references moves the storage onto a copy; with none
+// left the storage takes its buffer back and nothing is copied.
+//
+// After a move the storage keeps the previous generation of bytes until its next move, for kernels
+// of other threads that still read through a pointer taken before it. One generation only, or an
+// optimizer that steps a parameter between shares would build a chain.
+namespace {
+
+struct SharedBytes {
+  std::atomic<int64_t> references;
+  c10::DataPtr bytes;
+  c10::DataPtr previous;
+};
+
+void dropSharedBytes(void* context) {
+  auto* shared = static_cast<SharedBytes*>(context);
+  if (shared->references.fetch_sub(1, std::memory_order_acq_rel) == 1) delete shared;
+}
+
+void copySharedOnWrite(c10::StorageImpl* storage) {
+  std::lock_guard<std::mutex> lock(writeMutex(storage));
+  c10::DataPtr& current = storage->_mutable_data_ptr_no_checks();
+  if (current.get_deleter() != dropSharedBytes) return;
+  auto* shared = static_cast<SharedBytes*>(current.get_context());
+  // Only shareStorage() adds references, under this mutex: one is the storage's own.
+  if (shared->references.load(std::memory_order_acquire) == 1) {
+    c10::DataPtr bytes = std::move(shared->bytes);
+    storage->set_data_ptr_noswap(std::move(bytes));
+    return;
+  }
+  const c10::Device device = current.device();
+  c10::Allocator* allocator = storage->allocator();
+  if (allocator == nullptr) allocator = c10::GetAllocator(device.type());
+  c10::DataPtr own = allocator->clone(current.get(), storage->nbytes());
+  void* data = own.get();
+  auto* moved = new Moved{std::move(own), c10::DataPtr()};
+  shared->previous.clear();
+  moved->foreign = std::move(current);
+  storage->set_data_ptr_noswap(c10::DataPtr(data, moved, deleteMoved, device));
+}
+
+}  // namespace
+
+bool canShareStorage() noexcept { return true; }
+
+void* shareStorage(c10::StorageImpl* storage) {
+  std::lock_guard<std::mutex> lock(writeMutex(storage));
+  c10::DataPtr& current = storage->_mutable_data_ptr_no_checks();
+  SharedBytes* shared;
+  if (current.get_deleter() == dropSharedBytes) {
+    shared = static_cast<SharedBytes*>(current.get_context());
+    shared->references.fetch_add(1, std::memory_order_relaxed);
+  } else {
+    shared = new SharedBytes{{2}, c10::DataPtr(), c10::DataPtr()};
+    void* data = current.get();
+    const c10::Device device = current.device();
+    if (current.get_deleter() == deleteMoved) {
+      auto* moved = static_cast<Moved*>(current.release_context());
+      shared->bytes = std::move(moved->own);
+      shared->previous = std::move(moved->foreign);
+      delete moved;
+    } else {
+      shared->bytes = std::move(current);
+    }
+    storage->set_data_ptr_noswap(c10::DataPtr(data, shared, dropSharedBytes, device));
+  }
+  if (!storage->has_materializer()) storage->set_materializer(copySharedOnWrite);
+  g_hooks.count(1);
+  return shared;
+}
+
+void releaseSharedBytes(void* shared) {
+  if (g_hooks.exiting()) return;
+  g_hooks.count(-1);
+  dropSharedBytes(shared);
+}
+
+bool isSharedStorage(const c10::StorageImpl* storage) noexcept {
+  const c10::DataPtr& current =
+      const_cast<c10::StorageImpl*>(storage)->_mutable_data_ptr_no_checks();
+  return current.get_deleter() == dropSharedBytes;
+}
+
+bool isHooked(const c10::StorageImpl* storage) noexcept { return storage->has_materializer(); }
 
 #else  // 2.6 to 2.12
 
@@ -224,6 +316,12 @@ bool foreignOwner(const c10::StorageImpl* storage, ReleaseFn* release, void** ow
   *owner = current.get_context();
   return true;
 }
+
+bool canShareStorage() noexcept { return false; }
+void* shareStorage(c10::StorageImpl*) { throw std::bad_alloc(); }
+void releaseSharedBytes(void*) {}
+bool isSharedStorage(const c10::StorageImpl*) noexcept { return false; }
+bool isHooked(const c10::StorageImpl*) noexcept { return false; }
 
 #endif
 

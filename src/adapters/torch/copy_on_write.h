@@ -23,6 +23,28 @@ c10::intrusive_ptr<c10::StorageImpl> makeForeignStorage(const TensorView& view, 
 /// so that a pointer taken before that write stays valid.
 void attachOwner(c10::StorageImpl* storage, const TensorView& view) noexcept;
 
+/// Whether this release of torch lets an existing storage keep its bytes for someone else.
+bool canShareStorage() noexcept;
+
+/// Makes `storage` keep its bytes for someone else; returns a new reference to them, released with
+/// releaseSharedBytes(). The next write moves torch onto a copy, or finds that nobody else is left
+/// and keeps the bytes. The storage must have no hook of another kind. Throws std::bad_alloc.
+void* shareStorage(c10::StorageImpl* storage);
+void releaseSharedBytes(void* shared);
+
+/// Whether the storage's hook, if any, is that of shareStorage().
+bool isSharedStorage(const c10::StorageImpl* storage) noexcept;
+
+/// Whether something else watches access to the storage (another materializer).
+bool isHooked(const c10::StorageImpl* storage) noexcept;
+
+/// Called once, with the host's functions, before the first storage is made.
+struct OwnerHooks {
+  void (*count)(int64_t delta);
+  bool (*exiting)();
+};
+void setOwnerHooks(OwnerHooks hooks) noexcept;
+
 /// If `storage` still shows foreign memory: its release function and owner.
 bool foreignOwner(const c10::StorageImpl* storage, ReleaseFn* release, void** owner) noexcept;
 

@@ -1,7 +1,17 @@
 #include "adapters/torch/export.h"
 
-#include <algorithm>
+#include <ATen/MapAllocator.h>
+#include <ATen/ops/from_blob.h>
+#include <c10/core/impl/COW.h>
+#include <c10/core/impl/DeviceGuardImplInterface.h>
+#include <dlfcn.h>
 
+#include <algorithm>
+#include <cstdio>
+#include <sstream>
+
+#include "adapters/torch/copy_on_write.h"
+#include "adapters/torch/dispatch.h"
 #include "adapters/torch/torch_dtype.h"
 
 namespace tensor_bridge {
@@ -37,6 +47,120 @@ void viewTensor(const at::Tensor& tensor, int64_t* shape, int64_t* strides, Tens
   at::Tensor reference = tensor;
   view->owner = reference.unsafeReleaseTensorImpl();
   view->release = releaseTorchTensor;
+}
+
+namespace {
+
+// Only torch's Python extension knows the allocator of torch.multiprocessing's shared memory.
+bool isManagedShared(const c10::DataPtr& data) {
+  using FromDataPtr = void* (*)(const c10::DataPtr&);
+  static const FromDataPtr from_data_ptr = [] {
+    void* library = dlopen("libshm.so", RTLD_NOLOAD | RTLD_LAZY | RTLD_LOCAL);
+    return library == nullptr
+               ? nullptr
+               : reinterpret_cast<FromDataPtr>(
+                     dlsym(library, "_ZN21THManagedMapAllocator11fromDataPtrERKN3c107DataPtrE"));
+  }();
+  return from_data_ptr != nullptr && from_data_ptr(data) != nullptr;
+}
+
+bool isWrapped(c10::DispatchKeySet keys) {
+  return keys.has_any(c10::DispatchKeySet(
+      {c10::DispatchKey::Python, c10::DispatchKey::Functionalize, c10::DispatchKey::Batched,
+       c10::DispatchKey::FuncTorchBatched, c10::DispatchKey::FuncTorchGradWrapper}));
+}
+
+// TensorFlow wants 64 bytes and does not check (EIGEN_MAX_ALIGN_BYTES of its builds).
+bool isAligned(const void* data) { return reinterpret_cast<uintptr_t>(data) % 64 == 0; }
+
+c10::DeleterFnPtr ordinaryDeleter() {
+  static const c10::DeleterFnPtr deleter = c10::GetAllocator(c10::kCPU)->raw_deleter();
+  return deleter;
+}
+
+template <typename Text>
+void setName(TorchFacts* facts, const Text& text) {
+  std::ostringstream stream;
+  stream << text;
+  std::snprintf(facts->name, sizeof(facts->name), "%s", stream.str().c_str());
+}
+
+Obstacle storageObstacle(const at::Tensor& tensor, TorchFacts* facts) {
+  c10::StorageImpl* storage = tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
+  if (foreignOwner(storage, &facts->foreign_release, &facts->foreign_owner)) return Obstacle::kNone;
+  if (isSharedStorage(storage)) return Obstacle::kNone;
+  const c10::DataPtr& data = storage->_mutable_data_ptr_no_checks();
+  if (c10::impl::cow::is_cow_data_ptr(data)) return Obstacle::kLazyClone;
+  // An ordinary allocation of torch's; the other kinds are looked at one by one.
+  if (data.get_deleter() != ordinaryDeleter()) {
+    if (at::MapAllocator::fromDataPtr(data) != nullptr ||
+        at::RefcountedMapAllocator::fromDataPtr(data) != nullptr || isManagedShared(data)) {
+      return Obstacle::kSharedMemory;
+    }
+    if (c10::impl::hasDeviceGuardImpl(c10::kCUDA) && tensor.is_pinned()) return Obstacle::kPinned;
+  }
+  return isHooked(storage) ? Obstacle::kHooked : Obstacle::kNone;
+}
+
+Obstacle findObstacle(const at::Tensor& tensor, TorchFacts* facts) {
+  if (isWrapped(tensor.key_set())) return Obstacle::kWrapped;
+  const bool mkldnn = tensor.layout() == at::kMkldnn;
+  if ((tensor.layout() != at::kStrided && !mkldnn) || tensor.is_nested()) {
+    setName(facts, tensor.layout());
+    return Obstacle::kNotDense;
+  }
+  facts->ndim = static_cast<int32_t>(tensor.dim());
+  facts->shape = tensor.sizes().data();
+  facts->dtype = dtypeFromScalarType(tensor.scalar_type());
+  if (tensor.is_quantized()) {
+    setName(facts, tensor.scalar_type());
+    return Obstacle::kQuantized;
+  }
+  if (tensor.is_meta()) return Obstacle::kMeta;
+  if (facts->dtype == Dtype::kUnknown) {
+    setName(facts, tensor.scalar_type());
+    return Obstacle::kUnknownDtype;
+  }
+  facts->nbytes = tensor.numel() * static_cast<int64_t>(tensor.element_size());
+  if (mkldnn) return Obstacle::kMkldnn;
+  if (!tensor.is_cpu()) {
+    facts->device = DLDevice{tensor.is_cuda() ? kDLCUDA : kDLExtDev, tensor.device().index()};
+    setName(facts, tensor.device());
+    return Obstacle::kDevice;
+  }
+  if (tensor._is_zerotensor()) return Obstacle::kZero;
+  if (tensor.is_conj()) return Obstacle::kConjugate;
+  if (tensor.is_neg()) return Obstacle::kNegative;
+  if (!tensor.has_storage()) return Obstacle::kNotDense;
+  facts->data = tensor.const_data_ptr();
+  if (!tensor.is_contiguous()) return Obstacle::kStrided;
+  if (!isAligned(facts->data)) return Obstacle::kMisaligned;
+  return storageObstacle(tensor, facts);
+}
+
+}  // namespace
+
+void describeTensor(const at::Tensor& tensor, TorchFacts* facts) noexcept {
+  *facts = TorchFacts{};
+  facts->dtype = Dtype::kUnknown;
+  facts->device = DLDevice{kDLCPU, 0};
+  try {
+    facts->requires_grad = tensor.requires_grad();
+    facts->obstacle = findObstacle(tensor, facts);
+  } catch (...) {
+    // Symbolic shapes, fake storages: whatever refuses to be read is wrapped.
+    facts->obstacle = Obstacle::kWrapped;
+  }
+}
+
+void copyElements(const at::Tensor& tensor, c10::ScalarType type, void* out) {
+  const BelowModes guard;
+  at::Tensor source = tensor.layout() == at::kMkldnn ? tensor.to_dense() : tensor;
+  at::Tensor target = at::for_blob(out, source.sizes())
+                          .options(at::TensorOptions().dtype(type))
+                          .target_device(c10::Device(c10::kCPU))
+                          .make_tensor();
+  target.copy_(source);
 }
 
 }  // namespace tensor_bridge

@@ -1,5 +1,6 @@
-// From a torch tensor to a TensorView, through const pointers only: nothing is materialised.
-// Not for: deciding whether TensorFlow may share it.
+// From a torch tensor: a TensorView of its memory, the facts by which the bridge decides whether
+// TensorFlow may share it, and copies of its elements. Nothing here materialises a storage.
+// Not for: deciding.
 #ifndef TENSOR_BRIDGE_ADAPTERS_TORCH_EXPORT_H_
 #define TENSOR_BRIDGE_ADAPTERS_TORCH_EXPORT_H_
 
@@ -12,6 +13,12 @@ namespace tensor_bridge {
 /// Views `tensor`'s memory; `view->owner` is a reference to the tensor. Throws c10::Error for a
 /// tensor without dense memory of its own (sparse, meta, functorch).
 void viewTensor(const at::Tensor& tensor, int64_t* shape, int64_t* strides, TensorView* view);
+
+/// Fills `facts`; changes nothing.
+void describeTensor(const at::Tensor& tensor, TorchFacts* facts) noexcept;
+
+/// Writes the elements row-major to `out` as `type`. One pass.
+void copyElements(const at::Tensor& tensor, c10::ScalarType type, void* out);
 
 }  // namespace tensor_bridge
 

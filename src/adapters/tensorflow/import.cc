@@ -1,0 +1,111 @@
+#include "adapters/tensorflow/import.h"
+
+#include <memory>
+#include <new>
+#include <string>
+
+#include "adapters/tensorflow/export.h"
+#include "core/error.h"
+#include "core/layout.h"
+#include "core/owner_counter.h"
+#include "core/shutdown.h"
+
+namespace tensor_bridge {
+namespace {
+
+struct ImportedOwner {
+  void* owner;
+  ReleaseFn release;
+};
+
+// TensorFlow's deallocator: on any thread, with or without the GIL.
+void releaseImported(void*, size_t, void* argument) {
+  auto* imported = static_cast<ImportedOwner*>(argument);
+  if (!processExiting()) imported->release(imported->owner);
+  delete imported;
+}
+
+[[noreturn]] void throwStatus(const TfApi& api, TF_Status* status, const char* what) {
+  const std::string message = api.TF_Message(status);
+  resetStatus(api, status);
+  throwError(ErrorCode::kTensorFlow, "%s: %s", what, message.c_str());
+}
+
+}  // namespace
+
+TF_Tensor* importShared(const TfApi& api, const TensorView& view) {
+  // TF_NewTensor copies misaligned memory and calls the deallocator at once (2.12 to 2.21).
+  if (!isAligned(view.dl.data, kTensorFlowAlignment)) {
+    throwError(ErrorCode::kInvalidHandle, "TensorFlow needs memory aligned to %zu bytes",
+               kTensorFlowAlignment);
+  }
+  auto imported = std::make_unique<ImportedOwner>(ImportedOwner{view.owner, view.release});
+  TF_Tensor* tensor =
+      api.TF_NewTensor(dtypeInfo(view.dtype).tf_enum, view.dl.shape, view.dl.ndim, view.dl.data,
+                       static_cast<size_t>(view.nbytes), releaseImported, imported.get());
+  if (tensor == nullptr) throwError(ErrorCode::kOutOfMemory, "TF_NewTensor returned null");
+  static_cast<void>(imported.release());
+  return tensor;
+}
+
+TF_Tensor* allocateTensor(const TfApi& api, int tf_enum, const int64_t* shape, int ndim,
+                          int64_t nbytes, void** data) {
+  TF_Tensor* tensor = api.TF_AllocateTensor(tf_enum, shape, ndim, static_cast<size_t>(nbytes));
+  *data = tensor == nullptr ? nullptr : api.TF_TensorData(tensor);
+  if (tensor == nullptr || (*data == nullptr && nbytes > 0)) {
+    if (tensor != nullptr) api.TF_DeleteTensor(tensor);
+    throwError(ErrorCode::kOutOfMemory, "TensorFlow could not allocate %lld bytes",
+               static_cast<long long>(nbytes));
+  }
+  return tensor;
+}
+
+void* retainOwner(const TfApi& api, ReleaseFn release, void* owner) {
+  TF_Status* status = threadStatus(api);
+  void* retained;
+  if (release == releaseHandle) {
+    retained = api.TFE_TensorHandleCopySharingTensor(static_cast<TFE_TensorHandle*>(owner), status);
+    if (retained == nullptr) throwStatus(api, status, "TFE_TensorHandleCopySharingTensor");
+  } else {
+    retained = aliasTensor(api, static_cast<TF_Tensor*>(owner));
+  }
+  countOwner(1);
+  return retained;
+}
+
+bool ownerShows(const TfApi& api, ReleaseFn release, void* owner, const TensorView& view) {
+  const int tf_enum = dtypeInfo(view.dtype).tf_enum;
+  if (release == releaseHandle) {
+    auto* handle = static_cast<TFE_TensorHandle*>(owner);
+    if (api.TFE_TensorHandleDataType(handle) != tf_enum) return false;
+    TF_Status* status = threadStatus(api);
+    if (api.TFE_TensorHandleNumDims(handle, status) != view.dl.ndim) return false;
+    for (int i = 0; i < view.dl.ndim; ++i) {
+      if (api.TFE_TensorHandleDim(handle, i, status) != view.dl.shape[i]) return false;
+    }
+    return api.TFE_TensorHandleDevicePointer(handle, status) == view.dl.data;
+  }
+  auto* tensor = static_cast<TF_Tensor*>(owner);
+  if (api.TF_TensorType(tensor) != tf_enum || api.TF_NumDims(tensor) != view.dl.ndim) return false;
+  for (int i = 0; i < view.dl.ndim; ++i) {
+    if (api.TF_Dim(tensor, i) != view.dl.shape[i]) return false;
+  }
+  return api.TF_TensorData(tensor) == view.dl.data;
+}
+
+TF_Tensor* tensorOfOwner(const TfApi& api, ReleaseFn release, void* owner) {
+  if (release != releaseHandle) return aliasTensor(api, static_cast<TF_Tensor*>(owner));
+  TF_Status* status = threadStatus(api);
+  TF_Tensor* tensor = api.TFE_TensorHandleResolve(static_cast<TFE_TensorHandle*>(owner), status);
+  if (tensor == nullptr) throwStatus(api, status, "TFE_TensorHandleResolve");
+  return tensor;
+}
+
+TFE_TensorHandle* makeHandle(const TfApi& api, TF_Tensor* tensor) {
+  TF_Status* status = threadStatus(api);
+  TFE_TensorHandle* handle = api.TFE_NewTensorHandle(tensor, status);
+  if (handle == nullptr) throwStatus(api, status, "TFE_NewTensorHandle");
+  return handle;
+}
+
+}  // namespace tensor_bridge
