@@ -1,0 +1,56 @@
+"""What every Python test shares: the two doors, and the rule that no TensorFlow buffer leaks."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import tensor_bridge
+
+_FAILED = pytest.StashKey[bool]()
+
+
+def pytest_collection_finish() -> None:
+    """Takes what the frameworks allocated out of the collector's sight; it runs often."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report = yield
+    if report.failed:
+        # The traceback keeps the test's tensors alive for a while.
+        item.stash[_FAILED] = item.session.stash[_FAILED] = True
+    return report
+
+
+@pytest.fixture(autouse=True)
+def no_owner_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After a test, torch keeps as many TensorFlow buffers alive as before it."""
+    live_owners = tensor_bridge.testing.live_owners
+    before = live_owners()
+    yield
+    if live_owners() == before or request.node.stash.get(_FAILED, False):
+        return
+    gc.collect()
+    # A GPU's buffers, and those that another thread held, are released shortly after.
+    deadline = time.monotonic() + 5
+    while live_owners() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert live_owners() <= before, "the test leaves TensorFlow buffers alive"
+    if not request.session.stash.get(_FAILED, False):
+        assert live_owners() == before, "a buffer was released twice, or counted wrongly"
+
+
+@pytest.fixture(params=["module", "ctypes"])
+def door(request: pytest.FixtureRequest) -> Any:
+    """The Python doors, which have the same functions: the module, and the class over the C ABI."""
+    return tensor_bridge if request.param == "module" else tensor_bridge.TensorBridge()

@@ -1,0 +1,357 @@
+"""Every row of the dtype table, both doors: values, address, release, refusals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import tensorflow as tf
+import torch
+from refusals import assert_refused
+from tensorflow.core.framework import types_pb2
+from tf_bytes import (
+    BY_DEFAULT,
+    NUMERIC,
+    QUANTIZED,
+    ROWS,
+    as_stored,
+    random_bytes,
+    random_tensor,
+    reference_values,
+    row_named,
+    same_values,
+    tf_memory,
+    tf_tensor,
+    torch_dtype,
+    torch_memory,
+    torch_values,
+    used_bits,
+)
+
+import tensor_bridge
+from tensor_bridge import DtypeRow
+from tensor_bridge.testing import live_owners, shares_memory
+
+KINDS = ("shared", "viewed", "converted", "quantized", "refused", "torch only")
+SHARED = [row for row in NUMERIC if row.kind == "shared"]
+VIEWED = [row for row in NUMERIC if row.kind == "viewed"]
+CONVERTED = [row for row in NUMERIC if row.kind == "converted"]
+# Their stored bytes, or plain integers, are shared with raw=True.
+SHARED_RAW = VIEWED + CONVERTED + QUANTIZED
+
+
+def by_name(row: DtypeRow) -> str:
+    return row.name
+
+
+def without_elements(name: str) -> tf.Tensor:
+    """A tensor of a dtype whose elements are objects."""
+    if name == "string":
+        return tf.constant(["a", "b" * 40])
+    if name == "resource":
+        return tf.Variable([1.0]).handle
+    if name == "variant":
+        return tf.raw_ops.TensorListReserve(
+            element_shape=[1], num_elements=2, element_dtype=tf.float32
+        )
+    raise AssertionError(f"no sample of the refused dtype {name}: add one here")
+
+
+def cast(t: tf.Tensor, row: DtypeRow) -> tf.Tensor:
+    return tf.cast(t, tf.as_dtype(row.nearest.removeprefix("torch.")))
+
+
+def has_cast(row: DtypeRow) -> bool:
+    """Whether TensorFlow itself can cast the dtype to the one that torch gets."""
+    try:
+        cast(tf_tensor(row, (1,), b"\0"), row)
+    except (tf.errors.NotFoundError, tf.errors.UnimplementedError, tf.errors.InvalidArgumentError):
+        return False
+    return True
+
+
+# ---- the table -----------------------------------------------------------------------------------
+
+
+def test_every_dtype_of_tensorflow_has_a_row() -> None:
+    known = {row.tf_enum for row in ROWS}
+    numbers = dict(types_pb2.DataType.items())
+    missing = [
+        name
+        for name, number in numbers.items()
+        if number and not name.endswith("_REF") and number not in known
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize("row", ROWS, ids=by_name)
+def test_a_row_tells_the_truth_about_tensorflow(row: DtypeRow) -> None:
+    dtype = tf.as_dtype(row.tf_enum)
+    assert row.tf_name == row.name == dtype.name
+    assert dtype.as_datatype_enum == row.tf_enum
+    if row.itemsize:
+        assert row.itemsize == dtype.size
+    assert (row.kind == "quantized") == dtype.is_quantized
+
+
+@pytest.mark.parametrize("row", tensor_bridge.dtypes(), ids=by_name)
+def test_a_row_tells_the_truth_about_torch(row: DtypeRow) -> None:
+    assert row.kind in KINDS
+    assert (row.torch_name == "") == (row.torch_scalar == -1)
+    if row.torch_name:
+        dtype = torch_dtype(row.torch_name)
+        assert dtype.itemsize == row.itemsize
+    if row.kind in ("refused", "torch only"):
+        assert row.nearest == ""
+    else:
+        assert torch_dtype(row.nearest).itemsize >= row.itemsize
+    if row.kind == "shared":
+        assert row.nearest == row.torch_name
+        assert row.reason == ""
+    else:
+        assert row.reason
+
+
+def test_rows_are_unique_and_read_only() -> None:
+    rows = tensor_bridge.dtypes()
+    assert isinstance(rows, tuple)
+    assert rows is tensor_bridge.dtypes()
+    assert len({row.name for row in rows}) == len(rows)
+    torch_only = [row for row in rows if row.kind == "torch only"]
+    assert all(row.tf_enum == 0 and row.tf_name is None for row in torch_only)
+    with pytest.raises(AttributeError):
+        rows[0].name = "other"  # type: ignore[misc]
+
+
+# ---- the default ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row", SHARED + VIEWED, ids=by_name)
+def test_shared_dtypes_share_until_released(row: DtypeRow, door: Any) -> None:
+    data = random_bytes(row, 6)
+    t = tf_tensor(row, (2, 3), data)
+    before = live_owners()
+    x = door.convert_tf_to_pytorch(t)
+    assert x.dtype is torch_dtype(row.nearest)
+    assert x.shape == (2, 3)
+    assert x.is_contiguous()
+    assert x.is_leaf
+    assert not x.requires_grad
+    assert shares_memory(t, x)
+    assert torch_memory(x) == data
+    assert same_values(torch_values(x), reference_values(row, data))
+    assert shares_memory(t, x), "reading values moved the tensor"
+    assert live_owners() == before + 1
+    del x
+    assert live_owners() == before
+    assert tf_memory(t) == data
+
+
+@pytest.mark.parametrize("row", SHARED + VIEWED, ids=by_name)
+def test_torch_keeps_the_bytes_alive(row: DtypeRow, door: Any) -> None:
+    data = random_bytes(row, 6)
+    t = tf_tensor(row, (2, 3), data)
+    address = tensor_bridge.testing.tf_data_address(t)
+    x = door.to_torch(t)
+    del t
+    others = [random_tensor(row, seed=seed) for seed in range(1, 9)]
+    assert tensor_bridge.testing.torch_data_address(x) == address
+    assert torch_memory(x) == data
+    del others
+
+
+@pytest.mark.parametrize("row", CONVERTED, ids=by_name)
+def test_every_stored_element_converts_to_its_exact_value(row: DtypeRow, door: Any) -> None:
+    assert row.itemsize == 1
+    data = bytes(range(1 << used_bits(row)))
+    t = tf_tensor(row, (len(data),), data)
+    before = live_owners()
+    x = door.to_torch(t)
+    assert x.dtype is torch_dtype(row.nearest)
+    assert same_values(torch_values(x), reference_values(row, data))
+    assert not shares_memory(t, x)
+    assert live_owners() == before
+    x.zero_()
+    assert tf_memory(t) == data
+
+
+@pytest.mark.parametrize("row", list(filter(has_cast, CONVERTED + VIEWED)), ids=by_name)
+def test_values_agree_with_tensorflow_s_own_cast(row: DtypeRow, door: Any) -> None:
+    data = bytes(range(1 << used_bits(row)))
+    t = tf_tensor(row, (len(data),), data)
+    assert same_values(torch_values(door.to_torch(t)), torch_values(door.to_torch(cast(t, row))))
+
+
+@pytest.mark.parametrize("row", CONVERTED, ids=by_name)
+def test_a_conversion_to_other_values_is_never_called_shared(row: DtypeRow, door: Any) -> None:
+    t = random_tensor(row)
+    assert_refused(
+        door, t, tensor_bridge.CopyRequiredError, "raw=True shares the stored bytes", copy=False
+    )
+    explanation = door.explain(t)
+    assert explanation.action == "copied"
+    assert explanation.reason == row.reason
+    assert explanation.on_write is None
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.kind == "refused"], ids=by_name)
+@pytest.mark.parametrize("options", [{}, {"raw": True}, {"copy": True}, {"copy": False}], ids=str)
+def test_dtypes_without_numbers_are_refused(
+    row: DtypeRow, options: dict[str, Any], door: Any
+) -> None:
+    t = without_elements(row.name)
+    assert_refused(
+        door, t, tensor_bridge.UnsupportedDtypeError, r"first \(tf\.|convert the value", **options
+    )
+    assert door.explain(t).tf_dtype == row.name
+
+
+@pytest.mark.parametrize("size", [0, 1, 3])
+def test_strings_of_any_length_and_count_are_refused(size: int, door: Any) -> None:
+    t = tf.fill([size], "x" * 100)
+    assert_refused(door, t, tensor_bridge.UnsupportedDtypeError, "tf.io.decode_raw")
+
+
+# ---- raw -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row", SHARED_RAW, ids=by_name)
+def test_raw_shares_what_is_stored(row: DtypeRow, door: Any) -> None:
+    data = random_bytes(row, 6)
+    t = tf_tensor(row, (3, 2), data)
+    before = live_owners()
+    x = door.to_torch(t, raw=True)
+    assert x.dtype is (torch_dtype(row.nearest) if row.kind == "quantized" else torch.uint8)
+    assert x.shape == (3, 2)
+    assert shares_memory(t, x)
+    assert torch_memory(x) == data
+    if row.kind == "quantized":
+        assert torch_values(x) == reference_values(row, data)
+    else:
+        assert torch_values(x) == list(data)
+    assert live_owners() == before + 1
+    del x
+    assert live_owners() == before
+
+
+@pytest.mark.parametrize("row", SHARED, ids=by_name)
+def test_raw_changes_nothing_where_torch_has_the_dtype(row: DtypeRow, door: Any) -> None:
+    t = random_tensor(row)
+    x = door.to_torch(t, raw=True)
+    assert x.dtype is torch_dtype(row.torch_name)
+    assert shares_memory(t, x)
+    assert torch_memory(x) == tf_memory(t)
+
+
+# ---- writes --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row", SHARED + VIEWED, ids=by_name)
+def test_a_write_moves_torch_and_leaves_tensorflow_alone(row: DtypeRow, door: Any) -> None:
+    data = random_bytes(row, 6)
+    t = tf_tensor(row, (2, 3), data)
+    x = door.to_torch(t)
+    x[0, 0] = 1
+    assert not shares_memory(t, x)
+    assert tf_memory(t) == data
+    assert torch_memory(x)[row.itemsize :] == data[row.itemsize :]
+    x.fill_(1)
+    assert tf_memory(t) == data
+    assert torch_values(x) == [1] * 6
+
+
+@pytest.mark.parametrize("row", SHARED + VIEWED, ids=by_name)
+def test_a_forbidden_write_raises_and_writes_nothing(row: DtypeRow, door: Any) -> None:
+    data = random_bytes(row, 6)
+    t = tf_tensor(row, (2, 3), data)
+    x = door.to_torch(t, on_write="raise")
+    for write in (lambda: x.zero_(), lambda: x.fill_(1), lambda: x[0].copy_(x[1])):
+        with pytest.raises(BufferError, match=r"clone\(\)"):
+            write()
+    assert shares_memory(t, x)
+    assert tf_memory(t) == data
+    assert torch_memory(x.clone()) == data
+
+
+@pytest.mark.parametrize("row", SHARED + VIEWED, ids=by_name)
+def test_a_write_through_an_alias_reaches_tensorflow(row: DtypeRow, door: Any) -> None:
+    t = tf_tensor(row, (2, 3), as_stored(row, b"\x00" * 6 * row.itemsize))
+    x = door.to_torch(t, on_write="alias")
+    x.fill_(1)
+    assert shares_memory(t, x)
+    assert reference_values(row, tf_memory(t)) == [1] * 6
+
+
+@pytest.mark.parametrize("row", BY_DEFAULT, ids=by_name)
+def test_a_copy_is_ordinary_memory_of_torch_s_own(row: DtypeRow, door: Any) -> None:
+    data = random_bytes(row, 6)
+    t = tf_tensor(row, (2, 3), data)
+    before = live_owners()
+    x = door.to_torch(t, copy=True)
+    assert live_owners() == before
+    assert not shares_memory(t, x)
+    assert same_values(torch_values(x), reference_values(row, data))
+    address = x.data_ptr()
+    x.fill_(1)
+    assert x.data_ptr() == address, "a copy is not protected, so a write does not move it"
+    assert tf_memory(t) == data
+
+
+# ---- explain -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row", NUMERIC, ids=by_name)
+@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize("copy", [None, False, True])
+def test_explain_says_what_a_conversion_does(
+    row: DtypeRow, raw: bool, copy: bool | None, door: Any
+) -> None:
+    t = random_tensor(row)
+    explanation = door.explain(t, raw=raw, copy=copy)
+    assert explanation.tf_dtype == row.name
+    assert explanation.shape == (2, 3)
+    if explanation.action == "refused":
+        assert_refused(door, t, explanation.error, "raw=True", raw=raw, copy=copy)
+        return
+    x = door.to_torch(t, raw=raw, copy=copy)
+    assert explanation.error is None
+    assert explanation.action == ("shared" if shares_memory(t, x) else "copied")
+    assert explanation.torch_dtype == str(x.dtype)
+    assert explanation.nbytes == x.nbytes
+    assert explanation.device == str(x.device)
+    assert explanation.on_write == ("copy" if shares_memory(t, x) else None)
+    text = str(explanation)
+    assert text.startswith(f"{explanation.action}: {row.name} -> {x.dtype}")
+    assert f"{x.nbytes} bytes" in text
+
+
+# ---- bits that arithmetic would not show ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "bits"),
+    [
+        ("float32", 0x7FC12345),  # a NaN with a payload
+        ("float32", 0x7F812345),  # a signalling NaN
+        ("float32", 0x80000000),  # -0.0
+        ("float32", 0x00000001),  # the smallest subnormal
+        ("float64", 0x7FF8DEADBEEF0001),
+        ("float64", 0x7FF0000000000001),
+        ("float64", 0x8000000000000000),
+        ("float16", 0x7E01),
+        ("float16", 0x7C01),
+        ("bfloat16", 0x7F81),
+        ("bfloat16", 0x8000),
+        ("float8_e5m2", 0x7D),
+        ("float8_e4m3fnuz", 0x80),
+        ("complex64", 0x7FC1234580000000),
+        ("uint64", 0xFFFFFFFFFFFFFFFF),
+        ("int64", 0x8000000000000000),
+    ],
+)
+@pytest.mark.parametrize("copy", [None, True])
+def test_bits_survive(name: str, bits: int, copy: bool | None, door: Any) -> None:
+    row = row_named(name)
+    data = bits.to_bytes(row.itemsize, "little")
+    x = door.to_torch(tf_tensor(row, (), data), copy=copy)
+    assert torch_memory(x) == data

@@ -1,0 +1,59 @@
+"""What every refused conversion must be: typed, helpful, without a leak, and explained alike."""
+
+from __future__ import annotations
+
+import gc
+import re
+from typing import Any
+
+import pytest
+
+import tensor_bridge
+
+BUILTIN_BASES: dict[type[Exception], type[Exception]] = {
+    tensor_bridge.InvalidOptionError: ValueError,
+    tensor_bridge.UnsupportedDtypeError: TypeError,
+    tensor_bridge.UnsupportedTypeError: TypeError,
+    tensor_bridge.SymbolicTensorError: TypeError,
+    tensor_bridge.CopyRequiredError: BufferError,
+    tensor_bridge.UnsupportedDeviceError: ValueError,
+    tensor_bridge.InvalidHandleError: ValueError,
+    tensor_bridge.TensorFlowError: RuntimeError,
+    tensor_bridge.TorchError: RuntimeError,
+    tensor_bridge.FrameworkError: ImportError,
+    tensor_bridge.OutOfMemoryError: MemoryError,
+    tensor_bridge.InternalError: RuntimeError,
+}
+
+
+def assert_refused(
+    door: Any, value: Any, error: type[Exception], advice: str, **options: Any
+) -> None:
+    """The conversion raises exactly ``error``, whose message matches ``advice``; nothing leaks.
+
+    Args:
+      door: Where to_torch and explain are.
+      value: What to convert.
+      error: The class, not a base of it.
+      advice: Regular expression for the part of the message that says what to do.
+      options: Keywords of the conversion.
+    """
+    before = tensor_bridge.testing.live_owners()
+    with pytest.raises(BUILTIN_BASES[error]) as caught:
+        door.to_torch(value, **options)
+    message = str(caught.value)
+    assert type(caught.value) is error
+    assert isinstance(caught.value, tensor_bridge.TensorBridgeError)
+    assert re.search(advice, message), message
+    assert "builtins." not in message
+    del caught
+    gc.collect(0)
+    assert tensor_bridge.testing.live_owners() == before
+
+    explanation = door.explain(value, **options)
+    assert explanation.action == "refused"
+    assert explanation.error is error
+    assert explanation.reason == message
+    assert explanation.torch_dtype is explanation.device is explanation.nbytes is None
+    assert str(explanation).startswith(f"refused ({error.__name__})")
+    assert tensor_bridge.testing.live_owners() == before
