@@ -126,8 +126,8 @@ def run_optimizer(guard: Guard, info: Any, options: dict[str, Any]) -> Compariso
         return torch.ones(())
 
     comparison = Comparison(guard)
-    # Fused kernels take a mutable pointer to the gradients.
-    may_copy = options.get("fused", False)
+    # Fused kernels and sparse arithmetic take mutable pointers to the gradients.
+    may_copy = options.get("fused", False) or info.only_supports_sparse_grads
     comparison.run(info.optim_cls.__name__, call, (parameters, gradients), may_copy=may_copy)
     return comparison
 
