@@ -18,7 +18,12 @@ def convert_tf_to_pytorch(
     scale: float | Sequence[float] | torch.Tensor | None = None,
     zero_point: int | Sequence[int] | torch.Tensor | None = None,
     axis: int | None = None,
-) -> torch.Tensor: ...
+    strings: Literal["tensor", "list"] = "tensor",
+    unknown: Literal["raise", "keep"] = "raise",
+    live: bool = False,
+) -> Any: ...
+def convert_tensor(t: Any, /, **options: Any) -> torch.Tensor: ...
+def convert_tensor_back(x: Any, /, **options: Any) -> Any: ...
 def convert_pytorch_to_tf(
     x: Any,
     /,
@@ -27,6 +32,7 @@ def convert_pytorch_to_tf(
     device: Any = None,
     dtype: Any = None,
     grad: Literal["detach", "raise"] = "detach",
+    unknown: Literal["raise", "keep"] = "raise",
 ) -> Any: ...
 def explain_torch(
     x: Any, /, **options: Any

@@ -32,9 +32,9 @@ from tensor_bridge.errors import (
 
 if TYPE_CHECKING:
     from tensor_bridge import testing
-    from tensor_bridge._convert import explain
     from tensor_bridge._dtypes import DtypeRow, dtypes
     from tensor_bridge._explanation import Explanation
+    from tensor_bridge._tree import explain
     from tensor_bridge.capi import TensorBridge
 
 to_torch = convert_tf_to_pytorch
@@ -75,7 +75,7 @@ __all__ = [
 # Loaded at first use, so that importing the package stays quick.
 _LAZY = {
     "TensorBridge": "capi",
-    "explain": "_convert",
+    "explain": "_tree",
     "Explanation": "_explanation",
     "dtypes": "_dtypes",
     "DtypeRow": "_dtypes",

@@ -12,13 +12,20 @@ from tensor_bridge.errors import (
     UnsupportedTypeError,
 )
 
-__all__ = ["class_names", "is_resource_variable", "refusal", "refusal_back", "variable_source"]
+__all__ = [
+    "RESOURCE_VARIABLE",
+    "class_names",
+    "is_resource_variable",
+    "refusal",
+    "refusal_back",
+    "variable_source",
+]
 
 _GRAPH_TENSOR = (
     "tensorflow.python.framework.tensor.Tensor",  # 2.14 and newer
     "tensorflow.python.framework.ops.Tensor",  # 2.12, 2.13
 )
-_RESOURCE_VARIABLE = "tensorflow.python.ops.resource_variable_ops.BaseResourceVariable"
+RESOURCE_VARIABLE = "tensorflow.python.ops.resource_variable_ops.BaseResourceVariable"
 _COMPOSITE = "tensorflow.python.framework.composite_tensor.CompositeTensor"
 
 
@@ -29,7 +36,7 @@ def class_names(value: Any) -> list[str]:
 
 def is_resource_variable(value: Any) -> bool:
     """Whether the value is a TensorFlow 2 variable (not a Keras or distributed one)."""
-    return _RESOURCE_VARIABLE in class_names(value)
+    return RESOURCE_VARIABLE in class_names(value)
 
 
 def variable_source(variable: Any) -> tuple[Any, Any, int]:

@@ -7,10 +7,32 @@ from typing import Any
 
 from tensor_bridge.errors import InvalidOptionError, UnsupportedDeviceError
 
-__all__ = ["device_pair", "quantization_lists", "tf_device_name", "tf_dtype_number"]
+__all__ = [
+    "check_extra",
+    "device_pair",
+    "quantization_lists",
+    "tf_device_name",
+    "tf_dtype_number",
+]
 
 # DLDeviceType of dlpack.h. torch calls ROCm's devices cuda.
 _DEVICE_TYPES = {"cpu": 1, "cuda": 2}
+
+
+_EXTRA = {"strings": ("tensor", "list"), "unknown": ("raise", "keep"), "live": (False, True)}
+
+
+def check_extra(name: str, value: Any) -> None:
+    """Checks a keyword that concerns composites and structures only.
+
+    Raises:
+      InvalidOptionError: the value is not one of those it may have.
+    """
+    allowed = _EXTRA[name]
+    if not any(value is a or (isinstance(a, str) and value == a) for a in allowed):
+        raise InvalidOptionError(
+            f"{name} must be {' or '.join(repr(a) for a in allowed)}, got {value!r}"
+        )
 
 
 def device_pair(device: Any) -> tuple[int, int]:

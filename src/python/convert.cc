@@ -12,6 +12,8 @@ PyTypeObject* g_eager_type = nullptr;
 // torch is imported, checked, and its adapter loaded.
 bool g_ready = false;
 
+constexpr const char* kTree = "tensor_bridge._tree";
+
 // TensorFlow's TensorShape::MaxDimensions().
 constexpr int kMaxDims = 254;
 
@@ -98,9 +100,10 @@ bool ensureBackReady() {
   return true;
 }
 
-// Calls tensor_bridge._convert.<name>(t, **keywords): whatever is not one plain tensor.
-PyObject* convertOther(const char* name, PyObject* t, PyObject* names, PyObject* const* values) {
-  PyObject* module = PyImport_ImportModule("tensor_bridge._convert");
+// Calls tensor_bridge.<module>.<name>(t, **keywords): whatever is not one plain tensor.
+PyObject* convertOther(const char* module_name, const char* name, PyObject* t, PyObject* names,
+                       PyObject* const* values) {
+  PyObject* module = PyImport_ImportModule(module_name);
   if (module == nullptr) return nullptr;
   PyObject* function = PyObject_GetAttrString(module, name);
   Py_DECREF(module);
@@ -166,16 +169,32 @@ bool parseVariable(PyObject* const* args, Py_ssize_t nargs, const char* name,
 
 PyObject* convertTfToPytorch(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
   PyObject* result = nullptr;
+  tb_status status;
   if (__builtin_expect(
           nargs == 1 && names == nullptr && g_ready && Py_TYPE(args[0]) == g_eager_type, 1)) {
-    const tb_status status = tb_py_tf_to_torch(args[0], nullptr, &result);
-    return status == TB_OK ? result : raiseStatus(status);
+    status = tb_py_tf_to_torch(args[0], nullptr, &result);
+  } else {
+    if (nargs != 1) return wrongCount("convert_tf_to_pytorch", 1, nargs);
+    if (!isEager(args[0])) return convertOther(kTree, "convert_other", args[0], names, args + 1);
+    if (!ensureReady()) return nullptr;
+    ParsedOptions parsed;
+    if (!parseOptions(names, args + nargs, kWithExtras, &parsed)) return nullptr;
+    status = tb_py_tf_to_torch(args[0], &parsed.options, &result);
   }
-  if (nargs != 1) return wrongCount("convert_tf_to_pytorch", 1, nargs);
-  if (!isEager(args[0])) return convertOther("convert_other", args[0], names, args + nargs);
+  if (__builtin_expect(status == TB_OK, 1)) return result;
+  // Strings have a torch form of several tensors.
+  if (status == TB_UNSUPPORTED_DTYPE) {
+    return convertOther(kTree, "convert_other", args[0], names, args + 1);
+  }
+  return raiseStatus(status);
+}
+
+PyObject* convertTensor(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
+  if (nargs != 1) return wrongCount("convert_tensor", 1, nargs);
   if (!ensureReady()) return nullptr;
   ParsedOptions parsed;
-  if (!parseOptions(names, args + nargs, &parsed)) return nullptr;
+  if (!parseOptions(names, args + nargs, kDenseOnly, &parsed)) return nullptr;
+  PyObject* result = nullptr;
   const tb_status status = tb_py_tf_to_torch(args[0], &parsed.options, &result);
   return status == TB_OK ? result : raiseStatus(status);
 }
@@ -184,7 +203,7 @@ PyObject* explainTensor(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyOb
   if (nargs != 1) return wrongCount("explain_tensor", 1, nargs);
   if (!ensureReady()) return nullptr;
   ParsedOptions parsed;
-  if (!parseOptions(names, args + nargs, &parsed)) return nullptr;
+  if (!parseOptions(names, args + nargs, kDenseOnly, &parsed)) return nullptr;
   tb_explanation explanation;
   int64_t shape[kMaxDims];
   const tb_status status =
@@ -197,7 +216,7 @@ PyObject* convertVariable(PyObject*, PyObject* const* args, Py_ssize_t nargs, Py
   if (!parseVariable(args, nargs, "convert_variable", &variable)) return nullptr;
   if (!ensureReady()) return nullptr;
   ParsedOptions parsed;
-  if (!parseOptions(names, args + nargs, &parsed)) return nullptr;
+  if (!parseOptions(names, args + nargs, kDenseOnly, &parsed)) return nullptr;
   PyObject* result = nullptr;
   const tb_status status = tb_py_variable_to_torch(variable.handle, variable.context,
                                                    variable.tf_dtype, &parsed.options, &result);
@@ -209,7 +228,7 @@ PyObject* explainVariable(PyObject*, PyObject* const* args, Py_ssize_t nargs, Py
   if (!parseVariable(args, nargs, "explain_variable", &variable)) return nullptr;
   if (!ensureReady()) return nullptr;
   ParsedOptions parsed;
-  if (!parseOptions(names, args + nargs, &parsed)) return nullptr;
+  if (!parseOptions(names, args + nargs, kDenseOnly, &parsed)) return nullptr;
   tb_explanation explanation;
   int64_t shape[kMaxDims];
   const tb_status status =
@@ -220,18 +239,44 @@ PyObject* explainVariable(PyObject*, PyObject* const* args, Py_ssize_t nargs, Py
 
 PyObject* convertPytorchToTf(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
   PyObject* result = nullptr;
+  tb_status status;
   if (__builtin_expect(nargs == 1 && names == nullptr && g_back_ready, 1) && isTorch(args[0])) {
-    const tb_status status = tb_py_torch_to_tf(args[0], nullptr, &result);
-    return status == TB_OK ? result : raiseStatus(status);
+    status = tb_py_torch_to_tf(args[0], nullptr, &result);
+  } else {
+    if (nargs != 1) return wrongCount("convert_pytorch_to_tf", 1, nargs);
+    if (!isTorch(args[0])) {
+      return convertOther(kTree, "convert_other_back", args[0], names, args + 1);
+    }
+    if (!ensureBackReady()) return nullptr;
+    ParsedBackOptions parsed;
+    if (!parseBackOptions(names, args + nargs, kWithExtras, &parsed)) return nullptr;
+    if (parsed.device != nullptr && parsed.device != Py_None) {
+      return convertOther(kTree, "convert_other_back", args[0], names, args + 1);
+    }
+    status = tb_py_torch_to_tf(args[0], &parsed.options, &result);
   }
-  if (nargs != 1) return wrongCount("convert_pytorch_to_tf", 1, nargs);
-  if (!isTorch(args[0])) return convertOther("convert_other_back", args[0], names, args + nargs);
+  if (__builtin_expect(status == TB_OK, 1)) return result;
+  // Sparse and nested layouts have a TensorFlow form of several tensors.
+  if (status == TB_UNSUPPORTED_TYPE) {
+    return convertOther(kTree, "convert_other_back", args[0], names, args + 1);
+  }
+  return raiseStatus(status);
+}
+
+PyObject* convertTensorBack(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
+  if (nargs != 1) return wrongCount("convert_tensor_back", 1, nargs);
+  if (!isTorch(args[0])) {
+    PyErr_SetString(PyExc_TypeError, "expected a torch.Tensor");
+    return nullptr;
+  }
   if (!ensureBackReady()) return nullptr;
   ParsedBackOptions parsed;
-  if (!parseBackOptions(names, args + nargs, &parsed)) return nullptr;
+  if (!parseBackOptions(names, args + nargs, kDenseOnly, &parsed)) return nullptr;
   if (parsed.device != nullptr && parsed.device != Py_None) {
-    return convertOther("convert_back_to_device", args[0], names, args + nargs);
+    return convertOther("tensor_bridge._convert", "convert_back_to_device", args[0], names,
+                        args + 1);
   }
+  PyObject* result = nullptr;
   const tb_status status = tb_py_torch_to_tf(args[0], &parsed.options, &result);
   return status == TB_OK ? result : raiseStatus(status);
 }
@@ -244,7 +289,7 @@ PyObject* explainTorch(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObj
   }
   if (!ensureBackReady()) return nullptr;
   ParsedBackOptions parsed;
-  if (!parseBackOptions(names, args + nargs, &parsed)) return nullptr;
+  if (!parseBackOptions(names, args + nargs, kDenseOnly, &parsed)) return nullptr;
   tb_explanation explanation;
   int64_t shape[kMaxDims];
   const tb_status status =

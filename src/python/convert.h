@@ -10,6 +10,9 @@ namespace tensor_bridge::python {
 /// convert_tf_to_pytorch(t, /, *, ...) -> torch.Tensor
 PyObject* convertTfToPytorch(PyObject* self, PyObject* const* args, Py_ssize_t nargs,
                              PyObject* names);
+/// The same for one dense tensor only, without the keywords of composites and structures:
+/// convert_tensor(t, /, *, ...) -> torch.Tensor
+PyObject* convertTensor(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names);
 /// explain_tensor(t, /, *, ...) -> tuple; t is an eager tensor
 PyObject* explainTensor(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names);
 /// convert_variable(handle, context, tf_dtype, /, *, ...) -> torch.Tensor
@@ -19,6 +22,9 @@ PyObject* explainVariable(PyObject* self, PyObject* const* args, Py_ssize_t narg
 /// convert_pytorch_to_tf(x, /, *, copy, device, dtype, grad) -> tf.Tensor
 PyObject* convertPytorchToTf(PyObject* self, PyObject* const* args, Py_ssize_t nargs,
                              PyObject* names);
+/// convert_tensor_back(x, /, *, ...) -> tf.Tensor, one dense tensor only
+PyObject* convertTensorBack(PyObject* self, PyObject* const* args, Py_ssize_t nargs,
+                            PyObject* names);
 /// explain_torch(x, /, *, copy, dtype, grad) -> tuple; x is a torch tensor
 PyObject* explainTorch(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names);
 /// is_torch_tensor(x) -> bool

@@ -37,7 +37,7 @@ PyCFunction asCFunction(Function* function) {
 PyDoc_STRVAR(
     kConvertDoc,
     "convert_tf_to_pytorch(t, /, *, copy=None, device=None, on_write='copy', raw=False, "
-    "scale=None, zero_point=None, axis=None)\n--\n\n"
+    "scale=None, zero_point=None, axis=None, strings='tensor', unknown='raise', live=False)\n--\n\n"
     "Converts an eager tf.Tensor or a tf.Variable to a torch.Tensor, without NumPy.\n\n"
     "The result shares TensorFlow's memory where both frameworks have the dtype and is\n"
     "protected: reads are free, the first write moves torch onto memory of its own, so\n"
@@ -53,7 +53,11 @@ PyDoc_STRVAR(
     "    quantized one.\n"
     "  scale: Scale of a quantized dtype: a number, or a sequence with one for each channel.\n"
     "  zero_point: Zero point of a quantized dtype: an int, or a sequence of as many as scale.\n"
-    "  axis: The channel axis of per-channel quantization.\n\n"
+    "  axis: The channel axis of per-channel quantization.\n"
+    "  strings: 'tensor' gives a StringTensor, 'list' nested lists of bytes.\n"
+    "  unknown: What a structure does with leaves that are no values of either framework:\n"
+    "    'raise' or 'keep'.\n"
+    "  live: A variable gives a LiveView, which writes through, instead of a snapshot.\n\n"
     "Returns:\n"
     "  A torch.Tensor with the same shape and values.\n\n"
     "Raises:\n"
@@ -68,7 +72,8 @@ PyDoc_STRVAR(
 
 PyDoc_STRVAR(
     kBackDoc,
-    "convert_pytorch_to_tf(x, /, *, copy=None, device=None, dtype=None, grad='detach')\n--\n\n"
+    "convert_pytorch_to_tf(x, /, *, copy=None, device=None, dtype=None, grad='detach', "
+    "unknown='raise')\n--\n\n"
     "Converts a torch.Tensor to an eager tf.Tensor, without NumPy.\n\n"
     "The result shares torch's memory where TensorFlow can use it (host memory, row-major,\n"
     "aligned to 64 bytes) and keeps its bytes: the next write on the torch side moves torch,\n"
@@ -84,7 +89,9 @@ PyDoc_STRVAR(
     "host.\n"
     "  dtype: A TensorFlow dtype that torch lacks (int4, uint4, int2, uint2,\n"
     "    float8_e4m3b11fnuz, float4_e2m1fn, quantized ones); every value is checked.\n"
-    "  grad: 'detach' shares the values of a tensor that requires grad, 'raise' refuses it.\n\n"
+    "  grad: 'detach' shares the values of a tensor that requires grad, 'raise' refuses it.\n"
+    "  unknown: What a structure does with leaves that are no values of either framework:\n"
+    "    'raise' or 'keep'.\n\n"
     "Returns:\n"
     "  An eager tf.Tensor with the same shape and values.\n\n"
     "Raises:\n"
@@ -99,6 +106,8 @@ PyDoc_STRVAR(
 PyMethodDef kMethods[] = {
     {"convert_tf_to_pytorch", asCFunction(convertTfToPytorch), METH_FASTCALL | METH_KEYWORDS,
      kConvertDoc},
+    {"convert_tensor", asCFunction(convertTensor), METH_FASTCALL | METH_KEYWORDS, nullptr},
+    {"convert_tensor_back", asCFunction(convertTensorBack), METH_FASTCALL | METH_KEYWORDS, nullptr},
     {"convert_pytorch_to_tf", asCFunction(convertPytorchToTf), METH_FASTCALL | METH_KEYWORDS,
      kBackDoc},
     {"explain_torch", asCFunction(explainTorch), METH_FASTCALL | METH_KEYWORDS, nullptr},

@@ -105,6 +105,18 @@ bool parseQuantization(PyObject* scale, PyObject* zero_point, ParsedOptions* out
   return true;
 }
 
+bool isExtra(PyObject* name) {
+  return PyUnicode_CompareWithASCIIString(name, "strings") == 0 ||
+         PyUnicode_CompareWithASCIIString(name, "unknown") == 0 ||
+         PyUnicode_CompareWithASCIIString(name, "live") == 0;
+}
+
+bool checkExtra(PyObject* name, PyObject* value) {
+  PyObject* done = callOptions("check_extra", name, value);
+  Py_XDECREF(done);
+  return done != nullptr;
+}
+
 bool parseAxis(PyObject* value, tb_convert_options* options) {
   if (!PyLong_Check(value) || PyBool_Check(value)) {
     raiseInvalidOption("axis must be None or an int, got %R", value);
@@ -122,7 +134,8 @@ bool parseAxis(PyObject* value, tb_convert_options* options) {
 
 }  // namespace
 
-bool parseOptions(PyObject* names, PyObject* const* values, ParsedOptions* out) {
+bool parseOptions(PyObject* names, PyObject* const* values, ExtraKeywords extras,
+                  ParsedOptions* out) {
   tb_convert_options* options = &out->options;
   tb_convert_options_init(options);
   const Py_ssize_t count = names == nullptr ? 0 : PyTuple_Size(names);
@@ -152,6 +165,8 @@ bool parseOptions(PyObject* names, PyObject* const* values, ParsedOptions* out) 
       zero_point = value;
     } else if (is("axis")) {
       if (!isNone(value) && !parseAxis(value, options)) return false;
+    } else if (extras == kWithExtras && isExtra(name)) {
+      if (!checkExtra(name, value)) return false;
     } else {
       PyErr_Format(PyExc_TypeError,
                    "got an unexpected keyword argument %R; expected copy, device, on_write, raw, "
@@ -164,7 +179,8 @@ bool parseOptions(PyObject* names, PyObject* const* values, ParsedOptions* out) 
   return true;
 }
 
-bool parseBackOptions(PyObject* names, PyObject* const* values, ParsedBackOptions* out) {
+bool parseBackOptions(PyObject* names, PyObject* const* values, ExtraKeywords extras,
+                      ParsedBackOptions* out) {
   tb_convert_back_options* options = &out->options;
   tb_convert_back_options_init(options);
   out->device = nullptr;
@@ -183,6 +199,8 @@ bool parseBackOptions(PyObject* names, PyObject* const* values, ParsedBackOption
       out->device = value;
     } else if (is("dtype")) {
       if (!isNone(value) && !parseTfDtype(value, options)) return false;
+    } else if (extras == kWithExtras && is("unknown")) {
+      if (!checkExtra(name, value)) return false;
     } else {
       PyErr_Format(PyExc_TypeError,
                    "got an unexpected keyword argument %R; expected copy, device, dtype or grad",

@@ -18,9 +18,14 @@ struct ParsedOptions {
   std::vector<int64_t> zero_point;
 };
 
+/// Whether the keywords that concern composites and structures (strings, unknown, live) are taken:
+/// one dense tensor ignores them, but checks their values.
+enum ExtraKeywords { kDenseOnly, kWithExtras };
+
 /// Reads `count` keyword values named by the tuple `names` (which may be null). False with an
 /// exception set: TypeError for an unknown keyword, InvalidOptionError for an ill-formed value.
-bool parseOptions(PyObject* names, PyObject* const* values, ParsedOptions* out);
+bool parseOptions(PyObject* names, PyObject* const* values, ExtraKeywords extras,
+                  ParsedOptions* out);
 
 /// The keywords of the way back.
 struct ParsedBackOptions {
@@ -29,7 +34,8 @@ struct ParsedBackOptions {
   PyObject* device;
 };
 
-bool parseBackOptions(PyObject* names, PyObject* const* values, ParsedBackOptions* out);
+bool parseBackOptions(PyObject* names, PyObject* const* values, ExtraKeywords extras,
+                      ParsedBackOptions* out);
 
 }  // namespace tensor_bridge::python
 
