@@ -77,7 +77,8 @@ def _numbers(name: str, value: Any, convert: type) -> list[Any]:
                 f"{name} must be a torch tensor whose values can be read, got one on "
                 f"{value.device}: {e}"
             ) from e
-    items = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    text = isinstance(value, (str, bytes, bytearray))
+    items = list(value) if isinstance(value, Sequence) and not text else [value]
     numbers = []
     for item in items:
         if isinstance(item, bool) or not isinstance(item, (int, float)):
