@@ -1,0 +1,140 @@
+"""Conversions from many threads at once."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+import tensorflow as tf
+import torch
+from fresh import run_python
+from sharing import SHAPE, Shared, in_threads, numbers, tf_bytes, torch_bytes
+
+import tensor_bridge
+from tensor_bridge.testing import live_owners, tf_data_address, torch_data_address
+
+THREADS = 8
+ROUNDS = 400
+
+
+def test_one_tensor_from_many_threads(door: Any) -> None:
+    t = numbers()
+    address, before = tf_data_address(t), live_owners()
+
+    def convert() -> list[torch.Tensor]:
+        made = [door.to_torch(t) for _ in range(ROUNDS)]
+        assert {torch_data_address(x) for x in made} == {address}
+        return made
+
+    made = [x for part in in_threads(*[convert] * THREADS) for x in part]
+    assert live_owners() == before + THREADS * ROUNDS
+    for x in made:
+        assert x.shape == SHAPE
+    made[0].zero_()
+    assert torch_bytes(made[1]) == tf_bytes(t)
+    assert torch_data_address(made[1]) == address
+    made.clear()
+    del x
+    assert live_owners() == before
+
+
+def test_own_tensors_with_writes_and_releases(door: Any) -> None:
+    def work() -> None:
+        for i in range(100):
+            shared = Shared(convert=door.to_torch)
+            view = shared.torch[1:]
+            if i % 2:
+                view.add_(i)
+                assert float(view[0, 0]) == 6 + i
+                shared.assert_moved()
+            else:
+                shared.assert_shared()
+
+    before = live_owners()
+    in_threads(*[work] * THREADS)
+    assert live_owners() == before
+
+
+def test_errors_belong_to_the_thread_that_made_them(door: Any) -> None:
+    def refused(value: Any, error: type[Exception], words: str, **options: Any) -> None:
+        for _ in range(100):
+            with pytest.raises(error, match=words):
+                door.to_torch(value, **options)
+
+    def works() -> None:
+        for _ in range(100):
+            Shared(convert=door.to_torch)
+
+    int4 = tf.bitcast(tf.constant([1, 2], tf.int8), tf.qint8)
+    in_threads(
+        lambda: refused(tf.constant("a"), tensor_bridge.UnsupportedDtypeError, "string"),
+        lambda: refused(int4, tensor_bridge.UnsupportedDtypeError, "qint8"),
+        lambda: refused(
+            numbers(), tensor_bridge.InvalidOptionError, "scale", scale=1, zero_point=0
+        ),
+        lambda: refused([1], tensor_bridge.UnsupportedTypeError, "list"),
+        works,
+        works,
+    )
+
+
+def test_variable_converted_while_it_is_assigned(door: Any) -> None:
+    variable = tf.Variable(tf.zeros((64, 1024)))
+    stop = threading.Event()
+
+    def assign() -> None:
+        for i in range(1, 60):
+            variable.assign(tf.fill((64, 1024), float(i)))
+            variable.assign_add(tf.ones((64, 1024)))
+        stop.set()
+
+    def convert() -> int:
+        seen = set()
+        while not stop.is_set():
+            x = door.to_torch(variable)
+            first = float(x[0, 0])
+            assert bool((x == first).all()), "half of an assignment"
+            seen.add(first)
+        return len(seen)
+
+    before = live_owners()
+    assert max(in_threads(assign, convert, convert)[1:]) > 1
+    assert live_owners() == before
+
+
+def test_threads_convert_explain_and_count_at_once() -> None:
+    t, variable = numbers(), tf.Variable(numbers())
+    jobs = (
+        lambda: tensor_bridge.to_torch(t),
+        lambda: tensor_bridge.to_torch(variable),
+        lambda: tensor_bridge.to_torch(t, copy=True),
+        lambda: tensor_bridge.to_torch(t, on_write="raise"),
+        lambda: tensor_bridge.explain(t),
+        lambda: tensor_bridge.explain(variable),
+        lambda: tensor_bridge.testing.shares_memory(t, torch.zeros(1)),
+        live_owners,
+    )
+    before = live_owners()
+    in_threads(*[lambda job=job: [job() for _ in range(100)] and None for job in jobs])
+    assert live_owners() == before
+
+
+@pytest.mark.parametrize("door_code", ["tensor_bridge", "tensor_bridge.TensorBridge()"])
+def test_first_conversions_of_a_process_at_once(door_code: str) -> None:
+    """Every thread finds torch not yet imported, and the adapter not yet loaded."""
+    run_python(f"""
+        import sys, threading
+        import tensorflow as tf, tensor_bridge
+        assert "torch" not in sys.modules
+        tensors = [tf.fill((3,), float(i)) for i in range(8)]
+        start, results = threading.Barrier(8), [None] * 8
+        def work(i):
+            start.wait()
+            results[i] = {door_code}.to_torch(tensors[i]).tolist()
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+        [t.start() for t in threads]
+        [t.join() for t in threads]
+        assert results == [[float(i)] * 3 for i in range(8)], results
+        assert tensor_bridge.testing.live_owners() == 0
+    """).check()

@@ -1,0 +1,164 @@
+"""First writes from several threads at once, and readers beside a writer."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import tensorflow as tf
+import torch
+from sharing import Shared, in_threads, numbers
+
+from tensor_bridge.testing import torch_data_address
+
+THREADS = 4
+COLUMNS = 4096
+ROUNDS = 60
+
+
+def big() -> tf.Tensor:
+    return numbers((THREADS, COLUMNS))
+
+
+WRITES: dict[str, Callable[[torch.Tensor], Any]] = {
+    "add_": lambda row: row.add_(1),
+    "setitem": lambda row: row.__setitem__(..., row + 1),
+    "numpy": lambda row: row.numpy().__iadd__(1),
+    "data_ptr": lambda row: (row.data_ptr(), row.add_(1)),
+    "foreach": lambda row: torch._foreach_add_([row], 1),
+    "out=": lambda row: torch.add(row, 1, out=row),
+    "storage": lambda row: (row.untyped_storage().data_ptr(), row.add_(1)),
+}
+
+
+def race(*functions: Callable[[], Any]) -> None:
+    in_threads(*functions)
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_no_write_is_lost(write: str, door: Any) -> None:
+    expected = torch.arange(THREADS * COLUMNS, dtype=torch.float32).reshape(THREADS, -1) + 1
+    for _ in range(ROUNDS // len(WRITES)):
+        shared = Shared(big(), door.to_torch)
+        race(*[lambda row=row: WRITES[write](row) for row in shared.torch])
+        assert torch.equal(shared.torch, expected)
+        shared.assert_moved()
+
+
+def test_different_ways_to_write_race() -> None:
+    names = list(WRITES)
+    expected = torch.arange(THREADS * COLUMNS, dtype=torch.float32).reshape(THREADS, -1) + 1
+    for i in range(ROUNDS):
+        shared = Shared(big())
+        ways = [WRITES[names[(i + k) % len(names)]] for k in range(THREADS)]
+        race(
+            *[
+                lambda way=way, row=row: way(row)
+                for way, row in zip(ways, shared.torch, strict=True)
+            ]
+        )
+        assert torch.equal(shared.torch, expected)
+        shared.assert_moved()
+
+
+def test_everybody_sees_one_move() -> None:
+    for _ in range(ROUNDS):
+        shared = Shared(big())
+        addresses = in_threads(*[shared.torch.data_ptr] * THREADS)
+        assert set(addresses) == {torch_data_address(shared.torch)}
+        shared.assert_moved()
+
+
+def test_many_tensors_of_one_buffer_move_apart() -> None:
+    t = big()
+    for _ in range(10):
+        made = [Shared(t) for _ in range(32)]
+        in_threads(*[lambda s=s, i=i: s.torch.fill_(i) for i, s in enumerate(made)])
+        assert [float(s.torch[1, 1]) for s in made] == list(range(32))
+        assert len({torch_data_address(s.torch) for s in made}) == 32
+        made[0].assert_moved()
+
+
+def test_reader_beside_a_writer_reads_valid_memory() -> None:
+    """The reader may have taken TensorFlow's address before the move; both buffers stay alive."""
+    size = 1 << 16
+    for _ in range(ROUNDS):
+        shared = Shared(tf.fill((size,), 1.0))
+        x, done = shared.torch, threading.Event()
+        # Only torch holds the buffer from here on.
+        shared.tf = tf.zeros(())
+        stop = done.set
+
+        def read(x: torch.Tensor = x, done: threading.Event = done) -> float:
+            total = float(x.sum())
+            while not done.is_set():
+                total = float(x.sum())
+            return total
+
+        def write(x: torch.Tensor = x, stop: Callable[[], None] = stop) -> None:
+            x.add_(1)
+            stop()
+
+        totals = in_threads(read, read, write)[:2]
+        assert all(size <= total <= 2 * size for total in totals)
+        assert float(x.sum()) == 2 * size
+
+
+def test_conversion_beside_a_writer() -> None:
+    t = big()
+    before = Shared(t)
+
+    def convert() -> None:
+        for _ in range(200):
+            Shared(t)
+
+    def write() -> None:
+        for _ in range(200):
+            Shared(t).torch.zero_()
+
+    in_threads(convert, write, convert, write)
+    before.assert_shared()
+
+
+def test_raise_raises_in_every_thread() -> None:
+    shared = Shared(big(), on_write="raise")
+
+    def write() -> None:
+        for _ in range(50):
+            with pytest.raises(BufferError, match="on_write"):
+                shared.torch.add_(1)
+
+    in_threads(*[write] * THREADS)
+    shared.assert_shared()
+
+
+def test_write_races_with_the_release_of_other_views() -> None:
+    for _ in range(ROUNDS):
+        shared = Shared(big())
+        views = [list(shared.torch) for _ in range(THREADS)]
+        in_threads(
+            lambda x=shared.torch: x.add_(1), *[lambda views=v: views.clear() for v in views]
+        )
+        shared.assert_moved()
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_inter_operator_threads_of_torch_write() -> None:
+    """torch's own pool runs these, without the GIL."""
+
+    @torch.jit.script
+    def increment(row: torch.Tensor) -> torch.Tensor:
+        return row.add_(1)
+
+    for _ in range(10):
+        shared = Shared(big())
+        futures = [torch.jit.fork(increment, row) for row in shared.torch]
+        for future in futures:
+            torch.jit.wait(future)
+        assert torch.equal(
+            shared.torch,
+            torch.arange(THREADS * COLUMNS, dtype=torch.float32).reshape(THREADS, -1) + 1,
+        )
+        shared.assert_moved()

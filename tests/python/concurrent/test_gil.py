@@ -1,0 +1,87 @@
+"""The GIL is free while a large copy runs: other Python threads make progress."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import tensorflow as tf
+import torch
+from sharing import from_bytes
+
+LARGE = 1 << 28  # bytes; a copy takes long beside the interpreter's switch interval
+
+
+def progress_during(work: Callable[[], Any]) -> tuple[int, float]:
+    """How often another Python thread ran in the middle of `work`, and how long `work` took."""
+    ticks: list[float] = []
+    stop = threading.Event()
+    running = threading.Event()
+
+    def tick() -> None:
+        while not stop.is_set():
+            ticks.append(time.perf_counter())
+            running.set()
+            time.sleep(0.0005)
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    running.wait()
+    start = time.perf_counter()
+    result = work()
+    end = time.perf_counter()
+    stop.set()
+    thread.join()
+    del result
+    margin = (end - start) / 10
+    return sum(start + margin < t < end - margin for t in ticks), end - start
+
+
+@pytest.fixture(scope="module")
+def large() -> tf.Tensor:
+    return tf.zeros((LARGE // 4,)) + 0.0
+
+
+def test_large_copy_lets_others_run(door: Any, large: tf.Tensor) -> None:
+    progress, seconds = progress_during(lambda: door.to_torch(large, copy=True))
+    assert seconds > 0.01
+    assert progress >= 5
+
+
+def test_large_conversion_of_bytes_lets_others_run(door: Any) -> None:
+    int4 = from_bytes(bytes(1 << 27), (1 << 27,), tf.as_dtype("int4"))
+    progress, seconds = progress_during(lambda: door.to_torch(int4))
+    assert seconds > 0.01
+    assert progress >= 5
+
+
+def test_move_of_a_large_tensor_by_an_operator_lets_others_run(door: Any, large: tf.Tensor) -> None:
+    x = door.to_torch(large)
+    progress, _ = progress_during(lambda: x[0].add_(1))
+    assert progress >= 5
+
+
+def test_this_measurement_sees_a_held_gil(large: tf.Tensor) -> None:
+    """Without it the tests above would prove nothing."""
+    target = torch.empty(LARGE // 4)
+    address = target.data_ptr()
+    memset = ctypes.PyDLL(None).memset
+    memset.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t)
+
+    def hold() -> None:
+        for _ in range(3):
+            memset(address, 1, LARGE)
+
+    interval = sys.getswitchinterval()
+    try:
+        # The loop above is one bytecode after another: nobody may switch between them.
+        sys.setswitchinterval(60)
+        progress, _ = progress_during(hold)
+    finally:
+        sys.setswitchinterval(interval)
+    assert progress == 0
