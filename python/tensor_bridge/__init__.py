@@ -33,7 +33,7 @@ from tensor_bridge.errors import (
 if TYPE_CHECKING:
     from tensor_bridge import testing
     from tensor_bridge._dtypes import DtypeRow, dtypes
-    from tensor_bridge._explanation import Explanation
+    from tensor_bridge._explanation import Explanation, StructureExplanation
     from tensor_bridge._tree import explain
     from tensor_bridge.capi import TensorBridge
 
@@ -50,6 +50,7 @@ __all__ = [
     # explanation
     "explain",
     "Explanation",
+    "StructureExplanation",
     "dtypes",
     "DtypeRow",
     # exceptions
@@ -77,6 +78,7 @@ _LAZY = {
     "TensorBridge": "capi",
     "explain": "_tree",
     "Explanation": "_explanation",
+    "StructureExplanation": "_explanation",
     "dtypes": "_dtypes",
     "DtypeRow": "_dtypes",
     "testing": None,

@@ -7,7 +7,7 @@ from typing import Literal
 
 from tensor_bridge.errors import BY_STATUS
 
-__all__ = ["Explanation", "from_native", "refused"]
+__all__ = ["Explanation", "StructureExplanation", "from_native", "refused"]
 
 _ACTIONS: tuple[Literal["shared"], Literal["copied"], Literal["refused"]] = (
     "shared",
@@ -58,6 +58,37 @@ class Explanation:
         if self.on_write is not None:
             parts.append(f"on_write={self.on_write!r}")
         return f"{self.action}: {', '.join(parts)}; {self.reason}"
+
+
+@dataclass(frozen=True)
+class StructureExplanation:
+    """What a conversion would do with each leaf of a nested structure.
+
+    Attributes:
+      leaves: (path, explanation) of every leaf that is not plain data, in order.
+    """
+
+    leaves: tuple[tuple[str, Explanation], ...]
+
+    @property
+    def action(self) -> Literal["shared", "copied", "refused"]:
+        """ "refused" if any leaf is, else "copied" if any leaf is, else "shared"."""
+        actions = {explanation.action for _, explanation in self.leaves}
+        if "refused" in actions or not actions:
+            return "refused"
+        return "copied" if "copied" in actions else "shared"
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all results together."""
+        return sum(explanation.nbytes or 0 for _, explanation in self.leaves)
+
+    def __str__(self) -> str:
+        width = max((len(path) for path, _ in self.leaves), default=0)
+        lines = [f"{path:<{width}}  {explanation}" for path, explanation in self.leaves]
+        counts = {action: sum(e.action == action for _, e in self.leaves) for action in _ACTIONS}
+        total = ", ".join(f"{count} {action}" for action, count in counts.items() if count)
+        return "\n".join([*lines, f"{len(self.leaves)} values: {total or 'none'}"])
 
 
 _Native = tuple[int, int, int, "tuple[int, ...] | None", int, str, str, str, str]

@@ -1,104 +1,18 @@
 #include "python/convert.h"
 
 #include "python/errors.h"
+#include "python/frameworks.h"
 #include "python/options.h"
+#include "python/structure.h"
 #include "tensor_bridge/c_api.h"
 
 namespace tensor_bridge::python {
 namespace {
 
-// TensorFlow's EagerTensor, once one was seen; never freed, as TensorFlow's types are not.
-PyTypeObject* g_eager_type = nullptr;
-// torch is imported, checked, and its adapter loaded.
-bool g_ready = false;
-
 constexpr const char* kTree = "tensor_bridge._tree";
 
 // TensorFlow's TensorShape::MaxDimensions().
 constexpr int kMaxDims = 254;
-
-bool isEager(PyObject* object) {
-  if (Py_TYPE(object) == g_eager_type) return true;
-  if (tb_py_is_eager_tensor(object) == 0) return false;
-  g_eager_type = Py_TYPE(object);
-  Py_INCREF(reinterpret_cast<PyObject*>(g_eager_type));
-  return true;
-}
-
-// Imports torch, checks both frameworks' versions, and loads the adapter; once.
-bool ensureReady() {
-  if (g_ready) return true;
-  PyObject* module = PyImport_ImportModule("tensor_bridge._frameworks");
-  if (module == nullptr) return false;
-  PyObject* version = PyObject_CallMethod(module, "ensure", nullptr);
-  Py_DECREF(module);
-  if (version == nullptr) return false;
-  int major = 0;
-  int minor = 0;
-  const bool parsed = PyArg_ParseTuple(version, "ii", &major, &minor) != 0;
-  Py_DECREF(version);
-  if (!parsed) return false;
-  const tb_status status = tb_use_torch(major, minor);
-  if (status != TB_OK) {
-    raiseStatus(status);
-    return false;
-  }
-  g_ready = true;
-  return true;
-}
-
-PyObject* keywordDict(PyObject* names, PyObject* const* values) {
-  PyObject* dict = PyDict_New();
-  const Py_ssize_t count = names == nullptr ? 0 : PyTuple_Size(names);
-  for (Py_ssize_t i = 0; dict != nullptr && i < count; ++i) {
-    if (PyDict_SetItem(dict, PyTuple_GetItem(names, i), values[i]) != 0) {
-      Py_DECREF(dict);
-      return nullptr;
-    }
-  }
-  return dict;
-}
-
-// torch.Tensor and torch.nn.Parameter, once torch is loaded; never freed.
-PyTypeObject* g_tensor_type = nullptr;
-PyTypeObject* g_parameter_type = nullptr;
-// ensureReady(), and TensorFlow is imported, checked and initialised.
-bool g_back_ready = false;
-
-PyTypeObject* typeOf(PyObject* module, const char* name) {
-  PyObject* type = module == nullptr ? nullptr : PyObject_GetAttrString(module, name);
-  if (type == nullptr) PyErr_Clear();
-  return reinterpret_cast<PyTypeObject*>(type);
-}
-
-// By real type, not by __class__ or __instancecheck__: the memory behind is read.
-bool isTorch(PyObject* object) {
-  PyTypeObject* type = Py_TYPE(object);
-  if (g_tensor_type == nullptr) {
-    // Not imported for this: without torch there is no torch tensor.
-    PyObject* modules = PyImport_GetModuleDict();
-    PyObject* torch = PyDict_GetItemString(modules, "torch");
-    PyObject* parameter = PyDict_GetItemString(modules, "torch.nn.parameter");
-    g_tensor_type = typeOf(torch, "Tensor");
-    g_parameter_type = typeOf(parameter, "Parameter");
-    if (g_tensor_type == nullptr) return false;
-  }
-  return type == g_tensor_type || type == g_parameter_type ||
-         PyType_IsSubtype(type, g_tensor_type) != 0;
-}
-
-bool ensureBackReady() {
-  if (g_back_ready) return true;
-  if (!ensureReady()) return false;
-  PyObject* module = PyImport_ImportModule("tensor_bridge._frameworks");
-  PyObject* done =
-      module == nullptr ? nullptr : PyObject_CallMethod(module, "ensure_tensorflow", nullptr);
-  Py_XDECREF(module);
-  if (done == nullptr) return false;
-  Py_DECREF(done);
-  g_back_ready = true;
-  return true;
-}
 
 // Calls tensor_bridge.<module>.<name>(t, **keywords): whatever is not one plain tensor.
 PyObject* convertOther(const char* module_name, const char* name, PyObject* t, PyObject* names,
@@ -170,12 +84,16 @@ bool parseVariable(PyObject* const* args, Py_ssize_t nargs, const char* name,
 PyObject* convertTfToPytorch(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
   PyObject* result = nullptr;
   tb_status status;
-  if (__builtin_expect(
-          nargs == 1 && names == nullptr && g_ready && Py_TYPE(args[0]) == g_eager_type, 1)) {
+  if (__builtin_expect(nargs == 1 && names == nullptr && detail::g_ready &&
+                           Py_TYPE(args[0]) == detail::g_eager_type,
+                       1)) {
     status = tb_py_tf_to_torch(args[0], nullptr, &result);
   } else {
     if (nargs != 1) return wrongCount("convert_tf_to_pytorch", 1, nargs);
-    if (!isEager(args[0])) return convertOther(kTree, "convert_other", args[0], names, args + 1);
+    if (!isEager(args[0])) {
+      return isContainer(args[0]) ? convertStructure(args[0], kToTorch, names, args + 1)
+                                  : convertOther(kTree, "convert_other", args[0], names, args + 1);
+    }
     if (!ensureReady()) return nullptr;
     ParsedOptions parsed;
     if (!parseOptions(names, args + nargs, kWithExtras, &parsed)) return nullptr;
@@ -240,12 +158,15 @@ PyObject* explainVariable(PyObject*, PyObject* const* args, Py_ssize_t nargs, Py
 PyObject* convertPytorchToTf(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
   PyObject* result = nullptr;
   tb_status status;
-  if (__builtin_expect(nargs == 1 && names == nullptr && g_back_ready, 1) && isTorch(args[0])) {
+  if (__builtin_expect(nargs == 1 && names == nullptr && detail::g_back_ready, 1) &&
+      isTorch(args[0])) {
     status = tb_py_torch_to_tf(args[0], nullptr, &result);
   } else {
     if (nargs != 1) return wrongCount("convert_pytorch_to_tf", 1, nargs);
     if (!isTorch(args[0])) {
-      return convertOther(kTree, "convert_other_back", args[0], names, args + 1);
+      return isContainer(args[0])
+                 ? convertStructure(args[0], kToTensorFlow, names, args + 1)
+                 : convertOther(kTree, "convert_other_back", args[0], names, args + 1);
     }
     if (!ensureBackReady()) return nullptr;
     ParsedBackOptions parsed;

@@ -21,11 +21,18 @@ PyObject* exceptionClass(tb_status status) {
 
 }  // namespace
 
-PyObject* raiseStatus(tb_status status) {
+PyObject* raiseStatus(tb_status status) { return raiseStatusAt(status, ""); }
+
+PyObject* raiseStatusAt(tb_status status, const char* path) {
   if (PyErr_Occurred() != nullptr) return nullptr;
   // TensorFlow's and torch's messages are UTF-8 as a rule, not by contract.
   PyObject* message = PyUnicode_DecodeUTF8(
       tb_last_error(), static_cast<Py_ssize_t>(std::strlen(tb_last_error())), "replace");
+  if (message != nullptr && path[0] != '\0') {
+    PyObject* placed = PyUnicode_FromFormat("at %s: %U", path, message);
+    Py_DECREF(message);
+    message = placed;
+  }
   if (message == nullptr) return nullptr;
   PyObject* type = exceptionClass(status);
   if (type != nullptr) {
@@ -33,6 +40,19 @@ PyObject* raiseStatus(tb_status status) {
     Py_DECREF(type);
   }
   Py_DECREF(message);
+  return nullptr;
+}
+
+PyObject* raiseNothingConverted(PyObject* structure, bool to_torch) {
+  PyObject* type = exceptionClass(TB_UNSUPPORTED_TYPE);
+  PyObject* kind =
+      PyObject_GetAttrString(reinterpret_cast<PyObject*>(Py_TYPE(structure)), "__name__");
+  if (type != nullptr && kind != nullptr) {
+    PyErr_Format(type, "expected a structure with %s values in it, got a %U without any",
+                 to_torch ? "TensorFlow" : "torch", kind);
+  }
+  Py_XDECREF(type);
+  Py_XDECREF(kind);
   return nullptr;
 }
 

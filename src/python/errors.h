@@ -13,6 +13,12 @@ namespace tensor_bridge::python {
 /// Always returns null.
 PyObject* raiseStatus(tb_status status);
 
+/// The same for a leaf of a structure: the message begins with where it is.
+PyObject* raiseStatusAt(tb_status status, const char* path);
+
+/// Sets UnsupportedTypeError: a structure without anything to convert. Always returns null.
+PyObject* raiseNothingConverted(PyObject* structure, bool to_torch);
+
 /// Sets InvalidOptionError. Always returns null.
 PyObject* raiseInvalidOption(const char* format, PyObject* argument);
 

@@ -4,6 +4,7 @@
 
 #include "python/convert.h"
 #include "python/errors.h"
+#include "python/structure.h"
 #include "tensor_bridge/c_api.h"
 
 namespace tensor_bridge::python {
@@ -115,6 +116,7 @@ PyMethodDef kMethods[] = {
     {"explain_tensor", asCFunction(explainTensor), METH_FASTCALL | METH_KEYWORDS, nullptr},
     {"convert_variable", asCFunction(convertVariable), METH_FASTCALL | METH_KEYWORDS, nullptr},
     {"explain_variable", asCFunction(explainVariable), METH_FASTCALL | METH_KEYWORDS, nullptr},
+    {"convert_node", convertNode, METH_VARARGS, nullptr},
     {"is_eager_tensor", isEagerTensor, METH_O, nullptr},
     {"has_handle", hasHandle, METH_O, nullptr},
     {"tf_address", tfAddress, METH_O, nullptr},

@@ -211,4 +211,16 @@ bool parseBackOptions(PyObject* names, PyObject* const* values, ExtraKeywords ex
   return true;
 }
 
+PyObject* keywordDict(PyObject* names, PyObject* const* values) {
+  PyObject* dict = PyDict_New();
+  const Py_ssize_t count = names == nullptr ? 0 : PyTuple_Size(names);
+  for (Py_ssize_t i = 0; dict != nullptr && i < count; ++i) {
+    if (PyDict_SetItem(dict, PyTuple_GetItem(names, i), values[i]) != 0) {
+      Py_DECREF(dict);
+      return nullptr;
+    }
+  }
+  return dict;
+}
+
 }  // namespace tensor_bridge::python

@@ -27,6 +27,9 @@ enum ExtraKeywords { kDenseOnly, kWithExtras };
 bool parseOptions(PyObject* names, PyObject* const* values, ExtraKeywords extras,
                   ParsedOptions* out);
 
+/// The keywords of a call as a new dict, or null with an exception set.
+PyObject* keywordDict(PyObject* names, PyObject* const* values);
+
 /// The keywords of the way back.
 struct ParsedBackOptions {
   tb_convert_back_options options;

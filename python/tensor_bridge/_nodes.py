@@ -1,0 +1,88 @@
+"""Nodes of nested structures that the extension does not walk itself, one level at a time.
+
+optree knows ordered and default dicts, deques, struct sequences and what users register in its
+namespace "tensor_bridge"; dataclasses and attrs classes are taken apart here.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["NAMESPACE", "children", "is_node"]
+
+NAMESPACE = "tensor_bridge"
+"""optree's namespace in which users register their own nodes."""
+
+# Containers into which Keras and tf.Module turn attributes.
+_TRACKED = {
+    "tensorflow.python.trackable.data_structures.ListWrapper": list,
+    "tensorflow.python.trackable.data_structures.List": list,
+    "tensorflow.python.trackable.data_structures._TupleWrapper": tuple,
+    "tensorflow.python.trackable.data_structures._DictWrapper": dict,
+    "tensorflow.python.trackable.data_structures.Mapping": dict,
+}
+
+Children = tuple[list[str], list[Any], Callable[[list[Any]], Any]]
+
+
+def _field_names(node: Any) -> list[str] | None:
+    kind = type(node)
+    if "__dataclass_fields__" in dir(kind):
+        import dataclasses
+
+        return [field.name for field in dataclasses.fields(node)]
+    attributes = getattr(kind, "__attrs_attrs__", None)
+    return None if attributes is None else [attribute.name for attribute in attributes]
+
+
+def _rebuild_fields(node: Any, names: list[str]) -> Callable[[list[Any]], Any]:
+    def rebuild(values: list[Any]) -> Any:
+        # A shallow copy: __init__ may derive, convert or refuse, and frozen classes refuse setattr.
+        result = copy.copy(node)
+        for name, value in zip(names, values, strict=True):
+            object.__setattr__(result, name, value)
+        return result
+
+    return rebuild
+
+
+def _tracked(node: Any) -> type | None:
+    kind = type(node)
+    return _TRACKED.get(f"{kind.__module__}.{kind.__qualname__}")
+
+
+def is_node(node: Any) -> bool:
+    """Whether the value is a node that `children` takes apart."""
+    import optree
+
+    return (
+        _tracked(node) is not None
+        or not optree.tree_is_leaf(node, none_is_leaf=True, namespace=NAMESPACE)
+        or _field_names(node) is not None
+    )
+
+
+def children(node: Any) -> Children:
+    """Path entries, children, and the function that rebuilds the node from new children."""
+    import optree
+
+    plain = _tracked(node)
+    if plain is not None:
+        node = plain(node)
+    elif optree.tree_is_leaf(node, none_is_leaf=True, namespace=NAMESPACE):
+        names = _field_names(node) or []
+        # A field of a frozen or slotted class may be unset.
+        names = [name for name in names if hasattr(node, name)]
+        values = [getattr(node, name) for name in names]
+        return [f".{name}" for name in names], values, _rebuild_fields(node, names)
+    items, metadata, entries, unflatten = optree.tree_flatten_one_level(
+        node, none_is_leaf=True, namespace=NAMESPACE
+    )
+    fields: tuple[str, ...] | None = getattr(type(node), "_fields", None)
+    return (
+        [f"[{entry!r}]" for entry in entries] if fields is None else [f".{f}" for f in fields],
+        list(items),
+        lambda values: unflatten(metadata, values),
+    )
