@@ -72,7 +72,7 @@ class StructureExplanation:
 
     @property
     def action(self) -> Literal["shared", "copied", "refused"]:
-        """ "refused" if any leaf is, else "copied" if any leaf is, else "shared"."""
+        """The worst of the leaves: "refused", else "copied", else "shared"."""
         actions = {explanation.action for _, explanation in self.leaves}
         if "refused" in actions or not actions:
             return "refused"

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tensor_bridge.errors import InvalidOptionError, UnsupportedDeviceError
+from tensor_bridge.errors import CopyRequiredError, InvalidOptionError, UnsupportedDeviceError
 
 __all__ = [
     "check_extra",
     "device_pair",
+    "place",
     "quantization_lists",
     "tf_device_name",
     "tf_dtype_number",
@@ -163,3 +164,23 @@ def tf_device_name(device: Any) -> str:
         f"device={device!r} is not a device of TensorFlow's here; expected one of "
         f"{', '.join(names)}"
     )
+
+
+def place(result: Any, device: Any, copy: bool | None) -> Any:
+    """An eager tensor on the TensorFlow device that ``device`` means, copied there if need be.
+
+    Raises:
+      CopyRequiredError: ``copy`` is False and the tensor is elsewhere.
+    """
+    import tensorflow as tf
+
+    name = tf_device_name(device)
+    if result.backing_device.endswith(name.rsplit("/device:", 1)[-1]):
+        return result
+    if copy is False:
+        raise CopyRequiredError(
+            f"copy=False, but a copy is needed: device={device!r} moves the tensor from "
+            f"{result.backing_device}. Leave device= out, or allow the copy"
+        )
+    with tf.device(name):
+        return tf.identity(result)

@@ -27,6 +27,7 @@ __all__ = ["TensorBridge"]
 _MAX_DIMS = 254
 _COPY = {None: -1, False: 0, True: 1}
 _ON_WRITE = {"copy": 0, "raise": 1, "alias": 2}
+_GRAD = {"detach": 0, "raise": 1}
 
 
 class _ConvertOptions(ctypes.Structure):
@@ -45,6 +46,17 @@ class _ConvertOptions(ctypes.Structure):
         ("num_scales", ctypes.c_int64),
         ("scale", ctypes.POINTER(ctypes.c_double)),
         ("zero_point", ctypes.POINTER(ctypes.c_int64)),
+    )
+
+
+class _ConvertBackOptions(ctypes.Structure):
+    """``tb_convert_back_options`` of c_api.h."""
+
+    _fields_ = (
+        ("struct_size", ctypes.c_uint32),
+        ("copy", ctypes.c_int32),
+        ("grad", ctypes.c_int32),
+        ("tf_dtype", ctypes.c_int32),
     )
 
 
@@ -98,6 +110,11 @@ def _declare(library: ctypes.PyDLL) -> None:
     variable = (obj, ctypes.c_void_p, ctypes.c_int32)
     library.tb_py_variable_to_torch.argtypes = (*variable, options, out)
     library.tb_py_variable_explain.argtypes = (*variable, options, *explanation)
+    back = ctypes.POINTER(_ConvertBackOptions)
+    library.tb_convert_back_options_init.argtypes = (back,)
+    library.tb_convert_back_options_init.restype = None
+    library.tb_py_torch_to_tf.argtypes = (obj, back, out)
+    library.tb_py_torch_explain.argtypes = (obj, back, *explanation)
     library.tb_live_owners.restype = ctypes.c_int64
     for name in (
         "tb_use_torch",
@@ -106,6 +123,8 @@ def _declare(library: ctypes.PyDLL) -> None:
         "tb_py_tf_explain",
         "tb_py_variable_to_torch",
         "tb_py_variable_explain",
+        "tb_py_torch_to_tf",
+        "tb_py_torch_explain",
     ):
         getattr(library, name).restype = status
 
@@ -125,6 +144,30 @@ def _take_reference(pointer: ctypes.c_void_p) -> Any:
     value = borrowed.value  # a second reference
     ctypes.pythonapi.Py_DecRef(borrowed)
     return value
+
+
+def _copy_number(copy: Any) -> int:
+    if copy is not None and not isinstance(copy, bool):
+        raise InvalidOptionError(f"copy must be None, True or False, got {copy!r}")
+    return _COPY[copy]
+
+
+def _as_explanation(native: _Explanation, shape: ctypes.Array[ctypes.c_int64]) -> Explanation:
+    from tensor_bridge import _explanation
+
+    return _explanation.from_native(
+        (
+            native.action,
+            native.status,
+            native.on_write,
+            None if native.ndim < 0 else tuple(shape[: native.ndim]),
+            native.nbytes,
+            native.tf_dtype.decode(),
+            native.torch_dtype.decode(),
+            native.device.decode(),
+            native.reason.decode(errors="replace"),
+        )
+    )
 
 
 class TensorBridge:
@@ -158,6 +201,7 @@ class TensorBridge:
             ctypes.cast(ctypes.pythonapi.PyEval_RestoreThread, ctypes.c_void_p),
         )
         self._ready = False
+        self._back_ready = False
 
     @property
     def version(self) -> str:
@@ -198,6 +242,30 @@ class TensorBridge:
 
     to_torch = convert_tf_to_pytorch
 
+    def convert_pytorch_to_tf(
+        self,
+        x: torch.Tensor,
+        *,
+        copy: bool | None = None,
+        device: Any = None,
+        dtype: Any = None,
+        grad: Literal["detach", "raise"] = "detach",
+    ) -> Any:
+        """The same as `tensor_bridge.convert_pytorch_to_tf` for one dense tensor."""
+        import torch
+
+        # By real type, not by __class__: the memory behind is read.
+        if not issubclass(type(x), torch.Tensor):
+            raise _classify.refusal_back(x)
+        self._ensure_back_ready()
+        options = self._back_options(copy, dtype, grad)
+        result = ctypes.c_void_p()
+        self._check(self._library.tb_py_torch_to_tf(x, options, ctypes.byref(result)))
+        tensor = _take_reference(result)
+        return tensor if device is None else _options.place(tensor, device, copy)
+
+    to_tf = convert_pytorch_to_tf
+
     def explain(
         self,
         t: Any,
@@ -213,36 +281,46 @@ class TensorBridge:
         """The same as `tensor_bridge.explain`, through ctypes."""
         from tensor_bridge import _explanation
 
+        native = _Explanation()
+        shape = (ctypes.c_int64 * _MAX_DIMS)()
         try:
-            eager = self._is_eager(t)
-            if not eager and not _classify.is_resource_variable(t):
+            if self._is_eager(t):
+                function, subject = self._library.tb_py_tf_explain, (t,)
+            elif _classify.is_resource_variable(t):
+                function, subject = self._library.tb_py_variable_explain, self._variable(t)
+            else:
                 return _explanation.refused(_classify.refusal(t))
             self._ensure_ready()
             options = self._options(copy, device, on_write, raw, scale, zero_point, axis)
-            native = _Explanation()
-            shape = (ctypes.c_int64 * _MAX_DIMS)()
-            if eager:
-                status = self._library.tb_py_tf_explain(t, options, native, shape, _MAX_DIMS)
-            else:
-                status = self._library.tb_py_variable_explain(
-                    *self._variable(t), options, native, shape, _MAX_DIMS
-                )
-            self._check(status)
+            self._check(function(*subject, options, native, shape, _MAX_DIMS))
         except Exception as e:
             return _explanation.refused(e)
-        return _explanation.from_native(
-            (
-                native.action,
-                native.status,
-                native.on_write,
-                None if native.ndim < 0 else tuple(shape[: native.ndim]),
-                native.nbytes,
-                native.tf_dtype.decode(),
-                native.torch_dtype.decode(),
-                native.device.decode(),
-                native.reason.decode(errors="replace"),
-            )
-        )
+        return _as_explanation(native, shape)
+
+    def explain_back(
+        self,
+        x: torch.Tensor,
+        *,
+        copy: bool | None = None,
+        dtype: Any = None,
+        grad: Literal["detach", "raise"] = "detach",
+    ) -> Explanation:
+        """What `convert_pytorch_to_tf` would do with one dense tensor, and why."""
+        import torch
+
+        from tensor_bridge import _explanation
+
+        native = _Explanation()
+        shape = (ctypes.c_int64 * _MAX_DIMS)()
+        try:
+            if not issubclass(type(x), torch.Tensor):
+                raise _classify.refusal_back(x)
+            self._ensure_back_ready()
+            options = self._back_options(copy, dtype, grad)
+            self._check(self._library.tb_py_torch_explain(x, options, native, shape, _MAX_DIMS))
+        except Exception as e:
+            return _explanation.refused(e)
+        return _as_explanation(native, shape)
 
     def _is_eager(self, t: Any) -> bool:
         return bool(self._library.tb_py_is_eager_tensor(t))
@@ -251,6 +329,12 @@ class TensorBridge:
         if not self._ready:
             self._check(self._library.tb_use_torch(*_frameworks.ensure()))
             self._ready = True
+
+    def _ensure_back_ready(self) -> None:
+        self._ensure_ready()
+        if not self._back_ready:
+            _frameworks.ensure_tensorflow()
+            self._back_ready = True
 
     def _variable(self, variable: Any) -> tuple[Any, int | None, int]:
         handle, context, tf_dtype = _classify.variable_source(variable)
@@ -268,15 +352,13 @@ class TensorBridge:
     ) -> _ConvertOptions:
         options = _ConvertOptions()
         self._library.tb_convert_options_init(options)
-        if copy is not None and not isinstance(copy, bool):
-            raise InvalidOptionError(f"copy must be None, True or False, got {copy!r}")
+        options.copy = _copy_number(copy)
         if not isinstance(on_write, str) or on_write not in _ON_WRITE:
             raise InvalidOptionError(
                 f"on_write must be 'copy', 'raise' or 'alias', got {on_write!r}"
             )
         if not isinstance(raw, bool):
             raise InvalidOptionError(f"raw must be True or False, got {raw!r}")
-        options.copy = _COPY[copy]
         options.on_write = _ON_WRITE[on_write]
         options.raw = int(raw)
         if device is not None:
@@ -295,6 +377,17 @@ class TensorBridge:
             # The structure keeps the arrays alive.
             options.scale = (ctypes.c_double * len(scales))(*scales)
             options.zero_point = (ctypes.c_int64 * len(scales))(*zero_points)
+        return options
+
+    def _back_options(self, copy: Any, dtype: Any, grad: Any) -> _ConvertBackOptions:
+        options = _ConvertBackOptions()
+        self._library.tb_convert_back_options_init(options)
+        options.copy = _copy_number(copy)
+        if not isinstance(grad, str) or grad not in _GRAD:
+            raise InvalidOptionError(f"grad must be 'detach' or 'raise', got {grad!r}")
+        options.grad = _GRAD[grad]
+        if dtype is not None:
+            options.tf_dtype = _options.tf_dtype_number(dtype)
         return options
 
     def _check(self, status: int) -> None:
