@@ -28,6 +28,12 @@ void viewTensor(const at::Tensor& tensor, int64_t* shape, int64_t* strides, Tens
   TORCH_CHECK(tensor.layout() == at::kStrided && tensor.has_storage() && !tensor.is_meta(),
               "expected a dense tensor with memory of its own, got layout ", tensor.layout(),
               " on ", tensor.device());
+  TORCH_CHECK(tensor.dim() <= kMaxDims, "expected up to ", kMaxDims, " dimensions, got ",
+              tensor.dim());
+  TORCH_CHECK(
+      !tensor.is_conj() && !tensor.is_neg() && !tensor._is_zerotensor(),
+      "the tensor's values are not those in its memory: it is a lazy conjugate, negation or "
+      "zero; call resolve_conj(), resolve_neg() or clone() first");
   const Dtype dtype = dtypeFromScalarType(tensor.scalar_type());
   TORCH_CHECK(dtype != Dtype::kUnknown, "torch dtype ", tensor.scalar_type(),
               " has no row in tensor_bridge's dtype table");

@@ -11,7 +11,8 @@
 namespace tensor_bridge {
 
 /// Views `tensor`'s memory; `view->owner` is a reference to the tensor. Throws c10::Error for a
-/// tensor without dense memory of its own (sparse, meta, functorch).
+/// tensor without dense memory of its own (sparse, meta, functorch), one whose values are computed
+/// when read (lazy conjugate, negation, zero), and one of more than kMaxDims dimensions.
 void viewTensor(const at::Tensor& tensor, int64_t* shape, int64_t* strides, TensorView* view);
 
 /// Fills `facts`; changes nothing.

@@ -116,7 +116,13 @@ at::Tensor lookedUp(const TensorView& view, const WrapSpec& spec, c10::Device so
 }  // namespace
 
 at::Tensor shareView(const TensorView& view, const WrapSpec& spec, bool take) {
-  const c10::Device device = torchDevice(view.dl.device);
+  c10::Device device(c10::kCPU);
+  try {
+    device = torchDevice(view.dl.device);
+  } catch (...) {
+    if (take) view.release(view.owner);
+    throw;
+  }
   return tensorOver(
       c10::Storage(makeForeignStorage(view, device, spec.on_write, take ? view.owner : nullptr)),
       device, view, spec);
