@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from tensor_bridge.errors import BY_STATUS
 
-__all__ = ["Explanation", "StructureExplanation", "from_native", "refused"]
+__all__ = ["Explanation", "StructureExplanation", "combined", "from_native", "refused"]
 
 _ACTIONS: tuple[Literal["shared"], Literal["copied"], Literal["refused"]] = (
     "shared",
@@ -27,37 +28,51 @@ class Explanation:
       reason: One or two sentences.
       tf_dtype: TensorFlow's name of the dtype, or None.
       torch_dtype: torch's name of the result's dtype, or None where refused.
-      shape: Shape of the result, or None where it is not known.
+      shape: Shape of the result, with None for a ragged dimension; None where it is not known.
       device: torch's name of the result's device, or None where refused.
       nbytes: Bytes of the result, or None where refused.
       on_write: What the first write would do; None where the result owns its memory.
       error: The exception that the conversion would raise, or None.
+      kind: Name of the composite, or None for one dense tensor.
+      parts: (name, explanation) of the tensors that a composite is made of.
     """
 
     action: Literal["shared", "copied", "refused"]
     reason: str
     tf_dtype: str | None = None
     torch_dtype: str | None = None
-    shape: tuple[int, ...] | None = None
+    shape: tuple[int | None, ...] | None = None
     device: str | None = None
     nbytes: int | None = None
     on_write: str | None = None
     error: type[Exception] | None = None
+    kind: str | None = None
+    parts: tuple[tuple[str, Explanation], ...] = ()
 
     def __str__(self) -> str:
+        lines = [self._line()]
+        for name, part in self.parts:
+            lines.append(f"  {name}: " + str(part).replace("\n", "\n  "))
+        return "\n".join(lines)
+
+    def _line(self) -> str:
         if self.action == "refused":
             name = "" if self.error is None else f" ({self.error.__name__})"
             dtype = "" if self.tf_dtype is None else f" {self.tf_dtype}"
             return f"refused{name}{dtype}: {self.reason}"
-        parts = [
-            f"{self.tf_dtype} -> {self.torch_dtype}",
-            f"shape {self.shape}",
-            f"{self.nbytes} bytes",
-            f"on {self.device}",
-        ]
+        facts = []
+        if self.kind is not None:
+            facts.append(self.kind)
+        if self.tf_dtype is not None or self.torch_dtype is not None:
+            facts.append(f"{self.tf_dtype} -> {self.torch_dtype}")
+        if self.shape is not None or self.kind is None:
+            facts.append(f"shape {self.shape}")
+        facts.append(f"{self.nbytes} bytes")
+        if self.device is not None or self.kind is None:
+            facts.append(f"on {self.device}")
         if self.on_write is not None:
-            parts.append(f"on_write={self.on_write!r}")
-        return f"{self.action}: {', '.join(parts)}; {self.reason}"
+            facts.append(f"on_write={self.on_write!r}")
+        return f"{self.action}: {', '.join(facts)}; {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -85,7 +100,11 @@ class StructureExplanation:
 
     def __str__(self) -> str:
         width = max((len(path) for path, _ in self.leaves), default=0)
-        lines = [f"{path:<{width}}  {explanation}" for path, explanation in self.leaves]
+        indent = "\n" + " " * (width + 2)
+        lines = [
+            f"{path:<{width}}  " + str(explanation).replace("\n", indent)
+            for path, explanation in self.leaves
+        ]
         counts = {action: sum(e.action == action for _, e in self.leaves) for action in _ACTIONS}
         total = ", ".join(f"{count} {action}" for action, count in counts.items() if count)
         return "\n".join([*lines, f"{len(self.leaves)} values: {total or 'none'}"])
@@ -113,3 +132,45 @@ def from_native(native: _Native) -> Explanation:
 def refused(error: Exception) -> Explanation:
     """The object for a value whose conversion raises ``error``."""
     return Explanation(action="refused", reason=str(error), error=type(error))
+
+
+def combined(
+    kind: str,
+    parts: Sequence[tuple[str, Explanation]],
+    *,
+    like: Explanation | None = None,
+    shape: tuple[int | None, ...] | None = None,
+) -> Explanation:
+    """The object for a composite: the worst of its parts, and their bytes together.
+
+    Args:
+      kind: Name of the composite.
+      parts: (name, explanation) in the order of conversion.
+      like: The part from which the dtypes, the device and the write policy are taken.
+      shape: Shape of the result.
+    """
+    for name, part in parts:
+        if part.action == "refused":
+            return Explanation("refused", f"{name}: {part.reason}", part.tf_dtype, error=part.error)
+    copied = [name for name, part in parts if part.action == "copied"]
+    if not parts:
+        reason = "it has no parts"
+    elif not copied:
+        reason = "every part is shared"
+    elif len(copied) == len(parts):
+        reason = "every part is copied"
+    else:
+        reason = f"copied: {', '.join(copied)}; the rest is shared"
+    model = like or Explanation("shared", "")
+    return Explanation(
+        "copied" if copied else "shared",
+        reason,
+        tf_dtype=model.tf_dtype,
+        torch_dtype=model.torch_dtype,
+        shape=shape,
+        device=model.device,
+        nbytes=sum(part.nbytes or 0 for _, part in parts),
+        on_write=model.on_write,
+        kind=kind,
+        parts=tuple(parts),
+    )

@@ -8,12 +8,14 @@ torch's layout ("torch.sparse_coo").
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from tensor_bridge import _C
+from tensor_bridge import _C, _classify, _explanation
+from tensor_bridge.errors import TensorBridgeError
 
 if TYPE_CHECKING:
     from tensor_bridge._explanation import Explanation
@@ -21,12 +23,18 @@ if TYPE_CHECKING:
 __all__ = [
     "EXTRA",
     "Composite",
+    "Options",
     "dense",
+    "explain_to_tf",
+    "explain_to_torch",
     "for_tensorflow",
     "for_torch",
+    "part",
     "register",
+    "structural",
     "to_dense_tf",
     "to_dense_torch",
+    "unregister",
 ]
 
 Options = Mapping[str, Any]
@@ -82,6 +90,16 @@ def register(composite: Composite) -> None:
     _torch_cache.clear()
 
 
+def unregister(composite: Composite) -> None:
+    """Takes a kind of value out again."""
+    for table, keys in ((_by_tf_key, composite.tf_keys), (_by_torch_key, composite.torch_keys)):
+        for key in keys:
+            if table.get(key) is composite:
+                del table[key]
+    _tf_cache.clear()
+    _torch_cache.clear()
+
+
 def _by_class(
     kind: type, table: dict[str, Composite], cache: WeakKeyDictionary[type, Composite | None]
 ) -> Composite | None:
@@ -109,7 +127,8 @@ def for_torch(value: Any) -> Composite | None:
     """The composite of a value on torch's side, or None."""
     found = _by_class(type(value), _by_torch_key, _torch_cache)
     if found is None and _C.is_torch_tensor(value):
-        return _by_torch_key.get(str(value.layout))
+        # A nested tensor of the older kind calls its layout strided.
+        return _by_torch_key.get("torch.nested" if value.is_nested else str(value.layout))
     return found
 
 
@@ -118,11 +137,57 @@ def dense(options: Options) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name not in EXTRA}
 
 
+def structural(options: Options) -> dict[str, Any]:
+    """The keywords for the integer tensors that say where the values are.
+
+    They keep their dtype, and no write goes through to them: it would move values.
+    """
+    kept = {name: options[name] for name in ("copy", "device", "on_write") if name in options}
+    if kept.get("on_write") == "alias":
+        kept["on_write"] = "copy"
+    return kept
+
+
+@contextmanager
+def part(name: str) -> Iterator[None]:
+    """Names the part of a composite in what is raised inside."""
+    try:
+        yield
+    except TensorBridgeError as e:
+        raise type(e)(f"{name}: {e}") from e
+
+
 def to_dense_torch(t: Any, options: Options) -> Any:
-    """Converts one dense component to torch with the keywords of the call."""
+    """Converts one dense component to torch with the keywords of the call.
+
+    Raises:
+      SymbolicTensorError: the composite belongs to a graph, so its components have no values.
+    """
+    if not _C.is_eager_tensor(t):
+        raise _classify.refusal(t)
     return _C.convert_tensor(t, **dense(options))
 
 
 def to_dense_tf(x: Any, options: Options) -> Any:
     """Converts one dense component to TensorFlow with the keywords of the call."""
     return _C.convert_tensor_back(x, **dense(options))
+
+
+def explain_to_torch(value: Any, options: Options) -> Explanation:
+    """What `convert_tf_to_pytorch` would do with a component; raises what stands in the way."""
+    found = for_tensorflow(value)
+    if found is not None and found.explain is not None:
+        return found.explain(value, options)
+    if not _C.is_eager_tensor(value):
+        raise _classify.refusal(value)
+    return _explanation.from_native(_C.explain_tensor(value, **dense(options)))
+
+
+def explain_to_tf(value: Any, options: Options) -> Explanation:
+    """What `convert_pytorch_to_tf` would do with a component; raises what stands in the way."""
+    found = for_torch(value)
+    if found is not None and found.explain_back is not None:
+        return found.explain_back(value, options)
+    if not _C.is_torch_tensor(value):
+        raise _classify.refusal_back(value)
+    return _explanation.from_native(_C.explain_torch(value, **dense(options)))
