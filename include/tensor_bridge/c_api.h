@@ -213,6 +213,28 @@ TB_EXPORT tb_status tb_py_torch_explain(struct _object* tensor,
 /* The address of an EagerTensor's elements, for tests. */
 TB_EXPORT tb_status tb_py_tf_address(struct _object* tensor, const void** out);
 
+/* ---- DLPack: Python family ----------------------------------------------------------------- */
+
+/* A DLPack 1.x structure of an EagerTensor, which the caller releases through its deleter. `copy`:
+ * TB_COPY_AUTO or NEVER shares, with READ_ONLY set; ALWAYS copies host memory, with IS_COPIED set. */
+TB_EXPORT tb_status tb_py_tf_to_dlpack(struct _object* tensor, int32_t copy,
+                                       struct DLManagedTensorVersioned** out);
+/* A structure over new host memory, not filled; `prototype` is a DLTensor*, of which dtype, ndim,
+ * shape and device count. 0, or -1 after `set_error` was called with an exception's name. */
+TB_EXPORT int32_t tb_dlpack_allocate(void* prototype, struct DLManagedTensorVersioned** out,
+                                     void* error_context,
+                                     void (*set_error)(void* error_context, const char* kind,
+                                                       const char* message));
+/* The structure around one of DLPack's old kind (DLManagedTensor), which is taken over. */
+TB_EXPORT tb_status tb_dlpack_from_unversioned(void* managed,
+                                               struct DLManagedTensorVersioned** out);
+/* A new reference to a torch.Tensor over any producer's memory; `managed` is taken over in any case,
+ * also on failure. READ_ONLY memory is protected as on_write says; writable memory is shared as DLPack means it,
+ * both sides see writes. */
+TB_EXPORT tb_status tb_py_dlpack_to_torch(struct DLManagedTensorVersioned* managed,
+                                          const tb_convert_options* options,
+                                          struct _object** out);
+
 /* ---- dtype table -------------------------------------------------------------------------- */
 
 typedef struct tb_dtype_row {

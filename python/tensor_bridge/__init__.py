@@ -31,7 +31,7 @@ from tensor_bridge.errors import (
 )
 
 if TYPE_CHECKING:
-    from tensor_bridge import testing
+    from tensor_bridge import dlpack, testing
     from tensor_bridge._dtypes import DtypeRow, dtypes
     from tensor_bridge._explanation import Explanation, StructureExplanation
     from tensor_bridge._tree import explain
@@ -69,6 +69,7 @@ __all__ = [
     "UnsupportedTypeError",
     "ValueRangeError",
     # the rest
+    "dlpack",
     "testing",
     "__version__",
 ]
@@ -81,6 +82,7 @@ _LAZY = {
     "StructureExplanation": "_explanation",
     "dtypes": "_dtypes",
     "DtypeRow": "_dtypes",
+    "dlpack": None,
     "testing": None,
 }
 

@@ -285,7 +285,8 @@ class TensorBridge:
         shape = (ctypes.c_int64 * _MAX_DIMS)()
         try:
             if self._is_eager(t):
-                function, subject = self._library.tb_py_tf_explain, (t,)
+                subject: tuple[Any, ...] = (t,)
+                function = self._library.tb_py_tf_explain
             elif _classify.is_resource_variable(t):
                 function, subject = self._library.tb_py_variable_explain, self._variable(t)
             else:

@@ -127,8 +127,11 @@ void planDtype(const TensorView& view, const tb_convert_options& options, Plan* 
       spec.dtype = view.dtype;
       plan->reason = "a torch quantized tensor over the shared integers";
       return;
-    case DtypeKind::kRefused:
     case DtypeKind::kTorchOnly:
+      // From another DLPack producer; TensorFlow has no such tensors.
+      plan->reason = "the memory is shared";
+      return;
+    case DtypeKind::kRefused:
       throwError(ErrorCode::kUnsupportedDtype, "TensorFlow dtype %s has no torch form: %s",
                  info.name, info.reason);
   }

@@ -8,6 +8,7 @@
 #include "adapters/tensorflow/export.h"
 #include "adapters/tensorflow/import.h"
 #include "bridge/explain.h"
+#include "core/dlpack_import.h"
 #include "core/error.h"
 #include "core/layout.h"
 #include "core/lookup.h"
@@ -200,7 +201,9 @@ TF_Tensor* shareBack(tb_torch_tensor* tensor, const TorchFacts& facts, const Bac
   TensorView view = viewOf(facts, plan.dtype);
   if (facts.foreign_owner != nullptr) {
     // Part of a tensor of TensorFlow's, or under another shape: the same buffer, one more owner.
-    view.owner = retainOwner(api, facts.foreign_release, facts.foreign_owner);
+    view.owner = isTensorFlowOwner(facts.foreign_release)
+                     ? retainOwner(api, facts.foreign_release, facts.foreign_owner)
+                     : retainManaged(facts.foreign_owner);
     view.release = facts.foreign_release;
   } else {
     orThrow(adapter.share(tensor, &view.owner, &view.release));
@@ -281,7 +284,7 @@ BackPlan decideBack(const TorchFacts& facts, const tb_convert_back_options& opti
   if (options.copy == TB_COPY_ALWAYS) {
     plan.action = BackAction::kCopy;
     plan.reason = "copy=True";
-  } else if (facts.foreign_owner != nullptr) {
+  } else if (facts.foreign_owner != nullptr && isTensorFlowOwner(facts.foreign_release)) {
     plan.action = BackAction::kSame;
     plan.reason = "the memory is TensorFlow's own and was not written to; it goes back as it is";
   }

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "adapters/tensorflow/export.h"
+#include "core/dlpack_import.h"
 #include "core/error.h"
 #include "core/owner_counter.h"
 #include "core/shutdown.h"
@@ -77,7 +78,9 @@ void useTorch(int major, int minor) {
                "where this torch is installed (pip install --no-build-isolation .)",
                major, minor, dlerror());
   }
-  static const TorchHost host = {setLastError, countOwner, processExiting, tensorflowReleaseFns()};
+  // A storage with one of these shows memory that must not be written to.
+  static const ReleaseFn foreign[] = {releaseHandle, releaseTensor, releaseManaged, nullptr};
+  static const TorchHost host = {setLastError, countOwner, processExiting, foreign};
   auto entry = reinterpret_cast<TorchAdapterEntry>(dlsym(library, kTorchAdapterEntry));
   const TorchAdapter* adapter = entry == nullptr ? nullptr : entry(kTorchAdapterAbi, &host);
   if (adapter == nullptr || adapter->struct_size != sizeof(TorchAdapter)) {

@@ -12,88 +12,14 @@
 #include "bridge/explain.h"
 #include "bridge/torch_loader.h"
 #include "c_api/barrier.h"
+#include "c_api/eager.h"
+#include "c_api/gil.h"
 #include "core/device.h"
 #include "tensor_bridge/c_api.h"
 
 using namespace tensor_bridge;  // NOLINT: every function below is one call into it
 
 namespace {
-
-// Copies below this are quicker than giving the GIL away and taking it back.
-constexpr int64_t kGilFreeBytes = 64 * 1024;
-
-std::atomic<void* (*)()> g_save_thread{nullptr};
-std::atomic<void (*)(void*)> g_restore_thread{nullptr};
-
-class GilRelease {
- public:
-  explicit GilRelease(bool release) {
-    if (!release) return;
-    auto* save = g_save_thread.load(std::memory_order_acquire);
-    if (save != nullptr) state_ = save();
-  }
-  ~GilRelease() {
-    if (state_ != nullptr) g_restore_thread.load(std::memory_order_acquire)(state_);
-  }
-  GilRelease(const GilRelease&) = delete;
-  GilRelease& operator=(const GilRelease&) = delete;
-
- private:
-  void* state_ = nullptr;
-};
-
-[[noreturn]] void throwNoPython() {
-  throwError(ErrorCode::kFramework,
-             "the TensorFlow of this process was loaded without its Python extension");
-}
-
-TFE_TensorHandle* handleOf(const TfApi& api, const _object* tensor) {
-  if (api.EagerTensor_CheckExact == nullptr) {
-    throwNoPython();
-  }
-  if (!api.EagerTensor_CheckExact(tensor)) {
-    throwError(ErrorCode::kUnsupportedType, "expected an eager tf.Tensor");
-  }
-  TFE_TensorHandle* handle = api.EagerTensor_Handle(tensor);
-  if (handle == nullptr) {
-    throwError(ErrorCode::kInvalidHandle,
-               "the tf.Tensor has no handle: it was deleted or never initialised");
-  }
-  return handle;
-}
-
-// Waiting under the GIL for a tensor whose producer is a tf.py_function never ends.
-void exportPossiblyPending(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape,
-                           TensorView* view) {
-  if (__builtin_expect(api.isReady(handle), 1)) {
-    exportHandle(api, handle, shape, view);
-    return;
-  }
-  GilRelease without_gil(true);
-  exportHandle(api, handle, shape, view);
-}
-
-// Consumes the view's owner in any case.
-_object* toPython(TensorView* view, const tb_convert_options& options, Source source) {
-  ViewGuard guard(view);
-  const TorchAdapter& adapter = torchAdapter();
-  resolveDevice(view, adapter);
-  const Plan plan = decide(*view, options, source, adapter);
-  _object* object;
-  if (plan.spec.action == WrapAction::kShare) {
-    guard.taken();
-    object = adapter.sharePython(view, &plan.spec);
-  } else {
-    tb_torch_tensor* tensor;
-    {
-      GilRelease without_gil(view->nbytes > kGilFreeBytes);
-      tensor = execute(*view, plan, adapter);
-    }
-    object = adapter.toPython(tensor);
-  }
-  if (object == nullptr) rethrowLastError();
-  return object;
-}
 
 struct VariableRead {
   TFE_TensorHandle* value;

@@ -2,8 +2,12 @@
 
 #include "core/managed_tensor.h"
 
+#include <cstdlib>
+#include <cstring>
 #include <memory>
+#include <new>
 
+#include "core/dlpack_import.h"
 #include "core/error.h"
 #include "core/layout.h"
 
@@ -33,11 +37,80 @@ void dropReference(tb_tensor* tensor) noexcept {
   delete tensor;
 }
 
-DLManagedTensorVersioned* toDlpack(tb_tensor* tensor) {
-  const DtypeInfo& info = dtypeInfo(tensor->view.dtype);
+namespace {
+
+void checkDlpackDtype(Dtype dtype) {
+  const DtypeInfo& info = dtypeInfo(dtype);
   if (info.dl.code == 255) {
     throwError(ErrorCode::kUnsupportedDtype, "DLPack has no dtype for TensorFlow's %s", info.name);
   }
+}
+
+// DLPack asks for 256 bytes (dlpack.h, DLTensor::data).
+constexpr size_t kDlpackAlignment = 256;
+
+}  // namespace
+
+namespace {
+
+// A structure over new memory of `view`'s shape and dtype, not filled.
+DLManagedTensorVersioned* allocateLike(const TensorView& view) {
+  const auto bytes = static_cast<size_t>(view.nbytes);
+  const size_t rounded = (bytes / kDlpackAlignment + 1) * kDlpackAlignment;
+  std::unique_ptr<void, void (*)(void*)> memory(std::aligned_alloc(kDlpackAlignment, rounded),
+                                                std::free);
+  if (memory == nullptr) throw std::bad_alloc();
+  TensorView fresh = view;
+  fresh.dl.data = memory.get();
+  fresh.dl.device = DLDevice{kDLCPU, 0};
+  fresh.dl.strides = nullptr;
+  fresh.read_only = false;
+  fresh.owner = memory.get();
+  fresh.release = std::free;
+  tb_tensor* holder = makeManagedTensor(fresh);
+  static_cast<void>(memory.release());
+  DLManagedTensorVersioned* managed;
+  try {
+    managed = toDlpack(holder);
+  } catch (...) {
+    dropReference(holder);
+    throw;
+  }
+  dropReference(holder);
+  return managed;
+}
+
+}  // namespace
+
+DLManagedTensorVersioned* copyToDlpack(const TensorView& view) {
+  checkDlpackDtype(view.dtype);
+  DLManagedTensorVersioned* managed = allocateLike(view);
+  if (view.nbytes > 0) {
+    std::memcpy(managed->dl_tensor.data, view.dl.data, static_cast<size_t>(view.nbytes));
+  }
+  managed->flags |= DLPACK_FLAG_BITMASK_IS_COPIED;
+  return managed;
+}
+
+DLManagedTensorVersioned* allocateDlpack(const DLTensor& prototype) {
+  if (prototype.device.device_type != kDLCPU) {
+    throwError(ErrorCode::kUnsupportedDevice, "expected a prototype on the CPU, got device type %d",
+               static_cast<int>(prototype.device.device_type));
+  }
+  TensorView view{};
+  view.dl = prototype;
+  view.dtype = dtypeFromDlpack(prototype.dtype);
+  int64_t count;
+  if (prototype.ndim < 0 || prototype.ndim > kMaxDims ||
+      !elementCount(prototype.shape, prototype.ndim, &count) ||
+      !byteCount(count, dtypeInfo(view.dtype).itemsize, &view.nbytes)) {
+    throwError(ErrorCode::kInvalidHandle, "the prototype's shape is negative or overflows 64 bits");
+  }
+  return allocateLike(view);
+}
+
+DLManagedTensorVersioned* toDlpack(tb_tensor* tensor) {
+  checkDlpackDtype(tensor->view.dtype);
   auto* managed = new DLManagedTensorVersioned{};
   managed->version.major = DLPACK_MAJOR_VERSION;
   managed->version.minor = DLPACK_MINOR_VERSION;

@@ -25,6 +25,13 @@ tb_tensor* makeManagedTensor(const TensorView& view);
 /// Drops one reference; the last one releases the owner. Null is ignored.
 void dropReference(tb_tensor* tensor) noexcept;
 
+/// An independent copy of a host view's elements, row-major, in memory of its own, which is not
+/// read-only: the flags say IS_COPIED. Throws Error{kUnsupportedDtype}, std::bad_alloc.
+DLManagedTensorVersioned* copyToDlpack(const TensorView& view);
+
+/// A structure over new host memory for `prototype`'s dtype and shape, not filled. Throws Error.
+DLManagedTensorVersioned* allocateDlpack(const DLTensor& prototype);
+
 /// A structure with a reference of its own. Throws Error{kUnsupportedDtype} for a dtype that
 /// DLPack lacks.
 DLManagedTensorVersioned* toDlpack(tb_tensor* tensor);

@@ -56,6 +56,15 @@ PyObject* raiseNothingConverted(PyObject* structure, bool to_torch) {
   return nullptr;
 }
 
+PyObject* raiseInvalidHandle(const char* message) {
+  PyObject* type = exceptionClass(TB_INVALID_HANDLE);
+  if (type != nullptr) {
+    PyErr_SetString(type, message);
+    Py_DECREF(type);
+  }
+  return nullptr;
+}
+
 PyObject* raiseInvalidOption(const char* format, PyObject* argument) {
   PyObject* type = exceptionClass(TB_INVALID_OPTION);
   if (type != nullptr) {

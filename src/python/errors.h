@@ -19,6 +19,9 @@ PyObject* raiseStatusAt(tb_status status, const char* path);
 /// Sets UnsupportedTypeError: a structure without anything to convert. Always returns null.
 PyObject* raiseNothingConverted(PyObject* structure, bool to_torch);
 
+/// Sets InvalidHandleError. Always returns null.
+PyObject* raiseInvalidHandle(const char* message);
+
 /// Sets InvalidOptionError. Always returns null.
 PyObject* raiseInvalidOption(const char* format, PyObject* argument);
 

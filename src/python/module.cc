@@ -3,6 +3,7 @@
 #include <Python.h>
 
 #include "python/convert.h"
+#include "python/dlpack.h"
 #include "python/errors.h"
 #include "python/structure.h"
 #include "tensor_bridge/c_api.h"
@@ -116,6 +117,10 @@ PyMethodDef kMethods[] = {
     {"explain_tensor", asCFunction(explainTensor), METH_FASTCALL | METH_KEYWORDS, nullptr},
     {"convert_variable", asCFunction(convertVariable), METH_FASTCALL | METH_KEYWORDS, nullptr},
     {"explain_variable", asCFunction(explainVariable), METH_FASTCALL | METH_KEYWORDS, nullptr},
+    {"dlpack_capsule", dlpackCapsule, METH_VARARGS, nullptr},
+    {"torch_from_dlpack", asCFunction(torchFromDlpack), METH_FASTCALL | METH_KEYWORDS, nullptr},
+    {"dlpack_exchange_api", dlpackExchangeApi, METH_NOARGS, nullptr},
+    {"capsule_is_read_only", capsuleIsReadOnly, METH_O, nullptr},
     {"convert_node", convertNode, METH_VARARGS, nullptr},
     {"is_eager_tensor", isEagerTensor, METH_O, nullptr},
     {"has_handle", hasHandle, METH_O, nullptr},

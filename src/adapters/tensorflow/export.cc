@@ -29,8 +29,9 @@ constexpr char kLocalCpu[] = "/job:localhost/replica:0/task:0/device:CPU:0";
              name == nullptr ? "?" : name);
 }
 
-// Throws what `status` says. The status is OK again afterwards.
-[[noreturn]] void throwHandleStatus(const TfApi& api, TFE_TensorHandle* handle, TF_Status* status) {
+}  // namespace
+
+void throwHandleStatus(const TfApi& api, TFE_TensorHandle* handle, TF_Status* status) {
   const std::string message = api.TF_Message(status);
   const int code = api.TF_GetCode(status);
   resetStatus(api, status);
@@ -44,6 +45,8 @@ constexpr char kLocalCpu[] = "/job:localhost/replica:0/task:0/device:CPU:0";
              "TensorFlow has no value for this tensor, the operation that produces it failed: %s",
              message.c_str());
 }
+
+namespace {
 
 void checkStatus(const TfApi& api, TFE_TensorHandle* handle, TF_Status* status) {
   if (api.TF_GetCode(status) != kTfOk) throwHandleStatus(api, handle, status);
@@ -135,12 +138,7 @@ bool parseDeviceName(const char* name, DLDevice* device) noexcept {
   return false;
 }
 
-void exportHandle(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape, TensorView* view) {
-  const int tf_enum = api.TFE_TensorHandleDataType(handle);
-  const Dtype dtype = dtypeFromTf(tf_enum);
-  checkHasElements(dtype, tf_enum);
-  TF_Status* status = threadStatus(api);
-  // Every call below shows a failure in its result, so the status is read only then.
+DLDevice deviceOfHandle(const TfApi& api, TFE_TensorHandle* handle, TF_Status* status) {
   // The backing device: int32 results "on GPU:0" are backed by host memory.
   const char* name = api.TFE_TensorHandleBackingDeviceName(handle, status);
   DLDevice device;
@@ -148,6 +146,16 @@ void exportHandle(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape, Te
     if (name == nullptr) checkStatus(api, handle, status);
     throwDevice(name);
   }
+  return device;
+}
+
+void exportHandle(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape, TensorView* view) {
+  const int tf_enum = api.TFE_TensorHandleDataType(handle);
+  const Dtype dtype = dtypeFromTf(tf_enum);
+  checkHasElements(dtype, tf_enum);
+  TF_Status* status = threadStatus(api);
+  // Every call below shows a failure in its result, so the status is read only then.
+  const DLDevice device = deviceOfHandle(api, handle, status);
   // Waits for the producer, and fails for remote and packed handles. Null for empty tensors too.
   void* data = api.TFE_TensorHandleDevicePointer(handle, status);
   if (__builtin_expect(data == nullptr, 0)) checkStatus(api, handle, status);

@@ -33,6 +33,13 @@ Dtype handleDtype(const TfApi& api, TFE_TensorHandle* handle) noexcept;
 /// Throws Error{kUnsupportedDtype} for a dtype that has no memory to share.
 void checkHasElements(Dtype dtype, int tf_enum);
 
+/// Throws what `status`, which is not OK, says of `handle`; the status is OK again afterwards.
+[[noreturn]] void throwHandleStatus(const TfApi& api, TFE_TensorHandle* handle, TF_Status* status);
+
+/// Where the memory behind `handle` is. Throws Error{kUnsupportedDevice} for a remote, packed or
+/// custom device.
+DLDevice deviceOfHandle(const TfApi& api, TFE_TensorHandle* handle, TF_Status* status);
+
 /// Parses TensorFlow's full device string ("/job:localhost/replica:0/task:0/device:GPU:0").
 /// False for a device that is neither this process's CPU nor a GPU.
 bool parseDeviceName(const char* name, DLDevice* device) noexcept;

@@ -60,6 +60,10 @@ TF_Tensor* allocateTensor(const TfApi& api, int tf_enum, const int64_t* shape, i
   return tensor;
 }
 
+bool isTensorFlowOwner(ReleaseFn release) noexcept {
+  return release == releaseHandle || release == releaseTensor;
+}
+
 void* retainOwner(const TfApi& api, ReleaseFn release, void* owner) {
   TF_Status* status = threadStatus(api);
   void* retained;

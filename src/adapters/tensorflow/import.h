@@ -19,6 +19,9 @@ TF_Tensor* importShared(const TfApi& api, const TensorView& view);
 TF_Tensor* allocateTensor(const TfApi& api, int tf_enum, const int64_t* shape, int ndim,
                           int64_t nbytes, void** data);
 
+/// Whether an owner with this release function is one that export.h made: TensorFlow's memory.
+bool isTensorFlowOwner(ReleaseFn release) noexcept;
+
 /// One more reference to the buffer behind an owner that export.h made, as an owner of the same
 /// kind. Throws Error.
 void* retainOwner(const TfApi& api, ReleaseFn release, void* owner);

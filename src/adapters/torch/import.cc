@@ -71,7 +71,12 @@ at::Tensor tensorOver(c10::Storage storage, c10::Device device, const TensorView
                                             : c10::DispatchKey::QuantizedCUDA),
         c10::scalarTypeToTypeMeta(type), makeQuantizer(spec.quant, type));
   }
-  tensor.unsafeGetTensorImpl()->set_sizes_contiguous(shapeOf(view));
+  if (__builtin_expect(view.dl.strides == nullptr, 1)) {
+    tensor.unsafeGetTensorImpl()->set_sizes_contiguous(shapeOf(view));
+  } else {
+    tensor.unsafeGetTensorImpl()->set_sizes_and_strides(
+        shapeOf(view), {view.dl.strides, static_cast<size_t>(view.dl.ndim)});
+  }
   return tensor;
 }
 

@@ -1,0 +1,185 @@
+"""DLPack as it is today: TensorFlow tensors that speak it, and any producer under protection.
+
+TensorFlow's own ``__dlpack__`` (2.20 and newer) makes capsules of the old kind, which cannot say
+that the memory is read-only, ignores ``max_version``, refuses streams and copies, and aborts the
+process for strings. `exporter` does none of these. torch ignores the READ_ONLY flag when it
+imports; `from_dlpack` honours it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from tensor_bridge import _C, _classify
+from tensor_bridge.errors import (
+    CopyRequiredError,
+    InvalidOptionError,
+    UnsupportedDeviceError,
+    UnsupportedTypeError,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Exporter", "exporter", "from_dlpack"]
+
+_CPU = 1  # DLDeviceType.kDLCPU
+_CUDA = 2  # DLDeviceType.kDLCUDA
+
+
+class Exporter:
+    """An eager tf.Tensor that speaks DLPack 1.x; made by `exporter`.
+
+    Attributes:
+      tensor: The tf.Tensor.
+    """
+
+    __slots__ = ("__weakref__", "tensor")
+
+    # For consumers that use the C exchange API (tvm-ffi); found on the type.
+    __dlpack_c_exchange_api__ = _C.dlpack_exchange_api()
+
+    def __init__(self, tensor: Any) -> None:
+        if not _C.is_eager_tensor(tensor):
+            raise _classify.refusal(tensor)
+        self.tensor = tensor
+
+    def __dlpack__(
+        self,
+        *,
+        stream: int | Any | None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """A capsule of the tensor's memory, marked READ_ONLY, or of a copy of it.
+
+        Args:
+          stream: Any stream will do: exporting waits until TensorFlow has produced the values. On
+            the host it must be None or -1.
+          max_version: The newest version the consumer knows. Without one, or below 1.0, the
+            capsule is of the old kind, which cannot say READ_ONLY: then it holds a copy.
+          dl_device: Where the consumer wants the memory; only where it is.
+          copy: None shares if possible, True copies, False never copies.
+
+        Raises:
+          BufferError: the combination needs a copy and ``copy`` is False, or another device.
+          UnsupportedDtypeError: DLPack has no such dtype.
+        """
+        device = self.__dlpack_device__()
+        if dl_device is not None and tuple(dl_device) != device:
+            raise BufferError(
+                f"expected dl_device None or {device}, where the tensor is, got {dl_device!r}"
+            )
+        if device[0] == _CPU and stream not in (None, -1):
+            raise BufferError(f"expected no stream for a tensor on the host, got {stream!r}")
+        versioned = max_version is not None and tuple(max_version) >= (1, 0)
+        if not versioned and copy is False:
+            raise CopyRequiredError(
+                "copy=False, but a copy is needed: a DLPack capsule below version 1.0 cannot say "
+                "that the memory is read-only. Ask with max_version=(1, 0) or newer"
+            )
+        return _C.dlpack_capsule(self.tensor, versioned, copy is True)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """(device type, ordinal) as DLPack numbers them."""
+        kind, _, index = self.tensor.backing_device.rsplit("/device:", 1)[-1].partition(":")
+        # Every logical CPU device is the one host.
+        if kind == "CPU":
+            return _CPU, 0
+        if kind == "GPU":
+            return _CUDA, int(index)
+        raise UnsupportedDeviceError(
+            f"expected a tensor on a CPU or GPU of this process, got one on "
+            f"{self.tensor.backing_device}"
+        )
+
+    def __repr__(self) -> str:
+        return f"Exporter({self.tensor!r})"
+
+
+def exporter(t: Any) -> Exporter:
+    """An object with today's DLPack protocol over an eager tf.Tensor or a tf.Variable's value.
+
+    Example:
+      >>> import tensorflow as tf, torch, tensor_bridge.dlpack
+      >>> torch.from_dlpack(tensor_bridge.dlpack.exporter(tf.constant([1, 2])))
+      tensor([1, 2], dtype=torch.int32)
+    """
+    if _classify.is_resource_variable(t):
+        t = t.read_value()
+    return Exporter(t)
+
+
+def exporter_of_capsule(capsule: Any) -> Exporter:
+    """The exporter of a tf.Tensor made from a capsule; the C exchange API calls it."""
+    return Exporter(_to_tensorflow(capsule, copy=None))
+
+
+def _capsule(x: Any, copy: bool | None) -> Any:
+    """A capsule from a producer, of the newest version it can make."""
+    if type(x).__name__ == "PyCapsule":
+        return x
+    method = getattr(type(x), "__dlpack__", None)
+    if method is None:
+        raise UnsupportedTypeError(
+            f"expected an object with __dlpack__ or a DLPack capsule, got a {type(x).__name__}"
+        )
+    try:
+        return x.__dlpack__(max_version=(1, 3), copy=copy)
+    except TypeError:
+        # The protocol before 1.0: no keywords but stream.
+        return x.__dlpack__()
+
+
+def _to_torch(capsule: Any, **options: Any) -> torch.Tensor:
+    return _C.torch_from_dlpack(capsule, **options)
+
+
+def _to_tensorflow(capsule: Any, copy: bool | None) -> Any:
+    read_only = _C.capsule_is_read_only(capsule)
+    if not read_only and copy is False:
+        raise CopyRequiredError(
+            "copy=False, but a copy is needed: TensorFlow takes its tensors to be immutable and "
+            "the producer may write to this memory (it is not marked READ_ONLY). Use copy=None"
+        )
+    return _C.convert_tensor_back(_to_torch(capsule), copy=copy if read_only else True)
+
+
+def from_dlpack(
+    x: Any,
+    *,
+    framework: Literal["torch", "tensorflow"] = "torch",
+    copy: bool | None = None,
+    device: Any = None,
+    on_write: Literal["copy", "raise", "alias"] = "copy",
+) -> Any:
+    """Takes the memory of any DLPack producer into torch or TensorFlow.
+
+    Memory that the producer marks READ_ONLY is shared and protected: the first write moves torch
+    onto memory of its own. Writable memory is shared with torch as DLPack means it, both sides see
+    writes; for TensorFlow, whose tensors never change, it is copied.
+
+    Args:
+      x: An object with ``__dlpack__`` (JAX, CuPy, NumPy, tvm-ffi, ...) or a capsule, which is
+        consumed.
+      framework: "torch" gives a torch.Tensor, "tensorflow" an eager tf.Tensor.
+      copy: None shares if possible, True copies, False never copies.
+      device: For torch, where the result lives.
+      on_write: For torch and read-only memory, as in `convert_tf_to_pytorch`.
+
+    Raises:
+      CopyRequiredError: ``copy=False`` and sharing is not possible.
+      InvalidHandleError: a consumed capsule, or a structure that is inconsistent.
+      UnsupportedTypeError: no DLPack producer, or strides that torch lacks.
+    """
+    if framework == "torch":
+        return _to_torch(_capsule(x, None), copy=copy, device=device, on_write=on_write)
+    if framework != "tensorflow":
+        raise InvalidOptionError(f"framework must be 'torch' or 'tensorflow', got {framework!r}")
+    if device is not None or on_write != "copy":
+        raise InvalidOptionError("device and on_write are for framework='torch'")
+    from tensor_bridge import _frameworks
+
+    _frameworks.ensure_tensorflow()
+    return _to_tensorflow(_capsule(x, None), copy)

@@ -1,0 +1,74 @@
+// DLPack structures from and to Python objects.
+
+#include "bridge/torch_loader.h"
+#include "c_api/barrier.h"
+#include "c_api/eager.h"
+#include "c_api/gil.h"
+#include "core/device.h"
+#include "core/dlpack_import.h"
+#include "core/managed_tensor.h"
+#include "tensor_bridge/c_api.h"
+
+using namespace tensor_bridge;  // NOLINT: every function below is one call into it
+
+tb_status tb_py_tf_to_dlpack(_object* tensor, int32_t copy, DLManagedTensorVersioned** out) {
+  return guarded([&] {
+    const TfApi& api = requireEagerApi();
+    int64_t shape[kMaxDims];
+    TensorView view;
+    exportPossiblyPending(api, handleOf(api, tensor), shape, &view);
+    ViewGuard guard(&view);
+    if (copy == TB_COPY_ALWAYS) {
+      if (!isHost(view.dl.device)) {
+        throwError(ErrorCode::kUnsupportedDevice,
+                   "copy=True copies host memory, the tensor is on a GPU; share it (copy=None) or "
+                   "move it to the host first");
+      }
+      GilRelease without_gil(view.nbytes > kGilFreeBytes);
+      *out = copyToDlpack(view);
+      return;
+    }
+    tb_tensor* holder = makeManagedTensor(view);
+    guard.taken();
+    try {
+      *out = toDlpack(holder);
+    } catch (...) {
+      dropReference(holder);
+      throw;
+    }
+    dropReference(holder);
+  });
+}
+
+tb_status tb_dlpack_from_unversioned(void* managed, DLManagedTensorVersioned** out) {
+  return guarded([&] { *out = fromUnversioned(static_cast<DLManagedTensor*>(managed)); });
+}
+
+int32_t tb_dlpack_allocate(void* prototype, DLManagedTensorVersioned** out, void* error_context,
+                           void (*set_error)(void*, const char*, const char*)) {
+  const tb_status status =
+      guarded([&] { *out = allocateDlpack(*static_cast<const DLTensor*>(prototype)); });
+  if (status == TB_OK) return 0;
+  set_error(error_context, status == TB_OUT_OF_MEMORY ? "MemoryError" : "BufferError",
+            tb_last_error());
+  return -1;
+}
+
+tb_status tb_py_dlpack_to_torch(DLManagedTensorVersioned* managed,
+                                const tb_convert_options* options, _object** out) {
+  return guarded([&] {
+    TensorView view;
+    tb_convert_options checked;
+    try {
+      checked = checkedOptions(options);
+      static_cast<void>(torchAdapter());
+      importDlpack(managed, &view);
+    } catch (...) {
+      if (managed->deleter != nullptr) managed->deleter(managed);
+      throw;
+    }
+    // What the producer does not call read-only is meant to be written by both sides.
+    if (!view.read_only) checked.on_write = TB_ON_WRITE_ALIAS;
+    *out = toPython(&view, checked, Source::kTensor);
+  });
+}

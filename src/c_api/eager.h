@@ -1,0 +1,27 @@
+// What the entries for Python objects share: the handle of an EagerTensor, its view without
+// holding the GIL while it is pending, and the torch.Tensor made from a view.
+// Not for: the neutral family.
+#ifndef TENSOR_BRIDGE_C_API_EAGER_H_
+#define TENSOR_BRIDGE_C_API_EAGER_H_
+
+#include "adapters/tensorflow/export.h"
+#include "bridge/convert.h"
+
+namespace tensor_bridge {
+
+[[noreturn]] void throwNoPython();
+
+/// Throws Error{kUnsupportedType} for another object, {kInvalidHandle} for one without a handle.
+TFE_TensorHandle* handleOf(const TfApi& api, const _object* tensor);
+
+/// exportHandle(), without the GIL unless the tensor is ready: waiting under it for a tensor whose
+/// producer is a tf.py_function never ends.
+void exportPossiblyPending(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape,
+                           TensorView* view);
+
+/// A new reference to a torch.Tensor. Consumes the view's owner in any case.
+_object* toPython(TensorView* view, const tb_convert_options& options, Source source);
+
+}  // namespace tensor_bridge
+
+#endif  // TENSOR_BRIDGE_C_API_EAGER_H_

@@ -1,0 +1,35 @@
+// From a DLPack structure of somebody else's to a TensorView: everything is checked before it is
+// believed. Not for: structures that we make (managed_tensor.h).
+#ifndef TENSOR_BRIDGE_CORE_DLPACK_IMPORT_H_
+#define TENSOR_BRIDGE_CORE_DLPACK_IMPORT_H_
+
+#include "core/tensor_view.h"
+
+namespace tensor_bridge {
+
+/// The row for DLPack's dtype. Throws Error{kUnsupportedDtype}.
+Dtype dtypeFromDlpack(DLDataType type);
+
+/// Views `managed`. The result's owner is a tb_tensor that owns `managed`: its release runs
+/// managed's deleter, which may be null. Its shape and strides live as long as the owner. Strides
+/// are null for row-major memory, else as the producer gave them, never negative; nbytes is the
+/// extent of the memory. Takes `managed` over on success; on an Error it is still the caller's.
+/// Throws Error{kInvalidHandle} for another major version or an inconsistent structure,
+/// {kUnsupportedDtype}, {kUnsupportedDevice}.
+void importDlpack(DLManagedTensorVersioned* managed, TensorView* view);
+
+/// A structure of the current version around one of the old kind, whose memory nobody calls
+/// read-only. Takes `managed` over.
+DLManagedTensorVersioned* fromUnversioned(DLManagedTensor* managed);
+
+/// The release function of views of read-only structures; one more reference is
+/// retainManaged(owner).
+void releaseManaged(void* owner);
+void* retainManaged(void* owner) noexcept;
+
+/// The release function of views of writable structures: torch may write through.
+void releaseWritable(void* owner);
+
+}  // namespace tensor_bridge
+
+#endif  // TENSOR_BRIDGE_CORE_DLPACK_IMPORT_H_
