@@ -1,0 +1,148 @@
+// Foreign: memory of another framework, as the adapter sees it: a TensorView with an owner and its
+// release. It knows whether it was written to, and whether it was released.
+// Not for: TensorFlow; this folder runs without it.
+#ifndef TENSOR_BRIDGE_TESTS_TORCH_FOREIGN_H_
+#define TENSOR_BRIDGE_TESTS_TORCH_FOREIGN_H_
+
+#include <ATen/core/Tensor.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/torch_adapter.h"
+
+extern "C" const tensor_bridge::TorchAdapter* tb_torch_adapter_table(
+    uint32_t host_abi, const tensor_bridge::TorchHost* host);
+
+namespace tensor_bridge::testing {
+
+/// The owner lives as long as the test; its memory is freed by the release, so that a sanitizer
+/// sees a late read.
+class Foreign {
+ public:
+  template <typename T>
+  Foreign(const std::vector<T>& values, std::vector<int64_t> shape, Dtype dtype, int itemsize)
+      : shape_(std::move(shape)), size_(values.size() * sizeof(T)), original_(size_) {
+    memory_ = std::make_unique<unsigned char[]>(size_ + 1);
+    if (size_ > 0) {
+      std::memcpy(memory_.get(), values.data(), size_);
+      std::memcpy(original_.data(), values.data(), size_);
+    }
+    int64_t count = 1;
+    for (int64_t dim : shape_) count *= dim;
+    view_.dl.data = size_ == 0 ? nullptr : memory_.get();
+    view_.dl.device = DLDevice{kDLCPU, 0};
+    view_.dl.ndim = static_cast<int32_t>(shape_.size());
+    view_.dl.shape = shape_.data();
+    view_.dtype = dtype;
+    view_.read_only = true;
+    view_.nbytes = count * itemsize;
+    view_.owner = this;
+    view_.release = release;
+  }
+  static Foreign floats(const std::vector<float>& values, std::vector<int64_t> shape) {
+    return Foreign(values, std::move(shape), Dtype::kFloat32, 4);
+  }
+  Foreign(const Foreign&) = delete;
+
+  TensorView& view() { return view_; }
+  const void* data() const { return view_.dl.data; }
+  int released() const { return released_.load(); }
+  /// Whether the bytes are those that it was made with.
+  bool unchanged() const {
+    return released() == 0 && std::memcmp(memory_.get(), original_.data(), size_) == 0;
+  }
+  template <typename T>
+  const T* as() const {
+    return reinterpret_cast<const T*>(memory_.get());
+  }
+
+  static void release(void* owner) {
+    auto* self = static_cast<Foreign*>(owner);
+    if (self->released_.fetch_add(1) == 0) self->memory_.reset();
+  }
+
+ private:
+  std::vector<int64_t> shape_;
+  size_t size_;
+  std::vector<unsigned char> original_;
+  std::unique_ptr<unsigned char[]> memory_;
+  TensorView view_{};
+  std::atomic<int> released_{0};
+};
+
+/// The adapter over a host that remembers errors.
+class Adapter {
+ public:
+  static const TorchAdapter& table() {
+    static const TorchAdapter* table = tb_torch_adapter_table(kTorchAdapterAbi, host());
+    return *table;
+  }
+  static const TorchHost* host() {
+    static const ReleaseFn release_fns[] = {Foreign::release, nullptr};
+    static const TorchHost host = [] {
+      TorchHost made{};
+      made.setError = [](tb_status code, const char* message) {
+        status() = code;
+        error() = message;
+        return code;
+      };
+      made.countOwner = [](int64_t) {};
+      made.processExiting = [] { return false; };
+      made.release_fns = release_fns;
+      return made;
+    }();
+    return &host;
+  }
+  static tb_status& status() {
+    static thread_local tb_status status = TB_OK;
+    return status;
+  }
+  static std::string& error() {
+    static thread_local std::string error;
+    return error;
+  }
+};
+
+inline WrapSpec specFor(const TensorView& view, WrapAction action,
+                        int32_t on_write = TB_ON_WRITE_COPY) {
+  WrapSpec spec{};
+  spec.action = action;
+  spec.on_write = on_write;
+  spec.dtype = view.dtype;
+  return spec;
+}
+
+inline at::Tensor reclaimTensor(tb_torch_tensor* tensor) {
+  return at::Tensor(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim(
+      reinterpret_cast<c10::TensorImpl*>(tensor)));
+}
+
+/// wrap() as the bridge calls it. An undefined tensor after a failure.
+inline at::Tensor wrapped(const TensorView& view, const WrapSpec& spec) {
+  tb_torch_tensor* out = nullptr;
+  const tb_status status = Adapter::table().wrap(&view, &spec, &out);
+  EXPECT_EQ(status, TB_OK) << Adapter::error();
+  return status == TB_OK ? reclaimTensor(out) : at::Tensor();
+}
+
+/// A tensor that shares `foreign`'s memory and owns it.
+inline at::Tensor shared(Foreign* foreign, int32_t on_write = TB_ON_WRITE_COPY) {
+  return wrapped(foreign->view(), specFor(foreign->view(), WrapAction::kShare, on_write));
+}
+
+/// The elements, read through a const pointer; the tensor must be contiguous.
+template <typename T>
+std::vector<T> valuesOf(const at::Tensor& tensor) {
+  const T* data = static_cast<const T*>(tensor.const_data_ptr());
+  return std::vector<T>(data, data + tensor.numel());
+}
+
+}  // namespace tensor_bridge::testing
+
+#endif  // TENSOR_BRIDGE_TESTS_TORCH_FOREIGN_H_
