@@ -96,6 +96,7 @@ import tensor_bridge
 from tensor_bridge.testing import live_owners, shares_memory
 
 DOORS = (tensor_bridge, tensor_bridge.TensorBridge())
+gc.freeze()  # the frameworks' objects, so that collecting is quick
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 3
 )

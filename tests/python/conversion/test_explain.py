@@ -1,0 +1,212 @@
+"""The object that explain returns: its fields, how it prints, that it changes and raises nothing.
+
+That it agrees with the conversion is asserted where the conversions are tested.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from typing import Any
+
+import pytest
+import tensorflow as tf
+import torch
+from tf_bytes import random_tensor, row_named, tf_memory
+
+import tensor_bridge
+from tensor_bridge import Explanation
+from tensor_bridge.testing import live_owners, tf_data_address
+
+FIELDS = (
+    "action",
+    "reason",
+    "tf_dtype",
+    "torch_dtype",
+    "shape",
+    "device",
+    "nbytes",
+    "on_write",
+    "error",
+)
+
+
+def test_fields_of_a_shared_tensor(door: Any) -> None:
+    explanation = door.explain(tf.constant([[1.0, 2.0, 3.0]]))
+    assert isinstance(explanation, Explanation)
+    assert dataclasses.asdict(explanation) == {
+        "action": "shared",
+        "reason": "both frameworks have the dtype; the memory is shared",
+        "tf_dtype": "float32",
+        "torch_dtype": "torch.float32",
+        "shape": (1, 3),
+        "device": "cpu",
+        "nbytes": 12,
+        "on_write": "copy",
+        "error": None,
+    }
+
+
+def test_fields_of_a_copied_tensor(door: Any) -> None:
+    explanation = door.explain(random_tensor(row_named("int4"), (2, 3)))
+    assert (explanation.action, explanation.torch_dtype) == ("copied", "torch.int8")
+    assert (explanation.shape, explanation.nbytes) == ((2, 3), 6)
+    assert explanation.on_write is None
+    four = door.explain(random_tensor(row_named("float4_e2m1fn"), (2, 3)))
+    assert (four.torch_dtype, four.nbytes) == ("torch.float32", 24)
+
+
+def test_fields_of_a_refused_tensor(door: Any) -> None:
+    explanation = door.explain(tf.Variable([1.0]).handle)
+    assert (explanation.action, explanation.tf_dtype) == ("refused", "resource")
+    assert explanation.error is tensor_bridge.UnsupportedDtypeError
+    assert explanation.torch_dtype is explanation.device is explanation.nbytes is None
+    assert explanation.on_write is None
+
+
+def test_the_class_has_these_fields_and_is_frozen(door: Any) -> None:
+    assert tuple(field.name for field in dataclasses.fields(Explanation)) == FIELDS
+    explanation = door.explain(tf.constant(1.0))
+    for name in FIELDS:
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(explanation, name, None)
+    assert explanation == door.explain(tf.constant(1.0))
+    assert hash(explanation) == hash(door.explain(tf.constant(1.0)))
+
+
+def test_it_prints_on_one_line(door: Any) -> None:
+    assert str(door.explain(tf.constant([1.0, 2.0]))) == (
+        "shared: float32 -> torch.float32, shape (2,), 8 bytes, on cpu, on_write='copy'; both "
+        "frameworks have the dtype; the memory is shared"
+    )
+    assert str(door.explain(tf.constant(1), copy=True)) == (
+        "copied: int32 -> torch.int32, shape (), 4 bytes, on cpu; copy=True"
+    )
+    refused = str(door.explain(tf.Variable([1.0]).handle))
+    assert refused.startswith("refused (UnsupportedDtypeError) resource: ")
+    assert str(door.explain(None)).startswith("refused (UnsupportedTypeError): ")
+    assert repr(door.explain(None)).startswith("Explanation(action='refused'")
+
+
+def test_doors_explain_alike() -> None:
+    bridge = tensor_bridge.TensorBridge()
+    v = tf.Variable([1.0])
+    v.scatter_nd_update([[0]], [2.0])
+    values = [
+        tf.constant(1.0),
+        tf.zeros([0, 3]),
+        random_tensor(row_named("int2")),
+        random_tensor(row_named("qint16")),
+        random_tensor(row_named("qint8")),
+        tf.Variable([1.0]).handle,
+        tf.Variable([True]),
+        v,
+        None,
+        tf.keras.Input((2,)),
+    ]
+    for value in values:
+        for options in ({}, {"copy": False}, {"raw": True}, {"device": "cuda"}, {"copy": 3}):
+            assert tensor_bridge.explain(value, **options) == bridge.explain(value, **options)
+
+
+def test_explaining_changes_nothing(door: Any) -> None:
+    t = tf.constant([1.0, 2.0]) * 1
+    v = tf.Variable([1.0, 2.0])
+    before = live_owners()
+    for value in (t, v):
+        address, bits = tf_data_address(value), tf_memory(value)
+        for options in ({}, {"copy": True}, {"on_write": "raise"}, {"raw": True}):
+            door.explain(value, **options)
+        assert (tf_data_address(value), tf_memory(value)) == (address, bits)
+    assert live_owners() == before
+
+
+def test_a_long_reason_is_not_lost(door: Any) -> None:
+    explanation = door.explain(tf.constant(1.0), on_write="x" * 10_000)
+    assert explanation.action == "refused"
+    assert len(explanation.reason) > 1000
+
+
+class Hostile(type):
+    """A metaclass that answers no question about its classes."""
+
+    def __getattribute__(cls, name: str) -> Any:
+        raise RuntimeError(f"asked for {name}")
+
+
+class Asked(metaclass=Hostile):
+    pass
+
+
+class Raises:
+    def __getattr__(self, name: str) -> Any:
+        raise MemoryError(name)
+
+    def __repr__(self) -> str:
+        raise ZeroDivisionError
+
+    def __bool__(self) -> bool:
+        raise ZeroDivisionError
+
+    def __eq__(self, other: object) -> bool:
+        raise ZeroDivisionError
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class PretendsToBeEager:
+    @property
+    def __class__(self) -> type:
+        return type(tf.constant(1.0))
+
+
+WHATEVER: dict[str, Any] = {
+    "None": None,
+    "int": 0,
+    "text": "text",
+    "object": object(),
+    "class": object,
+    "class of eager tensors": type(tf.constant(1.0)),
+    "function": lambda t: t,
+    "torch": torch,
+    "tensorflow": tf,
+    "lock": threading.Lock(),
+    "raises at everything": Raises(),
+    "metaclass that raises": Asked(),
+    "pretends to be eager": PretendsToBeEager(),
+    "NotImplemented": NotImplemented,
+}
+
+
+@pytest.mark.parametrize("name", WHATEVER)
+def test_it_never_raises_whatever_the_value_is(name: str, door: Any) -> None:
+    explanation = door.explain(WHATEVER[name])
+    assert explanation.action == "refused"
+    assert isinstance(explanation.error, type)
+    assert isinstance(str(explanation), str)
+    with pytest.raises(explanation.error):
+        door.to_torch(WHATEVER[name])
+
+
+NO_OPTION: dict[str, Any] = {
+    "raises at everything": Raises(),
+    "list": [],
+    "dict": {},
+    "large int": 2**100,
+    "nan": float("nan"),
+    "nul": "\0",
+    "lone surrogate": "\ud800",
+    "bytes": b"\xff",
+}
+
+
+@pytest.mark.parametrize("name", ["copy", "on_write", "raw", "device", "axis", "scale"])
+@pytest.mark.parametrize("value", NO_OPTION)
+def test_it_never_raises_whatever_the_keywords_are(name: str, value: str, door: Any) -> None:
+    options = {name: NO_OPTION[value]}
+    if name in ("axis", "scale"):
+        options = {"scale": 1.0, "zero_point": 0, **options}
+    for t in (tf.constant(1.0), tf.Variable([1.0])):
+        explanation = door.explain(t, **options)
+        assert explanation.action == "refused"
+        assert isinstance(str(explanation), str)
