@@ -1,0 +1,32 @@
+"""Runs the Python blocks of a page, one after the other in one namespace.
+
+Not a test: the tests run it in a process of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import traceback
+from typing import Any
+
+
+def run(blocks: list[tuple[int, str]], page: str) -> list[str]:
+    """What each block prints, and the last line of the traceback of what it raises.
+
+    Args:
+        blocks: Line number in the page, and code.
+        page: Name of the page, for tracebacks.
+    """
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    outputs = []
+    for line, code in blocks:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            try:
+                # Blank lines in front, so that a traceback names the line of the page.
+                exec(compile("\n" * (line - 1) + code, page, "exec"), namespace)
+            except Exception as e:
+                printed.write("".join(traceback.format_exception_only(e)))
+        outputs.append(printed.getvalue())
+    return outputs

@@ -1,0 +1,209 @@
+"""What README and docs say is run: examples, tables, links, and the programs of the guides."""
+
+from __future__ import annotations
+
+import doctest
+import importlib.util
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import page_session
+import pytest
+from fresh import Done, run_forked, run_python
+from pages import PAGES, ROOT, Block, Page, spans
+
+HERE = Path(__file__).resolve().parent
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+def ids(pages: list[Page]) -> list[str]:
+    return [page.name for page in pages]
+
+
+# --- Python examples ------------------------------------------------------------------------------
+
+
+def sessions(page: Page) -> Iterator[list[Block]]:
+    """The page's Python blocks; `fresh` after the language starts a new process."""
+    current: list[Block] = []
+    for block in page.blocks("python"):
+        if "fresh" in block.words and current:
+            yield current
+            current = []
+        current.append(block)
+    if current:
+        yield current
+
+
+def difference(block: Block, got: str, where: str) -> str | None:
+    """What is wrong with a block's output, or None."""
+    want = block.output or ""
+    if doctest.OutputChecker().check_output(want, got, FLAGS):
+        return None
+    return f"{where}:{block.line}: expected\n{want}\ngot\n{got}"
+
+
+def run_session(blocks: list[Block], page: Page, run: Callable[..., Done]) -> list[str]:
+    code = f"""
+import json, sys
+sys.path.insert(0, {str(HERE)!r})
+import page_session
+blocks = {[(block.line, block.text) for block in blocks]!r}
+print(json.dumps(page_session.run(blocks, {page.name!r})))
+"""
+    outputs: list[str] = json.loads(run(code, timeout=200).check().splitlines()[-1])
+    return outputs
+
+
+WITH_PYTHON = [page for page in PAGES if page.blocks("python")]
+
+
+@pytest.mark.parametrize("page", WITH_PYTHON, ids=ids(WITH_PYTHON))
+def test_python_examples_print_what_the_page_says(page: Page) -> None:
+    # The README's in the way a reader runs it, imports included.
+    run = run_python if page.name == "README.md" else run_forked
+    wrong = []
+    for blocks in sessions(page):
+        outputs = run_session(blocks, page, run)
+        wrong += [difference(b, got, page.name) for b, got in zip(blocks, outputs, strict=True)]
+    assert not any(wrong), "\n".join(filter(None, wrong))
+
+
+DOCTESTS = """
+import doctest, importlib, pkgutil
+names = [info.name for info in pkgutil.walk_packages(tensor_bridge.__path__, "tensor_bridge.")]
+results = [
+    doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
+    for name in ["tensor_bridge", *names]
+    if not name.endswith("__main__") and ".lib" not in name  # our libraries lie beside the modules
+]
+failed, attempted = (sum(counts) for counts in zip(*results))
+assert failed == 0
+print(attempted)
+"""
+
+
+def test_examples_in_docstrings_print_what_they_say() -> None:
+    done = run_forked(DOCTESTS)
+    assert done.code == 0, done.out + done.err
+    assert int(done.out.splitlines()[-1]) > 0
+
+
+@pytest.mark.parametrize(
+    ("code", "output", "right"),
+    [
+        ("print(1)", "1\n", True),
+        ("print(1)", "2\n", False),
+        ("print(1)", None, False),
+        ("x = 1", None, True),
+        ("raise ValueError('no')", "ValueError: no\n", True),
+        ("raise ValueError('no')", None, False),
+        ("print('a', 'b')", "a\n  b\n", True),
+        ("print('long message')", "long ...\n", True),
+    ],
+)
+def test_a_wrong_example_is_found(code: str, output: str | None, right: bool) -> None:
+    block = Block("python", (), code, 1, output)
+    (got,) = page_session.run([(1, code)], "page")
+    assert (difference(block, got, "page") is None) == right
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def load_tool(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_dtype_tables_say_what_dtypes_says() -> None:
+    for name, text in load_tool("dtype_table").updated().items():
+        found = (ROOT / name).read_text(encoding="utf-8")
+        assert found == text, f"{name} is out of date; run python tools/dtype_table.py"
+
+
+def test_dtype_tables_name_every_dtype() -> None:
+    import tensor_bridge
+
+    names = [row.name for row in tensor_bridge.dtypes() if row.tf_enum]
+    full = [row[0].strip("`") for row in Page(ROOT / "docs/concepts/dtypes.md").rows("dtypes")]
+    summary = [name for row in Page(ROOT / "README.md").rows("dtypes") for name in spans(row[0])]
+    assert full == sorted(names, key=full.index)
+    assert sorted(full) == sorted(summary) == sorted(names)
+
+
+def supported(name: str) -> tuple[str, str]:
+    from tensor_bridge import _frameworks
+
+    first, last = getattr(_frameworks, name)
+    return ".".join(map(str, first)), ".".join(map(str, last))
+
+
+@pytest.mark.parametrize(
+    ("framework", "name"), [("torch", "TORCH_RANGE"), ("TensorFlow", "TENSORFLOW_RANGE")]
+)
+def test_readme_states_the_supported_versions(framework: str, name: str) -> None:
+    first, last = supported(name)
+    assert f"{framework} {first} to {last}" in " ".join(Page(ROOT / "README.md").text.split())
+
+
+# --- links ----------------------------------------------------------------------------------------
+
+
+def broken_links(page: Page) -> Iterator[str]:
+    for target in page.links():
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        path = (page.path.parent / name).resolve() if name else page.path
+        if not path.exists():
+            yield f"{page.name}: {target}: no such file"
+        elif anchor and anchor not in Page(path).anchors():
+            yield f"{page.name}: {target}: no such heading"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids(PAGES))
+def test_links_lead_somewhere(page: Page) -> None:
+    assert not list(broken_links(page))
+
+
+def test_every_page_is_linked_from_another() -> None:
+    linked = {
+        (page.path.parent / target.partition("#")[0]).resolve()
+        for page in PAGES
+        for target in page.links()
+        if not re.match(r"[a-z]+:", target)
+    }
+    roots = {ROOT / "README.md", ROOT / "CHANGELOG.md"}
+    assert not [page.name for page in PAGES if page.path not in linked | roots]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids(PAGES))
+def test_paths_in_the_text_exist(page: Page) -> None:
+    folders = "src|include|python|tests|docs|tools|cmake|benchmarks|examples"
+    named = re.findall(rf"`((?:{folders})/[\w./-]*)`", page.prose)
+    # What the programs write is not in the repository.
+    missing = [name for name in named if not (ROOT / name).exists() and "/results/" not in name]
+    assert not missing
+
+
+def test_a_broken_link_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "page.md"
+    path.write_text("# A `b` heading\n[a](gone.md) [b](#a-b-heading) [c](#nowhere)\n")
+
+    class Elsewhere(Page):
+        @property
+        def name(self) -> str:
+            return "page.md"
+
+    assert list(broken_links(Elsewhere(path))) == [
+        "page.md: gone.md: no such file",
+        "page.md: #nowhere: no such heading",
+    ]

@@ -1,0 +1,110 @@
+"""The tables of docs/concepts/write_protection.md: each code span in them is run.
+
+A span is a statement on `x`, a converted float32 matrix, or `flags`, a converted bool vector. The
+column says what becomes of the sharing.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from fresh import run_forked
+from native import compile_and_run
+from pages import ROOT, Page, spans
+
+PAGE = Page(ROOT / "docs/concepts/write_protection.md")
+
+PYTHON = """
+import copy, io, json, pickle
+import numpy
+from torch import nn
+
+def outcome(span, on_write):
+    t = tf.random.stateless_uniform((64, 64), seed=(1, 2))
+    u = tf.random.stateless_uniform((64,), seed=(1, 2)) > 0.5
+    before = t.numpy().copy(), u.numpy().copy()
+    x, flags = (tensor_bridge.to_torch(a, on_write=on_write) for a in (t, u))
+    layer, y = nn.Linear(64, 64, bias=False), torch.ones(3)
+    error = None
+    try:
+        exec(span, {**globals(), **locals()})
+    except Exception as e:
+        error = type(e).__name__
+    assert all((a.numpy() == b).all() for a, b in zip((t, u), before)), "written through: " + span
+    shared = testing.shares_memory(t, x) and testing.shares_memory(u, flags)
+    return shared, error
+
+print(json.dumps([[outcome(s, "copy"), outcome(s, "raise")] for s in SPANS]))
+"""
+
+
+def test_python_table_says_what_happens() -> None:
+    rows = [(spans(cells[1]), spans(cells[2]), cells[3]) for cells in PAGE.rows("python surface")]
+    every = [span for shared, moved, _ in rows for span in (*shared, *moved)]
+    done = run_forked(PYTHON.replace("SPANS", repr(every)), timeout=240)
+    assert done.code == 0, done.err
+    outcomes = dict(zip(every, json.loads(done.out.splitlines()[-1]), strict=True))
+
+    wrong = []
+    for shared, moved, strict in rows:
+        for span in shared:
+            if outcomes[span] != [[True, None], [True, None]]:
+                wrong.append(f"{span}: expected to stay shared, {outcomes[span]}")
+        for span in moved:
+            (still_shared, error), (strictly_shared, strict_error) = outcomes[span]
+            if still_shared or error:
+                wrong.append(f"{span}: expected to copy, {outcomes[span]}")
+            if strict == "raises" and (
+                strict_error not in ("BufferError", "RuntimeError") or not strictly_shared
+            ):
+                wrong.append(f"{span}: expected to raise, {outcomes[span]}")
+            if strict == "allowed" and strict_error:
+                wrong.append(f"{span}: expected to be allowed, {outcomes[span]}")
+    assert not wrong, "\n".join(wrong)
+
+
+CPP = """
+#include <ATen/ATen.h>
+#include <ATen/DLConvertor.h>
+#include <tensor_bridge/tensor_bridge.h>
+#include <tensorflow/c/tf_tensor.h>
+
+#include <iostream>
+
+// One line a statement: 1 if x still shares, 1 if TensorFlow's values are as they were.
+template <typename Statement>
+void run(Statement statement) {
+  const int64_t shape[] = {4, 4};
+  TF_Tensor* tensor = TF_AllocateTensor(TF_FLOAT, shape, 2, 64);
+  auto* values = static_cast<float*>(TF_TensorData(tensor));
+  for (int i = 0; i < 16; ++i) values[i] = static_cast<float>(i + 1);
+  at::Tensor x = tensor_bridge::tfTensorToPyTorchTensor(tensor);
+  statement(x);
+  bool intact = true;
+  for (int i = 0; i < 16; ++i) intact = intact && values[i] == static_cast<float>(i + 1);
+  std::cout << (x.const_data_ptr() == values) << intact << "\\n";
+  TF_DeleteTensor(tensor);
+}
+
+int main() {
+STATEMENTS
+}
+"""
+
+
+def test_cpp_table_says_what_happens(tmp_path_factory: pytest.TempPathFactory) -> None:
+    columns = list(zip(*PAGE.rows("C++ surface"), strict=True))
+    expected = [
+        (span, outcome)
+        for cells, outcome in zip(columns, ("11", "01", "10"), strict=True)
+        for cell in cells
+        for span in spans(cell)
+    ]
+    calls = "\n".join(
+        f"  run([](at::Tensor& x) {{ static_cast<void>({s}); }});" for s, _ in expected
+    )
+    source = CPP.replace("STATEMENTS", calls)
+    printed = compile_and_run(source, "cpp", tmp_path_factory.mktemp("surface"))
+    found = list(zip((span for span, _ in expected), printed.split(), strict=True))
+    assert found == expected
