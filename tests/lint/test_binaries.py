@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from binaries import (
     planned,
     symbol_violations,
 )
+from tree import ROOT
 
 KINDS = sorted(NEEDED)
 
@@ -29,6 +31,26 @@ def test_each_library_is_built(kind: str) -> None:
 def test_exported_symbols_are_the_planned_ones(kind: str) -> None:
     found = [v for library in libraries()[kind] for v in symbol_violations(library, planned(kind))]
     assert not found, "\n".join([*found, "If planned: python tests/lint/binaries.py --update"])
+
+
+def declared(header: str) -> set[str]:
+    """The functions that a C header exports."""
+    return set(re.findall(r"^TB_EXPORT\b[^;]*?\b(\w+)\(", header, re.MULTILINE))
+
+
+def test_the_planned_symbols_are_those_of_the_public_header() -> None:
+    header = (ROOT / "include/tensor_bridge/c_api.h").read_text(encoding="utf-8")
+    assert planned("libtensor_bridge") == declared(header)
+
+
+def test_declarations_are_found_in_all_their_shapes() -> None:
+    text = (
+        "TB_EXPORT const char* tb_a(void);\n"
+        "TB_EXPORT tb_status tb_b(struct X* x,\n                         int (*f)(int));\n"
+        "typedef void (*tb_callback)(int);\n"
+        "/* TB_EXPORT int tb_gone(void); */\n"
+    )
+    assert declared(text) == {"tb_a", "tb_b"}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -123,7 +123,7 @@ def test_an_allowed_include_is_not_found() -> None:
 BASE = {"errors", "_frameworks"}
 PLAIN = BASE | {"_classify", "_explanation", "_options"}
 CONVERT = PLAIN | {"_C", "_dtypes", "_convert"}
-TREE = CONVERT | {"composite", "_tree"}
+TREE = CONVERT | {"composite", "_nodes", "_tree"}
 # Module (the first component under tensor_bridge) -> the modules of the package it may import.
 PY_EDGES: dict[str, set[str]] = {
     "_C": set(),
@@ -138,7 +138,9 @@ PY_EDGES: dict[str, set[str]] = {
     "capi": PLAIN,
     "config": BASE,
     "composite": CONVERT,
-    "_tree": CONVERT | {"composite"},
+    "dlpack": CONVERT,
+    "_nodes": set(),
+    "_tree": CONVERT | {"composite", "_nodes"},
     "data": TREE,
     "checkpoint": TREE,
     "autograd": TREE,
