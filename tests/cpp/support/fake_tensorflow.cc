@@ -46,7 +46,7 @@ struct TFE_TensorHandle {
 struct TFE_Context;
 
 struct TFE_Op {
-  int read;
+  int read;  // 0: another op
 };
 
 namespace {
@@ -203,9 +203,10 @@ FAKE_EXPORT void TFE_DeleteTensorHandle(TFE_TensorHandle* handle) {
   delete handle;
 }
 
-FAKE_EXPORT TFE_Op* TFE_NewOp(TFE_Context*, const char*, TF_Status* status) {
+FAKE_EXPORT TFE_Op* TFE_NewOp(TFE_Context*, const char* name, TF_Status* status) {
   ++fake()->ops;
-  auto* op = new TFE_Op{++fake()->reads_done};
+  const bool reads = std::strcmp(name, "ReadVariableOp") == 0;
+  auto* op = new TFE_Op{reads ? ++fake()->reads_done : 0};
   if (readFailsIn(op, "NewOp", status)) {
     --fake()->ops;
     delete op;
@@ -229,7 +230,15 @@ FAKE_EXPORT void TFE_Execute(TFE_Op* op, TFE_TensorHandle** values, int* count, 
     return;
   }
   set(status, 0, "");
-  *values = newHandle(&fake()->reads[(op->read - 1) % fake()->read_values]);
   *count = 1;
+  if (op->read == 0) {
+    // VarIsInitializedOp.
+    FakeSpec answer;
+    answer.dtype = 10;
+    answer.data = &fake()->variable_is_assigned;
+    *values = newHandle(&answer);
+    return;
+  }
+  *values = newHandle(&fake()->reads[(op->read - 1) % fake()->read_values]);
 }
 #endif

@@ -42,6 +42,7 @@ struct FakeTensorflow {
   std::atomic<int> read_values;
   std::atomic<int> read_fails_at;
   std::atomic<const char*> read_fails_in;
+  bool variable_is_assigned;
 
   // What is alive, and what was called.
   std::atomic<int> tensors;
@@ -58,6 +59,7 @@ struct FakeTensorflow {
     read_values = 0;
     read_fails_at = 0;
     read_fails_in = nullptr;
+    variable_is_assigned = true;
     reads_done = 0;
     device_pointer_calls = 0;
     allocate_calls = 0;

@@ -219,6 +219,25 @@ TEST_F(Variable, IsReadOnce) {
   api().TFE_DeleteTensorHandle(value);
 }
 
+TEST_F(Variable, ThatWasNeverAssignedIsRefused) {
+  // ReadVariableOp gives an empty vector for it, and no error.
+  const int64_t zero = 0;
+  fake_->reads[0].ndim = 1;
+  fake_->reads[0].dims = &zero;
+  fake_->variable_is_assigned = false;
+  expectError(ErrorCode::kTensorFlow, {"never initialised", "assign"},
+              [&] { readVariable(api(), nullptr, resource_, 1); });
+  EXPECT_EQ(fake_->handles, 1) << "the resource alone";
+}
+
+TEST_F(Variable, MayHoldAnEmptyVector) {
+  const int64_t zero = 0;
+  fake_->reads[0].ndim = 1;
+  fake_->reads[0].dims = &zero;
+  api().TFE_DeleteTensorHandle(readVariable(api(), nullptr, resource_, 1));
+  EXPECT_EQ(fake_->handles, 1);
+}
+
 TEST_F(Variable, PassesOnWhyItCannotBeRead) {
   for (const char* function : {"NewOp", "OpAddInput", "Execute"}) {
     fake_->reads_done = 0;
