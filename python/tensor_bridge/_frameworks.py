@@ -7,6 +7,7 @@ TensorFlow tensor to convert.
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from typing import Any
 
 from tensor_bridge.errors import FrameworkError
@@ -30,6 +31,9 @@ _OTHER_DISTRIBUTION = "tensor-bridge"
 _OUR_DISTRIBUTION = "tf-torch-tensor-bridge"
 
 
+_Range = tuple[tuple[int, int], tuple[int, int]]
+
+
 def version_pair(version: str) -> tuple[int, int]:
     """(major, minor) of a version string such as "2.13.0+cpu"."""
     parts = version.split(".")
@@ -39,9 +43,7 @@ def version_pair(version: str) -> tuple[int, int]:
         return 0, 0
 
 
-def _check_range(
-    name: str, version: str, supported: tuple[tuple[int, int], tuple[int, int]]
-) -> tuple[int, int]:
+def _check_range(name: str, version: str, supported: _Range) -> tuple[int, int]:
     pair = version_pair(version)
     first, last = supported
     if not first <= pair <= last:
@@ -54,30 +56,37 @@ def _check_range(
     return pair
 
 
-def _import_torch() -> Any:
+def _import(module: str, name: str, supported: _Range) -> Any:
+    """Imports ``module``, part of the framework that is called ``name``.
+
+    Raises:
+      FrameworkError: it is missing or broken.
+    """
+    package = module.split(".")[0]
+    first, last = supported
     try:
-        import torch
+        imported = import_module(module)
     except Exception as e:  # whatever a broken installation raises
-        if isinstance(e, ModuleNotFoundError) and e.name == "torch":
+        if isinstance(e, ModuleNotFoundError) and e.name == package:
             raise FrameworkError(
-                "torch is not installed; tensor_bridge needs torch "
-                f"{TORCH_RANGE[0][0]}.{TORCH_RANGE[0][1]} to "
-                f"{TORCH_RANGE[1][0]}.{TORCH_RANGE[1][1]}. "
-                f"Install it: pip install '{_OUR_DISTRIBUTION}[torch]'",
-                name="torch",
+                f"{name} is not installed; tensor_bridge needs {name} {first[0]}.{first[1]} to "
+                f"{last[0]}.{last[1]}. Install it: pip install '{_OUR_DISTRIBUTION}[{package}]'",
+                name=package,
             ) from e
         raise FrameworkError(
-            f"torch is installed but cannot be imported: {type(e).__name__}: {e}. Install it "
-            "again: pip install --force-reinstall torch",
-            name="torch",
+            f"{name} is installed but cannot be imported: {type(e).__name__}: {e}. Install it "
+            f"again: pip install --force-reinstall {package}",
+            name=package,
         ) from e
-    if not hasattr(torch, "__version__"):
+    if module == package and not hasattr(imported, "__version__"):
+        # A namespace package over what an uninstallation left, or somebody's torch.py.
+        where = getattr(imported, "__file__", None) or next(iter(imported.__path__))
         raise FrameworkError(
-            f"expected torch, got a folder of that name, {list(torch.__path__)}, which is not "
-            "torch; remove it, or install torch again: pip install --force-reinstall torch",
-            name="torch",
+            f"expected {name}, got something else of that name, {where}; rename or remove it, or "
+            f"install {name} again: pip install --force-reinstall {package}",
+            name=package,
         )
-    return torch
+    return imported
 
 
 def loaded_tensorflow() -> Any | None:
@@ -112,28 +121,9 @@ def ensure_tensorflow() -> Any:
     Raises:
       FrameworkError: TensorFlow is missing, broken or of an unsupported version.
     """
-    first, last = TENSORFLOW_RANGE
-    try:
-        import tensorflow
-        from tensorflow.python.eager import context
-    except ModuleNotFoundError as e:
-        if e.name is None or e.name.split(".")[0] != "tensorflow":
-            raise FrameworkError(
-                f"TensorFlow is installed but cannot be imported: {e}", name="tensorflow"
-            ) from e
-        raise FrameworkError(
-            "TensorFlow is not installed; converting to it needs TensorFlow "
-            f"{first[0]}.{first[1]} to {last[0]}.{last[1]}. "
-            f"Install it: pip install '{_OUR_DISTRIBUTION}[tensorflow]'",
-            name="tensorflow",
-        ) from e
-    except (ImportError, OSError) as e:
-        raise FrameworkError(
-            f"TensorFlow is installed but cannot be imported: {e}. Install it again: "
-            "pip install --force-reinstall tensorflow",
-            name="tensorflow",
-        ) from e
+    tensorflow = _import("tensorflow", "TensorFlow", TENSORFLOW_RANGE)
     _check_range("tensorflow", tensorflow.__version__, TENSORFLOW_RANGE)
+    context = _import("tensorflow.python.eager.context", "TensorFlow", TENSORFLOW_RANGE)
     context.context().ensure_initialized()
     return tensorflow
 
@@ -149,7 +139,7 @@ def ensure() -> tuple[int, int]:
         with the same import name is installed.
     """
     _check_distribution()
-    torch = _import_torch()
+    torch = _import("torch", "torch", TORCH_RANGE)
     pair = _check_range("torch", torch.__version__, TORCH_RANGE)
     tensorflow = loaded_tensorflow()
     if tensorflow is not None:

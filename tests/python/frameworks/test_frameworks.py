@@ -1,0 +1,379 @@
+"""Frameworks that are missing, foreign, broken or clashing; and every order of importing them.
+
+The simulated installations are folders on the module path of a process that has the real
+TensorFlow; the last claims use the real torch, so they also show that a mended installation works
+without a restart.
+"""
+
+from __future__ import annotations
+
+import pytest
+from fresh_python import run_claims, run_python
+
+INSTALLED = '''
+import contextlib, gc, importlib, sys, tempfile
+from pathlib import Path
+
+@contextlib.contextmanager
+def installed(files, framework="torch"):
+    """Makes these files importable, and takes the real installations off the path."""
+    path = list(sys.path)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in files.items():
+            file = Path(folder) / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        sys.path[:] = [folder] + [p for p in path if not p.endswith("-packages")]
+        importlib.invalidate_caches()
+        try:
+            yield
+        finally:
+            sys.path[:] = path
+            importlib.invalidate_caches()
+            for name in list(sys.modules):
+                if name == framework or name.startswith(framework + "."):
+                    del sys.modules[name]
+'''
+
+PRELUDE = (
+    INSTALLED
+    + """
+import tensorflow as tf
+import tensor_bridge
+from tensor_bridge.testing import live_owners
+
+assert "torch" not in sys.modules
+DOORS = (tensor_bridge, tensor_bridge.TensorBridge())
+VALUES = (tf.constant([1.0, 2.0]), tf.Variable([1.0, 2.0]))
+gc.freeze()
+
+def fails_with(*words, name="torch"):
+    for door in DOORS:
+        for value in VALUES:
+            for options in ({}, {"copy": True}):
+                try:
+                    door.to_torch(value, **options)
+                except ImportError as e:
+                    assert type(e) is tensor_bridge.FrameworkError, e
+                    assert isinstance(e, tensor_bridge.TensorBridgeError)
+                    for word in words:
+                        assert word in str(e), (word, str(e))
+                    assert name is None or e.name == name
+                    explanation = door.explain(value, **options)
+                    assert explanation.action == "refused"
+                    assert explanation.error is tensor_bridge.FrameworkError
+                    assert explanation.reason == str(e)
+                else:
+                    raise AssertionError("converted")
+    gc.collect()
+    assert live_owners() == 0
+
+def torch_that(code):
+    return installed({"torch/__init__.py": code})
+"""
+)
+
+RANGE = '"expected torch 2.6 to 2.15", "pip install \'torch>=2.6,<2.16\'"'
+BROKEN = '"torch is installed but cannot be imported", "pip install --force-reinstall torch"'
+
+CLAIMS = {
+    "torch is not installed": """
+        with installed({}):
+            fails_with("torch is not installed", "2.6 to 2.15", "[torch]'")
+            fails_with("Install it: pip install 'tf-torch-tensor-bridge[torch]'")
+        """,
+    "torch is barred": """
+        sys.modules["torch"] = None
+        try:
+            fails_with("torch is not installed", "pip install")
+        finally:
+            del sys.modules["torch"]
+        """,
+    "torch is too old": f"""
+        for version in ("2.5.1", "2.5.1+cu124", "1.13.1", "0.4"):
+            with torch_that(f"__version__ = {{version!r}}"):
+                fails_with(f"got torch {{version}}", {RANGE})
+        """,
+    "torch is too new": f"""
+        for version in ("2.16.0", "2.16.0.dev20270101+cpu", "3.0.0a0+git1234567", "10.0"):
+            with torch_that(f"__version__ = {{version!r}}"):
+                fails_with(f"got torch {{version}}", {RANGE})
+        """,
+    "torch has no readable version": f"""
+        for version in ("", "unknown", "2", "2.x", "two.thirteen"):
+            with torch_that(f"__version__ = {{version!r}}"):
+                fails_with("got torch", {RANGE})
+        """,
+    "torch raises when it is imported": f"""
+        for error in (
+            "ImportError('libcudart.so.12: cannot open shared object file')",
+            "OSError('libtorch_cpu.so: undefined symbol')",
+            "RuntimeError('the driver is too old')",
+            "AttributeError('partially initialized module')",
+            "ZeroDivisionError()",
+        ):
+            with torch_that(f"raise {{error}}"):
+                fails_with(error.split("(")[0], {BROKEN})
+        """,
+    "torch lacks something that it needs": f"""
+        with torch_that("import sympy_that_is_not_there"):
+            fails_with("No module named 'sympy_that_is_not_there'", {BROKEN})
+        with torch_that("import torch.part_that_is_not_there"):
+            fails_with("No module named 'torch.part_that_is_not_there'", {BROKEN})
+        """,
+    "torch's files are damaged": f"""
+        with torch_that("def ("):
+            fails_with("SyntaxError", {BROKEN})
+        """,
+    "only a folder is left of torch": """
+        with installed({"torch/lib/left_over.txt": ""}):
+            fails_with("something else of that name", "/torch;", "--force-reinstall torch")
+        """,
+    "a file of the caller's has torch's name": """
+        with installed({"torch.py": "x = 1"}):
+            fails_with("something else of that name", "torch.py;", "rename or remove it")
+        """,
+    "torch ends the program": """
+        for door in DOORS:
+            with torch_that("raise SystemExit(3)"):
+                try:
+                    door.to_torch(VALUES[0])
+                except SystemExit as e:
+                    assert e.code == 3
+                else:
+                    raise AssertionError("the exit was swallowed")
+        """,
+    "torch is imported without its library": """
+        with torch_that("__version__ = '2.13.0'"):
+            fails_with("torch is not loaded in this process", "import torch", name=None)
+        """,
+    "the other project of the name is installed": """
+        for kind in ("dist-info/METADATA", "egg-info/PKG-INFO"):
+            metadata = "Metadata-Version: 2.1\\nName: tensor-bridge\\nVersion: 0.3.1\\n"
+            with installed({f"tensor_bridge-0.3.1.{kind}": metadata}):
+                fails_with(
+                    "tensor-bridge 0.3.1",
+                    "another project",
+                    "pip uninstall -y tensor-bridge tf-torch-tensor-bridge",
+                    "pip install tf-torch-tensor-bridge",
+                    name="tensor_bridge",
+                )
+        """,
+    # From here on the real torch is loaded: two of them in one process would not do.
+    "no adapter for this torch": """
+        import torch
+        version = torch.__version__
+        for other, release in (("2.6.0", "2.6"), ("2.12.1+cpu", "2.12")):
+            torch.__version__ = other
+            fails_with(f"adapter for torch {release}", "Install tensor_bridge again", name=None)
+        torch.__version__ = version
+        """,
+    "TensorFlow is too old or too new": """
+        version = tf.__version__
+        for other in ("2.11.1", "1.15.5", "2.22.0", "2.22.0-dev20270101", "3.0.0", "next"):
+            tf.__version__ = other
+            fails_with(
+                "expected tensorflow 2.12 to 2.21",
+                f"got tensorflow {other}",
+                "pip install 'tensorflow>=2.12,<2.22'",
+                name="tensorflow",
+            )
+        tf.__version__ = version
+        """,
+    "a mended installation works without a restart": """
+        for door in DOORS:
+            for value in VALUES:
+                assert door.to_torch(value).tolist() == [1.0, 2.0]
+                assert door.explain(value).action == "shared"
+        gc.collect()
+        assert live_owners() == 0
+        """,
+    "what was checked once is not checked again": """
+        tf.__version__, version = "1.0", tf.__version__
+        for door in DOORS:
+            assert door.to_torch(VALUES[0]).tolist() == [1.0, 2.0]
+        tf.__version__ = version
+        """,
+    "another torch afterwards is refused": """
+        status = DOORS[1]._library.tb_use_torch(2, 6)
+        assert status == 10, status
+        message = DOORS[1]._library.tb_last_error().decode()
+        assert "already uses torch" in message, message
+        assert DOORS[1].to_torch(VALUES[0]).tolist() == [1.0, 2.0]
+        """,
+}
+
+
+@pytest.fixture(scope="module")
+def outcomes() -> dict[str, str]:
+    return run_claims(PRELUDE, CLAIMS)
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_when(claim: str, outcomes: dict[str, str]) -> None:
+    assert not outcomes[claim], outcomes[claim]
+
+
+# ---- the way to TensorFlow, which does import it -------------------------------------------------
+
+BACK_PRELUDE = (
+    INSTALLED
+    + """
+import torch
+import tensor_bridge
+
+assert "tensorflow" not in sys.modules
+X = torch.ones(2)
+DOORS = (tensor_bridge, tensor_bridge.TensorBridge())
+
+def fails_with(*words):
+    for door in DOORS:
+        for options in ({}, {"copy": True}):
+            try:
+                door.to_tf(X, **options)
+            except ImportError as e:
+                assert type(e) is tensor_bridge.FrameworkError, e
+                for word in words:
+                    assert word in str(e), (word, str(e))
+                assert e.name == "tensorflow"
+            else:
+                raise AssertionError("converted")
+    explanation = tensor_bridge.explain(X)
+    assert explanation.action == "refused"
+    assert explanation.error is tensor_bridge.FrameworkError
+
+def tensorflow_that(code):
+    return installed({"tensorflow/__init__.py": code}, "tensorflow")
+"""
+)
+
+TF_RANGE = '"expected tensorflow 2.12 to 2.21", "pip install \'tensorflow>=2.12,<2.22\'"'
+TF_BROKEN = (
+    '"TensorFlow is installed but cannot be imported", "pip install --force-reinstall tensorflow"'
+)
+
+BACK_CLAIMS = {
+    "TensorFlow is not installed": """
+        with installed({}, "tensorflow"):
+            fails_with("TensorFlow is not installed", "2.12 to 2.21")
+            fails_with("Install it: pip install 'tf-torch-tensor-bridge[tensorflow]'")
+        """,
+    "TensorFlow is barred": """
+        sys.modules["tensorflow"] = None
+        try:
+            fails_with("TensorFlow is not installed", "pip install")
+        finally:
+            del sys.modules["tensorflow"]
+        """,
+    "TensorFlow is too old or too new": f"""
+        for version in ("2.11.1", "1.15.5", "2.22.0", "3.0.0", "next", ""):
+            with tensorflow_that(f"__version__ = {{version!r}}"):
+                fails_with(f"got tensorflow {{version}}", {TF_RANGE})
+        """,
+    "TensorFlow raises when it is imported": f"""
+        for error in ("ImportError('DLL')", "OSError('x')", "RuntimeError('y')", "TypeError('z')"):
+            with tensorflow_that(f"raise {{error}}"):
+                fails_with(error.split("(")[0], {TF_BROKEN})
+        """,
+    "TensorFlow lacks something that it needs": f"""
+        with tensorflow_that("import absl_that_is_not_there"):
+            fails_with("No module named 'absl_that_is_not_there'", {TF_BROKEN})
+        with tensorflow_that("__version__ = '2.21.0'"):
+            fails_with("No module named 'tensorflow.python'", {TF_BROKEN})
+        """,
+    "only a folder is left of TensorFlow": """
+        with installed({"tensorflow/left_over.txt": ""}, "tensorflow"):
+            fails_with("something else of that name", "/tensorflow;", "remove it")
+        """,
+    "a mended installation works without a restart": """
+        for door in DOORS:
+            assert door.to_tf(X).numpy().tolist() == [1.0, 1.0]
+        assert "tensorflow" in sys.modules
+        """,
+}
+
+
+@pytest.fixture(scope="module")
+def outcomes_back() -> dict[str, str]:
+    return run_claims(BACK_PRELUDE, BACK_CLAIMS)
+
+
+@pytest.mark.parametrize("claim", BACK_CLAIMS)
+def test_on_the_way_back_when(claim: str, outcomes_back: dict[str, str]) -> None:
+    assert not outcomes_back[claim], outcomes_back[claim]
+
+
+# ---- TensorFlow is never imported ----------------------------------------------------------------
+
+
+def test_to_torch_never_imports_tensorflow() -> None:
+    run_python(
+        """
+        import sys
+        import tensor_bridge
+
+        class Barrier:
+            def find_spec(self, name, path=None, target=None):
+                assert name.split(".")[0] not in ("tensorflow", "keras"), name
+                return None
+
+        sys.meta_path.insert(0, Barrier())
+        values = [None, 3, "text", b"bytes", object(), int, ..., range(3), {1, 2}]
+        for door in (tensor_bridge, tensor_bridge.TensorBridge()):
+            for value in values:
+                try:
+                    door.to_torch(value)
+                except TypeError as e:
+                    assert type(e) is tensor_bridge.UnsupportedTypeError
+                    assert "TensorFlow is not loaded in this process" in str(e), e
+                else:
+                    raise AssertionError(f"{value!r} was converted")
+                assert door.explain(value).error is tensor_bridge.UnsupportedTypeError
+        assert "torch" not in sys.modules
+
+        import torch
+        for door in (tensor_bridge, tensor_bridge.TensorBridge()):
+            try:
+                door.to_torch(torch.ones(2))
+            except TypeError as e:
+                assert "nothing to convert" in str(e)
+            else:
+                raise AssertionError("converted")
+        assert not any(name.startswith("tensorflow") for name in sys.modules)
+        """
+    )
+
+
+# ---- orders --------------------------------------------------------------------------------------
+
+USE = """
+t = tensorflow.constant([1.0, 2.0]) * 1
+v = tensorflow.Variable([3.0, 4.0])
+for door in (tensor_bridge, tensor_bridge.TensorBridge()):
+    x, y = door.to_torch(t), door.to_torch(v)
+    assert tensor_bridge.testing.shares_memory(t, x)
+    assert tensor_bridge.testing.shares_memory(v, y)
+    assert (x + y).tolist() == [4.0, 6.0]
+    x.zero_(), y.zero_()
+    assert t.numpy().tolist() == [1.0, 2.0]
+    assert v.numpy().tolist() == [3.0, 4.0]
+    del x, y
+assert tensor_bridge.testing.live_owners() == 0
+import torch
+a = tensorflow.random.uniform([64, 64])
+assert torch.linalg.svd(tensor_bridge.to_torch(tensorflow.linalg.matmul(a, a))).S.shape == (64,)
+"""
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        ("tensor_bridge", "tensorflow"),  # torch is imported by the first conversion
+        ("tensor_bridge", "torch", "tensorflow"),
+        ("torch", "tensorflow", "tensor_bridge"),
+        ("tensorflow", "torch", "tensor_bridge"),
+    ],
+    ids=" ".join,
+)
+def test_any_order_of_imports_works(order: tuple[str, ...]) -> None:
+    run_python("\n".join(f"import {name}" for name in order) + USE)
