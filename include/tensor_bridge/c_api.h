@@ -235,6 +235,74 @@ TB_EXPORT tb_status tb_py_dlpack_to_torch(struct DLManagedTensorVersioned* manag
                                           const tb_convert_options* options,
                                           struct _object** out);
 
+/* ---- strings ------------------------------------------------------------------------------ */
+
+/* Byte strings with a shape, row-major: a view of a TensorFlow tensor of dtype string, or of one
+ * block of bytes with offsets. Strings are not terminated and may hold any byte. */
+typedef struct tb_strings tb_strings;
+
+typedef struct tb_string {
+  const char* data;
+  int64_t size;
+} tb_string;
+
+/* Views `tensor` without copying. The caller keeps it, and must not delete it before the view is
+ * released. */
+TB_EXPORT tb_status tb_strings_from_tf(struct TF_Tensor* tensor, tb_strings** out);
+/* Views a block of `nbytes` bytes in which string i goes from offsets[i] to offsets[i + 1], as in
+ * Arrow's large_binary: there is one offset more than `shape` has elements. The memory stays the
+ * caller's and must outlive the view. Offsets that descend or leave the block are
+ * TB_INVALID_HANDLE where they are used, never read. */
+TB_EXPORT tb_status tb_strings_from_memory(const char* bytes, int64_t nbytes,
+                                           const int64_t* offsets, int64_t num_offsets,
+                                           const int64_t* shape, int32_t ndim, tb_strings** out);
+/* The same over two torch tensors of one dimension, uint8 and int64, which the view keeps alive. It
+ * works on a copy of memory that is strided or not on the host. */
+TB_EXPORT tb_status tb_strings_from_torch(tb_torch_tensor* bytes, tb_torch_tensor* offsets,
+                                          const int64_t* shape, int32_t ndim, tb_strings** out);
+TB_EXPORT int32_t tb_strings_ndim(const tb_strings* strings);
+TB_EXPORT const int64_t* tb_strings_shape(const tb_strings* strings);
+TB_EXPORT int64_t tb_strings_count(const tb_strings* strings);
+/* Where strings `first` to `first + count` lie; valid while the view is. */
+TB_EXPORT tb_status tb_strings_get(const tb_strings* strings, int64_t first, int64_t count,
+                                   tb_string* out);
+/* Bytes of all strings together. */
+TB_EXPORT tb_status tb_strings_nbytes(const tb_strings* strings, int64_t* out);
+/* Writes the strings one behind the other into `bytes`, whose size is that of tb_strings_nbytes(),
+ * and their offsets, one more than there are strings, into `offsets` unless it is NULL. */
+TB_EXPORT tb_status tb_strings_gather(const tb_strings* strings, int64_t* offsets, char* bytes,
+                                      int64_t nbytes);
+/* The block and the offsets as two torch tensors (uint8, int64) of torch's own memory; `options`
+ * may be NULL. device_type moves both, TB_COPY_NEVER is TB_COPY_REQUIRED, on_write does not apply.
+ * tb_use_torch comes first. */
+TB_EXPORT tb_status tb_strings_to_torch(const tb_strings* strings,
+                                        const tb_convert_options* options, tb_torch_tensor** bytes,
+                                        tb_torch_tensor** offsets);
+/* A TF_Tensor of dtype string with memory of its own, which the caller deletes; `options` may be
+ * NULL. */
+TB_EXPORT tb_status tb_strings_to_tf(const tb_strings* strings,
+                                     const tb_convert_back_options* options,
+                                     struct TF_Tensor** out);
+/* What tb_strings_to_torch would do. */
+TB_EXPORT tb_status tb_strings_explain(const tb_strings* strings, const tb_convert_options* options,
+                                       tb_explanation* out);
+/* Ends the view. NULL is ignored. */
+TB_EXPORT void tb_strings_release(tb_strings* strings);
+
+/* The Python family of the same: an EagerTensor, of which the view keeps the buffer; and objects
+ * whose type the caller has checked to be torch.Tensor or a subclass of it. Results are new
+ * references. */
+TB_EXPORT tb_status tb_py_strings_from_tf(struct _object* tensor, tb_strings** out);
+TB_EXPORT tb_status tb_py_strings_from_torch(struct _object* bytes, struct _object* offsets,
+                                             const int64_t* shape, int32_t ndim, tb_strings** out);
+TB_EXPORT tb_status tb_py_strings_to_torch(const tb_strings* strings,
+                                           const tb_convert_options* options,
+                                           struct _object** bytes, struct _object** offsets);
+/* TensorFlow's Python context must be initialised. */
+TB_EXPORT tb_status tb_py_strings_to_tf(const tb_strings* strings,
+                                        const tb_convert_back_options* options,
+                                        struct _object** out);
+
 /* ---- dtype table -------------------------------------------------------------------------- */
 
 typedef struct tb_dtype_row {

@@ -28,7 +28,8 @@ struct TorchHost {
 
 enum class WrapAction : int32_t {
   kShare,   // the storage shows the view's memory; the adapter takes view->owner over
-  kCopy,    // the storage is torch's own; view->owner stays with the caller
+  kCopy,    // the storage is torch's own; view->owner stays with the caller. From null host data it
+            // is not filled
   kLookup,  // like kCopy, through `lookup`: one stored byte becomes one element
 };
 

@@ -4,6 +4,7 @@
 #include "python/frameworks.h"
 #include "python/options.h"
 #include "python/structure.h"
+#include "python/values.h"
 #include "tensor_bridge/c_api.h"
 
 namespace tensor_bridge::python {
@@ -29,33 +30,6 @@ PyObject* convertOther(const char* module_name, const char* name, PyObject* t, P
   Py_XDECREF(keywords);
   Py_XDECREF(positional);
   return result;
-}
-
-PyObject* wrongCount(const char* name, Py_ssize_t expected, Py_ssize_t got) {
-  PyErr_Format(PyExc_TypeError, "%s() takes exactly %zd positional argument%s (%zd given)", name,
-               expected, expected == 1 ? "" : "s", got);
-  return nullptr;
-}
-
-PyObject* shapeTuple(const int64_t* shape, int32_t ndim) {
-  PyObject* tuple = PyTuple_New(ndim);
-  for (int32_t i = 0; tuple != nullptr && i < ndim; ++i) {
-    PyObject* size = PyLong_FromLongLong(shape[i]);
-    if (size == nullptr) {
-      Py_DECREF(tuple);
-      return nullptr;
-    }
-    PyTuple_SetItem(tuple, i, size);
-  }
-  return tuple;
-}
-
-PyObject* explanationTuple(const tb_explanation& e, const int64_t* shape) {
-  PyObject* dims = e.ndim < 0 ? Py_NewRef(Py_None) : shapeTuple(shape, e.ndim);
-  if (dims == nullptr) return nullptr;
-  return Py_BuildValue("(iiiNLssss)", e.action, e.status, e.on_write, dims,
-                       static_cast<long long>(e.nbytes), e.tf_dtype, e.torch_dtype, e.device,
-                       e.reason);
 }
 
 // Positional arguments of the variable functions.

@@ -5,6 +5,7 @@
 #include "python/convert.h"
 #include "python/dlpack.h"
 #include "python/errors.h"
+#include "python/strings.h"
 #include "python/structure.h"
 #include "tensor_bridge/c_api.h"
 
@@ -122,6 +123,11 @@ PyMethodDef kMethods[] = {
     {"dlpack_exchange_api", dlpackExchangeApi, METH_NOARGS, nullptr},
     {"capsule_is_read_only", capsuleIsReadOnly, METH_O, nullptr},
     {"convert_node", convertNode, METH_VARARGS, nullptr},
+    {"strings_to_torch", asCFunction(stringsToTorch), METH_FASTCALL | METH_KEYWORDS, nullptr},
+    {"explain_strings", asCFunction(explainStrings), METH_FASTCALL | METH_KEYWORDS, nullptr},
+    {"tf_strings_list", tfStringsList, METH_O, nullptr},
+    {"torch_strings_list", asCFunction(torchStringsList), METH_FASTCALL, nullptr},
+    {"strings_to_tf", asCFunction(stringsToTf), METH_FASTCALL | METH_KEYWORDS, nullptr},
     {"is_eager_tensor", isEagerTensor, METH_O, nullptr},
     {"has_handle", hasHandle, METH_O, nullptr},
     {"tf_address", tfAddress, METH_O, nullptr},

@@ -4,7 +4,8 @@
 //   small   uint8 size;  char string[23]                      up to 22 bytes, inline
 //   large   uint64 size; uint64 capacity; char* string        from malloc, the element's own
 //   offset  uint32 size; uint32 offset; uint32 count          `offset` bytes from the element on
-//   view    uint64 size; const char* string; owner            someone else's; `owner` is new in 2.21
+//   view    uint64 size; const char* string; owner            someone else's; `owner` is new
+//   in 2.21
 // Ops copy views and offsets as views, without the bytes, so only the first two can be written
 // without knowing who else will hold them.
 

@@ -145,8 +145,10 @@ at::Tensor copyView(const TensorView& view, const WrapSpec& spec) {
       const c10::Device target = spec.move ? torchDevice(spec.device) : device;
       if (target.is_cpu()) {
         flat = at::detail::empty_cpu({view.nbytes}, at::TensorOptions().dtype(bytes));
-        if (view.nbytes <= kSmallCopy) {
-          if (view.nbytes > 0) std::memcpy(flat.mutable_data_ptr(), view.dl.data, view.nbytes);
+        if (view.dl.data == nullptr || view.nbytes == 0) {
+          // Empty, or the caller fills it.
+        } else if (view.nbytes <= kSmallCopy) {
+          std::memcpy(flat.mutable_data_ptr(), view.dl.data, view.nbytes);
         } else {
           flat.copy_(borrowed(view.dl.data, view.nbytes, bytes, device));
         }

@@ -1,0 +1,83 @@
+// tb_strings: byte strings with a shape, wherever they lie: in a TensorFlow tensor, or in one block
+// of bytes with offsets, which is their form in torch. Both ways between the two start here.
+// Not for: how TensorFlow lays out an element (adapters/tensorflow/string_tensor.h).
+#ifndef TENSOR_BRIDGE_BRIDGE_STRINGS_H_
+#define TENSOR_BRIDGE_BRIDGE_STRINGS_H_
+
+#include <memory>
+#include <vector>
+
+#include "adapters/tensorflow/tf_api.h"
+#include "core/tensor_view.h"
+#include "tensor_bridge/c_api.h"
+
+struct tb_strings {
+  tb_strings() = default;
+  ~tb_strings();
+  tb_strings(const tb_strings&) = delete;
+  tb_strings& operator=(const tb_strings&) = delete;
+
+  std::vector<int64_t> shape;
+  int64_t count = 0;
+  /// TensorFlow's elements; null where the strings are in `bytes`.
+  const void* elements = nullptr;
+  const char* bytes = nullptr;
+  int64_t nbytes = 0;
+  /// count + 1, not to be trusted: whoever reads two of them checks them.
+  const int64_t* offsets = nullptr;
+  /// What keeps the memory alive; an owner may be null.
+  tensor_bridge::TensorView owners[2]{};
+  /// Copies of what could not be read in place.
+  std::unique_ptr<char[]> staged[2];
+};
+
+namespace tensor_bridge {
+
+using StringsPointer = std::unique_ptr<tb_strings>;
+
+/// Over a view that exportStrings() filled; takes its owner over, on an exception too.
+StringsPointer stringsOfView(TensorView* view);
+
+/// Over memory of the caller's, which must outlive the result. Throws Error{kInvalidOption} for
+/// sizes that mean nothing.
+StringsPointer stringsOfMemory(const char* bytes, int64_t nbytes, const int64_t* offsets,
+                               int64_t num_offsets, const int64_t* shape, int ndim);
+
+/// Over two torch tensors, of which the result holds references. Throws Error.
+StringsPointer stringsOfTorch(tb_torch_tensor* bytes, tb_torch_tensor* offsets,
+                              const int64_t* shape, int ndim);
+
+/// Where strings `first` to `first + count` lie. Throws Error{kInvalidHandle} for offsets that
+/// descend or leave the block, {kInvalidOption} for strings that there are not.
+void getStrings(const tb_strings& strings, int64_t first, int64_t count, tb_string* out);
+
+/// Bytes of all strings together; with `offsets` (room for count + 1) also where each of them
+/// begins in one block. Throws Error{kInvalidHandle}.
+int64_t measure(const tb_strings& strings, int64_t* offsets);
+
+/// Writes the block of `nbytes` that measure() told. Throws Error{kInvalidHandle}.
+void gather(const tb_strings& strings, char* bytes, int64_t nbytes);
+
+struct TorchStrings {
+  tb_torch_tensor* bytes;
+  tb_torch_tensor* offsets;
+};
+
+/// Two tensors of torch's own memory, which the caller releases. Needs no GIL. Throws Error:
+/// kCopyRequired for copy=never, and what a dense conversion throws for a device.
+TorchStrings stringsToTorch(const tb_strings& strings, const tb_convert_options& options);
+
+/// A string tensor of TensorFlow's, which the caller deletes. Needs no GIL.
+TF_Tensor* stringsToTf(const tb_strings& strings, const tb_convert_back_options& options,
+                       const TfApi& api);
+
+/// What stringsToTorch() would do; never throws for options that it would refuse.
+void explainStrings(const tb_strings& strings, const tb_convert_options* options,
+                    tb_explanation* out);
+
+/// Below so many bytes of work the GIL is not worth releasing.
+int64_t workBytes(const tb_strings& strings) noexcept;
+
+}  // namespace tensor_bridge
+
+#endif  // TENSOR_BRIDGE_BRIDGE_STRINGS_H_

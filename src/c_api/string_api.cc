@@ -1,0 +1,166 @@
+// Strings: both families of the C ABI over bridge/strings.h.
+
+#include "adapters/tensorflow/import.h"
+#include "adapters/tensorflow/string_tensor.h"
+#include "bridge/convert.h"
+#include "bridge/convert_back.h"
+#include "bridge/strings.h"
+#include "bridge/torch_loader.h"
+#include "c_api/barrier.h"
+#include "c_api/eager.h"
+#include "c_api/gil.h"
+#include "tensor_bridge/c_api.h"
+
+using namespace tensor_bridge;  // NOLINT: every function below is one call into it
+
+namespace {
+
+_object* toPythonOrThrow(const TorchAdapter& adapter, tb_torch_tensor* tensor) {
+  _object* object = adapter.toPython(tensor);
+  if (object == nullptr) rethrowLastError();
+  return object;
+}
+
+}  // namespace
+
+tb_status tb_strings_from_tf(TF_Tensor* tensor, tb_strings** out) {
+  return guarded([&] {
+    int64_t shape[kMaxDims];
+    TensorView view;
+    exportStrings(requireTfApi(), tensor, shape, &view);
+    *out = stringsOfView(&view).release();
+  });
+}
+
+tb_status tb_strings_from_memory(const char* bytes, int64_t nbytes, const int64_t* offsets,
+                                 int64_t num_offsets, const int64_t* shape, int32_t ndim,
+                                 tb_strings** out) {
+  return guarded(
+      [&] { *out = stringsOfMemory(bytes, nbytes, offsets, num_offsets, shape, ndim).release(); });
+}
+
+tb_status tb_strings_from_torch(tb_torch_tensor* bytes, tb_torch_tensor* offsets,
+                                const int64_t* shape, int32_t ndim, tb_strings** out) {
+  return guarded([&] { *out = stringsOfTorch(bytes, offsets, shape, ndim).release(); });
+}
+
+int32_t tb_strings_ndim(const tb_strings* strings) {
+  return static_cast<int32_t>(strings->shape.size());
+}
+
+const int64_t* tb_strings_shape(const tb_strings* strings) { return strings->shape.data(); }
+
+int64_t tb_strings_count(const tb_strings* strings) { return strings->count; }
+
+tb_status tb_strings_get(const tb_strings* strings, int64_t first, int64_t count, tb_string* out) {
+  return guarded([&] { getStrings(*strings, first, count, out); });
+}
+
+tb_status tb_strings_nbytes(const tb_strings* strings, int64_t* out) {
+  return guarded([&] { *out = measure(*strings, nullptr); });
+}
+
+tb_status tb_strings_gather(const tb_strings* strings, int64_t* offsets, char* bytes,
+                            int64_t nbytes) {
+  return guarded([&] {
+    if (offsets != nullptr) static_cast<void>(measure(*strings, offsets));
+    gather(*strings, bytes, nbytes);
+  });
+}
+
+tb_status tb_strings_to_torch(const tb_strings* strings, const tb_convert_options* options,
+                              tb_torch_tensor** bytes, tb_torch_tensor** offsets) {
+  return guarded([&] {
+    const TorchStrings result = stringsToTorch(*strings, checkedOptions(options));
+    *bytes = result.bytes;
+    *offsets = result.offsets;
+  });
+}
+
+tb_status tb_strings_to_tf(const tb_strings* strings, const tb_convert_back_options* options,
+                           TF_Tensor** out) {
+  return guarded(
+      [&] { *out = stringsToTf(*strings, checkedBackOptions(options), requireTfApi()); });
+}
+
+tb_status tb_strings_explain(const tb_strings* strings, const tb_convert_options* options,
+                             tb_explanation* out) {
+  return guarded([&] { explainStrings(*strings, options, out); });
+}
+
+void tb_strings_release(tb_strings* strings) { delete strings; }
+
+tb_status tb_py_strings_from_tf(_object* tensor, tb_strings** out) {
+  return guarded([&] {
+    const TfApi& api = requireEagerApi();
+    TFE_TensorHandle* handle = handleOf(api, tensor);
+    int64_t shape[kMaxDims];
+    TensorView view;
+    {
+      // Waiting under the GIL for a tensor whose producer is a tf.py_function never ends.
+      GilRelease without_gil(!api.isReady(handle));
+      exportStrings(api, handle, shape, &view);
+    }
+    *out = stringsOfView(&view).release();
+  });
+}
+
+tb_status tb_py_strings_from_torch(_object* bytes, _object* offsets, const int64_t* shape,
+                                   int32_t ndim, tb_strings** out) {
+  return guarded([&] {
+    const TorchAdapter& adapter = torchAdapter();
+    *out = stringsOfTorch(adapter.fromPython(bytes), adapter.fromPython(offsets), shape, ndim)
+               .release();
+  });
+}
+
+tb_status tb_py_strings_to_torch(const tb_strings* strings, const tb_convert_options* options,
+                                 _object** bytes, _object** offsets) {
+  return guarded([&] {
+    const tb_convert_options& checked = checkedOptions(options);
+    TorchStrings result;
+    {
+      GilRelease without_gil(workBytes(*strings) > kGilFreeBytes);
+      result = stringsToTorch(*strings, checked);
+    }
+    const TorchAdapter& adapter = torchAdapter();
+    _object* first;
+    try {
+      first = toPythonOrThrow(adapter, result.bytes);
+    } catch (...) {
+      adapter.release(result.offsets);
+      throw;
+    }
+    // A failure here leaks `first`: without Python's headers nobody can drop it.
+    *offsets = toPythonOrThrow(adapter, result.offsets);
+    *bytes = first;
+  });
+}
+
+tb_status tb_py_strings_to_tf(const tb_strings* strings, const tb_convert_back_options* options,
+                              _object** out) {
+  return guarded([&] {
+    const tb_convert_back_options& checked = checkedBackOptions(options);
+    const TfApi& api = requireEagerApi();
+    if (api.EagerTensorFromHandle == nullptr) throwNoPython();
+    TF_Tensor* tensor;
+    {
+      GilRelease without_gil(workBytes(*strings) > kGilFreeBytes);
+      tensor = stringsToTf(*strings, checked, api);
+    }
+    TFE_TensorHandle* handle;
+    try {
+      handle = makeHandle(api, tensor);
+    } catch (...) {
+      api.TF_DeleteTensor(tensor);
+      throw;
+    }
+    api.TF_DeleteTensor(tensor);
+    // The object owns the handle. Null with a Python error if there is no context.
+    _object* object = api.EagerTensorFromHandle(handle, /*is_packed=*/false);
+    if (object == nullptr) {
+      throwError(ErrorCode::kTensorFlow, "TensorFlow could not make a Python object");
+    }
+    *out = object;
+  });
+}
