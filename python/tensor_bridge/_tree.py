@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge import _C
+from tensor_bridge import _C, _classify, _explanation, _nodes, composite
+from tensor_bridge.composite import _registry
 from tensor_bridge.errors import TensorBridgeError
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 
 
 def _find(value: Any, back: bool) -> Composite | None:
-    from tensor_bridge import composite
-
     found = composite.for_torch(value) if back else composite.for_tensorflow(value)
     if found is None or (found.to_tf if back else found.to_torch) is None:
         return None
@@ -38,26 +37,18 @@ def _convert(found: Composite, value: Any, back: bool, options: dict[str, Any]) 
 
 
 def _convert_top(value: Any, back: bool, options: dict[str, Any]) -> Any:
-    from tensor_bridge import _classify, _nodes
-
     found = _find(value, back)
     if found is not None:
         return _convert(found, value, back, options)
     if _C.is_torch_tensor(value) if back else _C.is_eager_tensor(value):
         # Raises what stands in the way.
         strict = _C.convert_tensor_back if back else _C.convert_tensor
-        return strict(value, **_dense(options))
+        return strict(value, **_registry.dense(options))
     if not isinstance(value, _PLAIN) and _nodes.is_node(value):
         result, converted = _convert_node(value, back, options, "")
         if converted:
             return result
     raise _classify.refusal_back(value) if back else _classify.refusal(value)
-
-
-def _dense(options: dict[str, Any]) -> dict[str, Any]:
-    from tensor_bridge.composite import _registry
-
-    return _registry.dense(options)
 
 
 def convert_other(t: Any, **options: Any) -> Any:
@@ -71,8 +62,6 @@ def convert_other_back(x: Any, **options: Any) -> Any:
 
 
 def _convert_node(node: Any, back: bool, options: dict[str, Any], path: str) -> tuple[Any, int]:
-    from tensor_bridge import _nodes
-
     entries, values, rebuild = _nodes.children(node)
     converted = 0
     results = []
@@ -99,8 +88,6 @@ def convert_unknown(value: Any, back: int, options: dict[str, Any], path: str) -
       UnsupportedTypeError: the value is neither convertible nor plain data, and the keyword
         unknown is not "keep".
     """
-    from tensor_bridge import _classify, _nodes
-
     to_tf = bool(back)
     found = _find(value, to_tf)
     dense = _C.is_torch_tensor(value) if to_tf else _C.is_eager_tensor(value)
@@ -121,11 +108,9 @@ def convert_unknown(value: Any, back: int, options: dict[str, Any], path: str) -
 
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     """Every leaf with its path; plain data and unknown values are leaves."""
-    from tensor_bridge import _nodes
-
-    composite = _find(value, False) is not None or _find(value, True) is not None
+    known = _find(value, False) is not None or _find(value, True) is not None
     tensor = _C.is_eager_tensor(value) or _C.is_torch_tensor(value)
-    if composite or tensor or isinstance(value, _PLAIN) or not _nodes.is_node(value):
+    if known or tensor or isinstance(value, _PLAIN) or not _nodes.is_node(value):
         yield path, value
         return
     entries, values, _ = _nodes.children(value)
@@ -134,8 +119,6 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def _explain_leaf(value: Any, options: dict[str, Any]) -> Explanation:
-    from tensor_bridge import _classify, _explanation
-
     back = {k: v for k, v in options.items() if k in ("copy", "dtype", "grad")}
     forward = {k: v for k, v in options.items() if k not in ("dtype", "grad")}
     try:
@@ -143,7 +126,7 @@ def _explain_leaf(value: Any, options: dict[str, Any]) -> Explanation:
         if found is not None and found.explain is not None:
             return found.explain(value, forward)
         if _C.is_eager_tensor(value):
-            return _explanation.from_native(_C.explain_tensor(value, **_dense(forward)))
+            return _explanation.from_native(_C.explain_tensor(value, **_registry.dense(forward)))
         found = _find(value, True)
         if found is not None and found.explain_back is not None:
             return found.explain_back(value, back)
@@ -181,8 +164,6 @@ def explain(
       >>> print(tensor_bridge.explain(tf.constant([1.0, 2.0])).action)
       shared
     """
-    from tensor_bridge import _explanation, _nodes
-
     options = {
         "copy": copy,
         "device": device,
