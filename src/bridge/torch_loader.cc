@@ -57,7 +57,7 @@ std::string directoryOfThisLibrary() {
 void useTorch(int major, int minor) {
   std::lock_guard<std::mutex> lock(g_mutex);
   if (g_adapter.load(std::memory_order_relaxed) != nullptr) {
-    if (minor == g_minor) return;
+    if (major == 2 && minor == g_minor) return;
     throwError(ErrorCode::kFramework,
                "this process already uses torch 2.%d; asked for %d.%d. The headers that an "
                "application is built with must be those of the torch that it runs",

@@ -17,6 +17,13 @@ tb_status guarded(Body&& body) noexcept {
   }
 }
 
+/// A null where the caller owes a handle or a place for the result is an error, not a crash.
+inline void require(const void* pointer, const char* what) {
+  if (__builtin_expect(pointer == nullptr, 0)) {
+    throwError(ErrorCode::kInvalidHandle, "expected %s, got null", what);
+  }
+}
+
 }  // namespace tensor_bridge
 
 #endif  // TENSOR_BRIDGE_C_API_BARRIER_H_

@@ -19,6 +19,7 @@ namespace {
 tb_status tfToTorch(TF_Tensor* tensor, bool take, const tb_convert_options* options,
                     tb_torch_tensor** out) {
   return guarded([&] {
+    require(out, "a place for the result");
     const tb_convert_options& checked = checkedOptions(options);
     const TfApi& api = requireTfApi();
     int64_t shape[kMaxDims];
@@ -58,6 +59,7 @@ tb_status tb_use_torch(int32_t major, int32_t minor) {
 
 tb_status tb_tensor_from_tf(TF_Tensor* tensor, tb_tensor** out) {
   return guarded([&] {
+    require(out, "a place for the result");
     const TfApi& api = requireTfApi();
     int64_t shape[kMaxDims];
     TensorView view;
@@ -85,7 +87,11 @@ void tb_tensor_device(const tb_tensor* tensor, int32_t* device_type, int32_t* de
 }
 
 tb_status tb_tensor_to_dlpack(const tb_tensor* tensor, DLManagedTensorVersioned** out) {
-  return guarded([&] { *out = toDlpack(const_cast<tb_tensor*>(tensor)); });
+  return guarded([&] {
+    require(tensor, "a tensor");
+    require(out, "a place for the result");
+    *out = toDlpack(const_cast<tb_tensor*>(tensor));
+  });
 }
 
 void tb_tensor_release(tb_tensor* tensor) { dropReference(tensor); }
@@ -102,6 +108,8 @@ tb_status tb_tf_to_torch_consume(TF_Tensor* tensor, const tb_convert_options* op
 
 tb_status tb_torch_tensor_view(tb_torch_tensor* tensor, tb_tensor** out) {
   return guarded([&] {
+    require(tensor, "a tensor");
+    require(out, "a place for the result");
     const TorchAdapter& adapter = torchAdapter();
     int64_t shape[kMaxDims];
     int64_t strides[kMaxDims];
@@ -116,6 +124,8 @@ tb_status tb_torch_tensor_view(tb_torch_tensor* tensor, tb_tensor** out) {
 
 tb_status tb_torch_tensor_mutable_data(tb_torch_tensor* tensor, void** out) {
   return guarded([&] {
+    require(tensor, "a tensor");
+    require(out, "a place for the result");
     const tb_status status = torchAdapter().mutableData(tensor, out);
     if (status != TB_OK) rethrowLastError();
   });
@@ -128,6 +138,7 @@ void tb_torch_tensor_release(tb_torch_tensor* tensor) {
 
 tb_status tb_tf_explain(TF_Tensor* tensor, const tb_convert_options* options, tb_explanation* out) {
   return guarded([&] {
+    require(out, "a place for the result");
     const TfApi& api = requireTfApi();
     static_cast<void>(torchAdapter());
     Dtype dtype = tensor == nullptr ? Dtype::kUnknown : dtypeFromTf(api.TF_TensorType(tensor));
@@ -150,7 +161,8 @@ void tb_convert_back_options_init(tb_convert_back_options* options) {
 tb_status tb_torch_to_tf(tb_torch_tensor* tensor, const tb_convert_back_options* options,
                          TF_Tensor** out) {
   return guarded([&] {
-    if (tensor == nullptr) throwError(ErrorCode::kInvalidHandle, "expected a tensor, got null");
+    require(tensor, "a tensor");
+    require(out, "a place for the result");
     const tb_convert_back_options& checked = checkedBackOptions(options);
     const TfApi& api = requireTfApi();
     const TorchAdapter& adapter = torchAdapter();
@@ -162,6 +174,7 @@ tb_status tb_torch_to_tf(tb_torch_tensor* tensor, const tb_convert_back_options*
 
 tb_status tb_dtype_row_get(int32_t index, tb_dtype_row* out) {
   return guarded([&] {
+    require(out, "a place for the result");
     if (index < 0 || index >= static_cast<int32_t>(Dtype::kCount)) {
       throwError(ErrorCode::kInvalidOption, "the dtype table has rows 0 to %d, got %d",
                  static_cast<int>(Dtype::kCount) - 1, index);
