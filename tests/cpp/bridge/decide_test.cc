@@ -119,8 +119,8 @@ const Rule kRules[] = {
     {Dtype::kQUInt16, false, true, "UNSUPPORTED_DTYPE", "UNSUPPORTED_DTYPE", "UNSUPPORTED_DTYPE"},
     {Dtype::kString, false, false, "UNSUPPORTED_DTYPE", "UNSUPPORTED_DTYPE", "UNSUPPORTED_DTYPE"},
     {Dtype::kString, true, false, "UNSUPPORTED_DTYPE", "UNSUPPORTED_DTYPE", "UNSUPPORTED_DTYPE"},
-    {Dtype::kComplex32, false, false, "UNSUPPORTED_DTYPE", "UNSUPPORTED_DTYPE",
-     "UNSUPPORTED_DTYPE"},
+    // From another DLPack producer; TensorFlow has none.
+    {Dtype::kComplex32, false, false, "share", "share", "copy"},
 };
 
 class DecideByRule : public Decide {
