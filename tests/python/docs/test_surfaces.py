@@ -42,6 +42,7 @@ print(json.dumps([[outcome(s, "copy"), outcome(s, "raise")] for s in SPANS]))
 def test_python_table_says_what_happens() -> None:
     rows = [(spans(cells[1]), spans(cells[2]), cells[3]) for cells in PAGE.rows("python surface")]
     every = [span for shared, moved, _ in rows for span in (*shared, *moved)]
+    assert len(every) > 50
     done = run_forked(PYTHON.replace("SPANS", repr(every)), timeout=240)
     assert done.code == 0, done.err
     outcomes = dict(zip(every, json.loads(done.out.splitlines()[-1]), strict=True))
@@ -101,6 +102,7 @@ def test_cpp_table_says_what_happens(tmp_path_factory: pytest.TempPathFactory) -
         for cell in cells
         for span in spans(cell)
     ]
+    assert len(expected) > 15
     calls = "\n".join(
         f"  run([](at::Tensor& x) {{ static_cast<void>({s}); }});" for s, _ in expected
     )
