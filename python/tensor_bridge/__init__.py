@@ -19,6 +19,7 @@ from tensor_bridge.errors import (
     InternalError,
     InvalidHandleError,
     InvalidOptionError,
+    MismatchError,
     OutOfMemoryError,
     SymbolicTensorError,
     TensorBridgeError,
@@ -36,6 +37,14 @@ if TYPE_CHECKING:
     from tensor_bridge._explanation import Explanation, StructureExplanation
     from tensor_bridge._tree import explain
     from tensor_bridge.capi import TensorBridge
+    from tensor_bridge.composite import (
+        Extension,
+        LiveView,
+        Ragged,
+        assign,
+        register_composite,
+        unregister_composite,
+    )
 
 to_torch = convert_tf_to_pytorch
 to_tf = convert_pytorch_to_tf
@@ -47,6 +56,13 @@ __all__ = [
     "convert_pytorch_to_tf",
     "to_tf",
     "TensorBridge",
+    "assign",
+    # what some values become
+    "Extension",
+    "LiveView",
+    "Ragged",
+    "register_composite",
+    "unregister_composite",
     # explanation
     "explain",
     "Explanation",
@@ -59,6 +75,7 @@ __all__ = [
     "InternalError",
     "InvalidHandleError",
     "InvalidOptionError",
+    "MismatchError",
     "OutOfMemoryError",
     "SymbolicTensorError",
     "TensorBridgeError",
@@ -77,6 +94,12 @@ __all__ = [
 # Loaded at first use, so that importing the package stays quick.
 _LAZY = {
     "TensorBridge": "capi",
+    "assign": "composite",
+    "Extension": "composite",
+    "LiveView": "composite",
+    "Ragged": "composite",
+    "register_composite": "composite",
+    "unregister_composite": "composite",
     "explain": "_tree",
     "Explanation": "_explanation",
     "StructureExplanation": "_explanation",

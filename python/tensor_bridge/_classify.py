@@ -16,6 +16,7 @@ __all__ = [
     "RESOURCE_VARIABLE",
     "class_names",
     "is_resource_variable",
+    "is_tensorflow_value",
     "refusal",
     "refusal_back",
     "variable_source",
@@ -37,6 +38,12 @@ def class_names(value: Any) -> list[str]:
 def is_resource_variable(value: Any) -> bool:
     """Whether the value is a TensorFlow 2 variable (not a Keras or distributed one)."""
     return RESOURCE_VARIABLE in class_names(value)
+
+
+def is_tensorflow_value(value: Any) -> bool:
+    """Whether the value is a tensor, symbolic ones included, or made of tensors."""
+    names = class_names(value)
+    return _COMPOSITE in names or any(name in names for name in _GRAPH_TENSOR)
 
 
 def variable_source(variable: Any) -> tuple[Any, Any, int]:

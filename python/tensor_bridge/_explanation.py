@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from tensor_bridge.errors import BY_STATUS
 
-__all__ = ["Explanation", "StructureExplanation", "combined", "from_native", "refused"]
+__all__ = [
+    "Explanation",
+    "StructureExplanation",
+    "combined",
+    "copied",
+    "from_native",
+    "refused",
+]
 
 _ACTIONS: tuple[Literal["shared"], Literal["copied"], Literal["refused"]] = (
     "shared",
@@ -132,6 +139,13 @@ def from_native(native: _Native) -> Explanation:
 def refused(error: Exception) -> Explanation:
     """The object for a value whose conversion raises ``error``."""
     return Explanation(action="refused", reason=str(error), error=type(error))
+
+
+def copied(explanation: Explanation, reason: str) -> Explanation:
+    """The same part, which is copied for a reason that lies in the composite."""
+    if explanation.action == "refused":
+        return explanation
+    return replace(explanation, action="copied", reason=reason, on_write=None)
 
 
 def combined(

@@ -7,6 +7,8 @@ code), because torch raises it.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 __all__ = [
     "BY_STATUS",
     "CopyRequiredError",
@@ -14,6 +16,7 @@ __all__ = [
     "InternalError",
     "InvalidHandleError",
     "InvalidOptionError",
+    "MismatchError",
     "OutOfMemoryError",
     "SymbolicTensorError",
     "TensorBridgeError",
@@ -29,9 +32,18 @@ __all__ = [
 class TensorBridgeError(Exception):
     """Base of everything that tensor_bridge raises."""
 
+    # AutoGraph raises an exception that leaves a tf.function again as the same class only if it has
+    # this very __init__ (tensorflow/python/autograph/pyct/error_utils.py); else as a StagingError.
+    if not TYPE_CHECKING:
+        __init__ = Exception.__init__
+
 
 class InvalidOptionError(TensorBridgeError, ValueError):
     """A keyword, or a combination of keywords, that means nothing."""
+
+
+class MismatchError(TensorBridgeError, ValueError):
+    """A shape, a dtype or names that differ from those of the target that is assigned to."""
 
 
 class UnsupportedDtypeError(TensorBridgeError, TypeError):
@@ -69,13 +81,16 @@ class TorchError(TensorBridgeError, RuntimeError):
 class FrameworkError(TensorBridgeError, ImportError):
     """A framework is missing, of an unsupported version, or in conflict with this package."""
 
+    if not TYPE_CHECKING:
+        __init__ = ImportError.__init__  # takes name=
+
 
 class OutOfMemoryError(TensorBridgeError, MemoryError):
     """There is no memory for a copy."""
 
 
 class ValueRangeError(TensorBridgeError, ValueError):
-    """An element that the dtype asked for cannot hold exactly."""
+    """An element that the dtype asked for cannot hold exactly, or an index outside its tensor."""
 
 
 class InternalError(TensorBridgeError, RuntimeError):

@@ -2,11 +2,44 @@
 
 from __future__ import annotations
 
-from tensor_bridge.composite import variable
+from tensor_bridge.composite import (
+    extension_type,
+    indexed_slices,
+    keras,
+    optional,
+    ragged,
+    sparse,
+    tensor_array,
+    variable,
+)
 from tensor_bridge.composite._registry import Composite, for_tensorflow, for_torch, register
+from tensor_bridge.composite.extension_type import Extension
+from tensor_bridge.composite.ragged import Ragged
+from tensor_bridge.composite.user import register_composite, unregister_composite
+from tensor_bridge.composite.variable import LiveView, assign
 
-__all__ = ["Composite", "for_tensorflow", "for_torch", "register"]
+__all__ = [
+    "Composite",
+    "Extension",
+    "LiveView",
+    "Ragged",
+    "assign",
+    "for_tensorflow",
+    "for_torch",
+    "register",
+    "register_composite",
+    "unregister_composite",
+]
 
-for _module in (variable,):
+for _module in (
+    variable,
+    ragged,
+    sparse,
+    indexed_slices,
+    tensor_array,
+    optional,
+    extension_type,
+    keras,
+):
     for _composite in _module.COMPOSITES:
         register(_composite)

@@ -24,11 +24,15 @@ __all__ = [
     "EXTRA",
     "Composite",
     "Options",
+    "component_to_tf",
+    "component_to_torch",
     "dense",
     "explain_to_tf",
     "explain_to_torch",
     "for_tensorflow",
+    "for_tf_dtype",
     "for_torch",
+    "named",
     "part",
     "register",
     "structural",
@@ -90,6 +94,14 @@ def register(composite: Composite) -> None:
     _torch_cache.clear()
 
 
+def named(name: str) -> Composite | None:
+    """The registered composite of that name, or None."""
+    for composite in (*_by_tf_key.values(), *_by_torch_key.values()):
+        if composite.name == name:
+            return composite
+    return None
+
+
 def unregister(composite: Composite) -> None:
     """Takes a kind of value out again."""
     for table, keys in ((_by_tf_key, composite.tf_keys), (_by_torch_key, composite.torch_keys)):
@@ -119,8 +131,13 @@ def _by_class(
 def for_tensorflow(value: Any) -> Composite | None:
     """The composite of a value on TensorFlow's side, or None."""
     if _C.is_eager_tensor(value):
-        return _by_tf_key.get(f"tf.dtype:{value.dtype.name}") if _C.has_handle(value) else None
+        return for_tf_dtype(value.dtype.name) if _C.has_handle(value) else None
     return _by_class(type(value), _by_tf_key, _tf_cache)
+
+
+def for_tf_dtype(name: str) -> Composite | None:
+    """The composite of eager tensors of a dtype that is no plain numbers, or None."""
+    return _by_tf_key.get(f"tf.dtype:{name}")
 
 
 def for_torch(value: Any) -> Composite | None:
@@ -171,6 +188,24 @@ def to_dense_torch(t: Any, options: Options) -> Any:
 def to_dense_tf(x: Any, options: Options) -> Any:
     """Converts one dense component to TensorFlow with the keywords of the call."""
     return _C.convert_tensor_back(x, **dense(options))
+
+
+def component_to_torch(value: Any, options: Options) -> Any:
+    """Converts a component that is one tensor or a composite itself."""
+    found = for_tensorflow(value)
+    if found is not None and found.to_torch is not None:
+        return found.to_torch(value, options)
+    return to_dense_torch(value, options)
+
+
+def component_to_tf(value: Any, options: Options) -> Any:
+    """Converts a component that is one tensor or a composite itself."""
+    found = for_torch(value)
+    if found is not None and found.to_tf is not None:
+        return found.to_tf(value, options)
+    if not _C.is_torch_tensor(value):
+        raise _classify.refusal_back(value)
+    return to_dense_tf(value, options)
 
 
 def explain_to_torch(value: Any, options: Options) -> Explanation:

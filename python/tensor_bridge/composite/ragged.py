@@ -1,0 +1,330 @@
+"""Ragged values: tf.RaggedTensor, torch's nested tensors, and `Ragged` for what those lack."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from tensor_bridge import _C, _explanation
+from tensor_bridge.composite._registry import (
+    Composite,
+    Options,
+    component_to_tf,
+    component_to_torch,
+    dense,
+    explain_to_tf,
+    explain_to_torch,
+    part,
+    structural,
+    to_dense_torch,
+)
+from tensor_bridge.errors import (
+    CopyRequiredError,
+    MismatchError,
+    UnsupportedDtypeError,
+    UnsupportedTypeError,
+    ValueRangeError,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from tensor_bridge._explanation import Explanation
+
+__all__ = ["COMPOSITES", "Ragged", "check_splits"]
+
+
+@dataclass(frozen=True, eq=False)
+class Ragged:
+    """A ragged tensor as plain torch tensors: all values, and where each row begins.
+
+    What `convert_tf_to_pytorch` gives for a tf.RaggedTensor that torch's nested tensors cannot
+    express: more than one ragged dimension, a dimension of uniform length kept as a partition, or
+    strings. `convert_pytorch_to_tf` gives back an equal tf.RaggedTensor.
+
+    Attributes:
+      values: The innermost values in order: a torch.Tensor of shape (count, *inner), or a
+        StringTensor.
+      row_splits: One integer tensor for each partition, the outermost first. Row i of a partition
+        is made of the items from ``splits[i]`` up to ``splits[i + 1]`` of the next one.
+      uniform_row_lengths: For each partition the length of its rows if TensorFlow knows it to be
+        uniform, else None; all None if left out.
+
+    Example:
+      >>> import torch, tensor_bridge
+      >>> splits = torch.tensor([0, 2, 2]), torch.tensor([0, 1, 3])
+      >>> tensor_bridge.Ragged(torch.tensor([1, 2, 3]), splits).to_list()
+      [[[1], [2, 3]], []]
+    """
+
+    values: Any
+    row_splits: tuple[torch.Tensor, ...]
+    uniform_row_lengths: tuple[int | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        splits = tuple(self.row_splits)
+        lengths = tuple(self.uniform_row_lengths) or (None,) * len(splits)
+        if not splits or len(lengths) != len(splits):
+            raise MismatchError(
+                "a Ragged needs at least one tensor of row splits, and a uniform row length or "
+                f"None for each; got {len(splits)} and {len(lengths)}"
+            )
+        object.__setattr__(self, "row_splits", splits)
+        object.__setattr__(self, "uniform_row_lengths", lengths)
+
+    @property
+    def ragged_rank(self) -> int:
+        """Number of partitions."""
+        return len(self.row_splits)
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """Size of each dimension; None where it differs from row to row."""
+        rows = int(self.row_splits[0].shape[0]) - 1
+        return (rows, *self.uniform_row_lengths, *tuple(self.values.shape)[1:])
+
+    def to_list(self) -> list[Any]:
+        """Nested Python lists of the values."""
+        return _nest(self.values.tolist(), [splits.tolist() for splits in self.row_splits])
+
+
+def _nest(items: list[Any], row_splits: Sequence[list[int]]) -> list[Any]:
+    for splits in reversed(row_splits):
+        items = [items[begin:end] for begin, end in pairwise(splits)]
+    return items
+
+
+# ---- partitions ----------------------------------------------------------------------------------
+
+
+def check_splits(splits: torch.Tensor, count: int, uniform: int | None = None) -> None:
+    """Checks that the rows begin at 0, follow each other and end at `count`.
+
+    Neither framework does, and kernels of both read outside the values if they do not.
+    """
+    if splits.dim() != 1 or splits.shape[0] == 0:
+        raise MismatchError(
+            f"expected row splits of shape (rows + 1,), got shape {tuple(splits.shape)}"
+        )
+    first, last = int(splits[0].item()), int(splits[-1].item())
+    if first != 0 or last != count:
+        raise ValueRangeError(
+            f"expected row splits from 0 to {count}, the number of values, got {first} to {last}"
+        )
+    lengths = splits.diff()
+    if bool((lengths < 0).any()):
+        raise ValueRangeError("expected row splits in ascending order, a row has a negative length")
+    if uniform is not None and bool((lengths != uniform).any()):
+        raise ValueRangeError(
+            f"expected rows of the uniform length {uniform}, but the row splits differ"
+        )
+
+
+def _check_partitions(
+    row_splits: Sequence[torch.Tensor], uniform: Sequence[int | None], count: int
+) -> None:
+    for i, splits in enumerate(row_splits):
+        with part(f"row_splits[{i}]"):
+            inner = row_splits[i + 1].shape[0] - 1 if i + 1 < len(row_splits) else count
+            check_splits(splits, inner, uniform[i])
+
+
+def _uniform_row_lengths(ragged: Any) -> list[int | None]:
+    lengths: list[int | None] = []
+    for _ in range(ragged.ragged_rank):
+        uniform = ragged.uniform_row_length
+        lengths.append(None if uniform is None else int(to_dense_torch(uniform, {}).item()))
+        ragged = ragged.values
+    return lengths
+
+
+# ---- to torch ------------------------------------------------------------------------------------
+
+
+def _fits_torch(ragged: Any, uniform: Sequence[int | None]) -> bool:
+    """Whether a nested tensor says as much: one ragged dimension, directly after the batch."""
+    return len(uniform) == 1 and uniform[0] is None and not _is_string(ragged)
+
+
+def _is_string(ragged: Any) -> bool:
+    return bool(ragged.dtype.name == "string")
+
+
+def _to_torch(ragged: Any, options: Options) -> Any:
+    with part("values"):
+        values = component_to_torch(ragged.flat_values, options)
+    row_splits = []
+    for i, t in enumerate(ragged.nested_row_splits):
+        with part(f"row_splits[{i}]"):
+            row_splits.append(to_dense_torch(t, structural(options)))
+    uniform = _uniform_row_lengths(ragged)
+    if isinstance(values, list):  # strings="list"
+        _check_partitions(row_splits, uniform, len(values))
+        return _nest(values, [splits.tolist() for splits in row_splits])
+    _check_partitions(row_splits, uniform, int(values.shape[0]))
+    if not _fits_torch(ragged, uniform):
+        return Ragged(values, tuple(row_splits), tuple(uniform))
+    import torch
+
+    return torch.nested.nested_tensor_from_jagged(values, row_splits[0])
+
+
+def _explain(ragged: Any, options: Options) -> Explanation:
+    with part("values"):
+        values = explain_to_torch(ragged.flat_values, options)
+    parts = [("values", values)]
+    row_splits = []
+    for i, t in enumerate(ragged.nested_row_splits):
+        with part(f"row_splits[{i}]"):
+            parts.append((f"row_splits[{i}]", explain_to_torch(t, structural(options))))
+            row_splits.append(to_dense_torch(t, {}))
+    uniform = _uniform_row_lengths(ragged)
+    count, *inner = ragged.flat_values.shape
+    _check_partitions(row_splits, uniform, count)
+    shape = (row_splits[0].shape[0] - 1, *uniform, *inner)
+    kind = "nested tensor" if _fits_torch(ragged, uniform) else "Ragged"
+    return _explanation.combined(kind, parts, like=values, shape=shape)
+
+
+# ---- to TensorFlow -------------------------------------------------------------------------------
+
+
+def _check_split_dtypes(row_splits: Sequence[torch.Tensor]) -> None:
+    dtypes = {str(splits.dtype) for splits in row_splits}
+    if not dtypes <= {"torch.int32", "torch.int64"}:
+        raise UnsupportedDtypeError(
+            f"expected row splits of dtype torch.int32 or torch.int64, got {', '.join(dtypes)}"
+        )
+    if len(dtypes) > 1:
+        raise MismatchError(
+            f"expected row splits of one dtype, got {' and '.join(sorted(dtypes))}; cast them first"
+        )
+
+
+def _splits_options(options: Options) -> dict[str, Any]:
+    return {name: options[name] for name in ("copy", "device") if name in options}
+
+
+def _build(
+    values: Any,
+    row_splits: Sequence[torch.Tensor],
+    uniform: Sequence[int | None],
+    options: Options,
+) -> Any:
+    """A tf.RaggedTensor of converted values and partitions that are checked already."""
+    import tensorflow as tf
+
+    for i in reversed(range(len(row_splits))):
+        length = uniform[i]
+        if length is not None:
+            # TensorFlow makes the splits again: it does not keep the length with given ones.
+            dtype = {"torch.int32": tf.int32}.get(str(row_splits[i].dtype), tf.int64)
+            values = tf.RaggedTensor.from_uniform_row_length(
+                values,
+                tf.constant(length, dtype),
+                nrows=tf.constant(row_splits[i].shape[0] - 1, dtype),
+                validate=False,
+            )
+            continue
+        with part(f"row_splits[{i}]"):
+            splits = component_to_tf(row_splits[i], _splits_options(options))
+        values = tf.RaggedTensor.from_row_splits(values, splits, validate=False)
+    return values
+
+
+def _ragged_to_tf(ragged: Ragged, options: Options) -> Any:
+    _check_split_dtypes(ragged.row_splits)
+    _check_partitions(ragged.row_splits, ragged.uniform_row_lengths, int(ragged.values.shape[0]))
+    with part("values"):
+        values = component_to_tf(ragged.values, options)
+    return _build(values, ragged.row_splits, ragged.uniform_row_lengths, options)
+
+
+def _explain_splits(i: int, splits: torch.Tensor, options: Options) -> tuple[str, Explanation]:
+    name = f"row_splits[{i}]"
+    with part(name):
+        return name, explain_to_tf(splits, _splits_options(options))
+
+
+def _explain_ragged(ragged: Ragged, options: Options) -> Explanation:
+    _check_split_dtypes(ragged.row_splits)
+    _check_partitions(ragged.row_splits, ragged.uniform_row_lengths, int(ragged.values.shape[0]))
+    with part("values"):
+        values = explain_to_tf(ragged.values, options)
+    parts = [("values", values)]
+    for i, splits in enumerate(ragged.row_splits):
+        if ragged.uniform_row_lengths[i] is None:
+            parts.append(_explain_splits(i, splits, options))
+    return _explanation.combined("RaggedTensor", parts, like=values, shape=ragged.shape)
+
+
+def _jagged_parts(nested: Any, options: Options) -> tuple[torch.Tensor, torch.Tensor]:
+    """Values and offsets of a nested tensor with jagged layout, without holes, checked."""
+    ragged_dim = next(i for i, size in enumerate(nested.shape) if not isinstance(size, int))
+    if ragged_dim != 1:
+        raise UnsupportedTypeError(
+            "expected a nested tensor whose ragged dimension is 1, directly after the batch, got "
+            f"{ragged_dim}; transpose it first: x.transpose(1, {ragged_dim})"
+        )
+    if nested.lengths() is not None:
+        if options.get("copy") is False:
+            raise CopyRequiredError(
+                "copy=False, but a copy is needed: the nested tensor has holes between its rows. "
+                "Use copy=None"
+            )
+        nested = nested.contiguous()
+    values, offsets = nested.values(), nested.offsets()
+    _check_split_dtypes([offsets])
+    _check_partitions([offsets], [None], int(values.shape[0]))
+    return values, offsets
+
+
+def _nested_to_tf(nested: Any, options: Options) -> Any:
+    values, offsets = _jagged_parts(nested, options)
+    with part("values"):
+        converted = _C.convert_tensor_back(values, **dense(options))
+    return _build(converted, [offsets], [None], options)
+
+
+def _explain_nested(nested: Any, options: Options) -> Explanation:
+    values, offsets = _jagged_parts(nested, options)
+    with part("values"):
+        explained = explain_to_tf(values, options)
+    parts = [("values", explained), _explain_splits(0, offsets, options)]
+    shape = (offsets.shape[0] - 1, None, *values.shape[1:])
+    return _explanation.combined("RaggedTensor", parts, like=explained, shape=shape)
+
+
+def _refuse_strided(nested: Any, options: Options) -> Any:
+    raise UnsupportedTypeError(
+        "expected a nested tensor with jagged layout, got one with strided layout, whose rows may "
+        "differ in every dimension; make it jagged first: "
+        "torch.nested.as_nested_tensor(x.unbind(), layout=torch.jagged)"
+    )
+
+
+COMPOSITES = (
+    Composite(
+        name="ragged",
+        tf_keys=("tensorflow.python.ops.ragged.ragged_tensor.RaggedTensor",),
+        torch_keys=("tensor_bridge.composite.ragged.Ragged",),
+        to_torch=_to_torch,
+        explain=_explain,
+        to_tf=_ragged_to_tf,
+        explain_back=_explain_ragged,
+    ),
+    Composite(
+        name="nested tensor",
+        torch_keys=("torch.nested._internal.nested_tensor.NestedTensor", "torch.jagged"),
+        to_tf=_nested_to_tf,
+        explain_back=_explain_nested,
+    ),
+    Composite(
+        name="strided nested tensor",
+        torch_keys=("torch.nested",),
+        to_tf=_refuse_strided,
+        explain_back=_refuse_strided,
+    ),
+)

@@ -1,0 +1,178 @@
+"""Composite values that users register, taken apart and put together as optree does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tensor_bridge import _C, _explanation
+from tensor_bridge.composite import _registry
+from tensor_bridge.composite._registry import (
+    Composite,
+    Options,
+    explain_to_tf,
+    explain_to_torch,
+    part,
+)
+
+if TYPE_CHECKING:
+    from tensor_bridge._explanation import Explanation
+
+__all__ = ["register_composite", "unregister_composite"]
+
+Flatten = Callable[[Any], "tuple[Any, ...]"]
+Unflatten = Callable[[Any, Sequence[Any]], Any]
+
+_registered: dict[str, Composite] = {}
+
+
+def _key(kind: type | str) -> str:
+    if isinstance(kind, str):
+        return kind
+    if not isinstance(kind, type):
+        raise TypeError(f"expected a class or the full name of one, got {kind!r}")
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _components(flatten: Flatten, value: Any) -> tuple[list[Any], Any, list[str]]:
+    flat = tuple(flatten(value))
+    if len(flat) not in (2, 3):
+        raise TypeError(
+            "expected the flatten function to return (components, static) or (components, static, "
+            f"names), got {len(flat)} values"
+        )
+    components = list(flat[0])
+    names = [f"[{i}]" for i in range(len(components))] if len(flat) == 2 else list(flat[2])
+    if len(names) != len(components):
+        raise TypeError(f"got {len(components)} components and {len(names)} names")
+    return components, flat[1], names
+
+
+def _converter(
+    flatten: Flatten, unflatten: Unflatten, convert: Callable[..., Any]
+) -> Callable[[Any, Options], Any]:
+    def run(value: Any, options: Options) -> Any:
+        components, static, names = _components(flatten, value)
+        converted = []
+        for name, component in zip(names, components, strict=True):
+            with part(name):
+                converted.append(convert(component, **options))
+        return unflatten(static, converted)
+
+    return run
+
+
+def _explainer(
+    kind: str, flatten: Flatten, explain: Callable[[Any, Options], Explanation]
+) -> Callable[[Any, Options], Explanation]:
+    def run(value: Any, options: Options) -> Explanation:
+        components, _, names = _components(flatten, value)
+        parts = []
+        for name, component in zip(names, components, strict=True):
+            with part(name):
+                parts.append((name, explain(component, options)))
+        return _explanation.combined(kind, parts)
+
+    return run
+
+
+def register_composite(
+    name: str,
+    tf_type: type | str,
+    torch_type: type | str,
+    *,
+    tf_flatten: Flatten | None = None,
+    torch_unflatten: Unflatten | None = None,
+    torch_flatten: Flatten | None = None,
+    tf_unflatten: Unflatten | None = None,
+) -> None:
+    """Registers a type of yours on TensorFlow's side and its twin on torch's.
+
+    A value is flattened into tensors (or other convertible values) and a static rest, the tensors
+    are converted with the keywords of the call, and the twin is put together from them. As in
+    optree, a flatten function returns ``(components, static)`` or ``(components, static, names)``
+    and an unflatten function takes ``(static, components)``. Subclasses are found too. There are no
+    namespaces: a conversion has no keyword to choose one.
+
+    Args:
+      name: Name of the composite, unique, shown by `explain` and taken by `unregister_composite`.
+      tf_type: The class on TensorFlow's side, or its full name ("package.module.Class"), which
+        spares importing it.
+      torch_type: The class on torch's side, or its full name. Not a subclass of torch.Tensor: those
+        convert as tensors.
+      tf_flatten: Takes a ``tf_type`` apart; with ``torch_unflatten`` the way to torch.
+      torch_unflatten: Makes a ``torch_type``.
+      torch_flatten: Takes a ``torch_type`` apart; with ``tf_unflatten`` the way to TensorFlow.
+      tf_unflatten: Makes a ``tf_type``.
+
+    Raises:
+      ValueError: The name or one of the types is registered already.
+      TypeError: Not a class, a function without its partner, or no function at all.
+
+    Example:
+      >>> import tensorflow as tf, tensor_bridge
+      >>> class Scaled:
+      ...     def __init__(self, values, scale):
+      ...         self.values, self.scale = values, scale
+      >>> class TorchScaled(Scaled):
+      ...     pass
+      >>> tensor_bridge.register_composite(
+      ...     "scaled",
+      ...     Scaled,
+      ...     TorchScaled,
+      ...     tf_flatten=lambda x: ([x.values], x.scale, ["values"]),
+      ...     torch_unflatten=lambda scale, values: TorchScaled(values[0], scale),
+      ... )
+      >>> tensor_bridge.to_torch(Scaled(tf.constant([1, 2]), 0.5)).values
+      tensor([1, 2], dtype=torch.int32)
+      >>> tensor_bridge.unregister_composite("scaled")
+    """
+    for first, second, names in (
+        (tf_flatten, torch_unflatten, "tf_flatten and torch_unflatten"),
+        (torch_flatten, tf_unflatten, "torch_flatten and tf_unflatten"),
+    ):
+        if (first is None) != (second is None):
+            raise TypeError(f"{names} belong together, one of them is missing")
+    if tf_flatten is None and torch_flatten is None:
+        raise TypeError("expected the functions of at least one direction, got none")
+    if _registry.named(name) is not None:
+        raise ValueError(f"a composite named {name!r} is registered already")
+    for base in torch_type.__mro__ if isinstance(torch_type, type) else ():
+        if f"{base.__module__}.{base.__qualname__}" == "torch.Tensor":
+            raise TypeError(
+                "expected a class that is no torch.Tensor, because those convert as tensors, got "
+                f"{torch_type!r}"
+            )
+    forward = None
+    forward_explain = None
+    if tf_flatten is not None and torch_unflatten is not None:
+        forward = _converter(tf_flatten, torch_unflatten, _C.convert_tf_to_pytorch)
+        forward_explain = _explainer(name, tf_flatten, explain_to_torch)
+    back = None
+    back_explain = None
+    if torch_flatten is not None and tf_unflatten is not None:
+        back = _converter(torch_flatten, tf_unflatten, _C.convert_pytorch_to_tf)
+        back_explain = _explainer(name, torch_flatten, explain_to_tf)
+    composite = Composite(
+        name=name,
+        tf_keys=(_key(tf_type),),
+        torch_keys=(_key(torch_type),),
+        to_torch=forward,
+        to_tf=back,
+        explain=forward_explain,
+        explain_back=back_explain,
+    )
+    _registry.register(composite)
+    _registered[name] = composite
+
+
+def unregister_composite(name: str) -> None:
+    """Takes back a `register_composite`.
+
+    Raises:
+      ValueError: No composite of that name was registered with it.
+    """
+    composite = _registered.pop(name, None)
+    if composite is None:
+        raise ValueError(f"no composite named {name!r} was registered")
+    _registry.unregister(composite)
