@@ -29,6 +29,7 @@ TFE_TensorHandle* handleOf(const TfApi& api, const _object* tensor) {
 void exportPossiblyPending(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape,
                            TensorView* view) {
   if (__builtin_expect(api.isReady(handle), 1)) {
+    if (__builtin_expect(exportReadyHandle(api, handle, shape, view), 1)) return;
     exportHandle(api, handle, shape, view);
     return;
   }

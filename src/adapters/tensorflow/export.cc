@@ -5,6 +5,7 @@
 #include <string>
 #include <system_error>
 
+#include "adapters/tensorflow/tensor_layout.h"
 #include "core/error.h"
 #include "core/layout.h"
 #include "core/owner_counter.h"
@@ -147,6 +148,34 @@ DLDevice deviceOfHandle(const TfApi& api, TFE_TensorHandle* handle, TF_Status* s
     throwDevice(name);
   }
   return device;
+}
+
+bool exportReadyHandle(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape,
+                       TensorView* view) noexcept {
+  const void* tensor = api.localTensor(handle);
+  if (tensor == nullptr) return false;
+  TensorFields fields;
+  if (!readTensorFields(tensor, shape, &fields)) return false;
+  const Dtype dtype = dtypeFromTf(fields.tf_enum);
+  if (dtype == Dtype::kUnknown || dtypeInfo(dtype).kind == DtypeKind::kRefused) return false;
+  TF_Status* status = threadStatus(api);
+  const char* name = api.TFE_TensorHandleBackingDeviceName(handle, status);
+  if (name == nullptr || std::strcmp(name, kLocalCpu) != 0) return false;
+  const DtypeInfo& info = dtypeInfo(dtype);
+  view->dl.data = fields.data;
+  view->dl.device = DLDevice{kDLCPU, 0};
+  view->dl.ndim = fields.ndim;
+  view->dl.dtype = info.dl;
+  view->dl.shape = shape;
+  view->dl.strides = nullptr;
+  view->dl.byte_offset = 0;
+  view->dtype = dtype;
+  view->read_only = true;
+  view->nbytes = fields.num_elements * info.itemsize;
+  view->owner = api.TFE_TensorHandleCopySharingTensor(handle, status);
+  view->release = releaseHandle;
+  countOwner(1);
+  return true;
 }
 
 void exportHandle(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape, TensorView* view) {

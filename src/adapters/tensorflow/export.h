@@ -17,6 +17,12 @@ namespace tensor_bridge {
 /// message if the producer failed.
 void exportHandle(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape, TensorView* view);
 
+/// The same for the common case, a tensor on this process's first CPU whose handle isReady(): fewer
+/// calls, see Note [Layout of tensorflow::Tensor]. False, with nothing done, in every other case;
+/// exportHandle() then does it or says why not.
+bool exportReadyHandle(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape,
+                       TensorView* view) noexcept;
+
 /// Views the memory of `tensor`. With `take` the view owns `tensor` itself, else a new TF_Tensor
 /// on the same buffer and the caller keeps its own. On an Error nothing was taken.
 void exportTensor(const TfApi& api, TF_Tensor* tensor, bool take, int64_t* shape, TensorView* view);

@@ -16,6 +16,7 @@
 #include <mutex>
 #include <string>
 
+#include "adapters/tensorflow/tensor_layout.h"
 #include "core/error.h"
 #include "core/shutdown.h"
 
@@ -34,6 +35,7 @@ constexpr const char* kCheckExactSymbol = "_Z22EagerTensor_CheckExactPK7_object"
 constexpr const char* kHandleSymbol = "_Z18EagerTensor_HandlePK7_object";
 constexpr const char* kFromHandleSymbol = "_Z21EagerTensorFromHandleP16TFE_TensorHandleb";
 constexpr const char* kIsReadySymbol = "_ZNK10tensorflow12TensorHandle7IsReadyEv";
+constexpr const char* kTensorSymbol = "_ZNK10tensorflow12TensorHandle6TensorEPPKNS_6TensorE";
 constexpr const char* kVtableSymbol = "_ZTVN10tensorflow12TensorHandleE";
 
 std::mutex g_mutex;
@@ -74,6 +76,9 @@ const char* fill(void* library, TfApi* api) {
   // Itanium C++ ABI: an object points past the offset to top and the type info.
   if (vtable != nullptr && resolve(library, kIsReadySymbol, &api->TensorHandle_IsReady)) {
     api->tensor_handle_vtable = vtable + 2 * sizeof(void*);
+    if (resolve(library, kTensorSymbol, &api->TensorHandle_Tensor) && !tensorLayoutAgrees(*api)) {
+      api->TensorHandle_Tensor = nullptr;
+    }
   }
   return nullptr;
 }

@@ -75,6 +75,19 @@ struct TfApi {
   bool (*TensorHandle_IsReady)(const TFE_TensorHandle*);
   const void* tensor_handle_vtable;
 
+  // Status tensorflow::TensorHandle::Tensor(const tensorflow::Tensor**) const. The status is one
+  // word returned through memory; it is not looked at. Null unless tensorLayoutAgrees().
+  void (*TensorHandle_Tensor)(void* status, const TFE_TensorHandle*, const void** tensor);
+
+  /// The tensorflow::Tensor of a handle that isReady(), local and without an error; else null.
+  const void* localTensor(const TFE_TensorHandle* handle) const noexcept {
+    if (TensorHandle_Tensor == nullptr) return nullptr;
+    void* status[2] = {nullptr, nullptr};
+    const void* tensor = nullptr;
+    TensorHandle_Tensor(status, handle, &tensor);
+    return tensor;
+  }
+
   /// False also where nobody can tell: the caller then waits without the GIL.
   bool isReady(const TFE_TensorHandle* handle) const noexcept {
     return tensor_handle_vtable != nullptr &&
