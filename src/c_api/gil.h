@@ -3,6 +3,9 @@
 #ifndef TENSOR_BRIDGE_C_API_GIL_H_
 #define TENSOR_BRIDGE_C_API_GIL_H_
 
+#include <cxxabi.h>
+#include <unistd.h>
+
 #include <atomic>
 #include <cstdint>
 
@@ -22,7 +25,15 @@ class GilRelease {
     if (save != nullptr) state_ = save();
   }
   ~GilRelease() {
-    if (state_ != nullptr) g_restore_thread.load(std::memory_order_acquire)(state_);
+    if (state_ == nullptr) return;
+    try {
+      g_restore_thread.load(std::memory_order_acquire)(state_);
+    } catch (const abi::__forced_unwind&) {
+      // Python before 3.14 ends a daemon thread that wants the GIL of an interpreter that is
+      // leaving, by pthread_exit. Unwinding further would meet a destructor or a noexcept and
+      // abort the process; the thread stops here instead, as it does in 3.14.
+      for (;;) pause();
+    }
   }
   GilRelease(const GilRelease&) = delete;
   GilRelease& operator=(const GilRelease&) = delete;
