@@ -1,4 +1,7 @@
-"""Server of `fresh.run_forked`: [code, timeout] lines in, [exit code, stdout, stderr] lines out."""
+"""Server of `fresh.run_forked`.
+
+Reads lines of [code, timeout, exits], writes lines of [exit code, stdout, stderr].
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import sys
 import tempfile
 import time
 import traceback
+from typing import Any
 
 import tensorflow as tf
 import torch
@@ -26,9 +30,15 @@ NAMES = {
 }
 
 
-def child(code: str, out: int, err: int) -> None:
+def child(code: str, out: int, err: int, *, exits: bool) -> None:
     os.dup2(out, 1)
     os.dup2(err, 2)
+    # What reads the server's input would take the next job.
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    if exits:
+        # The module of this code is what is left when the interpreter ends.
+        exec(compile(code, "<forked>", "exec"), main_module().__dict__)
+        return
     status = 1
     try:
         exec(compile(code, "<forked>", "exec"), {"__name__": "__main__", **NAMES})
@@ -39,6 +49,12 @@ def child(code: str, out: int, err: int) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def main_module() -> Any:
+    module = sys.modules["__main__"]
+    module.__dict__.update(NAMES)
+    return module
 
 
 def wait(pid: int, timeout: float) -> int:
@@ -57,11 +73,12 @@ def main() -> None:
     _frameworks.ensure()
     gc.freeze()
     for line in sys.stdin:
-        code, timeout = json.loads(line)
+        code, timeout, exits = json.loads(line)
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             pid = os.fork()
             if pid == 0:
-                child(code, out.fileno(), err.fileno())
+                child(code, out.fileno(), err.fileno(), exits=exits)
+                return
             status = wait(pid, timeout)
             texts = []
             for file in (out, err):

@@ -64,12 +64,16 @@ class _Forks:
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        atexit.register(self._server.kill)
+        atexit.register(self._stop)
 
-    def run(self, code: str, timeout: float) -> Done:
+    def _stop(self) -> None:
+        self._server.kill()
+        self._server.communicate()
+
+    def run(self, code: str, timeout: float, *, exits: bool) -> Done:
         assert self._server.stdin is not None
         assert self._server.stdout is not None
-        self._server.stdin.write(json.dumps([textwrap.dedent(code), timeout]) + "\n")
+        self._server.stdin.write(json.dumps([textwrap.dedent(code), timeout, exits]) + "\n")
         self._server.stdin.flush()
         code_, out, err = json.loads(self._server.stdout.readline())
         return Done(code_, out, _quiet(err))
@@ -80,9 +84,10 @@ def _forks() -> _Forks:
     return _Forks()
 
 
-def run_forked(code: str, *, timeout: float = 60) -> Done:
+def run_forked(code: str, *, timeout: float = 60, exits: bool = False) -> Done:
     """Runs `code` with tf, torch and tensor_bridge imported and unused, in a fork: 0.1 to 0.5 s.
 
-    The process ends with os._exit, so nothing that happens at exit is seen.
+    The process ends with os._exit, unless `exits`: then it is the main module of an interpreter
+    that is finalized, which takes a second or two.
     """
-    return _forks().run(code, timeout)
+    return _forks().run(code, timeout, exits=exits)

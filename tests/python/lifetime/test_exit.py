@@ -1,0 +1,176 @@
+"""The interpreter ends while torch still shows TensorFlow's memory: quietly, with status 0."""
+
+from __future__ import annotations
+
+import pytest
+from fresh import run_forked, run_python
+
+SCENARIOS = {
+    "module global": "kept = tensor_bridge.to_torch(t)",
+    "written module global": "kept = tensor_bridge.to_torch(t); kept.add_(1)",
+    "ctypes door": "bridge = TensorBridge(); kept = bridge.to_torch(t); bridge.kept = kept",
+    "many": "kept = [tensor_bridge.to_torch(t) for _ in range(10_000)]",
+    "attributes of the frameworks": """
+        import sys
+        torch.kept = tf.kept = sys.kept = tensor_bridge.kept = tensor_bridge.to_torch(t)
+    """,
+    "reference cycles": """
+        class Node: pass
+        a, b = Node(), Node()
+        a.other, b.other, a.x, b.t = b, a, tensor_bridge.to_torch(t), t
+        a.x.owner = a
+        import gc; gc.disable()
+    """,
+    "finalizers": """
+        import weakref
+        class Late:
+            def __init__(self): self.x = tensor_bridge.to_torch(t)
+            def __del__(self): self.x.tolist(); self.x.add_(1); del self.x
+        late = Late()
+        kept = tensor_bridge.to_torch(t)
+        weakref.finalize(kept, print, end="")
+    """,
+    "atexit handlers": """
+        import atexit
+        kept = tensor_bridge.to_torch(t)
+        def convert_and_write():
+            x = tensor_bridge.to_torch(t)
+            assert x.tolist() == [1, 2]
+            x.add_(1)
+            assert tensor_bridge.explain(t).action == "shared"
+            assert TensorBridge().to_torch(v).tolist() == [1, 2]
+        atexit.register(convert_and_write)
+        atexit.register(lambda: globals().pop("kept"))
+        atexit.register(convert_and_write)
+    """,
+    "idle daemon threads": """
+        import threading
+        started, never = threading.Semaphore(0), threading.Event()
+        def keep():
+            x, y = tensor_bridge.to_torch(t), tensor_bridge.to_torch(v)
+            y.add_(1)
+            local = threading.local(); local.kept = tensor_bridge.to_torch(t)
+            started.release()
+            never.wait()
+        for _ in range(3):
+            threading.Thread(target=keep, daemon=True).start()
+            started.acquire()
+    """,
+    "a thread that is joined at exit": """
+        import threading, time
+        def late():
+            time.sleep(0.2)
+            for _ in range(100): tensor_bridge.to_torch(t).add_(1)
+        threading.Thread(target=late).start()
+    """,
+    "autograd graph and optimizer": """
+        w = torch.nn.Parameter(tensor_bridge.to_torch(t))
+        loss = (w * tensor_bridge.to_torch(t)).sum()
+        optimizer = torch.optim.AdamW([w])
+        loss.backward(retain_graph=True); optimizer.step()
+    """,
+    "functions and datasets of TensorFlow": """
+        kept = tensor_bridge.to_torch(t)
+        f = tf.function(lambda: t * 2, autograph=False)
+        result = tensor_bridge.to_torch(f())
+        data = iter(tf.data.Dataset.from_tensor_slices(tf.zeros((64, 16))).repeat().prefetch(4))
+        batch = tensor_bridge.to_torch(next(data))
+    """,
+    "an exception in flight": """
+        import sys
+        sys.excepthook = lambda *_: None
+        kept = tensor_bridge.to_torch(t, on_write="raise")
+        try: kept.add_(1)
+        except BufferError as e: error = e
+        try: tensor_bridge.to_torch(tf.constant("a"))
+        except TypeError as e: other = e
+    """,
+}
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_interpreter_ends_quietly(name: str) -> None:
+    done = run_forked(
+        "import textwrap\n"
+        "t, v = tf.constant([1.0, 2.0]) + 0.0, tf.Variable([1.0, 2.0])\n"
+        f"exec(textwrap.dedent({SCENARIOS[name]!r}))\n"
+        "assert testing.live_owners() >= 0\n"
+        "print('end')\n",
+        exits=True,
+    )
+    assert done.check().startswith("end")
+
+
+def test_large_copy_in_a_daemon_thread_at_exit() -> None:
+    """It has no GIL while it copies, and wants it back when the interpreter is gone."""
+    run_forked(
+        """
+        import threading
+        large = tf.zeros((1 << 27,))
+        kept, started = [], threading.Semaphore(0)
+        def copy():
+            started.release()
+            kept.append(tensor_bridge.to_torch(large, copy=True))
+        threads = [threading.Thread(target=copy, daemon=True) for _ in range(2)]
+        [thread.start() for thread in threads]
+        [started.acquire() for thread in threads]
+        assert not kept
+        """,
+        exits=True,
+    ).check()
+
+
+KEEP_EVERYTHING = """
+import atexit, threading
+t, v = tf.constant([1.0, 2.0]) + 0.0, tf.Variable([1.0, 2.0])
+kept = [tensor_bridge.to_torch(t), tensor_bridge.to_torch(v), tensor_bridge.to_torch(t[None])]
+kept[1].add_(1)
+assert [x.tolist() for x in kept] == [[1, 2], [2, 3], [[1, 2]]], kept
+assert tensor_bridge.testing.shares_memory(t, kept[0])
+cycle = [tensor_bridge.TensorBridge().to_torch(t)]
+cycle.append(cycle)
+tf.kept = tensor_bridge.to_torch(t)
+import torch
+torch.kept = tensor_bridge.to_torch(t)
+atexit.register(lambda: tensor_bridge.to_torch(t).add_(1))
+started, never = threading.Event(), threading.Event()
+def keep():
+    x = tensor_bridge.to_torch(t)
+    started.set()
+    never.wait()
+threading.Thread(target=keep, daemon=True).start()
+started.wait()
+print("end")
+"""
+
+ORDERS = {
+    "tensorflow, torch, tensor_bridge": "import tensorflow as tf; import torch, tensor_bridge",
+    "torch, tensorflow, tensor_bridge": "import torch; import tensorflow as tf, tensor_bridge",
+    "tensor_bridge, tensorflow": "import tensor_bridge; import tensorflow as tf",
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_every_order_of_imports_up_to_the_end_of_the_interpreter(order: str) -> None:
+    assert run_python(f"{ORDERS[order]}\n{KEEP_EVERYTHING}").check() == "end"
+
+
+def test_process_that_converts_before_it_imports_anything_else() -> None:
+    run_python("""
+        import sys
+        import tensor_bridge
+        for value in (5, "text", None, object()):
+            for door in (tensor_bridge, tensor_bridge.TensorBridge()):
+                try:
+                    door.to_torch(value)
+                except tensor_bridge.UnsupportedTypeError as e:
+                    assert "TensorFlow is not loaded" in str(e), e
+                else:
+                    raise SystemExit("no error")
+                assert door.explain(value).action == "refused"
+        assert not {"tensorflow", "numpy"} & set(sys.modules)
+        import tensorflow as tf
+        t = tf.constant([1.0, 2.0])
+        for door in (tensor_bridge, tensor_bridge.TensorBridge()):
+            assert tensor_bridge.testing.shares_memory(t, door.to_torch(t))
+    """).check()

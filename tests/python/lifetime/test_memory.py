@@ -1,0 +1,179 @@
+"""Nothing leaks, and sharing costs no memory."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tensorflow as tf
+import torch
+from sharing import from_bytes, numbers
+
+import tensor_bridge
+from tensor_bridge.testing import live_owners, shares_memory
+
+MIB = 1 << 20
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def resident() -> int:
+    """Resident bytes of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
+
+
+def refused(convert: Callable[..., Any], value: Any, **options: Any) -> None:
+    try:
+        convert(value, **options)
+    except tensor_bridge.TensorBridgeError:
+        return
+    raise AssertionError("not refused")
+
+
+T = numbers()
+SCALAR = tf.reshape(tf.range(1.0), ())
+EMPTY = tf.zeros((0, 3))
+VARIABLE = tf.Variable(numbers())
+SCATTERED = tf.Variable(numbers())
+SCATTERED.scatter_nd_update([[0, 0]], [7.0])
+INT4 = from_bytes(bytes(range(16)), (16,), tf.as_dtype("int4"))
+QINT8 = from_bytes(bytes(range(16)), (2, 8), tf.as_dtype("qint8"))
+STRING = tf.constant(["a", "b" * 40])
+
+CASES: dict[str, tuple[int, Callable[[Any], Any]]] = {
+    "shared": (200_000, lambda door: door.to_torch(T)),
+    "scalar": (200_000, lambda door: door.to_torch(SCALAR)),
+    "empty": (50_000, lambda door: door.to_torch(EMPTY)),
+    "new tensor": (5_000, lambda door: door.to_torch(tf.reshape(T, (-1,)))),
+    "read": (50_000, lambda door: door.to_torch(T).sum()),
+    "written": (100_000, lambda door: door.to_torch(T).add_(1)),
+    "resized": (50_000, lambda door: door.to_torch(T).resize_(100)),
+    "view": (50_000, lambda door: door.to_torch(T)[1].t()),
+    "raise": (50_000, lambda door: door.to_torch(T, on_write="raise")),
+    "alias": (50_000, lambda door: door.to_torch(T, on_write="alias")),
+    "copy": (50_000, lambda door: door.to_torch(T, copy=True)),
+    "device": (20_000, lambda door: door.to_torch(T, device="cpu")),
+    "looked up": (50_000, lambda door: door.to_torch(INT4)),
+    "raw": (50_000, lambda door: door.to_torch(INT4, raw=True)),
+    "per channel": (
+        5_000,
+        lambda door: door.to_torch(QINT8, scale=[1, 2], zero_point=[0, 1], axis=0),
+    ),
+    "variable": (20_000, lambda door: door.to_torch(VARIABLE)),
+    "variable copied by TensorFlow": (10_000, lambda door: door.to_torch(SCATTERED)),
+    "explained": (20_000, lambda door: door.explain(T)),
+    "explained variable": (5_000, lambda door: door.explain(VARIABLE)),
+    "explained refusal": (20_000, lambda door: door.explain(STRING)),
+    "refused dtype": (50_000, lambda door: refused(door.to_torch, STRING)),
+    "refused type": (20_000, lambda door: refused(door.to_torch, [1])),
+    "refused quantized": (50_000, lambda door: refused(door.to_torch, QINT8)),
+    "refused scale": (
+        10_000,
+        lambda door: refused(door.to_torch, QINT8, scale=float("nan"), zero_point=0),
+    ),
+    "refused option": (50_000, lambda door: refused(door.to_torch, T, on_write="never")),
+    "refused copy": (50_000, lambda door: refused(door.to_torch, INT4, copy=False)),
+    "refused device": (5_000, lambda door: refused(door.to_torch, T, device="cuda")),
+    "refused variable": (10_000, lambda door: refused(door.to_torch, VARIABLE, on_write="alias")),
+    "refused copy of a variable": (
+        2_000,
+        lambda door: refused(door.to_torch, SCATTERED, copy=False),
+    ),
+}
+
+
+def failing_write(x: torch.Tensor) -> None:
+    try:
+        x.add_(1)
+    except BufferError:
+        return
+    raise AssertionError("no error")
+
+
+CASES["refused write"] = (
+    20_000,
+    lambda door: failing_write(door.to_torch(T, on_write="raise")),
+)
+
+
+def growth(call: Callable[[], Any], times: int) -> int:
+    """Resident bytes that `times` calls add, once everything has its size."""
+    for _ in range(max(times // 10, 1000)):
+        call()
+    gc.collect()
+    before = resident()
+    for _ in range(times):
+        call()
+    gc.collect()
+    return resident() - before
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", CASES)
+def test_repetition_leaves_memory_and_owners_flat(name: str) -> None:
+    times, call = CASES[name]
+    owners = live_owners()
+    assert growth(lambda: call(tensor_bridge), times) < 2 * MIB
+    assert live_owners() == owners
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", CASES)
+def test_repetition_through_ctypes_leaves_memory_and_owners_flat(name: str) -> None:
+    times, call = CASES[name]
+    bridge = tensor_bridge.TensorBridge()
+    owners = live_owners()
+    assert growth(lambda: call(bridge), times // 10) < 2 * MIB
+    assert live_owners() == owners
+
+
+def test_new_bridges_leave_memory_flat() -> None:
+    assert growth(lambda: tensor_bridge.TensorBridge().to_torch(T), 2000) < 2 * MIB
+
+
+def test_this_measurement_sees_a_leak() -> None:
+    kept = []
+    assert growth(lambda: kept.append(tensor_bridge.to_torch(T)), 20_000) > 2 * MIB
+    assert growth(lambda: kept.append(tensor_bridge.to_torch(T, copy=True)), 20_000) > 2 * MIB
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", ["shared", "written", "variable", "refused dtype", "explained"])
+def test_ten_million_repetitions_leave_memory_flat(name: str) -> None:
+    _, call = CASES[name]
+    owners = live_owners()
+    times = 10_000_000 if name in ("shared", "written", "refused dtype") else 1_000_000
+    assert growth(lambda: call(tensor_bridge), times) < 2 * MIB
+    assert live_owners() == owners
+
+
+def test_a_thousand_shared_tensors_of_4_mb_take_no_memory() -> None:
+    sources = [tf.fill((MIB,), float(i)) for i in range(50)]
+    owners, before = live_owners(), resident()
+    shared = [tensor_bridge.to_torch(sources[i % 50]) for i in range(1000)]
+    assert all(shares_memory(sources[i % 50], x) for i, x in enumerate(shared))
+    assert [float(x[-1]) for x in shared[:50]] == list(range(50))
+    assert sum(x.sum() for x in shared[::10]) == sum(
+        float(i % 50) * MIB for i in range(0, 1000, 10)
+    )
+    assert resident() - before < 8 * MIB
+    assert live_owners() == owners + 1000
+    # The measurement sees what a write costs, and that it is given back.
+    for x in shared[:16]:
+        x.add_(1)
+    assert resident() - before > 60 * MIB
+    del shared, x
+    assert live_owners() == owners
+    assert resident() - before < 16 * MIB
+
+
+def test_dropping_the_last_shared_tensor_frees_tensorflows_buffer() -> None:
+    before = resident()
+    x = tensor_bridge.to_torch(tf.fill((64 * MIB,), 1.0))
+    assert resident() - before > 200 * MIB
+    assert float(x[-1]) == 1
+    del x
+    assert resident() - before < 32 * MIB

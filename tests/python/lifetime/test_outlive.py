@@ -1,0 +1,203 @@
+"""Converted tensors outlive what they were converted from."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import pytest
+import tensorflow as tf
+import torch
+from fresh import run_forked
+from sharing import SHAPE, Shared, numbers, tf_bytes, torch_bytes
+
+import tensor_bridge
+from tensor_bridge.testing import live_owners, tf_data_address, torch_data_address
+
+EXPECTED = torch.arange(24.0).reshape(SHAPE)
+
+
+def churn() -> None:
+    """Allocations that would reuse freed memory of the same size."""
+    for i in range(200):
+        tf.fill(SHAPE, float(-i))
+        torch.full(SHAPE, -1.0)
+
+
+def test_the_tensor(door: Any) -> None:
+    before = live_owners()
+    t = numbers()
+    address, data = tf_data_address(t), tf_bytes(t)
+    x = door.to_torch(t)
+    del t
+    gc.collect()
+    churn()
+    assert torch_data_address(x) == address
+    assert torch_bytes(x) == data
+    assert live_owners() == before + 1
+    x.add_(1)
+    assert torch.equal(x, EXPECTED + 1)
+    assert live_owners() == before + 1
+    del x
+    assert live_owners() == before
+
+
+def test_tensorflow_outlives_torch(door: Any) -> None:
+    shared = Shared(convert=door.to_torch)
+    shared.torch = torch.zeros(1)
+    gc.collect()
+    churn()
+    shared.assert_untouched()
+    assert float(tf.reduce_sum(shared.tf)) == sum(range(24))
+
+
+def test_the_variable(door: Any) -> None:
+    before = live_owners()
+    variable = tf.Variable(numbers())
+    address = tf_data_address(variable)
+    x = door.to_torch(variable)
+    assert torch_data_address(x) == address
+    del variable
+    gc.collect()
+    churn()
+    assert torch.equal(x, EXPECTED)
+    assert torch_data_address(x) == address
+    del x
+    assert live_owners() == before
+
+
+def test_the_model_and_the_keras_session(door: Any) -> None:
+    before = live_owners()
+    model = tf.keras.Sequential([tf.keras.Input((6,)), tf.keras.layers.Dense(3)])
+    weights = [door.to_torch(w.value) for w in model.weights]
+    expected = [w.numpy() for w in model.weights]
+    for x, w in zip(weights, model.weights, strict=True):
+        assert torch_data_address(x) == tf_data_address(w.value)
+    del model, w
+    tf.keras.backend.clear_session()
+    gc.collect()
+    churn()
+    for x, e in zip(weights, expected, strict=True):
+        assert x.tolist() == e.tolist()
+    del weights, x
+    assert live_owners() == before
+
+
+def test_the_dataset_and_the_function(door: Any) -> None:
+    before = live_owners()
+    data = tf.data.Dataset.from_tensor_slices(numbers((8, 64))).batch(2).prefetch(2)
+    batches = [door.to_torch(batch) for batch in data]
+    function = tf.function(lambda: tf.range(100.0) * 2)
+    result = door.to_torch(function())
+    del data, function
+    gc.collect()
+    churn()
+    assert torch.equal(torch.cat(batches), torch.arange(512.0).reshape(8, 64))
+    assert torch.equal(result, torch.arange(100.0) * 2)
+    del batches, result
+    assert live_owners() == before
+
+
+@pytest.mark.parametrize("door", ["tensor_bridge", "TensorBridge()"])
+def test_tensorflows_context(door: str) -> None:
+    """In a process of its own: a new context would surprise the other tests."""
+    run_forked(f"""
+        import gc
+        from tensorflow.python.eager import context
+        t = tf.reshape(tf.range(24.0) * 1.0, (4, 6))
+        v = tf.Variable(t + 0.0)
+        x, y = {door}.to_torch(t), {door}.to_torch(v)
+        address = testing.torch_data_address(x)
+        del t, v
+        context._reset_context()
+        gc.collect()
+        kept = [tf.fill((4, 6), -1.0) for _ in range(50)]
+        assert testing.torch_data_address(x) == address
+        expected = torch.arange(24.0).reshape(4, 6)
+        assert torch.equal(x, expected) and torch.equal(y, expected)
+        assert testing.live_owners() == 2
+        y.add_(1)
+        z = {door}.to_torch(kept[0])
+        assert testing.shares_memory(kept[0], z) and float(z.sum()) == -24
+        del x, y, z
+        assert testing.live_owners() == 0
+        w = tf.Variable([1.0])
+        assert {door}.to_torch(w).tolist() == [1.0]
+    """).check()
+
+
+def test_slice_keeps_the_whole_buffer_and_lets_it_go() -> None:
+    before = live_owners()
+    t = numbers((4, 1024))
+    row = tensor_bridge.to_torch(t[2])
+    address = tf_data_address(t) + 2 * 4096
+    del t
+    churn()
+    assert torch_data_address(row) == address
+    assert torch.equal(row, torch.arange(2048.0, 3072.0))
+    del row
+    assert live_owners() == before
+
+
+def test_reference_cycle_is_collected() -> None:
+    before = live_owners()
+    x = tensor_bridge.to_torch(numbers())
+    x.itself = x
+    del x
+    assert live_owners() == before + 1
+    gc.collect()
+    assert live_owners() == before
+
+
+def test_resurrected_tensor_still_works() -> None:
+    """torch gives a Python object back to a tensor that C++ kept."""
+    before = live_owners()
+    shared = Shared()
+    w = torch.ones(SHAPE, requires_grad=True)
+    loss = (w * shared.torch).sum()
+    shared.torch = torch.zeros(1)
+    gc.collect()
+    saved = loss.grad_fn.next_functions[0][0]._saved_other
+    shared.assert_shared(saved)
+    assert torch.equal(saved, EXPECTED)
+    del saved, loss
+    assert live_owners() == before
+
+
+def test_fork_child_reads_and_writes_privately() -> None:
+    run_forked("""
+        import os
+        t = tf.reshape(tf.range(24.0) * 1.0, (4, 6))
+        x, y = tensor_bridge.to_torch(t), tensor_bridge.to_torch(t)
+        v = tensor_bridge.to_torch(tf.Variable(t + 1.0))
+        expected = torch.arange(24.0).reshape(4, 6)
+        for written in (False, True):
+            pid = os.fork()
+            if pid == 0:
+                good = torch.equal(x, expected) and torch.equal(v, expected + 1)
+                good = good and testing.shares_memory(t, y)
+                if written:
+                    x.add_(1)
+                    good = good and torch.equal(x, expected + 1) and torch.equal(y, expected)
+                z = tensor_bridge.to_torch(t)
+                good = good and testing.shares_memory(t, z) and testing.live_owners() == 4
+                del z
+                os._exit(0 if good else 3)
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert torch.equal(x, expected) and testing.shares_memory(t, x)
+        del x, y, v
+        assert testing.live_owners() == 0
+    """).check()
+
+
+def test_data_loader_workers_read_by_fork() -> None:
+    run_forked("""
+        from torch.utils.data import DataLoader, TensorDataset
+        t = tf.reshape(tf.range(64.0) * 1.0, (16, 4))
+        x = tensor_bridge.to_torch(t)
+        loader = DataLoader(TensorDataset(x), batch_size=4, num_workers=2,
+                            multiprocessing_context="fork")
+        for _ in range(2):
+            assert torch.equal(torch.cat([b for (b,) in loader]), torch.arange(64.0).view(16, 4))
+        assert testing.shares_memory(t, x)
+    """).check()
