@@ -1,4 +1,4 @@
-"""One dense tensor onto a device of TensorFlow's: what the extension leaves to Python."""
+"""One dense tensor: what the extension leaves to Python."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tensor_bridge import _C, _options
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["convert_back_to_device"]
+__all__ = ["convert_back_to_device", "torch_address"]
 
 
 def convert_back_to_device(
@@ -17,3 +17,12 @@ def convert_back_to_device(
 ) -> Any:
     """Converts to a tf.Tensor on ``device``."""
     return _options.place(_C.convert_tensor_back(x, copy=copy, **options), device, copy)
+
+
+def torch_address(x: torch.Tensor) -> int:
+    """Address of the elements, read through a const pointer so that nothing is materialised."""
+    if hasattr(x, "const_data_ptr"):  # torch 2.13 and newer
+        return int(x.const_data_ptr())
+    import torch
+
+    return int(torch._C._data_address(x))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tensor_bridge import _C
+from tensor_bridge import _C, _convert
 
 __all__ = ["live_owners", "shares_memory", "tf_data_address", "torch_data_address"]
 
@@ -30,11 +30,7 @@ def torch_data_address(x: Any) -> int:
     Read through a const pointer: ``x.data_ptr()`` would move a protected tensor onto memory of
     its own.
     """
-    if hasattr(x, "const_data_ptr"):  # torch 2.13 and newer
-        return int(x.const_data_ptr())
-    import torch
-
-    return int(torch._C._data_address(x))
+    return _convert.torch_address(x)
 
 
 def shares_memory(t: Any, x: Any) -> bool:

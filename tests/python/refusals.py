@@ -22,6 +22,7 @@ BUILTIN_BASES: dict[type[Exception], type[Exception]] = {
     tensor_bridge.TorchError: RuntimeError,
     tensor_bridge.FrameworkError: ImportError,
     tensor_bridge.OutOfMemoryError: MemoryError,
+    tensor_bridge.MismatchError: ValueError,
     tensor_bridge.ValueRangeError: ValueError,
     tensor_bridge.InternalError: RuntimeError,
 }

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge import _C, _classify, _explanation
+from tensor_bridge import _C, _classify, _convert, _dtypes, _explanation
 from tensor_bridge.composite._registry import (
     Composite,
     Options,
@@ -27,6 +27,7 @@ from tensor_bridge.composite._registry import (
 from tensor_bridge.errors import (
     CopyRequiredError,
     InvalidOptionError,
+    MismatchError,
     TensorFlowError,
     UnsupportedDtypeError,
     UnsupportedTypeError,
@@ -207,7 +208,9 @@ class LiveView:
             return False
         if tuple(value.shape) != tuple(self._tensor.shape):
             return False
-        return self._tensor.numel() == 0 or _C.tf_address(value) == _address(self._tensor)
+        return self._tensor.numel() == 0 or _C.tf_address(value) == _convert.torch_address(
+            self._tensor
+        )
 
     def refresh(self) -> torch.Tensor:
         """Makes the view valid again, over the variable's present value, and returns `tensor`.
@@ -224,17 +227,11 @@ class LiveView:
         return f"LiveView({name!r}, shape={tuple(self._tensor.shape)}, dtype={self._tensor.dtype})"
 
 
-def _address(x: torch.Tensor) -> int:
-    from tensor_bridge import testing
-
-    return testing.torch_data_address(x)
-
-
 def _shows_a_view(x: torch.Tensor) -> bool:
     """Whether writes to `x` go through to a variable, because it is (part of) a live view."""
-    address = _address(x)
+    address = _convert.torch_address(x)
     for view in _views:
-        first = _address(view.tensor)
+        first = _convert.torch_address(view.tensor)
         if first <= address < first + max(1, view.tensor.nbytes):
             return True
     return False
@@ -408,9 +405,6 @@ def _variables(target: Any) -> list[Any]:
 
 def _plan_assign(target: Any, x: Any, copy: bool | None) -> tuple[list[Any], Any]:
     """The variables to assign to, and the value as a TensorFlow tensor; assigns nothing."""
-    from tensor_bridge import _dtypes
-    from tensor_bridge.errors import MismatchError
-
     if isinstance(x, LiveView):
         x = x.tensor
     if not _C.is_torch_tensor(x):

@@ -86,7 +86,6 @@ WRONG_TYPES: dict[str, tuple[Any, str]] = {
     "spec": (lambda: tf.TensorSpec([1]), "expected a tf.Tensor"),
     "dtype": (lambda: tf.float32, "expected a tf.Tensor"),
     "shape": (lambda: tf.TensorShape([1]), "expected a tf.Tensor"),
-    "keras layer": (lambda: tf.keras.layers.Dense(2), MAKE_ONE),
 }
 
 
@@ -95,6 +94,7 @@ COMPOUND: dict[str, tuple[Any, str]] = {
     "list": (lambda: [tf.constant(1.0)], MAKE_ONE),
     "tuple": (lambda: (tf.constant(1.0),), MAKE_ONE),
     "dict": (lambda: {"a": tf.constant(1.0)}, MAKE_ONE),
+    "keras layer": (lambda: tf.keras.layers.Dense(2), MAKE_ONE),
     "keras variable": (lambda: tf.keras.Variable([1.0]), r"variable\.value"),
     "ragged": (lambda: tf.ragged.constant([[1], [2, 3]]), COMPONENTS),
     "sparse": (lambda: tf.sparse.from_dense([[1, 0]]), COMPONENTS),

@@ -28,6 +28,8 @@ FIELDS = (
     "nbytes",
     "on_write",
     "error",
+    "kind",
+    "parts",
 )
 
 
@@ -44,6 +46,8 @@ def test_fields_of_a_shared_tensor(door: Any) -> None:
         "nbytes": 12,
         "on_write": "copy",
         "error": None,
+        "kind": None,
+        "parts": (),
     }
 
 
