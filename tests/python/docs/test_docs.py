@@ -139,6 +139,20 @@ def test_dtype_tables_name_every_dtype() -> None:
     assert sorted(full) == sorted(summary) == sorted(names)
 
 
+def test_the_table_of_exceptions_is_complete() -> None:
+    from tensor_bridge import errors
+
+    base = errors.TensorBridgeError
+    expected = {}
+    for name in errors.__all__:
+        error = getattr(errors, name)
+        if isinstance(error, type) and error is not base:
+            builtin = next(c for c in error.__mro__ if c is not base and c.__module__ == "builtins")
+            expected[name] = builtin.__name__
+    rows = Page(ROOT / "docs/guides/python.md").rows("exceptions")
+    assert {row[0].strip("`"): row[1].strip("`") for row in rows} == expected
+
+
 def supported(name: str) -> tuple[str, str]:
     from tensor_bridge import _frameworks
 
