@@ -47,7 +47,7 @@ def device_pair(device: Any) -> tuple[int, int]:
 
     try:
         parsed = torch.device(device)
-    except (RuntimeError, TypeError) as e:
+    except (RuntimeError, TypeError, ValueError) as e:
         if isinstance(device, int) and not isinstance(device, bool) and device >= 0:
             raise UnsupportedDeviceError(
                 f"device={device} means an accelerator, and torch has none in this process; "
