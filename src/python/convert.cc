@@ -10,23 +10,41 @@
 namespace tensor_bridge::python {
 namespace {
 
-constexpr const char* kTree = "tensor_bridge._tree";
-
 // TensorFlow's TensorShape::MaxDimensions().
 constexpr int kMaxDims = 254;
 
-// Calls tensor_bridge.<module>.<name>(t, **keywords): whatever is not one plain tensor.
-PyObject* convertOther(const char* module_name, const char* name, PyObject* t, PyObject* names,
-                       PyObject* const* values) {
-  PyObject* module = PyImport_ImportModule(module_name);
-  if (module == nullptr) return nullptr;
-  PyObject* function = PyObject_GetAttrString(module, name);
-  Py_DECREF(module);
+// A Python function of this package that was looked up once; never freed.
+class CachedFunction {
+ public:
+  CachedFunction(const char* module, const char* name) : module_(module), name_(name) {}
+  // Borrowed, or null with an exception set.
+  PyObject* get() {
+    if (function_ == nullptr) {
+      PyObject* module = PyImport_ImportModule(module_);
+      if (module == nullptr) return nullptr;
+      function_ = PyObject_GetAttrString(module, name_);
+      Py_DECREF(module);
+    }
+    return function_;
+  }
+
+ private:
+  const char* module_;
+  const char* name_;
+  PyObject* function_ = nullptr;
+};
+
+CachedFunction g_other("tensor_bridge._tree", "convert_other");
+CachedFunction g_other_back("tensor_bridge._tree", "convert_other_back");
+CachedFunction g_back_to_device("tensor_bridge._convert", "convert_back_to_device");
+
+// Calls function(t, **keywords): whatever is not one plain tensor.
+PyObject* callOther(CachedFunction* cached, PyObject* t, PyObject* names, PyObject* const* values) {
+  PyObject* function = cached->get();
   PyObject* keywords = function == nullptr ? nullptr : keywordDict(names, values);
   PyObject* positional = keywords == nullptr ? nullptr : PyTuple_Pack(1, t);
   PyObject* result =
       positional == nullptr ? nullptr : PyObject_Call(function, positional, keywords);
-  Py_XDECREF(function);
   Py_XDECREF(keywords);
   Py_XDECREF(positional);
   return result;
@@ -66,7 +84,7 @@ PyObject* convertTfToPytorch(PyObject*, PyObject* const* args, Py_ssize_t nargs,
     if (nargs != 1) return wrongCount("convert_tf_to_pytorch", 1, nargs);
     if (!isEager(args[0])) {
       return isContainer(args[0]) ? convertStructure(args[0], kToTorch, names, args + 1)
-                                  : convertOther(kTree, "convert_other", args[0], names, args + 1);
+                                  : callOther(&g_other, args[0], names, args + 1);
     }
     if (!ensureReady()) return nullptr;
     ParsedOptions parsed;
@@ -76,7 +94,7 @@ PyObject* convertTfToPytorch(PyObject*, PyObject* const* args, Py_ssize_t nargs,
   if (__builtin_expect(status == TB_OK, 1)) return result;
   // Strings have a torch form of several tensors.
   if (status == TB_UNSUPPORTED_DTYPE) {
-    return convertOther(kTree, "convert_other", args[0], names, args + 1);
+    return callOther(&g_other, args[0], names, args + 1);
   }
   return raiseStatus(status);
 }
@@ -138,22 +156,21 @@ PyObject* convertPytorchToTf(PyObject*, PyObject* const* args, Py_ssize_t nargs,
   } else {
     if (nargs != 1) return wrongCount("convert_pytorch_to_tf", 1, nargs);
     if (!isTorch(args[0])) {
-      return isContainer(args[0])
-                 ? convertStructure(args[0], kToTensorFlow, names, args + 1)
-                 : convertOther(kTree, "convert_other_back", args[0], names, args + 1);
+      return isContainer(args[0]) ? convertStructure(args[0], kToTensorFlow, names, args + 1)
+                                  : callOther(&g_other_back, args[0], names, args + 1);
     }
     if (!ensureBackReady()) return nullptr;
     ParsedBackOptions parsed;
     if (!parseBackOptions(names, args + nargs, kWithExtras, &parsed)) return nullptr;
     if (parsed.device != nullptr && parsed.device != Py_None) {
-      return convertOther(kTree, "convert_other_back", args[0], names, args + 1);
+      return callOther(&g_other_back, args[0], names, args + 1);
     }
     status = tb_py_torch_to_tf(args[0], &parsed.options, &result);
   }
   if (__builtin_expect(status == TB_OK, 1)) return result;
   // Sparse and nested layouts have a TensorFlow form of several tensors.
   if (status == TB_UNSUPPORTED_TYPE) {
-    return convertOther(kTree, "convert_other_back", args[0], names, args + 1);
+    return callOther(&g_other_back, args[0], names, args + 1);
   }
   return raiseStatus(status);
 }
@@ -168,8 +185,7 @@ PyObject* convertTensorBack(PyObject*, PyObject* const* args, Py_ssize_t nargs, 
   ParsedBackOptions parsed;
   if (!parseBackOptions(names, args + nargs, kDenseOnly, &parsed)) return nullptr;
   if (parsed.device != nullptr && parsed.device != Py_None) {
-    return convertOther("tensor_bridge._convert", "convert_back_to_device", args[0], names,
-                        args + 1);
+    return callOther(&g_back_to_device, args[0], names, args + 1);
   }
   PyObject* result = nullptr;
   const tb_status status = tb_py_torch_to_tf(args[0], &parsed.options, &result);
