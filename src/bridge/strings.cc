@@ -318,8 +318,8 @@ TorchStrings stringsToTorch(const tb_strings& strings, const tb_convert_options&
 
 TF_Tensor* stringsToTf(const tb_strings& strings, const tb_convert_back_options& options,
                        const TfApi& api) {
-  const int string = dtypeInfo(Dtype::kString).tf_enum;
-  if (options.tf_dtype != 0 && options.tf_dtype != string) {
+  const int string_dtype = dtypeInfo(Dtype::kString).tf_enum;
+  if (options.tf_dtype != 0 && options.tf_dtype != string_dtype) {
     throwError(ErrorCode::kInvalidOption,
                "dtype= of strings can only be string; convert them in TensorFlow "
                "(tf.strings.to_number, tf.io.decode_raw)");
