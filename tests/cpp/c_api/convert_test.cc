@@ -241,6 +241,7 @@ TEST_F(Convert, RankZeroTheGreatestRankAndNoElements) {
 std::vector<tb_dtype_row> tensorflowRows() {
   std::vector<tb_dtype_row> rows;
   tb_dtype_row row;
+  row.struct_size = sizeof(row);
   for (int32_t i = 0; tb_dtype_row_get(i, &row) == TB_OK; ++i) {
     if (row.tf_enum != 0) rows.push_back(row);
   }
@@ -295,6 +296,7 @@ TEST_P(EveryDtype, ExplainSaysWhatConversionDoes) {
       options_.raw = raw;
       options_.copy = copy;
       tb_explanation explanation;
+      explanation.struct_size = sizeof(explanation);
       std::memset(&explanation, 0x5a, sizeof(explanation));
       ASSERT_EQ(tb_tf_explain(source.get(), &options_, &explanation), TB_OK) << tb_last_error();
       EXPECT_EQ(owners_.added(), 0);
@@ -367,6 +369,7 @@ class Explain : public CApiTest {};
 
 TEST_F(Explain, OfNullIsRefused) {
   tb_explanation explanation;
+  explanation.struct_size = sizeof(explanation);
   ASSERT_EQ(tb_tf_explain(nullptr, nullptr, &explanation), TB_OK);
   EXPECT_EQ(explanation.action, TB_ACTION_REFUSED);
   EXPECT_EQ(explanation.status, TB_INVALID_HANDLE);
@@ -379,6 +382,7 @@ TEST_F(Explain, OfBadOptionsIsRefused) {
   const TfTensor tensor = TfTensor::floats({1});
   options_.copy = 9;
   tb_explanation explanation;
+  explanation.struct_size = sizeof(explanation);
   ASSERT_EQ(tb_tf_explain(tensor.get(), &options_, &explanation), TB_OK);
   EXPECT_EQ(explanation.action, TB_ACTION_REFUSED);
   EXPECT_EQ(explanation.status, TB_INVALID_OPTION);
@@ -396,6 +400,7 @@ TEST_F(Explain, NamesTheWritePolicyOfWhatIsShared) {
   for (int32_t on_write : {TB_ON_WRITE_COPY, TB_ON_WRITE_RAISE, TB_ON_WRITE_ALIAS}) {
     options_.on_write = on_write;
     tb_explanation explanation;
+    explanation.struct_size = sizeof(explanation);
     ASSERT_EQ(tb_tf_explain(tensor.get(), &options_, &explanation), TB_OK);
     EXPECT_EQ(explanation.on_write, on_write);
   }
@@ -405,6 +410,7 @@ TEST_F(Explain, ChangesNothing) {
   CountedBuffer buffer(std::vector<float>{1, 2});
   const TfTensor tensor(TF_FLOAT, {2}, &buffer);
   tb_explanation explanation;
+  explanation.struct_size = sizeof(explanation);
   for (int i = 0; i < 100; ++i) {
     ASSERT_EQ(tb_tf_explain(tensor.get(), nullptr, &explanation), TB_OK);
   }

@@ -35,6 +35,7 @@ TEST(AloneBeforeTorch, ConversionsSayWhatToCall) {
                {"no torch is in use"});
   EXPECT_EQ(out, nullptr);
   tb_explanation explanation;
+  explanation.struct_size = sizeof(explanation);
   expectStatus(tb_tf_explain(tensor.get(), nullptr, &explanation), TB_FRAMEWORK,
                {"no torch is in use"});
   EXPECT_EQ(owners.added(), 0);
@@ -134,6 +135,7 @@ TEST(DtypeRows, AreReadOneByOne) {
   std::set<std::string> names;
   int32_t count = 0;
   tb_dtype_row row;
+  row.struct_size = sizeof(row);
   for (; tb_dtype_row_get(count, &row) == TB_OK; ++count) {
     EXPECT_EQ(row.struct_size, sizeof(row));
     EXPECT_TRUE(names.insert(row.name).second) << row.name;
@@ -155,6 +157,7 @@ TEST(DtypeRows, AreReadOneByOne) {
 
 TEST(DtypeRows, OutOfRangeLeaveTheRowUntouched) {
   tb_dtype_row row;
+  row.struct_size = sizeof(row);
   std::memset(&row, 0x5a, sizeof(row));
   const tb_dtype_row before = row;
   for (int32_t index : {-1, 36, 1000, INT32_MAX, INT32_MIN}) {
@@ -202,6 +205,7 @@ TEST_F(WithoutPython, ConversionsSaySo) {
   const void* address = nullptr;
   int64_t shape[8];
   tb_explanation explanation;
+  explanation.struct_size = sizeof(explanation);
   expectStatus(tb_py_tf_to_torch(object, nullptr, &out), TB_FRAMEWORK, {"import tensorflow"});
   expectStatus(tb_py_tf_explain(object, nullptr, &explanation, shape, 8), TB_FRAMEWORK,
                {"import tensorflow"});

@@ -1,0 +1,319 @@
+// Many threads on the bridge at once. Run under ThreadSanitizer too: the libraries and these tests
+// are instrumented, torch and TensorFlow are not. So writes go through torch's operators, whose
+// unsynchronised look at their own hook (c10/core/StorageImpl.h) is then not taken for ours.
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "dlpack/dlpack.h"
+#include "support/owner_scope.h"
+#include "support/tf_tensor.h"
+#include "tensor_bridge/tensor_bridge.h"
+
+namespace tensor_bridge {
+namespace {
+
+using ::tensor_bridge::testing::CountedBuffer;
+using ::tensor_bridge::testing::OwnerScope;
+using ::tensor_bridge::testing::TfTensor;
+
+constexpr int kThreads = 8;
+#ifdef __SANITIZE_THREAD__
+constexpr int kRounds = 100;
+#else
+constexpr int kRounds = 1000;
+#endif
+
+// Runs `body(index)` on `count` threads that start together, and waits for them.
+template <typename Body>
+void onThreads(int count, Body&& body) {
+  std::atomic<int> waiting{count};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < count; ++i) {
+    threads.emplace_back([&, i] {
+      waiting.fetch_sub(1);
+      while (waiting.load() > 0) std::this_thread::yield();
+      body(i);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+std::vector<float> valuesOf(const at::Tensor& tensor) {
+  const float* data = tensor.const_data_ptr<float>();
+  return std::vector<float>(data, data + tensor.numel());
+}
+
+// --- first use; in a process of its own ---------------------------------------------------------
+
+TEST(AloneFirstUse, ByManyThreadsAtOnce) {
+  OwnerScope owners(tb_live_owners);
+  const TfTensor source = TfTensor::floats({1, 2, 3});
+  std::atomic<int> converted{0};
+  onThreads(kThreads, [&](int) {
+    // Finds TensorFlow, loads the adapter, makes this thread's counter, status and message.
+    const at::Tensor tensor = tfTensorToPyTorchTensor(source.get());
+    EXPECT_EQ(tensor.const_data_ptr(), source.data());
+    converted.fetch_add(1);
+  });
+  EXPECT_EQ(converted, kThreads);
+}
+
+TEST(AloneFirstErrors, ByManyThreadsAtOnce) {
+  onThreads(kThreads, [&](int) {
+    EXPECT_STREQ(tb_last_error(), "");
+    EXPECT_EQ(tb_use_torch(2, 99), TB_FRAMEWORK);
+    tb_tensor* out = nullptr;
+    EXPECT_EQ(tb_tensor_from_tf(nullptr, &out), TB_INVALID_HANDLE);
+    EXPECT_NE(std::string(tb_last_error()), "");
+  });
+}
+
+// --- conversions --------------------------------------------------------------------------------
+
+TEST(Concurrent, ConversionsOfOneTensor) {
+  OwnerScope owners(tb_live_owners);
+  CountedBuffer buffer(std::vector<float>{1, 2, 3, 4});
+  TfTensor source(TF_FLOAT, {4}, &buffer);
+  onThreads(kThreads, [&](int) {
+    for (int i = 0; i < kRounds; ++i) {
+      const at::Tensor tensor = tfTensorToPyTorchTensor(source.get());
+      ASSERT_EQ(tensor.const_data_ptr(), buffer.data());
+      ASSERT_EQ(valuesOf(tensor)[3], 4.0f);
+    }
+  });
+  EXPECT_EQ(owners.added(), 0);
+  source.reset();
+  EXPECT_EQ(buffer.freed(), 1);
+}
+
+TEST(Concurrent, ConversionsOfTensorsOfTheirOwn) {
+  OwnerScope owners(tb_live_owners);
+  onThreads(kThreads, [&](int index) {
+    ConvertOptions copy;
+    copy.copy = true;
+    for (int i = 0; i < kRounds; ++i) {
+      const auto value = static_cast<float>(index * kRounds + i);
+      OwnedTfTensor source(TfTensor::floats({value, 1}).release(), TF_DeleteTensor);
+      const bool copies = i % 3 == 0;
+      at::Tensor tensor = copies ? tfTensorToPyTorchTensor(std::move(source), copy)
+                                 : tfTensorToPyTorchTensor(std::move(source));
+      if (i % 5 == 0) tensor.add_(1);
+      ASSERT_EQ(valuesOf(tensor)[0], value + (i % 5 == 0 ? 1 : 0));
+    }
+  });
+}
+
+TEST(Concurrent, CallersTensorMayGoWhileOthersHoldIt) {
+  OwnerScope owners(tb_live_owners);
+  for (int round = 0; round < kRounds / 10; ++round) {
+    CountedBuffer buffer(std::vector<float>{1, 2});
+    {
+      std::vector<at::Tensor> tensors(kThreads);
+      TfTensor source(TF_FLOAT, {2}, &buffer);
+      for (at::Tensor& tensor : tensors) tensor = tfTensorToPyTorchTensor(source.get());
+      onThreads(kThreads + 1, [&](int index) {
+        if (index == kThreads) {
+          source.reset();
+        } else {
+          at::Tensor& tensor = tensors[static_cast<size_t>(index)];
+          EXPECT_EQ(valuesOf(tensor)[1], 2.0f);
+          tensor.reset();
+        }
+      });
+    }
+    ASSERT_EQ(buffer.freed(), 1);
+  }
+}
+
+TEST(Concurrent, ErrorsKeepTheirThreadsMessage) {
+  OwnerScope owners(tb_live_owners);
+  const TfTensor packed(TF_INT4, {1}, std::vector<uint8_t>{1});
+  onThreads(kThreads, [&](int index) {
+    tb_convert_options options;
+    for (int i = 0; i < kRounds; ++i) {
+      tb_convert_options_init(&options);
+      options.copy = 100 + index;
+      tb_torch_tensor* out = nullptr;
+      ASSERT_EQ(tb_tf_to_torch(packed.get(), &options, &out), TB_INVALID_OPTION);
+      ASSERT_NE(std::string(tb_last_error()).find(std::to_string(100 + index)), std::string::npos);
+      options.copy = TB_COPY_NEVER;
+      ASSERT_EQ(tb_tf_to_torch_consume(packed.get(), &options, &out), TB_COPY_REQUIRED);
+    }
+  });
+}
+
+// --- releases across threads --------------------------------------------------------------------
+
+template <typename T>
+class Queue {
+ public:
+  void push(T value) {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      values_.push_back(std::move(value));
+    }
+    ready_.notify_one();
+  }
+  T pop() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    ready_.wait(lock, [this] { return !values_.empty(); });
+    T value = std::move(values_.front());
+    values_.pop_front();
+    return value;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable ready_;
+  std::deque<T> values_;
+};
+
+TEST(Concurrent, TorchTensorsAreReleasedOnOtherThreads) {
+  OwnerScope owners(tb_live_owners);
+  Queue<at::Tensor> queue;
+  onThreads(kThreads, [&](int index) {
+    for (int i = 0; i < kRounds; ++i) {
+      if (index % 2 == 0) {
+        const TfTensor source = TfTensor::floats({static_cast<float>(i)});
+        queue.push(tfTensorToPyTorchTensor(source.get()));
+      } else {
+        at::Tensor tensor = queue.pop();
+        if (i % 4 == 0) tensor.zero_();
+      }
+    }
+  });
+  EXPECT_EQ(owners.added(), 0);
+}
+
+TEST(Concurrent, DlpackStructuresAreDeletedOnOtherThreads) {
+  OwnerScope owners(tb_live_owners);
+  CountedBuffer buffer(std::vector<float>{1, 2});
+  {
+    const TfTensor source(TF_FLOAT, {2}, &buffer);
+    Queue<DLManagedTensorVersioned*> queue;
+    onThreads(kThreads, [&](int index) {
+      const ManagedTensor view = ManagedTensor::fromTf(source.get());
+      for (int i = 0; i < kRounds; ++i) {
+        if (index % 2 == 0) {
+          queue.push(view.toDlpack());
+        } else {
+          DLManagedTensorVersioned* managed = queue.pop();
+          ASSERT_EQ(managed->dl_tensor.data, buffer.data());
+          managed->deleter(managed);
+        }
+      }
+    });
+  }
+  EXPECT_EQ(buffer.freed(), 1);
+}
+
+TEST(Concurrent, OwnersAreCountedWhileOthersConvert) {
+  OwnerScope owners(tb_live_owners);
+  const TfTensor source = TfTensor::floats({1});
+  std::atomic<bool> done{false};
+  std::thread counter([&] {
+    while (!done.load()) EXPECT_LE(tb_live_owners(), 1000000);
+  });
+  onThreads(4, [&](int) {
+    for (int i = 0; i < kRounds; ++i) tfTensorToPyTorchTensor(source.get());
+  });
+  done.store(true);
+  counter.join();
+}
+
+// --- first writes -------------------------------------------------------------------------------
+
+TEST(Concurrent, FirstWriteOfManyThreadsMovesTheTensorOnce) {
+  OwnerScope owners(tb_live_owners);
+  for (int round = 0; round < 300; ++round) {
+    CountedBuffer buffer(std::vector<float>{0, 0, 0, 0});
+    {
+      const TfTensor source(TF_FLOAT, {4}, &buffer);
+      const at::Tensor tensor = tfTensorToPyTorchTensor(source.get());
+      const void* seen[4] = {};
+      onThreads(4, [&](int index) {
+        tensor.select(0, index).add_(index + 1);
+        seen[index] = tensor.const_data_ptr();
+      });
+      for (const void* address : seen) ASSERT_EQ(address, tensor.const_data_ptr());
+      ASSERT_NE(tensor.const_data_ptr(), buffer.data());
+      ASSERT_EQ(valuesOf(tensor), (std::vector<float>{1, 2, 3, 4}));
+      ASSERT_EQ(source.values<float>(), (std::vector<float>{0, 0, 0, 0}));
+    }
+    ASSERT_EQ(buffer.freed(), 1);
+  }
+}
+
+TEST(Concurrent, TensorsOverOneBufferMoveIndependently) {
+  OwnerScope owners(tb_live_owners);
+  for (int round = 0; round < kRounds / 10; ++round) {
+    CountedBuffer buffer(std::vector<float>{1, 2});
+    {
+      const TfTensor source(TF_FLOAT, {2}, &buffer);
+      onThreads(kThreads, [&](int index) {
+        const at::Tensor tensor = tfTensorToPyTorchTensor(source.get());
+        if (index % 2 == 0) tensor.add_(index);
+        const float expected = index % 2 == 0 ? 1.0f + static_cast<float>(index) : 1.0f;
+        EXPECT_EQ(valuesOf(tensor)[0], expected);
+      });
+      EXPECT_EQ(source.values<float>(), (std::vector<float>{1, 2}));
+    }
+    ASSERT_EQ(buffer.freed(), 1);
+  }
+}
+
+TEST(Concurrent, ReaderBesideTheFirstWriter) {
+  OwnerScope owners(tb_live_owners);
+  constexpr size_t kSize = 4096;
+  for (int round = 0; round < kRounds / 10; ++round) {
+    CountedBuffer buffer(std::vector<float>(kSize, 1.0f));
+    {
+      const TfTensor source(TF_FLOAT, {kSize}, &buffer);
+      const at::Tensor tensor = tfTensorToPyTorchTensor(source.get());
+      onThreads(2, [&](int index) {
+        if (index == 0) {
+          tensor.add_(1);
+          return;
+        }
+        for (int i = 0; i < 10; ++i) {
+          const float sum = tensor.sum().item<float>();
+          EXPECT_GE(sum, 1.0f * kSize);
+          EXPECT_LE(sum, 2.0f * kSize);
+        }
+      });
+      EXPECT_EQ(source.values<float>(), std::vector<float>(kSize, 1.0f));
+    }
+    ASSERT_EQ(buffer.freed(), 1);
+  }
+}
+
+TEST(Concurrent, RaisingTensorRaisesInEveryThread) {
+  OwnerScope owners(tb_live_owners);
+  ConvertOptions options;
+  options.on_write = OnWrite::kRaise;
+  const TfTensor source = TfTensor::floats({1, 2});
+  const at::Tensor tensor = tfTensorToPyTorchTensor(source.get(), options);
+  std::atomic<int> raised{0};
+  onThreads(kThreads, [&](int) {
+    for (int i = 0; i < 20; ++i) {
+      try {
+        tensor.add_(1);
+      } catch (const c10::BufferError&) {
+        raised.fetch_add(1);
+      }
+    }
+  });
+  EXPECT_EQ(raised, kThreads * 20);
+  EXPECT_EQ(source.values<float>(), (std::vector<float>{1, 2}));
+}
+
+}  // namespace
+}  // namespace tensor_bridge
