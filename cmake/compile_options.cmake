@@ -5,6 +5,8 @@ function(tb_compile_options target)
   set_target_properties(
     ${target} PROPERTIES POSITION_INDEPENDENT_CODE ON CXX_VISIBILITY_PRESET hidden
                          VISIBILITY_INLINES_HIDDEN ON)
+  # torch's error texts carry __FILE__: the path in the project, not on the build machine.
+  target_compile_options(${target} PRIVATE "-ffile-prefix-map=${PROJECT_SOURCE_DIR}/=")
   tb_warnings(${target})
   tb_sanitize(${target})
 endfunction()

@@ -160,7 +160,8 @@ TB_EXPORT tb_status tb_torch_to_tf(tb_torch_tensor* tensor, const tb_convert_bac
 
 enum { TB_ACTION_SHARED = 0, TB_ACTION_COPIED = 1, TB_ACTION_REFUSED = 2 };
 
-/* What a conversion would do. Strings are static, except `reason` and `device`, which live in the
+/* What a conversion would do. The caller sets struct_size to sizeof(tb_explanation) before the call;
+ * another size is TB_INVALID_OPTION. Strings are static, except `reason` and `device`, which live in the
  * struct. */
 typedef struct tb_explanation {
   uint32_t struct_size;
@@ -305,6 +306,7 @@ TB_EXPORT tb_status tb_py_strings_to_tf(const tb_strings* strings,
 
 /* ---- dtype table -------------------------------------------------------------------------- */
 
+/* The caller sets struct_size to sizeof(tb_dtype_row) before the call. */
 typedef struct tb_dtype_row {
   uint32_t struct_size;
   int32_t tf_enum;      /* 0: TensorFlow has no such dtype */

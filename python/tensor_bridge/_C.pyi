@@ -9,7 +9,6 @@ __version__: str
 
 def convert_tf_to_pytorch(
     t: Any,
-    /,
     *,
     copy: bool | None = None,
     device: torch.device | str | int | None = None,
@@ -26,7 +25,6 @@ def convert_tensor(t: Any, /, **options: Any) -> torch.Tensor: ...
 def convert_tensor_back(x: Any, /, **options: Any) -> Any: ...
 def convert_pytorch_to_tf(
     x: Any,
-    /,
     *,
     copy: bool | None = None,
     device: Any = None,

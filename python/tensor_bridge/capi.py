@@ -281,7 +281,7 @@ class TensorBridge:
         """The same as `tensor_bridge.explain`, through ctypes."""
         from tensor_bridge import _explanation
 
-        native = _Explanation()
+        native = _Explanation(struct_size=ctypes.sizeof(_Explanation))
         shape = (ctypes.c_int64 * _MAX_DIMS)()
         try:
             if self._is_eager(t):
@@ -311,7 +311,7 @@ class TensorBridge:
 
         from tensor_bridge import _explanation
 
-        native = _Explanation()
+        native = _Explanation(struct_size=ctypes.sizeof(_Explanation))
         shape = (ctypes.c_int64 * _MAX_DIMS)()
         try:
             if not issubclass(type(x), torch.Tensor):

@@ -24,6 +24,15 @@ inline void require(const void* pointer, const char* what) {
   }
 }
 
+/// Throws Error{kInvalidOption} unless the caller's struct is the one that this library writes.
+template <typename Struct>
+void checkStructSize(const Struct* out, const char* name) {
+  if (out == nullptr || out->struct_size != sizeof(Struct)) {
+    throwError(ErrorCode::kInvalidOption, "set struct_size of %s to %zu before the call", name,
+               sizeof(Struct));
+  }
+}
+
 }  // namespace tensor_bridge
 
 #endif  // TENSOR_BRIDGE_C_API_BARRIER_H_

@@ -138,6 +138,7 @@ void tb_torch_tensor_release(tb_torch_tensor* tensor) {
 
 tb_status tb_tf_explain(TF_Tensor* tensor, const tb_convert_options* options, tb_explanation* out) {
   return guarded([&] {
+    checkStructSize(out, "tb_explanation");
     require(out, "a place for the result");
     const TfApi& api = requireTfApi();
     static_cast<void>(torchAdapter());
@@ -174,6 +175,7 @@ tb_status tb_torch_to_tf(tb_torch_tensor* tensor, const tb_convert_back_options*
 
 tb_status tb_dtype_row_get(int32_t index, tb_dtype_row* out) {
   return guarded([&] {
+    checkStructSize(out, "tb_dtype_row");
     require(out, "a place for the result");
     if (index < 0 || index >= static_cast<int32_t>(Dtype::kCount)) {
       throwError(ErrorCode::kInvalidOption, "the dtype table has rows 0 to %d, got %d",

@@ -107,6 +107,7 @@ tb_status tb_py_tf_to_torch(_object* tensor, const tb_convert_options* options, 
 tb_status tb_py_tf_explain(_object* tensor, const tb_convert_options* options, tb_explanation* out,
                            int64_t* shape, int32_t capacity) {
   return guarded([&] {
+    checkStructSize(out, "tb_explanation");
     const TfApi& api = requireEagerApi();
     static_cast<void>(torchAdapter());
     Dtype dtype = Dtype::kUnknown;
@@ -141,6 +142,7 @@ tb_status tb_py_variable_explain(_object* handle, void* context, int32_t tf_dtyp
                                  const tb_convert_options* options, tb_explanation* out,
                                  int64_t* shape, int32_t capacity) {
   return guarded([&] {
+    checkStructSize(out, "tb_explanation");
     const TfApi& api = requireEagerApi();
     static_cast<void>(torchAdapter());
     const tb_status status = guarded([&] {
@@ -196,6 +198,7 @@ tb_status tb_py_torch_to_tf(_object* tensor, const tb_convert_back_options* opti
 tb_status tb_py_torch_explain(_object* tensor, const tb_convert_back_options* options,
                               tb_explanation* out, int64_t* shape, int32_t capacity) {
   return guarded([&] {
+    checkStructSize(out, "tb_explanation");
     const TorchAdapter& adapter = torchAdapter();
     TorchFacts facts;
     adapter.describe(adapter.fromPython(tensor), &facts);

@@ -1,5 +1,7 @@
 #include "python/convert.h"
 
+#include <vector>
+
 #include "python/errors.h"
 #include "python/frameworks.h"
 #include "python/options.h"
@@ -73,6 +75,33 @@ bool parseVariable(PyObject* const* args, Py_ssize_t nargs, const char* name,
 
 }  // namespace
 
+// Calls `function` again with the keyword `name` as the positional argument, where it was given as
+// one: rare, so it may cost an allocation.
+PyObject* withKeywordAsPositional(PyObject* (*function)(PyObject*, PyObject* const*, Py_ssize_t,
+                                                        PyObject*),
+                                  const char* function_name, const char* name,
+                                  PyObject* const* values, PyObject* names) {
+  const Py_ssize_t count = names == nullptr ? 0 : PyTuple_Size(names);
+  std::vector<PyObject*> arguments(1, nullptr);
+  PyObject* rest = PyList_New(0);
+  for (Py_ssize_t i = 0; rest != nullptr && i < count; ++i) {
+    PyObject* keyword = PyTuple_GetItem(names, i);
+    if (PyUnicode_CompareWithASCIIString(keyword, name) == 0) {
+      arguments[0] = values[i];
+    } else if (PyList_Append(rest, keyword) == 0) {
+      arguments.push_back(values[i]);
+    }
+  }
+  PyObject* others = rest == nullptr ? nullptr : PyList_AsTuple(rest);
+  Py_XDECREF(rest);
+  if (others == nullptr) return nullptr;
+  PyObject* result = arguments[0] == nullptr ? wrongCount(function_name, 1, 0)
+                                             : function(nullptr, arguments.data(), 1,
+                                                        arguments.size() == 1 ? nullptr : others);
+  Py_DECREF(others);
+  return result;
+}
+
 PyObject* convertTfToPytorch(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
   PyObject* result = nullptr;
   tb_status status;
@@ -81,6 +110,9 @@ PyObject* convertTfToPytorch(PyObject*, PyObject* const* args, Py_ssize_t nargs,
                        1)) {
     status = tb_py_tf_to_torch(args[0], nullptr, &result);
   } else {
+    if (nargs == 0) {
+      return withKeywordAsPositional(convertTfToPytorch, "convert_tf_to_pytorch", "t", args, names);
+    }
     if (nargs != 1) return wrongCount("convert_tf_to_pytorch", 1, nargs);
     if (!isEager(args[0])) {
       return isContainer(args[0]) ? convertStructure(args[0], kToTorch, names, args + 1)
@@ -115,6 +147,7 @@ PyObject* explainTensor(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyOb
   ParsedOptions parsed;
   if (!parseOptions(names, args + nargs, kDenseOnly, &parsed)) return nullptr;
   tb_explanation explanation;
+  explanation.struct_size = sizeof(explanation);
   int64_t shape[kMaxDims];
   const tb_status status =
       tb_py_tf_explain(args[0], &parsed.options, &explanation, shape, kMaxDims);
@@ -140,6 +173,7 @@ PyObject* explainVariable(PyObject*, PyObject* const* args, Py_ssize_t nargs, Py
   ParsedOptions parsed;
   if (!parseOptions(names, args + nargs, kDenseOnly, &parsed)) return nullptr;
   tb_explanation explanation;
+  explanation.struct_size = sizeof(explanation);
   int64_t shape[kMaxDims];
   const tb_status status =
       tb_py_variable_explain(variable.handle, variable.context, variable.tf_dtype, &parsed.options,
@@ -154,6 +188,9 @@ PyObject* convertPytorchToTf(PyObject*, PyObject* const* args, Py_ssize_t nargs,
       isTorch(args[0])) {
     status = tb_py_torch_to_tf(args[0], nullptr, &result);
   } else {
+    if (nargs == 0) {
+      return withKeywordAsPositional(convertPytorchToTf, "convert_pytorch_to_tf", "x", args, names);
+    }
     if (nargs != 1) return wrongCount("convert_pytorch_to_tf", 1, nargs);
     if (!isTorch(args[0])) {
       return isContainer(args[0]) ? convertStructure(args[0], kToTensorFlow, names, args + 1)
@@ -202,6 +239,7 @@ PyObject* explainTorch(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObj
   ParsedBackOptions parsed;
   if (!parseBackOptions(names, args + nargs, kDenseOnly, &parsed)) return nullptr;
   tb_explanation explanation;
+  explanation.struct_size = sizeof(explanation);
   int64_t shape[kMaxDims];
   const tb_status status =
       tb_py_torch_explain(args[0], &parsed.options, &explanation, shape, kMaxDims);

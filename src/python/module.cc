@@ -16,6 +16,7 @@ PyObject* dtypeRows(PyObject*, PyObject*) {
   PyObject* list = PyList_New(0);
   if (list == nullptr) return nullptr;
   tb_dtype_row row;
+  row.struct_size = sizeof(row);
   for (int32_t i = 0; tb_dtype_row_get(i, &row) == TB_OK; ++i) {
     PyObject* tuple =
         Py_BuildValue("(siiissss)", row.name, row.tf_enum, row.torch_scalar, row.itemsize,
@@ -39,7 +40,7 @@ PyCFunction asCFunction(Function* function) {
 
 PyDoc_STRVAR(
     kConvertDoc,
-    "convert_tf_to_pytorch(t, /, *, copy=None, device=None, on_write='copy', raw=False, "
+    "convert_tf_to_pytorch(t, *, copy=None, device=None, on_write='copy', raw=False, "
     "scale=None, zero_point=None, axis=None, strings='tensor', unknown='raise', live=False)\n--\n\n"
     "Converts an eager tf.Tensor or a tf.Variable to a torch.Tensor, without NumPy.\n\n"
     "The result shares TensorFlow's memory where both frameworks have the dtype and is\n"
@@ -75,7 +76,7 @@ PyDoc_STRVAR(
 
 PyDoc_STRVAR(
     kBackDoc,
-    "convert_pytorch_to_tf(x, /, *, copy=None, device=None, dtype=None, grad='detach', "
+    "convert_pytorch_to_tf(x, *, copy=None, device=None, dtype=None, grad='detach', "
     "unknown='raise')\n--\n\n"
     "Converts a torch.Tensor to an eager tf.Tensor, without NumPy.\n\n"
     "The result shares torch's memory where TensorFlow can use it (host memory, row-major,\n"

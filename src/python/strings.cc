@@ -196,6 +196,7 @@ PyObject* explainStrings(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyO
   StringsPointer strings;
   if (!openTf(args[0], &strings)) return nullptr;
   tb_explanation explanation;
+  explanation.struct_size = sizeof(explanation);
   const tb_status status = tb_strings_explain(strings.get(), &parsed.options, &explanation);
   return status == TB_OK ? explanationTuple(explanation, tb_strings_shape(strings.get()))
                          : raiseStatus(status);
