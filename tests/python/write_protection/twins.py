@@ -7,6 +7,7 @@ what to compare; which operators to run belongs in the tests.
 
 from __future__ import annotations
 
+import functools
 import gc
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from torch.utils import _pytree as pytree
 import tensor_bridge
 
 _Key = tuple[int, torch.dtype]
+_Compare = Callable[[Any, Any], str | None]
 
 _COMPRESSED_ROWS = (torch.sparse_csr, torch.sparse_bsr)
 _COMPRESSED_COLUMNS = (torch.sparse_csc, torch.sparse_bsc)
@@ -185,11 +187,15 @@ def outcome(call: Callable[[Any], Any], tree: Any) -> Any:
         return Raised(type(error), str(error))
 
 
-def difference(expected: Any, got: Any) -> str | None:
-    """The first difference, in words; None when equal to the bit (any NaN equals any NaN)."""
+def difference(expected: Any, got: Any, *, exact: bool = True) -> str | None:
+    """The first difference, in words; None when equal to the bit (any NaN equals any NaN).
+
+    Not `exact`: None when as close as `torch.testing.assert_close` wants it.
+    """
+    same = _same if exact else _close
     if isinstance(expected, Raised) or isinstance(got, Raised):
-        same = isinstance(expected, Raised) and isinstance(got, Raised)
-        if same and expected.kind is got.kind:
+        both = isinstance(expected, Raised) and isinstance(got, Raised)
+        if both and expected.kind is got.kind:
             return None
         return f"expected {_brief(expected)}, got {_brief(got)}"
     a_leaves, a_spec = pytree.tree_flatten(expected)
@@ -197,7 +203,7 @@ def difference(expected: Any, got: Any) -> str | None:
     if a_spec != b_spec:
         return f"expected structure {a_spec}, got {b_spec}"
     for i, (a, b) in enumerate(zip(a_leaves, b_leaves, strict=True)):
-        if not _same(a, b):
+        if not same(a, b):
             return f"leaf {i}: expected {_brief(a)}, got {_brief(b)}"
     return None
 
@@ -233,6 +239,16 @@ def _same(a: Any, b: Any) -> bool:
     return torch.equal(a, b) or bool(((a == b) | ((a != a) & (b != b))).all())
 
 
+def _close(a: Any, b: Any) -> bool:
+    if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor):
+        return _same(a, b)
+    try:
+        torch.testing.assert_close(b, a, equal_nan=True, check_stride=True)
+    except AssertionError:
+        return False
+    return a.requires_grad == b.requires_grad
+
+
 def _brief(x: Any) -> str:
     text = repr(x).replace("\n", " ")
     return text if len(text) < 200 else text[:200] + "..."
@@ -255,6 +271,7 @@ class Comparison:
         tree: Any,
         *,
         same_results: bool = True,
+        exact: bool = True,
         may_copy: bool = False,
     ) -> None:
         """Runs `call(tree)` on plain and on converted tensors, which must not differ.
@@ -264,10 +281,12 @@ class Comparison:
             call: takes the rebuilt tree; what it returns is compared.
             tree: tensors in containers and whatever else the call needs.
             same_results: False for results that are not initialised or not deterministic.
+            exact: False for results that torch itself does not round the same way twice.
             may_copy: True when torch is known to ask for a mutable pointer to what it only reads.
         """
         owners, regions = tensor_bridge.testing.live_owners(), self._guard.live_regions()
-        problems = self._compare(label, call, tree, same_results, may_copy)
+        how = functools.partial(difference, exact=exact) if same_results else None
+        problems = self._compare(label, call, tree, how, may_copy)
         if not self._all_released(owners, regions):
             # torch's Python layers make cycles now and then.
             gc.collect()
@@ -289,7 +308,12 @@ class Comparison:
 
     # A function of its own: when it returns, nothing holds a converted tensor any more.
     def _compare(
-        self, label: str, call: Callable[[Any], Any], tree: Any, same_results: bool, may_copy: bool
+        self,
+        label: str,
+        call: Callable[[Any], Any],
+        tree: Any,
+        compare: _Compare | None,
+        may_copy: bool,
     ) -> list[str]:
         problems = []
         plain, converted = Plain(), Converted(self._guard)
@@ -309,10 +333,10 @@ class Comparison:
                     f"{len(copied)} tensors that were only read moved to torch's memory"
                 )
         with self._guard.operator(f"{label}, comparing"):
-            if same_results:
-                if found := difference(expected, got):
+            if compare is not None:
+                if found := compare(expected, got):
                     problems.append(f"result: {found}")
-                if found := difference(plain_tree, converted_tree):
+                if found := compare(plain_tree, converted_tree):
                     problems.append(f"arguments after the call: {found}")
             elif isinstance(expected, Raised) != isinstance(got, Raised):
                 problems.append(f"expected {_brief(expected)}, got {_brief(got)}")
