@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge import _explanation
+from tensor_bridge import _C, _classify, _explanation
 from tensor_bridge.composite import sparse
 from tensor_bridge.composite._registry import (
     Composite,
@@ -27,39 +27,49 @@ if TYPE_CHECKING:
 __all__ = ["COMPOSITES", "coo_to_tf", "explain_coo"]
 
 
+def _tensor(value: Any) -> Any:
+    """``value`` as a tensor: tf.IndexedSlices keep what they were given, lists too."""
+    if _C.is_eager_tensor(value) or _classify.is_tensorflow_value(value):
+        return value
+    import tensorflow as tf
+
+    return tf.convert_to_tensor(value)
+
+
 def _dense_shape(slices: Any) -> tuple[int, ...]:
     if slices.dense_shape is None:
         raise UnsupportedTypeError(
             "expected tf.IndexedSlices with a dense_shape, got None: torch's sparse tensors have a "
             "size. Give one: tf.IndexedSlices(s.values, s.indices, dense_shape)"
         )
-    shape = sparse.sizes(slices.dense_shape)
-    inner = tuple(slices.values.shape)[1:]
-    if shape[1:] != inner:
+    shape = sparse.sizes(_tensor(slices.dense_shape))
+    got = tuple(_tensor(slices.values).shape)
+    if shape[1:] != got[1:]:
+        expected = ", ".join(["count", *(str(size) for size in shape[1:])])
         raise MismatchError(
-            f"expected values of shape (count, *{shape[1:]}) for the dense shape {shape}, got "
-            f"{tuple(slices.values.shape)}"
+            f"expected values of shape ({expected}) for the dense shape {shape}, got {got}"
         )
     return shape
 
 
-def _needs_cast(slices: Any, options: Options) -> bool:
+def _needs_cast(indices: Any, options: Options) -> bool:
     """Whether the indices are int32, which torch's COO tensors do not take."""
-    if slices.indices.dtype.name == "int64":
+    if indices.dtype.name == "int64":
         return False
     if options.get("copy") is False:
         raise CopyRequiredError(
-            f"copy=False, but a copy is needed: the indices are {slices.indices.dtype.name}, and "
+            f"copy=False, but a copy is needed: the indices are {indices.dtype.name}, and "
             "torch's COO tensors need int64. Use copy=None"
         )
     return True
 
 
 def _to_torch(slices: Any, options: Options) -> torch.Tensor:
-    values = sparse.values_to_torch(slices.values, options)
-    cast = _needs_cast(slices, options)
+    values = sparse.values_to_torch(_tensor(slices.values), options)
+    where = _tensor(slices.indices)
+    cast = _needs_cast(where, options)
     with part("indices"):
-        indices = to_dense_torch(slices.indices, structural(options))
+        indices = to_dense_torch(where, structural(options))
     shape = _dense_shape(slices)
     if cast:
         indices = indices.long()
@@ -69,13 +79,11 @@ def _to_torch(slices: Any, options: Options) -> torch.Tensor:
 
 
 def _explain(slices: Any, options: Options) -> Explanation:
-    if slices.values.dtype.name == "string" or options.get("scale") is not None:
-        sparse.values_to_torch(slices.values, options)  # raises
-    with part("values"):
-        values = explain_to_torch(slices.values, options)
-    cast = _needs_cast(slices, options)
+    values = sparse.explain_values(_tensor(slices.values), options)
+    where = _tensor(slices.indices)
+    cast = _needs_cast(where, options)
     with part("indices"):
-        indices = explain_to_torch(slices.indices, structural(options))
+        indices = explain_to_torch(where, structural(options))
     if cast:
         indices = replace(
             _explanation.copied(indices, "torch's COO tensors need int64 indices"),
@@ -83,7 +91,7 @@ def _explain(slices: Any, options: Options) -> Explanation:
             nbytes=2 * (indices.nbytes or 0),
         )
     shape = _dense_shape(slices)
-    sparse.check_range(to_dense_torch(slices.indices, {}).unsqueeze(1), shape[:1])
+    sparse.check_range(to_dense_torch(where, {}).unsqueeze(1), shape[:1])
     return _explanation.combined(
         "sparse COO tensor", [("values", values), ("indices", indices)], like=values, shape=shape
     )

@@ -38,7 +38,9 @@ __all__ = [
     "COMPOSITES",
     "check_range",
     "detached",
+    "explain_values",
     "index_options",
+    "is_ordered",
     "make_coo",
     "sizes",
     "values_to_torch",
@@ -69,18 +71,20 @@ def check_range(indices: torch.Tensor, shape: Sequence[int]) -> None:
             )
 
 
-def _is_ordered(indices: torch.Tensor) -> bool:
-    """Whether the rows of ``indices`` ascend in lexicographic order, without a duplicate."""
+def is_ordered(indices: torch.Tensor, shape: Sequence[int]) -> bool:
+    """Whether the rows of ``indices`` ascend in lexicographic order, without a duplicate.
+
+    They lie within ``shape``, whose elements 64 bits can number.
+    """
+    import torch
+
     count, rank = indices.shape
-    if count < 2:
-        return True
-    if rank == 0:
-        return False
-    steps = indices[1:] - indices[:-1]
-    ordered = steps[:, rank - 1] > 0
-    for axis in reversed(range(rank - 1)):
-        ordered = (steps[:, axis] > 0) | ((steps[:, axis] == 0) & ordered)
-    return bool(ordered.all())
+    if count < 2 or rank == 0:
+        return bool(count < 2)
+    numbers = torch.zeros_like(indices[:, 0])
+    for axis, size in enumerate(shape):
+        numbers.mul_(size).add_(indices[:, axis])
+    return bool((numbers[1:] > numbers[:-1]).all())
 
 
 def sizes(t: Any) -> tuple[int, ...]:
@@ -108,12 +112,7 @@ def index_options(options: Options) -> dict[str, Any]:
     return {name: options[name] for name in ("copy", "device") if name in options}
 
 
-def values_to_torch(t: Any, options: Options) -> torch.Tensor:
-    """Converts the values of a sparse composite.
-
-    Raises:
-      UnsupportedDtypeError: torch has no sparse tensors of the dtype.
-    """
+def _check_values(t: Any, options: Options) -> None:
     if t.dtype.name == "string":
         raise UnsupportedDtypeError(
             "torch has no sparse tensors of strings; convert its parts one by one: .indices and "
@@ -123,9 +122,25 @@ def values_to_torch(t: Any, options: Options) -> torch.Tensor:
         raise UnsupportedDtypeError(
             "torch has no sparse tensors of quantized dtypes; use raw=True for the plain integers"
         )
+
+
+def values_to_torch(t: Any, options: Options) -> torch.Tensor:
+    """Converts the values of a sparse composite.
+
+    Raises:
+      UnsupportedDtypeError: torch has no sparse tensors of the dtype.
+    """
+    _check_values(t, options)
     with part("values"):
         values: torch.Tensor = to_dense_torch(t, options)
     return values
+
+
+def explain_values(t: Any, options: Options) -> Explanation:
+    """What `values_to_torch` would do; raises what stands in the way."""
+    _check_values(t, options)
+    with part("values"):
+        return explain_to_torch(t, options)
 
 
 def detached(x: torch.Tensor, options: Options) -> torch.Tensor:
@@ -173,14 +188,11 @@ def _sparse_to_torch(sparse: Any, options: Options) -> torch.Tensor:
         indices: torch.Tensor = to_dense_torch(sparse.indices, structural(options))
     shape = sizes(sparse.dense_shape)
     check_range(indices, shape)
-    return make_coo(indices.t(), values, shape, coalesced=_is_ordered(indices))
+    return make_coo(indices.t(), values, shape, coalesced=is_ordered(indices, shape))
 
 
 def _explain_sparse(sparse: Any, options: Options) -> Explanation:
-    if sparse.values.dtype.name == "string" or options.get("scale") is not None:
-        values_to_torch(sparse.values, options)  # raises
-    with part("values"):
-        values = explain_to_torch(sparse.values, options)
+    values = explain_values(sparse.values, options)
     with part("indices"):
         indices = explain_to_torch(sparse.indices, structural(options))
     shape = sizes(sparse.dense_shape)
@@ -194,8 +206,8 @@ def _coo_parts(x: torch.Tensor, options: Options) -> tuple[torch.Tensor, torch.T
     """Indices of shape (count, rank), values, and why they were copied, or ""."""
     x = detached(x, options)
     indices = x._indices().t()
-    check_range(indices, tuple(x.shape[: x.sparse_dim()]))
-    if _is_ordered(indices):
+    check_range(indices, x.shape)
+    if is_ordered(indices, x.shape):
         return indices, x._values(), ""
     reason = (
         "the tensor is not coalesced, and TensorFlow's operations need indices in order without "
@@ -203,8 +215,13 @@ def _coo_parts(x: torch.Tensor, options: Options) -> tuple[torch.Tensor, torch.T
     )
     if options.get("copy") is False:
         raise CopyRequiredError(f"copy=False, but a copy is needed: {reason}. Use copy=None")
-    # The flag may claim what is not so.
-    x = make_coo(x._indices(), x._values(), x.shape, coalesced=False).coalesce()
+    try:
+        # The flag may claim what is not so.
+        x = make_coo(x._indices(), x._values(), x.shape, coalesced=False).coalesce()
+    except NotImplementedError as e:
+        raise UnsupportedDtypeError(
+            f"{reason}, but torch cannot coalesce {x.dtype}; convert it to another dtype first"
+        ) from e
     return x._indices().t(), x._values(), reason
 
 
@@ -326,8 +343,7 @@ def _explain_csr(matrix: Any, options: Options) -> Explanation:
     components = _csr_components(matrix)
     parts: list[tuple[str, Explanation]] = []
     for rows, columns, values in components:
-        with part("values"):
-            parts.append(("values", explain_to_torch(values, options)))
+        parts.append(("values", explain_values(values, options)))
         for name, indices in (("row pointers", rows), ("column indices", columns)):
             with part("indices"):
                 parts.append((name, explain_to_torch(indices, structural(options))))

@@ -229,8 +229,14 @@ class LiveView:
 
 def _shows_a_view(x: torch.Tensor) -> bool:
     """Whether writes to `x` go through to a variable, because it is (part of) a live view."""
-    address = _convert.torch_address(x)
-    for view in _views:
+    views = list(_views)
+    if not views:
+        return False
+    try:
+        address = _convert.torch_address(x)
+    except RuntimeError:  # no memory of its own: sparse, meta, wrapped
+        return False
+    for view in views:
         first = _convert.torch_address(view.tensor)
         if first <= address < first + max(1, view.tensor.nbytes):
             return True
@@ -419,15 +425,15 @@ def _plan_assign(target: Any, x: Any, copy: bool | None) -> tuple[list[Any], Any
             )
     variable = variables[0]
     options: dict[str, Any] = {"copy": copy}
-    own = _explanation.from_native(_C.explain_torch(x)).tf_dtype
-    if own != variable.dtype.name:
-        row = next((r for r in _dtypes.dtypes() if r.name == variable.dtype.name), None)
-        if row is None or row.kind not in ("viewed", "converted", "quantized"):
-            raise MismatchError(
-                f"expected a tensor for dtype {variable.dtype.name}, the variable's, got "
-                f"{x.dtype}; cast it first: x.to({row.torch_name if row else '...'})"
-            )
+    row = next((row for row in _dtypes.dtypes() if row.name == variable.dtype.name), None)
+    if row is not None and row.kind in ("viewed", "converted", "quantized"):
         options["dtype"] = variable.dtype  # torch lacks it
+    elif row is None or str(x.dtype) != row.torch_name:
+        advice = f"; cast it first: x.to({row.torch_name})" if row and row.torch_name else ""
+        raise MismatchError(
+            f"expected a tensor for dtype {variable.dtype.name}, the variable's, got "
+            f"{x.dtype}{advice}"
+        )
     if copy is None and _shows_a_view(x):
         # Nothing keeps the bytes of a live view: writes to it would reach this variable too.
         options["copy"] = True
