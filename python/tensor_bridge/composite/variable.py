@@ -280,18 +280,22 @@ def _keras_value(variable: Any) -> Any:
     return value
 
 
-def _keras_to_torch(variable: Any, options: Options) -> Any:
+def _keras_source(variable: Any, options: Options) -> Any:
     value = _keras_value(variable)
     if options.get("live") and _C.is_eager_tensor(value):
         raise InvalidOptionError(
             "live=True needs a variable, but inside an autocast or stateless scope a Keras "
             "variable gives a tensor; convert it outside"
         )
-    return component_to_torch(value, options)
+    return value
+
+
+def _keras_to_torch(variable: Any, options: Options) -> Any:
+    return component_to_torch(_keras_source(variable, options), options)
 
 
 def _explain_keras(variable: Any, options: Options) -> Explanation:
-    return explain_to_torch(_keras_value(variable), options)
+    return explain_to_torch(_keras_source(variable, options), options)
 
 
 # ---- distributed ---------------------------------------------------------------------------------
