@@ -20,9 +20,10 @@ torch=$(package_dir torch)
 rm -rf "$work"
 cmake --install "$build" --prefix "$sdk" >/dev/null
 
-# run NAME SOURCE PROGRAM TREE: configures SOURCE against TREE, builds it, runs PROGRAM.
+# run NAME SOURCE PROGRAM TREE [ARGUMENT...]: configures SOURCE against TREE, builds it, runs PROGRAM.
 run() {
   local name=$1 source=$2 program=$3 tree=$4
+  shift 4
   echo "consumer: $name"
   local log=$work/$name.log
   if ! {
@@ -36,13 +37,35 @@ run() {
     exit 1
   fi
   # Nothing but the program's own run path may lead to the libraries.
-  env -u LD_LIBRARY_PATH -u PYTHONPATH "$work/$name/$program"
+  env -u LD_LIBRARY_PATH -u PYTHONPATH "$work/$name/$program" "$@"
 }
 
 run cpp-install-tree tests/consumer consumer "$sdk"
 run cpp-build-tree tests/consumer consumer "$build"
-run c-install-tree tests/c_consumer c_consumer "$sdk"
-run c-build-tree tests/c_consumer c_consumer "$build"
+# Two words: major and minor.
+release=$("$python" -c "import importlib.metadata as m; print(*m.version('torch').split('.')[:2])")
+run c-install-tree tests/c_consumer c_consumer "$sdk" $release
+run c-build-tree tests/c_consumer c_consumer "$build" $release
+
+# The example prints what its own first comment says, in a process without Python.
+run example examples/cpp example "$sdk" | tee "$work/example.out"
+if ldd "$work/example/example" | grep libpython; then
+  echo 'consumer: the example loads Python' >&2
+  exit 1
+fi
+"$python" - examples/cpp/main.cc "$work/example.out" <<'EOF'
+import pathlib
+import sys
+
+source, printed = (pathlib.Path(name).read_text().splitlines() for name in sys.argv[1:])
+expected = [line.removeprefix("//   ") for line in source if line.startswith("//   ")]
+printed = [line for line in printed if not line.startswith("consumer:")]
+if len(expected) != len(printed):
+    sys.exit(f"consumer: the example prints {len(printed)} lines, its comment has {len(expected)}")
+for want, got in zip(expected, printed):
+    if got != want and not (want.endswith("...") and got.startswith(want[:-3])):
+        sys.exit(f"consumer: the example prints {got!r}, its comment says {want!r}")
+EOF
 
 # An application that asks for an SDK of another series is told so when it configures.
 mkdir -p "$work/wrong-version"

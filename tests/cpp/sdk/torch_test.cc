@@ -154,7 +154,7 @@ TEST_F(Sdk, OptionsReachTheBridge) {
   ConvertOptions gpu;
   gpu.device = Device{DeviceType::kRocm, 7};
   expectError(ErrorCode::kUnsupportedDevice, {"cuda:7"},
-              [&] { tfTensorToPyTorchTensor(quantized.get(), gpu); });
+              [&] { tfTensorToPyTorchTensor(packed.get(), gpu); });
 }
 
 TEST_F(Sdk, DefaultOptionsAreThoseOfTheCInterface) {
