@@ -99,10 +99,15 @@ def _nest(items: list[Any], row_splits: Sequence[list[int]]) -> list[Any]:
 # ---- partitions ----------------------------------------------------------------------------------
 
 
-def check_splits(splits: torch.Tensor, count: int, uniform: int | None = None) -> None:
+def check_splits(
+    splits: torch.Tensor, count: int, uniform: int | None = None
+) -> tuple[int, int] | None:
     """Checks that the rows begin at 0, follow each other and end at `count`.
 
     Neither framework does, and kernels of both read outside the values if they do not.
+
+    Returns:
+      Length of the shortest and of the longest row, or None where there are no rows.
     """
     if splits.dim() != 1 or splits.shape[0] == 0:
         raise MismatchError(
@@ -113,22 +118,28 @@ def check_splits(splits: torch.Tensor, count: int, uniform: int | None = None) -
         raise ValueRangeError(
             f"expected row splits from 0 to {count}, the number of values, got {first} to {last}"
         )
-    lengths = splits.diff()
-    if bool((lengths < 0).any()):
+    if splits.shape[0] == 1:
+        return None
+    shortest, longest = (int(length.item()) for length in splits.diff().aminmax())
+    if shortest < 0:
         raise ValueRangeError("expected row splits in ascending order, a row has a negative length")
-    if uniform is not None and bool((lengths != uniform).any()):
+    if uniform is not None and (shortest, longest) != (uniform, uniform):
         raise ValueRangeError(
-            f"expected rows of the uniform length {uniform}, but the row splits differ"
+            f"expected rows of the uniform length {uniform}, got from {shortest} to {longest}"
         )
+    return shortest, longest
 
 
 def _check_partitions(
     row_splits: Sequence[torch.Tensor], uniform: Sequence[int | None], count: int
-) -> None:
+) -> tuple[int, int] | None:
+    """Checks all partitions; the lengths of the shortest and the longest innermost row."""
+    lengths = None
     for i, splits in enumerate(row_splits):
         with part(f"row_splits[{i}]"):
             inner = row_splits[i + 1].shape[0] - 1 if i + 1 < len(row_splits) else count
-            check_splits(splits, inner, uniform[i])
+            lengths = check_splits(splits, inner, uniform[i])
+    return lengths
 
 
 def _uniform_row_lengths(ragged: Any) -> list[int | None]:
@@ -163,12 +174,16 @@ def _to_torch(ragged: Any, options: Options) -> Any:
     if isinstance(values, list):  # strings="list"
         _check_partitions(row_splits, uniform, len(values))
         return _nest(values, [splits.tolist() for splits in row_splits])
-    _check_partitions(row_splits, uniform, int(values.shape[0]))
+    lengths = _check_partitions(row_splits, uniform, int(values.shape[0]))
     if not _fits_torch(ragged, uniform):
         return Ragged(values, tuple(row_splits), tuple(uniform))
     import torch
 
-    return torch.nested.nested_tensor_from_jagged(values, row_splits[0])
+    # Without the longest length torch pads to the number of all values.
+    shortest, longest = lengths or (None, None)
+    return torch.nested.nested_tensor_from_jagged(
+        values, row_splits[0], min_seqlen=shortest, max_seqlen=longest
+    )
 
 
 def _explain(ragged: Any, options: Options) -> Explanation:
@@ -234,9 +249,18 @@ def _build(
     return values
 
 
-def _ragged_to_tf(ragged: Ragged, options: Options) -> Any:
+def _check_ragged(ragged: Ragged) -> None:
+    if not getattr(ragged.values, "shape", ()):
+        raise UnsupportedTypeError(
+            "values: expected a torch.Tensor or StringTensor with at least one dimension, got "
+            f"{ragged.values!r}"
+        )
     _check_split_dtypes(ragged.row_splits)
     _check_partitions(ragged.row_splits, ragged.uniform_row_lengths, int(ragged.values.shape[0]))
+
+
+def _ragged_to_tf(ragged: Ragged, options: Options) -> Any:
+    _check_ragged(ragged)
     with part("values"):
         values = component_to_tf(ragged.values, options)
     return _build(values, ragged.row_splits, ragged.uniform_row_lengths, options)
@@ -249,8 +273,7 @@ def _explain_splits(i: int, splits: torch.Tensor, options: Options) -> tuple[str
 
 
 def _explain_ragged(ragged: Ragged, options: Options) -> Explanation:
-    _check_split_dtypes(ragged.row_splits)
-    _check_partitions(ragged.row_splits, ragged.uniform_row_lengths, int(ragged.values.shape[0]))
+    _check_ragged(ragged)
     with part("values"):
         values = explain_to_tf(ragged.values, options)
     parts = [("values", values)]
