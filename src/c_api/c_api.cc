@@ -138,8 +138,8 @@ void tb_torch_tensor_release(tb_torch_tensor* tensor) {
 
 tb_status tb_tf_explain(TF_Tensor* tensor, const tb_convert_options* options, tb_explanation* out) {
   return guarded([&] {
-    checkStructSize(out, "tb_explanation");
     require(out, "a place for the result");
+    checkStructSize(out, "tb_explanation");
     const TfApi& api = requireTfApi();
     static_cast<void>(torchAdapter());
     Dtype dtype = tensor == nullptr ? Dtype::kUnknown : dtypeFromTf(api.TF_TensorType(tensor));
@@ -175,8 +175,8 @@ tb_status tb_torch_to_tf(tb_torch_tensor* tensor, const tb_convert_back_options*
 
 tb_status tb_dtype_row_get(int32_t index, tb_dtype_row* out) {
   return guarded([&] {
-    checkStructSize(out, "tb_dtype_row");
     require(out, "a place for the result");
+    checkStructSize(out, "tb_dtype_row");
     if (index < 0 || index >= static_cast<int32_t>(Dtype::kCount)) {
       throwError(ErrorCode::kInvalidOption, "the dtype table has rows 0 to %d, got %d",
                  static_cast<int>(Dtype::kCount) - 1, index);
