@@ -87,6 +87,7 @@ static void hand_a_tensor_over(void) {
 static void explain_a_tensor(void) {
   TF_Tensor* source = make_tensor();
   tb_explanation explanation;
+  explanation.struct_size = sizeof(explanation);
   check(tb_tf_explain(source, NULL, &explanation) == TB_OK, "no explanation");
   check(explanation.action == TB_ACTION_SHARED, "explained as not shared");
   check(strcmp(explanation.torch_dtype, "torch.float32") == 0, "explained with another dtype");
@@ -96,6 +97,7 @@ static void explain_a_tensor(void) {
 static void read_the_dtype_table(void) {
   tb_dtype_row row;
   int32_t count = 0;
+  row.struct_size = sizeof(row);
   while (tb_dtype_row_get(count, &row) == TB_OK) ++count;
   check(count > 30, "the dtype table is short");
   check(tb_dtype_row_get(-1, &row) == TB_INVALID_OPTION, "row -1 exists");

@@ -242,6 +242,7 @@ std::vector<tb_dtype_row> tensorflowRows() {
   std::vector<tb_dtype_row> rows;
   tb_dtype_row row;
   row.struct_size = sizeof(row);
+  row.struct_size = sizeof(row);
   for (int32_t i = 0; tb_dtype_row_get(i, &row) == TB_OK; ++i) {
     if (row.tf_enum != 0) rows.push_back(row);
   }
@@ -298,6 +299,7 @@ TEST_P(EveryDtype, ExplainSaysWhatConversionDoes) {
       tb_explanation explanation;
       explanation.struct_size = sizeof(explanation);
       std::memset(&explanation, 0x5a, sizeof(explanation));
+      explanation.struct_size = sizeof(explanation);
       ASSERT_EQ(tb_tf_explain(source.get(), &options_, &explanation), TB_OK) << tb_last_error();
       EXPECT_EQ(owners_.added(), 0);
       EXPECT_STREQ(explanation.tf_dtype, row().name);
@@ -393,6 +395,17 @@ TEST_F(Explain, IntoNullIsAnError) {
   const TfTensor tensor = TfTensor::floats({1});
   expectStatus(tb_tf_explain(tensor.get(), nullptr, nullptr), TB_INVALID_HANDLE, {"null"});
   expectStatus(tb_dtype_row_get(0, nullptr), TB_INVALID_HANDLE, {"null"});
+}
+
+TEST_F(Explain, OfAnotherSizeIsNotWritten) {
+  const TfTensor tensor = TfTensor::floats({1});
+  tb_explanation explanation;
+  std::memset(&explanation, 0x5a, sizeof(explanation));
+  explanation.struct_size = 16;
+  const tb_explanation before = explanation;
+  expectStatus(tb_tf_explain(tensor.get(), nullptr, &explanation), TB_INVALID_OPTION,
+               {"struct_size", "tb_explanation"});
+  EXPECT_EQ(std::memcmp(&explanation, &before, sizeof(before)), 0);
 }
 
 TEST_F(Explain, NamesTheWritePolicyOfWhatIsShared) {

@@ -159,9 +159,23 @@ TEST(DtypeRows, OutOfRangeLeaveTheRowUntouched) {
   tb_dtype_row row;
   row.struct_size = sizeof(row);
   std::memset(&row, 0x5a, sizeof(row));
+  row.struct_size = sizeof(row);
   const tb_dtype_row before = row;
   for (int32_t index : {-1, 36, 1000, INT32_MAX, INT32_MIN}) {
     expectStatus(tb_dtype_row_get(index, &row), TB_INVALID_OPTION, {std::to_string(index)});
+    EXPECT_EQ(std::memcmp(&row, &before, sizeof(row)), 0);
+  }
+}
+
+TEST(DtypeRows, OfAnotherSizeAreNotWritten) {
+  // A program built with the header of another release.
+  tb_dtype_row row;
+  for (uint32_t size : {0u, 8u, static_cast<uint32_t>(sizeof(row)) + 8}) {
+    std::memset(&row, 0x5a, sizeof(row));
+    row.struct_size = size;
+    const tb_dtype_row before = row;
+    expectStatus(tb_dtype_row_get(0, &row), TB_INVALID_OPTION,
+                 {"struct_size", "tb_dtype_row", std::to_string(sizeof(row))});
     EXPECT_EQ(std::memcmp(&row, &before, sizeof(row)), 0);
   }
 }
