@@ -7,6 +7,7 @@
 #include <ATen/ops/tensor.h>
 #include <ATen/quantized/QTensorImpl.h>
 #include <ATen/quantized/Quantizer.h>
+#include <c10/core/InferenceMode.h>
 #include <c10/core/TensorImpl.h>
 
 #include <cstring>
@@ -43,6 +44,23 @@ c10::DispatchKeySet denseKey(c10::Device device) {
   return c10::DispatchKeySet(device.is_cpu() ? c10::DispatchKey::CPU : c10::DispatchKey::CUDA);
 }
 
+// The key set of an ordinary CPU tensor: what TensorImpl's constructor works out anew each time.
+c10::DispatchKeySet ordinaryCpuKeys() {
+  static const c10::DispatchKeySet keys =
+      at::Tensor(at::detail::empty_cpu({0}, at::TensorOptions())).key_set();
+  return keys;
+}
+
+at::Tensor denseTensor(c10::Storage storage, c10::Device device, caffe2::TypeMeta type) {
+  // Outside inference mode, where tensors have other keys and no version counter, the constructor
+  // that takes the keys as they are does the same for less.
+  if (device.is_cpu() && !c10::InferenceMode::is_enabled()) {
+    return at::detail::make_tensor<c10::TensorImpl>(c10::TensorImpl::VIEW, std::move(storage),
+                                                    ordinaryCpuKeys(), type);
+  }
+  return at::detail::make_tensor<c10::TensorImpl>(std::move(storage), denseKey(device), type);
+}
+
 at::QuantizerPtr makeQuantizer(const QuantParams& quant, c10::ScalarType type) {
   if (!quant.per_channel) {
     return at::make_per_tensor_affine_quantizer(quant.scale[0], quant.zero_point[0], type);
@@ -61,8 +79,7 @@ at::Tensor tensorOver(c10::Storage storage, c10::Device device, const TensorView
   const c10::ScalarType type = scalarType(spec.dtype);
   at::Tensor tensor;
   if (__builtin_expect(spec.quant.count == 0, 1)) {
-    tensor = at::detail::make_tensor<c10::TensorImpl>(std::move(storage), denseKey(device),
-                                                      c10::scalarTypeToTypeMeta(type));
+    tensor = denseTensor(std::move(storage), device, c10::scalarTypeToTypeMeta(type));
   } else {
     const BelowModes guard;
     tensor = at::detail::make_tensor<at::QTensorImpl>(
