@@ -10,6 +10,7 @@
 #include "bridge/torch_loader.h"
 #include "core/device.h"
 #include "core/error.h"
+#include "core/fresh_memory.h"
 #include "core/layout.h"
 
 tb_strings::~tb_strings() {
@@ -169,6 +170,7 @@ tb_torch_tensor* allocate(const TorchAdapter& adapter, Dtype dtype, int64_t coun
   if (adapter.wrap(&view, &spec, &tensor) != TB_OK) rethrowLastError();
   OwnedTorch owned(adapter, tensor);
   if (adapter.mutableData(tensor, data) != TB_OK) rethrowLastError();
+  expectWrites(*data, view.nbytes);
   return owned.handOut();
 }
 

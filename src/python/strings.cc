@@ -120,31 +120,47 @@ class ListBuilder {
   static constexpr int64_t kChunk = 256;
 
   PyObject* level(int32_t dim) {
-    if (dim == ndim_) return leaf();
+    if (dim == ndim_) return refill() ? make_(chunk_[used_++]) : nullptr;
     const auto size = static_cast<Py_ssize_t>(shape_[dim]);
     PyObject* list = PyList_New(size);
     if (list == nullptr) return nullptr;
-    const bool innermost = dim + 1 == ndim_;
-    for (Py_ssize_t i = 0; i < size; ++i) {
-      PyObject* item = innermost ? leaf() : level(dim + 1);
-      if (item == nullptr) {
-        Py_DECREF(list);
-        return nullptr;
-      }
-      PyList_SetItem(list, i, item);
-    }
-    return list;
+    if (dim + 1 == ndim_ ? fill(list, size) : fillNested(list, size, dim + 1)) return list;
+    Py_DECREF(list);
+    return nullptr;
   }
 
-  PyObject* leaf() {
-    if (used_ == filled_) {
-      first_ += filled_;
-      used_ = 0;
-      filled_ = std::min(kChunk, count_ - first_);
-      const tb_status status = tb_strings_get(strings_, first_, filled_, chunk_);
-      if (status != TB_OK) return raiseStatus(status);
+  bool fillNested(PyObject* list, Py_ssize_t size, int32_t dim) {
+    for (Py_ssize_t i = 0; i < size; ++i) {
+      PyObject* item = level(dim);
+      if (item == nullptr) return false;
+      PyList_SetItem(list, i, item);
     }
-    return make_(chunk_[used_++]);
+    return true;
+  }
+
+  bool fill(PyObject* list, Py_ssize_t size) {
+    for (Py_ssize_t i = 0; i < size;) {
+      if (used_ == filled_ && !refill()) return false;
+      const Py_ssize_t run = std::min<Py_ssize_t>(size - i, filled_ - used_);
+      const tb_string* strings = chunk_ + used_;
+      for (Py_ssize_t k = 0; k < run; ++k) {
+        PyObject* item = make_(strings[k]);
+        if (item == nullptr) return false;
+        PyList_SetItem(list, i + k, item);
+      }
+      used_ += run;
+      i += run;
+    }
+    return true;
+  }
+
+  bool refill() {
+    first_ += filled_;
+    used_ = 0;
+    filled_ = std::min(kChunk, count_ - first_);
+    const tb_status status = tb_strings_get(strings_, first_, filled_, chunk_);
+    if (status != TB_OK) raiseStatus(status);
+    return status == TB_OK;
   }
 
   const tb_strings* strings_;
