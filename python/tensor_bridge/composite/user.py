@@ -107,15 +107,17 @@ def register_composite(
 
     Raises:
       ValueError: The name or one of the types is registered already.
-      TypeError: Not a class, a function without its partner, or no function at all.
+      TypeError: Not a class, classes of which one is the other's base, a function without its
+        partner, or no function at all.
 
     Example:
       >>> import tensorflow as tf, tensor_bridge
       >>> class Scaled:
       ...     def __init__(self, values, scale):
       ...         self.values, self.scale = values, scale
-      >>> class TorchScaled(Scaled):
-      ...     pass
+      >>> class TorchScaled:
+      ...     def __init__(self, values, scale):
+      ...         self.values, self.scale = values, scale
       >>> tensor_bridge.register_composite(
       ...     "scaled",
       ...     Scaled,
@@ -137,6 +139,17 @@ def register_composite(
         raise TypeError("expected the functions of at least one direction, got none")
     if _registry.named(name) is not None:
         raise ValueError(f"a composite named {name!r} is registered already")
+    if (
+        isinstance(tf_type, type)
+        and isinstance(torch_type, type)
+        and (issubclass(tf_type, torch_type) or issubclass(torch_type, tf_type))
+    ):
+        raise TypeError(
+            "expected a class for each side, neither derived from the other, got "
+            f"{tf_type!r} and {torch_type!r}; register a container of either framework's tensors "
+            "as a node of structures instead: optree.register_pytree_node(..., namespace="
+            '"tensor_bridge")'
+        )
     for base in torch_type.__mro__ if isinstance(torch_type, type) else ():
         if f"{base.__module__}.{base.__qualname__}" == "torch.Tensor":
             raise TypeError(

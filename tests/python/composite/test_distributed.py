@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import tensorflow as tf
 import torch
-from fresh_python import run_claims
+from claims import run_claims
+from fresh import run_python
 from tensorflow.python.distribute import ps_values, sharded_variable
 
 import tensor_bridge
@@ -115,7 +116,7 @@ assert len(x["v"]) == len(x["p"][0]) == 2
 
 @pytest.fixture(scope="module")
 def outcomes() -> dict[str, str]:
-    return run_claims(PRELUDE, CLAIMS, options=())
+    return run_claims(PRELUDE, CLAIMS, run=run_python)
 
 
 @pytest.mark.parametrize("claim", CLAIMS)
