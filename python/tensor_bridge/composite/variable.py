@@ -328,7 +328,9 @@ def _explain_parts(kind: str) -> Callable[[Any, Options], Explanation]:
 
 def _inner(variable: Any) -> Any:
     """The variable inside one that a parameter server strategy or mixed precision wraps."""
-    return variable.get() if hasattr(variable, "get") else variable._variable
+    # Mixed precision forwards every other attribute, get() too.
+    inner = getattr(variable, "_variable", None)
+    return variable.get() if inner is None else inner
 
 
 def _inner_to_torch(variable: Any, options: Options) -> Any:
