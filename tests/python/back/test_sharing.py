@@ -1,0 +1,648 @@
+"""torch's memory becomes TensorFlow's without a copy, and the next write moves torch away from it.
+
+TensorFlow takes its tensors to be immutable; torch writes in place. Here are the ways to write, to
+replace memory and to let go of it; several threads are in `test_threads.py`.
+"""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import gc
+import io
+import pickle
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import tensorflow as tf
+import torch
+from kept import Kept, misaligned, values
+from sharing import SHAPE, numbers, plain, tf_bytes, torch_bytes
+from torch import nn
+from writes import OPTIMIZERS, WRITES, in_place_then_read
+
+import tensor_bridge
+from tensor_bridge.testing import (
+    live_owners,
+    shares_memory,
+    tf_data_address,
+    torch_data_address,
+)
+
+# ---- the first write -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_first_write_moves_torch_once_and_tensorflow_keeps_its_bytes(write: str, door: Any) -> None:
+    kept = Kept(convert=door.to_tf)
+    x, expected = kept.torch, plain(kept.torch)
+    WRITES[write](x)
+    WRITES[write](expected)
+    kept.assert_moved()
+    # As bytes: raw writes make NaNs.
+    assert torch_bytes(x) == torch_bytes(expected)
+    address = torch_data_address(x)
+    WRITES[write](x)
+    WRITES[write](expected)
+    assert torch_data_address(x) == address
+    assert torch_bytes(x) == torch_bytes(expected)
+    kept.assert_kept()
+
+
+def views(x: torch.Tensor) -> list[torch.Tensor]:
+    return [
+        x.detach(),
+        x.view(-1),
+        x.t(),
+        x[:, 1:],
+        x[2],
+        x.as_strided((3,), (7,), 1),
+        x.view(torch.int32),
+        x.unsqueeze(0).expand(5, *SHAPE),
+        torch.empty(0).set_(x),
+        nn.Parameter(x),
+    ]
+
+
+@pytest.mark.parametrize("writer", range(-1, 10))
+@pytest.mark.parametrize("taken", ["before", "after"])
+def test_all_views_of_the_storage_move_together(writer: int, taken: str) -> None:
+    x = values()
+    everything = [x, *views(x)] if taken == "before" else []
+    kept = Kept(x)
+    everything = everything or [x, *views(x)]
+    offsets = [torch_data_address(v) - torch_data_address(x) for v in everything]
+    written = everything[writer + 1].detach()
+    if writer == 7:
+        written = written[0]
+    written.fill_(41)
+    kept.assert_moved()
+    address = torch_data_address(x)
+    assert [torch_data_address(v) - address for v in everything] == offsets
+    assert len({v.untyped_storage()._cdata for v in everything}) == 1
+    x.fill_(5)
+    for v in everything:
+        same = v.view(torch.float32) if v.dtype == torch.int32 else v
+        assert bool((same == 5).all())
+    kept.assert_kept()
+
+
+def test_view_is_shared_and_a_write_elsewhere_in_the_storage_moves_it() -> None:
+    x = values((4, 1024))
+    kept = Kept(x[2])
+    assert kept.address == torch_data_address(x) + 2 * 4096
+    x[0].zero_()
+    kept.assert_moved()
+    assert not kept.address <= torch_data_address(x) < kept.address + 4096
+    assert torch.equal(kept.torch, torch.arange(2048.0, 3072.0))
+
+
+def test_view_outlives_the_tensor_it_was_taken_from() -> None:
+    kept = Kept()
+    view = kept.torch[1:3].t()
+    expected = plain(view)
+    kept.torch = torch.zeros(())
+    assert torch.equal(view, expected)
+    assert torch_data_address(view) == kept.address + 24
+    view.mul_(2)
+    assert torch.equal(view, expected * 2)
+    kept.assert_kept()
+
+
+def test_reads_keep_it_shared() -> None:
+    kept = Kept()
+    x = kept.torch
+    expected = torch.arange(24.0).reshape(SHAPE)
+    assert torch.equal(x + 1, expected + 1)
+    assert torch.equal(x @ x.T, expected @ expected.T)
+    assert x.sum().item() == 276
+    assert x.tolist() == expected.tolist()
+    assert torch.equal(x.clone(), expected)
+    assert torch.equal(copy.deepcopy(x), expected)
+    assert torch.equal(torch.cat([x, x]), torch.cat([expected, expected]))
+    assert "23." in repr(x)
+    kept.assert_shared()
+
+
+def test_out_of_place_results_are_not_tied_to_tensorflow() -> None:
+    kept = Kept()
+    y = kept.torch * 2
+    y.zero_()
+    kept.assert_shared()
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_clamp_under_every_grad_mode(context: Callable[[], Any]) -> None:
+    kept = Kept()
+    with context():
+        kept.torch.clamp_(2, 5)
+    kept.assert_moved()
+    assert kept.torch.max() == 5
+
+
+def test_conversion_under_every_grad_mode() -> None:
+    for context in (torch.no_grad, torch.inference_mode, torch.enable_grad):
+        with context():
+            kept = Kept()
+            kept.torch.add_(1)
+            kept.assert_moved()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_compiled_in_place_operators(backend: str) -> None:
+    kept = Kept()
+    expected = plain(kept.torch)
+    out = torch.compile(in_place_then_read, backend=backend)(kept.torch)
+    assert torch.equal(out, in_place_then_read(expected))
+    assert torch.equal(kept.torch, expected)
+    kept.assert_moved()
+    torch._dynamo.reset()
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_scripted_in_place_operators() -> None:
+    kept = Kept()
+    torch.jit.script(in_place_then_read)(kept.torch)
+    kept.assert_moved()
+
+
+def test_backward_accumulates_into_a_shared_gradient() -> None:
+    w = nn.Parameter(values())
+    (w * 2).sum().backward()
+    kept = Kept(w.grad)
+    (w * 3).sum().backward()
+    assert bool((w.grad == 5).all())
+    kept.assert_moved(w.grad)
+
+
+def test_tensor_saved_for_backward_may_be_shared() -> None:
+    w = nn.Parameter(values())
+    y = w * w
+    kept = Kept(y)
+    (y * y).sum().backward()
+    assert torch.equal(w.grad, 4 * torch.arange(24.0).reshape(SHAPE) ** 3)
+    kept.assert_shared()
+
+
+# ---- how often, and for how long -----------------------------------------------------------------
+
+
+def test_released_before_the_write_costs_no_copy() -> None:
+    kept = Kept()
+    x, address = kept.torch, kept.address
+    before = live_owners()
+    del kept
+    assert live_owners() == before - 1
+    x.zero_()
+    assert torch_data_address(x) == address
+    assert not x.any()
+    again = Kept(x)
+    assert again.address == address
+
+
+def test_shared_and_released_many_times_stays_in_place() -> None:
+    x = values()
+    address = torch_data_address(x)
+    for i in range(50):
+        Kept(x)
+        x.fill_(i)
+        assert torch_data_address(x) == address
+
+
+def test_two_shares_a_write_a_third_share_a_write() -> None:
+    x = values()
+    first, second = Kept(x), Kept(x)
+    assert first.address == second.address
+    x.add_(1)
+    first.assert_moved()
+    second.assert_moved()
+    third = Kept(x)
+    assert third.address != first.address
+    x.add_(1)
+    for kept in (first, second, third):
+        kept.assert_moved()
+    assert torch.equal(x, torch.arange(24.0).reshape(SHAPE) + 2)
+
+
+def test_one_of_two_shares_released_still_moves() -> None:
+    x = values()
+    first, second = Kept(x), Kept(x)
+    del first
+    x.add_(1)
+    second.assert_moved()
+
+
+def test_move_back_onto_the_kept_memory_never_happens() -> None:
+    """Each write after a share finds another buffer while the earlier ones are held."""
+    x = values()
+    shares = []
+    for _ in range(10):
+        shares.append(Kept(x))
+        x.add_(1)
+    assert len({kept.address for kept in shares}) == 10
+    for kept in shares:
+        kept.assert_moved()
+
+
+@pytest.mark.parametrize("first", ["tensorflow", "torch"])
+def test_either_side_may_be_released_first(first: str) -> None:
+    before = live_owners()
+    x = values()
+    alive = weakref.ref(x.untyped_storage())
+    t = tensor_bridge.to_tf(x)
+    if first == "tensorflow":
+        del t
+        assert live_owners() == before
+        assert torch.equal(x, values())
+        del x
+    else:
+        del x
+        assert live_owners() == before + 1
+        assert tf.reduce_sum(t).numpy() == 276
+        del t
+        assert live_owners() == before
+    assert alive() is None
+
+
+def test_memory_is_freed_when_both_sides_are_gone() -> None:
+    """A buffer of NumPy's, whose end can be seen."""
+    import numpy as np
+
+    memory = np.empty(24 + 16, np.float32)
+    start = -memory.ctypes.data % 64 // 4
+    array = memory[start : start + 24]
+    array[:] = range(24)
+    ended = weakref.ref(array)
+    x = torch.from_numpy(array)
+    del array
+    t = tensor_bridge.to_tf(x)
+    assert shares_memory(t, x)
+    del x
+    gc.collect()
+    assert ended() is not None
+    assert tf.reduce_sum(t).numpy() == 276
+    del t
+    gc.collect()
+    assert ended() is None
+
+
+def test_kept_generation_of_a_numpy_array_is_freed_after_the_next_move() -> None:
+    import numpy as np
+
+    memory = np.zeros(1024 + 16, np.float32)
+    start = -memory.ctypes.data % 64 // 4
+    array = memory[start : start + 1024]
+    ended = weakref.ref(array)
+    x = torch.from_numpy(array)
+    del array
+    first = tensor_bridge.to_tf(x)
+    x.add_(1)  # moves; the array serves `first`
+    second = tensor_bridge.to_tf(x)
+    del first
+    gc.collect()
+    assert ended() is not None, "readers of the previous generation"
+    x.add_(1)
+    gc.collect()
+    assert ended() is None
+    assert tf.reduce_sum(second).numpy() == 1024
+
+
+# ---- optimizers ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_parameters_stepped_between_shares_are_right_each_time(name: str) -> None:
+    w = nn.Parameter(values())
+    twin = nn.Parameter(values())
+    optimizer, reference = OPTIMIZERS[name]([w]), OPTIMIZERS[name]([twin])
+
+    def step(p: nn.Parameter, optimizer: torch.optim.Optimizer) -> None:
+        def closure() -> torch.Tensor:
+            optimizer.zero_grad()
+            loss = (p * p).sum()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+
+    shares: list[Kept] = []
+    for _ in range(4):
+        shares.append(Kept(w))
+        step(w, optimizer)
+        step(twin, reference)
+        assert torch.equal(w, twin)
+        for kept in shares:
+            kept.assert_kept()
+    assert len({kept.address for kept in shares}) == 4
+
+
+def resident() -> int:
+    with open("/proc/self/statm") as file:  # noqa: PTH123
+        return int(file.read().split()[1]) * 4096
+
+
+@pytest.mark.parametrize("keep", [False, True], ids=["released", "held until the next share"])
+@pytest.mark.parametrize("name", ["SGD", "AdamW fused"])
+def test_memory_is_flat_over_200_steps(name: str, keep: bool) -> None:
+    """One buffer of 1 MiB a step would be 200 MiB."""
+    w = nn.Parameter(torch.ones(1 << 18))
+    optimizer = OPTIMIZERS[name]([w])
+    w.grad = torch.ones_like(w)
+    t = None
+    for i in range(200):
+        new = tensor_bridge.to_tf(w)
+        if keep:
+            t = new
+        del new
+        optimizer.step()
+        if i == 20:
+            start = resident()
+    assert resident() - start < 16 << 20
+    if keep:
+        assert float(t[0]) > w[0].item()
+
+
+# ---- other memory for the tensor -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (4, 6), (10, 10)], ids=str)
+def test_resize(shape: tuple[int, ...]) -> None:
+    kept = Kept()
+    x = kept.torch.resize_(*shape)
+    count = min(24, x.numel())
+    assert torch.equal(x.view(-1)[:count], torch.arange(float(count)))
+    x.fill_(9)
+    kept.assert_moved()
+    again = Kept(x)
+    x.zero_()
+    again.assert_moved()
+
+
+@pytest.mark.parametrize("nbytes", [0, 8, 96, 4096])
+def test_storage_resize(nbytes: int) -> None:
+    kept = Kept()
+    storage = kept.torch.untyped_storage()
+    storage.resize_(nbytes)
+    assert storage.nbytes() == nbytes
+    kept.assert_kept()
+    storage.resize_(4096)
+    kept.torch.fill_(1)
+    assert bool((kept.torch == 1).all())
+    kept.assert_kept()
+
+
+def test_resized_storage_is_shared_again_after_the_next_write() -> None:
+    kept = Kept()
+    kept.torch.resize_(100, 100)
+    copied = tensor_bridge.to_tf(kept.torch)
+    assert not shares_memory(copied, kept.torch)
+    kept.torch.fill_(1)
+    again = Kept(kept.torch)
+    kept.torch.fill_(2)
+    again.assert_moved()
+    kept.assert_kept()
+
+
+def test_set_leaves_the_views_behind() -> None:
+    kept = Kept()
+    view = kept.torch[1]
+    kept.torch.set_(torch.zeros(2))
+    kept.torch.fill_(5)
+    assert torch_data_address(view) == kept.address + 24
+    view.zero_()
+    assert torch_data_address(view) != kept.address + 24
+    kept.assert_kept()
+
+
+@pytest.mark.parametrize("way", [".data", "set_", "swap_tensors"])
+def test_other_tensor_gets_the_shared_memory(way: str) -> None:
+    kept = Kept()
+    x = torch.zeros(SHAPE)
+    if way == ".data":
+        x.data = kept.torch
+    elif way == "set_":
+        x.set_(kept.torch)
+    else:
+        torch.utils.swap_tensors(x, kept.torch)
+    assert torch.equal(x, torch.arange(24.0).reshape(SHAPE))
+    x.add_(1)
+    assert torch.equal(x, torch.arange(24.0).reshape(SHAPE) + 1)
+    kept.assert_kept()
+
+
+@pytest.mark.parametrize("way", [".data", "swap_tensors", "nn.Module.to", "load assign"])
+def test_shared_tensor_gets_other_memory(way: str) -> None:
+    module = nn.Linear(6, 4)
+    w = module.weight
+    kept = Kept(w)
+    if way == ".data":
+        w.data = torch.full(SHAPE, 3.0)
+    elif way == "swap_tensors":
+        torch.utils.swap_tensors(w, nn.Parameter(torch.full(SHAPE, 3.0)))
+    elif way == "nn.Module.to":
+        module.to(torch.float64)
+    else:
+        state = {"weight": torch.full(SHAPE, 3.0), "bias": torch.zeros(4)}
+        module.load_state_dict(state, assign=True)
+    with torch.no_grad():
+        module.weight.fill_(4)
+    kept.assert_kept()
+
+
+def test_loading_a_state_dict_moves() -> None:
+    module = nn.Linear(6, 4)
+    kept = Kept(module.weight)
+    module.load_state_dict({"weight": torch.full(SHAPE, 3.0), "bias": torch.zeros(4)})
+    assert bool((module.weight == 3).all())
+    kept.assert_moved()
+
+
+def test_swap_of_two_shared_tensors() -> None:
+    first, second = Kept(), Kept(values((2, 3)))
+    torch.utils.swap_tensors(first.torch, second.torch)
+    assert first.torch.shape == (2, 3)
+    first.assert_shared(second.torch)
+    second.torch.zero_()
+    first.assert_moved(second.torch)
+    second.assert_shared(first.torch)
+
+
+def test_shared_memory_afterwards() -> None:
+    kept = Kept()
+    x = kept.torch
+    assert not x.is_shared()
+    x.share_memory_()
+    assert x.is_shared()
+    assert torch.equal(x, values())
+    kept.assert_moved()
+    x.fill_(1)
+    kept.assert_kept()
+    assert x.is_shared()
+
+
+def saved(x: Any) -> Any:
+    file = io.BytesIO()
+    torch.save(x, file)
+    file.seek(0)
+    return torch.load(file)
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [saved, lambda x: pickle.loads(pickle.dumps(x)), copy.deepcopy, torch.clone],
+    ids=["save", "pickle", "deepcopy", "clone"],
+)
+def test_copies_by_serialisation(copied: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    kept = Kept()
+    other = copied(kept.torch)
+    assert torch.equal(other, values())
+    other.zero_()
+    kept.torch.fill_(1)
+    kept.assert_kept()
+
+
+def test_numpy_array_taken_after_the_share_writes_torchs_copy() -> None:
+    kept = Kept()
+    array = kept.torch.numpy()
+    kept.assert_moved()
+    array[0] = 7
+    assert bool((kept.torch[0] == 7).all()), "the array and the tensor stay one"
+    kept.torch[1] = 8
+    assert (array[1] == 8).all()
+    kept.assert_kept()
+
+
+def test_pointer_taken_before_the_share_cannot_be_protected() -> None:
+    """The documented limit. If this fails, the documentation is too modest."""
+    x = values()
+    array = x.numpy()
+    t = tensor_bridge.to_tf(x)
+    array[0, 0] = 99
+    assert t[0, 0].numpy() == 99
+    x.add_(1)
+    assert array[1, 0] == 6, "after the move they are two"
+
+
+def test_pointer_taken_before_the_write_stays_valid() -> None:
+    kept = Kept()
+    address, before, x = kept.address, kept.before, kept.torch
+    x.zero_()
+    del kept
+    assert ctypes.string_at(address, len(before)) == before
+
+
+# ---- what TensorFlow does with it ----------------------------------------------------------------
+
+
+def test_variable_made_from_it_is_independent() -> None:
+    kept = Kept()
+    v = tf.Variable(kept.tf)
+    v.assign_add(tf.ones(SHAPE))
+    kept.assert_shared()
+    v.assign(kept.tf)
+    v[0].assign(tf.zeros(6))
+    v.scatter_nd_update([[1]], [tf.zeros(6)])
+    kept.assert_shared()
+    kept.torch.fill_(3)
+    kept.assert_moved()
+    assert v.numpy().sum() == 276 - 66
+
+
+def test_keras_optimizer_does_not_write_into_torch() -> None:
+    kept = Kept()
+    v = tf.Variable(kept.tf)
+    for optimizer in (tf.keras.optimizers.SGD(0.1), tf.keras.optimizers.Adam(0.1)):
+        optimizer.apply_gradients([(tf.ones(SHAPE), v)])
+    kept.assert_shared()
+
+
+OPERATIONS: dict[str, Callable[[tf.Tensor], Any]] = {
+    "add": lambda t: t + 1,
+    "matmul": lambda t: tf.matmul(t, t, transpose_b=True),
+    "reduce": lambda t: tf.reduce_sum(t, axis=0),
+    "concat": lambda t: tf.concat([t, t], 0),
+    "concat of one": lambda t: tf.concat([t], 0),
+    "slice": lambda t: t[1:3, ::2],
+    "aligned slice": lambda t: t[2:],
+    "gather": lambda t: tf.gather(t, [0, 2]),
+    "transpose": tf.transpose,
+    "reshape": lambda t: tf.reshape(t, (-1,)) * 2,
+    "cast": lambda t: tf.cast(t, tf.int32),
+    "bitcast": lambda t: tf.bitcast(t, tf.int32),
+    "softmax": tf.nn.softmax,
+    "conv": lambda t: tf.nn.conv1d(t[None], tf.ones((2, 6, 3)), 1, "SAME"),
+    "pool": lambda t: tf.nn.max_pool1d(t[None], 2, 2, "VALID"),
+    "argsort": tf.argsort,
+    "where": lambda t: tf.where(t > 3),
+    "unstack": tf.unstack,
+    "split": lambda t: tf.split(t, 2),
+    "scan": lambda t: tf.scan(lambda a, b: a + b, t),
+    "map_fn": lambda t: tf.map_fn(lambda r: r + 1, t),
+    "einsum": lambda t: tf.einsum("ij,kj->ik", t, t),
+    "svd": lambda t: tf.linalg.svd(t, compute_uv=False),
+    "function": lambda t: tf.function(lambda u: tf.nn.relu(u) @ tf.ones((6, 2)))(t),
+    "captured by a function": lambda t: tf.function(lambda: t * 2)(),
+    "jit": lambda t: tf.function(lambda u: u * 2 + 1, jit_compile=True)(t),
+    "gradient": lambda t: gradient(t),
+    "dataset": lambda t: [e.numpy() for e in tf.data.Dataset.from_tensor_slices(t).batch(2)],
+    "py_function": lambda t: tf.py_function(lambda u: u.numpy(), [t], tf.float32),
+    "serialise": tf.io.serialize_tensor,
+    "string": tf.strings.as_string,
+    "embedding": lambda t: tf.nn.embedding_lookup(t, [0, 3]),
+    "tensor array": lambda t: tf.TensorArray(tf.float32, 4).unstack(t).stack(),
+    "control flow": lambda t: tf.while_loop(
+        lambda i, u: i < 3, lambda i, u: (i + 1, u + u), (0, t)
+    ),
+    "numpy": lambda t: t.numpy(),
+    "repr": repr,
+}
+
+
+def gradient(t: tf.Tensor) -> tf.Tensor:
+    with tf.GradientTape() as tape:
+        tape.watch(t)
+        loss = tf.reduce_sum(t * t)
+    return tape.gradient(loss, t)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operation_on_shared_memory(name: str) -> None:
+    """Each reads the shared memory, leaves it alone, and gives what it gives for a copy."""
+    kept = Kept()
+    result = OPERATIONS[name](kept.tf)
+    expected = OPERATIONS[name](numbers())
+    assert repr(result).replace("<tf.Tensor", "") == repr(expected).replace("<tf.Tensor", "")
+    kept.assert_shared()
+    kept.torch.zero_()
+    kept.assert_moved()
+
+
+def test_result_that_aliases_it_in_tensorflow_is_protected_too() -> None:
+    kept = Kept()
+    alias = tf.reshape(kept.tf, (6, 4))
+    assert tf_data_address(alias) == kept.address
+    kept.tf = tf.zeros(())
+    kept.torch.zero_()
+    assert tf_bytes(alias) == kept.before
+
+
+def test_dataset_captures_it() -> None:
+    kept = Kept()
+    dataset = tf.data.Dataset.from_tensors(kept.tf).repeat()
+    elements = iter(dataset)
+    kept.torch.zero_()
+    assert tf.reduce_sum(next(elements)).numpy() == 276
+    kept.assert_moved()
+
+
+@pytest.mark.parametrize("offset", [4, 16, 60])
+def test_every_operation_takes_a_misaligned_tensor(offset: int) -> None:
+    """In place TensorFlow aborts on it; nothing here may be shared."""
+    x = misaligned(offset)
+    for name, operation in OPERATIONS.items():
+        t = tensor_bridge.to_tf(x)
+        assert tf_data_address(t) % 64 == 0, name
+        operation(t)
