@@ -23,6 +23,40 @@ DTYPES = (
 )
 
 
+# torch asks for a mutable pointer to what it only reads, so that the tensor is copied: safe, not
+# free. Worth a look when an operator must be added; removing one that torch fixed is harmless.
+COPIES_WHAT_IT_READS = {
+    "_batch_norm_with_update": "running statistics, which momentum 0 writes back as they are",
+    "_native_batch_norm_legit": "running statistics, which momentum 0 writes back as they are",
+    "native_batch_norm": "running statistics, which momentum 0 writes back as they are",
+    "nn_functional_batch_norm": "running statistics, which momentum 0 writes back as they are",
+    "nn_functional_channel_shuffle": "its input",
+    "nn_functional_scaled_dot_product_attention": "a float attention mask",
+    "sparse_mm_reduce": "the sparse matrix, in backward",
+    "sparse_sampled_addmm": "a sparse matrix, in backward",
+}
+COPIES_IN = {
+    torch.bfloat16: {
+        "__rmatmul__": "oneDNN, on CPUs with bfloat16 instructions",
+        "bmm": "oneDNN, on CPUs with bfloat16 instructions",
+        "bmm_triton_optimized": "oneDNN, on CPUs with bfloat16 instructions",
+        "matmul": "oneDNN, on CPUs with bfloat16 instructions",
+        "mv": "oneDNN, on CPUs with bfloat16 instructions",
+    },
+    torch.bool: {
+        "_foreach_max": "its inputs",
+        "aminmax": "its input, without dim",
+        "max_reduction_no_dim": "its input",
+        "min_reduction_no_dim": "its input",
+    },
+}
+
+
+def copies_what_it_reads(name: str, dtype: torch.dtype) -> bool:
+    """Whether an operator of the database is known to copy an argument that it only reads."""
+    return name in COPIES_WHAT_IT_READS or name in COPIES_IN.get(dtype, {})
+
+
 def samples_of(
     op: Any, dtype: torch.dtype, *, requires_grad: bool, only_one: bool
 ) -> Iterator[Any]:

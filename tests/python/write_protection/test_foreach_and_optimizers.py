@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from guard import Guard
-from samples import DTYPES, check, samples_of
+from samples import DTYPES, check, copies_what_it_reads, samples_of
 from torch.utils import _pytree as pytree
 from twins import Comparison, Raised, outcome
 
@@ -57,7 +57,12 @@ def run_foreach(guard: Guard, op: Any, dtype: torch.dtype, *, only_one: bool) ->
             def call(tree: Any, function: Callable[..., Any] = function) -> Any:
                 return function(tree[0], *tree[1], **tree[2])
 
-            comparison.run(f"{op.name} {dtype} sample {i} {way}", call, tree)
+            comparison.run(
+                f"{op.name} {dtype} sample {i} {way}",
+                call,
+                tree,
+                may_copy=copies_what_it_reads(op.name, dtype),
+            )
     if not op.supports_autograd or not (dtype.is_floating_point or dtype.is_complex):
         return comparison
     for i, sample in enumerate(samples_of(op, dtype, requires_grad=True, only_one=only_one)):

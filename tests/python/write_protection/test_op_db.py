@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from guard import Guard
-from samples import DTYPES, check, samples_of
+from samples import DTYPES, check, copies_what_it_reads, samples_of
 from torch.utils import _pytree as pytree
 from twins import Comparison, Raised, outcome
 
@@ -50,19 +50,6 @@ UNINITIALISED = {
 
 # LAPACK rounds differently from call to call here: two runs on plain tensors differ as well.
 ROUNDS_AS_IT_LIKES = {"linalg_lstsq", "linalg_lstsq_grad_oriented"}
-
-# torch asks for a mutable pointer to what it only reads, so that the tensor is copied: safe, not
-# free. Worth a look when an operator must be added; removing one that torch fixed is harmless.
-COPIES_WHAT_IT_READS = {
-    "_batch_norm_with_update": "running statistics, which momentum 0 writes back as they are",
-    "_native_batch_norm_legit": "running statistics, which momentum 0 writes back as they are",
-    "native_batch_norm": "running statistics, which momentum 0 writes back as they are",
-    "nn_functional_batch_norm": "running statistics, which momentum 0 writes back as they are",
-    "nn_functional_channel_shuffle": "its input",
-    "nn_functional_scaled_dot_product_attention": "a float attention mask",
-    "sparse_mm_reduce": "the sparse matrix, in backward",
-    "sparse_sampled_addmm": "a sparse matrix, in backward",
-}
 
 
 def name_of(op: Any) -> str:
@@ -158,7 +145,7 @@ def run_operator(guard: Guard, op: Any, dtype: torch.dtype, *, only_one: bool) -
     how = {
         "same_results": op.name not in UNINITIALISED,
         "exact": name_of(op) not in ROUNDS_AS_IT_LIKES,
-        "may_copy": name_of(op) in COPIES_WHAT_IT_READS,
+        "may_copy": copies_what_it_reads(name_of(op), dtype),
     }
     for i, sample in enumerate(samples_of(op, dtype, requires_grad=False, only_one=only_one)):
         label = f"{name_of(op)} {dtype} sample {i}"

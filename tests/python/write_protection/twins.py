@@ -326,7 +326,8 @@ class Comparison:
             self.last_error = expected
         else:
             self.values += 1
-        if not may_copy:
+        # A call that raised may have taken a mutable pointer on its way to writing.
+        if not may_copy and not isinstance(expected, Raised):
             copied = [key for key in converted.moved() if not plain.mutated(key)]
             if copied:
                 problems.append(
