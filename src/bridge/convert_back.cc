@@ -147,10 +147,10 @@ TensorView viewOf(const TorchFacts& facts, Dtype dtype) {
              static_cast<long long>(index), value, dtypeInfo(dtype).name, valueRange(dtype));
 }
 
-void checkRange(const TorchFacts& facts, Dtype dtype) {
-  const auto* bytes = static_cast<const uint8_t*>(facts.data);
+void checkRange(const void* data, int64_t nbytes, Dtype dtype) {
+  const auto* bytes = static_cast<const uint8_t*>(data);
   const uint8_t high = dtype == Dtype::kUInt4 ? 15 : 3;
-  for (int64_t i = 0; i < facts.nbytes; ++i) {
+  for (int64_t i = 0; i < nbytes; ++i) {
     if (bytes[i] > high) throwRange(dtype, i, bytes[i]);
   }
 }
@@ -175,13 +175,9 @@ TF_Tensor* copyBack(tb_torch_tensor* tensor, const TorchFacts& facts, const Back
       allocateTensor(api, info.tf_enum, facts.shape, facts.ndim, count * info.itemsize, &data),
       TensorDeleter{&api});
   if (count == 0) return result.release();
-  if (plan.action == BackAction::kCopy) {
+  if (plan.action != BackAction::kEncode) {
     orThrow(adapter.copyOut(tensor, data));
-    if (plan.check_range) {
-      TorchFacts copied = facts;
-      copied.data = data;
-      checkRange(copied, plan.dtype);
-    }
+    if (plan.check_range) checkRange(data, facts.nbytes, plan.dtype);
     return result.release();
   }
   const bool doubles = encodesDoubles(plan.dtype);
@@ -206,11 +202,22 @@ TF_Tensor* shareBack(tb_torch_tensor* tensor, const TorchFacts& facts, const Bac
                      : retainManaged(facts.foreign_owner);
     view.release = facts.foreign_release;
   } else {
-    orThrow(adapter.share(tensor, &view.owner, &view.release));
+    const tb_status status = adapter.share(tensor, &view.owner, &view.release, &view.dl.data);
+    if (status != TB_OK && status != TB_COPY_REQUIRED) rethrowLastError();
+    if (status == TB_COPY_REQUIRED) view.owner = nullptr;
   }
   ViewGuard guard(&view);
+  // Another thread is writing, or wrote since the plan was made and left unaligned memory behind.
+  if (view.owner == nullptr || !isAligned(view.dl.data, kTensorFlowAlignment)) {
+    if (plan.never_copy) {
+      throwError(ErrorCode::kCopyRequired,
+                 "copy=False, but a copy is needed: another thread is writing to the tensor. "
+                 "Use copy=None");
+    }
+    return copyBack(tensor, facts, plan, api, adapter);
+  }
   // After the bytes are kept: a write on another thread now moves torch away.
-  if (plan.check_range) checkRange(facts, plan.dtype);
+  if (plan.check_range) checkRange(view.dl.data, facts.nbytes, plan.dtype);
   TF_Tensor* result = importShared(api, view);
   guard.taken();
   return result;
@@ -253,7 +260,11 @@ BackPlan decideBack(const TorchFacts& facts, const tb_convert_back_options& opti
                "grad=\"raise\" and the tensor requires grad: TensorFlow would get its values "
                "alone. detach() it, or use grad=\"detach\"");
   }
-  BackPlan plan{BackAction::kShare, facts.dtype, false, facts.requires_grad,
+  BackPlan plan{BackAction::kShare,
+                facts.dtype,
+                false,
+                options.copy == TB_COPY_NEVER,
+                facts.requires_grad,
                 "TensorFlow can use the memory as it is; the memory is shared"};
   planTarget(facts, targetDtype(facts, options), &plan);
   const char* forced = nullptr;

@@ -20,6 +20,7 @@ struct BackPlan {
   BackAction action;
   Dtype dtype;         // of the result
   bool check_range;    // kShare: the bytes must be values of `dtype`
+  bool never_copy;     // kShare: fail rather than copy if another thread is writing
   bool detached;       // the tensor requires grad; its values go alone
   const char* reason;  // one sentence for explain()
 };

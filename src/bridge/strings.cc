@@ -6,6 +6,7 @@
 
 #include "adapters/tensorflow/string_tensor.h"
 #include "bridge/convert.h"
+#include "bridge/convert_back.h"
 #include "bridge/explain.h"
 #include "bridge/torch_loader.h"
 #include "core/device.h"
@@ -26,9 +27,11 @@ constexpr const char* kCopyReason =
     "TensorFlow keeps every string by itself; they are gathered into one block of bytes and its "
     "offsets";
 
-[[noreturn]] void throwCopyRequired() {
+constexpr const char* kBackReason = "TensorFlow keeps every string by itself";
+
+[[noreturn]] void throwCopyRequired(const char* reason) {
   throwError(ErrorCode::kCopyRequired, "copy=False, but a copy is needed: %s. Use copy=None",
-             kCopyReason);
+             reason);
 }
 
 void setShape(const int64_t* shape, int ndim, tb_strings* strings) {
@@ -51,7 +54,7 @@ int64_t offsetAt(const tb_strings& strings, int64_t index) {
 
 [[noreturn]] void throwOffsets(const tb_strings& strings, int64_t index, int64_t begin,
                                int64_t end) {
-  throwError(ErrorCode::kInvalidHandle,
+  throwError(ErrorCode::kValueOutOfRange,
              "expected offsets that do not descend and stay within the %lld bytes, got %lld and "
              "%lld for string %lld",
              static_cast<long long>(strings.nbytes), static_cast<long long>(begin),
@@ -147,7 +150,7 @@ TensorView blank(Dtype dtype, const int64_t* count) {
 
 // The device half of a plan, with the refusals of a dense conversion.
 Plan planMove(const tb_convert_options& options, const TorchAdapter& adapter) {
-  if (options.copy == TB_COPY_NEVER) throwCopyRequired();
+  if (options.copy == TB_COPY_NEVER) throwCopyRequired(kCopyReason);
   if (options.num_scales > 0) {
     throwError(
         ErrorCode::kInvalidOption,
@@ -188,6 +191,15 @@ void move(const TorchAdapter& adapter, const Plan& plan, Dtype dtype, OwnedTorch
   tensor->reset(moved);
 }
 
+void checkBack(const tb_convert_back_options& options) {
+  if (options.tf_dtype != 0 && options.tf_dtype != dtypeInfo(Dtype::kString).tf_enum) {
+    throwError(ErrorCode::kInvalidOption,
+               "dtype= of strings can only be string; convert them in TensorFlow "
+               "(tf.strings.to_number, tf.io.decode_raw)");
+  }
+  if (options.copy == TB_COPY_NEVER) throwCopyRequired(kBackReason);
+}
+
 // So many strings are looked up at a time: they stay in the first-level cache.
 constexpr int64_t kChunk = 256;
 
@@ -199,6 +211,18 @@ void forEachString(const tb_strings& strings, Body&& body) {
     getStrings(strings, first, count, chunk);
     for (int64_t i = 0; i < count; ++i) body(first + i, chunk[i]);
   }
+}
+
+// All but the device and the reason. `more` are the bytes beside those of the strings.
+void explainCopied(const tb_strings& strings, int64_t more, tb_explanation* out) {
+  const int64_t nbytes = measure(strings, nullptr);
+  *out = tb_explanation{};
+  out->struct_size = sizeof(*out);
+  out->action = TB_ACTION_COPIED;
+  out->on_write = -1;
+  out->tf_dtype = dtypeInfo(Dtype::kString).name;
+  out->torch_dtype = dtypeInfo(Dtype::kUInt8).torch_name;
+  if (__builtin_add_overflow(nbytes, more, &out->nbytes)) out->nbytes = -1;
 }
 
 }  // namespace
@@ -320,17 +344,7 @@ TorchStrings stringsToTorch(const tb_strings& strings, const tb_convert_options&
 
 TF_Tensor* stringsToTf(const tb_strings& strings, const tb_convert_back_options& options,
                        const TfApi& api) {
-  const int string_dtype = dtypeInfo(Dtype::kString).tf_enum;
-  if (options.tf_dtype != 0 && options.tf_dtype != string_dtype) {
-    throwError(ErrorCode::kInvalidOption,
-               "dtype= of strings can only be string; convert them in TensorFlow "
-               "(tf.strings.to_number, tf.io.decode_raw)");
-  }
-  if (options.copy == TB_COPY_NEVER) {
-    throwError(ErrorCode::kCopyRequired,
-               "copy=False, but a copy is needed: TensorFlow keeps every string by itself. Use "
-               "copy=None");
-  }
+  checkBack(options);
   StringTensorWriter writer(strings.count);
   forEachString(strings, [&writer](int64_t index, const tb_string& string) {
     writer.write(index, string.data, string.size);
@@ -343,17 +357,23 @@ void explainStrings(const tb_strings& strings, const tb_convert_options* options
   const TorchAdapter& adapter = torchAdapter();
   try {
     const Plan plan = planMove(checkedOptions(options), adapter);
-    const int64_t nbytes = measure(strings, nullptr);
-    *out = tb_explanation{};
-    out->struct_size = sizeof(*out);
-    out->action = TB_ACTION_COPIED;
-    out->on_write = -1;
-    out->tf_dtype = dtypeInfo(Dtype::kString).name;
-    out->torch_dtype = dtypeInfo(Dtype::kUInt8).torch_name;
-    if (__builtin_add_overflow(nbytes, 8 * (strings.count + 1), &out->nbytes)) out->nbytes = -1;
+    explainCopied(strings, 8 * (strings.count + 1), out);
     deviceName(plan.spec.move ? plan.spec.device : DLDevice{kDLCPU, 0}, out->device,
                sizeof(out->device));
-    std::snprintf(out->reason, sizeof(out->reason), "a StringTensor: %s", kCopyReason);
+    std::snprintf(out->reason, sizeof(out->reason), "%s", kCopyReason);
+  } catch (...) {
+    explainRefused(Dtype::kString, setLastErrorFromException(), out);
+  }
+  out->ndim = static_cast<int32_t>(strings.shape.size());
+}
+
+void explainStringsBack(const tb_strings& strings, const tb_convert_back_options* options,
+                        tb_explanation* out) {
+  try {
+    checkBack(checkedBackOptions(options));
+    explainCopied(strings, workBytes(strings) - strings.nbytes, out);
+    std::snprintf(out->device, sizeof(out->device), "CPU:0");
+    std::snprintf(out->reason, sizeof(out->reason), "%s", kBackReason);
   } catch (...) {
     explainRefused(Dtype::kString, setLastErrorFromException(), out);
   }

@@ -47,15 +47,15 @@ StringsPointer stringsOfMemory(const char* bytes, int64_t nbytes, const int64_t*
 StringsPointer stringsOfTorch(tb_torch_tensor* bytes, tb_torch_tensor* offsets,
                               const int64_t* shape, int ndim);
 
-/// Where strings `first` to `first + count` lie. Throws Error{kInvalidHandle} for offsets that
-/// descend or leave the block, {kInvalidOption} for strings that there are not.
+/// Where strings `first` to `first + count` lie. Throws Error{kValueOutOfRange} for offsets
+/// that descend or leave the block, {kInvalidOption} for strings that there are not.
 void getStrings(const tb_strings& strings, int64_t first, int64_t count, tb_string* out);
 
 /// Bytes of all strings together; with `offsets` (room for count + 1) also where each of them
-/// begins in one block. Throws Error{kInvalidHandle}.
+/// begins in one block. Throws Error{kValueOutOfRange} as getStrings() does.
 int64_t measure(const tb_strings& strings, int64_t* offsets);
 
-/// Writes the block of `nbytes` that measure() told. Throws Error{kInvalidHandle}.
+/// Writes the block of `nbytes` that measure() told. Throws Error if it is another by now.
 void gather(const tb_strings& strings, char* bytes, int64_t nbytes);
 
 struct TorchStrings {
@@ -74,6 +74,10 @@ TF_Tensor* stringsToTf(const tb_strings& strings, const tb_convert_back_options&
 /// What stringsToTorch() would do; never throws for options that it would refuse.
 void explainStrings(const tb_strings& strings, const tb_convert_options* options,
                     tb_explanation* out);
+
+/// What stringsToTf() would do; the same.
+void explainStringsBack(const tb_strings& strings, const tb_convert_back_options* options,
+                        tb_explanation* out);
 
 /// Below so many bytes of work the GIL is not worth releasing.
 int64_t workBytes(const tb_strings& strings) noexcept;

@@ -25,6 +25,7 @@ _object* toPythonOrThrow(const TorchAdapter& adapter, tb_torch_tensor* tensor) {
 
 tb_status tb_strings_from_tf(TF_Tensor* tensor, tb_strings** out) {
   return guarded([&] {
+    require(out, "a place for the result");
     int64_t shape[kMaxDims];
     TensorView view;
     exportStrings(requireTfApi(), tensor, shape, &view);
@@ -41,7 +42,12 @@ tb_status tb_strings_from_memory(const char* bytes, int64_t nbytes, const int64_
 
 tb_status tb_strings_from_torch(tb_torch_tensor* bytes, tb_torch_tensor* offsets,
                                 const int64_t* shape, int32_t ndim, tb_strings** out) {
-  return guarded([&] { *out = stringsOfTorch(bytes, offsets, shape, ndim).release(); });
+  return guarded([&] {
+    require(bytes, "a torch tensor of bytes");
+    require(offsets, "a torch tensor of offsets");
+    require(out, "a place for the result");
+    *out = stringsOfTorch(bytes, offsets, shape, ndim).release();
+  });
 }
 
 int32_t tb_strings_ndim(const tb_strings* strings) {
@@ -53,16 +59,24 @@ const int64_t* tb_strings_shape(const tb_strings* strings) { return strings->sha
 int64_t tb_strings_count(const tb_strings* strings) { return strings->count; }
 
 tb_status tb_strings_get(const tb_strings* strings, int64_t first, int64_t count, tb_string* out) {
-  return guarded([&] { getStrings(*strings, first, count, out); });
+  return guarded([&] {
+    require(strings, "a tb_strings");
+    getStrings(*strings, first, count, out);
+  });
 }
 
 tb_status tb_strings_nbytes(const tb_strings* strings, int64_t* out) {
-  return guarded([&] { *out = measure(*strings, nullptr); });
+  return guarded([&] {
+    require(strings, "a tb_strings");
+    require(out, "a place for the result");
+    *out = measure(*strings, nullptr);
+  });
 }
 
 tb_status tb_strings_gather(const tb_strings* strings, int64_t* offsets, char* bytes,
                             int64_t nbytes) {
   return guarded([&] {
+    require(strings, "a tb_strings");
     if (offsets != nullptr) static_cast<void>(measure(*strings, offsets));
     gather(*strings, bytes, nbytes);
   });
@@ -71,6 +85,9 @@ tb_status tb_strings_gather(const tb_strings* strings, int64_t* offsets, char* b
 tb_status tb_strings_to_torch(const tb_strings* strings, const tb_convert_options* options,
                               tb_torch_tensor** bytes, tb_torch_tensor** offsets) {
   return guarded([&] {
+    require(strings, "a tb_strings");
+    require(bytes, "a place for the bytes");
+    require(offsets, "a place for the offsets");
     const TorchStrings result = stringsToTorch(*strings, checkedOptions(options));
     *bytes = result.bytes;
     *offsets = result.offsets;
@@ -79,13 +96,29 @@ tb_status tb_strings_to_torch(const tb_strings* strings, const tb_convert_option
 
 tb_status tb_strings_to_tf(const tb_strings* strings, const tb_convert_back_options* options,
                            TF_Tensor** out) {
-  return guarded(
-      [&] { *out = stringsToTf(*strings, checkedBackOptions(options), requireTfApi()); });
+  return guarded([&] {
+    require(strings, "a tb_strings");
+    require(out, "a place for the result");
+    *out = stringsToTf(*strings, checkedBackOptions(options), requireTfApi());
+  });
 }
 
 tb_status tb_strings_explain(const tb_strings* strings, const tb_convert_options* options,
                              tb_explanation* out) {
-  return guarded([&] { explainStrings(*strings, options, out); });
+  return guarded([&] {
+    checkStructSize(out, "tb_explanation");
+    require(strings, "a tb_strings");
+    explainStrings(*strings, options, out);
+  });
+}
+
+tb_status tb_strings_explain_back(const tb_strings* strings, const tb_convert_back_options* options,
+                                  tb_explanation* out) {
+  return guarded([&] {
+    checkStructSize(out, "tb_explanation");
+    require(strings, "a tb_strings");
+    explainStringsBack(*strings, options, out);
+  });
 }
 
 void tb_strings_release(tb_strings* strings) { delete strings; }

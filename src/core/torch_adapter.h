@@ -11,7 +11,7 @@
 
 namespace tensor_bridge {
 
-constexpr uint32_t kTorchAdapterAbi = 2;
+constexpr uint32_t kTorchAdapterAbi = 3;
 
 /// What the bridge offers to an adapter.
 struct TorchHost {
@@ -128,8 +128,10 @@ struct TorchAdapter {
   void (*describe)(tb_torch_tensor* tensor, TorchFacts* facts);
   /// Makes the storage of a tensor without an obstacle keep its bytes for someone else: the next
   /// write on torch's side moves torch away. `*owner` is a new reference to the bytes; its release
-  /// may run on any thread.
-  tb_status (*share)(tb_torch_tensor* tensor, void** owner, ReleaseFn* release);
+  /// may run on any thread. `*data` is the first element in them: not the one that describe() saw
+  /// if another thread wrote in between. TB_COPY_REQUIRED, without a message, if a write of another
+  /// thread is under way.
+  tb_status (*share)(tb_torch_tensor* tensor, void** owner, ReleaseFn* release, void** data);
   /// Writes the elements, row-major, to `out`, which has room for facts.nbytes. One pass, lazy
   /// conjugation and negation resolved.
   tb_status (*copyOut)(tb_torch_tensor* tensor, void* out);

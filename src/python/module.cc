@@ -126,6 +126,8 @@ PyMethodDef kMethods[] = {
     {"convert_node", convertNode, METH_VARARGS, nullptr},
     {"strings_to_torch", asCFunction(stringsToTorch), METH_FASTCALL | METH_KEYWORDS, nullptr},
     {"explain_strings", asCFunction(explainStrings), METH_FASTCALL | METH_KEYWORDS, nullptr},
+    {"explain_strings_back", asCFunction(explainStringsBack), METH_FASTCALL | METH_KEYWORDS,
+     nullptr},
     {"tf_strings_list", tfStringsList, METH_O, nullptr},
     {"torch_strings_list", asCFunction(torchStringsList), METH_FASTCALL, nullptr},
     {"strings_to_tf", asCFunction(stringsToTf), METH_FASTCALL | METH_KEYWORDS, nullptr},

@@ -218,6 +218,19 @@ PyObject* explainStrings(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyO
                          : raiseStatus(status);
 }
 
+PyObject* explainStringsBack(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
+  if (nargs != 3) return wrongCount("explain_strings_back", 3, nargs);
+  ParsedBackOptions parsed;
+  if (!parseBackOptions(names, args + nargs, kDenseOnly, &parsed)) return nullptr;
+  StringsPointer strings;
+  if (!openTorch(args, &strings)) return nullptr;
+  tb_explanation explanation;
+  explanation.struct_size = sizeof(explanation);
+  const tb_status status = tb_strings_explain_back(strings.get(), &parsed.options, &explanation);
+  return status == TB_OK ? explanationTuple(explanation, tb_strings_shape(strings.get()))
+                         : raiseStatus(status);
+}
+
 PyObject* tfStringsList(PyObject*, PyObject* t) {
   StringsPointer strings;
   return openTf(t, &strings) ? nestedList(strings, BytesMaker()) : nullptr;

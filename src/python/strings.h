@@ -11,6 +11,9 @@ namespace tensor_bridge::python {
 PyObject* stringsToTorch(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names);
 /// explain_strings(t, /, *, ...) -> tuple, as explain_tensor
 PyObject* explainStrings(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names);
+/// explain_strings_back(bytes, offsets, shape, /, *, copy, dtype, grad) -> tuple, as explain_torch
+PyObject* explainStringsBack(PyObject* self, PyObject* const* args, Py_ssize_t nargs,
+                             PyObject* names);
 /// tf_strings_list(t, /) -> nested lists of bytes, straight from TensorFlow's memory
 PyObject* tfStringsList(PyObject* self, PyObject* t);
 /// torch_strings_list(bytes, offsets, shape, encoding, errors, /) -> nested lists of bytes, or of

@@ -202,11 +202,16 @@ void describe(tb_torch_tensor* tensor, TorchFacts* facts) {
   describeTensor(*borrowed, facts);
 }
 
-tb_status share(tb_torch_tensor* tensor, void** owner, ReleaseFn* release_fn) {
+tb_status share(tb_torch_tensor* tensor, void** owner, ReleaseFn* release_fn, void** data) {
   try {
     Borrowed borrowed(tensor);
-    *owner = shareStorage(storageOf(*borrowed));
+    void* bytes = nullptr;
+    void* shared = shareStorage(storageOf(*borrowed), &bytes);
+    if (shared == nullptr) return TB_COPY_REQUIRED;
+    *owner = shared;
     *release_fn = releaseSharedBytes;
+    *data = static_cast<char*>(bytes) +
+            (*borrowed).storage_offset() * static_cast<int64_t>((*borrowed).element_size());
     return TB_OK;
   } catch (...) {
     return reportException();

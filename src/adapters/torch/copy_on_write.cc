@@ -185,7 +185,7 @@ void copySharedOnWrite(c10::StorageImpl* storage) {
 
 bool canShareStorage() noexcept { return true; }
 
-void* shareStorage(c10::StorageImpl* storage) {
+void* shareStorage(c10::StorageImpl* storage, void** bytes) {
   std::lock_guard<std::mutex> lock(writeMutex(storage));
   c10::DataPtr& current = storage->_mutable_data_ptr_no_checks();
   SharedBytes* shared;
@@ -193,6 +193,9 @@ void* shareStorage(c10::StorageImpl* storage) {
     shared = static_cast<SharedBytes*>(current.get_context());
     shared->references.fetch_add(1, std::memory_order_relaxed);
   } else {
+    // torch clears a hook some instructions after it returned, outside the mutex: one set before
+    // that would be lost, and the next write would reach the bytes.
+    if (storage->has_materializer()) return nullptr;
     shared = new SharedBytes{{2}, c10::DataPtr(), c10::DataPtr()};
     void* data = current.get();
     const c10::Device device = current.device();
@@ -205,8 +208,9 @@ void* shareStorage(c10::StorageImpl* storage) {
       shared->bytes = std::move(current);
     }
     storage->set_data_ptr_noswap(c10::DataPtr(data, shared, dropSharedBytes, device));
+    storage->set_materializer(copySharedOnWrite);
   }
-  if (!storage->has_materializer()) storage->set_materializer(copySharedOnWrite);
+  *bytes = storage->_mutable_data_ptr_no_checks().get();
   g_hooks.count(1);
   return shared;
 }
@@ -318,7 +322,7 @@ bool foreignOwner(const c10::StorageImpl* storage, ReleaseFn* release, void** ow
 }
 
 bool canShareStorage() noexcept { return false; }
-void* shareStorage(c10::StorageImpl*) { throw std::bad_alloc(); }
+void* shareStorage(c10::StorageImpl*, void**) { throw std::bad_alloc(); }
 void releaseSharedBytes(void*) {}
 bool isSharedStorage(const c10::StorageImpl*) noexcept { return false; }
 bool isHooked(const c10::StorageImpl*) noexcept { return false; }

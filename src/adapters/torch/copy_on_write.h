@@ -27,9 +27,10 @@ void attachOwner(c10::StorageImpl* storage, const TensorView& view) noexcept;
 bool canShareStorage() noexcept;
 
 /// Makes `storage` keep its bytes for someone else; returns a new reference to them, released with
-/// releaseSharedBytes(). The next write moves torch onto a copy, or finds that nobody else is left
-/// and keeps the bytes. The storage must have no hook of another kind. Throws std::bad_alloc.
-void* shareStorage(c10::StorageImpl* storage);
+/// releaseSharedBytes(), and their address in `*bytes`. The next write moves torch onto a copy, or
+/// finds that nobody else is left and keeps the bytes. Null if the storage has a hook of another
+/// kind, or is in the middle of another thread's first write. Throws std::bad_alloc.
+void* shareStorage(c10::StorageImpl* storage, void** bytes);
 void releaseSharedBytes(void* shared);
 
 /// Whether the storage's hook, if any, is that of shareStorage().
