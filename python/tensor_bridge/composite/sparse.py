@@ -60,15 +60,16 @@ def check_range(indices: torch.Tensor, shape: Sequence[int]) -> None:
     """
     if indices.numel() == 0:
         return
-    low, high = indices.aminmax(dim=0)
-    for axis, (first, last, size) in enumerate(
-        zip(low.tolist(), high.tolist(), shape, strict=True)
-    ):
-        if first < 0 or last >= size:
-            bad = first if first < 0 else last
-            raise ValueRangeError(
-                f"expected indices from 0 to {size - 1} in dimension {axis}, got {bad}"
-            )
+    # Not aminmax(dim=0): it starts torch's threads for a handful of numbers.
+    low, high = indices.aminmax()
+    if int(low) >= 0 and int(high) < min(shape):
+        return
+    for axis, size in enumerate(shape):
+        for bad in (int(indices[:, axis].min()), int(indices[:, axis].max())):
+            if not 0 <= bad < size:
+                raise ValueRangeError(
+                    f"expected indices from 0 to {size - 1} in dimension {axis}, got {bad}"
+                )
 
 
 def is_ordered(indices: torch.Tensor, shape: Sequence[int]) -> bool:
