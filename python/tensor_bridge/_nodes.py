@@ -15,13 +15,20 @@ __all__ = ["NAMESPACE", "children", "is_node"]
 NAMESPACE = "tensor_bridge"
 """optree's namespace in which users register their own nodes."""
 
-# Containers into which Keras and tf.Module turn attributes.
-_TRACKED = {
+
+def _wrapped(proxy: Any) -> Any:
+    return proxy.__wrapped__
+
+
+# Containers into which Keras and tf.Module turn attributes, and what they are made of.
+_TRACKED: dict[str, Callable[[Any], Any]] = {
     "tensorflow.python.trackable.data_structures.ListWrapper": list,
     "tensorflow.python.trackable.data_structures.List": list,
-    "tensorflow.python.trackable.data_structures._TupleWrapper": tuple,
-    "tensorflow.python.trackable.data_structures._DictWrapper": dict,
+    "tensorflow.python.trackable.data_structures._TupleWrapper": _wrapped,
+    "tensorflow.python.trackable.data_structures._DictWrapper": _wrapped,
     "tensorflow.python.trackable.data_structures.Mapping": dict,
+    "keras.src.utils.tracking.TrackedList": list,
+    "keras.src.utils.tracking.TrackedDict": dict,
 }
 
 Children = tuple[list[str], list[Any], Callable[[list[Any]], Any]]
@@ -48,7 +55,7 @@ def _rebuild_fields(node: Any, names: list[str]) -> Callable[[list[Any]], Any]:
     return rebuild
 
 
-def _tracked(node: Any) -> type | None:
+def _tracked(node: Any) -> Callable[[Any], Any] | None:
     kind = type(node)
     return _TRACKED.get(f"{kind.__module__}.{kind.__qualname__}")
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from tensor_bridge.errors import CopyRequiredError, InvalidOptionError, UnsupportedDeviceError
+
+if TYPE_CHECKING:
+    from tensor_bridge._explanation import Explanation
 
 __all__ = [
     "check_extra",
     "device_pair",
+    "explain_place",
     "place",
     "quantization_lists",
     "tf_device_name",
@@ -166,21 +171,59 @@ def tf_device_name(device: Any) -> str:
     )
 
 
+def _short(name: str) -> str:
+    return name.rsplit("/device:", 1)[-1]
+
+
+def _needs_copy(name: str, here: str, device: Any, copy: bool | None) -> bool:
+    """Whether moving a tensor from one logical device to another copies its elements.
+
+    Raises:
+      CopyRequiredError: it does, and ``copy`` is False.
+    """
+    # Logical CPU devices are one host: TensorFlow moves a tensor between them without a copy.
+    if name == here or (name.startswith("CPU:") and here.startswith("CPU:")):
+        return False
+    if copy is False:
+        raise CopyRequiredError(
+            f"copy=False, but a copy is needed: device={device!r} moves the tensor from {here} to "
+            f"{name}. Leave device= out, or allow the copy"
+        )
+    return True
+
+
 def place(result: Any, device: Any, copy: bool | None) -> Any:
     """An eager tensor on the TensorFlow device that ``device`` means, copied there if need be.
 
     Raises:
-      CopyRequiredError: ``copy`` is False and the tensor is elsewhere.
+      CopyRequiredError: ``copy`` is False and the move is a copy.
     """
     import tensorflow as tf
 
     name = tf_device_name(device)
-    if result.backing_device.endswith(name.rsplit("/device:", 1)[-1]):
+    here = _short(result.backing_device)
+    _needs_copy(_short(name), here, device, copy)
+    if here == _short(name):
         return result
-    if copy is False:
-        raise CopyRequiredError(
-            f"copy=False, but a copy is needed: device={device!r} moves the tensor from "
-            f"{result.backing_device}. Leave device= out, or allow the copy"
-        )
-    with tf.device(name):
+    # init_scope: while a tf.function is being traced, too, the result is a value.
+    with tf.init_scope(), tf.device(name):
         return tf.identity(result)
+
+
+def explain_place(explanation: Explanation, device: Any, copy: bool | None) -> Explanation:
+    """What `place` would make of the result that ``explanation`` is about.
+
+    Raises:
+      CopyRequiredError: ``copy`` is False and the move is a copy.
+    """
+    if explanation.action == "refused" or explanation.device is None:
+        return explanation
+    name = _short(tf_device_name(device))
+    if not _needs_copy(name, explanation.device, device, copy):
+        return replace(explanation, device=name)
+    return replace(
+        explanation,
+        action="copied",
+        device=name,
+        reason=f"device={device!r} moves the tensor from {explanation.device}",
+    )

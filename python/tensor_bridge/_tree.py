@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C, _classify, _explanation, _nodes, composite
+from tensor_bridge._convert import explain_back
 from tensor_bridge.composite import _registry
 from tensor_bridge.errors import TensorBridgeError
 
@@ -119,7 +120,7 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def _explain_leaf(value: Any, options: dict[str, Any]) -> Explanation:
-    back = {k: v for k, v in options.items() if k in ("copy", "dtype", "grad")}
+    back = {k: v for k, v in options.items() if k in ("copy", "device", "dtype", "grad")}
     forward = {k: v for k, v in options.items() if k not in ("dtype", "grad")}
     try:
         found = _find(value, False)
@@ -131,7 +132,7 @@ def _explain_leaf(value: Any, options: dict[str, Any]) -> Explanation:
         if found is not None and found.explain_back is not None:
             return found.explain_back(value, back)
         if _C.is_torch_tensor(value):
-            return _explanation.from_native(_C.explain_torch(value, **back))
+            return explain_back(value, **back)
         return _explanation.refused(_classify.refusal(value))
     except Exception as e:
         return _explanation.refused(e)

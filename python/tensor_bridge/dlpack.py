@@ -120,6 +120,9 @@ def _capsule(x: Any, copy: bool | None) -> Any:
     """A capsule from a producer, of the newest version it can make."""
     if type(x).__name__ == "PyCapsule":
         return x
+    if _C.is_eager_tensor(x) or _classify.is_resource_variable(x):
+        # TensorFlow's own method would hand its memory out to be written to.
+        x = exporter(x)
     method = getattr(type(x), "__dlpack__", None)
     if method is None:
         raise UnsupportedTypeError(

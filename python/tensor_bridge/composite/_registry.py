@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from tensor_bridge import _C, _classify, _explanation
+from tensor_bridge import _C, _classify, _convert, _explanation
 from tensor_bridge.errors import TensorBridgeError
 
 if TYPE_CHECKING:
@@ -225,4 +225,4 @@ def explain_to_tf(value: Any, options: Options) -> Explanation:
         return found.explain_back(value, options)
     if not _C.is_torch_tensor(value):
         raise _classify.refusal_back(value)
-    return _explanation.from_native(_C.explain_torch(value, **dense(options)))
+    return _convert.explain_back(value, **dense(options))
