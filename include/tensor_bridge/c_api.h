@@ -42,7 +42,7 @@ enum {
   TB_FRAMEWORK = 10,         /* a framework is missing, not loaded, or of an unsupported version */
   TB_OUT_OF_MEMORY = 11,
   TB_INTERNAL = 12,
-  TB_VALUE_OUT_OF_RANGE = 13 /* an element that the dtype asked for cannot hold exactly */
+  TB_VALUE_OUT_OF_RANGE = 13 /* an element that the dtype cannot hold, an offset out of range */
 };
 
 /* The message of this thread's latest failure; "" before the first. Valid until this thread's
@@ -253,7 +253,7 @@ TB_EXPORT tb_status tb_strings_from_tf(struct TF_Tensor* tensor, tb_strings** ou
 /* Views a block of `nbytes` bytes in which string i goes from offsets[i] to offsets[i + 1], as in
  * Arrow's large_binary: there is one offset more than `shape` has elements. The memory stays the
  * caller's and must outlive the view. Offsets that descend or leave the block are
- * TB_INVALID_HANDLE where they are used, never read. */
+ * TB_VALUE_OUT_OF_RANGE where they are used, never followed. */
 TB_EXPORT tb_status tb_strings_from_memory(const char* bytes, int64_t nbytes,
                                            const int64_t* offsets, int64_t num_offsets,
                                            const int64_t* shape, int32_t ndim, tb_strings** out);
@@ -287,6 +287,10 @@ TB_EXPORT tb_status tb_strings_to_tf(const tb_strings* strings,
 /* What tb_strings_to_torch would do. */
 TB_EXPORT tb_status tb_strings_explain(const tb_strings* strings, const tb_convert_options* options,
                                        tb_explanation* out);
+/* What tb_strings_to_tf would do. */
+TB_EXPORT tb_status tb_strings_explain_back(const tb_strings* strings,
+                                            const tb_convert_back_options* options,
+                                            tb_explanation* out);
 /* Ends the view. NULL is ignored. */
 TB_EXPORT void tb_strings_release(tb_strings* strings);
 

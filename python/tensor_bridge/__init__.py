@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         Extension,
         LiveView,
         Ragged,
+        StringTensor,
         assign,
         register_composite,
         unregister_composite,
@@ -61,6 +62,7 @@ __all__ = [
     "Extension",
     "LiveView",
     "Ragged",
+    "StringTensor",
     "register_composite",
     "unregister_composite",
     # explanation
@@ -98,6 +100,7 @@ _LAZY = {
     "Extension": "composite",
     "LiveView": "composite",
     "Ragged": "composite",
+    "StringTensor": "composite",
     "register_composite": "composite",
     "unregister_composite": "composite",
     "explain": "_tree",

@@ -9,12 +9,14 @@ from tensor_bridge.composite import (
     optional,
     ragged,
     sparse,
+    string,
     tensor_array,
     variable,
 )
 from tensor_bridge.composite._registry import Composite, for_tensorflow, for_torch, register
 from tensor_bridge.composite.extension_type import Extension
 from tensor_bridge.composite.ragged import Ragged
+from tensor_bridge.composite.string import StringTensor
 from tensor_bridge.composite.user import register_composite, unregister_composite
 from tensor_bridge.composite.variable import LiveView, assign
 
@@ -23,6 +25,7 @@ __all__ = [
     "Extension",
     "LiveView",
     "Ragged",
+    "StringTensor",
     "assign",
     "for_tensorflow",
     "for_torch",
@@ -35,6 +38,7 @@ for _module in (
     variable,
     ragged,
     sparse,
+    string,
     indexed_slices,
     tensor_array,
     optional,
