@@ -18,6 +18,8 @@ from tensor_bridge.testing import (
     torch_data_address,
 )
 
+pytestmark = pytest.mark.filterwarnings("ignore:Sparse invariant checks are implicitly disabled")
+
 
 def slices(
     indices: Any = (2, 0, 2), shape: Any = (3, 2), dtype: tf.DType = tf.int64

@@ -23,7 +23,11 @@ from tensor_bridge.testing import (
     torch_data_address,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore:Sparse .* tensor support is in beta")
+# torch's, once a process, when a test makes such a tensor without check_invariants=.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Sparse .* tensor support is in beta"),
+    pytest.mark.filterwarnings("ignore:Sparse invariant checks are implicitly disabled"),
+]
 
 
 def sparse(
