@@ -55,7 +55,8 @@ class Foreign {
   int released() const { return released_.load(); }
   /// Whether the bytes are those that it was made with.
   bool unchanged() const {
-    return released() == 0 && std::memcmp(memory_.get(), original_.data(), size_) == 0;
+    return released() == 0 &&
+           (size_ == 0 || std::memcmp(memory_.get(), original_.data(), size_) == 0);
   }
   template <typename T>
   const T* as() const {
@@ -92,12 +93,21 @@ class Adapter {
         error() = message;
         return code;
       };
-      made.countOwner = [](int64_t) {};
-      made.processExiting = [] { return false; };
+      made.countOwner = [](int64_t delta) { owners().fetch_add(delta); };
+      made.processExiting = [] { return exiting().load(); };
       made.release_fns = release_fns;
       return made;
     }();
     return &host;
+  }
+  /// What the adapter counted: torch's bytes that someone else holds.
+  static std::atomic<int64_t>& owners() {
+    static std::atomic<int64_t> owners{0};
+    return owners;
+  }
+  static std::atomic<bool>& exiting() {
+    static std::atomic<bool> exiting{false};
+    return exiting;
   }
   static tb_status& status() {
     static thread_local tb_status status = TB_OK;

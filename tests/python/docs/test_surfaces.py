@@ -1,7 +1,8 @@
 """The tables of docs/concepts/write_protection.md: each code span in them is run.
 
-A span is a statement on `x`, a converted float32 matrix, or `flags`, a converted bool vector. The
-column says what becomes of the sharing.
+A span of the first is a statement on `x`, a converted float32 matrix, or `flags`, a converted bool
+vector; the column says what becomes of the sharing. A span of the second is a torch tensor; the row
+says what `to_tf` does with it.
 """
 
 from __future__ import annotations
@@ -65,6 +66,90 @@ def test_python_table_says_what_happens() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+BACK = """
+import copy, io, json, pickle
+import numpy
+from torch import nn
+
+def outcome(span):
+    x, flags = torch.rand(64, 64), torch.rand(64) > 0.5
+    t, u = tensor_bridge.to_tf(x), tensor_bridge.to_tf(flags)
+    before = t.numpy().copy(), u.numpy().copy()
+    layer, y = nn.Linear(64, 64, bias=False), torch.ones(3)
+    exec(span, {**globals(), **locals()})
+    assert all((a.numpy() == b).all() for a, b in zip((t, u), before)), "written through: " + span
+    return testing.shares_memory(t, x) and testing.shares_memory(u, flags)
+
+print(json.dumps([outcome(s) for s in SPANS]))
+"""
+
+
+def test_python_table_holds_for_tensors_given_to_tensorflow() -> None:
+    expected = {
+        span: shared
+        for cells in PAGE.rows("python surface")
+        for cell, shared in ((cells[1], True), (cells[2], False))
+        for span in spans(cell)
+    }
+    done = run_forked(BACK.replace("SPANS", repr(list(expected))), timeout=240)
+    assert done.code == 0, done.err
+    outcomes = dict(zip(expected, json.loads(done.out.splitlines()[-1]), strict=True))
+    assert outcomes == expected
+
+
+TO_TF = """
+import json, warnings
+import numpy
+from torch import nn
+from torch._subclasses import FakeTensorMode
+
+warnings.simplefilter("ignore")
+t = tf.random.uniform((64, 16))
+
+def to_tf_then_resize(x):
+    tensor_bridge.to_tf(x)
+    x.resize_(128)
+    return x
+
+def outcome(span):
+    x = eval(span)
+    explanation = tensor_bridge.explain(x)
+    action = explanation.action
+    if action == "refused":
+        try:
+            tensor_bridge.to_tf(x)
+        except tensor_bridge.TensorBridgeError:
+            return "refuses"
+        raise AssertionError(f"{span} was converted, {explanation}")
+    u = tensor_bridge.to_tf(x)
+    try:
+        never = tensor_bridge.to_tf(x, copy=False)
+    except tensor_bridge.CopyRequiredError:
+        never = None
+    assert (action == "shared") == (never is not None), "copy=False"
+    values = x.to_dense() if x.layout == torch._mkldnn else x
+    values = values.detach().resolve_conj().resolve_neg()
+    if span.startswith("torch._efficientzerotensor"):
+        values = torch.zeros(64)
+    assert values.tolist() == u.numpy().tolist()
+    if action == "copied":
+        return "copies"
+    assert testing.shares_memory(u, x.detach()) and testing.shares_memory(never, x.detach())
+    return "shares"
+
+print(json.dumps([outcome(s) for s in SPANS]))
+"""
+
+
+def test_table_of_the_way_back_says_what_happens() -> None:
+    expected = [(span, row[0]) for row in PAGE.rows("back surface") for span in spans(row[1])]
+    assert len(expected) > 20
+    every = [span for span, _ in expected]
+    done = run_forked(TO_TF.replace("SPANS", repr(every)), timeout=120)
+    assert done.code == 0, done.err
+    assert list(zip(every, json.loads(done.out.splitlines()[-1]), strict=True)) == expected
+
+
 CPP = """
 #include <ATen/ATen.h>
 #include <ATen/DLConvertor.h>
@@ -73,7 +158,8 @@ CPP = """
 
 #include <iostream>
 
-// One line a statement: 1 if x still shares, 1 if TensorFlow's values are as they were.
+// One line a statement: 1 if x still shares, 1 if TensorFlow's values are as they were; first for a
+// tensor that came from TensorFlow, then for one that was given to it.
 template <typename Statement>
 void run(Statement statement) {
   const int64_t shape[] = {4, 4};
@@ -84,7 +170,16 @@ void run(Statement statement) {
   statement(x);
   bool intact = true;
   for (int i = 0; i < 16; ++i) intact = intact && values[i] == static_cast<float>(i + 1);
-  std::cout << (x.const_data_ptr() == values) << intact << "\\n";
+  std::cout << (x.const_data_ptr() == values) << intact;
+  TF_DeleteTensor(tensor);
+
+  at::Tensor own = at::arange(1, 17, at::kFloat).view({4, 4});
+  tensor = tensor_bridge::pyTorchTensorToTfTensor(own);
+  values = static_cast<float*>(TF_TensorData(tensor));
+  statement(own);
+  intact = true;
+  for (int i = 0; i < 16; ++i) intact = intact && values[i] == static_cast<float>(i + 1);
+  std::cout << (own.const_data_ptr() == values) << intact << "\\n";
   TF_DeleteTensor(tensor);
 }
 
@@ -98,7 +193,7 @@ def test_cpp_table_says_what_happens(tmp_path_factory: pytest.TempPathFactory) -
     columns = list(zip(*PAGE.rows("C++ surface"), strict=True))
     expected = [
         (span, outcome)
-        for cells, outcome in zip(columns, ("11", "01", "10"), strict=True)
+        for cells, outcome in zip(columns, ("1111", "0101", "1010"), strict=True)
         for cell in cells
         for span in spans(cell)
     ]
