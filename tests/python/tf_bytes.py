@@ -100,7 +100,8 @@ def reference_values(row: DtypeRow, data: bytes) -> list[Any]:
         dtype = tf.as_dtype(row.nearest.removeprefix("torch."))
     array = np.frombuffer(data, dtype.as_numpy_dtype)
     if dtype.is_floating:
-        array = array.astype(np.float64)
+        with np.errstate(invalid="ignore"):  # signalling NaNs
+            array = array.astype(np.float64)
     elif dtype.is_integer and array.dtype.kind == "V":
         array = array.astype(np.int64)
     return array.tolist()

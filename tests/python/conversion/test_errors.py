@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import torch
-from fresh_python import run_claims
+from claims import run_claims
 from refusals import BUILTIN_BASES, assert_refused
 from tensorflow.python.eager import context, executor
 from tf_bytes import random_tensor, row_named
@@ -209,13 +209,9 @@ def test_a_failure_leaves_the_next_call_alone(door: Any) -> None:
 
 HOSTILE_PRELUDE = """
 import gc
-import tensorflow as tf
-import torch
-import tensor_bridge
 from tensor_bridge.testing import live_owners
 
 DOORS = (tensor_bridge, tensor_bridge.TensorBridge())
-gc.freeze()  # the frameworks' objects, so that collecting is quick
 EagerTensor = type(tf.constant(1.0))
 
 def refused(value, error, advice, **options):

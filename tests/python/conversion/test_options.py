@@ -117,7 +117,8 @@ def test_keywords_and_defaults_are_the_same_everywhere() -> None:
     }
     for function in functions:
         first, *others = inspect.signature(function).parameters.values()
-        assert first.kind is first.POSITIONAL_ONLY or first.name in ("t", "x")
+        assert first.name in ("t", "x")
+        assert first.kind is first.POSITIONAL_OR_KEYWORD
         assert defaults.items() <= {p.name: p.default for p in others}.items()
         assert all(p.kind is p.KEYWORD_ONLY for p in others)
 
@@ -212,6 +213,18 @@ def test_the_number_of_arguments_is_a_type_error(door: Any) -> None:
     for arguments in ((), (t, None), (t, True, None)):
         with pytest.raises(TypeError, match="argument"):
             door.to_torch(*arguments)
+    with pytest.raises(TypeError, match="argument"):
+        door.to_torch(t, t=t)
+    with pytest.raises(TypeError, match="argument"):
+        door.to_torch(copy=True)
+
+
+def test_the_tensor_may_be_named(door: Any) -> None:
+    t = tf.constant([1.0]) * 1
+    v = tf.Variable([2.0])
+    assert shares_memory(t, door.to_torch(t=t))
+    assert not shares_memory(t, door.to_torch(copy=True, t=t))
+    assert door.to_torch(t=v, on_write="raise").tolist() == [2.0]
 
 
 # ---- the state of torch around a call ------------------------------------------------------------

@@ -8,7 +8,8 @@ without a restart.
 from __future__ import annotations
 
 import pytest
-from fresh_python import run_claims, run_python
+from claims import run_claims
+from fresh import run_python
 
 INSTALLED = '''
 import contextlib, gc, importlib, sys, tempfile
@@ -206,7 +207,7 @@ CLAIMS = {
 
 @pytest.fixture(scope="module")
 def outcomes() -> dict[str, str]:
-    return run_claims(PRELUDE, CLAIMS)
+    return run_claims(PRELUDE, CLAIMS, run_python)
 
 
 @pytest.mark.parametrize("claim", CLAIMS)
@@ -295,7 +296,7 @@ BACK_CLAIMS = {
 
 @pytest.fixture(scope="module")
 def outcomes_back() -> dict[str, str]:
-    return run_claims(BACK_PRELUDE, BACK_CLAIMS)
+    return run_claims(BACK_PRELUDE, BACK_CLAIMS, run_python)
 
 
 @pytest.mark.parametrize("claim", BACK_CLAIMS)
@@ -341,7 +342,7 @@ def test_to_torch_never_imports_tensorflow() -> None:
                 raise AssertionError("converted")
         assert not any(name.startswith("tensorflow") for name in sys.modules)
         """
-    )
+    ).check()
 
 
 # ---- orders --------------------------------------------------------------------------------------
@@ -376,4 +377,4 @@ assert torch.linalg.svd(tensor_bridge.to_torch(tensorflow.linalg.matmul(a, a))).
     ids=" ".join,
 )
 def test_any_order_of_imports_works(order: tuple[str, ...]) -> None:
-    run_python("\n".join(f"import {name}" for name in order) + USE)
+    run_python("\n".join(f"import {name}" for name in order) + USE).check()

@@ -7,18 +7,14 @@ functions that raise, shows that they do, and then uses the whole API for every 
 from __future__ import annotations
 
 import pytest
-from fresh_python import run_claims
+from claims import run_claims
 
 PRELUDE = '''
-import ctypes, functools, gc, inspect, sys, types
+import ctypes, gc, inspect, sys
 import numpy as np
-import ml_dtypes
-import tensorflow as tf
-import torch
 from tensorflow.core.framework import tensor_pb2
-from tensorflow.python.framework import constant_op, dtypes as tf_dtypes, ops, tensor_util
+from tensorflow.python.framework import dtypes as tf_dtypes, ops, tensor_util
 from tensorflow.python.ops import resource_variable_ops, script_ops
-import tensor_bridge
 from tensor_bridge.testing import (
     live_owners, shares_memory, tf_data_address, torch_data_address
 )

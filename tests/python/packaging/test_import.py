@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from fresh_python import run_python
+from fresh import run_python
 
 import tensor_bridge
 from tensor_bridge import _C
@@ -32,7 +32,7 @@ print(json.dumps([name for name in {FRAMEWORKS!r} if name in sys.modules]))
 
 def loaded_by(code: str) -> list[str]:
     """Which of the heavy modules are loaded after the code has run in a fresh interpreter."""
-    names: list[str] = json.loads(run_python(LOADED.format(code=code)))
+    names: list[str] = json.loads(run_python(LOADED.format(code=code)).check())
     return names
 
 
@@ -94,7 +94,7 @@ def test_native_libraries_of_the_frameworks_are_not_loaded_either() -> None:
         tensor_bridge.TensorBridge()
         print(open("/proc/self/maps").read())
         """
-    )
+    ).check()
     libraries = {Path(line.split()[-1]).name for line in output.splitlines() if ".so" in line}
     assert any(name.startswith("_C.") for name in libraries)
     assert "libtensor_bridge.so" in libraries
@@ -110,7 +110,7 @@ def test_importing_is_quick() -> None:
         import tensor_bridge
         print(time.perf_counter() - before)
         """
-    )
+    ).check()
     # It takes 5 ms; a framework takes more than a second.
     assert float(output) < 0.5
 
@@ -127,7 +127,7 @@ def test_importing_starts_no_thread_and_leaves_the_environment_alone() -> None:
         assert len(os.listdir("/proc/self/task")) == tasks
         assert threading.active_count() == 1
         """
-    )
+    ).check()
 
 
 def test_importing_again_gives_the_same_library() -> None:
@@ -143,7 +143,7 @@ def test_importing_again_gives_the_same_library() -> None:
         assert again.dtypes() == rows
         assert again.convert_tf_to_pytorch is tensor_bridge.convert_tf_to_pytorch
         """
-    )
+    ).check()
 
 
 # ---- public names --------------------------------------------------------------------------------
@@ -195,7 +195,9 @@ def stub_signature(function: ast.FunctionDef) -> inspect.Signature:
     parameters = [
         inspect.Parameter(a.arg, inspect.Parameter.POSITIONAL_ONLY) for a in arguments.posonlyargs
     ]
-    assert not arguments.args, f"{function.name}: an argument of the extension has no keyword"
+    parameters += [
+        inspect.Parameter(a.arg, inspect.Parameter.POSITIONAL_OR_KEYWORD) for a in arguments.args
+    ]
     for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
         value = inspect.Parameter.empty if default is None else ast.literal_eval(default)
         kind = inspect.Parameter.KEYWORD_ONLY
