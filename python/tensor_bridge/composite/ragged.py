@@ -163,6 +163,21 @@ def _is_string(ragged: Any) -> bool:
     return bool(ragged.dtype.name == "string")
 
 
+def _nested(
+    values: torch.Tensor, offsets: torch.Tensor, lengths: tuple[int, int] | None
+) -> torch.Tensor:
+    # Without the longest length torch pads to the number of all values.
+    shortest, longest = lengths or (None, None)
+    try:
+        # What nested_tensor_from_jagged() calls; torch 2.13 logs a warning about tracing there,
+        # once a process, which speaks of nothing that the caller did.
+        from torch.nested._internal.nested_tensor import nested_view_from_values_offsets as make
+    except ImportError:
+        from torch.nested import nested_tensor_from_jagged as make
+    nested: torch.Tensor = make(values, offsets, min_seqlen=shortest, max_seqlen=longest)
+    return nested
+
+
 def _to_torch(ragged: Any, options: Options) -> Any:
     with part("values"):
         values = component_to_torch(ragged.flat_values, options)
@@ -177,13 +192,7 @@ def _to_torch(ragged: Any, options: Options) -> Any:
     lengths = _check_partitions(row_splits, uniform, int(values.shape[0]))
     if not _fits_torch(ragged, uniform):
         return Ragged(values, tuple(row_splits), tuple(uniform))
-    import torch
-
-    # Without the longest length torch pads to the number of all values.
-    shortest, longest = lengths or (None, None)
-    return torch.nested.nested_tensor_from_jagged(
-        values, row_splits[0], min_seqlen=shortest, max_seqlen=longest
-    )
+    return _nested(values, row_splits[0], lengths)
 
 
 def _explain(ragged: Any, options: Options) -> Explanation:
