@@ -56,6 +56,8 @@ def order(row: DtypeRow) -> tuple[int, int, str]:
 
 def result(row: DtypeRow) -> str:
     """What a conversion without keywords gives."""
+    if row.name == "string":
+        return "copied to a `StringTensor`"
     return {
         "shared": "shared",
         "viewed": f"shared as `{row.nearest}`",

@@ -360,7 +360,7 @@ void explainStrings(const tb_strings& strings, const tb_convert_options* options
     explainCopied(strings, 8 * (strings.count + 1), out);
     deviceName(plan.spec.move ? plan.spec.device : DLDevice{kDLCPU, 0}, out->device,
                sizeof(out->device));
-    std::snprintf(out->reason, sizeof(out->reason), "%s", kCopyReason);
+    std::snprintf(out->reason, sizeof(out->reason), "a StringTensor: %s", kCopyReason);
   } catch (...) {
     explainRefused(Dtype::kString, setLastErrorFromException(), out);
   }
