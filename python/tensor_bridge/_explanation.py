@@ -9,11 +9,13 @@ from typing import Literal
 from tensor_bridge.errors import BY_STATUS
 
 __all__ = [
+    "LIST_NEEDS_COPY",
     "Explanation",
     "StructureExplanation",
     "combined",
     "copied",
     "from_native",
+    "of_strings",
     "refused",
 ]
 
@@ -134,6 +136,20 @@ def from_native(native: _Native) -> Explanation:
         on_write=None if on_write < 0 else _ON_WRITE[on_write],
         error=BY_STATUS.get(status),
     )
+
+
+_LIST_REASON = "nested lists of bytes: every string becomes a Python object"
+LIST_NEEDS_COPY = f"copy=False, but a copy is needed: {_LIST_REASON}. Use copy=None"
+"""Text of the `CopyRequiredError` for strings="list"."""
+
+
+def of_strings(explanation: Explanation, *, as_list: bool = False) -> Explanation:
+    """The object for a string tensor, from what the extension says of one."""
+    if explanation.action != "refused" and as_list:
+        explanation = replace(
+            explanation, reason=_LIST_REASON, torch_dtype=None, device=None, nbytes=None
+        )
+    return replace(explanation, kind="string")
 
 
 def refused(error: Exception) -> Explanation:

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import ctypes
 import os
+from contextlib import contextmanager
+from itertools import pairwise
+from math import prod
 from typing import TYPE_CHECKING, Any, Literal
 
-from tensor_bridge import _classify, _frameworks, _options
-from tensor_bridge.errors import BY_STATUS, FrameworkError, InvalidOptionError
+from tensor_bridge import _classify, _explanation, _frameworks, _options
+from tensor_bridge.errors import BY_STATUS, CopyRequiredError, FrameworkError, InvalidOptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import torch
 
     from tensor_bridge._explanation import Explanation
+    from tensor_bridge.composite.string import StringTensor
 
 __all__ = ["TensorBridge"]
 
@@ -105,6 +109,7 @@ def _declare(library: ctypes.PyDLL) -> None:
     library.tb_py_set_gil_functions.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
     library.tb_py_set_gil_functions.restype = None
     library.tb_py_is_eager_tensor.argtypes = (obj,)
+    library.tb_py_has_handle.argtypes = (obj,)
     library.tb_py_tf_to_torch.argtypes = (obj, options, out)
     library.tb_py_tf_explain.argtypes = (obj, options, *explanation)
     variable = (obj, ctypes.c_void_p, ctypes.c_int32)
@@ -115,16 +120,41 @@ def _declare(library: ctypes.PyDLL) -> None:
     library.tb_convert_back_options_init.restype = None
     library.tb_py_torch_to_tf.argtypes = (obj, back, out)
     library.tb_py_torch_explain.argtypes = (obj, back, *explanation)
+    library.tb_py_strings_from_tf.argtypes = (obj, out)
+    sizes, strings = ctypes.POINTER(ctypes.c_int64), ctypes.c_void_p
+    library.tb_py_strings_from_torch.argtypes = (obj, obj, sizes, ctypes.c_int32, out)
+    library.tb_py_strings_to_torch.argtypes = (strings, options, out, out)
+    library.tb_py_strings_to_tf.argtypes = (strings, back, out)
+    library.tb_strings_nbytes.argtypes = (strings, sizes)
+    library.tb_strings_gather.argtypes = (strings, sizes, ctypes.c_char_p, ctypes.c_int64)
+    library.tb_strings_explain.argtypes = (strings, options, explanation[0])
+    library.tb_strings_explain_back.argtypes = (strings, back, explanation[0])
+    library.tb_strings_release.argtypes = (strings,)
+    library.tb_strings_release.restype = None
+    library.tb_strings_ndim.argtypes = library.tb_strings_count.argtypes = (strings,)
+    library.tb_strings_shape.argtypes = (strings,)
+    library.tb_strings_ndim.restype = ctypes.c_int32
+    library.tb_strings_count.restype = ctypes.c_int64
+    library.tb_strings_shape.restype = sizes
     library.tb_live_owners.restype = ctypes.c_int64
     for name in (
         "tb_use_torch",
         "tb_py_is_eager_tensor",
+        "tb_py_has_handle",
         "tb_py_tf_to_torch",
         "tb_py_tf_explain",
         "tb_py_variable_to_torch",
         "tb_py_variable_explain",
         "tb_py_torch_to_tf",
         "tb_py_torch_explain",
+        "tb_py_strings_from_tf",
+        "tb_py_strings_from_torch",
+        "tb_py_strings_to_torch",
+        "tb_py_strings_to_tf",
+        "tb_strings_nbytes",
+        "tb_strings_gather",
+        "tb_strings_explain",
+        "tb_strings_explain_back",
     ):
         getattr(library, name).restype = status
 
@@ -153,8 +183,6 @@ def _copy_number(copy: Any) -> int:
 
 
 def _as_explanation(native: _Explanation, shape: ctypes.Array[ctypes.c_int64]) -> Explanation:
-    from tensor_bridge import _explanation
-
     return _explanation.from_native(
         (
             native.action,
@@ -168,6 +196,21 @@ def _as_explanation(native: _Explanation, shape: ctypes.Array[ctypes.c_int64]) -
             native.reason.decode(errors="replace"),
         )
     )
+
+
+def _is_string_tensor(x: Any) -> bool:
+    return "tensor_bridge.composite.string.StringTensor" in _classify.class_names(x)
+
+
+def _nested(items: list[bytes], shape: list[int]) -> Any:
+    """The items in nested lists of this shape."""
+    if not shape:
+        return items[0]
+    rows: list[Any] = items
+    for depth in range(len(shape) - 1, 0, -1):
+        size = shape[depth]
+        rows = [rows[i * size : (i + 1) * size] for i in range(prod(shape[:depth]))]
+    return rows
 
 
 class TensorBridge:
@@ -224,13 +267,20 @@ class TensorBridge:
         scale: float | Sequence[float] | torch.Tensor | None = None,
         zero_point: int | Sequence[int] | torch.Tensor | None = None,
         axis: int | None = None,
-    ) -> torch.Tensor:
-        """The same as `tensor_bridge.convert_tf_to_pytorch`, through ctypes."""
+        strings: Literal["tensor", "list"] = "tensor",
+    ) -> Any:
+        """The same as `tensor_bridge.convert_tf_to_pytorch`, through ctypes.
+
+        For one dense tensor, a variable, or a tensor of strings.
+        """
         eager = self._is_eager(t)
         if not eager and not _classify.is_resource_variable(t):
             raise _classify.refusal(t)
         self._ensure_ready()
         options = self._options(copy, device, on_write, raw, scale, zero_point, axis)
+        _options.check_extra("strings", strings)
+        if eager and self._is_string(t):
+            return self._strings_to_torch(t, options, strings)
         result = ctypes.c_void_p()
         if eager:
             status = self._library.tb_py_tf_to_torch(t, options, ctypes.byref(result))
@@ -244,23 +294,28 @@ class TensorBridge:
 
     def convert_pytorch_to_tf(
         self,
-        x: torch.Tensor,
+        x: torch.Tensor | StringTensor,
         *,
         copy: bool | None = None,
         device: Any = None,
         dtype: Any = None,
         grad: Literal["detach", "raise"] = "detach",
     ) -> Any:
-        """The same as `tensor_bridge.convert_pytorch_to_tf` for one dense tensor."""
+        """The same as `tensor_bridge.convert_pytorch_to_tf` for one dense tensor or strings."""
         import torch
 
         # By real type, not by __class__: the memory behind is read.
-        if not issubclass(type(x), torch.Tensor):
+        dense = issubclass(type(x), torch.Tensor)
+        if not dense and not _is_string_tensor(x):
             raise _classify.refusal_back(x)
         self._ensure_back_ready()
         options = self._back_options(copy, dtype, grad)
         result = ctypes.c_void_p()
-        self._check(self._library.tb_py_torch_to_tf(x, options, ctypes.byref(result)))
+        if dense:
+            self._check(self._library.tb_py_torch_to_tf(x, options, ctypes.byref(result)))
+        else:
+            with self._torch_strings(x) as view:
+                self._check(self._library.tb_py_strings_to_tf(view, options, ctypes.byref(result)))
         tensor = _take_reference(result)
         return tensor if device is None else _options.place(tensor, device, copy)
 
@@ -277,13 +332,21 @@ class TensorBridge:
         scale: float | Sequence[float] | torch.Tensor | None = None,
         zero_point: int | Sequence[int] | torch.Tensor | None = None,
         axis: int | None = None,
+        strings: Literal["tensor", "list"] = "tensor",
     ) -> Explanation:
         """The same as `tensor_bridge.explain`, through ctypes."""
-        from tensor_bridge import _explanation
-
         native = _Explanation(struct_size=ctypes.sizeof(_Explanation))
         shape = (ctypes.c_int64 * _MAX_DIMS)()
         try:
+            _options.check_extra("strings", strings)
+            if self._is_eager(t) and self._is_string(t):
+                self._ensure_ready()
+                options = self._options(copy, device, on_write, raw, scale, zero_point, axis)
+                with self._tf_strings(t) as view:
+                    self._check(self._library.tb_strings_explain(view, options, native))
+                    self._copy_shape(view, shape)
+                explanation = _as_explanation(native, shape)
+                return _explanation.of_strings(explanation, as_list=strings == "list")
             if self._is_eager(t):
                 subject: tuple[Any, ...] = (t,)
                 function = self._library.tb_py_tf_explain
@@ -300,7 +363,7 @@ class TensorBridge:
 
     def explain_back(
         self,
-        x: torch.Tensor,
+        x: torch.Tensor | StringTensor,
         *,
         copy: bool | None = None,
         dtype: Any = None,
@@ -309,22 +372,85 @@ class TensorBridge:
         """What `convert_pytorch_to_tf` would do with one dense tensor, and why."""
         import torch
 
-        from tensor_bridge import _explanation
-
         native = _Explanation(struct_size=ctypes.sizeof(_Explanation))
         shape = (ctypes.c_int64 * _MAX_DIMS)()
         try:
-            if not issubclass(type(x), torch.Tensor):
+            dense = issubclass(type(x), torch.Tensor)
+            if not dense and not _is_string_tensor(x):
                 raise _classify.refusal_back(x)
             self._ensure_back_ready()
             options = self._back_options(copy, dtype, grad)
+            if not dense:
+                with self._torch_strings(x) as view:
+                    self._check(self._library.tb_strings_explain_back(view, options, native))
+                    self._copy_shape(view, shape)
+                return _explanation.of_strings(_as_explanation(native, shape))
             self._check(self._library.tb_py_torch_explain(x, options, native, shape, _MAX_DIMS))
         except Exception as e:
             return _explanation.refused(e)
         return _as_explanation(native, shape)
 
+    @contextmanager
+    def _tf_strings(self, t: Any) -> Iterator[ctypes.c_void_p]:
+        """A ``tb_strings*`` over TensorFlow's memory."""
+        view = ctypes.c_void_p()
+        self._check(self._library.tb_py_strings_from_tf(t, ctypes.byref(view)))
+        try:
+            yield view
+        finally:
+            self._library.tb_strings_release(view)
+
+    @contextmanager
+    def _torch_strings(self, x: Any) -> Iterator[ctypes.c_void_p]:
+        """A ``tb_strings*`` over the two tensors of a StringTensor."""
+        view = ctypes.c_void_p()
+        shape = (ctypes.c_int64 * len(x.shape))(*x.shape)
+        self._check(
+            self._library.tb_py_strings_from_torch(
+                x.bytes, x.offsets, shape, len(shape), ctypes.byref(view)
+            )
+        )
+        try:
+            yield view
+        finally:
+            self._library.tb_strings_release(view)
+
+    def _copy_shape(self, view: ctypes.c_void_p, out: ctypes.Array[ctypes.c_int64]) -> None:
+        ndim = self._library.tb_strings_ndim(view)
+        out[:ndim] = self._library.tb_strings_shape(view)[:ndim]
+
+    def _strings_to_torch(self, t: Any, options: _ConvertOptions, strings: str) -> Any:
+        from tensor_bridge.composite.string import StringTensor
+
+        with self._tf_strings(t) as view:
+            shape = self._library.tb_strings_shape(view)[: self._library.tb_strings_ndim(view)]
+            if strings == "list":
+                if options.copy == _COPY[False]:
+                    raise CopyRequiredError(_explanation.LIST_NEEDS_COPY)
+                return _nested(self._all_strings(view), shape)
+            data, offsets = ctypes.c_void_p(), ctypes.c_void_p()
+            self._check(
+                self._library.tb_py_strings_to_torch(
+                    view, options, ctypes.byref(data), ctypes.byref(offsets)
+                )
+            )
+            return StringTensor(_take_reference(data), _take_reference(offsets), shape)
+
+    def _all_strings(self, view: ctypes.c_void_p) -> list[bytes]:
+        nbytes = ctypes.c_int64()
+        self._check(self._library.tb_strings_nbytes(view, ctypes.byref(nbytes)))
+        block = ctypes.create_string_buffer(nbytes.value)
+        offsets = (ctypes.c_int64 * (self._library.tb_strings_count(view) + 1))()
+        self._check(self._library.tb_strings_gather(view, offsets, block, nbytes))
+        data = block.raw
+        return [data[begin:end] for begin, end in pairwise(offsets)]
+
     def _is_eager(self, t: Any) -> bool:
         return bool(self._library.tb_py_is_eager_tensor(t))
+
+    def _is_string(self, t: Any) -> bool:
+        """Whether an eager tensor holds strings. Without a handle it has no dtype to ask for."""
+        return bool(self._library.tb_py_has_handle(t)) and t.dtype.name == "string"
 
     def _ensure_ready(self) -> None:
         if not self._ready:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate, chain
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -317,25 +317,19 @@ def _flatten(strings: Any) -> tuple[list[Any], list[int]]:
 
 # ---- the composite -------------------------------------------------------------------------------
 
-_LIST_REASON = "nested lists of bytes: every string becomes a Python object"
-
 
 def _to_torch(t: Any, options: Options) -> Any:
     if options.get("strings") != "list":
         bytes_, offsets, shape = _C.strings_to_torch(t, **dense(options))
         return StringTensor(bytes_, offsets, shape)
     if options.get("copy") is False:
-        raise CopyRequiredError(f"copy=False, but a copy is needed: {_LIST_REASON}. Use copy=None")
+        raise CopyRequiredError(_explanation.LIST_NEEDS_COPY)
     return _C.tf_strings_list(t)
 
 
 def _explain(t: Any, options: Options) -> Explanation:
     explanation = _explanation.from_native(_C.explain_strings(t, **dense(options)))
-    if explanation.action != "refused" and options.get("strings") == "list":
-        explanation = replace(
-            explanation, reason=_LIST_REASON, torch_dtype=None, device=None, nbytes=None
-        )
-    return replace(explanation, kind="string")
+    return _explanation.of_strings(explanation, as_list=options.get("strings") == "list")
 
 
 def _arguments(x: StringTensor) -> tuple[Any, Any, tuple[int, ...]]:
@@ -359,7 +353,7 @@ def _to_tf(x: StringTensor, options: Options) -> Any:
 
 def _explain_back(x: StringTensor, options: Options) -> Explanation:
     native = _C.explain_strings_back(*_arguments(x), **_without_device(options))
-    return replace(_explanation.from_native(native), kind="string")
+    return _explanation.of_strings(_explanation.from_native(native))
 
 
 COMPOSITES = (
