@@ -40,6 +40,7 @@ def _convert(found: Composite, value: Any, back: bool, options: dict[str, Any]) 
 def _convert_top(value: Any, back: bool, options: dict[str, Any]) -> Any:
     found = _find(value, back)
     if found is not None:
+        _registry.check_extras(options)
         return _convert(found, value, back, options)
     if _C.is_torch_tensor(value) if back else _C.is_eager_tensor(value):
         # Raises what stands in the way.
@@ -125,6 +126,7 @@ def _explain_leaf(value: Any, options: dict[str, Any]) -> Explanation:
     try:
         found = _find(value, False)
         if found is not None and found.explain is not None:
+            _registry.check_extras(forward)
             return found.explain(value, forward)
         if _C.is_eager_tensor(value):
             return _explanation.from_native(_C.explain_tensor(value, **_registry.dense(forward)))

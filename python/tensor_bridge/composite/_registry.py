@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from tensor_bridge import _C, _classify, _convert, _explanation
+from tensor_bridge import _C, _classify, _convert, _explanation, _options
 from tensor_bridge.errors import TensorBridgeError
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ __all__ = [
     "Options",
     "component_to_tf",
     "component_to_torch",
+    "check_extras",
     "dense",
     "explain_to_tf",
     "explain_to_torch",
@@ -147,6 +148,16 @@ def for_torch(value: Any) -> Composite | None:
         # A nested tensor of the older kind calls its layout strided.
         return _by_torch_key.get("torch.nested" if value.is_nested else str(value.layout))
     return found
+
+
+def check_extras(options: Options) -> None:
+    """Checks the keywords that no dense tensor looks at.
+
+    Raises:
+      InvalidOptionError: one has a value that it may not have.
+    """
+    for name in EXTRA & options.keys():
+        _options.check_extra(name, options[name])
 
 
 def dense(options: Options) -> dict[str, Any]:

@@ -255,8 +255,7 @@ def _view_to_tf(view: LiveView, options: Options) -> Any:
 def _explain_view(view: LiveView, options: Options) -> Explanation:
     if options.get("copy") is False:
         _view_to_tf(view, options)
-    native = _C.explain_torch(view.tensor, **(dense(options) | {"copy": True}))
-    return _explanation.from_native(native)
+    return _convert.explain_back(view.tensor, **(dense(options) | {"copy": True}))
 
 
 # ---- Keras ---------------------------------------------------------------------------------------

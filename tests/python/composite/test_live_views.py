@@ -366,6 +366,10 @@ def test_contradicting_keywords_are_refused_before_the_variable_moves() -> None:
     ):
         assert_refused(tensor_bridge, v, error, advice, live=True, **options)
         assert tf_data_address(v) == address
+    for wrong in ("yes", 1, None):
+        with pytest.raises(tensor_bridge.InvalidOptionError, match="live must be"):
+            tensor_bridge.to_torch(v, live=wrong)
+        assert tensor_bridge.explain(v, live=wrong).error is tensor_bridge.InvalidOptionError
     assert live(v, on_write="alias").valid
     assert live(v, on_write="copy", device="cpu").valid
 

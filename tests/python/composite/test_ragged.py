@@ -293,6 +293,10 @@ def test_keywords_reach_every_part(make: Any) -> None:
             part.zero_()
     with pytest.raises(TypeError, match="nonsense"):
         tensor_bridge.to_torch(ragged, nonsense=1)
+    for name in ("strings", "unknown", "live"):
+        assert_refused(
+            tensor_bridge, ragged, tensor_bridge.InvalidOptionError, name, **{name: "nonsense"}
+        )
     assert_refused(
         tensor_bridge, ragged, tensor_bridge.InvalidOptionError, "on_write", on_write="both"
     )
