@@ -66,10 +66,11 @@ def test_errors_belong_to_the_thread_that_made_them(door: Any) -> None:
         for _ in range(100):
             Shared(convert=door.to_torch)
 
-    int4 = tf.bitcast(tf.constant([1, 2], tf.int8), tf.qint8)
+    resource = tf.Variable(1.0).handle
+    qint8 = tf.bitcast(tf.constant([1, 2], tf.int8), tf.qint8)
     in_threads(
-        lambda: refused(tf.constant("a"), tensor_bridge.UnsupportedDtypeError, "string"),
-        lambda: refused(int4, tensor_bridge.UnsupportedDtypeError, "qint8"),
+        lambda: refused(resource, tensor_bridge.UnsupportedDtypeError, "resource"),
+        lambda: refused(qint8, tensor_bridge.UnsupportedDtypeError, "qint8"),
         lambda: refused(
             numbers(), tensor_bridge.InvalidOptionError, "scale", scale=1, zero_point=0
         ),
