@@ -37,6 +37,10 @@ namespace {
                  "int_repr() for the integers (with dtype='qint8' and so on), or dequantize() for "
                  "the values",
                  facts.name);
+    case Obstacle::kNoMemory:
+      throwError(ErrorCode::kInvalidHandle,
+                 "expected a tensor whose elements are in its storage, got one whose storage was "
+                 "resized to fewer bytes; resize the storage back first");
     default:
       throwError(ErrorCode::kUnsupportedDtype, "TensorFlow has nothing for torch dtype %s",
                  facts.name);
@@ -116,10 +120,11 @@ void planTarget(const TorchFacts& facts, Dtype target, BackPlan* plan) {
   const bool integer =
       (own.dl.code == kDLInt || own.dl.code == kDLUInt) && facts.dtype != Dtype::kUInt64;
   if (encodesDoubles(target) ? !floating : !integer) {
-    throwError(
-        ErrorCode::kInvalidOption, "dtype='%s' takes a torch tensor of %s, got %s", info.name,
-        encodesDoubles(target) ? "floating dtype" : "integer dtype (uint64 cast to int64 first)",
-        own.torch_name);
+    throwError(ErrorCode::kInvalidOption, "dtype='%s' takes a torch tensor of %s, got %s",
+               info.name,
+               encodesDoubles(target) ? "floating dtype (float8 cast to float16 first)"
+                                      : "integer dtype (uint64 cast to int64 first)",
+               own.torch_name);
   }
   if (info.kind == DtypeKind::kViewed && facts.dtype == Dtype::kUInt8) {
     plan->check_range = true;

@@ -60,6 +60,7 @@ enum class Obstacle : int32_t {
   kMeta,          // no data
   kQuantized,     // scale and zero point would be lost
   kUnknownDtype,  // no row in the dtype table
+  kNoMemory,      // the storage was made smaller than the tensor
   kConjugate,     // lazy conjugation
   kNegative,      // lazy negation
   kZero,          // a tensor of zeros without memory
@@ -82,7 +83,7 @@ struct TorchFacts {
   int32_t ndim;
   const int64_t* shape;
   const void* data;  // first element; null where an obstacle hides it
-  int64_t nbytes;    // of a dense copy
+  int64_t nbytes;    // of a dense copy; INT64_MAX for more than that
   /// Where the storage still shows memory that came through the bridge: its owner.
   ReleaseFn foreign_release;
   void* foreign_owner;

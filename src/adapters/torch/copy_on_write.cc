@@ -128,6 +128,8 @@ void attachOwner(c10::StorageImpl* storage, const TensorView& view) noexcept {
 }
 
 bool foreignOwner(const c10::StorageImpl* storage, ReleaseFn* release, void** owner) noexcept {
+  // The first write of another thread replaces the deleter and the context, not both at once.
+  std::lock_guard<std::mutex> lock(writeMutex(storage));
   const c10::DataPtr& current =
       const_cast<c10::StorageImpl*>(storage)->_mutable_data_ptr_no_checks();
   if (!isForeignRelease(current.get_deleter())) return false;
@@ -160,6 +162,9 @@ void dropSharedBytes(void* context) {
 }
 
 void copySharedOnWrite(c10::StorageImpl* storage) {
+  // Freed after the mutex is released: a deleter may take the GIL, which a thread may hold that
+  // waits for this mutex, or write to a tensor whose storage has the same one.
+  c10::DataPtr dropped;
   std::lock_guard<std::mutex> lock(writeMutex(storage));
   c10::DataPtr& current = storage->_mutable_data_ptr_no_checks();
   if (current.get_deleter() != dropSharedBytes) return;
@@ -167,6 +172,7 @@ void copySharedOnWrite(c10::StorageImpl* storage) {
   // Only shareStorage() adds references, under this mutex: one is the storage's own.
   if (shared->references.load(std::memory_order_acquire) == 1) {
     c10::DataPtr bytes = std::move(shared->bytes);
+    dropped = std::move(current);
     storage->set_data_ptr_noswap(std::move(bytes));
     return;
   }
@@ -176,7 +182,7 @@ void copySharedOnWrite(c10::StorageImpl* storage) {
   c10::DataPtr own = allocator->clone(current.get(), storage->nbytes());
   void* data = own.get();
   auto* moved = new Moved{std::move(own), c10::DataPtr()};
-  shared->previous.clear();
+  dropped = std::move(shared->previous);
   moved->foreign = std::move(current);
   storage->set_data_ptr_noswap(c10::DataPtr(data, moved, deleteMoved, device));
 }

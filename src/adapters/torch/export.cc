@@ -1,5 +1,6 @@
 #include "adapters/torch/export.h"
 
+#include <ATen/EmptyTensor.h>
 #include <ATen/MapAllocator.h>
 #include <ATen/ops/from_blob.h>
 #include <c10/core/impl/COW.h>
@@ -8,6 +9,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <limits>
 #include <sstream>
 
 #include "adapters/torch/copy_on_write.h"
@@ -108,6 +110,26 @@ Obstacle storageObstacle(const at::Tensor& tensor, TorchFacts* facts) {
   return isHooked(storage) ? Obstacle::kHooked : Obstacle::kNone;
 }
 
+// Bytes of a dense copy. An expanded tensor may have more than can be counted.
+int64_t denseBytes(const at::Tensor& tensor) {
+  int64_t bytes;
+  const bool overflows =
+      __builtin_mul_overflow(tensor.numel(), static_cast<int64_t>(tensor.element_size()), &bytes);
+  return overflows ? std::numeric_limits<int64_t>::max() : bytes;
+}
+
+// Whether the storage reaches to the last element. Resizing a storage does not look at its tensors.
+bool reachesLastElement(const at::Tensor& tensor) {
+  if (tensor.numel() == 0) return true;
+  const auto itemsize = static_cast<size_t>(tensor.element_size());
+  const auto offset = static_cast<size_t>(tensor.storage_offset());
+  const size_t end =
+      tensor.is_contiguous()
+          ? (offset + static_cast<size_t>(tensor.numel())) * itemsize
+          : at::detail::computeStorageNbytes(tensor.sizes(), tensor.strides(), itemsize, offset);
+  return end <= tensor.storage().nbytes();
+}
+
 Obstacle findObstacle(const at::Tensor& tensor, TorchFacts* facts) {
   if (isWrapped(tensor.key_set())) return Obstacle::kWrapped;
   const bool mkldnn = tensor.layout() == at::kMkldnn;
@@ -127,14 +149,16 @@ Obstacle findObstacle(const at::Tensor& tensor, TorchFacts* facts) {
     setName(facts, tensor.scalar_type());
     return Obstacle::kUnknownDtype;
   }
-  facts->nbytes = tensor.numel() * static_cast<int64_t>(tensor.element_size());
+  facts->nbytes = denseBytes(tensor);
   if (mkldnn) return Obstacle::kMkldnn;
+  const bool zero = tensor._is_zerotensor();
+  if (!zero && tensor.has_storage() && !reachesLastElement(tensor)) return Obstacle::kNoMemory;
   if (!tensor.is_cpu()) {
     facts->device = DLDevice{tensor.is_cuda() ? kDLCUDA : kDLExtDev, tensor.device().index()};
     setName(facts, tensor.device());
     return Obstacle::kDevice;
   }
-  if (tensor._is_zerotensor()) return Obstacle::kZero;
+  if (zero) return Obstacle::kZero;
   if (tensor.is_conj()) return Obstacle::kConjugate;
   if (tensor.is_neg()) return Obstacle::kNegative;
   if (!tensor.has_storage()) return Obstacle::kNotDense;
