@@ -1,0 +1,377 @@
+// Storages that share_back_test.cc does not have: shrunk, resized, raced for, with deleters that
+// come back.
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <future>
+#include <limits>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "adapters/torch/copy_on_write.h"
+#include "torch/foreign.h"
+
+namespace tensor_bridge {
+namespace {
+
+using ::tensor_bridge::testing::Adapter;
+using ::tensor_bridge::testing::Foreign;
+using ::tensor_bridge::testing::shared;
+using ::tensor_bridge::testing::valuesOf;
+using ::testing::HasSubstr;
+
+tb_torch_tensor* borrow(const at::Tensor& tensor) {
+  return reinterpret_cast<tb_torch_tensor*>(tensor.unsafeGetTensorImpl());
+}
+
+TorchFacts factsOf(const at::Tensor& tensor) {
+  TorchFacts facts;
+  Adapter::table().describe(borrow(tensor), &facts);
+  return facts;
+}
+
+Obstacle obstacleOf(const at::Tensor& tensor) { return factsOf(tensor).obstacle; }
+
+c10::StorageImpl* storageOf(const at::Tensor& tensor) {
+  return tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
+}
+
+// What TensorFlow holds: a reference to the bytes, and what they were.
+class Share {
+ public:
+  explicit Share(const at::Tensor& tensor) : Share(tensor, TB_OK) {}
+  /// With nothing in it if another thread's write is under way.
+  static Share attempted(const at::Tensor& tensor) { return Share(tensor, TB_COPY_REQUIRED); }
+  Share(Share&& other) noexcept
+      : data_(other.data_),
+        owner_(std::exchange(other.owner_, nullptr)),
+        release_(other.release_),
+        bytes_(std::move(other.bytes_)) {}
+  ~Share() { drop(); }
+  void drop() {
+    if (owner_ != nullptr) release_(std::exchange(owner_, nullptr));
+  }
+  const void* data() const { return data_; }
+  bool taken() const { return owner_ != nullptr; }
+  bool unchanged() const { return std::memcmp(data_, bytes_.data(), bytes_.size()) == 0; }
+
+ private:
+  Share(const at::Tensor& tensor, tb_status otherwise) {
+    const tb_status status = Adapter::table().share(borrow(tensor), &owner_, &release_, &data_);
+    if (status != TB_OK) {
+      EXPECT_EQ(status, otherwise) << Adapter::error();
+      return;
+    }
+    bytes_.resize(tensor.nbytes());
+    std::memcpy(bytes_.data(), data_, bytes_.size());
+  }
+
+  void* data_ = nullptr;
+  void* owner_ = nullptr;
+  ReleaseFn release_ = nullptr;
+  std::vector<unsigned char> bytes_;
+};
+
+at::Tensor six() { return at::arange(1, 7, at::kFloat).view({2, 3}); }
+
+// --- describe -----------------------------------------------------------------------------------
+
+TEST(DescribeStorage, LayoutsThatAreNotRowMajor) {
+  const at::Tensor tensor = six();
+  EXPECT_EQ(obstacleOf(tensor.t()), Obstacle::kStrided);
+  EXPECT_EQ(obstacleOf(tensor.slice(1, 0, 2)), Obstacle::kStrided);
+  EXPECT_EQ(obstacleOf(at::ones({1}).expand({5})), Obstacle::kStrided);
+  EXPECT_EQ(obstacleOf(tensor.slice(0, 1, 2)), Obstacle::kMisaligned);
+  // Sizes of one may have any stride.
+  EXPECT_EQ(obstacleOf(tensor.as_strided({1, 6}, {77, 1})), Obstacle::kNone);
+}
+
+TEST(DescribeStorage, EveryOffsetButMultiplesOf64IsMisaligned) {
+  const at::Tensor bytes = at::zeros({256}, at::kByte);
+  for (int64_t offset = 0; offset < 130; ++offset) {
+    EXPECT_EQ(obstacleOf(bytes.slice(0, offset)),
+              offset % 64 == 0 ? Obstacle::kNone : Obstacle::kMisaligned)
+        << offset;
+  }
+}
+
+TEST(DescribeStorage, StorageThatWasMadeSmaller) {
+  const at::Tensor tensor = six();
+  const at::Tensor first_row = tensor.slice(0, 0, 1);
+  const at::Tensor empty = tensor.slice(0, 0, 0);
+  const at::Tensor transposed = tensor.t();
+  storageOf(tensor)->set_nbytes(12);
+  EXPECT_EQ(obstacleOf(tensor), Obstacle::kNoMemory);
+  EXPECT_EQ(obstacleOf(transposed), Obstacle::kNoMemory);
+  EXPECT_EQ(obstacleOf(first_row), Obstacle::kNone);
+  EXPECT_EQ(factsOf(empty).nbytes, 0);
+  EXPECT_NE(obstacleOf(empty), Obstacle::kNoMemory);
+}
+
+TEST(DescribeStorage, MoreBytesThanCanBeCounted) {
+  const at::Tensor tensor = at::ones({1}).expand({int64_t{1} << 62});
+  const TorchFacts facts = factsOf(tensor);
+  EXPECT_EQ(facts.obstacle, Obstacle::kStrided);
+  EXPECT_EQ(facts.nbytes, std::numeric_limits<int64_t>::max());
+}
+
+// --- share --------------------------------------------------------------------------------------
+
+TEST(ShareStorage, DataIsThatOfTheViewNotOfTheStorage) {
+  const at::Tensor tensor = at::arange(1024, at::kFloat);
+  const at::Tensor view = tensor.slice(0, 512);
+  const Share share(view);
+  EXPECT_EQ(share.data(), view.const_data_ptr());
+}
+
+TEST(ShareStorage, ViewsMoveTogether) {
+  const at::Tensor tensor = six();
+  const at::Tensor view = tensor.select(0, 1);
+  Share share(tensor);
+  const at::Tensor later = tensor.t();
+  view.zero_();
+  EXPECT_EQ(static_cast<const float*>(tensor.const_data_ptr()) + 3, view.const_data_ptr());
+  EXPECT_EQ(tensor.const_data_ptr(), later.const_data_ptr());
+  EXPECT_TRUE(share.unchanged());
+}
+
+TEST(ShareStorage, OneReferenceOfSeveralIsEnoughToMove) {
+  const at::Tensor tensor = six();
+  Share first(tensor);
+  Share second(tensor);
+  tensor.add_(1);
+  Share third(tensor);
+  first.drop();
+  tensor.add_(1);
+  EXPECT_TRUE(second.unchanged());
+  EXPECT_TRUE(third.unchanged());
+  EXPECT_NE(second.data(), third.data());
+}
+
+TEST(ShareStorage, ResizedStorageIsLeftAlone) {
+  const at::Tensor tensor = six();
+  Share share(tensor);
+  tensor.resize_({100});
+  const void* address = tensor.const_data_ptr();
+  EXPECT_EQ(obstacleOf(tensor), Obstacle::kHooked);
+  tensor.zero_();
+  EXPECT_EQ(tensor.const_data_ptr(), address);
+  EXPECT_EQ(obstacleOf(tensor), Obstacle::kNone);
+  EXPECT_TRUE(share.unchanged());
+}
+
+TEST(ShareStorage, WrittenForeignMemoryIsSharedAndKeptForItsReaders) {
+  Foreign foreign = Foreign::floats(std::vector<float>(16, 1.0f), {16});
+  at::Tensor tensor = shared(&foreign);
+  tensor.add_(1);
+  Share first(tensor);
+  EXPECT_EQ(foreign.released(), 0) << "a kernel may still read the previous generation";
+  tensor.add_(1);
+  EXPECT_EQ(foreign.released(), 1) << "one generation only";
+  EXPECT_TRUE(first.unchanged());
+  tensor.reset();
+}
+
+// A write that happens between describe() and share(), on another thread: share() must not pair
+// the old address with a reference to the new bytes.
+TEST(ShareStorage, ReferenceAndAddressBelongTogether) {
+  const at::Tensor tensor = six();
+  Share first(tensor);
+  const TorchFacts facts = factsOf(tensor);
+  tensor.add_(1);
+  Share second(tensor);
+  EXPECT_EQ(facts.data, first.data());
+  EXPECT_EQ(second.data(), tensor.const_data_ptr());
+}
+
+// --- deleters that come back --------------------------------------------------------------------
+
+// A tensor over memory whose deleter runs a function.
+at::Tensor withDeleter(std::function<void()> function) {
+  void* memory = std::aligned_alloc(64, 64);
+  std::memset(memory, 0, 64);
+  return at::for_blob(memory, {16})
+      .deleter([function = std::move(function)](void* data) {
+        function();
+        std::free(data);
+      })
+      .options(at::TensorOptions().dtype(at::kFloat))
+      .make_tensor();
+}
+
+// Runs `function`, which must not hang.
+void inTime(const std::function<void()>& function) {
+  std::promise<void> done;
+  std::thread thread([&] {
+    function();
+    done.set_value();
+  });
+  if (done.get_future().wait_for(std::chrono::seconds(60)) != std::future_status::ready) {
+    std::fprintf(stderr, "a deleter that writes to a shared tensor hangs\n");
+    std::abort();
+  }
+  thread.join();
+}
+
+// The deleter of what a write lets go of may do anything: take the GIL, which a thread holds that
+// waits for a write to another storage, or write itself. So it may not run under a lock. Tensors of
+// many storages, so that one of them shares whatever lock there is with the written one.
+void writeToMany(std::vector<at::Tensor>* tensors) {
+  for (at::Tensor& tensor : *tensors) tensor.mutable_data_ptr();
+}
+
+class ManyShared {
+ public:
+  ManyShared() {
+    for (int i = 0; i < 2000; ++i) {
+      tensors_.push_back(at::zeros({16}));
+      shares_.emplace_back(tensors_.back());
+    }
+  }
+  void write() { writeToMany(&tensors_); }
+
+ private:
+  std::vector<at::Tensor> tensors_;
+  std::vector<Share> shares_;
+};
+
+TEST(Deleter, OfThePreviousGenerationMayWriteToSharedTensors) {
+  ManyShared many;
+  int ended = 0;
+  at::Tensor tensor = withDeleter([&] {
+    ++ended;
+    many.write();
+  });
+  inTime([&] {
+    Share first(tensor);
+    tensor.add_(1);
+    Share second(tensor);
+    first.drop();
+    EXPECT_EQ(ended, 0);
+    tensor.add_(1);
+    EXPECT_EQ(ended, 1);
+    EXPECT_TRUE(second.unchanged());
+  });
+}
+
+TEST(Deleter, RunsWhenTheStorageTakesItsBytesBackToo) {
+  ManyShared many;
+  int ended = 0;
+  at::Tensor tensor = withDeleter([&] {
+    ++ended;
+    many.write();
+  });
+  inTime([&] {
+    Share first(tensor);
+    tensor.add_(1);
+    Share second(tensor);
+    first.drop();
+    second.drop();
+    tensor.add_(1);
+    EXPECT_EQ(ended, 1);
+  });
+}
+
+// --- threads ------------------------------------------------------------------------------------
+
+void inThreads(int threads, const std::function<void(int)>& function) {
+  std::atomic<int> waiting{threads};
+  std::vector<std::thread> running;
+  for (int i = 0; i < threads; ++i) {
+    running.emplace_back([&, i] {
+      waiting.fetch_sub(1);
+      while (waiting.load() > 0) std::this_thread::yield();
+      function(i);
+    });
+  }
+  for (std::thread& thread : running) thread.join();
+}
+
+TEST(ShareStorageThreads, WriteAgainstRelease) {
+  for (int round = 0; round < 300; ++round) {
+    const at::Tensor tensor = six();
+    Share first(tensor);
+    Share second(tensor);
+    inThreads(3, [&](int i) {
+      if (i == 0) {
+        tensor.add_(1);
+      } else {
+        (i == 1 ? first : second).drop();
+      }
+    });
+    ASSERT_EQ(valuesOf<float>(tensor), (std::vector<float>{2, 3, 4, 5, 6, 7}));
+  }
+}
+
+// Sharing while somebody writes gives values of one moment or the other, and always memory that
+// stays alive.
+TEST(ShareStorageThreads, ShareAgainstWrite) {
+  for (int round = 0; round < 300; ++round) {
+    const at::Tensor tensor = at::zeros({1024});
+    Share kept(tensor);
+    std::vector<Share> shares;
+    inThreads(2, [&](int i) {
+      for (int k = 0; k < 5; ++k) {
+        if (i == 0) {
+          tensor.mutable_data_ptr();
+        } else if (obstacleOf(tensor) == Obstacle::kNone) {
+          shares.push_back(Share::attempted(tensor));
+        }
+      }
+    });
+    for (const Share& share : shares) ASSERT_TRUE(!share.taken() || share.unchanged());
+    ASSERT_TRUE(kept.unchanged());
+  }
+}
+
+// The first write moves a tensor of TensorFlow's while it is described for the way back.
+TEST(ShareStorageThreads, DescribeAgainstTheFirstWrite) {
+  for (int round = 0; round < 300; ++round) {
+    Foreign foreign = Foreign::floats(std::vector<float>(16, 1.0f), {16});
+    const at::Tensor tensor = shared(&foreign);
+    inThreads(2, [&](int i) {
+      if (i == 0) {
+        tensor.add_(1);
+        return;
+      }
+      for (int k = 0; k < 20; ++k) {
+        const TorchFacts facts = factsOf(tensor);
+        if (facts.foreign_release != nullptr) {
+          ASSERT_EQ(facts.foreign_release, Foreign::release);
+          ASSERT_EQ(facts.foreign_owner, &foreign);
+        }
+      }
+    });
+  }
+}
+
+// --- copies -------------------------------------------------------------------------------------
+
+TEST(CopyOutBits, KeepsBitsThatArithmeticLoses) {
+  const std::array<uint32_t, 4> bits = {0x7fc12345, 0x7f812345, 0x80000000, 1};
+  at::Tensor tensor = at::empty({4, 2});
+  for (int64_t i = 0; i < 4; ++i) {
+    std::memcpy(static_cast<float*>(tensor.mutable_data_ptr()) + 2 * i,
+                &bits[static_cast<size_t>(i)], 4);
+  }
+  std::array<uint32_t, 4> out{};
+  ASSERT_EQ(Adapter::table().copyOut(borrow(tensor.select(1, 0)), out.data()), TB_OK);
+  EXPECT_EQ(out, bits);
+}
+
+}  // namespace
+}  // namespace tensor_bridge
