@@ -160,9 +160,9 @@ TB_EXPORT tb_status tb_torch_to_tf(tb_torch_tensor* tensor, const tb_convert_bac
 
 enum { TB_ACTION_SHARED = 0, TB_ACTION_COPIED = 1, TB_ACTION_REFUSED = 2 };
 
-/* What a conversion would do. The caller sets struct_size to sizeof(tb_explanation) before the call;
- * another size is TB_INVALID_OPTION. Strings are static, except `reason` and `device`, which live in the
- * struct. */
+/* What a conversion would do. The caller sets struct_size to sizeof(tb_explanation) before the
+ * call; another size is TB_INVALID_OPTION. Strings are static, except `reason` and `device`, which
+ * live in the struct. */
 typedef struct tb_explanation {
   uint32_t struct_size;
   int32_t action;   /* TB_ACTION_* */
@@ -217,7 +217,8 @@ TB_EXPORT tb_status tb_py_tf_address(struct _object* tensor, const void** out);
 /* ---- DLPack: Python family ----------------------------------------------------------------- */
 
 /* A DLPack 1.x structure of an EagerTensor, which the caller releases through its deleter. `copy`:
- * TB_COPY_AUTO or NEVER shares, with READ_ONLY set; ALWAYS copies host memory, with IS_COPIED set. */
+ * TB_COPY_AUTO or NEVER shares, with READ_ONLY set; ALWAYS copies host memory, with IS_COPIED set.
+ */
 TB_EXPORT tb_status tb_py_tf_to_dlpack(struct _object* tensor, int32_t copy,
                                        struct DLManagedTensorVersioned** out);
 /* A structure over new host memory, not filled; `prototype` is a DLTensor*, of which dtype, ndim,
@@ -229,12 +230,11 @@ TB_EXPORT int32_t tb_dlpack_allocate(void* prototype, struct DLManagedTensorVers
 /* The structure around one of DLPack's old kind (DLManagedTensor), which is taken over. */
 TB_EXPORT tb_status tb_dlpack_from_unversioned(void* managed,
                                                struct DLManagedTensorVersioned** out);
-/* A new reference to a torch.Tensor over any producer's memory; `managed` is taken over in any case,
- * also on failure. READ_ONLY memory is protected as on_write says; writable memory is shared as DLPack means it,
- * both sides see writes. */
+/* A new reference to a torch.Tensor over any producer's memory; `managed` is taken over in any
+ * case, also on failure. READ_ONLY memory is protected as on_write says; writable memory is shared
+ * as DLPack means it, both sides see writes. */
 TB_EXPORT tb_status tb_py_dlpack_to_torch(struct DLManagedTensorVersioned* managed,
-                                          const tb_convert_options* options,
-                                          struct _object** out);
+                                          const tb_convert_options* options, struct _object** out);
 
 /* ---- strings ------------------------------------------------------------------------------ */
 
