@@ -6,6 +6,7 @@ back: `assign`.
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -153,6 +154,7 @@ def _move_to_private_buffer(variable: Any) -> Any:
 
 
 _views: weakref.WeakSet[LiveView] = weakref.WeakSet()
+_views_lock = threading.Lock()
 
 
 class LiveView:
@@ -180,7 +182,8 @@ class LiveView:
         self.variable = variable
         self._options = dict(options)
         self._tensor = self._make()
-        _views.add(self)
+        with _views_lock:
+            _views.add(self)
 
     def _make(self) -> torch.Tensor:
         _check_live(self.variable, self._options)
@@ -229,7 +232,8 @@ class LiveView:
 
 def _shows_a_view(x: torch.Tensor) -> bool:
     """Whether writes to `x` go through to a variable, because it is (part of) a live view."""
-    views = list(_views)
+    with _views_lock:
+        views = list(_views)
     if not views:
         return False
     try:
