@@ -5,15 +5,19 @@ The mirror image of `sharing`: torch's memory, which torch must leave when it wr
 
 from __future__ import annotations
 
+import gc
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import pytest
 import tensorflow as tf
 import torch
+from refusals import BUILTIN_BASES
 from sharing import SHAPE, tf_bytes, torch_bytes
 
 import tensor_bridge
-from tensor_bridge.testing import tf_data_address, torch_data_address
+from tensor_bridge.testing import live_owners, tf_data_address, torch_data_address
 
 ConvertBack = Callable[..., tf.Tensor]
 
@@ -37,7 +41,7 @@ class Kept:
     ) -> None:
         self.torch = values() if x is None else x
         self.address = torch_data_address(self.torch)
-        self.before = torch_bytes(self.torch.detach())
+        self.before = torch_bytes(self.torch)
         self.tf = convert(self.torch, **options)
         self.assert_shared()
 
@@ -69,3 +73,48 @@ def misaligned(offset: int, x: torch.Tensor | None = None) -> torch.Tensor:
     result.copy_(x)
     assert torch_data_address(result) % 64 == offset % 64
     return result
+
+
+def explained(door: Any, x: Any, **options: Any) -> tensor_bridge.Explanation:
+    """What the door says of the conversion to TensorFlow."""
+    explain = getattr(door, "explain_back", door.explain)
+    explanation: tensor_bridge.Explanation = explain(x, **options)
+    return explanation
+
+
+def assert_refused_back(
+    door: Any, x: Any, error: type[Exception], advice: str, **options: Any
+) -> None:
+    """The conversion raises exactly ``error``, whose message matches ``advice``; nothing leaks."""
+    before = live_owners()
+    with pytest.raises(BUILTIN_BASES[error]) as caught:
+        door.to_tf(x, **options)
+    message = str(caught.value)
+    assert type(caught.value) is error
+    assert isinstance(caught.value, tensor_bridge.TensorBridgeError)
+    assert re.search(advice, message), message
+    assert "builtins." not in message
+    del caught
+    gc.collect(0)
+    assert live_owners() == before
+    explanation = explained(door, x, **options)
+    assert explanation.action == "refused"
+    assert explanation.error is error
+    assert explanation.reason == message
+    assert str(explanation).startswith(f"refused ({error.__name__})")
+    assert live_owners() == before
+
+
+def assert_own(t: tf.Tensor, x: torch.Tensor) -> None:
+    """`t` is in memory of TensorFlow's, aligned as it wants it, and none of `x`'s storage."""
+    address = tf_data_address(t)
+    assert address % 64 == 0
+    if x.layout is torch.strided and not x.is_meta and x.numel():
+        start = torch_data_address(whole(x))
+        assert not start <= address < start + max(x.untyped_storage().nbytes(), 1)
+
+
+def whole(x: torch.Tensor) -> torch.Tensor:
+    """All bytes of a storage as a tensor, without materialising it."""
+    storage = x.untyped_storage()
+    return torch.empty(0, dtype=torch.uint8).set_(storage, 0, (storage.nbytes(),), (1,))
