@@ -173,8 +173,9 @@ def needs_gpu(test: Callable[..., None]) -> Callable[..., None]:
 
 @pytest.fixture
 def on_gpu() -> Iterator[None]:
-    for gpu in tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.set_memory_growth(gpu, True)
+    # TensorFlow would place everything on the CPU without a word.
+    assert torch.cuda.is_available()
+    assert tf.config.list_physical_devices("GPU")
     with tf.device("GPU:0"):
         yield
 
