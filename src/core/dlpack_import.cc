@@ -51,7 +51,9 @@ Dtype dtypeFromDlpack(DLDataType type) {
   for (size_t i = 0; i < static_cast<size_t>(Dtype::kCount); ++i) {
     const auto dtype = static_cast<Dtype>(i);
     const DtypeInfo& info = dtypeInfo(dtype);
-    if (info.torch_scalar >= 0 && info.dl.code == type.code && info.dl.bits == type.bits) {
+    // 255 is the table's way to say that DLPack has no code.
+    if (info.torch_scalar >= 0 && info.dl.code != 255 && info.dl.code == type.code &&
+        info.dl.bits == type.bits) {
       return dtype;
     }
   }
