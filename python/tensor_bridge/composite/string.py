@@ -63,7 +63,7 @@ class StringTensor:
       >>> strings
       StringTensor([[b'a', b'bc'], [b'', b'd']])
       >>> strings.bytes, strings.offsets
-      (tensor([97, 98, 99, 100], dtype=torch.uint8), tensor([0, 1, 3, 3, 4]))
+      (tensor([ 97,  98,  99, 100], dtype=torch.uint8), tensor([0, 1, 3, 3, 4]))
       >>> strings.to_str()
       [['a', 'bc'], ['', 'd']]
     """
