@@ -1,0 +1,546 @@
+"""There and back again: the same buffer, one owner, and nothing shared any more after a write."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import pytest
+import tensorflow as tf
+import torch
+from hypothesis import given, note, settings
+from hypothesis import strategies as st
+from kept import Kept, explained, values
+from sharing import SHAPE, Shared, numbers, tf_bytes, torch_bytes
+from tf_bytes import NUMERIC, as_stored, random_tensor, tf_tensor, torch_dtype, torch_memory
+
+import tensor_bridge
+from tensor_bridge import DtypeRow, to_tf, to_torch
+from tensor_bridge.testing import (
+    live_owners,
+    shares_memory,
+    tf_data_address,
+    torch_data_address,
+)
+
+# ---- from TensorFlow -----------------------------------------------------------------------------
+
+
+def test_unwritten_tensor_goes_back_as_the_same_buffer(door: Any) -> None:
+    shared = Shared(convert=door.to_torch)
+    before = live_owners()
+    t = door.to_tf(shared.torch)
+    assert tf_data_address(t) == tf_data_address(shared.tf)
+    assert tf_bytes(t) == shared.before
+    assert live_owners() == before, "the handle itself went back"
+    explanation = explained(door, shared.torch)
+    assert explanation.action == "shared"
+    assert "TensorFlow's own" in explanation.reason
+    shared.assert_shared()
+
+
+@pytest.mark.parametrize("copy", [None, False])
+def test_even_where_torch_must_not_copy(copy: bool | None, door: Any) -> None:
+    shared = Shared()
+    t = door.to_tf(shared.torch, copy=copy)
+    assert tf_data_address(t) == tf_data_address(shared.tf)
+
+
+def test_copy_true_copies(door: Any) -> None:
+    shared = Shared()
+    t = door.to_tf(shared.torch, copy=True)
+    assert tf_data_address(t) != tf_data_address(shared.tf)
+    assert tf_bytes(t) == shared.before
+    assert explained(door, shared.torch, copy=True).reason == "copy=True"
+    shared.assert_shared()
+
+
+def test_written_tensor_is_torchs_own(door: Any) -> None:
+    shared = Shared()
+    shared.torch.add_(1)
+    kept = Kept(shared.torch, door.to_tf)
+    assert kept.address != tf_data_address(shared.tf)
+    shared.torch.add_(1)
+    kept.assert_moved()
+    shared.assert_moved()
+
+
+def test_write_after_it_went_back_moves_torch_alone(door: Any) -> None:
+    shared = Shared()
+    t = door.to_tf(shared.torch)
+    shared.torch.zero_()
+    shared.assert_moved()
+    assert tf_bytes(t) == shared.before
+
+
+@pytest.mark.parametrize("row", [r for r in NUMERIC if r.kind == "shared"], ids=lambda r: r.name)
+@pytest.mark.parametrize("shape", [(), (3,), (2, 0, 3), (2, 1, 3)], ids=str)
+def test_every_dtype_and_rank(row: DtypeRow, shape: tuple[int, ...]) -> None:
+    t = random_tensor(row, shape)
+    back = to_tf(to_torch(t))
+    assert back.dtype == t.dtype
+    assert back.shape == t.shape
+    assert tf_bytes(back) == tf_bytes(t)
+    assert tf_data_address(back) == tf_data_address(t) or not prod(shape)
+
+
+@pytest.mark.parametrize("row", [r for r in NUMERIC if r.kind == "viewed"], ids=lambda r: r.name)
+def test_viewed_dtypes_go_back_by_name(row: DtypeRow) -> None:
+    t = random_tensor(row)
+    x = to_torch(t)
+    back = to_tf(x, dtype=row.name, copy=False)
+    assert back.dtype.name == row.name
+    assert tf_data_address(back) == tf_data_address(t)
+    plain = to_tf(x, copy=False)
+    assert plain.dtype == tf.uint8
+    assert tf_data_address(plain) == tf_data_address(t)
+
+
+@pytest.mark.parametrize("row", [r for r in NUMERIC if r.kind == "quantized"], ids=lambda r: r.name)
+def test_quantized_dtypes_go_back_by_name(row: DtypeRow) -> None:
+    t = random_tensor(row)
+    back = to_tf(to_torch(t, raw=True), dtype=row.name, copy=False)
+    assert back.dtype == t.dtype
+    assert tf_data_address(back) == tf_data_address(t)
+
+
+VIEWS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "reshaped": lambda x: x.view(2, 2048),
+    "flat": lambda x: x.view(-1),
+    "with a dimension": lambda x: x.unsqueeze(0),
+    "aligned row": lambda x: x[2],
+    "aligned rows": lambda x: x[1:3],
+    "detached": lambda x: x.detach(),
+    "as integers": lambda x: x.view(torch.int32),
+    "as bytes": lambda x: x.view(torch.uint8),
+    "of a parameter": lambda x: torch.nn.Parameter(x),
+    "first elements": lambda x: x.view(-1)[:5],
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_aligned_view_of_a_tensor_of_tensorflow_s_is_shared(view: str, door: Any) -> None:
+    shared = Shared(numbers((4, 1024)))
+    x = VIEWS[view](shared.torch)
+    before = live_owners()
+    t = door.to_tf(x, copy=False)
+    assert tf_data_address(t) == torch_data_address(x)
+    assert t.shape == x.shape
+    assert t.dtype.name == str(x.dtype).removeprefix("torch.")
+    assert tf_bytes(t) == torch_bytes(x)
+    assert live_owners() <= before + 1
+    expected = tf_bytes(t)
+    del shared.tf
+    shared.torch.zero_()
+    assert tf_bytes(t) == expected
+    assert tf.size(t).numpy() == x.numel()
+
+
+COPIED_VIEWS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "transposed": lambda x: x.T,
+    "columns": lambda x: x[:, 1:],
+    "misaligned": lambda x: x.view(-1)[1:],
+    "expanded": lambda x: x[0].expand(3, 1024),
+}
+
+
+@pytest.mark.parametrize("view", COPIED_VIEWS)
+def test_other_views_of_a_tensor_of_tensorflow_s_are_copied(view: str, door: Any) -> None:
+    shared = Shared(numbers((4, 1024)))
+    x = COPIED_VIEWS[view](shared.torch)
+    with pytest.raises(tensor_bridge.CopyRequiredError):
+        door.to_tf(x, copy=False)
+    before = live_owners()
+    t = door.to_tf(x)
+    assert live_owners() == before
+    assert tf_data_address(t) % 64 == 0
+    assert tf_bytes(t) == torch_bytes(x.contiguous())
+    shared.assert_shared()
+
+
+@pytest.mark.parametrize("on_write", ["copy", "raise", "alias"])
+def test_every_write_policy_goes_back(on_write: str, door: Any) -> None:
+    shared = Shared(on_write=on_write)
+    t = door.to_tf(shared.torch, copy=False)
+    assert tf_data_address(t) == tf_data_address(shared.tf)
+    assert door.to_tf(shared.torch.view(-1), copy=False).shape == 24
+    shared.assert_shared()
+    if on_write == "raise":
+        with pytest.raises(BufferError, match="on_write"):
+            shared.torch.zero_()
+        shared.assert_shared()
+    elif on_write == "alias":
+        shared.torch.zero_()
+        assert not any(tf_bytes(t))
+        assert tf_data_address(door.to_tf(shared.torch)) == tf_data_address(shared.tf)
+    else:
+        shared.torch.zero_()
+        shared.assert_moved()
+
+
+def test_variable_read_goes_back_and_the_variable_moves_on() -> None:
+    v = tf.Variable(numbers())
+    x = to_torch(v)
+    t = to_tf(x)
+    assert tf_data_address(t) == tf_data_address(v)
+    v.assign_add(tf.ones(SHAPE))
+    assert torch.equal(x, values())
+    assert tf_bytes(t) == torch_bytes(values())
+    v.assign(to_tf(x))
+    assert tf.reduce_sum(v).numpy() == 276
+
+
+def test_tensor_of_tensorflow_s_stays_alive_without_its_names() -> None:
+    before = live_owners()
+    t = numbers()
+    expected = tf_bytes(t)
+    x = to_torch(t)
+    del t
+    u = to_tf(x)
+    del x
+    assert live_owners() == before
+    assert tf_bytes(u) == expected
+    y = to_torch(u)
+    del u
+    assert live_owners() == before + 1
+    assert torch_bytes(y) == expected
+
+
+# ---- from torch ----------------------------------------------------------------------------------
+
+
+def test_torchs_tensor_comes_back_as_the_same_memory(door: Any) -> None:
+    kept = Kept(convert=door.to_tf)
+    y = door.to_torch(kept.tf)
+    assert torch_data_address(y) == kept.address
+    assert shares_memory(kept.tf, y)
+    assert torch.equal(y, kept.torch)
+    kept.assert_shared()
+
+
+@pytest.mark.parametrize("writer", ["original", "returned"])
+def test_write_to_one_of_the_two_moves_it_alone(writer: str) -> None:
+    kept = Kept()
+    y = to_torch(kept.tf)
+    written, other = (kept.torch, y) if writer == "original" else (y, kept.torch)
+    written.zero_()
+    kept.assert_kept()
+    assert torch_data_address(written) != kept.address
+    assert torch_data_address(other) == kept.address
+    assert torch.equal(other, values())
+    other.fill_(2)
+    assert torch_data_address(other) != kept.address
+    assert not written.any()
+    kept.assert_kept()
+
+
+def test_aliased_return_of_torchs_tensor_writes_torch() -> None:
+    """The caller asked for it: on_write="alias" reaches whoever owns the memory."""
+    kept = Kept()
+    y = to_torch(kept.tf, on_write="alias")
+    y.zero_()
+    assert not kept.torch.any()
+
+
+def test_original_written_while_only_the_returned_one_lives() -> None:
+    x = values()
+    y = to_torch(to_tf(x))
+    address = torch_data_address(x)
+    gc.collect()
+    x.add_(1)
+    assert torch_data_address(y) == address
+    assert torch.equal(y, values())
+    del y
+    address = torch_data_address(x)
+    x.add_(1)
+    assert torch_data_address(x) == address
+
+
+def test_original_is_not_moved_once_the_returned_one_is_gone() -> None:
+    x = values()
+    address = torch_data_address(x)
+    y = to_torch(to_tf(x))
+    del y
+    x.add_(1)
+    assert torch_data_address(x) == address
+
+
+# ---- chains --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", [1, 2, 10, 300])
+@pytest.mark.parametrize("start", ["tensorflow", "torch"])
+def test_chain_of_any_length_keeps_one_owner(length: int, start: str, door: Any) -> None:
+    before = live_owners()
+    if start == "tensorflow":
+        first: Any = numbers()
+        address = tf_data_address(first)
+        x = door.to_torch(first)
+        for _ in range(length):
+            x = door.to_torch(door.to_tf(x))
+        assert torch_data_address(x) == address
+        assert live_owners() == before + 1
+        del first
+        assert live_owners() == before + 1
+    else:
+        first = values()
+        address = torch_data_address(first)
+        t = door.to_tf(first)
+        for _ in range(length):
+            t = door.to_tf(door.to_torch(t))
+        assert tf_data_address(t) == address
+        assert live_owners() == before + 1
+        del first
+        assert live_owners() == before + 1
+        x = door.to_torch(t)
+        del t
+        assert live_owners() == before + 2, "TensorFlow's of torch's, torch's of TensorFlow's"
+    assert torch.equal(x, values())
+    del x
+    assert live_owners() == before
+
+
+def test_chain_whose_every_link_is_held() -> None:
+    before = live_owners()
+    links: list[Any] = [values()]
+    for _ in range(20):
+        links += [to_tf(links[-1])]
+        links += [to_torch(links[-1])]
+    assert live_owners() == before + 1 + 20
+    links[0].zero_()
+    assert all(torch.equal(x, values()) for x in links[2::2])
+    links[-1].zero_()
+    assert all(tf_bytes(t) == torch_bytes(values()) for t in links[1::2])
+    del links
+    assert live_owners() == before
+
+
+def test_chain_with_a_write_at_each_link() -> None:
+    x = values()
+    shares = []
+    for i in range(10):
+        t = to_tf(x)
+        shares.append((t, tf_bytes(t)))
+        x = to_torch(t)
+        x.add_(1)
+        assert x[0, 0] == i + 1
+    assert len({tf_data_address(t) for t, _ in shares}) == 10
+    assert all(tf_bytes(t) == expected for t, expected in shares)
+
+
+def test_views_at_each_link_keep_the_whole_buffer() -> None:
+    before = live_owners()
+    t = numbers((64, 1024))
+    last = tf_bytes(t)[-4096:]
+    address = tf_data_address(t)
+    x = to_torch(t)
+    for i in range(63):
+        x = to_torch(to_tf(x[1:], copy=False))
+        assert torch_data_address(x) == address + (i + 1) * 4096
+    del t
+    gc.collect()
+    assert torch_bytes(x) == last
+    assert live_owners() <= before + 2 * 63 + 1
+    del x
+    assert live_owners() == before
+
+
+# ---- properties ----------------------------------------------------------------------------------
+
+DOORS = (tensor_bridge, tensor_bridge.TensorBridge())
+# The same examples each time; the exhaustive runs look for new ones.
+QUICK = settings(max_examples=120, deadline=None, derandomize=True, database=None)
+THOROUGH = settings(max_examples=10_000, deadline=None)
+
+shapes = st.lists(
+    st.one_of(st.integers(0, 5), st.just(1), st.sampled_from([16, 17, 64])), max_size=6
+).filter(lambda shape: prod(shape) <= 3000)
+special_bytes = st.sampled_from([0x00, 0x01, 0x7F, 0x80, 0xFF, 0xF0, 0x7C, 0xFE])
+
+
+@st.composite
+def cases(draw: Any) -> tuple[DtypeRow, tuple[int, ...], bytes]:
+    row = draw(st.sampled_from([row for row in NUMERIC if row.kind == "shared"]))
+    shape = tuple(draw(shapes))
+    size = prod(shape) * row.itemsize
+    if size <= 64:
+        byte = special_bytes | st.integers(0, 255)
+        data = bytes(draw(st.lists(byte, min_size=size, max_size=size)))
+    else:
+        data = draw(st.randoms(use_true_random=False)).randbytes(size)
+    return row, shape, as_stored(row, data)
+
+
+@st.composite
+def views(draw: Any) -> list[tuple[str, Any]]:
+    """Views by name and numbers that are reduced to what the tensor has."""
+    step = st.tuples(
+        st.sampled_from(["slice", "step", "transpose", "flatten", "unsqueeze", "select", "expand"]),
+        st.tuples(st.integers(0, 7), st.integers(0, 7), st.integers(1, 3)),
+    )
+    return draw(st.lists(step, max_size=4))
+
+
+def view_of(x: torch.Tensor, steps: list[tuple[str, Any]]) -> torch.Tensor:
+    for name, (i, j, k) in steps:
+        if name == "unsqueeze":
+            x = x.unsqueeze(i % (x.dim() + 1))
+        elif name == "flatten" and x.is_contiguous():
+            x = x.view(-1)
+        if not x.dim():
+            continue
+        dim, size = i % x.dim(), x.size(i % x.dim())
+        if name == "slice":
+            x = x.narrow(dim, j % (size + 1), size - j % (size + 1))
+        elif name == "step":
+            x = x[(slice(None),) * dim + (slice(None, None, k),)]
+        elif name == "transpose":
+            x = x.transpose(dim, j % x.dim())
+        elif name == "select" and size:
+            x = x.select(dim, j % size)
+        elif name == "expand" and size == 1:
+            x = x.expand(*x.shape[:dim], k, *x.shape[dim + 1 :])
+    return x
+
+
+def check_from_torch(
+    case: tuple[DtypeRow, tuple[int, ...], bytes],
+    steps: list[tuple[str, Any]],
+    copy: bool | None,
+    door: Any,
+) -> None:
+    row, shape, data = case
+    note(f"{row.name} {shape} {data[:64].hex()} {steps} {copy}")
+    memory = torch.zeros(max(len(data), 1), dtype=torch.uint8)[: len(data)]
+    memory.copy_(torch.frombuffer(bytearray(data + b"\0"), dtype=torch.uint8)[: len(data)])
+    base = memory.view(torch_dtype(row.torch_name)).view(shape)
+    x = view_of(base, steps)
+    expected = torch_memory(torch.clone(x, memory_format=torch.contiguous_format))
+    before = live_owners()
+    fits = x.is_contiguous() and torch_data_address(x) % 64 == 0
+    explanation = explained(door, x, copy=copy)
+    if copy is False and not fits and x.numel():
+        assert explanation.error is tensor_bridge.CopyRequiredError
+        with pytest.raises(tensor_bridge.CopyRequiredError):
+            door.to_tf(x, copy=copy)
+        assert live_owners() == before
+        return
+    t = door.to_tf(x, copy=copy)
+    shared = fits and copy is not True and x.numel() > 0
+    assert explanation.action == ("shared" if shared else "copied")
+    assert shares_memory(t, x) == shared
+    assert live_owners() == before + shared
+    assert (t.dtype.name, tuple(t.shape)) == (row.name, tuple(x.shape))
+    assert tf_bytes(t) == expected
+    assert tf_data_address(t) % 64 == 0
+    # Back again: the same memory, the same bits.
+    y = door.to_torch(t)
+    assert torch_memory(y) == expected
+    assert shares_memory(t, y) == (x.numel() > 0)
+    again = door.to_tf(y)
+    assert tf_data_address(again) == tf_data_address(t) or not x.numel()
+    y.fill_(1)
+    base.fill_(0)
+    assert tf_bytes(t) == tf_bytes(again) == expected
+    del y, t, again
+    assert live_owners() == before
+
+
+@QUICK
+@given(cases(), views(), st.sampled_from([None, False, True]), st.sampled_from(DOORS))
+def test_from_torch_and_back(
+    case: Any, steps: list[tuple[str, Any]], copy: bool | None, door: Any
+) -> None:
+    check_from_torch(case, steps, copy, door)
+
+
+@pytest.mark.exhaustive
+@THOROUGH
+@given(cases(), views(), st.sampled_from([None, False, True]), st.sampled_from(DOORS))
+def test_from_torch_and_back_thoroughly(
+    case: Any, steps: list[tuple[str, Any]], copy: bool | None, door: Any
+) -> None:
+    check_from_torch(case, steps, copy, door)
+
+
+def check_from_tensorflow(
+    case: tuple[DtypeRow, tuple[int, ...], bytes],
+    steps: list[tuple[str, Any]],
+    on_write: str,
+    door: Any,
+) -> None:
+    row, shape, data = case
+    note(f"{row.name} {shape} {data[:64].hex()} {steps} {on_write}")
+    t = tf_tensor(row, shape, data)
+    before = live_owners()
+    whole = door.to_torch(t, on_write=on_write)
+    x = view_of(whole, steps)
+    expected = torch_memory(torch.clone(x, memory_format=torch.contiguous_format))
+    back = door.to_tf(x)
+    fits = x.is_contiguous() and torch_data_address(x) % 64 == 0 and x.numel() > 0
+    assert shares_memory(back, x) == fits
+    assert tf_bytes(back) == expected
+    assert (back.dtype.name, tuple(back.shape)) == (row.name, tuple(x.shape))
+    if on_write == "copy":
+        whole.fill_(1)
+        if fits:
+            assert not shares_memory(back, x)
+    elif on_write == "raise" and prod(shape):
+        with pytest.raises(BufferError):
+            whole.fill_(1)
+    if on_write != "alias":
+        assert tf_bytes(t) == data
+        assert tf_bytes(back) == expected
+    del whole, x, back
+    assert live_owners() == before
+
+
+@QUICK
+@given(cases(), views(), st.sampled_from(["copy", "raise", "alias"]), st.sampled_from(DOORS))
+def test_from_tensorflow_and_back(
+    case: Any, steps: list[tuple[str, Any]], on_write: str, door: Any
+) -> None:
+    check_from_tensorflow(case, steps, on_write, door)
+
+
+@pytest.mark.exhaustive
+@THOROUGH
+@given(cases(), views(), st.sampled_from(["copy", "raise", "alias"]), st.sampled_from(DOORS))
+def test_from_tensorflow_and_back_thoroughly(
+    case: Any, steps: list[tuple[str, Any]], on_write: str, door: Any
+) -> None:
+    check_from_tensorflow(case, steps, on_write, door)
+
+
+@QUICK
+@given(
+    st.lists(
+        st.sampled_from(["to_tf", "to_torch", "write", "drop tf", "view", "write the first"]),
+        min_size=1,
+        max_size=14,
+    )
+)
+def test_any_order_of_steps(steps: list[str]) -> None:
+    """TensorFlow's tensors keep the bytes they got, whatever happens on torch's side."""
+    before = live_owners()
+    first = values((64,))
+    xs, ts = [first], []
+    for i, step in enumerate(steps):
+        if step == "to_tf":
+            ts.append((t := to_tf(xs[-1]), tf_bytes(t)))
+            del t
+        elif step == "to_torch" and ts:
+            xs.append(to_torch(ts[-1][0]))
+        elif step == "write":
+            xs[-1].fill_(i)
+        elif step == "write the first":
+            first.add_(1)
+        elif step == "drop tf" and ts:
+            ts.pop(0)
+        elif step == "view":
+            xs.append(xs[-1][:16])
+        assert all(tf_bytes(t) == expected for t, expected in ts)
+    del xs, ts, first
+    assert live_owners() == before
