@@ -184,6 +184,9 @@ FAKE_EXPORT void* TFE_TensorHandleDevicePointer(TFE_TensorHandle* handle, TF_Sta
   ++fake()->device_pointer_calls;
   return succeeds(handle, "DevicePointer", status) ? handle->spec.data : nullptr;
 }
+FAKE_EXPORT TF_Tensor* TFE_TensorHandleResolve(TFE_TensorHandle* handle, TF_Status* status) {
+  return succeeds(handle, "Resolve", status) ? newTensor(&handle->spec) : nullptr;
+}
 FAKE_EXPORT const char* TFE_TensorHandleDeviceName(TFE_TensorHandle* handle, TF_Status* status) {
   return succeeds(handle, "DeviceName", status) ? handle->spec.device : nullptr;
 }

@@ -1,0 +1,119 @@
+// exportStrings() of eager handles over a TensorFlow that lies and fails.
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "adapters/tensorflow/string_tensor.h"
+#include "core/owner_counter.h"
+#include "support/expect_error.h"
+#include "support/fake_library.h"
+#include "support/owner_scope.h"
+
+namespace tensor_bridge {
+namespace {
+
+using ::tensor_bridge::testing::expectError;
+using ::tensor_bridge::testing::FakeSpec;
+using ::tensor_bridge::testing::FakeTensorflowTest;
+using ::tensor_bridge::testing::OwnerScope;
+
+constexpr int kString = 7;
+
+class StringHandleTest : public FakeTensorflowTest {
+ protected:
+  FakeSpec strings(const std::vector<int64_t>& dims) {
+    FakeSpec spec;
+    spec.dtype = kString;
+    spec.ndim = static_cast<int>(dims.size());
+    spec.dims = dims.data();
+    spec.data = elements_;
+    spec.byte_size = sizeof(elements_);
+    return spec;
+  }
+
+  void expectRefused(const FakeSpec& spec, ErrorCode code, const std::vector<std::string>& parts) {
+    OwnerScope owners(liveOwners);
+    TFE_TensorHandle* handle = fake_->handle(&spec);
+    int64_t shape[kMaxDims];
+    TensorView view{};
+    expectError(code, parts, [&] { exportStrings(api(), handle, shape, &view); });
+    EXPECT_EQ(fake_->device_pointer_calls, 0) << "TensorFlow aborts on it";
+    api().TFE_DeleteTensorHandle(handle);
+  }
+
+  // "a" and "bc", inline.
+  alignas(64) char elements_[48] = {4, 'a'};
+};
+
+TEST_F(StringHandleTest, TheViewKeepsTheTensor) {
+  elements_[24] = 8;
+  elements_[25] = 'b';
+  elements_[26] = 'c';
+  OwnerScope owners(liveOwners);
+  const std::vector<int64_t> dims = {2};
+  const FakeSpec spec = strings(dims);
+  TFE_TensorHandle* handle = fake_->handle(&spec);
+  int64_t shape[kMaxDims];
+  TensorView view{};
+  exportStrings(api(), handle, shape, &view);
+  api().TFE_DeleteTensorHandle(handle);
+  EXPECT_EQ(owners.added(), 1);
+  EXPECT_EQ(view.dl.data, elements_);
+  EXPECT_EQ(shape[0], 2);
+  char block[4] = "###";
+  gatherStrings(view.dl.data, 2, block, 3);
+  EXPECT_STREQ(block, "abc");
+  EXPECT_EQ(fake_->device_pointer_calls, 0) << "TensorFlow aborts on it";
+  view.release(view.owner);
+  EXPECT_EQ(fake_->tensors, 0);
+}
+
+TEST_F(StringHandleTest, OtherDtypesAreRefused) {
+  const std::vector<int64_t> dims = {2};
+  FakeSpec spec = strings(dims);
+  spec.dtype = 1;
+  expectRefused(spec, ErrorCode::kUnsupportedDtype, {"strings", "float32"});
+  spec.dtype = 4321;
+  expectRefused(spec, ErrorCode::kUnsupportedDtype, {"strings", "4321"});
+}
+
+TEST_F(StringHandleTest, OtherDevicesAreRefused) {
+  const std::vector<int64_t> dims = {2};
+  FakeSpec spec = strings(dims);
+  spec.backing_device = "/job:worker/replica:0/task:1/device:TPU:0";
+  expectRefused(spec, ErrorCode::kUnsupportedDevice, {"TPU:0", "tf.identity"});
+  spec.backing_device = "/job:localhost/replica:0/task:0/device:CUSTOM:0";
+  expectRefused(spec, ErrorCode::kUnsupportedDevice, {"CUSTOM:0", "unpack"});
+}
+
+TEST_F(StringHandleTest, AFailingProducerIsReported) {
+  const std::vector<int64_t> dims = {2};
+  for (const char* function : {"BackingDeviceName", "Resolve"}) {
+    FakeSpec spec = strings(dims);
+    spec.fails_in = function;
+    spec.code = 3;
+    spec.message = "no such file";
+    expectRefused(spec, ErrorCode::kTensorFlow, {"no such file"});
+  }
+}
+
+TEST_F(StringHandleTest, ShapesThatLieAreRefused) {
+  const std::vector<std::vector<int64_t>> lies = {
+      {3}, {-1}, {2, -1}, {INT64_MAX}, {INT64_MAX, 2}, {INT64_MAX / 24 + 1}};
+  for (const std::vector<int64_t>& dims : lies) {
+    expectRefused(strings(dims), ErrorCode::kInvalidHandle, {});
+    EXPECT_EQ(fake_->tensors, 0);
+  }
+  const std::vector<int64_t> dims = {2};
+  FakeSpec spec = strings(dims);
+  spec.data = nullptr;
+  expectRefused(spec, ErrorCode::kInvalidHandle, {"holds 48 bytes"});
+  spec = strings(dims);
+  spec.ndim = kMaxDims + 1;
+  expectRefused(spec, ErrorCode::kInvalidHandle, {"254"});
+}
+
+}  // namespace
+}  // namespace tensor_bridge
