@@ -69,6 +69,8 @@ const char* copyReason(Obstacle obstacle) {
       return "the memory is pinned; moving the tensor would lose that";
     case Obstacle::kLazyClone:
       return "the storage is a lazy clone of torch's";
+    case Obstacle::kAliased:
+      return "the tensor was converted with on_write=\"alias\" and writes through to its memory";
     case Obstacle::kHooked:
       return "something else watches the storage, or it was resized after it was shared";
     default:

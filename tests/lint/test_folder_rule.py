@@ -131,7 +131,7 @@ PY_EDGES: dict[str, set[str]] = {
     "_frameworks": {"errors"},
     "_classify": BASE,
     "_explanation": BASE,
-    "_options": BASE,
+    "_options": BASE | {"_explanation"},
     "_dtypes": BASE | {"_C"},
     "_convert": PLAIN | {"_C", "_dtypes"},
     "testing": CONVERT,

@@ -234,6 +234,7 @@ bool isSharedStorage(const c10::StorageImpl* storage) noexcept {
 }
 
 bool isHooked(const c10::StorageImpl* storage) noexcept { return storage->has_materializer(); }
+bool isProtected(const c10::StorageImpl* storage) noexcept { return storage->has_materializer(); }
 
 #else  // 2.6 to 2.12
 
@@ -332,6 +333,9 @@ void* shareStorage(c10::StorageImpl*, void**) { throw std::bad_alloc(); }
 void releaseSharedBytes(void*) {}
 bool isSharedStorage(const c10::StorageImpl*) noexcept { return false; }
 bool isHooked(const c10::StorageImpl*) noexcept { return false; }
+bool isProtected(const c10::StorageImpl* storage) noexcept {
+  return dynamic_cast<const GuardedStorage*>(storage) != nullptr;
+}
 
 #endif
 

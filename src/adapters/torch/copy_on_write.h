@@ -36,6 +36,9 @@ void releaseSharedBytes(void* shared);
 /// Whether the storage's hook, if any, is that of shareStorage().
 bool isSharedStorage(const c10::StorageImpl* storage) noexcept;
 
+/// Whether a write to a storage that shows foreign memory is intercepted (not on_write="alias").
+bool isProtected(const c10::StorageImpl* storage) noexcept;
+
 /// Whether something else watches access to the storage (another materializer).
 bool isHooked(const c10::StorageImpl* storage) noexcept;
 

@@ -95,7 +95,9 @@ void setName(TorchFacts* facts, const Text& text) {
 
 Obstacle storageObstacle(const at::Tensor& tensor, TorchFacts* facts) {
   c10::StorageImpl* storage = tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
-  if (foreignOwner(storage, &facts->foreign_release, &facts->foreign_owner)) return Obstacle::kNone;
+  if (foreignOwner(storage, &facts->foreign_release, &facts->foreign_owner)) {
+    return isProtected(storage) ? Obstacle::kNone : Obstacle::kAliased;
+  }
   if (isSharedStorage(storage)) return Obstacle::kNone;
   const c10::DataPtr& data = storage->_mutable_data_ptr_no_checks();
   if (c10::impl::cow::is_cow_data_ptr(data)) return Obstacle::kLazyClone;
