@@ -1,9 +1,11 @@
-"""tensor_bridge: TensorFlow tensors become PyTorch tensors, without a copy and without NumPy.
+"""tensor_bridge: TensorFlow values become PyTorch values and back, neither copied nor through NumPy.
 
 >>> import tensorflow as tf, tensor_bridge
 >>> x = tensor_bridge.to_torch(tf.constant([1.0, 2.0]))
 >>> x
 tensor([1., 2.])
+>>> tensor_bridge.to_tf(x).shape
+TensorShape([2])
 
 Importing this package loads neither framework.
 """

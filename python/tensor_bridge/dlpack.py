@@ -101,9 +101,14 @@ class Exporter:
 def exporter(t: Any) -> Exporter:
     """An object with today's DLPack protocol over an eager tf.Tensor or a tf.Variable's value.
 
+    torch's own importer ignores READ_ONLY and writes through to TensorFlow; use `from_dlpack` there.
+
     Example:
-      >>> import tensorflow as tf, torch, tensor_bridge.dlpack
-      >>> torch.from_dlpack(tensor_bridge.dlpack.exporter(tf.constant([1, 2])))
+      >>> import tensorflow as tf, tensor_bridge.dlpack
+      >>> exporter = tensor_bridge.dlpack.exporter(tf.constant([1, 2]))
+      >>> exporter.__dlpack_device__()
+      (1, 0)
+      >>> tensor_bridge.dlpack.from_dlpack(exporter)
       tensor([1, 2], dtype=torch.int32)
     """
     if _classify.is_resource_variable(t):
