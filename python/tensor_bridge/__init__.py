@@ -1,4 +1,4 @@
-"""tensor_bridge: TensorFlow values become PyTorch values and back, neither copied nor through NumPy.
+"""tensor_bridge: TensorFlow values become PyTorch values and back, with no copy and no NumPy.
 
 >>> import tensorflow as tf, tensor_bridge
 >>> x = tensor_bridge.to_torch(tf.constant([1.0, 2.0]))

@@ -101,7 +101,7 @@ class Exporter:
 def exporter(t: Any) -> Exporter:
     """An object with today's DLPack protocol over an eager tf.Tensor or a tf.Variable's value.
 
-    torch's own importer ignores READ_ONLY and writes through to TensorFlow; use `from_dlpack` there.
+    torch's own importer ignores READ_ONLY and writes through to TensorFlow: use `from_dlpack`.
 
     Example:
       >>> import tensorflow as tf, tensor_bridge.dlpack
