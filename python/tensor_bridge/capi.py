@@ -1,8 +1,8 @@
-"""`TensorBridge`: the conversion through ctypes, over the C ABI of ``libtensor_bridge.so``.
+"""`TensorBridge`: both conversions through ctypes, over the C ABI of ``libtensor_bridge.so``.
 
-For programs that load the library themselves, and as a worked example of ``c_api.h``. Keywords,
-write protection and exceptions are those of `tensor_bridge.convert_tf_to_pytorch`; a call takes
-some microseconds longer, because ctypes does.
+For programs that load the library themselves, and as a worked example of ``c_api.h``. Tensors,
+plain variables and strings; keywords, write protection and exceptions are those of the package's
+functions. A call takes some microseconds longer, because ctypes does.
 """
 
 from __future__ import annotations
