@@ -110,8 +110,8 @@ TEST_F(StringHandleTest, ShapesThatLieAreRefused) {
   FakeSpec spec = strings(dims);
   spec.data = nullptr;
   expectRefused(spec, ErrorCode::kInvalidHandle, {"holds 48 bytes"});
-  spec = strings(dims);
-  spec.ndim = kMaxDims + 1;
+  const std::vector<int64_t> many(kMaxDims + 1, 1);
+  spec = strings(many);
   expectRefused(spec, ErrorCode::kInvalidHandle, {"254"});
 }
 
