@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pytest
 from claims import run_claims
-from fresh import run_python
+from fresh import run_forked, run_python
 
 INSTALLED = '''
 import contextlib, gc, importlib, sys, tempfile
@@ -378,3 +378,37 @@ assert torch.linalg.svd(tensor_bridge.to_torch(tensorflow.linalg.matmul(a, a))).
 )
 def test_any_order_of_imports_works(order: tuple[str, ...]) -> None:
     run_python("\n".join(f"import {name}" for name in order) + USE).check()
+
+
+# ---- what a conversion loads ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "tf.constant([1.0])",
+        "tf.Variable([1.0])",
+        "tf.constant(['a'])",
+        "[tf.constant([1.0])]",
+        "tf.sparse.from_dense([[1.0, 0.0]])",
+        pytest.param(
+            "tf.ragged.constant([[1], [2, 3]])",
+            marks=pytest.mark.xfail(
+                reason="torch.nested marks the row lengths that it is given as dynamic, for which "
+                "it imports torch._dynamo, and that imports triton",
+            ),
+        ),
+    ],
+)
+def test_a_conversion_does_not_load_triton(value: str) -> None:
+    """TensorFlow 2.19 to 2.21 are loaded globally: triton after them ends the process."""
+    run_forked(
+        f"""
+        import sys
+        assert "torch._dynamo" not in sys.modules
+        x = tensor_bridge.to_torch({value})
+        tensor_bridge.to_tf(x)
+        assert "torch._dynamo" not in sys.modules
+        assert "triton" not in sys.modules
+        """
+    ).check()
