@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -28,7 +29,8 @@ class Foreign {
   template <typename T>
   Foreign(const std::vector<T>& values, std::vector<int64_t> shape, Dtype dtype, int itemsize)
       : shape_(std::move(shape)), size_(values.size() * sizeof(T)), original_(size_) {
-    memory_ = std::make_unique<unsigned char[]>(size_ + 1);
+    // Aligned as TensorFlow's buffers are.
+    memory_.reset(static_cast<unsigned char*>(std::aligned_alloc(64, (size_ / 64 + 1) * 64)));
     if (size_ > 0) {
       std::memcpy(memory_.get(), values.data(), size_);
       std::memcpy(original_.data(), values.data(), size_);
@@ -72,7 +74,10 @@ class Foreign {
   std::vector<int64_t> shape_;
   size_t size_;
   std::vector<unsigned char> original_;
-  std::unique_ptr<unsigned char[]> memory_;
+  struct Free {
+    void operator()(unsigned char* memory) const { std::free(memory); }
+  };
+  std::unique_ptr<unsigned char[], Free> memory_;
   TensorView view_{};
   std::atomic<int> released_{0};
 };
