@@ -187,12 +187,17 @@ void describeTensor(const at::Tensor& tensor, TorchFacts* facts) noexcept {
 
 void copyElements(const at::Tensor& tensor, c10::ScalarType type, void* out) {
   const BelowModes guard;
-  at::Tensor source = tensor.layout() == at::kMkldnn ? tensor.to_dense() : tensor;
-  at::Tensor target = at::for_blob(out, source.sizes())
+  at::Tensor target = at::for_blob(out, tensor.sizes())
                           .options(at::TensorOptions().dtype(type))
                           .target_device(c10::Device(c10::kCPU))
                           .make_tensor();
-  target.copy_(source);
+  // No second reference: from 2.13 on torch takes the GIL to make and to drop one of a tensor that
+  // has a Python object, and the caller may have given it away.
+  if (tensor.layout() == at::kMkldnn) {
+    target.copy_(tensor.to_dense());
+  } else {
+    target.copy_(tensor);
+  }
 }
 
 }  // namespace tensor_bridge
