@@ -1,0 +1,322 @@
+"""Objects that lie, raise or recurse, and memory that changes under the conversion's eyes."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import types
+import weakref
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import torch
+from fresh import run_forked
+from kept import Kept, assert_refused_back, explained, values
+from sharing import numbers, tf_bytes, torch_bytes
+
+import tensor_bridge
+from tensor_bridge.testing import live_owners, shares_memory, torch_data_address
+
+
+def touched(*_: Any, **__: Any) -> Any:
+    raise AssertionError("the conversion ran the object's code")
+
+
+SPECIAL = (
+    *("__eq__", "__ne__", "__lt__", "__hash__", "__bool__", "__len__", "__iter__", "__next__"),
+    *("__getitem__", "__contains__", "__index__", "__int__", "__float__", "__call__", "__enter__"),
+    *("__array__", "__dlpack__", "__dlpack_device__", "__tf_tensor__", "__repr__", "__str__"),
+    *("__getattr__", "__torch_function__", "__torch_dispatch__", "__tf_dispatch__", "__reduce__"),
+    *("__format__", "__bytes__", "__buffer__", "__copy__", "__deepcopy__", "numpy", "data_ptr"),
+)
+Untouchable = type("Untouchable", (), dict.fromkeys(SPECIAL, touched))
+
+
+class LiesAboutItsClass:
+    @property
+    def __class__(self) -> type:
+        return torch.Tensor
+
+
+class RaisesAboutItsClass:
+    @property
+    def __class__(self) -> type:
+        raise RuntimeError("no class")
+
+
+class Forwards:
+    """A proxy, as wrapt and others make them."""
+
+    def __init__(self, target: Any) -> None:
+        self.__dict__["target"] = target
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["target"], name)
+
+
+_kept = values()
+
+OBJECTS: dict[str, Callable[[], Any]] = {
+    "special methods that raise": Untouchable,
+    "class that lies": LiesAboutItsClass,
+    "proxy of a tensor": lambda: Forwards(_kept),
+    "weak proxy of a tensor": lambda: weakref.proxy(_kept),
+    "weak reference": lambda: weakref.ref(_kept),
+    "mock": mock.MagicMock,
+    "class of the name Tensor": lambda: type("Tensor", (), {"__module__": "torch"})(),
+    "class of a long name": lambda: type("n" * 5000, (), {"__module__": "m" * 5000})(),
+    "the class Tensor": lambda: torch.Tensor,
+    "storage": lambda: _kept.untyped_storage(),
+    "typed storage": lambda: torch.storage.TypedStorage(
+        wrap_storage=_kept.untyped_storage(), dtype=torch.float32, _internal=True
+    ),
+    "dtype": lambda: torch.float32,
+    "size": lambda: _kept.shape,
+    "generator": lambda: (x for x in [_kept]),
+    "endless generator": itertools.count,
+    "range": lambda: range(10**12),
+    "huge int": lambda: 10**5000,
+    "NaN": lambda: float("nan"),
+    "None": lambda: None,
+    "bytes": lambda: b"\0" * 100,
+    "memoryview": lambda: memoryview(bytearray(8)),
+    "set": lambda: {1, 2},
+    "module": lambda: types.ModuleType("m"),
+    "array": lambda: np.zeros(3),
+    "array scalar": lambda: np.float32(3),
+    "array of objects": lambda: np.array([_kept, None], dtype=object),
+    "capsule": lambda: torch.utils.dlpack.to_dlpack(torch.zeros(2)),
+    "tf.Tensor": numbers,
+    "string tensor": lambda: tf.constant("a"),
+    "tf.Variable": lambda: tf.Variable(1.0),
+    "tf.DType": lambda: tf.float32,
+    "NotImplemented": lambda: NotImplemented,
+    "ellipsis": lambda: ...,
+}
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_object_is_refused_without_running_its_code(name: str, door: Any) -> None:
+    before = live_owners()
+    value = OBJECTS[name]()
+    with pytest.raises(tensor_bridge.UnsupportedTypeError, match=r"expected a") as caught:
+        door.to_tf(value)
+    assert type(caught.value) is tensor_bridge.UnsupportedTypeError
+    assert isinstance(caught.value, TypeError)
+    assert len(str(caught.value)) < 20_000
+    del caught
+    assert live_owners() == before
+
+
+@pytest.mark.parametrize("name", ["tf.Tensor", "tf.Variable"])
+def test_tensorflow_s_own_values_are_named(name: str, door: Any) -> None:
+    with pytest.raises(tensor_bridge.UnsupportedTypeError, match="TensorFlow's already"):
+        door.to_tf(OBJECTS[name]())
+
+
+def test_class_that_cannot_be_asked_is_refused_somehow(door: Any) -> None:
+    with pytest.raises((TypeError, RuntimeError)):
+        door.to_tf(RaisesAboutItsClass())
+    assert tensor_bridge.explain(RaisesAboutItsClass()).action == "refused"
+
+
+class Renamed(torch.Tensor):
+    shape = property(touched)
+    dtype = property(touched)
+    device = property(touched)
+    is_contiguous = data_ptr = const_data_ptr = __dlpack__ = touched
+    requires_grad = property(touched)
+
+
+def test_attributes_of_a_subclass_are_not_asked(door: Any) -> None:
+    x = torch.Tensor._make_subclass(Renamed, values())
+    t = door.to_tf(x)
+    assert tf_bytes(t) == torch_bytes(values())
+
+
+def test_class_of_a_tensor_may_change(door: Any) -> None:
+    x = values()
+    x.__class__ = type("Other", (torch.Tensor,), {"__torch_function__": touched})
+    t = door.to_tf(x)
+    assert tf_bytes(t) == torch_bytes(values())
+
+
+@pytest.mark.parametrize("name", ["data_ptr", "const_data_ptr", "__dlpack__", "contiguous"])
+def test_patched_methods_of_torch_are_not_called(
+    name: str, monkeypatch: pytest.MonkeyPatch, door: Any
+) -> None:
+    x, y = values(), values().T
+    expected = torch_bytes(y.contiguous())
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, name, touched)
+        t, u = door.to_tf(x), door.to_tf(y)
+    assert shares_memory(t, x)
+    assert tf_bytes(u) == expected
+
+
+def test_storage_resized_after_the_views_were_made(door: Any) -> None:
+    """torch reads past the end of it; TensorFlow must not get the address."""
+    x = values((1 << 16,))
+    middle, start, strided = x[1 << 15 :], x[:16], x[::2]
+    x.untyped_storage().resize_(256)
+    for view in (x, middle, strided):
+        assert_refused_back(door, view, tensor_bridge.InvalidHandleError, "resized to fewer bytes")
+    Kept(start, door.to_tf)
+    x.untyped_storage().resize_(1 << 18)
+    assert door.to_tf(x).shape == 1 << 16
+
+
+def test_parameter_whose_storage_was_freed(door: Any) -> None:
+    """As FSDP does it between steps."""
+    w = torch.nn.Parameter(values())
+    w.untyped_storage().resize_(0)
+    for copy in (None, False, True):
+        assert_refused_back(door, w, tensor_bridge.InvalidHandleError, "fewer bytes", copy=copy)
+    w.untyped_storage().resize_(96)
+    Kept(w, door.to_tf)
+
+
+def test_storage_freed_while_tensorflow_has_it() -> None:
+    kept = Kept()
+    kept.torch.untyped_storage().resize_(0)
+    kept.assert_kept()
+    with pytest.raises(tensor_bridge.InvalidHandleError):
+        tensor_bridge.to_tf(kept.torch)
+
+
+@pytest.mark.parametrize("owner", ["bytearray", "array", "mmap", "NumPy"])
+def test_memory_of_others_stays_alive(owner: str) -> None:
+    import array
+    import mmap
+
+    memory: Any = {
+        "bytearray": lambda: bytearray(1 << 12),
+        "array": lambda: array.array("B", bytes(1 << 12)),
+        "mmap": lambda: mmap.mmap(-1, 1 << 12),
+        "NumPy": lambda: np.zeros(1 << 12, np.uint8),
+    }[owner]()
+    x = torch.frombuffer(memory, dtype=torch.uint8)
+    x = x[-torch_data_address(x) % 64 :][:256]
+    x.copy_(torch.arange(256))
+    t = tensor_bridge.to_tf(x, copy=False)
+    expected = bytes(range(256))
+    del x, memory
+    gc.collect()
+    garbage = [bytearray(1 << 12) for _ in range(100)]
+    assert tf_bytes(t) == expected
+    del garbage
+
+
+def test_read_only_buffer_of_python_is_not_written() -> None:
+    text = bytes(range(256)) * 16
+    with pytest.warns(UserWarning, match="not writable"):
+        x = torch.frombuffer(text, dtype=torch.uint8)
+    x = x[-torch_data_address(x) % 64 :][:256]
+    kept = Kept(x)
+    x.zero_()  # would change an immutable object, were it not shared
+    kept.assert_moved()
+    assert text == bytes(range(256)) * 16
+
+
+def test_foreign_capsule_of_torch() -> None:
+    """torch ignores READ_ONLY, so a write would reach the array; after the share it moves torch."""
+    array = np.arange(64, dtype=np.float32)
+    array.flags.writeable = False
+    x = torch.from_dlpack(array)
+    t = tensor_bridge.to_tf(x)
+    if shares_memory(t, x):
+        x.zero_()
+        assert array.sum() == 2016
+    assert tf.reduce_sum(t).numpy() == 2016
+
+
+def test_error_in_the_middle_leaves_the_tensor_usable(door: Any) -> None:
+    x = torch.full((64,), 9, dtype=torch.uint8)
+    before = live_owners()
+    for _ in range(3):
+        with pytest.raises(tensor_bridge.ValueRangeError):
+            door.to_tf(x, dtype="uint2")
+    assert live_owners() == before
+    address = torch_data_address(x)
+    x.fill_(1)
+    assert torch_data_address(x) == address
+    kept = Kept(x, door.to_tf)
+    x.fill_(2)
+    kept.assert_moved()
+
+
+def test_uninitialised_and_legacy_constructors(door: Any) -> None:
+    for x in (torch.FloatTensor([1, 2]), torch.autograd.Variable(torch.ones(2))):
+        assert door.to_tf(x).shape == 2
+    empty = torch.Tensor.__new__(torch.Tensor)
+    assert door.to_tf(empty).shape == 0
+    assert explained(door, empty).nbytes == 0
+
+
+def test_many_conversions_grow_no_memory() -> None:
+    code = """
+        import resource
+        x = torch.ones(64)
+        y = torch.ones(64, 64).T
+        z = torch.full((64,), 99, dtype=torch.uint8)
+        def work(count):
+            for _ in range(count):
+                tensor_bridge.to_tf(x)
+                tensor_bridge.to_tf(y)
+                x.add_(1)
+                try:
+                    tensor_bridge.to_tf(z, dtype="uint4")
+                except tensor_bridge.ValueRangeError:
+                    pass
+                try:
+                    tensor_bridge.to_tf([x, y, object()])
+                except TypeError:
+                    pass
+        work(3000)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        work(10000)
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        assert grown < 2048, grown
+        print(testing.live_owners())
+    """
+    assert run_forked(code).check() == "0"
+
+
+# Not a write beside it: torch's own operators abort a daemon thread that wants the GIL at exit.
+DAEMON = """
+import threading, time
+x = {x}
+def run():
+    while True:
+        tensor_bridge.to_tf(x)
+threading.Thread(target=run, daemon=True).start()
+time.sleep(0.2)
+"""
+
+EXITS = {
+    "TensorFlow holds torch's": "t = tensor_bridge.to_tf(torch.ones(64))",
+    "both hold": "x = torch.ones(64)\nt = tensor_bridge.to_tf(x)",
+    "a chain": "x = torch.ones(64)\nt = tensor_bridge.to_tf(x)\ny = tensor_bridge.to_torch(t)",
+    "a variable": "v = tf.Variable(tensor_bridge.to_tf(torch.ones(64)))",
+    "a function's constant": "t = tensor_bridge.to_tf(torch.ones(64))\n"
+    "f = tf.function(lambda: t + 1, autograph=False)\nf()",
+    "NumPy's memory": "import numpy\na = numpy.zeros(1 << 12, 'uint8')\n"
+    "x = torch.from_numpy(a)\nx = x[-x.const_data_ptr() % 64:]\nt = tensor_bridge.to_tf(x)",
+    "a moved tensor": "x = torch.ones(64)\nt = tensor_bridge.to_tf(x)\nx.add_(1)\n"
+    "u = tensor_bridge.to_tf(x)",
+    "a cycle": "l = [tensor_bridge.to_tf(torch.ones(64))]\nl.append(l)",
+    "a prefetching dataset": "d = iter(tf.data.Dataset.from_tensors("
+    "tensor_bridge.to_tf(torch.ones(64))).repeat().prefetch(4))\nnext(d)",
+    "a daemon thread that shares": DAEMON.format(x="torch.ones(64)"),
+    "a daemon thread that copies": DAEMON.format(x="torch.ones(600, 600).T"),
+}
+
+
+@pytest.mark.parametrize("name", EXITS)
+def test_interpreter_ends_while_memory_is_shared(name: str) -> None:
+    done = run_forked(EXITS[name], exits=True)
+    assert done.code == 0, done.err

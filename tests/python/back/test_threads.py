@@ -1,0 +1,238 @@
+"""Several threads on tensors that TensorFlow shares."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import tensorflow as tf
+import torch
+from kept import Kept, values
+from sharing import in_threads, tf_bytes, torch_bytes
+
+import tensor_bridge
+from tensor_bridge.testing import live_owners, torch_data_address
+
+THREADS = 4
+COLUMNS = 4096
+ROUNDS = 60
+
+WRITES: dict[str, Callable[[torch.Tensor], Any]] = {
+    "add_": lambda row: row.add_(1),
+    "setitem": lambda row: row.__setitem__(..., row + 1),
+    "numpy": lambda row: row.numpy().__iadd__(1),
+    "data_ptr": lambda row: (row.data_ptr(), row.add_(1)),
+    "foreach": lambda row: torch._foreach_add_([row], 1),
+    "out=": lambda row: torch.add(row, 1, out=row),
+    "storage": lambda row: (row.untyped_storage().data_ptr(), row.add_(1)),
+}
+
+
+def big() -> torch.Tensor:
+    return values((THREADS, COLUMNS))
+
+
+WRITTEN = big() + 1
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_first_write_of_several_at_once(write: str, door: Any) -> None:
+    for _ in range(ROUNDS // len(WRITES)):
+        kept = Kept(big(), door.to_tf)
+        in_threads(*[lambda row=row: WRITES[write](row) for row in kept.torch])
+        assert torch.equal(kept.torch, WRITTEN)
+        kept.assert_moved()
+
+
+def test_different_ways_to_write_race() -> None:
+    names = list(WRITES)
+    for i in range(ROUNDS):
+        kept = Kept(big())
+        ways = [WRITES[names[(i + k) % len(names)]] for k in range(THREADS)]
+        in_threads(
+            *[lambda way=way, row=row: way(row) for way, row in zip(ways, kept.torch, strict=True)]
+        )
+        assert torch.equal(kept.torch, WRITTEN)
+        kept.assert_moved()
+
+
+def test_everybody_sees_one_move() -> None:
+    for _ in range(ROUNDS):
+        kept = Kept(big())
+        addresses = in_threads(*[kept.torch.data_ptr] * THREADS)
+        assert set(addresses) == {torch_data_address(kept.torch)}
+        kept.assert_moved()
+
+
+def test_write_races_with_the_release() -> None:
+    """Whoever is first: torch has the new values, and TensorFlow never sees them."""
+    stolen = 0
+    for _ in range(200):
+        x = values()
+        address = torch_data_address(x)
+        holders = [[tensor_bridge.to_tf(x)] for _ in range(3)]
+        in_threads(lambda x=x: x.add_(1), *[holder.clear for holder in holders])
+        assert torch.equal(x, values() + 1)
+        stolen += torch_data_address(x) == address
+    assert 0 <= stolen <= 200
+
+
+def test_readers_in_tensorflow_beside_a_writer() -> None:
+    for _ in range(ROUNDS // 4):
+        kept = Kept(big())
+        total = float(WRITTEN.sum()) - WRITTEN.numel()
+
+        def read(t: tf.Tensor = kept.tf, total: float = total) -> None:
+            for _ in range(5):
+                assert float(tf.reduce_sum(tf.cast(t, tf.float64))) == total
+
+        def write(x: torch.Tensor = kept.torch) -> None:
+            for _ in range(5):
+                x.add_(1)
+
+        in_threads(read, write, read)
+        kept.assert_moved()
+
+
+def test_reader_in_torch_beside_a_writer_reads_valid_memory() -> None:
+    """The reader may have taken the address before the move; both buffers stay alive."""
+    size = 1 << 16
+    for _ in range(ROUNDS // 2):
+        x = torch.ones(size)
+        t = tensor_bridge.to_tf(x)
+        holder, done = [t], threading.Event()
+        del t
+
+        def read(x: torch.Tensor = x, done: threading.Event = done) -> float:
+            total = float(x.sum())
+            while not done.is_set():
+                total = float(x.sum())
+            return total
+
+        def write(x: torch.Tensor = x, done: threading.Event = done) -> None:
+            x.add_(1)
+            done.set()
+
+        totals = in_threads(read, read, write, holder.clear)[:2]
+        assert all(size <= total <= 2 * size for total in totals)
+        assert float(x.sum()) == 2 * size
+
+
+def test_conversions_of_one_tensor_at_once() -> None:
+    x = big()
+    expected = torch_bytes(x)
+    address = torch_data_address(x)
+    before = live_owners()
+    kept = in_threads(*[lambda: [tensor_bridge.to_tf(x) for _ in range(50)]] * THREADS)
+    assert live_owners() == before + 50 * THREADS
+    assert torch_data_address(x) == address
+    x.add_(1)
+    assert all(tf_bytes(t) == expected for ts in kept for t in ts[::10])
+    kept.clear()
+    assert live_owners() == before
+
+
+@pytest.mark.parametrize("strided", [False, True])
+def test_conversion_beside_writers_is_of_some_moment_and_stays(strided: bool) -> None:
+    """No promise which moment; whatever TensorFlow got, it keeps."""
+    x = torch.zeros(64, 64)
+    view = x.T if strided else x
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.is_set():
+            x.add_(1)
+
+    def convert() -> list[Any]:
+        shares = []
+        try:
+            for _ in range(150):
+                shares.append(tensor_bridge.to_tf(view))
+        finally:
+            stop.set()
+        return shares
+
+    shares = in_threads(convert, write)[0]
+    before = [tf_bytes(t) for t in shares]
+    x.fill_(-1)
+    x.add_(1)
+    assert [tf_bytes(t) for t in shares] == before
+    assert all(float(tf.reduce_min(t)) >= 0 for t in shares)
+
+
+def test_different_tensors_converted_and_written_at_once() -> None:
+    def work(i: int) -> None:
+        x = torch.full((256,), float(i))
+        for k in range(100):
+            t = tensor_bridge.to_tf(x)
+            x.fill_(i + k + 1)
+            assert float(t[0]) == i + k
+            y = tensor_bridge.to_torch(t)
+            y.add_(1)
+            assert float(t[255]) == i + k
+
+    in_threads(*[lambda i=i: work(1000 * i) for i in range(THREADS)])
+
+
+def test_structures_converted_at_once() -> None:
+    tree = {"a": [values() for _ in range(20)], "b": (values().T, {"c": torch.ones(64)})}
+    results = in_threads(*[lambda: tensor_bridge.to_tf(tree)] * THREADS)
+    tree["b"][1]["c"].zero_()
+    assert all(float(tf.reduce_sum(r["b"][1]["c"])) == 64 for r in results)
+
+
+def test_list_that_changes_while_it_is_converted() -> None:
+    tree: list[Any] = [values() for _ in range(50)]
+    stop = threading.Event()
+
+    def change() -> None:
+        while not stop.is_set():
+            tree.append(values())
+            tree.pop(0)
+
+    def convert() -> None:
+        try:
+            for _ in range(30):
+                assert tensor_bridge.to_tf(tree)
+        finally:
+            stop.set()
+
+    in_threads(convert, change)
+
+
+def test_release_on_a_thread_of_tensorflow_s() -> None:
+    """A dataset's worker lets go of the last reference."""
+    before = live_owners()
+    x = values((8, 64))
+    dataset = tf.data.Dataset.from_tensor_slices(tensor_bridge.to_tf(x))
+    dataset = dataset.map(lambda t: t + 1, num_parallel_calls=2).prefetch(2)
+    total = sum(float(tf.reduce_sum(t)) for t in dataset)
+    assert total == float(x.sum()) + 512
+    del dataset
+    assert live_owners() >= before
+
+
+def test_array_freed_by_a_write_without_the_gil() -> None:
+    """NumPy's memory needs the GIL to be freed, while another thread waits for a write with it."""
+    import numpy as np
+
+    def shared_array() -> tuple[torch.Tensor, Any]:
+        memory = np.zeros(1024 + 16, np.float32)
+        start = -memory.ctypes.data % 64 // 4
+        x = torch.from_numpy(memory[start : start + 1024])
+        first = tensor_bridge.to_tf(x)
+        x.add_(1)
+        second = tensor_bridge.to_tf(x)
+        del first
+        return x, second
+
+    for _ in range(20):
+        pairs = [shared_array() for _ in range(64)]
+        in_threads(
+            lambda pairs=pairs: [x.add_(1) for x, _ in pairs],
+            lambda pairs=pairs: [x.data_ptr() for x, _ in pairs],
+            lambda pairs=pairs: [x.data_ptr() for x, _ in reversed(pairs)],
+        )
+        assert all(float(t[0]) == 1 for _, t in pairs)
