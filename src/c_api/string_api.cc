@@ -36,8 +36,10 @@ tb_status tb_strings_from_tf(TF_Tensor* tensor, tb_strings** out) {
 tb_status tb_strings_from_memory(const char* bytes, int64_t nbytes, const int64_t* offsets,
                                  int64_t num_offsets, const int64_t* shape, int32_t ndim,
                                  tb_strings** out) {
-  return guarded(
-      [&] { *out = stringsOfMemory(bytes, nbytes, offsets, num_offsets, shape, ndim).release(); });
+  return guarded([&] {
+    require(out, "a place for the result");
+    *out = stringsOfMemory(bytes, nbytes, offsets, num_offsets, shape, ndim).release();
+  });
 }
 
 tb_status tb_strings_from_torch(tb_torch_tensor* bytes, tb_torch_tensor* offsets,
@@ -61,6 +63,7 @@ int64_t tb_strings_count(const tb_strings* strings) { return strings->count; }
 tb_status tb_strings_get(const tb_strings* strings, int64_t first, int64_t count, tb_string* out) {
   return guarded([&] {
     require(strings, "a tb_strings");
+    if (count > 0) require(out, "a place for the strings");
     getStrings(*strings, first, count, out);
   });
 }
@@ -77,6 +80,7 @@ tb_status tb_strings_gather(const tb_strings* strings, int64_t* offsets, char* b
                             int64_t nbytes) {
   return guarded([&] {
     require(strings, "a tb_strings");
+    if (nbytes > 0) require(bytes, "a place for the bytes");
     if (offsets != nullptr) static_cast<void>(measure(*strings, offsets));
     gather(*strings, bytes, nbytes);
   });
