@@ -108,11 +108,16 @@ def convert_unknown(value: Any, back: int, options: dict[str, Any], path: str) -
     raise type(refusal)(f"at {path}: {refusal}; unknown='keep' leaves such values as they are")
 
 
+def _is_value(value: Any) -> bool:
+    """Whether the value is a tensor or a composite of either framework."""
+    if _C.is_eager_tensor(value) or _C.is_torch_tensor(value):
+        return True
+    return _find(value, False) is not None or _find(value, True) is not None
+
+
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     """Every leaf with its path; plain data and unknown values are leaves."""
-    known = _find(value, False) is not None or _find(value, True) is not None
-    tensor = _C.is_eager_tensor(value) or _C.is_torch_tensor(value)
-    if known or tensor or isinstance(value, _PLAIN) or not _nodes.is_node(value):
+    if _is_value(value) or isinstance(value, _PLAIN) or not _nodes.is_node(value):
         yield path, value
         return
     entries, values, _ = _nodes.children(value)
@@ -182,15 +187,13 @@ def explain(
         "grad": grad,
     }
     try:
-        leaf = _find(x, False) is not None or _find(x, True) is not None
-        leaf = leaf or _C.is_eager_tensor(x) or _C.is_torch_tensor(x) or isinstance(x, _PLAIN)
-        if leaf or not _nodes.is_node(x):
+        if _is_value(x) or isinstance(x, _PLAIN) or not _nodes.is_node(x):
             return _explain_leaf(x, options)
         return _explanation.StructureExplanation(
             tuple(
                 (path, _explain_leaf(value, options))
                 for path, value in _leaves(x, "")
-                if not isinstance(value, _PLAIN)
+                if not isinstance(value, _PLAIN) and (unknown != "keep" or _is_value(value))
             )
         )
     except Exception as e:
