@@ -7,6 +7,7 @@ namespace "tensor_bridge"; dataclasses and attrs classes are taken apart here.
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -71,6 +72,19 @@ def is_node(node: Any) -> bool:
     )
 
 
+def _dict_children(node: dict[Any, Any]) -> Children:
+    # In their own order; optree sorts the keys where it can.
+    keys = list(node)
+
+    def rebuild(values: list[Any]) -> Any:
+        items = zip(keys, values, strict=True)
+        if isinstance(node, defaultdict):
+            return defaultdict(node.default_factory, items)
+        return dict(items)
+
+    return [f"[{key!r}]" for key in keys], list(node.values()), rebuild
+
+
 def children(node: Any) -> Children:
     """Path entries, children, and the function that rebuilds the node from new children."""
     import optree
@@ -78,7 +92,9 @@ def children(node: Any) -> Children:
     plain = _tracked(node)
     if plain is not None:
         node = plain(node)
-    elif optree.tree_is_leaf(node, none_is_leaf=True, namespace=NAMESPACE):
+    if type(node) in (dict, defaultdict):
+        return _dict_children(node)
+    if optree.tree_is_leaf(node, none_is_leaf=True, namespace=NAMESPACE):
         names = _field_names(node) or []
         # A field of a frozen or slotted class may be unset.
         names = [name for name in names if hasattr(node, name)]
