@@ -56,6 +56,10 @@ $(STAMPS)/models: $(STAMPS)/tools
 	$(BIN)/python tools/install_group.py models -- --quiet --no-deps
 	@touch $@
 
+$(STAMPS)/interop: $(STAMPS)/tools
+	$(BIN)/python tools/install_group.py interop -- --quiet
+	@touch $@
+
 # The names of all files that make up the package: one that came or went is a change too.
 $(STAMPS)/files: FORCE
 	@mkdir -p $(@D)
@@ -69,7 +73,7 @@ $(STAMPS)/package: $(NATIVE) pyproject.toml $(STAMPS)/files $(STAMPS)/tools
 
 build: $(STAMPS)/package
 
-dev: build $(STAMPS)/models $(STAMPS)/system-tests
+dev: build $(STAMPS)/models $(STAMPS)/interop $(STAMPS)/system-tests
 	@echo 'Ready: . $(VENV)/bin/activate'
 
 # --- what it is for ---------------------------------------------------------------------------
