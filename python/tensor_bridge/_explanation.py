@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from tensor_bridge.errors import BY_STATUS
+from tensor_bridge.errors import BY_STATUS, CopyRequiredError
 
 __all__ = [
     "LIST_NEEDS_COPY",
@@ -145,7 +145,9 @@ LIST_NEEDS_COPY = f"copy=False, but a copy is needed: {_LIST_REASON}. Use copy=N
 
 def of_strings(explanation: Explanation, *, as_list: bool = False) -> Explanation:
     """The object for a string tensor, from what the extension says of one."""
-    if explanation.action != "refused" and as_list:
+    if as_list and explanation.error is CopyRequiredError:
+        explanation = replace(explanation, reason=LIST_NEEDS_COPY)
+    elif as_list and explanation.error is None:
         explanation = replace(
             explanation, reason=_LIST_REASON, torch_dtype=None, device=None, nbytes=None
         )

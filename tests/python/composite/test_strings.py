@@ -1,0 +1,803 @@
+"""Strings: TensorFlow's string tensors as StringTensor and as lists, and back."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import pickle
+import sys
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import torch
+from fresh import run_forked, run_python
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from refusals import assert_refused
+from sharing import nothing_kept, numbers
+
+import tensor_bridge
+from tensor_bridge import StringTensor
+from tensor_bridge.testing import live_owners, shares_memory, tf_data_address, torch_data_address
+
+# Sizes around the limits of TensorFlow's forms (22 bytes are inline) and of ours.
+SIZES = (0, 1, 15, 16, 17, 21, 22, 23, 24, 31, 33, 63, 64, 65, 129, 1000, 100_000)
+TEXTS = [bytes((i * 7 + size) % 256 for i in range(size)) for size in SIZES]
+ODD = [b"", b"\0", b"\0a\0\0b\0", b"\xff\xfe\x80", "naïve ☃ \U0001f600".encode()]
+
+TENSORS = {
+    "scalar": tf.constant("text"),
+    "empty scalar": tf.constant(b""),
+    "large scalar": tf.constant(b"x" * 1000),
+    "sizes": tf.constant(TEXTS),
+    "odd": tf.constant(ODD),
+    "matrix": tf.constant([[b"a", b"bc", b""], [b"d" * 22, b"e" * 23, b"f"]]),
+    "deep": tf.reshape(tf.constant([str(i) * i for i in range(24)]), (2, 3, 1, 4)),
+    "rank 9": tf.reshape(tf.constant([b"a", b"b" * 30]), (1, 1, 1, 2, 1, 1, 1, 1, 1)),
+    "nothing": tf.constant([], tf.string),
+    "no rows": tf.zeros((0, 3), tf.string),
+    "no columns": tf.zeros((2, 0, 3), tf.string),
+    "all empty": tf.fill((3, 2), ""),
+    "slice": tf.constant([str(i) * 30 for i in range(20)])[3:17],
+    "many": tf.strings.as_string(tf.range(10_000)),
+}
+
+tensors = pytest.mark.parametrize("t", TENSORS.values(), ids=TENSORS.keys())
+
+
+def expected(t: tf.Tensor) -> Any:
+    """The strings as NumPy has them."""
+    value = t.numpy()
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def as_array(x: StringTensor) -> np.ndarray:
+    """An object array of the same strings, for NumPy's own indexing."""
+    array = np.empty(x.numel(), object)
+    array[:] = x.to_bytes()
+    return array.reshape(tuple(x.shape))
+
+
+# ---- to torch ------------------------------------------------------------------------------------
+
+
+@tensors
+def test_a_string_tensor_becomes_bytes_and_offsets(t: tf.Tensor, door: Any) -> None:
+    with nothing_kept():
+        x = door.to_torch(t)
+        assert type(x) is StringTensor
+        assert x.shape == tuple(t.shape)
+        assert isinstance(x.shape, torch.Size)
+        assert x.bytes.dtype is torch.uint8
+        assert x.offsets.dtype is torch.int64
+        flat = [expected(t)] if not t.shape.rank else t.numpy().ravel().tolist()
+        assert bytes(x.bytes.tolist()) == b"".join(flat)
+        assert x.offsets.tolist() == [0, *np.cumsum([len(s) for s in flat], dtype=int).tolist()]
+        assert x.tolist() == expected(t)
+
+
+@tensors
+def test_and_nested_lists(t: tf.Tensor, door: Any) -> None:
+    with nothing_kept():
+        assert door.to_torch(t, strings="list") == expected(t)
+        assert repr(door.to_torch(t, strings="list")) == repr(expected(t))
+
+
+@tensors
+def test_and_comes_back(t: tf.Tensor, door: Any) -> None:
+    with nothing_kept():
+        back = door.to_tf(door.to_torch(t))
+        assert back.dtype == tf.string
+        assert back.shape == t.shape
+        assert expected(back) == expected(t)
+        assert "CPU:0" in back.backing_device
+
+
+def test_the_result_is_torchs_own() -> None:
+    t = tf.constant([b"abc", b"d" * 100])
+    x = tensor_bridge.to_torch(t)
+    assert live_owners() == 0
+    for tensor in (x.bytes, x.offsets):
+        assert tensor.is_contiguous()
+        assert tensor.is_leaf
+        assert not tensor.requires_grad
+        assert not tensor.is_inference()
+        address = torch_data_address(tensor)
+        tensor.add_(0)
+        assert torch_data_address(tensor) == address, "a write does not move it"
+        assert tensor.untyped_storage().nbytes() == tensor.nbytes
+        tensor.resize_(tensor.shape[0] + 10)  # an ordinary storage
+    assert expected(t) == [b"abc", b"d" * 100]
+
+
+def test_under_modes_that_change_what_torch_makes() -> None:
+    t = TENSORS["matrix"]
+    before = torch.get_default_device()
+    try:
+        torch.set_default_device("meta")
+        x = tensor_bridge.to_torch(t)
+        made = StringTensor.from_list(expected(t))
+    finally:
+        torch.set_default_device(before)
+    assert x.device.type == made.device.type == "cpu"
+    assert x == made
+    with torch.inference_mode():
+        x = tensor_bridge.to_torch(t)
+        assert x.bytes.is_inference()
+        assert x.tolist() == expected(t)
+
+
+def test_options(door: Any) -> None:
+    t = TENSORS["matrix"]
+    for options in ({"copy": True}, {"copy": None}, {"device": "cpu"}, {"raw": True}):
+        assert door.to_torch(t, **options) == door.to_torch(t)
+    for on_write in ("copy", "raise", "alias"):
+        x = door.to_torch(t, on_write=on_write)
+        x.bytes.zero_()  # a copy: nothing to protect
+    assert_refused(door, t, tensor_bridge.CopyRequiredError, "Use copy=None", copy=False)
+    assert_refused(
+        door, t, tensor_bridge.CopyRequiredError, "Use copy=None", copy=False, strings="list"
+    )
+    for bad in ({"scale": 1.0, "zero_point": 0}, {"axis": 0}):
+        assert_refused(door, t, tensor_bridge.InvalidOptionError, "scale", **bad)
+    assert_refused(door, t, tensor_bridge.InvalidOptionError, "strings", strings="bytes")
+    assert_refused(door, t, tensor_bridge.InvalidOptionError, "strings", strings=None)
+    if not torch.cuda.is_available():
+        assert_refused(door, t, tensor_bridge.UnsupportedDeviceError, "cuda", device="cuda")
+
+
+def test_the_keyword_leaves_other_tensors_alone(door: Any) -> None:
+    t = numbers()
+    assert shares_memory(t, door.to_torch(t, strings="list"))
+
+
+@pytest.mark.gpu
+def test_onto_a_gpu_and_back() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    t = TENSORS["deep"]
+    x = tensor_bridge.to_torch(t, device="cuda")
+    assert x.bytes.is_cuda
+    assert x.offsets.is_cuda
+    assert x.tolist() == expected(t)
+    assert x[0, 1].to("cpu").tolist() == expected(t)[0][1]
+    assert x == tensor_bridge.to_torch(t)
+    assert expected(tensor_bridge.to_tf(x)) == expected(t)
+
+
+def test_explain(door: Any) -> None:
+    t = TENSORS["matrix"]
+    x = door.to_torch(t)
+    e = door.explain(t)
+    assert (e.action, e.kind, e.tf_dtype, e.torch_dtype) == (
+        "copied",
+        "string",
+        "string",
+        "torch.uint8",
+    )
+    assert (e.shape, e.nbytes, e.device, e.on_write) == ((2, 3), x.nbytes, "cpu", None)
+    assert "StringTensor" in str(e)
+    e = door.explain(t, strings="list")
+    assert (e.action, e.torch_dtype, e.nbytes, e.shape) == ("copied", None, None, (2, 3))
+    assert "lists of bytes" in str(e)
+    for bad in ({"copy": False}, {"strings": "x"}, {"scale": 1.0, "zero_point": 0}):
+        assert door.explain(t, **bad).action == "refused"
+
+
+def test_explain_back() -> None:
+    x = tensor_bridge.to_torch(TENSORS["matrix"])
+    bridge = tensor_bridge.TensorBridge()
+    e = tensor_bridge.explain(x)
+    assert e == bridge.explain_back(x)
+    assert (e.action, e.kind, e.tf_dtype, e.shape) == ("copied", "string", "string", (2, 3))
+    assert e.device == "CPU:0"
+    assert tensor_bridge.explain(x, copy=False).error is tensor_bridge.CopyRequiredError
+    assert bridge.explain_back(x, copy=False).error is tensor_bridge.CopyRequiredError
+    x = StringTensor(x.bytes, x.offsets.flip(0))
+    assert tensor_bridge.explain(x).error is tensor_bridge.ValueRangeError
+    assert bridge.explain_back(x).error is tensor_bridge.ValueRangeError
+
+
+def test_variables() -> None:
+    v = tf.Variable([["a", "b" * 50]])
+    x = tensor_bridge.to_torch(v)
+    assert x.tolist() == [[b"a", b"b" * 50]]
+    v.assign([["c", "d"]])
+    assert x.tolist() == [[b"a", b"b" * 50]]
+    assert tensor_bridge.to_torch(v, strings="list") == [[b"c", b"d"]]
+
+
+def test_inside_structures() -> None:
+    t = TENSORS["matrix"]
+    tree = {"words": t, "plain": [b"bytes", "str", 1], "number": tf.constant(2.0)}
+    x = tensor_bridge.to_torch(tree)
+    assert x["words"].tolist() == expected(t)
+    assert x["plain"] == tree["plain"]
+    back = tensor_bridge.to_tf(x)
+    assert expected(back["words"]) == expected(t)
+    assert back["plain"] == tree["plain"]
+    assert tensor_bridge.to_torch(tree, strings="list")["words"] == expected(t)
+    with pytest.raises(tensor_bridge.CopyRequiredError, match="words"):
+        tensor_bridge.to_torch(tree, copy=False)
+
+
+# ---- waiting, failing, threads -------------------------------------------------------------------
+
+PENDING = """
+import threading, time
+from tensorflow.python.eager import context, executor
+def slow():
+    time.sleep(0.4)
+    return tf.constant(["a", "b" * 30])
+background = executor.new_executor(enable_async=True)
+with context.executor_scope(background):
+    t = tf.py_function(slow, [], tf.string)
+"""
+
+
+@pytest.mark.parametrize("call", ["to_torch(t)", "to_torch(t, strings='list')", "explain(t)"])
+@pytest.mark.parametrize("door", ["tensor_bridge", "TensorBridge()"])
+def test_a_pending_tensor_is_waited_for_without_the_gil(door: str, call: str) -> None:
+    run_forked(
+        f"""{PENDING}
+start = time.perf_counter()
+result = {door}.{call}
+assert time.perf_counter() - start > 0.2
+assert t.numpy().tolist() == [b"a", b"b" * 30]
+if "explain" in {call!r}:
+    assert (result.action, result.shape) == ("copied", (2,)), result
+else:
+    assert getattr(result, "tolist", lambda: result)() == [b"a", b"b" * 30], result
+del result
+assert testing.live_owners() == 0
+""",
+        timeout=20,
+    ).check()
+
+
+@pytest.mark.parametrize("door", ["tensor_bridge", "TensorBridge()"])
+def test_a_producer_that_failed_is_an_error(door: str) -> None:
+    run_forked(
+        f"""
+from tensorflow.python.eager import context, executor
+background = executor.new_executor(enable_async=True)
+with context.executor_scope(background):
+    t = tf.io.read_file("/no/such/file")
+for options in ({{}}, {{"strings": "list"}}):
+    try:
+        {door}.to_torch(t, **options)
+        raise SystemExit("no error")
+    except tensor_bridge.TensorFlowError as e:
+        assert "/no/such/file" in str(e), e
+assert {door}.explain(t).error is tensor_bridge.TensorFlowError
+assert testing.live_owners() == 0
+background.clear_error()
+""",
+        timeout=20,
+    ).check()
+
+
+def test_the_gil_is_released_for_large_tensors() -> None:
+    t = tf.fill([2_000_000], "x" * 40)
+    x = tensor_bridge.to_torch(t)
+    running = threading.Event()
+
+    def seen_running(call: Any) -> bool:
+        """Whether this thread got its turn while the call was on."""
+        running.clear()
+        ended: list[Any] = []
+
+        def work() -> None:
+            running.set()
+            ended.append(call())
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        running.wait()
+        seen = not ended
+        thread.join()
+        return seen
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(60)  # a thread that keeps the GIL keeps it to the end
+    try:
+        assert seen_running(lambda: tensor_bridge.to_torch(t))
+        assert seen_running(lambda: tensor_bridge.to_tf(x))
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_threads_at_once() -> None:
+    t = TENSORS["many"]
+    results: list[Any] = []
+
+    def work() -> None:
+        for _ in range(20):
+            x = tensor_bridge.to_torch(t)
+            results.append(expected(tensor_bridge.to_tf(x)) == x.tolist())
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [True] * 80
+
+
+# ---- memory --------------------------------------------------------------------------------------
+
+MEMORY = """
+import os
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+import gc
+import tensorflow as tf
+import torch
+import tensor_bridge
+
+def status(name):
+    with open("/proc/self/status") as f:
+        return next(int(line.split()[1]) * 1024 for line in f if line.startswith(name))
+
+def peak(call):
+    '''What a call adds at most, while it runs and after it.'''
+    gc.collect()
+    with open("/proc/self/clear_refs", "w") as f:
+        f.write("5")
+    before = status("VmRSS")
+    result = call()
+    return status("VmHWM") - before, result
+
+tensor_bridge.to_torch(tf.constant(["warm"]))
+"""
+
+
+@pytest.mark.parametrize("size", [8, 22, 40, 200])
+def test_memory_stays_below_one_fifth_more_than_the_result(size: int) -> None:
+    run_python(
+        f"""{MEMORY}
+t = tf.fill([1_000_000], "x" * {size})
+t = tf.strings.join([t, ""])
+added, x = peak(lambda: tensor_bridge.to_torch(t))
+assert x.nbytes == 1_000_000 * {size} + 8 * 1_000_001
+assert added < 1.2 * x.nbytes, (added, x.nbytes)
+"""
+    ).check()
+
+
+def test_what_tensorflow_got_is_freed_again() -> None:
+    run_python(
+        f"""{MEMORY}
+x = tensor_bridge.to_torch(tf.fill([200_000], "x" * 100))
+for _ in range(3):
+    tensor_bridge.to_tf(x)
+gc.collect()
+before = status("VmRSS")
+for _ in range(20):
+    tensor_bridge.to_tf(x)
+gc.collect()
+grown = status("VmRSS") - before
+assert grown < 20_000_000, grown  # one of them is 27 MB
+"""
+    ).check()
+
+
+# ---- in TensorFlow -------------------------------------------------------------------------------
+
+
+def test_tensorflow_computes_with_what_it_got() -> None:
+    """Copies of the elements outlive the tensor: they do not refer to its memory."""
+    words = [b"a", b"b" * 22, b"c" * 23, b"d" * 500, b""]
+    t = tensor_bridge.to_tf(StringTensor.from_list(words))
+    results = [
+        tf.gather(t, [3, 2, 1]),
+        tf.concat([t, t], 0),
+        tf.identity(t),
+        tf.reverse(t, [0]),
+        tf.reshape(t, (5, 1)),
+        tf.strings.upper(t),
+        tf.where([True, False, True, False, True], t, "z" * 40),
+        tf.Variable(t),
+        t[1:4],
+        tf.stack([t, t]),
+    ]
+    stored = list(tf.data.Dataset.from_tensor_slices(t).cache())
+    array = tf.TensorArray(tf.string, 5).unstack(t)
+    del t
+    gc.collect()
+    clutter = [b"#" * 500] * 10_000  # over what was freed
+    assert expected(results[0]) == [words[3], words[2], words[1]]
+    assert expected(results[1]) == words * 2
+    assert expected(results[2]) == words
+    assert expected(results[3]) == words[::-1]
+    assert expected(results[4]) == [[word] for word in words]
+    assert expected(results[5]) == [word.upper() for word in words]
+    assert expected(results[6]) == [words[0], b"z" * 40, words[2], b"z" * 40, words[4]]
+    assert results[7].numpy().tolist() == words
+    assert expected(results[8]) == words[1:4]
+    assert expected(results[9]) == [words, words]
+    assert [s.numpy() for s in stored] == words
+    assert expected(array.stack()) == words
+    assert len(clutter) == 10_000
+
+
+def test_tensorflow_writes_into_what_it_got() -> None:
+    """An op that replaces elements in place frees each string by itself."""
+    words = [b"c" * 23, b"d" * 500, b"e"]
+    t = tensor_bridge.to_tf(StringTensor.from_list([[word] for word in words]))
+    tf.raw_ops.InplaceUpdate(x=t, i=[0, 2], v=tf.constant([["new" * 20], ["x"]]))
+    assert expected(t)[1] == [b"d" * 500]
+    v = tf.Variable(tensor_bridge.to_tf(StringTensor.from_list(words)))
+    v.scatter_nd_update([[1]], ["f" * 700])
+    assert v.numpy().tolist() == [words[0], b"f" * 700, words[2]]
+
+
+def test_the_way_back_has_its_options(door: Any) -> None:
+    x = StringTensor.from_list([["a", "b"]])
+    for options in (
+        {"copy": True},
+        {"dtype": "string"},
+        {"dtype": tf.string},
+        {"grad": "raise"},
+        {"device": "CPU:0"},
+        {"device": "cpu"},
+    ):
+        assert expected(door.to_tf(x, **options)) == [[b"a", b"b"]]
+    with pytest.raises(tensor_bridge.CopyRequiredError, match="Use copy=None"):
+        door.to_tf(x, copy=False)
+    with pytest.raises(tensor_bridge.InvalidOptionError, match="string"):
+        door.to_tf(x, dtype=tf.int32)
+    with pytest.raises(tensor_bridge.InvalidOptionError, match="grad"):
+        door.to_tf(x, grad="x")
+    with pytest.raises(tensor_bridge.UnsupportedDeviceError):
+        door.to_tf(x, device="GPU:7")
+
+
+def test_as_the_first_call_of_a_process() -> None:
+    run_python(
+        """
+import tensor_bridge
+x = tensor_bridge.StringTensor.from_list(["a", "b" * 30])
+t = tensor_bridge.to_tf(x)
+assert t.numpy().tolist() == [b"a", b"b" * 30]
+""",
+    ).check()
+
+
+# ---- StringTensor --------------------------------------------------------------------------------
+
+
+@tensors
+def test_flat_lists(t: tf.Tensor) -> None:
+    assert tensor_bridge.to_torch(t).to_bytes() == tf.reshape(t, [-1]).numpy().tolist()
+
+
+def test_text() -> None:
+    x = StringTensor.from_list([["naïve", "☃"], ["", "\0"]])
+    assert x.to_str() == [["naïve", "☃"], ["", "\0"]]
+    assert StringTensor.from_list("☃").to_str() == "☃"
+    assert StringTensor.from_list([]).to_str() == []
+    latin = StringTensor.from_list(["naïve", "a"], encoding="latin-1")
+    assert latin.to_bytes() == ["naïve".encode("latin-1"), b"a"]
+    assert latin.to_str("latin-1") == ["naïve", "a"]
+    assert latin.to_str(errors="replace") == ["na\N{REPLACEMENT CHARACTER}ve", "a"]
+    assert latin.to_str(errors="surrogateescape") == ["na\udcefve", "a"]
+    assert latin.to_str("ascii", "ignore") == ["nave", "a"]
+    assert StringTensor.from_list(["ab"], encoding="utf-16").to_str("utf-16") == ["ab"]
+    with pytest.raises(UnicodeDecodeError):
+        latin.to_str()
+    with pytest.raises(LookupError):
+        latin.to_str("no-such-encoding")
+    with pytest.raises(LookupError):
+        latin.to_str(errors="no-such-handler")
+    with pytest.raises(UnicodeEncodeError):
+        StringTensor.from_list(["☃"], encoding="ascii")
+
+
+INDEXES: list[Any] = [
+    0,
+    -1,
+    slice(None),
+    slice(1, 2),
+    slice(1, None),
+    slice(2, 1),
+    slice(-1, None),
+    slice(None, None, 2),
+    (0, 1),
+    (1, 2, 0, 3),
+    (slice(None), 1),
+    (slice(None), slice(0, 3, 2)),
+    (..., 0),
+    (None, 0),
+    None,
+    ...,
+    (),
+    [1, 0, 1],
+    ([0, 1], [2, 0]),
+    (slice(None), [True, False, True]),
+]
+
+
+@pytest.mark.parametrize("index", INDEXES, ids=repr)
+def test_indexing_is_numpys(index: Any) -> None:
+    x = tensor_bridge.to_torch(TENSORS["deep"])
+    wanted = as_array(x)[index]
+    found = x[index]
+    if isinstance(wanted, bytes):
+        assert found == wanted
+    else:
+        assert found.shape == wanted.shape
+        assert found.tolist() == wanted.tolist()
+    # The same of a part whose offsets do not begin at 0.
+    if found is not x and isinstance(found, StringTensor) and found.ndim > 1 and len(found) > 0:
+        assert tensor_bridge.StringTensor.from_list(found[-1].tolist()) == found[-1]
+
+
+def test_indexing_with_tensors() -> None:
+    x = tensor_bridge.to_torch(TENSORS["sizes"])
+    mask = torch.tensor([len(text) > 16 for text in TEXTS])
+    assert x[mask].to_bytes() == [text for text in TEXTS if len(text) > 16]
+    order = torch.randperm(len(TEXTS))
+    assert x[order].to_bytes() == [TEXTS[i] for i in order.tolist()]
+    assert x[torch.tensor(2)] == TEXTS[2]
+    assert x[~mask & mask].to_bytes() == []
+
+
+def test_parts_share_the_bytes() -> None:
+    x = tensor_bridge.to_torch(TENSORS["deep"])
+    assert x[1].bytes is x.bytes
+    assert x[0:1].bytes is x.bytes
+    assert x.reshape(-1).bytes is x.bytes
+    assert x.reshape(6, 4).offsets is x.offsets
+
+
+def test_indexing_that_fails() -> None:
+    x = StringTensor.from_list(["a", "b"])
+    for index in (2, -3, (0, 0), [5]):
+        with pytest.raises(IndexError):
+            x[index]
+    with pytest.raises(IndexError):
+        StringTensor.from_list("a")[0]
+    assert StringTensor.from_list("a")[()] == b"a"
+
+
+def test_length_iteration_and_membership() -> None:
+    x = StringTensor.from_list([["a", "b"], ["c", "d"], ["e", "f"]])
+    assert len(x) == 3
+    assert [row.to_bytes() for row in x] == [[b"a", b"b"], [b"c", b"d"], [b"e", b"f"]]
+    assert list(x[1]) == [b"c", b"d"]
+    assert b"d" in x[1]
+    assert x.numel() == 6
+    assert x.ndim == 2
+    scalar = StringTensor.from_list(b"s")
+    assert scalar.item() == b"s"
+    assert StringTensor.from_list([["s"]]).item() == b"s"
+    for call in (len, iter, list):
+        with pytest.raises(TypeError):
+            call(scalar)
+    for wrong in (x, StringTensor.from_list([])):
+        with pytest.raises(tensor_bridge.MismatchError, match="one string"):
+            wrong.item()
+
+
+def test_reshape() -> None:
+    x = StringTensor.from_list(list("abcdef"))
+    assert x.reshape(2, 3).tolist() == [[b"a", b"b", b"c"], [b"d", b"e", b"f"]]
+    assert x.reshape((3, -1)).shape == (3, 2)
+    assert x.reshape(torch.Size([6, 1])).shape == (6, 1)
+    assert x[:1].reshape(()).tolist() == b"a"
+    assert x[:0].reshape(0, 5).shape == (0, 5)
+    for wrong in ((4,), (-1, 4), (2, 2)):
+        with pytest.raises(tensor_bridge.MismatchError):
+            x.reshape(*wrong)
+
+
+def test_equality() -> None:
+    x = StringTensor.from_list([["a", "bc"], ["", "d"]])
+    assert x == StringTensor.from_list([[b"a", b"bc"], [b"", b"d"]])
+    assert x == tensor_bridge.to_torch(tensor_bridge.to_tf(x))
+    assert x[1] == StringTensor.from_list(["", "d"]), "the offsets begin elsewhere"
+    assert x != StringTensor.from_list([["a", "b"], ["c", "d"]]), "the same bytes"
+    assert x != x.reshape(-1)
+    assert x != x.tolist()
+    assert StringTensor.from_list([]) == StringTensor.from_list([])
+    with pytest.raises(TypeError):
+        hash(x)
+
+
+def test_repr() -> None:
+    assert repr(StringTensor.from_list("a")) == "StringTensor(b'a')"
+    assert repr(StringTensor.from_list([["a"], ["b"]])) == "StringTensor([[b'a'], [b'b']])"
+    assert repr(StringTensor.from_list([])) == "StringTensor([])"
+    many = StringTensor.from_list([str(i) for i in range(1000)])
+    assert repr(many) == "StringTensor([b'0', b'1', b'2', ...], shape=(1000,))"
+    long = StringTensor.from_list(["x" * 100_000, "y"])
+    assert repr(long) == f"StringTensor([b'{'x' * 37}...', b'y'], shape=(2,))"
+    lying = StringTensor(torch.zeros(3, dtype=torch.uint8), torch.tensor([0, 9]))
+    assert "do not descend" in repr(lying)
+
+
+def test_copies() -> None:
+    x = tensor_bridge.to_torch(TENSORS["matrix"])
+    for again in (pickle.loads(pickle.dumps(x)), copy.deepcopy(x), copy.copy(x), x.to("cpu")):
+        assert type(again) is StringTensor
+        assert again == x
+        assert again.shape == x.shape
+
+
+def test_from_list() -> None:
+    for nested in ("a", b"a", [], [[]], [[], []], ["a", b"b"], (("a",), ["b"]), [[["a"] * 2] * 3]):
+        x = StringTensor.from_list(nested)
+        assert x.shape == np.array(nested, object).shape
+    assert StringTensor.from_list([bytearray(b"x"), "y"]).to_bytes() == [b"x", b"y"]
+    for ragged in ([["a"], "b"], ["a", ["b"]], [["a"], ["b", "c"]], [["a"], []]):
+        with pytest.raises((tensor_bridge.MismatchError, tensor_bridge.UnsupportedTypeError)):
+            StringTensor.from_list(ragged)
+    for wrong in (1, None, [1], ["a", None], [["a", 1.0]], {"a": 1}, [torch.zeros(1)]):
+        with pytest.raises(tensor_bridge.UnsupportedTypeError, match="expected bytes"):
+            StringTensor.from_list(wrong)
+
+
+def test_tensors_of_ones_own() -> None:
+    data = torch.tensor(list(b"abcdef"), dtype=torch.uint8)
+    x = StringTensor(data, torch.tensor([0, 2, 6]))
+    assert x.tolist() == [b"ab", b"cdef"]
+    assert x.shape == (2,)
+    wide = torch.stack([data, torch.zeros_like(data)], 1)[:, 0]
+    offsets = torch.tensor([[1, 9], [3, 9], [3, 9], [6, 9]])[:, 0]
+    assert not wide.is_contiguous()
+    x = StringTensor(wide, offsets, (3, 1))
+    assert x.tolist() == [[b"bc"], [b""], [b"def"]]
+    assert expected(tensor_bridge.to_tf(x)) == x.tolist()
+    parameter = torch.nn.Parameter(data, requires_grad=False)
+    assert StringTensor(parameter, torch.tensor([0, 6])).item() == b"abcdef"
+
+
+def test_reading_materializes_nothing() -> None:
+    """The bytes may themselves be a tensor that shows TensorFlow's memory."""
+    t = tf.constant(list(b"abcdef"), tf.uint8)
+    data = tensor_bridge.to_torch(t)
+    x = StringTensor(data, torch.tensor([0, 2, 6]))
+    assert x.tolist() == [b"ab", b"cdef"]
+    assert x.to_str() == ["ab", "cdef"]
+    assert expected(tensor_bridge.to_tf(x)) == [b"ab", b"cdef"]
+    assert x[1] == b"cdef"
+    assert shares_memory(t, data)
+
+
+def test_parts_that_do_not_fit() -> None:
+    data = torch.zeros(4, dtype=torch.uint8)
+    offsets = torch.tensor([0, 2, 4])
+    cases: list[tuple[Any, Any, Any, type[Exception]]] = [
+        (b"abcd", offsets, None, tensor_bridge.UnsupportedTypeError),
+        (data, [0, 2, 4], None, tensor_bridge.UnsupportedTypeError),
+        (data.to(torch.int8), offsets, None, tensor_bridge.UnsupportedDtypeError),
+        (data, offsets.to(torch.int32), None, tensor_bridge.UnsupportedDtypeError),
+        (data.reshape(2, 2), offsets, None, tensor_bridge.MismatchError),
+        (data, offsets.reshape(3, 1), None, tensor_bridge.MismatchError),
+        (data, offsets[:0], None, tensor_bridge.MismatchError),
+        (data, offsets, (3,), tensor_bridge.MismatchError),
+        (data, offsets, (1, 3), tensor_bridge.MismatchError),
+        (data, offsets, (-1, -2), tensor_bridge.MismatchError),
+        (data, offsets, (), tensor_bridge.MismatchError),
+        (data, offsets.to("meta"), None, tensor_bridge.MismatchError),
+    ]
+    for bytes_, ends, shape, error in cases:
+        with pytest.raises(error) as caught:
+            StringTensor(bytes_, ends, shape)
+        assert isinstance(caught.value, tensor_bridge.TensorBridgeError)
+
+
+LIES = [
+    [0, 3, 2, 6],
+    [-1, 2, 3, 6],
+    [0, 2, 3, 7],
+    [0, 2**62, 3, 6],
+    [0, -(2**63), 3, 6],
+    [6, 4, 2, 0],
+    [0, 7, 7, 7],
+    [2**63 - 1, 0, 1, 2],
+]
+
+
+@pytest.mark.parametrize("offsets", LIES, ids=str)
+def test_offsets_that_lie_are_never_followed(offsets: list[int]) -> None:
+    x = StringTensor(torch.tensor(list(b"abcdef"), dtype=torch.uint8), torch.tensor(offsets))
+    bridge = tensor_bridge.TensorBridge()
+    uses: list[Any] = [
+        x.tolist,
+        x.to_bytes,
+        x.to_str,
+        lambda: tensor_bridge.to_tf(x),
+        lambda: bridge.to_tf(x),
+        lambda: list(x),
+        lambda: [x[i] for i in range(3)],
+        lambda: x[torch.tensor([0, 1, 2])],
+        lambda: x.reshape(3, 1).tolist(),
+    ]
+    for use in uses:
+        with pytest.raises(tensor_bridge.ValueRangeError, match="do not descend"):
+            use()
+    assert isinstance(repr(x), str)
+    assert x != StringTensor.from_list(["a", "b", "c"])
+    assert tensor_bridge.explain(x).action == "refused"
+
+
+def test_tensors_that_change_after_they_were_checked() -> None:
+    x = StringTensor.from_list(["ab", "cd"])
+    x.offsets[1] = 100
+    with pytest.raises(tensor_bridge.ValueRangeError):
+        x.tolist()
+    x.offsets[1] = 2
+    x.bytes.resize_(3)
+    with pytest.raises(tensor_bridge.ValueRangeError):
+        tensor_bridge.to_tf(x)
+    x.offsets.resize_(2)
+    with pytest.raises(tensor_bridge.TensorBridgeError):
+        x.tolist()
+
+
+def test_values_without_memory_are_refused() -> None:
+    x = StringTensor.from_list(["ab", "cd"]).to("meta")
+    for use in (
+        x.tolist,
+        lambda: tensor_bridge.to_tf(x),
+        lambda: tensor_bridge.TensorBridge().to_tf(x),
+    ):
+        with pytest.raises(tensor_bridge.UnsupportedTypeError, match="dense"):
+            use()
+    assert isinstance(repr(x), str)
+
+
+def test_other_tensors_are_no_strings() -> None:
+    from tensor_bridge import _C
+
+    for function in (_C.strings_to_torch, _C.tf_strings_list, _C.explain_strings):
+        with pytest.raises(tensor_bridge.UnsupportedDtypeError, match="float32"):
+            function(numbers())
+        with pytest.raises(tensor_bridge.UnsupportedTypeError):
+            function(1)
+    with pytest.raises(TypeError):
+        _C.torch_strings_list(1, 2, (), None, "strict")
+
+
+# ---- by property ---------------------------------------------------------------------------------
+
+TEXT = st.one_of(
+    st.binary(max_size=4),
+    st.binary(max_size=70),
+    st.integers(0, 3000).map(lambda n: bytes(i % 251 for i in range(n))),
+)
+
+
+@st.composite
+def arrays(draw: Any) -> tf.Tensor:
+    shape = draw(st.lists(st.integers(0, 4), max_size=4))
+    count = int(np.prod(shape))
+    texts = draw(st.lists(TEXT, min_size=count, max_size=count))
+    return tf.reshape(tf.constant(texts, tf.string, [count]), shape)
+
+
+@given(t=arrays())
+@settings(max_examples=150, deadline=None)
+def test_every_string_makes_the_round_trip(t: tf.Tensor) -> None:
+    x = tensor_bridge.to_torch(t)
+    assert x.tolist() == expected(t)
+    assert tensor_bridge.to_torch(t, strings="list") == expected(t)
+    back = tensor_bridge.to_tf(x)
+    assert back.shape == t.shape
+    assert expected(back) == expected(t)
+    assert tensor_bridge.to_torch(back) == x
+    assert StringTensor.from_list(x.to_bytes()).reshape(tuple(x.shape)) == x
+    if x.numel():
+        assert x.reshape(-1)[::2].to_bytes() == x.to_bytes()[::2]
+
+
+def test_no_address_is_shared() -> None:
+    t = tf.constant(["a" * 100])
+    x = tensor_bridge.to_torch(t)
+    with pytest.raises(tensor_bridge.UnsupportedDtypeError):
+        tf_data_address(t)
+    assert torch_data_address(x.bytes) != torch_data_address(x.offsets)
