@@ -1,0 +1,77 @@
+// A process that leaves with torch tensors over TensorFlow's memory, in processes of their own.
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <vector>
+
+#include "support/tf_tensor.h"
+#include "tensor_bridge/tensor_bridge.h"
+
+namespace tensor_bridge {
+namespace {
+
+using ::tensor_bridge::testing::CountedBuffer;
+using ::tensor_bridge::testing::TfTensor;
+
+CountedBuffer* leakedBuffer() {
+  static auto* buffer = new CountedBuffer(std::vector<float>{1, 2});
+  return buffer;
+}
+
+at::Tensor heldTensor() {
+  return tfTensorToPyTorchTensor(TfTensor(TF_FLOAT, {2}, leakedBuffer()).get());
+}
+
+// Destroyed at exit, after which it reports what became of the buffer.
+struct Holder {
+  ~Holder() {
+    if (!tensor.defined()) return;
+    tensor.reset();
+    _exit(40 + leakedBuffer()->freed());
+  }
+  at::Tensor tensor;
+};
+
+// Made before the bridge knows any framework, so destroyed after it learnt that the process leaves.
+Holder g_early;
+
+class ExitTest : public ::testing::Test {
+ protected:
+  void SetUp() override { GTEST_FLAG_SET(death_test_style, "threadsafe"); }
+};
+
+TEST_F(ExitTest, WhatOutlivesTheBridgeIsLeakedNotFreed) {
+  EXPECT_EXIT(
+      {
+        g_early.tensor = heldTensor();
+        std::exit(0);
+      },
+      ::testing::ExitedWithCode(40), "");
+}
+
+TEST_F(ExitTest, WhatDiesBeforeTheBridgeIsFreed) {
+  EXPECT_EXIT(
+      {
+        at::Tensor tensor = heldTensor();
+        static Holder late;
+        late.tensor = tensor;
+        tensor.reset();
+        std::exit(0);
+      },
+      ::testing::ExitedWithCode(41), "");
+}
+
+TEST_F(ExitTest, ALeakedTensorIsNoProblem) {
+  EXPECT_EXIT(
+      {
+        static auto* leaked = new at::Tensor(heldTensor());
+        leaked->add_(1);
+        std::exit(leakedBuffer()->freed());
+      },
+      ::testing::ExitedWithCode(0), "");
+}
+
+}  // namespace
+}  // namespace tensor_bridge
