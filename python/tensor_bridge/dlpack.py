@@ -181,6 +181,8 @@ def from_dlpack(
       InvalidHandleError: a consumed capsule, or a structure that is inconsistent.
       UnsupportedTypeError: no DLPack producer, or strides that torch lacks.
     """
+    if copy is not None and not isinstance(copy, bool):
+        raise InvalidOptionError(f"copy must be None, True or False, got {copy!r}")
     if framework == "torch":
         return _to_torch(_capsule(x, None), copy=copy, device=device, on_write=on_write)
     if framework != "tensorflow":

@@ -1,12 +1,8 @@
+"""Both directions, for the tests of structures."""
+
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from ways import WAYS, Way
 
 
