@@ -51,6 +51,9 @@ def _rebuild_fields(node: Any, names: list[str]) -> Callable[[list[Any]], Any]:
         result = copy.copy(node)
         for name, value in zip(names, values, strict=True):
             object.__setattr__(result, name, value)
+            # A dict whose items are its fields, as the outputs of Hugging Face's models.
+            if issubclass(type(node), dict) and dict.__contains__(node, name):
+                dict.__setitem__(result, name, value)
         return result
 
     return rebuild

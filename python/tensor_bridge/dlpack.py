@@ -121,7 +121,7 @@ def exporter_of_capsule(capsule: Any) -> Exporter:
     return Exporter(_to_tensorflow(capsule, copy=None))
 
 
-def _capsule(x: Any, copy: bool | None) -> Any:
+def _capsule(x: Any) -> Any:
     """A capsule from a producer, of the newest version it can make."""
     if type(x).__name__ == "PyCapsule":
         return x
@@ -134,7 +134,8 @@ def _capsule(x: Any, copy: bool | None) -> Any:
             f"expected an object with __dlpack__ or a DLPack capsule, got a {type(x).__name__}"
         )
     try:
-        return x.__dlpack__(max_version=(1, 3), copy=copy)
+        # Copying is done here, so that a producer need not know the keyword for it.
+        return x.__dlpack__(max_version=(1, 3))
     except TypeError:
         # The protocol before 1.0: no keywords but stream.
         return x.__dlpack__()
@@ -184,7 +185,7 @@ def from_dlpack(
     if copy is not None and not isinstance(copy, bool):
         raise InvalidOptionError(f"copy must be None, True or False, got {copy!r}")
     if framework == "torch":
-        return _to_torch(_capsule(x, None), copy=copy, device=device, on_write=on_write)
+        return _to_torch(_capsule(x), copy=copy, device=device, on_write=on_write)
     if framework != "tensorflow":
         raise InvalidOptionError(f"framework must be 'torch' or 'tensorflow', got {framework!r}")
     if device is not None or on_write != "copy":
@@ -192,4 +193,4 @@ def from_dlpack(
     from tensor_bridge import _frameworks
 
     _frameworks.ensure_tensorflow()
-    return _to_tensorflow(_capsule(x, None), copy)
+    return _to_tensorflow(_capsule(x), copy)

@@ -449,6 +449,24 @@ def test_producer_of_the_old_protocol() -> None:
     assert tf.reduce_sum(from_dlpack(Old(array), framework="tensorflow")).numpy() == 276
 
 
+class WithoutCopy:
+    """A producer of 1.0 that knows no copy keyword."""
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+
+    def __dlpack__(self, *, stream: Any = None, max_version: Any = None) -> Any:
+        return self.array.__dlpack__(max_version=max_version)
+
+
+def test_producer_that_cannot_copy_still_says_read_only() -> None:
+    array = read_only()
+    x = from_dlpack(WithoutCopy(array))
+    x.zero_()
+    assert array.sum() == 276
+    assert tf_data_address(from_dlpack(WithoutCopy(array), framework="tensorflow"))
+
+
 class Fails:
     def __init__(self, error: Exception) -> None:
         self.error = error

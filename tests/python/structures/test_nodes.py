@@ -156,6 +156,39 @@ def test_unset_field_stays_unset(way: Way) -> None:
     assert not hasattr(result, "second")
 
 
+@dataclasses.dataclass
+class Output(collections.OrderedDict[str, Any]):
+    """As the outputs of Hugging Face's models: fields that are items too."""
+
+    loss: Any = None
+    logits: Any = None
+    states: Any = None
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) is not None:
+                super().__setitem__(field.name, getattr(self, field.name))
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        super().__setitem__(key, value)
+        super().__setattr__(key, value)
+
+    def __reduce__(self) -> Any:
+        return type(self), tuple(getattr(self, f.name) for f in dataclasses.fields(self))
+
+
+def test_fields_that_are_items_too(way: Way) -> None:
+    source = Output(logits=way.leaf(), states=(way.leaf((3,)),))
+    result = way.convert(source)
+    assert type(result) is Output
+    assert list(result) == ["logits", "states"]
+    assert result["logits"] is result.logits
+    assert way.is_converted(source.logits, result.logits)
+    assert way.is_converted(source["states"][0], result["states"][0])
+    assert result.loss is None
+    assert source["logits"] is source.logits
+
+
 def test_class_of_a_dataclass_is_no_node(way: Way) -> None:
     with pytest.raises(tensor_bridge.UnsupportedTypeError, match="type"):
         way.convert([way.leaf(), Pair])
