@@ -83,6 +83,7 @@ demo: build $(STAMPS)/models
 
 bench: build
 	$(BIN)/python benchmarks/bench_convert.py
+	$(BIN)/python benchmarks/bench_strings.py
 
 # --- tests ------------------------------------------------------------------------------------
 

@@ -209,7 +209,7 @@ void forEachString(const tb_strings& strings, Body&& body) {
   for (int64_t first = 0; first < strings.count; first += kChunk) {
     const int64_t count = std::min(kChunk, strings.count - first);
     getStrings(strings, first, count, chunk);
-    for (int64_t i = 0; i < count; ++i) body(first + i, chunk[i]);
+    for (int64_t i = 0; i < count; ++i) body(chunk[i]);
   }
 }
 
@@ -346,9 +346,8 @@ TF_Tensor* stringsToTf(const tb_strings& strings, const tb_convert_back_options&
                        const TfApi& api) {
   checkBack(options);
   StringTensorWriter writer(strings.count);
-  forEachString(strings, [&writer](int64_t index, const tb_string& string) {
-    writer.write(index, string.data, string.size);
-  });
+  forEachString(strings,
+                [&writer](const tb_string& string) { writer.append(string.data, string.size); });
   return writer.finish(api, strings.shape.data(), static_cast<int>(strings.shape.size()));
 }
 

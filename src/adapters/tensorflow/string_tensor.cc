@@ -19,6 +19,7 @@
 
 #include "adapters/tensorflow/export.h"
 #include "core/error.h"
+#include "core/fresh_memory.h"
 #include "core/layout.h"
 #include "core/owner_counter.h"
 
@@ -85,6 +86,16 @@ tb_string read(const char* element) {
              "writes into TensorFlow's memory");
 }
 
+// A string of its own is a cache miss. So many elements ahead is far enough for one, and near
+// enough for the element itself to be at hand.
+constexpr int64_t kAhead = 8;
+
+void prefetchString(const char* element) {
+  if ((load<uint64_t>(element) & kKindMask) == kLarge) {
+    __builtin_prefetch(load<const char*>(element + 16));
+  }
+}
+
 // Strings of some dozen bytes: a call of memcpy costs more than the copy.
 void copyString(char* to, const char* from, int64_t size) {
   if (size < 16 || size > 128) {
@@ -93,6 +104,24 @@ void copyString(char* to, const char* from, int64_t size) {
   }
   for (int64_t i = 0; i < size - 16; i += 16) std::memcpy(to + i, from + i, 16);
   std::memcpy(to + size - 16, from + size - 16, 16);
+}
+
+// Up to 22 bytes, in two copies of fixed size that may overlap.
+void copySmall(char* to, const char* from, size_t size) {
+  if (size >= 16) {
+    std::memcpy(to, from, 16);
+    std::memcpy(to + size - 8, from + size - 8, 8);
+  } else if (size >= 8) {
+    std::memcpy(to, from, 8);
+    std::memcpy(to + size - 8, from + size - 8, 8);
+  } else if (size >= 4) {
+    std::memcpy(to, from, 4);
+    std::memcpy(to + size - 4, from + size - 4, 4);
+  } else if (size > 0) {
+    to[0] = from[0];
+    to[size / 2] = from[size / 2];
+    to[size - 1] = from[size - 1];
+  }
 }
 
 // The view has no owner.
@@ -209,8 +238,6 @@ int64_t measureStrings(const void* elements, int64_t count, int64_t* offsets) {
 }
 
 void gatherStrings(const void* elements, int64_t count, char* bytes, int64_t nbytes) {
-  // Far enough ahead for a cache miss, near enough for the element itself to be at hand.
-  constexpr int64_t kAhead = 8;
   // The largest size that a small element's byte can say, true or not.
   constexpr int64_t kSmallLimit = 64;
   const char* element = asElements(elements);
@@ -226,12 +253,7 @@ void gatherStrings(const void* elements, int64_t count, char* bytes, int64_t nby
       out += (head & 0xff) >> 2;
       continue;
     }
-    if (count - i > kAhead) {
-      const char* ahead = element + kAhead * kElementSize;
-      if ((load<uint64_t>(ahead) & kKindMask) == kLarge) {
-        __builtin_prefetch(load<const char*>(ahead + 16));
-      }
-    }
+    if (count - i > kAhead) prefetchString(element + kAhead * kElementSize);
     const tb_string string = read(element);
     if (string.size > end - out) throwChanged();
     copyString(out, string.data, string.size);
@@ -240,7 +262,7 @@ void gatherStrings(const void* elements, int64_t count, char* bytes, int64_t nby
   if (out != end) throwChanged();
 }
 
-StringTensorWriter::StringTensorWriter(int64_t count) : count_(count), elements_(nullptr) {
+StringTensorWriter::StringTensorWriter(int64_t count) {
   int64_t bytes;
   if (!byteCount(count, kElementSize, &bytes)) throw std::bad_alloc();
   // aligned_alloc wants a multiple; an empty tensor has a buffer too.
@@ -248,36 +270,38 @@ StringTensorWriter::StringTensorWriter(int64_t count) : count_(count), elements_
   const size_t rounded = (static_cast<size_t>(bytes) / kAlignment + 1) * kAlignment;
   elements_ = static_cast<char*>(std::aligned_alloc(kAlignment, rounded));
   if (elements_ == nullptr) throw std::bad_alloc();
-  // All zero is the empty string.
-  std::memset(elements_, 0, rounded);
+  expectWrites(elements_, bytes);
 }
 
 StringTensorWriter::~StringTensorWriter() {
-  if (elements_ != nullptr) freeElements(elements_, count_);
+  if (elements_ != nullptr) freeElements(elements_, written_);
 }
 
-void StringTensorWriter::write(int64_t index, const char* data, int64_t size) {
-  char* element = elements_ + index * kElementSize;
+void StringTensorWriter::append(const char* data, int64_t size) {
+  char* element = elements_ + written_ * kElementSize;
   if (size <= kSmallCapacity) {
-    store(element, static_cast<uint8_t>(size << 2 | kSmall));
-    if (size > 0) std::memcpy(element + 1, data, static_cast<size_t>(size));
-    return;
+    store(element, static_cast<uint64_t>(size) << 2 | kSmall);
+    store(element + 8, uint64_t{0});
+    store(element + 16, uint64_t{0});
+    copySmall(element + 1, data, static_cast<size_t>(size));
+  } else {
+    // Room for the final null that TensorFlow keeps, rounded up as TensorFlow does it.
+    const uint64_t capacity = (static_cast<uint64_t>(size) + 1 + 15) / 16 * 16 - 1;
+    auto* string = static_cast<char*>(std::malloc(capacity + 1));
+    if (string == nullptr) throw std::bad_alloc();
+    copyString(string, data, size);
+    string[size] = '\0';
+    store(element, static_cast<uint64_t>(size) << 2 | kLarge);
+    store(element + 8, capacity);
+    store(element + 16, string);
   }
-  // Room for the final null that TensorFlow keeps, rounded up as TensorFlow does it.
-  const uint64_t capacity = (static_cast<uint64_t>(size) + 1 + 15) / 16 * 16 - 1;
-  auto* string = static_cast<char*>(std::malloc(capacity + 1));
-  if (string == nullptr) throw std::bad_alloc();
-  copyString(string, data, size);
-  string[size] = '\0';
-  store(element, static_cast<uint64_t>(size) << 2 | kLarge);
-  store(element + 8, capacity);
-  store(element + 16, string);
+  ++written_;
 }
 
 TF_Tensor* StringTensorWriter::finish(const TfApi& api, const int64_t* shape, int ndim) {
   TF_Tensor* tensor =
       api.TF_NewTensor(dtypeInfo(Dtype::kString).tf_enum, shape, ndim, elements_,
-                       static_cast<size_t>(count_ * kElementSize), freeTensor, nullptr);
+                       static_cast<size_t>(written_ * kElementSize), freeTensor, nullptr);
   if (tensor == nullptr) throwError(ErrorCode::kOutOfMemory, "TF_NewTensor returned null");
   elements_ = nullptr;
   return tensor;

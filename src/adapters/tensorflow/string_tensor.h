@@ -42,21 +42,22 @@ void gatherStrings(const void* elements, int64_t count, char* bytes, int64_t nby
 /// does it: it may be freed, moved and replaced one by one by TensorFlow's own code.
 class StringTensorWriter {
  public:
-  /// `count` empty strings. Throws std::bad_alloc.
+  /// Room for `count` strings. Throws std::bad_alloc.
   explicit StringTensorWriter(int64_t count);
   ~StringTensorWriter();
   StringTensorWriter(const StringTensorWriter&) = delete;
   StringTensorWriter& operator=(const StringTensorWriter&) = delete;
 
-  /// Writes the element `index`, once. Throws std::bad_alloc.
-  void write(int64_t index, const char* data, int64_t size);
+  /// Writes the next string; at most `count` times. Throws std::bad_alloc.
+  void append(const char* data, int64_t size);
 
-  /// The tensor, which the caller deletes. `shape` has as many elements as there are strings.
+  /// The tensor, once all strings are written; the caller deletes it. `shape` has as many elements
+  /// as there are strings.
   TF_Tensor* finish(const TfApi& api, const int64_t* shape, int ndim);
 
  private:
-  int64_t count_;
-  char* elements_;
+  int64_t written_ = 0;
+  char* elements_ = nullptr;
 };
 
 }  // namespace tensor_bridge

@@ -249,9 +249,8 @@ TEST(GatherStrings, CountsBeyondThirtyTwoBits) {
 
 TF_Tensor* written(const std::vector<std::string>& strings, const std::vector<int64_t>& shape) {
   StringTensorWriter writer(static_cast<int64_t>(strings.size()));
-  for (size_t i = 0; i < strings.size(); ++i) {
-    writer.write(static_cast<int64_t>(i), strings[i].data(),
-                 static_cast<int64_t>(strings[i].size()));
+  for (const std::string& string : strings) {
+    writer.append(string.data(), static_cast<int64_t>(string.size()));
   }
   return writer.finish(requireTfApi(), shape.data(), static_cast<int>(shape.size()));
 }
@@ -309,7 +308,7 @@ TEST(StringTensorWriter, LeavesEachStringToTensorflow) {
 TEST(StringTensorWriter, FreesWhatNobodyFinished) {
   StringTensorWriter writer(3);
   const std::string large(100, 'l');
-  writer.write(1, large.data(), 100);
+  writer.append(large.data(), 100);
 }
 
 TEST(StringTensorWriter, MakesTensorsWithoutElements) {
