@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import tensorflow as tf
 import torch
+from fresh import run_forked
 from kept import (
     Kept,
     assert_own,
@@ -150,6 +151,21 @@ def test_source_stays_what_it_was(name: str, door: Any) -> None:
     explained(door, x)
     assert KEEPS[name](x)
     assert x._version == version
+
+
+def test_shared_memory_of_the_other_kind() -> None:
+    """By name, not by file descriptor: its allocator is known to torch's Python extension only."""
+    run_forked("""
+        torch.multiprocessing.set_sharing_strategy("file_system")
+        x = torch.ones(64).share_memory_()
+        assert tensor_bridge.explain(x).action == "copied"
+        t = tensor_bridge.to_tf(x)
+        assert x.is_shared() and not testing.shares_memory(t, x)
+        y = torch.ones(64)
+        u = tensor_bridge.to_tf(y)
+        y.share_memory_().add_(1)
+        assert y.is_shared() and float(u[0]) == 1
+    """).check()
 
 
 def test_lazy_clone_stays_lazy() -> None:

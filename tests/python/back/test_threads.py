@@ -176,6 +176,24 @@ def test_different_tensors_converted_and_written_at_once() -> None:
     in_threads(*[lambda i=i: work(1000 * i) for i in range(THREADS)])
 
 
+def test_large_copy_lets_other_threads_run() -> None:
+    x = torch.ones(3000, 3000).T
+    counter, stop = [0], threading.Event()
+
+    def count() -> None:
+        while not stop.is_set():
+            counter[0] += 1
+
+    def convert() -> int:
+        before = counter[0]
+        tensor_bridge.to_tf(x)
+        after = counter[0]
+        stop.set()
+        return after - before
+
+    assert in_threads(count, convert)[1] > 1
+
+
 def test_structures_converted_at_once() -> None:
     tree = {"a": [values() for _ in range(20)], "b": (values().T, {"c": torch.ones(64)})}
     results = in_threads(*[lambda: tensor_bridge.to_tf(tree)] * THREADS)

@@ -376,6 +376,14 @@ def test_named_tuple_with_a_constructor_of_its_own(way: Way) -> None:
     assert way.is_converted(x, result.first)
 
 
+def test_packed_sequence_of_torch_s() -> None:
+    packed = torch.nn.utils.rnn.pack_sequence([torch.ones(3), torch.ones(2)])
+    result = tensor_bridge.to_tf(packed)
+    assert type(result) is type(packed)
+    assert TO_TF.is_converted(packed.data, result.data)
+    assert result.unsorted_indices is None
+
+
 # ---- one native pass -----------------------------------------------------------------------------
 
 
