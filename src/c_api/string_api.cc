@@ -129,6 +129,8 @@ void tb_strings_release(tb_strings* strings) { delete strings; }
 
 tb_status tb_py_strings_from_tf(_object* tensor, tb_strings** out) {
   return guarded([&] {
+    require(tensor, "a Python object");
+    require(out, "a place for the result");
     const TfApi& api = requireEagerApi();
     TFE_TensorHandle* handle = handleOf(api, tensor);
     int64_t shape[kMaxDims];
@@ -145,6 +147,9 @@ tb_status tb_py_strings_from_tf(_object* tensor, tb_strings** out) {
 tb_status tb_py_strings_from_torch(_object* bytes, _object* offsets, const int64_t* shape,
                                    int32_t ndim, tb_strings** out) {
   return guarded([&] {
+    require(bytes, "a torch tensor of bytes");
+    require(offsets, "a torch tensor of offsets");
+    require(out, "a place for the result");
     const TorchAdapter& adapter = torchAdapter();
     *out = stringsOfTorch(adapter.fromPython(bytes), adapter.fromPython(offsets), shape, ndim)
                .release();
@@ -154,6 +159,9 @@ tb_status tb_py_strings_from_torch(_object* bytes, _object* offsets, const int64
 tb_status tb_py_strings_to_torch(const tb_strings* strings, const tb_convert_options* options,
                                  _object** bytes, _object** offsets) {
   return guarded([&] {
+    require(strings, "a tb_strings");
+    require(bytes, "a place for the bytes");
+    require(offsets, "a place for the offsets");
     const tb_convert_options& checked = checkedOptions(options);
     TorchStrings result;
     {
@@ -177,6 +185,8 @@ tb_status tb_py_strings_to_torch(const tb_strings* strings, const tb_convert_opt
 tb_status tb_py_strings_to_tf(const tb_strings* strings, const tb_convert_back_options* options,
                               _object** out) {
   return guarded([&] {
+    require(strings, "a tb_strings");
+    require(out, "a place for the result");
     const tb_convert_back_options& checked = checkedBackOptions(options);
     const TfApi& api = requireEagerApi();
     if (api.EagerTensorFromHandle == nullptr) throwNoPython();
