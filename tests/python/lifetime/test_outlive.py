@@ -24,6 +24,12 @@ def churn() -> None:
         torch.full(SHAPE, -1.0)
 
 
+@pytest.fixture(autouse=True)
+def _no_garbage_of_earlier_tests() -> None:
+    """The tests here count owners, and collect garbage in between."""
+    gc.collect()
+
+
 def test_the_tensor(door: Any) -> None:
     before = live_owners()
     t = numbers()
