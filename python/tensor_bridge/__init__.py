@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from tensor_bridge import dlpack, testing
     from tensor_bridge._dtypes import DtypeRow, dtypes
     from tensor_bridge._explanation import Explanation, StructureExplanation
+    from tensor_bridge._frameworks import prepare
     from tensor_bridge._tree import explain
     from tensor_bridge.capi import TensorBridge
     from tensor_bridge.composite import (
@@ -91,6 +92,7 @@ __all__ = [
     "ValueRangeError",
     # the rest
     "dlpack",
+    "prepare",
     "testing",
     "__version__",
 ]
@@ -110,6 +112,7 @@ _LAZY = {
     "StructureExplanation": "_explanation",
     "dtypes": "_dtypes",
     "DtypeRow": "_dtypes",
+    "prepare": "_frameworks",
     "dlpack": None,
     "testing": None,
 }

@@ -18,6 +18,8 @@ __all__ = [
     "ensure",
     "ensure_tensorflow",
     "loaded_tensorflow",
+    "loading_triton_ends_the_process",
+    "prepare",
     "version_pair",
 ]
 
@@ -94,6 +96,55 @@ def loaded_tensorflow() -> Any | None:
     module = sys.modules.get("tensorflow")
     # A stub, or a module that is still being imported, has no version.
     return module if getattr(module, "__version__", None) is not None else None
+
+
+# TensorFlow 2.19 to 2.21 ask this module of theirs whether to load their libraries RTLD_GLOBAL, and
+# it says yes. Their LLVM then takes the place of every other one that is loaded later, triton's
+# first of all: https://github.com/tensorflow/tensorflow/issues/124205
+_GLOBAL_FLAGS = "tensorflow.python.pywrap_dlopen_global_flags"
+
+
+def loading_triton_ends_the_process() -> bool:
+    """Whether importing triton, which torch.compile does, would crash because of TensorFlow.
+
+    So it is after TensorFlow 2.19 to 2.21 was imported, unless triton was imported before it or
+    `prepare` was called.
+    """
+    from importlib.util import find_spec
+
+    tensorflow = loaded_tensorflow()
+    return (
+        tensorflow is not None
+        and (2, 19) <= version_pair(tensorflow.__version__) <= (2, 21)
+        and sys.modules.get(_GLOBAL_FLAGS) is not None
+        and "triton" not in sys.modules
+        and find_spec("triton") is not None
+    )
+
+
+def prepare() -> None:
+    """Keeps TensorFlow, which is imported after this call, from crashing triton and torch.compile.
+
+    TensorFlow 2.19 to 2.21 load their libraries with RTLD_GLOBAL, so that their LLVM takes the
+    place of triton's; importing triton, as `torch.compile` on a machine with CUDA does, then ends
+    the process. After this call TensorFlow loads them with RTLD_LOCAL, like every other release.
+    Harmless where it is not needed.
+
+    Raises:
+      FrameworkError: TensorFlow is loaded already, and in that way.
+    """
+    if sys.modules.get(_GLOBAL_FLAGS) is None:
+        # An import that fails is how a TensorFlow without the module is recognised by its code.
+        sys.modules[_GLOBAL_FLAGS] = None  # type: ignore[assignment]
+        return
+    tensorflow = loaded_tensorflow()
+    version = getattr(tensorflow, "__version__", "0")
+    if (2, 19) <= version_pair(version) <= (2, 21):
+        raise FrameworkError(
+            f"expected to be called before TensorFlow is imported, but TensorFlow {version} is "
+            "loaded; call tensor_bridge.prepare() first, or import triton before TensorFlow",
+            name="tensorflow",
+        )
 
 
 def _check_distribution() -> None:

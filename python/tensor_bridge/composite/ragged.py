@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge import _C, _explanation
+from tensor_bridge import _C, _explanation, _frameworks
 from tensor_bridge.composite._registry import (
     Composite,
     Options,
@@ -166,8 +166,12 @@ def _is_string(ragged: Any) -> bool:
 def _nested(
     values: torch.Tensor, offsets: torch.Tensor, lengths: tuple[int, int] | None
 ) -> torch.Tensor:
-    # Without the longest length torch pads to the number of all values.
-    shortest, longest = lengths or (None, None)
+    # Without the longest length torch pads to the number of all values. With it, torch imports
+    # torch._dynamo to mark it as dynamic, and that imports triton.
+    if lengths is None or _frameworks.loading_triton_ends_the_process():
+        shortest = longest = None
+    else:
+        shortest, longest = lengths
     try:
         # What nested_tensor_from_jagged() calls; torch 2.13 logs a warning about tracing there,
         # once a process, which speaks of nothing that the caller did.

@@ -7,9 +7,16 @@ without a restart.
 
 from __future__ import annotations
 
+from importlib import metadata
+from pathlib import Path
+
 import pytest
 from claims import run_claims
 from fresh import run_forked, run_python
+
+from tensor_bridge._frameworks import version_pair
+
+TF_VERSION = version_pair(metadata.version("tensorflow-cpu"))
 
 INSTALLED = '''
 import contextlib, gc, importlib, sys, tempfile
@@ -380,7 +387,15 @@ def test_any_order_of_imports_works(order: tuple[str, ...]) -> None:
     run_python("\n".join(f"import {name}" for name in order) + USE).check()
 
 
-# ---- what a conversion loads ---------------------------------------------------------------------
+# ---- triton ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def triton(tmp_path: Path) -> str:
+    """Where to put on the path for a triton that does what the real one does: end the process."""
+    (tmp_path / "triton").mkdir()
+    (tmp_path / "triton" / "__init__.py").write_text("import os\nos.abort()\n")
+    return str(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -391,24 +406,70 @@ def test_any_order_of_imports_works(order: tuple[str, ...]) -> None:
         "tf.constant(['a'])",
         "[tf.constant([1.0])]",
         "tf.sparse.from_dense([[1.0, 0.0]])",
-        pytest.param(
-            "tf.ragged.constant([[1], [2, 3]])",
-            marks=pytest.mark.xfail(
-                reason="torch.nested marks the row lengths that it is given as dynamic, for which "
-                "it imports torch._dynamo, and that imports triton",
-            ),
-        ),
+        "tf.ragged.constant([[1], [2, 3]])",
     ],
 )
-def test_a_conversion_does_not_load_triton(value: str) -> None:
+def test_a_conversion_does_not_load_triton(value: str, triton: str) -> None:
     """TensorFlow 2.19 to 2.21 are loaded globally: triton after them ends the process."""
     run_forked(
         f"""
         import sys
+        sys.path.insert(0, {triton!r})
         assert "torch._dynamo" not in sys.modules
         x = tensor_bridge.to_torch({value})
         tensor_bridge.to_tf(x)
         assert "torch._dynamo" not in sys.modules
         assert "triton" not in sys.modules
         """
+    ).check()
+
+
+GLOBAL = "import ctypes\nassert hasattr(ctypes.CDLL(None), 'TFE_NewContext') is {}\n"
+NESTED = """
+import sys
+sys.path.insert(0, {!r})
+import tensor_bridge, torch
+from tensor_bridge._frameworks import loading_triton_ends_the_process
+x = tensor_bridge.to_torch(tf.ragged.constant([[1], [2, 3]]))
+assert [y.tolist() for y in x.unbind()] == [[1], [2, 3]]
+"""
+
+
+@pytest.mark.skipif(not (2, 19) <= TF_VERSION <= (2, 21), reason="TensorFlow loads locally")
+def test_global_loading_is_seen_and_row_lengths_are_left_out(triton: str) -> None:
+    run_python(
+        "import tensorflow as tf\n"
+        + GLOBAL.format(True)
+        + NESTED.format(triton)
+        + "assert loading_triton_ends_the_process()\n"
+        "assert 'torch._dynamo' not in sys.modules\n"
+        "try:\n"
+        "    tensor_bridge.prepare()\n"
+        "except tensor_bridge.FrameworkError as e:\n"
+        "    assert 'before TensorFlow is imported' in str(e), e\n"
+        "else:\n"
+        "    raise AssertionError('too late, and not refused')\n"
+    ).check()
+
+
+def test_prepared_tensorflow_is_loaded_locally(triton: str) -> None:
+    run_python(
+        "import tensor_bridge\ntensor_bridge.prepare()\ntensor_bridge.prepare()\n"
+        "import tensorflow as tf\n"
+        + GLOBAL.format(False)
+        + f"import sys\nsys.path.insert(0, {triton!r})\n"
+        "from tensor_bridge._frameworks import loading_triton_ends_the_process\n"
+        "assert not loading_triton_ends_the_process()\n"
+        "tensor_bridge.prepare()\n"
+        "t = tf.constant([1.0]) * 2\n"
+        "assert tensor_bridge.testing.shares_memory(t, tensor_bridge.to_torch(t))\n"
+    ).check()
+
+
+def test_row_lengths_are_given_where_no_triton_is_installed() -> None:
+    run_python(
+        "import tensorflow as tf\n"
+        + NESTED.format("")
+        + "assert not loading_triton_ends_the_process()\n"
+        "assert x._maybe_max_seqlen == 2 and x._maybe_min_seqlen == 1\n"
     ).check()
