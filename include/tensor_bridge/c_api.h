@@ -231,8 +231,8 @@ TB_EXPORT int32_t tb_dlpack_allocate(void* prototype, struct DLManagedTensorVers
 TB_EXPORT tb_status tb_dlpack_from_unversioned(void* managed,
                                                struct DLManagedTensorVersioned** out);
 /* A new reference to a torch.Tensor over any producer's memory; `managed` is taken over in any
- * case, also on failure. READ_ONLY memory is protected as on_write says; writable memory is shared
- * as DLPack means it, both sides see writes. */
+ * case, also on failure. READ_ONLY memory is protected as on_write says, and so is that of the old
+ * kind, which cannot say; writable memory is shared as DLPack means it, both sides see writes. */
 TB_EXPORT tb_status tb_py_dlpack_to_torch(struct DLManagedTensorVersioned* managed,
                                           const tb_convert_options* options, struct _object** out);
 

@@ -166,8 +166,10 @@ def from_dlpack(
     """Takes the memory of any DLPack producer into torch or TensorFlow.
 
     Memory that the producer marks READ_ONLY is shared and protected: the first write moves torch
-    onto memory of its own. Writable memory is shared with torch as DLPack means it, both sides see
-    writes; for TensorFlow, whose tensors never change, it is copied.
+    onto memory of its own. So is memory in a capsule of the old kind, which cannot say it: JAX, whose
+    arrays never change, makes these up to 0.10. Writable memory is shared with torch as DLPack means
+    it, both sides see writes. TensorFlow, whose tensors never change, shares what is READ_ONLY and
+    copies the rest.
 
     Args:
       x: An object with ``__dlpack__`` (JAX, CuPy, NumPy, tvm-ffi, ...) or a capsule, which is
@@ -175,7 +177,8 @@ def from_dlpack(
       framework: "torch" gives a torch.Tensor, "tensorflow" an eager tf.Tensor.
       copy: None shares if possible, True copies, False never copies.
       device: For torch, where the result lives.
-      on_write: For torch and read-only memory, as in `convert_tf_to_pytorch`.
+      on_write: For torch, as in `convert_tf_to_pytorch`; memory that the producer calls writable is
+        always written through.
 
     Raises:
       CopyRequiredError: ``copy=False`` and sharing is not possible.

@@ -70,7 +70,8 @@ const char* copyReason(Obstacle obstacle) {
     case Obstacle::kLazyClone:
       return "the storage is a lazy clone of torch's";
     case Obstacle::kAliased:
-      return "the tensor was converted with on_write=\"alias\" and writes through to its memory";
+      return "the memory is not torch's alone, others may write to it: it was converted with "
+             "on_write=\"alias\", or comes from a DLPack producer that does not call it read-only";
     case Obstacle::kHooked:
       return "something else watches the storage, or it was resized after it was shared";
     default:
@@ -287,6 +288,8 @@ BackPlan decideBack(const TorchFacts& facts, const tb_convert_back_options& opti
     forced = copyReason(facts.obstacle);
   } else if (facts.obstacle != Obstacle::kNone) {
     forced = copyReason(facts.obstacle);
+  } else if (facts.foreign_release == releaseWritable) {
+    forced = copyReason(Obstacle::kAliased);
   } else if (facts.foreign_owner == nullptr && !adapter.shares) {
     forced = "writes to torch's own tensors cannot be intercepted before torch 2.13";
   }

@@ -78,8 +78,9 @@ void useTorch(int major, int minor) {
                "where this torch is installed (pip install --no-build-isolation .)",
                major, minor, dlerror());
   }
-  // A storage with one of these shows memory that must not be written to.
-  static const ReleaseFn foreign[] = {releaseHandle, releaseTensor, releaseManaged, nullptr};
+  // A storage with one of these shows memory that is not torch's.
+  static const ReleaseFn foreign[] = {releaseHandle, releaseTensor, releaseManaged, releaseWritable,
+                                      nullptr};
   static const TorchHost host = {setLastError, countOwner, processExiting, foreign};
   auto entry = reinterpret_cast<TorchAdapterEntry>(dlsym(library, kTorchAdapterEntry));
   const TorchAdapter* adapter = entry == nullptr ? nullptr : entry(kTorchAdapterAbi, &host);

@@ -59,6 +59,7 @@ tb_status tb_py_dlpack_to_torch(DLManagedTensorVersioned* managed,
   return guarded([&] {
     TensorView view;
     tb_convert_options checked;
+    const bool can_say_read_only = !isFromUnversioned(managed);
     try {
       checked = checkedOptions(options);
       static_cast<void>(torchAdapter());
@@ -67,8 +68,8 @@ tb_status tb_py_dlpack_to_torch(DLManagedTensorVersioned* managed,
       if (managed->deleter != nullptr) managed->deleter(managed);
       throw;
     }
-    // What the producer does not call read-only is meant to be written by both sides.
-    if (!view.read_only) checked.on_write = TB_ON_WRITE_ALIAS;
+    // What the producer could call read-only and does not is meant to be written by both sides.
+    if (can_say_read_only && !view.read_only) checked.on_write = TB_ON_WRITE_ALIAS;
     *out = toPython(&view, checked, Source::kTensor);
   });
 }

@@ -36,6 +36,12 @@ int64_t extentBytes(const DLTensor& tensor, int64_t count, int64_t itemsize) {
   return bytes;
 }
 
+void deleteUnversioned(DLManagedTensorVersioned* self) {
+  auto* old = static_cast<DLManagedTensor*>(self->manager_ctx);
+  if (old->deleter != nullptr) old->deleter(old);
+  delete self;
+}
+
 void deleteManaged(void* managed) {
   auto* tensor = static_cast<DLManagedTensorVersioned*>(managed);
   if (tensor->deleter != nullptr) tensor->deleter(tensor);
@@ -120,13 +126,13 @@ DLManagedTensorVersioned* fromUnversioned(DLManagedTensor* managed) {
   result->version.major = DLPACK_MAJOR_VERSION;
   result->version.minor = DLPACK_MINOR_VERSION;
   result->manager_ctx = managed;
-  result->deleter = [](DLManagedTensorVersioned* self) {
-    auto* old = static_cast<DLManagedTensor*>(self->manager_ctx);
-    if (old->deleter != nullptr) old->deleter(old);
-    delete self;
-  };
+  result->deleter = deleteUnversioned;
   result->dl_tensor = managed->dl_tensor;
   return result;
+}
+
+bool isFromUnversioned(const DLManagedTensorVersioned* managed) noexcept {
+  return managed->deleter == deleteUnversioned;
 }
 
 void releaseManaged(void* owner) {

@@ -18,16 +18,19 @@ Dtype dtypeFromDlpack(DLDataType type);
 /// {kUnsupportedDtype}, {kUnsupportedDevice}.
 void importDlpack(DLManagedTensorVersioned* managed, TensorView* view);
 
-/// A structure of the current version around one of the old kind, whose memory nobody calls
-/// read-only. Takes `managed` over.
+/// A structure of the current version around one of the old kind, which cannot say whether its
+/// memory may be written to. Takes `managed` over.
 DLManagedTensorVersioned* fromUnversioned(DLManagedTensor* managed);
+/// Whether `managed` was made by fromUnversioned().
+bool isFromUnversioned(const DLManagedTensorVersioned* managed) noexcept;
 
 /// The release function of views of read-only structures; one more reference is
 /// retainManaged(owner).
 void releaseManaged(void* owner);
 void* retainManaged(void* owner) noexcept;
 
-/// The release function of views of writable structures: torch may write through.
+/// The release function of views of all other structures, whose producer may write to the memory:
+/// TensorFlow must not see it.
 void releaseWritable(void* owner);
 
 }  // namespace tensor_bridge

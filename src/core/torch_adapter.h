@@ -71,7 +71,7 @@ enum class Obstacle : int32_t {
   kSharedMemory,  // shared with other processes
   kPinned,        // registered with the GPU's driver by its address
   kLazyClone,     // torch's own copy-on-write storage
-  kAliased,       // shows TensorFlow's memory and writes through to it
+  kAliased,       // shows memory that is not torch's and writes through to it
   kHooked,        // another materializer, or checks on access
 };
 

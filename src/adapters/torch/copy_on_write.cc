@@ -34,9 +34,9 @@ const ReleaseFn* g_release_fns = nullptr;
 OwnerHooks g_hooks = {[](int64_t) {}, [] { return false; }};
 
 constexpr const char kRaiseMessage[] =
-    "this tensor shares memory with TensorFlow and was converted with on_write=\"raise\": it may "
-    "not be written to, and torch asked for a pointer to write through. clone() it first, or "
-    "convert it with on_write=\"copy\"";
+    "this tensor shares memory with TensorFlow, or with a DLPack producer, and was converted with "
+    "on_write=\"raise\": it may not be written to, and torch asked for a pointer to write through. "
+    "clone() it first, or convert it with on_write=\"copy\"";
 
 bool isForeignRelease(ReleaseFn release) noexcept {
   for (const ReleaseFn* fn = g_release_fns; *fn != nullptr; ++fn) {

@@ -351,6 +351,20 @@ def test_jax_array(name: str) -> None:
     assert bool((x == x).all())
 
 
+def test_write_in_torch_does_not_reach_a_jax_array() -> None:
+    """JAX takes arrays to be immutable; the older capsules, which it makes, cannot say so."""
+    a = jnp.arange(1024.0)
+    address = a.unsafe_buffer_pointer()
+    x = from_dlpack(a)
+    assert torch_data_address(x) == address
+    x.zero_()
+    assert torch_data_address(x) != address
+    assert float(a.sum()) == 1023 * 512
+    # The way of today.
+    torch.from_dlpack(a).zero_()
+    assert float(a.sum()) == 0, "JAX can say READ_ONLY now: mend the docs"
+
+
 def test_jax_array_is_kept_alive() -> None:
     x = from_dlpack(jnp.full((1 << 12,), 3.0))
     gc.collect()
@@ -447,6 +461,51 @@ def test_producer_of_the_old_protocol() -> None:
     x = from_dlpack(Old(array))
     assert torch_data_address(x) == array.ctypes.data
     assert tf.reduce_sum(from_dlpack(Old(array), framework="tensorflow")).numpy() == 276
+    x.zero_()
+    assert array.sum() == 276
+    assert torch_data_address(x) != array.ctypes.data
+
+
+def test_producer_of_the_old_protocol_is_written_through_on_demand() -> None:
+    array = aligned()
+    from_dlpack(Old(array), on_write="alias").zero_()
+    assert array.sum() == 0
+    x = from_dlpack(Old(array), on_write="raise")
+    with pytest.raises(BufferError, match="DLPack producer"):
+        x.add_(1)
+    assert array.sum() == 0
+    assert torch_data_address(x) == array.ctypes.data
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["writable", "old kind"])
+@pytest.mark.parametrize("on_write", ["copy", "alias", "raise"])
+def test_memory_that_the_producer_may_write_to_is_copied_for_tensorflow(
+    old: bool, on_write: Any, door: Any
+) -> None:
+    owners = live_owners()
+    array = aligned()
+    x = from_dlpack(Old(array) if old else array, on_write=on_write)
+    assert torch_data_address(x) == array.ctypes.data
+    explained = tensor_bridge.explain(x)
+    assert explained.action == "copied"
+    assert "others may write to it" in explained.reason
+    with pytest.raises(tensor_bridge.CopyRequiredError, match="others may write to it"):
+        door.to_tf(x, copy=False)
+    t = door.to_tf(x)
+    view = door.to_tf(x[1:])
+    array[:] = 7
+    assert tf_bytes(t) == aligned().tobytes()
+    assert tf_bytes(view) == aligned()[1:].tobytes()
+    assert float(x.sum()) == 7 * 24
+    del x
+    assert live_owners() == owners
+    # A tensor that was written to has memory of its own, which goes to TensorFlow without a copy.
+    if old and on_write == "copy":
+        y = from_dlpack(Old(array))
+        y.add_(1)
+        t = door.to_tf(y)
+        assert tf_data_address(t) == torch_data_address(y)
+        assert tf.reduce_sum(t).numpy() == 8 * 24
 
 
 class WithoutCopy:

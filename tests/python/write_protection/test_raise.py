@@ -20,9 +20,9 @@ import tensor_bridge
 from tensor_bridge.testing import shares_memory, tf_data_address, torch_data_address
 
 TEXT = (
-    'this tensor shares memory with TensorFlow and was converted with on_write="raise": it may not '
-    "be written to, and torch asked for a pointer to write through. clone() it first, or convert "
-    'it with on_write="copy"'
+    "this tensor shares memory with TensorFlow, or with a DLPack producer, and was converted with "
+    'on_write="raise": it may not be written to, and torch asked for a pointer to write through. '
+    'clone() it first, or convert it with on_write="copy"'
 )
 
 
