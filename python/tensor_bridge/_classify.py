@@ -6,7 +6,6 @@ from typing import Any
 
 from tensor_bridge._frameworks import loaded_tensorflow
 from tensor_bridge.errors import (
-    InvalidHandleError,
     SymbolicTensorError,
     TensorBridgeError,
     UnsupportedTypeError,
@@ -14,6 +13,7 @@ from tensor_bridge.errors import (
 
 __all__ = [
     "RESOURCE_VARIABLE",
+    "UNINITIALIZED",
     "class_names",
     "is_resource_variable",
     "is_tensorflow_value",
@@ -27,6 +27,7 @@ _GRAPH_TENSOR = (
     "tensorflow.python.framework.ops.Tensor",  # 2.12, 2.13
 )
 RESOURCE_VARIABLE = "tensorflow.python.ops.resource_variable_ops.BaseResourceVariable"
+UNINITIALIZED = "torch.nn.parameter.UninitializedTensorMixin"
 _COMPOSITE = "tensorflow.python.framework.composite_tensor.CompositeTensor"
 
 
@@ -77,20 +78,10 @@ def _is_keras(names: list[str], kind: str) -> bool:
     )
 
 
-def refusal(value: Any, *, has_handle: bool = True) -> TensorBridgeError:
-    """The exception that says why ``value`` is not converted to torch, and what to do.
-
-    Args:
-      value: Anything but an eager tensor with a handle.
-      has_handle: False for an eager tensor that has none.
-    """
+def refusal(value: Any) -> TensorBridgeError:
+    """The exception that says why ``value`` is not converted to torch, and what to do."""
     names = class_names(value)
     kind = names[0].removeprefix("builtins.")
-    if not has_handle:
-        return InvalidHandleError(
-            "expected a tf.Tensor with a value, got one that has no handle: it was deleted or "
-            "never initialised"
-        )
     if any(name in names for name in _GRAPH_TENSOR):
         return SymbolicTensorError(
             f"expected an eager tf.Tensor, got a graph tensor ({kind}): inside a tf.function there "
@@ -142,5 +133,10 @@ def refusal_back(value: Any) -> TensorBridgeError:
     if "numpy.ndarray" in names:
         return UnsupportedTypeError(
             "expected a torch.Tensor, got a numpy.ndarray; use tf.convert_to_tensor()"
+        )
+    if UNINITIALIZED in names:
+        return UnsupportedTypeError(
+            f"expected a torch.Tensor with a value, got a {kind}: the lazy module that it belongs "
+            "to has not seen an input yet. Call the module once, then convert"
         )
     return UnsupportedTypeError(f"expected a torch.Tensor, got a {kind}")

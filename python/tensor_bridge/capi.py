@@ -198,6 +198,15 @@ def _as_explanation(native: _Explanation, shape: ctypes.Array[ctypes.c_int64]) -
     )
 
 
+def _is_torch_tensor(x: Any) -> bool:
+    """Whether `x` is a torch tensor with a value: by real type, because its memory is read."""
+    from torch import Tensor
+    from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+
+    lazy = (UninitializedBuffer, UninitializedParameter)
+    return issubclass(type(x), Tensor) and not issubclass(type(x), lazy)
+
+
 def _is_string_tensor(x: Any) -> bool:
     return "tensor_bridge.composite.string.StringTensor" in _classify.class_names(x)
 
@@ -302,10 +311,7 @@ class TensorBridge:
         grad: Literal["detach", "raise"] = "detach",
     ) -> Any:
         """The same as `tensor_bridge.convert_pytorch_to_tf` for one dense tensor or strings."""
-        import torch
-
-        # By real type, not by __class__: the memory behind is read.
-        dense = issubclass(type(x), torch.Tensor)
+        dense = _is_torch_tensor(x)
         if not dense and not _is_string_tensor(x):
             raise _classify.refusal_back(x)
         self._ensure_back_ready()
@@ -370,12 +376,10 @@ class TensorBridge:
         grad: Literal["detach", "raise"] = "detach",
     ) -> Explanation:
         """What `convert_pytorch_to_tf` would do with one dense tensor, and why."""
-        import torch
-
         native = _Explanation(struct_size=ctypes.sizeof(_Explanation))
         shape = (ctypes.c_int64 * _MAX_DIMS)()
         try:
-            dense = issubclass(type(x), torch.Tensor)
+            dense = _is_torch_tensor(x)
             if not dense and not _is_string_tensor(x):
                 raise _classify.refusal_back(x)
             self._ensure_back_ready()

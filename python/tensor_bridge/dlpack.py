@@ -166,10 +166,10 @@ def from_dlpack(
     """Takes the memory of any DLPack producer into torch or TensorFlow.
 
     Memory that the producer marks READ_ONLY is shared and protected: the first write moves torch
-    onto memory of its own. So is memory in a capsule of the old kind, which cannot say it: JAX, whose
-    arrays never change, makes these up to 0.10. Writable memory is shared with torch as DLPack means
-    it, both sides see writes. TensorFlow, whose tensors never change, shares what is READ_ONLY and
-    copies the rest.
+    onto memory of its own. So is memory in a capsule of the old kind, which cannot say it: JAX,
+    whose arrays never change, makes these up to 0.10. Writable memory is shared with torch as
+    DLPack means it, both sides see writes. TensorFlow, whose tensors never change, shares what is
+    READ_ONLY and copies the rest.
 
     Args:
       x: An object with ``__dlpack__`` (JAX, CuPy, NumPy, tvm-ffi, ...) or a capsule, which is

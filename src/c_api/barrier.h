@@ -3,15 +3,22 @@
 #ifndef TENSOR_BRIDGE_C_API_BARRIER_H_
 #define TENSOR_BRIDGE_C_API_BARRIER_H_
 
+#include <type_traits>
+
 #include "core/error.h"
 
 namespace tensor_bridge {
 
+/// What `body` returns, a tb_status or nothing. A body that returns one has set the message.
 template <typename Body>
 tb_status guarded(Body&& body) noexcept {
   try {
-    body();
-    return TB_OK;
+    if constexpr (std::is_same_v<decltype(body()), tb_status>) {
+      return body();
+    } else {
+      body();
+      return TB_OK;
+    }
   } catch (...) {
     return setLastErrorFromException();
   }

@@ -85,22 +85,31 @@ int32_t tb_py_has_handle(_object* tensor) {
 }
 
 tb_status tb_py_tf_to_torch(_object* tensor, const tb_convert_options* options, _object** out) {
-  return guarded([&] {
+  return guarded([&]() -> tb_status {
     const tb_convert_options& checked = checkedOptions(options);
     const TfApi& api = requireEagerApi();
     const TorchAdapter& adapter = torchAdapter();
     int64_t shape[kMaxDims];
     TensorView view;
-    exportPossiblyPending(api, handleOf(api, tensor), shape, &view);
+    TFE_TensorHandle* handle = handleOf(api, tensor);
+    if (__builtin_expect(!api.isReady(handle) || !exportReadyHandle(api, handle, shape, &view),
+                         0)) {
+      // No exception (9 us): the Python package goes on to the functions for strings.
+      if (handleDtype(api, handle) == Dtype::kString) {
+        return setLastError(TB_UNSUPPORTED_DTYPE, noElementsMessage(Dtype::kString).c_str());
+      }
+      exportPossiblyPending(api, handle, shape, &view);
+    }
     if (options == nullptr) {
       if (const WrapSpec* spec = commonPlan(view, adapter)) {
         _object* object = adapter.sharePython(&view, spec);
         if (object == nullptr) rethrowLastError();
         *out = object;
-        return;
+        return TB_OK;
       }
     }
     *out = toPython(&view, checked, Source::kTensor);
+    return TB_OK;
   });
 }
 

@@ -9,6 +9,7 @@ namespace tensor_bridge::python::detail {
 PyTypeObject* g_eager_type = nullptr;
 PyTypeObject* g_tensor_type = nullptr;
 PyTypeObject* g_parameter_type = nullptr;
+PyTypeObject* g_uninitialized_type = nullptr;
 bool g_ready = false;
 bool g_back_ready = false;
 
@@ -43,9 +44,14 @@ bool isTorchSlow(PyObject* object) {
     PyObject* modules = PyImport_GetModuleDict();
     g_tensor_type = typeOf(PyDict_GetItemString(modules, "torch"), "Tensor");
     if (g_tensor_type == nullptr) return false;
-    g_parameter_type = typeOf(PyDict_GetItemString(modules, "torch.nn.parameter"), "Parameter");
+    PyObject* parameter = PyDict_GetItemString(modules, "torch.nn.parameter");
+    g_parameter_type = typeOf(parameter, "Parameter");
+    g_uninitialized_type = typeOf(parameter, "UninitializedTensorMixin");
   }
-  return PyType_IsSubtype(Py_TYPE(object), g_tensor_type) != 0;
+  PyTypeObject* type = Py_TYPE(object);
+  // A lazy module's parameter is an empty tensor to look at, and has no value.
+  return PyType_IsSubtype(type, g_tensor_type) != 0 &&
+         (g_uninitialized_type == nullptr || PyType_IsSubtype(type, g_uninitialized_type) == 0);
 }
 
 bool ensureReadySlow() {

@@ -25,7 +25,7 @@ inline bool isEager(PyObject* object) {
   return Py_TYPE(object) == detail::g_eager_type || detail::isEagerSlow(object);
 }
 
-/// Whether `object` is a torch.Tensor, of a subclass or not; likewise by real type.
+/// Whether `object` is a torch.Tensor with a value, of a subclass or not; likewise by real type.
 inline bool isTorch(PyObject* object) {
   PyTypeObject* type = Py_TYPE(object);
   return type == detail::g_tensor_type || type == detail::g_parameter_type ||

@@ -32,8 +32,11 @@ bool openTf(PyObject* t, StringsPointer* out) {
 }
 
 bool parseShape(PyObject* tuple, std::vector<int64_t>* shape) {
+  if (!PyTuple_Check(tuple)) {
+    PyErr_SetString(PyExc_TypeError, "expected the shape as a tuple of ints");
+    return false;
+  }
   const Py_ssize_t ndim = PyTuple_Size(tuple);
-  if (ndim < 0) return false;
   for (Py_ssize_t i = 0; i < ndim; ++i) {
     const int64_t size = PyLong_AsLongLong(PyTuple_GetItem(tuple, i));
     if (size == -1 && PyErr_Occurred() != nullptr) return false;

@@ -11,6 +11,7 @@ from tensor_bridge.composite import (
     sparse,
     string,
     tensor_array,
+    uninitialized,
     variable,
 )
 from tensor_bridge.composite._registry import Composite, for_tensorflow, for_torch, register
@@ -44,6 +45,7 @@ for _module in (
     optional,
     extension_type,
     keras,
+    uninitialized,
 ):
     for _composite in _module.COMPOSITES:
         register(_composite)

@@ -100,11 +100,15 @@ void checkHasElements(Dtype dtype, int tf_enum) {
                "the tensor to a numeric dtype first (tf.cast)",
                tf_enum);
   }
-  const DtypeInfo& info = dtypeInfo(dtype);
-  if (__builtin_expect(info.kind == DtypeKind::kRefused, 0)) {
-    throwError(ErrorCode::kUnsupportedDtype,
-               "expected a tensor of numbers, got TensorFlow dtype %s: %s", info.name, info.reason);
+  if (__builtin_expect(dtypeInfo(dtype).kind == DtypeKind::kRefused, 0)) {
+    throwError(ErrorCode::kUnsupportedDtype, "%s", noElementsMessage(dtype).c_str());
   }
+}
+
+std::string noElementsMessage(Dtype dtype) {
+  const DtypeInfo& info = dtypeInfo(dtype);
+  return formatted("expected a tensor of numbers, got TensorFlow dtype %s: %s", info.name,
+                   info.reason);
 }
 
 Dtype handleDtype(const TfApi& api, TFE_TensorHandle* handle) noexcept {

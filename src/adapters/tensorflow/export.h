@@ -3,6 +3,8 @@
 #ifndef TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_EXPORT_H_
 #define TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_EXPORT_H_
 
+#include <string>
+
 #include "adapters/tensorflow/tf_api.h"
 #include "core/tensor_view.h"
 
@@ -38,6 +40,8 @@ Dtype handleDtype(const TfApi& api, TFE_TensorHandle* handle) noexcept;
 
 /// Throws Error{kUnsupportedDtype} for a dtype that has no memory to share.
 void checkHasElements(Dtype dtype, int tf_enum);
+/// The message of that Error.
+std::string noElementsMessage(Dtype dtype);
 
 /// Throws what `status`, which is not OK, says of `handle`; the status is OK again afterwards.
 [[noreturn]] void throwHandleStatus(const TfApi& api, TFE_TensorHandle* handle, TF_Status* status);

@@ -327,3 +327,31 @@ def test_a_packed_extension_type() -> None:
     assert x.values.tolist() == [1]
     assert bool(tensor_bridge.to_tf(x) == Masked(ints(1), tf.constant([True])))
     assert tensor_bridge.explain(t).action == "shared"
+
+
+# ---- parameters of lazy modules ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["weight", "bias", "running_mean"])
+def test_a_parameter_without_a_value_is_refused_until_it_has_one(name: str, door: Any) -> None:
+    """To look at it is an empty tensor: converted, it would be a wrong value."""
+    lazy = torch.nn.LazyBatchNorm1d()
+    x = getattr(lazy, name)
+    before = live_owners()
+    with pytest.raises(tensor_bridge.UnsupportedTypeError, match="Call the module once"):
+        door.to_tf(x)
+    if door is tensor_bridge:
+        explained = tensor_bridge.explain(x)
+        assert explained.action == "refused"
+        assert explained.error is tensor_bridge.UnsupportedTypeError
+        with pytest.raises(tensor_bridge.UnsupportedTypeError, match=r"^at \['a'\]\[1\]: "):
+            tensor_bridge.to_tf({"a": [torch.ones(2), x]})
+        # On the way to torch it is torch's already.
+        passed = tensor_bridge.to_torch([ints(1), x])
+        assert passed[1] is x
+        del passed
+    assert live_owners() == before
+    lazy(torch.ones(3, 4))
+    t = door.to_tf(getattr(lazy, name))
+    assert t.shape == (4,)
+    assert shares_memory(t, getattr(lazy, name))
