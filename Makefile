@@ -18,7 +18,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 .NOTPARALLEL:
 .SUFFIXES:
 .DELETE_ON_ERROR:
-.PHONY: help dev build demo bench test test-cpp test-consumers test-python test-exhaustive \
+.PHONY: help dev build demo bench bench-compare test test-cpp test-consumers test-python test-exhaustive \
   test-asan test-tsan lint format clean FORCE
 
 help:
@@ -32,6 +32,7 @@ help:
 	@echo 'make test-asan        C++ tests under AddressSanitizer and UBSan'
 	@echo 'make test-tsan        concurrent C++ tests under ThreadSanitizer'
 	@echo 'make bench            conversion times next to the other ways, from one run'
+	@echo 'make bench-compare    instructions of each operation against a commit (BASE=HEAD)'
 	@echo 'make dev              set up $(VENV) with everything, package installed editable'
 	@echo 'make build            build and install the package (editable) into $(VENV)'
 	@echo 'make format           format C++ and Python'
@@ -84,6 +85,13 @@ demo: build $(STAMPS)/models
 bench: build
 	$(BIN)/python benchmarks/bench_convert.py
 	$(BIN)/python benchmarks/bench_strings.py
+
+# Counts instructions, so that a busy machine does not matter. BASE: any commit; the other side is the
+# working tree. BENCH_ARGS='--fail-above 5' makes a regression an error.
+BASE ?= HEAD
+BENCH_ARGS ?=
+bench-compare: build $(STAMPS)/system-valgrind
+	$(BIN)/python benchmarks/compare.py '$(BASE)' $(BENCH_ARGS)
 
 # --- tests ------------------------------------------------------------------------------------
 

@@ -1,0 +1,130 @@
+"""The operations whose instructions are counted: small, fixed, and the same for every commit.
+
+Runs under callgrind, started by compare.py; prints nothing. The frameworks are imported once, then
+each package is loaded in a forked child of its own: everything but the package is the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+
+from _timing import Contender
+
+# Counted with a few calls and with more: the difference is what the calls took.
+REPEAT = 3
+FEW, MORE = 20, 300
+# For what takes a thousand conversions a call.
+FEW_LARGE, MORE_LARGE = 1, 2
+LEAVES = 1000
+
+
+def operations(tensor_bridge: ModuleType) -> Iterator[tuple[Contender, bool]]:
+    """What is counted, and whether a call takes a thousand conversions."""
+    import tensorflow as tf
+    import torch
+
+    to_torch, to_tf = tensor_bridge.to_torch, tensor_bridge.to_tf
+
+    def one(name: str, statement: str, **names: object) -> tuple[Contender, bool]:
+        return Contender(name, statement, {"to_torch": to_torch, "to_tf": to_tf, **names}), False
+
+    def many(name: str, statement: str, **names: object) -> tuple[Contender, bool]:
+        return one(name, statement, **names)[0], True
+
+    def tensor(*shape: int) -> tf.Tensor:
+        return tf.random.stateless_uniform(shape, seed=(1, 2))
+
+    yield one("x.detach(), for scale", "x.detach()", x=torch.rand(2, 2))
+    for shape in ((), (2, 2), (1, 2, 1, 2)):
+        yield one(f"to_torch, rank {len(shape)}", "to_torch(t)", t=tensor(*shape))
+    yield one("to_torch, on_write='raise'", "to_torch(t, on_write='raise')", t=tensor(2, 2))
+    yield one("to_torch, copy=True", "to_torch(t, copy=True)", t=tensor(2, 2))
+    yield one("to_torch, variable", "to_torch(v)", v=tf.Variable(tensor(2, 2)))
+    for shape in ((), (2, 2), (1, 2, 1, 2)):
+        yield one(f"to_tf, rank {len(shape)}", "to_tf(x)", x=torch.rand(shape))
+    yield one("to_tf, of TensorFlow's memory", "to_tf(x)", x=to_torch(tensor(2, 2)))
+    yield one("to_tf(to_torch(t))", "to_tf(to_torch(t))", t=tensor(2, 2))
+
+    tensors = [tensor(2, 2) for _ in range(LEAVES)]
+    named = {f"layer_{i}/kernel": t for i, t in enumerate(tensors)}
+    yield many("to_torch, list of 1,000", "to_torch(t)", t=tensors)
+    yield many("to_torch, dict of 1,000", "to_torch(t)", t=named)
+    yield many("to_torch, nested, 1,000", "to_torch(t)", t=nested(named))
+    shared = [torch.rand(2, 2) for _ in range(LEAVES)]
+    named = {f"layer_{i}/kernel": x for i, x in enumerate(shared)}
+    yield many("to_tf, list of 1,000", "to_tf(x)", x=shared)
+    yield many("to_tf, dict of 1,000", "to_tf(x)", x=named)
+    yield many("to_tf, nested, 1,000", "to_tf(x)", x=nested(named))
+
+    strings = tf.constant([b"%d bytes or more" % i for i in range(LEAVES)])
+    yield many("to_torch, 1,000 strings", "to_torch(t)", t=strings)
+    yield many("to_tf, 1,000 strings", "to_tf(x)", x=to_torch(strings))
+
+
+def nested(leaves: Mapping[str, object]) -> list[dict[str, object]]:
+    """As a model's weights: layers, each a dict with a tuple in it."""
+    names = list(leaves)
+    return [
+        {"kernel": leaves[a], "bias": leaves[b], "moments": (leaves[c], leaves[d])}
+        for a, b, c, d in zip(*(names[i::4] for i in range(4)), strict=True)
+    ]
+
+
+def count(label: str, package: str, client: ctypes.CDLL) -> None:
+    """Dumps counts of each operation of the package, labelled `LABEL|operation|calls`."""
+    if package:
+        # The finder of the editable install would come first.
+        finder = "ScikitBuildRedirectingFinder"
+        sys.meta_path[:] = [entry for entry in sys.meta_path if type(entry).__name__ != finder]
+        sys.path.insert(0, package)
+    import tensor_bridge
+
+    if package and not Path(str(tensor_bridge.__file__)).is_relative_to(package):
+        raise SystemExit(f"imported {tensor_bridge.__file__}, not from {package}")
+    prepared = list(operations(tensor_bridge))  # several times faster than while it counts
+    client.startCounting()
+    for contender, large in prepared:
+        few, more = (FEW_LARGE, MORE_LARGE) if large else (FEW, MORE)
+        timer = contender.timer()
+        timer.timeit(few)
+        for _ in range(REPEAT):
+            for calls in (few, few + more):
+                client.resetCounts()
+                timer.timeit(calls)
+                client.dumpCounts(f"{label}|{contender.name}|{calls}".encode())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--client", required=True, help="the built callgrind_client.c")
+    parser.add_argument("packages", nargs="+", metavar="LABEL=FOLDER", help="'' is the installed")
+    options = parser.parse_args()
+    import tensorflow as tf
+    import torch
+
+    torch.set_num_threads(1)
+    del tf
+    client = ctypes.CDLL(options.client)
+    for label, _, package in (entry.partition("=") for entry in options.packages):
+        child = os.fork()
+        if child == 0:
+            try:
+                count(label, package, client)
+            except BaseException as error:
+                print(f"{label}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+                os._exit(1)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if status:
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
