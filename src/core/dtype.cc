@@ -3,18 +3,19 @@
 #include <array>
 
 namespace tensor_bridge {
-namespace {
 
 constexpr size_t kRows = static_cast<size_t>(Dtype::kCount);
 
-constexpr DtypeInfo kTable[] = {
+constexpr DtypeInfo detail::kDtypeTable[] = {
 #define TB_DTYPE(id, name, tf, torch, torch_name, code, bits, size, kind, nearest, reason)     \
   {name,           torch_name, reason, tf, torch, size, DtypeKind::k##kind, Dtype::k##nearest, \
    {code, bits, 1}},
 #include "core/dtype_table.def"
 #undef TB_DTYPE
 };
-static_assert(sizeof(kTable) / sizeof(kTable[0]) == kRows);
+static_assert(sizeof(detail::kDtypeTable) / sizeof(detail::kDtypeTable[0]) == kRows);
+
+namespace {
 
 // One reverse table a side, derived from the rows.
 template <typename Number>
@@ -22,7 +23,7 @@ constexpr std::array<Dtype, 64> reversed(Number number) {
   std::array<Dtype, 64> result{};
   for (auto& entry : result) entry = Dtype::kUnknown;
   for (size_t i = 0; i < kRows; ++i) {
-    const int n = number(kTable[i]);
+    const int n = number(detail::kDtypeTable[i]);
     if (n >= 0) result[static_cast<size_t>(n)] = static_cast<Dtype>(i);
   }
   return result;
@@ -33,8 +34,6 @@ constexpr auto kFromTf =
 constexpr auto kFromTorch = reversed([](const DtypeInfo& row) { return int{row.torch_scalar}; });
 
 }  // namespace
-
-const DtypeInfo& dtypeInfo(Dtype dtype) noexcept { return kTable[static_cast<size_t>(dtype)]; }
 
 Dtype dtypeFromTf(int tf_enum) noexcept {
   return static_cast<unsigned>(tf_enum) < kFromTf.size() ? kFromTf[static_cast<size_t>(tf_enum)]

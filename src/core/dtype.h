@@ -3,6 +3,7 @@
 #ifndef TENSOR_BRIDGE_CORE_DTYPE_H_
 #define TENSOR_BRIDGE_CORE_DTYPE_H_
 
+#include <cstddef>
 #include <cstdint>
 
 #include "dlpack/dlpack.h"
@@ -31,8 +32,14 @@ struct DtypeInfo {
   DLDataType dl;  // code 255: DLPack cannot say it
 };
 
+namespace detail {
+extern const DtypeInfo kDtypeTable[];
+}
+
 /// Rows in the order of the table, without a bounds check.
-const DtypeInfo& dtypeInfo(Dtype dtype) noexcept;
+inline const DtypeInfo& dtypeInfo(Dtype dtype) noexcept {
+  return detail::kDtypeTable[static_cast<size_t>(dtype)];
+}
 
 /// kUnknown for a number that the table lacks (a newer TensorFlow, TF1's _REF dtypes).
 Dtype dtypeFromTf(int tf_enum) noexcept;

@@ -24,7 +24,7 @@ void makeKey() { pthread_key_create(&g_key, giveBack); }
 
 namespace detail {
 
-thread_local CounterNode* t_counter = nullptr;
+__thread CounterNode* t_counter = nullptr;
 
 CounterNode* acquireCounter() noexcept {
   pthread_once(&g_key_once, makeKey);

@@ -17,7 +17,7 @@ struct CounterNode {
 };
 
 namespace detail {
-extern thread_local CounterNode* t_counter;
+extern __thread CounterNode* t_counter;  // not thread_local: asks nothing at each use
 CounterNode* acquireCounter() noexcept;
 }  // namespace detail
 

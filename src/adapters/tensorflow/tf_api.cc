@@ -10,6 +10,7 @@
 #include "adapters/tensorflow/tf_api.h"
 
 #include <dlfcn.h>
+#include <pthread.h>
 
 #include <atomic>
 #include <cstring>
@@ -39,7 +40,6 @@ constexpr const char* kTensorSymbol = "_ZNK10tensorflow12TensorHandle6TensorEPPK
 constexpr const char* kVtableSymbol = "_ZTVN10tensorflow12TensorHandleE";
 
 std::mutex g_mutex;
-std::atomic<const TfApi*> g_api{nullptr};
 
 template <typename Function>
 bool resolve(void* library, const char* name, Function** out) {
@@ -97,7 +97,7 @@ const TfApi* publish(const TfApi& api) {
   }
   g_published = new Published{api, g_published};
   watchProcessExit();
-  g_api.store(&g_published->api, std::memory_order_release);
+  detail::g_tf_api.store(&g_published->api, std::memory_order_release);
   return &g_published->api;
 }
 
@@ -121,28 +121,32 @@ const TfApi* search(std::string* attempts, bool eager = false) {
   return nullptr;
 }
 
-struct StatusHolder {
-  ~StatusHolder() {
-    if (status != nullptr && !processExiting()) free(status);
-    status = nullptr;
-  }
-  TF_Status* status = nullptr;
-  void (*free)(TF_Status*) = nullptr;
-};
-thread_local StatusHolder t_status;
+pthread_key_t g_status_key;
+pthread_once_t g_status_once = PTHREAD_ONCE_INIT;
+
+void freeStatus(void* status) {
+  detail::t_status = nullptr;
+  if (!processExiting()) findTfApi()->TF_DeleteStatus(static_cast<TF_Status*>(status));
+}
 
 }  // namespace
 
-const TfApi* findTfApi() noexcept {
-  if (const TfApi* api = g_api.load(std::memory_order_acquire)) return api;
+namespace detail {
+
+std::atomic<const TfApi*> g_tf_api{nullptr};
+__thread TF_Status* t_status = nullptr;
+
+const TfApi* searchTfApi() noexcept {
   try {
     std::lock_guard<std::mutex> lock(g_mutex);
-    if (const TfApi* api = g_api.load(std::memory_order_acquire)) return api;
+    if (const TfApi* api = g_tf_api.load(std::memory_order_acquire)) return api;
     return search(nullptr);
   } catch (...) {
     return nullptr;
   }
 }
+
+}  // namespace detail
 
 const TfApi& requireTfApi() {
   if (const TfApi* api = findTfApi()) return *api;
@@ -156,7 +160,7 @@ const TfApi& requireTfApi() {
              attempts.c_str());
 }
 
-const TfApi& requireEagerApi() {
+const TfApi& detail::searchEagerApi() {
   const TfApi* api = &requireTfApi();
   if (api->TFE_TensorHandleDevicePointer == nullptr) {
     // A process may start with libtensorflow_framework alone and load the rest later.
@@ -186,12 +190,11 @@ void useTensorFlowHandle(void* handle) {
   publish(api);
 }
 
-TF_Status* threadStatus(const TfApi& api) {
-  if (t_status.status == nullptr) {
-    t_status.status = api.TF_NewStatus();
-    t_status.free = api.TF_DeleteStatus;
-  }
-  return t_status.status;
+TF_Status* detail::makeThreadStatus(const TfApi& api) {
+  pthread_once(&g_status_once, [] { pthread_key_create(&g_status_key, freeStatus); });
+  t_status = api.TF_NewStatus();
+  pthread_setspecific(g_status_key, t_status);
+  return t_status;
 }
 
 void resetStatus(const TfApi& api, TF_Status* status) noexcept {

@@ -4,6 +4,7 @@
 #ifndef TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_TF_API_H_
 #define TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_TF_API_H_
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
@@ -96,22 +97,43 @@ struct TfApi {
   }
 };
 
+namespace detail {
+extern std::atomic<const TfApi*> g_tf_api;
+const TfApi* searchTfApi() noexcept;
+const TfApi& searchEagerApi();
+
+// A plain pointer, freed through a pthread key: a thread_local with a destructor asks at each use
+// whether it was constructed, and an extern one whether it has to be: __thread never does.
+extern __thread TF_Status* t_status;
+TF_Status* makeThreadStatus(const TfApi& api);
+}  // namespace detail
+
 /// The table, or null while no TensorFlow is loaded. Looks again at each call until one is found;
 /// then it costs one load.
-const TfApi* findTfApi() noexcept;
+inline const TfApi* findTfApi() noexcept {
+  const TfApi* api = detail::g_tf_api.load(std::memory_order_acquire);
+  return __builtin_expect(api != nullptr, 1) ? api : detail::searchTfApi();
+}
 
 /// The table; throws Error{kFramework} that lists every attempt.
 const TfApi& requireTfApi();
 
 /// The table with the eager group; throws Error{kFramework}.
-const TfApi& requireEagerApi();
+inline const TfApi& requireEagerApi() {
+  const TfApi* api = detail::g_tf_api.load(std::memory_order_acquire);
+  const bool found = api != nullptr && api->TFE_TensorHandleDevicePointer != nullptr;
+  return __builtin_expect(found, 1) ? *api : detail::searchEagerApi();
+}
 
 /// Uses the TensorFlow behind `handle`; throws Error{kFramework} if it lacks a function.
 void useTensorFlowHandle(void* handle);
 
 /// This thread's TF_Status, which is OK: whoever sees an error in it calls resetStatus(). Freed
 /// when the thread ends.
-TF_Status* threadStatus(const TfApi& api);
+inline TF_Status* threadStatus(const TfApi& api) {
+  TF_Status* status = detail::t_status;
+  return __builtin_expect(status != nullptr, 1) ? status : detail::makeThreadStatus(api);
+}
 void resetStatus(const TfApi& api, TF_Status* status) noexcept;
 
 }  // namespace tensor_bridge

@@ -1,5 +1,6 @@
-// BelowModes: torch operators called from here see no autograd, no Python dispatch mode and no
-// functorch transform of the caller's. Not for: operators that a user asked for.
+// Dispatch keys. BelowModes: torch operators called from here see no autograd, no Python dispatch mode
+// and no functorch transform of the caller's. ordinaryCpuKeys: what most tensors have.
+// Not for: operators that a user asked for.
 #ifndef TENSOR_BRIDGE_ADAPTERS_TORCH_DISPATCH_H_
 #define TENSOR_BRIDGE_ADAPTERS_TORCH_DISPATCH_H_
 
@@ -18,6 +19,15 @@ class BelowModes {
                            c10::DispatchKey::FuncTorchDynamicLayerBackMode,
                            c10::DispatchKey::Batched, c10::DispatchKey::FuncTorchBatched})};
 };
+
+/// The keys of an ordinary CPU tensor, outside inference mode. A tensor that has exactly these is
+/// dense and strided, has memory of its own kind, and is not quantized, wrapped, meta, or a lazy
+/// conjugate, negation or zero: all of these are keys.
+inline c10::DispatchKeySet ordinaryCpuKeys() {
+  constexpr c10::DispatchKeySet keys(
+      {c10::DispatchKey::CPU, c10::DispatchKey::ADInplaceOrView, c10::DispatchKey::AutogradCPU});
+  return keys;
+}
 
 }  // namespace tensor_bridge
 

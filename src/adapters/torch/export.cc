@@ -132,7 +132,27 @@ bool reachesLastElement(const at::Tensor& tensor) {
   return end <= tensor.storage().nbytes();
 }
 
+// What stands in the way of a tensor with ordinaryCpuKeys().
+Obstacle ordinaryObstacle(const at::Tensor& tensor, TorchFacts* facts) {
+  facts->ndim = static_cast<int32_t>(tensor.dim());
+  facts->shape = tensor.sizes().data();
+  facts->dtype = dtypeFromScalarType(tensor.scalar_type());
+  if (facts->dtype == Dtype::kUnknown) {
+    setName(facts, tensor.scalar_type());
+    return Obstacle::kUnknownDtype;
+  }
+  facts->nbytes = denseBytes(tensor);
+  if (!reachesLastElement(tensor)) return Obstacle::kNoMemory;
+  facts->data = tensor.const_data_ptr();
+  if (!tensor.is_contiguous()) return Obstacle::kStrided;
+  if (!isAligned(facts->data)) return Obstacle::kMisaligned;
+  return storageObstacle(tensor, facts);
+}
+
 Obstacle findObstacle(const at::Tensor& tensor, TorchFacts* facts) {
+  if (__builtin_expect(tensor.key_set() == ordinaryCpuKeys() && tensor.has_storage(), 1)) {
+    return ordinaryObstacle(tensor, facts);
+  }
   if (isWrapped(tensor.key_set())) return Obstacle::kWrapped;
   const bool mkldnn = tensor.layout() == at::kMkldnn;
   if ((tensor.layout() != at::kStrided && !mkldnn) || tensor.is_nested()) {

@@ -10,6 +10,8 @@
 #include <c10/core/InferenceMode.h>
 #include <c10/core/TensorImpl.h>
 
+#include <algorithm>
+#include <array>
 #include <cstring>
 #include <vector>
 
@@ -44,21 +46,88 @@ c10::DispatchKeySet denseKey(c10::Device device) {
   return c10::DispatchKeySet(device.is_cpu() ? c10::DispatchKey::CPU : c10::DispatchKey::CUDA);
 }
 
-// The key set of an ordinary CPU tensor: what TensorImpl's constructor works out anew each time.
-c10::DispatchKeySet ordinaryCpuKeys() {
-  static const c10::DispatchKeySet keys =
-      at::Tensor(at::detail::empty_cpu({0}, at::TensorOptions())).key_set();
-  return keys;
+// TensorImpl's fields that it lets derived classes see; nothing is ever of this class.
+struct TensorFields : c10::TensorImpl {
+  static constexpr auto kSizesAndStrides = &TensorFields::sizes_and_strides_;
+  static constexpr auto kNumel = &TensorFields::numel_;
+};
+
+// Whether row-major memory of this shape may be channels-last memory too: rank 4 and 5 with one
+// channel, with one pixel, or empty.
+bool mayBeChannelsLast(const TensorView& view) {
+  const int ndim = view.dl.ndim;
+  if (__builtin_expect(ndim != 4 && ndim != 5, 1)) return false;
+  const int64_t* shape = view.dl.shape;
+  if (view.nbytes == 0 || shape[1] == 1) return true;
+  bool one_pixel = true;
+  for (int i = 2; i < ndim; ++i) one_pixel = one_pixel && shape[i] == 1;
+  return one_pixel;
+}
+
+// layout->resize(), without its two calls of memset for a rank above 1. A new layout has rank 1.
+void setRank(int ndim, c10::impl::SizesAndStrides* layout) {
+  if (ndim <= 1) {
+    layout->resize(static_cast<size_t>(ndim));
+    return;
+  }
+  using Layouts = std::array<c10::impl::SizesAndStrides, C10_SIZES_AND_STRIDES_MAX_INLINE_SIZE + 1>;
+  static const Layouts layouts = [] {
+    Layouts made;
+    for (size_t i = 0; i < made.size(); ++i) made[i].resize(i);
+    return made;
+  }();
+  const auto rank = static_cast<size_t>(ndim);
+  if (__builtin_expect(rank < layouts.size(), 1)) {
+    *layout = layouts[rank];
+  } else {
+    layout->resize(rank);
+  }
+}
+
+// set_sizes_contiguous() of a new tensor. It works out each of the layout flags anew, which mostly
+// are what the constructor has set: contiguous, dense, not channels-last.
+void setContiguous(c10::TensorImpl* impl, const TensorView& view) {
+  const int ndim = view.dl.ndim;
+  if (mayBeChannelsLast(view)) {
+    impl->set_sizes_contiguous(shapeOf(view));
+    return;
+  }
+  c10::impl::SizesAndStrides& layout = impl->*TensorFields::kSizesAndStrides;
+  setRank(ndim, &layout);
+  int64_t numel = 1;
+  int64_t stride = 1;
+  for (int i = ndim - 1; i >= 0; --i) {
+    const int64_t size = view.dl.shape[i];
+    layout.size_at_unchecked(static_cast<size_t>(i)) = size;
+    layout.stride_at_unchecked(static_cast<size_t>(i)) = stride;
+    numel *= size;
+    // Only an empty tensor gets here with sizes so large; torch refuses them.
+    if (__builtin_mul_overflow(stride, std::max<int64_t>(size, 1), &stride)) {
+      impl->set_sizes_contiguous(shapeOf(view));
+      return;
+    }
+  }
+  impl->*TensorFields::kNumel = numel;
 }
 
 at::Tensor denseTensor(c10::Storage storage, c10::Device device, caffe2::TypeMeta type) {
-  // Outside inference mode, where tensors have other keys and no version counter, the constructor
-  // that takes the keys as they are does the same for less.
-  if (device.is_cpu() && !c10::InferenceMode::is_enabled()) {
-    return at::detail::make_tensor<c10::TensorImpl>(c10::TensorImpl::VIEW, std::move(storage),
-                                                    ordinaryCpuKeys(), type);
-  }
   return at::detail::make_tensor<c10::TensorImpl>(std::move(storage), denseKey(device), type);
+}
+
+// The common case: row-major, not quantized, on the CPU, and outside inference mode, where tensors
+// have other keys and no version counter. The constructor that takes the keys as they are.
+bool isOrdinary(const TensorView& view, const WrapSpec& spec) {
+  return view.dl.device.device_type == kDLCPU && view.dl.strides == nullptr &&
+         spec.quant.count == 0 && !c10::InferenceMode::is_enabled();
+}
+
+at::Tensor ordinaryTensor(c10::intrusive_ptr<c10::StorageImpl> storage, const TensorView& view,
+                          const WrapSpec& spec) {
+  auto impl = c10::make_intrusive<c10::TensorImpl>(
+      c10::TensorImpl::VIEW, c10::Storage(std::move(storage)), ordinaryCpuKeys(),
+      c10::scalarTypeToTypeMeta(scalarType(spec.dtype)));
+  setContiguous(impl.get(), view);
+  return at::Tensor(std::move(impl));
 }
 
 at::QuantizerPtr makeQuantizer(const QuantParams& quant, c10::ScalarType type) {
@@ -139,6 +208,10 @@ at::Tensor lookedUp(const TensorView& view, const WrapSpec& spec, c10::Device so
 
 at::Tensor shareView(const TensorView& view, const WrapSpec& spec, bool take) {
   c10::Device device(c10::kCPU);
+  if (__builtin_expect(isOrdinary(view, spec), 1)) {
+    return ordinaryTensor(
+        makeForeignStorage(view, device, spec.on_write, take ? view.owner : nullptr), view, spec);
+  }
   try {
     device = torchDevice(view.dl.device);
   } catch (...) {

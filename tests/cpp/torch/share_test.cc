@@ -75,6 +75,51 @@ TEST(Share, ResultIsAnOrdinaryLeafOnTheCpu) {
   EXPECT_TRUE(tensor.storage().resizable());
 }
 
+// The layout flags of a tensor are set once and trusted from then on.
+void expectSameLayout(const at::Tensor& tensor, const at::Tensor& plain) {
+  ASSERT_EQ(tensor.sizes(), plain.sizes());
+  EXPECT_EQ(tensor.strides(), plain.strides()) << plain.sizes();
+  EXPECT_EQ(tensor.numel(), plain.numel()) << plain.sizes();
+  EXPECT_EQ(tensor.is_contiguous(), plain.is_contiguous()) << plain.sizes();
+  EXPECT_EQ(tensor.is_non_overlapping_and_dense(), plain.is_non_overlapping_and_dense())
+      << plain.sizes();
+  for (const auto format : {at::MemoryFormat::ChannelsLast, at::MemoryFormat::ChannelsLast3d}) {
+    EXPECT_EQ(tensor.is_contiguous(format), plain.is_contiguous(format)) << plain.sizes();
+    EXPECT_EQ(tensor.unsafeGetTensorImpl()->is_strides_like(format),
+              plain.unsafeGetTensorImpl()->is_strides_like(format))
+        << plain.sizes();
+  }
+}
+
+TEST(Share, LayoutIsThatOfAnOrdinaryTensorForEveryRankAndSize) {
+  constexpr int64_t kSizes[] = {0, 1, 2, 3};
+  int64_t compared = 0;
+  for (size_t ndim = 0; ndim <= 6; ++ndim) {
+    const size_t count = size_t{1} << (2 * ndim);
+    for (size_t code = 0; code < count; ++code) {
+      std::vector<int64_t> shape;
+      for (size_t i = 0; i < ndim; ++i) shape.push_back(kSizes[(code >> (2 * i)) & 3]);
+      const at::Tensor plain = at::empty(shape);
+      Foreign foreign =
+          Foreign::floats(std::vector<float>(static_cast<size_t>(plain.numel())), shape);
+      expectSameLayout(shared(&foreign), plain);
+      ++compared;
+    }
+  }
+  EXPECT_EQ(compared, 1 + 4 + 16 + 64 + 256 + 1024 + 4096);
+}
+
+TEST(Share, ShapeThatTorchCannotStrideIsRefusedAndReleased) {
+  Foreign foreign = Foreign::floats({}, {0, int64_t{1} << 62, int64_t{1} << 62});
+  foreign.view().nbytes = 0;
+  const WrapSpec spec = specFor(foreign.view(), WrapAction::kShare);
+  tb_torch_tensor* tensor = nullptr;
+  EXPECT_EQ(Adapter::table().wrap(&foreign.view(), &spec, &tensor), TB_TORCH);
+  EXPECT_EQ(tensor, nullptr);
+  // The caller's still, on failure.
+  EXPECT_EQ(foreign.released(), 0);
+}
+
 TEST(Share, ReadingSharesOn) {
   Foreign foreign = Foreign::floats(kSix, {2, 3});
   {
