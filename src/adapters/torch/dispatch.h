@@ -4,7 +4,9 @@
 #ifndef TENSOR_BRIDGE_ADAPTERS_TORCH_DISPATCH_H_
 #define TENSOR_BRIDGE_ADAPTERS_TORCH_DISPATCH_H_
 
+#include <ATen/EmptyTensor.h>
 #include <ATen/core/LegacyTypeDispatch.h>
+#include <c10/core/InferenceMode.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
 namespace tensor_bridge {
@@ -24,8 +26,11 @@ class BelowModes {
 /// dense and strided, has memory of its own kind, and is not quantized, wrapped, meta, or a lazy
 /// conjugate, negation or zero: all of these are keys.
 inline c10::DispatchKeySet ordinaryCpuKeys() {
-  constexpr c10::DispatchKeySet keys(
-      {c10::DispatchKey::CPU, c10::DispatchKey::ADInplaceOrView, c10::DispatchKey::AutogradCPU});
+  // TensorImpl's constructor works them out anew each time, those of autocast included.
+  static const c10::DispatchKeySet keys = [] {
+    const c10::InferenceMode ordinary(false);
+    return at::detail::empty_cpu({0}, at::TensorOptions()).key_set();
+  }();
   return keys;
 }
 
