@@ -12,8 +12,6 @@ Importing this package loads neither framework.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from tensor_bridge._C import __version__, convert_pytorch_to_tf, convert_tf_to_pytorch
 from tensor_bridge.errors import (
     CopyRequiredError,
@@ -33,7 +31,12 @@ from tensor_bridge.errors import (
     ValueRangeError,
 )
 
+# typing takes as long to import as all the rest; checkers know the constant by its name.
+TYPE_CHECKING = False
+
 if TYPE_CHECKING:
+    from typing import Any
+
     from tensor_bridge import dlpack, testing
     from tensor_bridge._dtypes import DtypeRow, dtypes
     from tensor_bridge._explanation import Explanation, StructureExplanation

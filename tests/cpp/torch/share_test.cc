@@ -109,17 +109,6 @@ TEST(Share, LayoutIsThatOfAnOrdinaryTensorForEveryRankAndSize) {
   EXPECT_EQ(compared, 1 + 4 + 16 + 64 + 256 + 1024 + 4096);
 }
 
-TEST(Share, ShapeThatTorchCannotStrideIsRefusedAndReleased) {
-  Foreign foreign = Foreign::floats({}, {0, int64_t{1} << 62, int64_t{1} << 62});
-  foreign.view().nbytes = 0;
-  const WrapSpec spec = specFor(foreign.view(), WrapAction::kShare);
-  tb_torch_tensor* tensor = nullptr;
-  EXPECT_EQ(Adapter::table().wrap(&foreign.view(), &spec, &tensor), TB_TORCH);
-  EXPECT_EQ(tensor, nullptr);
-  // The caller's still, on failure.
-  EXPECT_EQ(foreign.released(), 0);
-}
-
 TEST(Share, ReadingSharesOn) {
   Foreign foreign = Foreign::floats(kSix, {2, 3});
   {
