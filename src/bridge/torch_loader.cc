@@ -79,8 +79,8 @@ void useTorch(int major, int minor) {
                major, minor, dlerror());
   }
   // A storage with one of these shows memory that is not torch's.
-  static const ReleaseFn foreign[] = {releaseHandle, releaseTensor, releaseManaged, releaseWritable,
-                                      nullptr};
+  static const ReleaseFn foreign[] = {releaseHandle,  releaseTensor,   releaseTensorAlias,
+                                      releaseManaged, releaseWritable, nullptr};
   static const TorchHost host = {setLastError, countOwner, processExiting, foreign};
   auto entry = reinterpret_cast<TorchAdapterEntry>(dlsym(library, kTorchAdapterEntry));
   const TorchAdapter* adapter = entry == nullptr ? nullptr : entry(kTorchAdapterAbi, &host);

@@ -88,9 +88,10 @@ void releaseTensor(void* owner) {
   countOwner(-1);
 }
 
-const ReleaseFn* tensorflowReleaseFns() noexcept {
-  static constexpr ReleaseFn kFns[] = {releaseHandle, releaseTensor, nullptr};
-  return kFns;
+void releaseTensorAlias(void* owner) {
+  if (processExiting()) return;
+  releaseAlias(*findTfApi(), static_cast<TensorAlias*>(owner));
+  countOwner(-1);
 }
 
 void checkHasElements(Dtype dtype, int tf_enum) {
@@ -234,11 +235,45 @@ TF_Tensor* aliasTensor(const TfApi& api, const TF_Tensor* tensor, int tf_enum, c
   return alias;
 }
 
+namespace {
+
+// Reads the tensor in place, and aliases it so. False, with nothing done, where the long way has
+// to.
+bool exportTensorInPlace(const TfApi& api, TF_Tensor* tensor, bool take, int64_t* shape,
+                         TensorView* view) {
+  if (api.Tensor_destroy == nullptr) return false;
+  TensorFields fields;
+  if (!readTensorFields(tensorInside(tensor), shape, &fields)) return false;
+  const Dtype dtype = dtypeFromTf(fields.tf_enum);
+  if (dtype == Dtype::kUnknown || dtypeInfo(dtype).kind == DtypeKind::kRefused) return false;
+  const DtypeInfo& info = dtypeInfo(dtype);
+  const int64_t bytes = fields.num_elements * info.itemsize;
+  if (api.TF_TensorByteSize(tensor) < static_cast<size_t>(bytes)) return false;
+  view->dl.data = fields.data;
+  view->dl.device = DLDevice{kDLCPU, 0};
+  view->dl.ndim = fields.ndim;
+  view->dl.dtype = info.dl;
+  view->dl.shape = shape;
+  view->dl.strides = nullptr;
+  view->dl.byte_offset = 0;
+  view->dtype = dtype;
+  view->read_only = true;
+  view->nbytes = bytes;
+  view->release = take ? releaseTensor : releaseTensorAlias;
+  view->owner = take ? static_cast<void*>(tensor) : makeAlias(tensor);
+  if (view->owner == nullptr) return false;
+  countOwner(1);
+  return true;
+}
+
+}  // namespace
+
 void exportTensor(const TfApi& api, TF_Tensor* tensor, bool take, int64_t* shape,
                   TensorView* view) {
   if (tensor == nullptr) {
     throwError(ErrorCode::kInvalidHandle, "expected a TF_Tensor, got null");
   }
+  if (__builtin_expect(exportTensorInPlace(api, tensor, take, shape, view), 1)) return;
   const int tf_enum = api.TF_TensorType(tensor);
   const Dtype dtype = dtypeFromTf(tf_enum);
   checkHasElements(dtype, tf_enum);

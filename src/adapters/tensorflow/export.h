@@ -54,12 +54,11 @@ DLDevice deviceOfHandle(const TfApi& api, TFE_TensorHandle* handle, TF_Status* s
 /// False for a device that is neither this process's CPU nor a GPU.
 bool parseDeviceName(const char* name, DLDevice* device) noexcept;
 
-/// The release functions of the owners made here, ending with null.
-const ReleaseFn* tensorflowReleaseFns() noexcept;
-
 /// If `release` is that of an eager handle, `owner` is a TFE_TensorHandle*.
 void releaseHandle(void* owner);
 void releaseTensor(void* owner);
+/// Of a TensorAlias, which may be read as a TF_Tensor.
+void releaseTensorAlias(void* owner);
 
 }  // namespace tensor_bridge
 

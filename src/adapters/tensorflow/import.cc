@@ -5,6 +5,7 @@
 #include <string>
 
 #include "adapters/tensorflow/export.h"
+#include "adapters/tensorflow/tensor_layout.h"
 #include "core/error.h"
 #include "core/layout.h"
 #include "core/owner_counter.h"
@@ -61,7 +62,7 @@ TF_Tensor* allocateTensor(const TfApi& api, int tf_enum, const int64_t* shape, i
 }
 
 bool isTensorFlowOwner(ReleaseFn release) noexcept {
-  return release == releaseHandle || release == releaseTensor;
+  return release == releaseHandle || release == releaseTensor || release == releaseTensorAlias;
 }
 
 void* retainOwner(const TfApi& api, ReleaseFn release, void* owner) {
@@ -70,6 +71,9 @@ void* retainOwner(const TfApi& api, ReleaseFn release, void* owner) {
   if (release == releaseHandle) {
     retained = api.TFE_TensorHandleCopySharingTensor(static_cast<TFE_TensorHandle*>(owner), status);
     if (retained == nullptr) throwStatus(api, status, "TFE_TensorHandleCopySharingTensor");
+  } else if (release == releaseTensorAlias) {
+    retained = makeAlias(owner);
+    if (retained == nullptr) throwError(ErrorCode::kOutOfMemory, "no memory for an alias");
   } else {
     retained = aliasTensor(api, static_cast<TF_Tensor*>(owner));
   }

@@ -37,6 +37,7 @@ constexpr const char* kHandleSymbol = "_Z18EagerTensor_HandlePK7_object";
 constexpr const char* kFromHandleSymbol = "_Z21EagerTensorFromHandleP16TFE_TensorHandleb";
 constexpr const char* kIsReadySymbol = "_ZNK10tensorflow12TensorHandle7IsReadyEv";
 constexpr const char* kTensorSymbol = "_ZNK10tensorflow12TensorHandle6TensorEPPKNS_6TensorE";
+constexpr const char* kDestroySymbol = "_ZN10tensorflow6TensorD1Ev";
 constexpr const char* kVtableSymbol = "_ZTVN10tensorflow12TensorHandleE";
 
 std::mutex g_mutex;
@@ -54,6 +55,9 @@ const char* fill(void* library, TfApi* api) {
   if (!resolve(library, #name, &api->name)) return #name;
   TB_TF_TENSOR_FUNCTIONS(TB_RESOLVE)
 #undef TB_RESOLVE
+  if (resolve(library, kDestroySymbol, &api->Tensor_destroy) && !tensorAliasAgrees(*api)) {
+    api->Tensor_destroy = nullptr;
+  }
   bool eager = true;
 #define TB_RESOLVE(result, name, arguments) eager = resolve(library, #name, &api->name) && eager;
   TB_TF_EAGER_FUNCTIONS(TB_RESOLVE)

@@ -80,6 +80,9 @@ struct TfApi {
   // word returned through memory; it is not looked at. Null unless tensorLayoutAgrees().
   void (*TensorHandle_Tensor)(void* status, const TFE_TensorHandle*, const void** tensor);
 
+  // tensorflow::Tensor::~Tensor(). Null unless tensorAliasAgrees().
+  void (*Tensor_destroy)(void* tensor);
+
   /// The tensorflow::Tensor of a handle that isReady(), local and without an error; else null.
   const void* localTensor(const TFE_TensorHandle* handle) const noexcept {
     if (TensorHandle_Tensor == nullptr) return nullptr;

@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "adapters/tensorflow/import.h"
 #include "core/layout.h"
 #include "core/owner_counter.h"
 #include "support/expect_error.h"
@@ -74,6 +75,37 @@ TEST(ExportTensor, SharesTheBufferAndKeepsItAlive) {
   EXPECT_EQ(static_cast<const float*>(exported.view.dl.data)[5], 6.0f);
   exported.release();
   EXPECT_EQ(buffer.freed(), 1);
+}
+
+// Both ways of aliasing: in place, and through the C API where the layout was not proved.
+TEST(ExportTensor, IsAliasedInPlaceWhereTheLayoutWasProvedAndByTheApiElsewhere) {
+  TfApi slow = requireTfApi();
+  ASSERT_NE(slow.Tensor_destroy, nullptr) << "the layout of tensorflow::Tensor is not that known";
+  slow.Tensor_destroy = nullptr;
+  for (const TfApi* api : {&requireTfApi(), static_cast<const TfApi*>(&slow)}) {
+    OwnerScope owners(liveOwners);
+    CountedBuffer buffer(std::vector<float>{1, 2, 3, 4, 5, 6});
+    TF_Tensor* tensor = tensorOver(&buffer, kFloat, {2, 3});
+    int64_t shape[kMaxDims];
+    TensorView view;
+    exportTensor(*api, tensor, /*take=*/false, shape, &view);
+    EXPECT_EQ(view.release, api == &slow ? releaseTensor : releaseTensorAlias);
+    EXPECT_EQ(view.dl.data, buffer.data());
+    EXPECT_EQ(Dims(shape, shape + view.dl.ndim), Dims({2, 3}));
+    // The owner of either kind is read as a TF_Tensor, and shared once more.
+    EXPECT_TRUE(isTensorFlowOwner(view.release));
+    EXPECT_TRUE(ownerShows(*api, view.release, view.owner, view));
+    void* more = retainOwner(*api, view.release, view.owner);
+    TF_Tensor* back = tensorOfOwner(*api, view.release, view.owner);
+    requireTfApi().TF_DeleteTensor(tensor);
+    view.release(view.owner);
+    EXPECT_EQ(requireTfApi().TF_TensorData(back), buffer.data());
+    EXPECT_EQ(requireTfApi().TF_Dim(back, 1), 3);
+    requireTfApi().TF_DeleteTensor(back);
+    EXPECT_EQ(buffer.freed(), 0);
+    view.release(more);
+    EXPECT_EQ(buffer.freed(), 1);
+  }
 }
 
 TEST(ExportTensor, LeavesTheTensorToItsOwner) {
