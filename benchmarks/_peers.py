@@ -74,10 +74,10 @@ def to_tf(x: object) -> Iterator[Contender]:
         import eagerpy
 
         statement = "convert_to_tensor(astensor(x).numpy())"
-        return Contender("eagerpy", statement, names | {"astensor": eagerpy.astensor}, shared=None)
+        return Contender("eagerpy", statement, names | {"astensor": eagerpy.astensor}, shared=False)
 
     def keras() -> Contender:
-        return Contender("Keras ops", "convert(x)", names | _keras("tensorflow"), shared=None)
+        return Contender("Keras ops", "convert(x)", names | _keras("tensorflow"), shared=True)
 
     yield from _installed(tvm, arraybridge, eagerpy, keras)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,20 +38,24 @@ class Options:
     quick: bool
     large: bool
     output: Path
+    parts: int
 
     def rounds(self, full: int) -> int:
         """How many rounds of `full` to run."""
-        return max(5, full // 20) if self.quick else full
+        return max(5, full // (20 if self.quick else self.parts))
 
 
 def parse_options(doc: str | None, arguments: Sequence[str] | None = None) -> Options:
     """The command line, the same for all."""
     parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="few rounds, for a smoke test")
-    parser.add_argument("--large", action="store_true", help="with 4 GB; needs 10 GB of memory")
+    parser.add_argument("--large", action="store_true", help="with 4 GB; needs 20 GB of memory")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the JSON")
+    parser.add_argument(
+        "--parts", type=int, default=1, help="do one of so many parts, and print nothing"
+    )
     options = parser.parse_args(arguments)
-    return Options(options.quick, options.large, options.output)
+    return Options(options.quick, options.large, options.output, options.parts)
 
 
 class Report:
@@ -150,9 +155,32 @@ class Report:
 
     def finish(self, options: Options) -> int:
         """Prints and writes."""
-        self.print()
+        if options.parts == 1:
+            self.print()
         self.write(options.output)
         return 0
+
+    @classmethod
+    def merged(cls, parts: Sequence[Path]) -> Report:
+        """The same benchmark from several processes.
+
+        A process has its layout of memory by chance, and some calls take a fifth more in one
+        layout than in another. So a value is the median of those of the processes, which are kept.
+        """
+        loaded = [json.loads(path.read_text(encoding="utf-8")) for path in parts]
+        report = cls(loaded[0]["benchmark"], loaded[0]["contenders"], **loaded[0]["settings"])
+        report.settings["processes"] = len(loaded)
+        for rows in zip(*(each["results"] for each in loaded), strict=True):
+            row = dict(rows[0])
+            assert all(other["statement"] == row["statement"] for other in rows)
+            for key in ("value", "p25", "p75"):
+                row[key] = round(statistics.median(other[key] for other in rows), 1)
+            row["fastest"] = min(other["fastest"] for other in rows)
+            for key in ("batches", "disturbed_batches"):
+                row[key] = sum(other[key] for other in rows)
+            row["processes"] = [other["value"] for other in rows]
+            report.rows.append(row)
+        return report
 
 
 def quantity(value: float, unit: str) -> str:

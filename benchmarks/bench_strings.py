@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _check(contender, t)
         gc.freeze()  # a collection would walk through the lists of the others
         for group, contenders in groups.items():
-            timings = race(contenders, rounds=rounds, batch_s=0.001, slow_s=3)
+            timings = race(contenders, rounds=rounds, batch_s=0.001, slow_s=2)
             report.add_timings(group, f"{size} B", contenders, timings, count=COUNT)
         gc.unfreeze()
     for size in SIZES:

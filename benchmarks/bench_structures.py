@@ -32,7 +32,7 @@ LEGEND = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the benchmark, prints the tables, writes the JSON."""
     options = parse_options(__doc__, arguments)
-    rounds = options.rounds(101)
+    rounds = options.rounds(61)
     report = Report("structures", LEGEND, rounds=rounds, leaves=LEAVES)
     tensors = [tf.random.stateless_uniform((2, 2), seed=(i, 2)) for i in range(LEAVES)]
     to_dlpack, from_dlpack = tf.experimental.dlpack.to_dlpack, torch.utils.dlpack.from_dlpack

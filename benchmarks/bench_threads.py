@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the benchmark, prints the tables, writes the JSON."""
     options = parse_options(__doc__, arguments)
     torch.set_num_threads(1)
-    rounds = options.rounds(41)
+    rounds = options.rounds(21)
     report = Report("threads", LEGEND, rounds=rounds, torch_threads=1)
     to_torch, to_tf = tensor_bridge.to_torch, tensor_bridge.to_tf
 

@@ -1,4 +1,4 @@
-"""Times the way back, round trips, and large copies in both directions.
+"""Times the way back, and round trips.
 
 All numbers of one column come from one interleaved run, and each result is checked before it is
 timed. Times include the release of the result.
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import _peers
 import tensorflow as tf
 import torch
-from _report import Report, WrongResultError, parse_options
+from _report import Options, Report, WrongResultError, parse_options
 from _timing import Contender, Timing, race
 
 import tensor_bridge
@@ -23,7 +23,6 @@ OURS = "tensor_bridge"
 DLPACK = "DLPack pair"
 CONVERT = "tf.convert_to_tensor"
 NUMPY = "NumPy"
-CLONE = "x.clone()"
 
 LEGEND = {
     OURS: "tensor_bridge.to_tf(x), both sides protected",
@@ -34,25 +33,21 @@ LEGEND = {
 }
 SIZES = {"16 B": (4,), "4 MB": (1024, 1024), "256 MB": (8192, 8192)}
 LARGE = {"4 GB": (32768, 32768)}
-BIG = (8192, 8192)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the benchmark, prints the tables, writes the JSON."""
     options = parse_options(__doc__, arguments)
-    rounds = options.rounds(201)
+    rounds = options.rounds(101)
     torch.set_num_threads(1)
     report = Report("to_tf", LEGEND, rounds=rounds, torch_threads=1)
 
     for label, shape in (SIZES | LARGE if options.large else SIZES).items():
         contenders = list(_conversions(shape))
-        timings = _measure(contenders, rounds)
+        timings = _measure(contenders, options, rounds)
         report.add_timings("sizes", label, contenders, timings, nbytes=4 * math.prod(shape))
     for label, contenders in (*_first_share(), *_round_trips()):
-        report.add_timings("small", label, contenders, _measure(contenders, rounds))
-    for label, contenders in _copies():
-        timings = _measure(contenders, options.rounds(41), slow_s=4)
-        report.add_timings("copies, 256 MB", label, contenders, timings)
+        report.add_timings("small", label, contenders, _measure(contenders, options, rounds))
     return report.finish(options)
 
 
@@ -78,7 +73,7 @@ def _conversions(shape: tuple[int, ...]) -> Iterator[Contender]:
     more = {"to_dlpack": torch.utils.dlpack.to_dlpack, "convert": tf.convert_to_tensor}
     yield Contender(OURS, "to_tf(x)", _back() | {"x": torch.rand(shape)}, shared=True)
     yield Contender(DLPACK, "from_dlpack(to_dlpack(x))", names | more, shared=True)
-    yield Contender(CONVERT, "convert(x)", names | more, shared=None)
+    yield Contender(CONVERT, "convert(x)", names | more, shared=True)
     yield Contender(NUMPY, "convert(x.numpy())", names | more, shared=False)
     yield from _peers.to_tf(names["x"])
 
@@ -111,39 +106,13 @@ def _round_trips() -> Iterator[tuple[str, list[Contender]]]:
     )
 
 
-def _copies() -> Iterator[tuple[str, list[Contender]]]:
-    t = tf.random.stateless_uniform(BIG, seed=(1, 2))
-    x = torch.tensor(t.numpy())
-    names: Mapping[str, object] = {**_back(), "x": x, "t": t}
-    yield (
-        "copy=True",
-        [
-            Contender(CLONE, "x.clone()", names, shared=None),
-            Contender("to_torch", "to_torch(t, copy=True)", names, shared=None),
-            Contender("to_tf", "to_tf(x, copy=True)", names, shared=False),
-        ],
-    )
-    names = {**names, "x": x.t(), "convert": tf.convert_to_tensor}
-    yield (
-        "transposed",
-        [
-            Contender("x.contiguous()", "x.contiguous()", names, shared=None),
-            Contender("to_tf", "to_tf(x)", names, shared=False),
-            Contender(DLPACK, "from_dlpack(to_dlpack(x.contiguous()))", names, shared=False),
-            Contender(NUMPY, "convert(x.numpy())", names, shared=False),
-        ],
-    )
-
-
-def _measure(
-    contenders: Sequence[Contender], rounds: int, slow_s: float = 1.0
-) -> dict[str, Timing]:
+def _measure(contenders: Sequence[Contender], options: Options, rounds: int) -> dict[str, Timing]:
     for contender in contenders:
-        _check(contender)
-    return race(contenders, rounds=rounds, slow_s=slow_s)
+        check(contender)
+    return race(contenders, rounds=rounds, slow_s=1 / options.parts)
 
 
-def _check(contender: Contender) -> None:
+def check(contender: Contender) -> None:
     """Raises unless the result has `x`'s bytes, and shares them exactly where it should."""
     x, result = contender.names["x"], contender.call()
     assert isinstance(x, torch.Tensor)

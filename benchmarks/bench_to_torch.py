@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import _peers
 import tensorflow as tf
 import torch
-from _report import Report, WrongResultError, parse_options
+from _report import Options, Report, WrongResultError, parse_options
 from _timing import Contender, Timing, race
 
 import tensor_bridge
@@ -66,7 +66,7 @@ WITH_PEERS = ("16 B", "4 MB", "256 MB")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the benchmark, prints the tables, writes the JSON."""
     options = parse_options(__doc__, arguments)
-    rounds = options.rounds(201)
+    rounds = options.rounds(101)
     # The copies' rows would otherwise time how torch's threads wait for each other.
     torch.set_num_threads(1)
     report = Report("to_torch", LEGEND, rounds=rounds, torch_threads=1)
@@ -75,17 +75,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for group, cases in (("sizes", sizes), ("ranks", RANKS)):
         for case in cases:
             contenders = list(_conversions(case))
-            timings = _measure(contenders, rounds)
+            timings = _measure(contenders, options, rounds)
             report.add_timings(group, case.label, contenders, timings, nbytes=case.nbytes)
 
     # One run with all sizes in it, for the ratio of the largest to the smallest. All have rank 1:
     # shapes of more dimensions take longer to read.
     flat = [dataclasses.replace(case, shape=(math.prod(case.shape),)) for case in sizes]
     ours = [dataclasses.replace(_ours(case), name=case.label) for case in flat]
-    report.add_timings("size does not matter", "rank 1", ours, _measure(ours, 2 * rounds))
+    report.add_timings("size does not matter", "rank 1", ours, _measure(ours, options, 2 * rounds))
 
     for label, contenders in _other_ways():
-        report.add_timings("other", label, contenders, _measure(contenders, rounds // 2))
+        report.add_timings("other", label, contenders, _measure(contenders, options, rounds // 2))
     return report.finish(options)
 
 
@@ -161,7 +161,7 @@ def _uniform(shape: tuple[int, ...]) -> tf.Tensor:
 
 
 def _independent_copy(t: tf.Tensor) -> torch.Tensor:
-    return torch.tensor(t.numpy())
+    return torch.as_tensor(t.numpy())  # that array is a copy already
 
 
 def _dlpack_pair() -> dict[str, object]:
@@ -175,10 +175,10 @@ def _numpy_hop() -> dict[str, object]:
     return {"torch_from_numpy": torch.from_numpy, "torch_as_tensor": torch.as_tensor}
 
 
-def _measure(contenders: Sequence[Contender], rounds: int) -> dict[str, Timing]:
+def _measure(contenders: Sequence[Contender], options: Options, rounds: int) -> dict[str, Timing]:
     for contender in contenders:
         _check(contender)
-    return race(contenders, rounds=rounds)
+    return race(contenders, rounds=rounds, slow_s=1 / options.parts)
 
 
 def _check(contender: Contender) -> None:

@@ -1,4 +1,4 @@
-"""Runs every benchmark, each in a process of its own, and keeps the numbers in results/.
+"""Runs every benchmark, each in processes of its own, and keeps the numbers in results/.
 
     python benchmarks/run.py [NAME...] [--quick] [--large] [--output FOLDER]
 
@@ -11,40 +11,75 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from _report import RESULTS, Report
+
 HERE = Path(__file__).resolve().parent
-# The name of a script, and what Keras is to be in its process.
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A script.
+
+    Attributes:
+        keras: What Keras is to be in its process; the script imports TensorFlow, which imports it.
+        processes: How many processes share the rounds.
+    """
+
+    keras: str = "tensorflow"
+    processes: int = 1
+
+
 BENCHMARKS = {
-    "to_torch": "torch",
-    "to_tf": "tensorflow",
-    "structures": "tensorflow",
-    "strings": "tensorflow",
-    "memory": "tensorflow",
-    "threads": "tensorflow",
-    "cpp": "tensorflow",
+    "to_torch": Benchmark("torch", processes=5),
+    "to_tf": Benchmark(processes=3),
+    "structures": Benchmark(processes=3),
+    "copies": Benchmark(),
+    "strings": Benchmark(),
+    "memory": Benchmark(),
+    "threads": Benchmark(),
+    "cpp": Benchmark(),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs them one after the other; 1 if one failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", choices=[[], *BENCHMARKS], help="all, if none is given")
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(BENCHMARKS)}; all, if none")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the JSON")
     options, rest = parser.parse_known_args(arguments)
+    if unknown := set(options.names) - set(BENCHMARKS):
+        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
     start = time.monotonic()
-    failed = []
-    for name, backend in BENCHMARKS.items():
-        if options.names and name not in options.names:
-            continue
-        environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-        command = [sys.executable, str(HERE / f"bench_{name}.py"), *rest]
-        if subprocess.run(command, env=environment, check=False).returncode:
-            failed.append(name)
-    print(
-        f"{time.monotonic() - start:.0f} s" + (f"; failed: {', '.join(failed)}" if failed else "")
-    )
+    chosen = [name for name in BENCHMARKS if not options.names or name in options.names]
+    failed = [name for name in chosen if not run(name, rest, options.output)]
+    print(f"{time.monotonic() - start:.0f} s", *failed and ["failed:", *failed])
     return int(bool(failed))
+
+
+def run(name: str, arguments: Sequence[str], output: Path) -> bool:
+    """Whether the benchmark ended well; its numbers are in the folder then."""
+    benchmark = BENCHMARKS[name]
+    environment = {**os.environ, "KERAS_BACKEND": benchmark.keras, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, str(HERE / f"bench_{name}.py"), *arguments]
+    if benchmark.processes == 1:
+        command += ["--output", str(output)]
+        return subprocess.run(command, env=environment, check=False).returncode == 0
+    with tempfile.TemporaryDirectory() as folder:
+        parts = [Path(folder) / str(i) for i in range(benchmark.processes)]
+        for part in parts:
+            more = ["--output", str(part), "--parts", str(len(parts))]
+            if subprocess.run([*command, *more], env=environment, check=False).returncode:
+                return False
+        report = Report.merged([part / f"{name}.json" for part in parts])
+    report.print()
+    report.write(output)
+    return True
 
 
 if __name__ == "__main__":
