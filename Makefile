@@ -18,7 +18,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 .NOTPARALLEL:
 .SUFFIXES:
 .DELETE_ON_ERROR:
-.PHONY: help dev build demo bench bench-compare test test-cpp test-consumers test-python test-exhaustive \
+.PHONY: help dev build demo bench bench-draw bench-compare test test-cpp test-consumers test-python test-exhaustive \
   test-asan test-tsan lint format clean FORCE
 
 help:
@@ -32,6 +32,7 @@ help:
 	@echo 'make test-asan        C++ tests under AddressSanitizer and UBSan'
 	@echo 'make test-tsan        concurrent C++ tests under ThreadSanitizer'
 	@echo 'make bench            conversion times next to the other ways, from one run'
+	@echo 'make bench-draw       charts and tables of the docs from the numbers of make bench'
 	@echo 'make bench-compare    instructions of each operation against a commit (BASE=HEAD)'
 	@echo 'make dev              set up $(VENV) with everything, package installed editable'
 	@echo 'make build            build and install the package (editable) into $(VENV)'
@@ -51,6 +52,10 @@ $(STAMPS)/system-%: tools/system_deps.sh
 
 $(STAMPS)/tools: pyproject.toml tools/install_group.py $(STAMPS)/venv
 	$(BIN)/python tools/install_group.py dev frameworks -- --quiet
+	@touch $@
+
+$(STAMPS)/peers $(STAMPS)/draw: $(STAMPS)/%: $(STAMPS)/tools
+	$(BIN)/python tools/install_group.py $* -- --quiet
 	@touch $@
 
 $(STAMPS)/models: $(STAMPS)/tools
@@ -82,14 +87,19 @@ dev: build $(STAMPS)/models $(STAMPS)/interop $(STAMPS)/system-tests
 demo: build $(STAMPS)/models
 	$(BIN)/python examples/demo.py
 
-bench: build
-	$(BIN)/python benchmarks/bench_convert.py
-	$(BIN)/python benchmarks/bench_strings.py
+# Measures, and keeps the numbers in benchmarks/results. BENCH_ARGS: names of single benchmarks,
+# --quick, --large. Wants a machine that does nothing else.
+BENCH_ARGS ?=
+bench: build $(STAMPS)/interop $(STAMPS)/peers $(STAMPS)/system-benchmarks
+	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+
+# Writes the charts and the tables of the docs from those numbers.
+bench-draw: build $(STAMPS)/draw
+	$(BIN)/python benchmarks/draw.py
 
 # Counts instructions, so that a busy machine does not matter. BASE: any commit; the other side is the
 # working tree. BENCH_ARGS='--fail-above 5' makes a regression an error.
 BASE ?= HEAD
-BENCH_ARGS ?=
 bench-compare: build $(STAMPS)/system-valgrind
 	$(BIN)/python benchmarks/compare.py '$(BASE)' $(BENCH_ARGS)
 

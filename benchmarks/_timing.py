@@ -64,18 +64,20 @@ class Timing:
     disturbed: int
     calls_per_batch: int
 
-    @property
-    def spread(self) -> float:
-        """Interquartile range over the median: how noisy the run was."""
-        return (self.p75 - self.p25) / self.median
+    @classmethod
+    def of(cls, ns_per_call: Sequence[float], calls: int, disturbed: int = 0) -> Timing:
+        """The figures of some batches."""
+        p25, median, p75 = statistics.quantiles(ns_per_call, n=4, method="inclusive")
+        return cls(median, p25, p75, min(ns_per_call), len(ns_per_call), disturbed, calls)
 
     def as_json(self) -> dict[str, object]:
         """What is kept of it."""
         return {
-            "median_ns": round(self.median, 1),
-            "p25_ns": round(self.p25, 1),
-            "p75_ns": round(self.p75, 1),
-            "fastest_ns": round(self.fastest, 1),
+            "value": round(self.median, 1),
+            "unit": "ns",
+            "p25": round(self.p25, 1),
+            "p75": round(self.p75, 1),
+            "fastest": round(self.fastest, 1),
             "batches": self.batches,
             "disturbed_batches": self.disturbed,
             "calls_per_batch": self.calls_per_batch,
@@ -153,5 +155,4 @@ def _summarize(batches: Sequence[_Batch], calls: int) -> Timing:
     quiet = [batch.ns_per_call for batch in batches if not batch.disturbed]
     if len(quiet) < 3:  # nothing better to be had: the spread will tell
         quiet = [batch.ns_per_call for batch in batches]
-    p25, median, p75 = statistics.quantiles(quiet, n=4, method="inclusive")
-    return Timing(median, p25, p75, min(quiet), len(quiet), len(batches) - len(quiet), calls)
+    return Timing.of(quiet, calls, disturbed=len(batches) - len(quiet))

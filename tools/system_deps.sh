@@ -3,6 +3,7 @@
 #
 #   tools/system_deps.sh PYTHON build         compiler, Python headers, venv
 #   tools/system_deps.sh PYTHON build tests   GoogleTest and what the checks of binaries use too
+#   tools/system_deps.sh PYTHON benchmarks    Google Benchmark
 #   tools/system_deps.sh PYTHON valgrind      callgrind, for make bench-compare
 set -euo pipefail
 
@@ -38,12 +39,15 @@ for what in "$@"; do
       need libgtest-dev has_header gtest/gtest.h
       need libgmock-dev has_header gmock/gmock.h
       ;;
+    benchmarks)
+      need libbenchmark-dev has_header benchmark/benchmark.h
+      ;;
     valgrind)
       need gcc command -v gcc
       need valgrind has_header valgrind/callgrind.h
       ;;
     *)
-      echo "system_deps: unknown part '$what' (build, tests, valgrind)" >&2
+      echo "system_deps: unknown part '$what' (build, tests, benchmarks, valgrind)" >&2
       exit 2
       ;;
   esac

@@ -130,6 +130,18 @@ def test_dtype_tables_say_what_dtypes_says() -> None:
         assert found == text, f"{name} is out of date; run python tools/dtype_table.py"
 
 
+def test_benchmark_tables_say_what_was_measured() -> None:
+    import draw
+
+    for name, text in draw.updated().items():
+        found = (ROOT / name).read_text(encoding="utf-8")
+        assert found == text, f"{name} is out of date; run make bench-draw"
+    charts = [path.read_text(encoding="utf-8") for path in draw.ASSETS.glob("conversion-*.svg")]
+    assert len(charts) == 2
+    shown = {draw.quantity(ns, "ns") for _, times in draw.panels() for ns in times.values()}
+    assert all(f">{label}<" in chart for chart in charts for label in shown)
+
+
 def test_dtype_tables_name_every_dtype() -> None:
     import tensor_bridge
 

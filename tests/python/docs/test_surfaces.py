@@ -1,8 +1,8 @@
-"""The tables of docs/concepts/write_protection.md: each code span in them is run.
+"""The tables of docs/concepts/write_protection.md and docs/performance.md: each code span is run.
 
 A span of the first is a statement on `x`, a converted float32 matrix, or `flags`, a converted bool
 vector; the column says what becomes of the sharing. A span of the second is a torch tensor; the row
-says what `to_tf` does with it.
+says what `to_tf` does with it. Those of docs/performance.md are statements again.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from native import compile_and_run
 from pages import ROOT, Page, spans
 
 PAGE = Page(ROOT / "docs/concepts/write_protection.md")
+PERFORMANCE = Page(ROOT / "docs/performance.md")
 
 PYTHON = """
 import copy, io, json, pickle
@@ -64,6 +65,24 @@ def test_python_table_says_what_happens() -> None:
             if strict == "allowed" and strict_error:
                 wrong.append(f"{span}: expected to be allowed, {outcomes[span]}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_what_performance_advises_avoids_the_copy() -> None:
+    rows = [(spans(cells[0]), spans(cells[1])) for cells in PERFORMANCE.rows("instead")]
+    every = [span for columns in rows for column in columns for span in column]
+    assert len(every) > 25
+    assert all(copying and better for copying, better in rows)
+    done = run_forked(PYTHON.replace("SPANS", repr(every)), timeout=240)
+    assert done.code == 0, done.err
+    outcomes = dict(zip(every, json.loads(done.out.splitlines()[-1]), strict=True))
+    for copying, better in rows:
+        for span in copying:
+            (shared, error), (_, strict_error) = outcomes[span]
+            assert not shared, span
+            assert error is None, span
+            assert strict_error in ("BufferError", "RuntimeError"), span
+        for span in better:
+            assert outcomes[span] == [[True, None], [True, None]], span
 
 
 BACK = """

@@ -1,0 +1,74 @@
+"""The chart of the README: how long one conversion takes, small and large.
+
+Two files, for light and for dark pages; both without a background. The text stays text, in the
+reader's own font.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from _report import quantity
+
+# Text and lines; ours; the others.
+PALETTES = {"light": ("#1f2328", "#0969da", "#8c959f"), "dark": ("#e6edf3", "#4493f8", "#6e7681")}
+
+Panel = tuple[str, Mapping[str, float]]
+
+
+def draw(panels: Sequence[Panel], ours: str, folder: Path) -> list[Path]:
+    """Writes the chart for each palette.
+
+    Args:
+        panels: A title each, and the nanoseconds of each contender, in the order to show them.
+        ours: The contender to highlight.
+        folder: Where to.
+
+    Returns:
+        The files written.
+    """
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams.update(
+        {"svg.fonttype": "none", "svg.hashsalt": "tensor_bridge", "font.family": "sans-serif"}
+    )
+    from matplotlib import pyplot
+
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for palette, (ink, accent, grey) in PALETTES.items():
+        figure, axes = pyplot.subplots(1, len(panels), figsize=(9, 2.6), sharey=True, sharex=True)
+        for axis, (title, times) in zip(axes, panels, strict=True):
+            names = list(times)[::-1]
+            colours = [accent if name == ours else grey for name in names]
+            axis.barh(names, [times[name] for name in names], color=colours, height=0.62)
+            for name in names:
+                axis.annotate(
+                    quantity(times[name], "ns"),
+                    (times[name], name),
+                    xytext=(5, 0),
+                    textcoords="offset points",
+                    va="center",
+                    color=ink,
+                    fontsize=10,
+                    weight="bold" if name == ours else "normal",
+                )
+            axis.set_title(title, color=ink, fontsize=11, loc="left")
+            axis.set_xscale("log")
+            axis.margins(x=0.35)
+            axis.tick_params(colors=ink, length=0, labelsize=10)
+            axis.xaxis.set_visible(False)
+            for side in axis.spines.values():
+                side.set_visible(False)
+        figure.tight_layout()
+        path = folder / f"conversion-{palette}.svg"
+        metadata = {"Date": None, "Title": "Nanoseconds of one conversion, TensorFlow to PyTorch"}
+        figure.savefig(path, transparent=True, metadata=metadata)
+        pyplot.close(figure)
+        # matplotlib leaves spaces at the ends of lines.
+        lines = (line.rstrip() for line in path.read_text(encoding="utf-8").splitlines())
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        written.append(path)
+    return written

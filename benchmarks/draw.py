@@ -1,0 +1,343 @@
+"""Writes the charts, and the tables of README.md and docs/performance.md, from results/*.json.
+
+    python benchmarks/draw.py           rewrites what lies between the markers, and the charts
+    python benchmarks/draw.py --check   only says whether a table would change
+
+No number in those tables is typed by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from _report import RESULTS, quantity, ratio
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "tools"))
+from dtype_table import between_markers, markdown  # noqa: E402
+
+ASSETS = ROOT / "docs" / "assets"
+PAGE = "docs/performance.md"
+OURS, PAIR, DETACH = "tensor_bridge", "DLPack pair", "detach"
+PEERS = ("tvm-ffi", "arraybridge", "eagerpy", "Keras ops")
+
+
+@cache
+def report(name: str) -> dict[str, Any]:
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        raise SystemExit(f"{path.relative_to(ROOT)} is not there; run make bench first")
+    loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return loaded
+
+
+def rows(name: str, group: str) -> list[dict[str, Any]]:
+    return [row for row in report(name)["results"] if row["group"] == group]
+
+
+def value(name: str, group: str, case: str, contender: str) -> float:
+    """The one number of that name."""
+    (found,) = (
+        row["value"]
+        for row in rows(name, group)
+        if (row["case"], row["contender"]) == (case, contender)
+    )
+    return float(found)
+
+
+def over(name: str, group: str, case: str, one: str, other: str) -> float:
+    """How often `other` fits into `one`: the median of the ratios in each process."""
+    found = {row["contender"]: row for row in rows(name, group) if row["case"] == case}
+    values = (found[each].get("processes", [found[each]["value"]]) for each in (one, other))
+    return statistics.median(a / b for a, b in zip(*values, strict=True))
+
+
+def cases(name: str, group: str) -> list[str]:
+    return list(dict.fromkeys(row["case"] for row in rows(name, group)))
+
+
+# --- the aims -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Aim:
+    """A ratio or an amount, and what it should be at most or at least."""
+
+    what: str
+    measured: float
+    limit: float
+    at_most: bool = True
+    unit: str = "1"
+
+    @property
+    def met(self) -> bool:
+        """As far as the digits that are shown tell."""
+        measured, limit = round(self.measured, 2), round(self.limit, 2)
+        return measured <= limit if self.at_most else measured >= limit
+
+    def cells(self) -> tuple[str, str, str, str]:
+        shown, limit = (
+            quantity(number, self.unit) if self.unit != "1" else ratio(number)
+            for number in (self.measured, self.limit)
+        )
+        return (
+            self.what,
+            f"{'at most' if self.at_most else 'at least'} {limit}",
+            shown,
+            "reached" if self.met else "**missed**",
+        )
+
+
+def aims() -> Iterator[Aim]:
+    """Each aim with its worst case."""
+
+    every = cases("to_torch", "sizes")
+    for rank, limit in ((0, 0.6), (1, 0.6), (2, 0.6), (4, 0.7)):
+        ours = over("to_torch", "ranks", f"rank {rank}", OURS, DETACH)
+        yield Aim(f"`to_torch(t)`, rank {rank}, over `x.detach()`", ours, limit)
+    for contender, limit in ((PAIR, 4.5), ("torch.from_dlpack", 9)):
+        worst = min(over("to_torch", "sizes", case, contender, OURS) for case in every)
+        yield Aim(f"{said(contender)} over `to_torch(t)`, any size", worst, limit, at_most=False)
+    flat = rows("to_torch", "size does not matter")
+    of_size = {row["contender"]: row["value"] for row in flat}
+    some = [ns for size, ns in of_size.items() if size != "0 B"]
+    yield Aim("`to_torch(t)`, slowest size over fastest", max(some) / min(some), 1.05)
+    yield Aim("`to_torch(t)`, 0 B over 16 B", of_size["0 B"] / of_size["16 B"], 1.0)
+
+    cpp = [f"rank {rank}" for rank in (0, 2, 4)]
+    for what, group, contender, limit in (
+        ("`tfTensorToPyTorchTensor(t)`", "to_torch", "tfTensorToPyTorchTensor(t)", 1.6),
+        ("taking over", "taking over", "tfTensorToPyTorchTensor(owned)", 0.8),
+    ):
+        worst = max(over("cpp", group, case, contender, "at::from_blob") for case in cpp)
+        yield Aim(f"C++, {what}, over `at::from_blob`", worst, limit)
+
+    back = min(over("to_tf", "sizes", case, PAIR, OURS) for case in cases("to_tf", "sizes"))
+    yield Aim("DLPack pair over `to_tf(x)`, any size", back, 2.5, at_most=False)
+    leaves = report("structures")["settings"]["leaves"]
+    for way in ("to_torch", "to_tf"):
+        for case, limit in (("list of 1,000", 1.5), ("dict of 1,000", 1.7)):
+            leaf = over("structures", way, case, OURS, "one tensor") / leaves
+            yield Aim(f"`{way}`, {case}, a leaf over one tensor", leaf, limit)
+            what = f"`map_structure` with the pair over `{way}`, {case}"
+            theirs = over("structures", way, case, "map_structure", OURS)
+            yield Aim(what, theirs, 4, at_most=False)
+    trip = over("to_tf", "small", "round trip", OURS, "to_torch(t) alone")
+    yield Aim("`to_tf(to_torch(t))` over `to_torch(t)`", trip, 1.6)
+    for way in ("to_torch", "to_tf"):
+        copied = over("copies", "256 MB", "copy=True", way, "x.clone()")
+        yield Aim(f"`{way}(..., copy=True)`, 256 MB, over `x.clone()`", copied, 1.05)
+    copied = over("copies", "256 MB", "transposed", "to_tf", "x.contiguous()")
+    yield Aim("`to_tf` of a transposed tensor, 256 MB, over `x.contiguous()`", copied, 1.05)
+    for size, limit in (("8 B", 10), ("22 B", 10), ("40 B", 3)):
+        what = f"a million strings of {size}: `t.numpy().tolist()` over"
+        gathered, listed = (
+            over("strings", "a million strings", size, "NumPy", ours)
+            for ours in ("StringTensor", "list")
+        )
+        yield Aim(f"{what} a `StringTensor`", gathered, limit, at_most=False)
+        yield Aim(f"{what} a list", listed, 1.7, at_most=False)
+    peak = max(row["value"] for row in rows("strings", "peak memory over the result"))
+    yield Aim("strings, peak memory over the result", peak, 1.2)
+    for way in ("to_torch", "to_tf"):
+        more = value("memory", "bytes a live tensor", way, "overhead")
+        yield Aim(f"`{way}`, memory beyond the framework's own objects", more, 300, unit="B")
+    case = "1,000 shared tensors of 4 MB"
+    grown = value("memory", "resident growth", case, "to_torch") / 1000
+    yield Aim(f"{case}, resident memory added by each", grown, 1024, unit="B")
+    yield Aim(
+        "`import tensor_bridge`", value("memory", "import", "wall, median", OURS), 20e6, unit="ns"
+    )
+    two = "two threads over one"
+    for way in ("to_torch", "to_tf"):
+        speedup = value("threads", two, "copies of 64 MB", way)
+        yield Aim(f"two threads over one, `{way}(..., copy=True)`", speedup, 1.6, at_most=False)
+    floor = value("threads", two, "conversions of 16 B", DETACH)
+    for way in ("to_torch", "to_tf"):
+        ours = value("threads", two, "conversions of 16 B", way)
+        what = f"two threads over one, `{way}`, and `x.detach()` in the same way"
+        yield Aim(what, ours, floor, at_most=False)
+
+
+# --- tables -------------------------------------------------------------------------------------
+
+
+def aims_table() -> str:
+    return markdown(("what", "aim", "measured", ""), (aim.cells() for aim in aims()))
+
+
+def machine(name: str = "to_torch") -> str:
+    """What the numbers were measured on."""
+    about, versions = report(name)["machine"], report(name)["versions"]
+    return (
+        f"{about['cpu']}, {about['cpus']} CPUs, TensorFlow {versions['tensorflow']}, "
+        f"torch {versions['torch']}, Python {versions['python']}, {report(name)['date']}."
+    )
+
+
+def times(name: str, group: str, *, only: Sequence[str] = (), first: str = "") -> str:
+    """Contenders by cases: the median, and its ratio to the first contender."""
+    columns = cases(name, group)
+    found = {(row["case"], row["contender"]): row for row in rows(name, group)}
+    names = [c for c in dict.fromkeys(c for _, c in found) if not only or c in only]
+    body = []
+    for contender in names:
+        cells = []
+        for case in columns:
+            row, base = found.get((case, contender)), found.get((case, first or names[0]))
+            if row is None:
+                cells.append("")
+                continue
+            shown = quantity(row["value"], row["unit"])
+            compare = base is not None and base is not row and base["value"]
+            cells.append(f"{shown} ({ratio(row['value'] / base['value'])} x)" if compare else shown)
+        body.append((said(contender), *cells))
+    return markdown(("", *columns), body)
+
+
+def structures(way: str) -> str:
+    """Nanoseconds a leaf, and the ratio to a conversion of one tensor."""
+    leaves = report("structures")["settings"]["leaves"]
+    columns = cases("structures", way)
+    body = []
+    for contender, size in ((OURS, leaves), ("map_structure", leaves), ("one tensor", 1)):
+        cells = []
+        for case in columns:
+            shown = quantity(value("structures", way, case, contender) / size, "ns")
+            alone = over("structures", way, case, contender, "one tensor") / size
+            cells.append(shown if size == 1 else f"{shown} ({ratio(alone)} x)")
+        body.append((said(contender), *cells))
+    return markdown(("a leaf", *columns), body)
+
+
+def said(contender: str) -> str:
+    """Code as code."""
+    if contender.endswith(" alone"):
+        return f"`{contender.removesuffix(' alone')}` alone"
+    plain = (
+        OURS,
+        *PEERS,
+        PAIR,
+        "NumPy",
+        "plain",
+        "list",
+        "text",
+        "NumPy text",
+        "overhead",
+        "one tensor",
+    )
+    return contender if contender in plain or "own" in contender else f"`{contender}`"
+
+
+def readme_table() -> str:
+    chosen = ("16 B", "4 MB", "256 MB")
+    ways = (
+        ("to_torch", "`to_torch(t)`", ("torch.from_dlpack", "NumPy", DETACH)),
+        ("to_tf", "`to_tf(x)`", ("tf.convert_to_tensor", "NumPy")),
+    )
+    parts = []
+    for name, title, others in ways:
+        body = []
+        for case in chosen:
+            ours = value(name, "sizes", case, OURS)
+            ns = [value(name, "sizes", case, contender) for contender in (PAIR, *others)]
+            cells = (f"{quantity(each, 'ns')} ({ratio(each / ours)} x)" for each in ns)
+            body.append((case, quantity(ours, "ns"), *cells))
+        headings = ("float32", title, PAIR, *(said(other) for other in others))
+        parts.append(markdown(headings, body))
+    note = f"Medians of one call, and the ratio to ours. {machine()}"
+    return "\n" + "\n".join([*parts, note]) + "\n\n"
+
+
+def listed(*tables: str) -> str:
+    return "\n" + "\n".join(tables) + "\n"
+
+
+TABLES: tuple[tuple[str, str, Callable[[], str]], ...] = (
+    ("README.md", "benchmarks", readme_table),
+    (PAGE, "aims", lambda: listed(aims_table(), machine() + "\n")),
+    (PAGE, "sizes", lambda: listed(times("to_torch", "sizes"))),
+    (PAGE, "ranks", lambda: listed(times("to_torch", "ranks"))),
+    (PAGE, "other ways", lambda: listed(times("to_torch", "other"))),
+    (PAGE, "back", lambda: listed(times("to_tf", "sizes"))),
+    (PAGE, "small", lambda: listed(times("to_tf", "small"))),
+    (PAGE, "copies", lambda: listed(times("copies", "256 MB"))),
+    (
+        PAGE,
+        "structures",
+        lambda: listed(*(f"`{way}`:\n\n{structures(way)}" for way in ("to_torch", "to_tf"))),
+    ),
+    (
+        PAGE,
+        "million strings",
+        lambda: listed(
+            *(times("strings", group) for group in ("a million strings", "as text", "back"))
+        ),
+    ),
+    (PAGE, "memory", lambda: listed(times("memory", "bytes a live tensor"))),
+    (PAGE, "import", lambda: listed(times("memory", "import"))),
+    (PAGE, "threads", lambda: listed(times("threads", "two threads over one"))),
+    (
+        PAGE,
+        "native",
+        lambda: listed(*(times("cpp", group) for group in ("to_torch", "taking over", "to_tf"))),
+    ),
+)
+
+
+def updated() -> dict[str, str]:
+    """The text that each file should have."""
+    texts: dict[str, str] = {}
+    for path, name, render in TABLES:
+        text = texts.get(path) or (ROOT / path).read_text(encoding="utf-8")
+        texts[path] = between_markers(text, name, render())
+    return texts
+
+
+def panels() -> list[tuple[str, dict[str, float]]]:
+    """What the chart shows."""
+    names = {
+        OURS: OURS,
+        DETACH: "x.detach(), torch's floor",
+        PAIR: "DLPack pair, unprotected",
+        "torch.from_dlpack": "torch.from_dlpack, unprotected",
+        "NumPy": "through NumPy, copied",
+    }
+    return [
+        (case, {names[c]: value("to_torch", "sizes", case, c) for c in names})
+        for case in ("16 B", "256 MB")
+    ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    check = parser.parse_args().check
+    texts = updated()
+    stale = [path for path in texts if texts[path] != (ROOT / path).read_text(encoding="utf-8")]
+    for path in stale:
+        print(f"{path}: {'is out of date' if check else 'rewritten'}")
+        if not check:
+            (ROOT / path).write_text(texts[path], encoding="utf-8")
+    if check:
+        return int(bool(stale))
+    import _chart
+
+    for path in _chart.draw(panels(), OURS, ASSETS):
+        print(path.relative_to(ROOT))
+    for aim in aims():
+        if not aim.met:
+            print("missed:", *aim.cells()[:3], sep="  ")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
