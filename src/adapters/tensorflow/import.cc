@@ -1,5 +1,7 @@
 #include "adapters/tensorflow/import.h"
 
+#include <algorithm>
+#include <atomic>
 #include <memory>
 #include <new>
 #include <string>
@@ -26,6 +28,20 @@ void releaseImported(void*, size_t, void* argument) {
   delete imported;
 }
 
+// The release function of the first tensor that was shared: torch's, mostly the only one there is.
+// Its owners go to TensorFlow as they are, which saves an allocation each.
+std::atomic<ReleaseFn> g_usual_release{nullptr};
+
+bool isUsual(ReleaseFn release) noexcept {
+  ReleaseFn usual = g_usual_release.load(std::memory_order_acquire);
+  return usual == release ||
+         (usual == nullptr && g_usual_release.compare_exchange_strong(usual, release));
+}
+
+void releaseUsual(void*, size_t, void* owner) {
+  if (!processExiting()) g_usual_release.load(std::memory_order_acquire)(owner);
+}
+
 [[noreturn]] void throwStatus(const TfApi& api, TF_Status* status, const char* what) {
   const std::string message = api.TF_Message(status);
   resetStatus(api, status);
@@ -40,10 +56,13 @@ TF_Tensor* importShared(const TfApi& api, const TensorView& view) {
     throwError(ErrorCode::kInvalidHandle, "TensorFlow needs memory aligned to %zu bytes",
                kTensorFlowAlignment);
   }
-  auto imported = std::make_unique<ImportedOwner>(ImportedOwner{view.owner, view.release});
+  const bool usual = isUsual(view.release);
+  std::unique_ptr<ImportedOwner> imported;
+  if (!usual) imported.reset(new ImportedOwner{view.owner, view.release});
   TF_Tensor* tensor =
       api.TF_NewTensor(dtypeInfo(view.dtype).tf_enum, view.dl.shape, view.dl.ndim, view.dl.data,
-                       static_cast<size_t>(view.nbytes), releaseImported, imported.get());
+                       static_cast<size_t>(view.nbytes), usual ? releaseUsual : releaseImported,
+                       usual ? view.owner : imported.get());
   if (tensor == nullptr) throwError(ErrorCode::kOutOfMemory, "TF_NewTensor returned null");
   static_cast<void>(imported.release());
   return tensor;
@@ -81,8 +100,29 @@ void* retainOwner(const TfApi& api, ReleaseFn release, void* owner) {
   return retained;
 }
 
+namespace {
+
+// The tensorflow::Tensor of an owner, where its layout is known. Its handle was ready when it was
+// exported.
+const void* ownersTensor(const TfApi& api, ReleaseFn release, const void* owner) {
+  if (release == releaseHandle) {
+    return api.localTensor(static_cast<const TFE_TensorHandle*>(owner));
+  }
+  return api.Tensor_destroy == nullptr ? nullptr : tensorInside(owner);
+}
+
+}  // namespace
+
 bool ownerShows(const TfApi& api, ReleaseFn release, void* owner, const TensorView& view) {
   const int tf_enum = dtypeInfo(view.dtype).tf_enum;
+  if (const void* tensor = ownersTensor(api, release, owner)) {
+    int64_t shape[kMaxDims];
+    TensorFields fields;
+    if (readTensorFields(tensor, shape, &fields)) {
+      return fields.tf_enum == tf_enum && fields.ndim == view.dl.ndim &&
+             fields.data == view.dl.data && std::equal(shape, shape + fields.ndim, view.dl.shape);
+    }
+  }
   if (release == releaseHandle) {
     auto* handle = static_cast<TFE_TensorHandle*>(owner);
     if (api.TFE_TensorHandleDataType(handle) != tf_enum) return false;
