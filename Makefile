@@ -120,8 +120,11 @@ test-asan test-tsan: test-%: $(STAMPS)/tools $(STAMPS)/system-tests
 test-consumers: test-cpp build
 	tests/consumer/run.sh $(BIN)/python
 
+# Most tests in one process a core, then those that measure. 5: none was selected.
+PYTEST := $(BIN)/python -m pytest tests/python
 test-python: dev
-	$(BIN)/python -m pytest tests/python $(PYTEST_ARGS)
+	$(PYTEST) -m 'not exhaustive and not alone' -n $(JOBS) --dist worksteal $(PYTEST_ARGS) || test $$? -eq 5
+	$(PYTEST) -m 'not exhaustive and alone' $(PYTEST_ARGS) || test $$? -eq 5
 
 test-exhaustive: dev
 	$(BIN)/python -m pytest tests/python -m exhaustive --timeout 7200 $(PYTEST_ARGS)

@@ -19,6 +19,17 @@ import tensor_bridge
 _FAILED = pytest.StashKey[bool]()
 
 
+# Folders whose tests are marked `alone`.
+_ALONE = {"concurrent", "data", "docs", "frameworks", "guard", "lifetime", "no_numpy", "packaging"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests of some folders, so that the rest can run side by side."""
+    for item in items:
+        if _ALONE & set(item.path.parts):
+            item.add_marker(pytest.mark.alone)
+
+
 def pytest_collection_finish() -> None:
     """Takes what the frameworks allocated out of the collector's sight; it runs often."""
     gc.collect()

@@ -41,7 +41,7 @@ NEVER: list[tuple[Any, str]] = [
     ("mps", r"Tensor\.to\(\)"),
     ("xpu:0", r"Tensor\.to\(\)"),
 ]
-NO_DEVICE = ["nonsense", "", "cpu:", "cuda:x", "CPU:0:0", -1, True, 1.5, [], {}, object()]
+NO_DEVICE = ["nonsense", "", "cpu:", "cuda:x", "CPU:0:0", -1, True, 1.5, [], {}, object]
 
 
 @pytest.mark.parametrize("device", CPU, ids=str)
