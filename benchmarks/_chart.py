@@ -57,7 +57,7 @@ def draw(panels: Sequence[Panel], ours: str, folder: Path) -> list[Path]:
                 )
             axis.set_title(title, color=ink, fontsize=11, loc="left")
             axis.set_xscale("log")
-            axis.margins(x=0.35)
+            axis.margins(x=0.45)
             axis.tick_params(colors=ink, length=0, labelsize=10)
             axis.xaxis.set_visible(False)
             for side in axis.spines.values():

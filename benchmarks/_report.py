@@ -164,8 +164,8 @@ class Report:
     def merged(cls, parts: Sequence[Path]) -> Report:
         """The same benchmark from several processes.
 
-        A process has its layout of memory by chance, and some calls take a fifth more in one
-        layout than in another. So a value is the median of those of the processes, which are kept.
+        Processes differ more from each other than batches within one do. So a value is the median
+        of theirs, and each is kept.
         """
         loaded = [json.loads(path.read_text(encoding="utf-8")) for path in parts]
         report = cls(loaded[0]["benchmark"], loaded[0]["contenders"], **loaded[0]["settings"])
