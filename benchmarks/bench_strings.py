@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import random
+import struct
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ COUNT = 1_000_000
 TENSOR = "StringTensor"
 LIST = "list"
 NUMPY = "NumPy"
+FLOOR = "bytes alone"
 TEXT = "text"
 NUMPY_TEXT = "NumPy text"
 BACK = "StringTensor back"
@@ -35,6 +37,7 @@ LEGEND = {
     TENSOR: "tensor_bridge.to_torch(t): bytes and offsets",
     LIST: 'tensor_bridge.to_torch(t, strings="list"): a list of bytes',
     NUMPY: "t.numpy().tolist(), what people do today",
+    FLOOR: "Struct(format).unpack(block): CPython makes the same bytes objects, from one block",
     TEXT: "tensor_bridge.to_torch(t).to_str(): a list of str",
     NUMPY_TEXT: "t.numpy().tolist(), each decoded",
     BACK: "tensor_bridge.to_tf(x) of a StringTensor",
@@ -88,6 +91,7 @@ def _contenders(t: tf.Tensor) -> dict[str, list[Contender]]:
             Contender(TENSOR, "to_torch(t)", ours),
             Contender(LIST, "to_torch(t, strings='list')", ours),
             Contender(NUMPY, "t.numpy().tolist()", {"t": t}),
+            Contender(FLOOR, "unpack(block)", _floor(listed)),
         ],
         "as text": [
             Contender(TEXT, "to_torch(t).to_str()", ours),
@@ -100,6 +104,12 @@ def _contenders(t: tf.Tensor) -> dict[str, list[Contender]]:
     }
 
 
+def _floor(listed: Sequence[bytes]) -> dict[str, object]:
+    """What a list of bytes cannot go below: the interpreter's own making and freeing of them."""
+    form = struct.Struct(f"{len(listed[0])}s" * len(listed))
+    return {"unpack": form.unpack, "block": b"".join(listed)}
+
+
 def _check(contender: Contender, t: tf.Tensor) -> None:
     """Raises unless the result has the tensor's strings."""
     expected = t.numpy().tolist()
@@ -110,6 +120,8 @@ def _check(contender: Contender, t: tf.Tensor) -> None:
         result = result.numpy().tolist()
     elif isinstance(result[0], str):  # type: ignore[index]
         result = [text.encode() for text in result]  # type: ignore[attr-defined]
+    elif isinstance(result, tuple):
+        result = list(result)
     if result != expected:
         raise WrongResultError(f"{contender.statement} returned other strings")
 
