@@ -12,12 +12,15 @@ TYPE_CHECKING = False  # as typing's, whose import takes longer than this packag
 __all__ = [
     "BY_STATUS",
     "CopyRequiredError",
+    "DataServiceError",
     "FrameworkError",
     "InternalError",
     "InvalidHandleError",
     "InvalidOptionError",
     "MismatchError",
     "OutOfMemoryError",
+    "PipelineError",
+    "ResumeError",
     "SymbolicTensorError",
     "TensorBridgeError",
     "TensorFlowError",
@@ -26,6 +29,7 @@ __all__ = [
     "UnsupportedDtypeError",
     "UnsupportedTypeError",
     "ValueRangeError",
+    "WorkerProcessError",
 ]
 
 
@@ -72,6 +76,38 @@ class InvalidHandleError(TensorBridgeError, ValueError):
 
 class TensorFlowError(TensorBridgeError, RuntimeError):
     """TensorFlow reported an error, for example that of an asynchronous operation."""
+
+
+class PipelineError(TensorFlowError):
+    """An element of a dataset could not be made; the next one may be asked for.
+
+    Attributes:
+      ordinal: Number of the element, counted from 0, failures included.
+      code: TensorFlow's name of the failure, such as "DATA_LOSS".
+    """
+
+    ordinal: int = -1
+    code: str = "UNKNOWN"
+
+
+class DataServiceError(TensorBridgeError, ConnectionError):
+    """tf.data service sent nothing for longer than the timeout.
+
+    Attributes:
+      addresses: Of the dispatcher, and of the workers as far as they are known.
+      delivered: Number of elements that came before.
+    """
+
+    addresses: tuple[str, ...] = ()
+    delivered: int = 0
+
+
+class ResumeError(TensorBridgeError, RuntimeError):
+    """The position in a dataset cannot be saved, or a saved one does not fit the dataset."""
+
+
+class WorkerProcessError(TensorBridgeError, RuntimeError):
+    """A dataset of TensorFlow was taken into another process (``num_workers > 0``)."""
 
 
 class TorchError(TensorBridgeError, RuntimeError):

@@ -3,6 +3,7 @@
 #include <Python.h>
 
 #include "python/convert.h"
+#include "python/data.h"
 #include "python/dlpack.h"
 #include "python/errors.h"
 #include "python/strings.h"
@@ -136,6 +137,15 @@ PyMethodDef kMethods[] = {
     {"tf_strings_list", tfStringsList, METH_O, nullptr},
     {"torch_strings_list", asCFunction(torchStringsList), METH_FASTCALL, nullptr},
     {"strings_to_tf", asCFunction(stringsToTf), METH_FASTCALL | METH_KEYWORDS, nullptr},
+    {"data_open", asCFunction(dataOpen), METH_FASTCALL | METH_KEYWORDS, nullptr},
+    {"data_next", asCFunction(dataNext), METH_FASTCALL, nullptr},
+    {"data_next_flat", asCFunction(dataNextFlat), METH_FASTCALL, nullptr},
+    {"data_build", asCFunction(dataBuild), METH_FASTCALL, nullptr},
+    {"data_pause", dataPause, METH_O, nullptr},
+    {"data_resume", dataResume, METH_O, nullptr},
+    {"data_cancel", dataCancel, METH_O, nullptr},
+    {"data_stats", dataStats, METH_O, nullptr},
+    {"data_close", dataClose, METH_O, nullptr},
     {"is_eager_tensor", isEagerTensor, METH_O, nullptr},
     {"has_handle", hasHandle, METH_O, nullptr},
     {"tf_address", tfAddress, METH_O, nullptr},

@@ -190,6 +190,10 @@ const char* asText(PyObject* text) {
 
 }  // namespace
 
+PyObject* stringsList(const tb_strings* strings) {
+  return ListBuilder<BytesMaker>(strings, BytesMaker()).build();
+}
+
 PyObject* stringsToTorch(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
   if (nargs != 1) return wrongCount("strings_to_torch", 1, nargs);
   ParsedOptions parsed;

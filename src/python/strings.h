@@ -5,7 +5,12 @@
 
 #include <Python.h>
 
+#include "tensor_bridge/c_api.h"
+
 namespace tensor_bridge::python {
+
+/// Nested lists of bytes in the shape of `strings`, or null with an exception set.
+PyObject* stringsList(const tb_strings* strings);
 
 /// strings_to_torch(t, /, *, ...) -> (bytes, offsets, shape); t is an eager tensor of strings
 PyObject* stringsToTorch(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names);

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from tensor_bridge._explanation import Explanation
 
-__all__ = ["COMPOSITES", "Ragged", "check_splits"]
+__all__ = ["COMPOSITES", "Ragged", "assemble", "check_splits"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,12 +189,22 @@ def _to_torch(ragged: Any, options: Options) -> Any:
     for i, t in enumerate(ragged.nested_row_splits):
         with part(f"row_splits[{i}]"):
             row_splits.append(to_dense_torch(t, structural(options)))
-    uniform = _uniform_row_lengths(ragged)
+    return assemble(values, row_splits, _uniform_row_lengths(ragged))
+
+
+def assemble(values: Any, row_splits: Sequence[torch.Tensor], uniform: Sequence[int | None]) -> Any:
+    """The form in torch of converted values and partitions, which are checked.
+
+    Args:
+      values: A torch.Tensor, a StringTensor, or a list of bytes.
+      row_splits: One tensor for each partition, the outermost first.
+      uniform: For each partition the uniform length of its rows, or None.
+    """
     if isinstance(values, list):  # strings="list"
         _check_partitions(row_splits, uniform, len(values))
         return _nest(values, [splits.tolist() for splits in row_splits])
     lengths = _check_partitions(row_splits, uniform, int(values.shape[0]))
-    if not _fits_torch(ragged, uniform):
+    if len(uniform) != 1 or uniform[0] is not None or not _C.is_torch_tensor(values):
         return Ragged(values, tuple(row_splits), tuple(uniform))
     return _nested(values, row_splits[0], lengths)
 

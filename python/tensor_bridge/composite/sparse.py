@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COMPOSITES",
+    "assemble_coo",
     "check_range",
     "detached",
     "explain_values",
@@ -94,7 +95,11 @@ def sizes(t: Any) -> tuple[int, ...]:
     Raises:
       ValueRangeError: a size is negative, or torch could not number that many elements.
     """
-    shape = tuple(int(size) for size in to_dense_torch(t, {}).tolist())
+    return _checked_sizes(to_dense_torch(t, {}))
+
+
+def _checked_sizes(dense_shape: torch.Tensor) -> tuple[int, ...]:
+    shape = tuple(int(size) for size in dense_shape.tolist())
     elements = 1
     for size in shape:
         if size < 0:
@@ -187,9 +192,19 @@ def _sparse_to_torch(sparse: Any, options: Options) -> torch.Tensor:
     values = values_to_torch(sparse.values, options)
     with part("indices"):
         indices: torch.Tensor = to_dense_torch(sparse.indices, structural(options))
-    shape = sizes(sparse.dense_shape)
+    return _assemble(indices, values, sizes(sparse.dense_shape))
+
+
+def _assemble(indices: torch.Tensor, values: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     check_range(indices, shape)
     return make_coo(indices.t(), values, shape, coalesced=is_ordered(indices, shape))
+
+
+def assemble_coo(
+    indices: torch.Tensor, values: torch.Tensor, dense_shape: torch.Tensor
+) -> torch.Tensor:
+    """The COO tensor of the converted parts of a tf.SparseTensor, which are checked."""
+    return _assemble(indices, values, _checked_sizes(dense_shape))
 
 
 def _explain_sparse(sparse: Any, options: Options) -> Explanation:

@@ -68,7 +68,16 @@ const char* fill(void* library, TfApi* api) {
 #undef TB_CLEAR
     return nullptr;
   }
+  bool ops = true;
 #undef TB_RESOLVE
+#define TB_RESOLVE(result, name, arguments) ops = resolve(library, #name, &api->name) && ops;
+  TB_TF_OP_FUNCTIONS(TB_RESOLVE)
+#undef TB_RESOLVE
+  if (!ops) {
+#define TB_CLEAR(result, name, arguments) api->name = nullptr;
+    TB_TF_OP_FUNCTIONS(TB_CLEAR)
+#undef TB_CLEAR
+  }
   if (!resolve(library, kCheckExactSymbol, &api->EagerTensor_CheckExact) ||
       !resolve(library, kHandleSymbol, &api->EagerTensor_Handle) ||
       !resolve(library, kFromHandleSymbol, &api->EagerTensorFromHandle)) {

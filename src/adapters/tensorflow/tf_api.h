@@ -13,13 +13,17 @@ struct TF_Status;
 struct TFE_TensorHandle;
 struct TFE_Context;
 struct TFE_Op;
+struct TFE_CancellationManager;
+struct TFE_Executor;
 struct _object;
 
 namespace tensor_bridge {
 
 // tensorflow/c/tf_status.h
 constexpr int kTfOk = 0;
+constexpr int kTfCancelled = 1;
 constexpr int kTfInvalidArgument = 3;
+constexpr int kTfOutOfRange = 11;
 
 // One line a function: X(return type, name, arguments). kTensorFunctions are in every library of
 // TensorFlow's, the others only beside the eager runtime or in the Python extension.
@@ -59,11 +63,29 @@ constexpr int kTfInvalidArgument = 3;
   X(void, TFE_OpSetAttrType, (TFE_Op*, const char*, int))                                  \
   X(void, TFE_Execute, (TFE_Op*, TFE_TensorHandle**, int*, TF_Status*))
 
+// What running the ops of tf.data needs besides; beside the eager runtime too, some of it
+// experimental.
+#define TB_TF_OP_FUNCTIONS(X)                                                                   \
+  X(void, TFE_OpReset, (TFE_Op*, const char*, const char*, TF_Status*))                         \
+  X(void, TFE_OpSetAttrInt, (TFE_Op*, const char*, int64_t))                                    \
+  X(void, TFE_OpSetAttrTypeList, (TFE_Op*, const char*, const int*, int))                       \
+  X(void, TFE_OpSetAttrShapeList,                                                               \
+    (TFE_Op*, const char*, const int64_t**, const int*, int, TF_Status*))                       \
+  X(TFE_CancellationManager*, TFE_NewCancellationManager, ())                                   \
+  X(void, TFE_DeleteCancellationManager, (TFE_CancellationManager*))                            \
+  X(void, TFE_CancellationManagerStartCancel, (TFE_CancellationManager*))                       \
+  X(void, TFE_OpSetCancellationManager, (TFE_Op*, TFE_CancellationManager*, TF_Status*))        \
+  X(TFE_Executor*, TFE_NewExecutor, (bool is_async, bool streaming, int in_flight_nodes_limit)) \
+  X(void, TFE_DeleteExecutor, (TFE_Executor*))                                                  \
+  X(void, TFE_ContextSetExecutorForThread, (TFE_Context*, TFE_Executor*))
+
 struct TfApi {
 #define TB_DECLARE(result, name, arguments) result(*name) arguments;
   TB_TF_TENSOR_FUNCTIONS(TB_DECLARE)
   // Null as a group where only libtensorflow_framework is loaded.
   TB_TF_EAGER_FUNCTIONS(TB_DECLARE)
+  // Null as a group where one of them is missing.
+  TB_TF_OP_FUNCTIONS(TB_DECLARE)
 #undef TB_DECLARE
 
   // Of TensorFlow's Python extension; null as a group in a process without it.

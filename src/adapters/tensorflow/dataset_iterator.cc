@@ -1,0 +1,147 @@
+#include "adapters/tensorflow/dataset_iterator.h"
+
+#include <utility>
+
+#include "core/error.h"
+#include "core/shutdown.h"
+
+namespace tensor_bridge {
+namespace {
+
+// The variant that IteratorGetNext runs on the calling thread. The other one hands the work to a
+// pool of its own and waits, for the sake of graphs.
+constexpr const char* kNextOp = "IteratorGetNextSync";
+
+[[noreturn]] void throwStatus(const TfApi& api, TF_Status* status, const char* what) {
+  const std::string message = api.TF_Message(status);
+  resetStatus(api, status);
+  throwError(ErrorCode::kTensorFlow, "%s: %s", what, message.c_str());
+}
+
+}  // namespace
+
+void HandleList::clear() noexcept {
+  for (TFE_TensorHandle* handle : handles_) {
+    if (handle != nullptr) api_.TFE_DeleteTensorHandle(handle);
+  }
+  handles_.clear();
+}
+
+TFE_TensorHandle** HandleList::resize(size_t count) {
+  clear();
+  handles_.resize(count, nullptr);
+  return handles_.data();
+}
+
+SyncExecutor::SyncExecutor(const TfApi& api, TFE_Context* context)
+    : api_(api), executor_(api.TFE_NewExecutor(/*is_async=*/false, /*streaming=*/true, 0)) {
+  api_.TFE_ContextSetExecutorForThread(context, executor_);
+}
+
+// The context forgets an executor that is deleted.
+SyncExecutor::~SyncExecutor() { api_.TFE_DeleteExecutor(executor_); }
+
+DatasetIterator::DatasetIterator(const TfApi& api, TFE_Context* context, TFE_TensorHandle* resource,
+                                 std::vector<int> dtypes)
+    : api_(api),
+      context_(context),
+      dtypes_(std::move(dtypes)),
+      // Of unknown rank: the iterator has checked its dataset's shapes when it was initialised.
+      dims_(dtypes_.size(), nullptr),
+      ranks_(dtypes_.size(), -1) {
+  if (api.TFE_OpReset == nullptr) {
+    throwError(ErrorCode::kFramework,
+               "the TensorFlow of this process lacks functions that iterating over a dataset needs "
+               "(TFE_OpReset, TFE_NewCancellationManager, ...); install TensorFlow 2.12 to 2.21");
+  }
+  TF_Status* status = threadStatus(api);
+  resource_ = api.TFE_TensorHandleCopySharingTensor(resource, status);
+  if (resource_ == nullptr) throwStatus(api, status, "no reference to the iterator");
+  cancellation_ = api.TFE_NewCancellationManager();
+}
+
+DatasetIterator::~DatasetIterator() {
+  if (processExiting()) return;
+  if (next_op_ != nullptr) api_.TFE_DeleteOp(next_op_);
+  if (decode_op_ != nullptr) api_.TFE_DeleteOp(decode_op_);
+  api_.TFE_DeleteTensorHandle(resource_);
+  api_.TFE_DeleteCancellationManager(cancellation_);
+}
+
+TFE_Op* DatasetIterator::reset(TFE_Op** op, const char* name) {
+  TF_Status* status = threadStatus(api_);
+  if (*op == nullptr) {
+    *op = api_.TFE_NewOp(context_, name, status);
+  } else {
+    api_.TFE_OpReset(*op, name, /*raw_device_name=*/nullptr, status);
+  }
+  if (*op == nullptr || api_.TF_GetCode(status) != kTfOk) throwStatus(api_, status, name);
+  return *op;
+}
+
+DatasetIterator::Step DatasetIterator::next(HandleList* outputs, int* code, std::string* message) {
+  TF_Status* status = threadStatus(api_);
+  TFE_Op* op = reset(&next_op_, kNextOp);
+  const int count = static_cast<int>(dtypes_.size());
+  api_.TFE_OpAddInput(op, resource_, status);
+  if (api_.TF_GetCode(status) == kTfOk) {
+    api_.TFE_OpSetAttrTypeList(op, "output_types", dtypes_.data(), count);
+    api_.TFE_OpSetAttrShapeList(op, "output_shapes", dims_.data(), ranks_.data(), count, status);
+  }
+  if (api_.TF_GetCode(status) == kTfOk) {
+    api_.TFE_OpSetCancellationManager(op, cancellation_, status);
+  }
+  if (api_.TF_GetCode(status) == kTfOk) {
+    int num_outputs = count;
+    api_.TFE_Execute(op, outputs->resize(dtypes_.size()), &num_outputs, status);
+  }
+  *code = api_.TF_GetCode(status);
+  if (__builtin_expect(*code == kTfOk, 1)) return Step::kElement;
+  *message = api_.TF_Message(status);
+  resetStatus(api_, status);
+  // TensorFlow turns every other OUT_OF_RANGE of a pipeline into another code.
+  return *code == kTfOutOfRange ? Step::kEnd : Step::kFailure;
+}
+
+void DatasetIterator::cancel() noexcept { api_.TFE_CancellationManagerStartCancel(cancellation_); }
+
+void DatasetIterator::decode(TFE_Op* op, size_t count, HandleList* parts) {
+  TF_Status* status = threadStatus(api_);
+  if (api_.TF_GetCode(status) == kTfOk) {
+    int num_outputs = static_cast<int>(count);
+    api_.TFE_Execute(op, parts->resize(count), &num_outputs, status);
+  }
+  if (api_.TF_GetCode(status) != kTfOk) throwStatus(api_, status, "a variant of the dataset's");
+}
+
+void DatasetIterator::decodeRagged(TFE_TensorHandle* variant, int ragged_rank, int values_dtype,
+                                   int splits_dtype, HandleList* parts) {
+  TF_Status* status = threadStatus(api_);
+  const int dims = api_.TFE_TensorHandleNumDims(variant, status);
+  if (dims < 0) throwStatus(api_, status, "a ragged value of the dataset's");
+  TFE_Op* op = reset(&decode_op_, "RaggedTensorFromVariant");
+  api_.TFE_OpAddInput(op, variant, status);
+  // Each dimension of the variant stands for one partition.
+  api_.TFE_OpSetAttrInt(op, "input_ragged_rank", ragged_rank - dims);
+  api_.TFE_OpSetAttrInt(op, "output_ragged_rank", ragged_rank);
+  api_.TFE_OpSetAttrType(op, "Tvalues", values_dtype);
+  api_.TFE_OpSetAttrType(op, "Tsplits", splits_dtype);
+  HandleList splits_first(api_);
+  const auto rank = static_cast<size_t>(ragged_rank);
+  decode(op, rank + 1, &splits_first);
+  TFE_TensorHandle** out = parts->resize(rank + 1);
+  out[0] = splits_first.take(rank);
+  for (size_t i = 0; i < rank; ++i) out[i + 1] = splits_first.take(i);
+}
+
+void DatasetIterator::decodeSparse(TFE_TensorHandle* variant, int values_dtype, HandleList* parts) {
+  TF_Status* status = threadStatus(api_);
+  TFE_Op* op = reset(&decode_op_, "DeserializeSparse");
+  api_.TFE_OpAddInput(op, variant, status);
+  api_.TFE_OpSetAttrType(op, "dtype", values_dtype);
+  constexpr int kVariant = 21;
+  api_.TFE_OpSetAttrType(op, "Tserialized", kVariant);
+  decode(op, 3, parts);
+}
+
+}  // namespace tensor_bridge
