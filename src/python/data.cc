@@ -116,7 +116,6 @@ void destroy(PyObject* capsule) {
 }
 
 // ---- the structure
-// -------------------------------------------------------------------------------
 
 bool badStructure(PyObject* description) {
   PyErr_Format(PyExc_ValueError, "no structure: %R", description);
@@ -204,7 +203,6 @@ PyObject* build(const Node& node, const Values& values) {
 }
 
 // ---- elements
-// ------------------------------------------------------------------------------------
 
 // Sets what the pipeline's failure is in Python. Always returns null.
 PyObject* raiseFailure(const Iterator& iterator, tb_status status, const tb_data_outcome& outcome) {
@@ -279,8 +277,29 @@ Got nextElement(Iterator* iterator, int64_t limit_ms, ElementPointer* out) {
   }
 }
 
+// For the arguments (capsule, seconds): the values of the next element. Null with an exception set.
+Iterator* takeNext(PyObject* const* args, Values* values) {
+  Iterator* iterator = iteratorOf(args[0]);
+  const double seconds = iterator == nullptr ? 0 : PyFloat_AsDouble(args[1]);
+  if (PyErr_Occurred() != nullptr) return nullptr;
+  ElementPointer element;
+  switch (
+      nextElement(iterator, seconds < 0 ? -1 : static_cast<int64_t>(seconds * 1000), &element)) {
+    case Got::kElement:
+      break;
+    case Got::kEnd:
+      PyErr_SetNone(PyExc_StopIteration);
+      return nullptr;
+    case Got::kNothing:
+      PyErr_SetNone(PyExc_TimeoutError);
+      return nullptr;
+    case Got::kError:
+      return nullptr;
+  }
+  return fillValues(*iterator, element.get(), values) ? iterator : nullptr;
+}
+
 // ---- opening
-// -------------------------------------------------------------------------------------
 
 bool parseComponents(PyObject* list, std::vector<tb_data_component>* out) {
   const Py_ssize_t count = PySequence_Size(list);
