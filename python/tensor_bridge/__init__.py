@@ -15,12 +15,15 @@ from __future__ import annotations
 from tensor_bridge._C import __version__, convert_pytorch_to_tf, convert_tf_to_pytorch
 from tensor_bridge.errors import (
     CopyRequiredError,
+    DataServiceError,
     FrameworkError,
     InternalError,
     InvalidHandleError,
     InvalidOptionError,
     MismatchError,
     OutOfMemoryError,
+    PipelineError,
+    ResumeError,
     SymbolicTensorError,
     TensorBridgeError,
     TensorFlowError,
@@ -29,6 +32,7 @@ from tensor_bridge.errors import (
     UnsupportedDtypeError,
     UnsupportedTypeError,
     ValueRangeError,
+    WorkerProcessError,
 )
 
 # typing takes as long to import as all the rest; checkers know the constant by its name.
@@ -37,7 +41,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from tensor_bridge import dlpack, testing
+    from tensor_bridge import data, dlpack, testing
     from tensor_bridge._dtypes import DtypeRow, dtypes
     from tensor_bridge._explanation import Explanation, StructureExplanation
     from tensor_bridge._frameworks import prepare
@@ -79,12 +83,15 @@ __all__ = [
     "DtypeRow",
     # exceptions
     "CopyRequiredError",
+    "DataServiceError",
     "FrameworkError",
     "InternalError",
     "InvalidHandleError",
     "InvalidOptionError",
     "MismatchError",
     "OutOfMemoryError",
+    "PipelineError",
+    "ResumeError",
     "SymbolicTensorError",
     "TensorBridgeError",
     "TensorFlowError",
@@ -93,7 +100,9 @@ __all__ = [
     "UnsupportedDtypeError",
     "UnsupportedTypeError",
     "ValueRangeError",
+    "WorkerProcessError",
     # the rest
+    "data",
     "dlpack",
     "prepare",
     "testing",
@@ -116,6 +125,7 @@ _LAZY = {
     "dtypes": "_dtypes",
     "DtypeRow": "_dtypes",
     "prepare": "_frameworks",
+    "data": None,
     "dlpack": None,
     "testing": None,
 }

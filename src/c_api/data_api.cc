@@ -104,7 +104,7 @@ void tb_py_data_resume(tb_data_iterator* iterator) {
 }
 
 void tb_py_data_cancel(tb_data_iterator* iterator) {
-  if (iterator == nullptr) return;
+  if (iterator == nullptr || !iterator->stream->isHere()) return;
   // What is cancelled may run code that wants the GIL.
   GilRelease without_gil(true);
   iterator->stream->cancel();

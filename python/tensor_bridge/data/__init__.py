@@ -1,0 +1,67 @@
+"""tf.data pipelines as PyTorch datasets and loaders, and back.
+
+>>> import tensorflow as tf, tensor_bridge
+>>> ds = tf.data.Dataset.from_tensor_slices({"x": [1.0, 2.0, 3.0], "y": [0, 1, 0]}).batch(2)
+>>> for batch in tensor_bridge.data.loader(ds):
+...     print(batch["x"], batch["y"])
+tensor([1., 2.]) tensor([0, 1], dtype=torch.int32)
+tensor([3.]) tensor([0], dtype=torch.int32)
+
+Importing this module loads neither framework.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tensor_bridge.errors import (
+    DataServiceError,
+    PipelineError,
+    ResumeError,
+    WorkerProcessError,
+)
+
+if TYPE_CHECKING:
+    from tensor_bridge.data._dataset import TorchDatasetBase as TorchDataset
+    from tensor_bridge.data._from_torch import from_torch
+    from tensor_bridge.data._loader import Loader, loader
+    from tensor_bridge.data._stats import Stats
+
+__all__ = [
+    "TorchDataset",
+    "loader",
+    "Loader",
+    "Stats",
+    "from_torch",
+    # exceptions
+    "DataServiceError",
+    "PipelineError",
+    "ResumeError",
+    "WorkerProcessError",
+]
+
+_LAZY = {
+    "loader": "_loader",
+    "Loader": "_loader",
+    "Stats": "_stats",
+    "from_torch": "_from_torch",
+}
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name == "TorchDataset":
+        from tensor_bridge.data._dataset import torch_dataset_class
+
+        value: Any = torch_dataset_class()
+    elif name in _LAZY:
+        value = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

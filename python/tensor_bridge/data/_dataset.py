@@ -1,0 +1,391 @@
+"""TorchDataset: a tf.data pipeline as a torch.utils.data.IterableDataset."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+from tensor_bridge import _C, _options
+from tensor_bridge._frameworks import ensure, ensure_tensorflow
+from tensor_bridge.data import _pipeline, _resume, _sharding
+from tensor_bridge.data._elements import Elements, Settings
+from tensor_bridge.data._spec import plan_element
+from tensor_bridge.data._stats import Stats
+from tensor_bridge.errors import (
+    InvalidOptionError,
+    UnsupportedTypeError,
+    WorkerProcessError,
+)
+
+if TYPE_CHECKING:
+    from tensor_bridge.data._service import Service
+
+    _Base = object
+
+__all__ = ["TorchDatasetBase", "torch_dataset_class"]
+
+_ELSEWHERE = (
+    "a dataset of TensorFlow's cannot be iterated in another process: TensorFlow's threads do not "
+    "survive a fork. Use num_workers=0: tf.data works in its own threads, and tensor_bridge "
+    "prefetches in another, so worker processes would gain nothing; more cores are used with "
+    "num_parallel_calls=tf.data.AUTOTUNE in the pipeline, more machines with "
+    "tensor_bridge.data.loader(ds, service=...)"
+)
+
+
+def is_dataset(value: Any) -> bool:
+    """Whether it is a tf.data.Dataset."""
+    return hasattr(value, "element_spec") and hasattr(value, "_variant_tensor")
+
+
+class TorchDatasetBase:
+    """A `torch.utils.data.IterableDataset` over a tf.data.Dataset.
+
+    Elements keep their structure. Tensors share TensorFlow's memory and are protected like those of
+    `convert_tf_to_pytorch`: the first write moves torch onto memory of its own. Strings, ragged and
+    sparse values become what they become there; an optional without a value is None; a dataset
+    inside an element (the steps of an RLDS episode) is a TorchDataset.
+
+    Elements are fetched through TensorFlow's C API, without eager tensors and without the GIL, by a
+    thread of its own that keeps at most ``prefetch`` of them ready. Batch in tf.data, and use
+    ``DataLoader(TorchDataset(ds), batch_size=None)``; `loader` is that with more.
+
+    Args:
+      ds: A tf.data.Dataset, or a function that makes the one of an epoch, ``(epoch) -> Dataset``.
+      strings: "tensor" gives a StringTensor, "list" nested lists of bytes.
+      copy: As in `convert_tf_to_pytorch`.
+      on_write: As in `convert_tf_to_pytorch`.
+      raw: As in `convert_tf_to_pytorch`.
+      prefetch: Elements made ahead; 0 makes them on demand, without a thread.
+      resume: What `state_dict` saves. "exact": everything; refuses operations whose state TensorFlow
+        does not save. "position": such operations start anew. "replay": a count; as many elements
+        are made and skipped.
+      on_error: "raise" raises `PipelineError` for an element that could not be made, and the next
+        call goes on behind it; "skip" leaves such elements out.
+      shard: How ranks share the dataset: "file" (each file to one rank), "data" (each element),
+        "auto" (by file where there are enough), or None: every rank gets everything.
+      rank: This process's number; by default that of torch.distributed, if it is initialised.
+      world_size: The number of processes; likewise.
+      equal_steps: Every rank ends after as many elements as the one with the fewest has. Unless the
+        number is known before, one all_reduce an element.
+
+    Raises:
+      UnsupportedTypeError: ds is no dataset, or its elements have no form in torch.
+      UnsupportedDtypeError: Its elements have a dtype without one.
+      InvalidOptionError: A keyword that means nothing, or sharding that would lose elements.
+      FrameworkError: A framework is missing or of an unsupported version.
+
+    Example:
+      >>> import tensorflow as tf, tensor_bridge
+      >>> ds = tf.data.Dataset.range(5).batch(2)
+      >>> list(tensor_bridge.data.TorchDataset(ds))
+      [tensor([0, 1]), tensor([2, 3]), tensor([4])]
+    """
+
+    def __init__(
+        self,
+        ds: Any,
+        *,
+        strings: Literal["tensor", "list"] = "tensor",
+        copy: bool | None = None,
+        on_write: Literal["copy", "raise", "alias"] = "copy",
+        raw: bool = False,
+        prefetch: int = 2,
+        resume: Literal["exact", "position", "replay"] = "exact",
+        on_error: Literal["raise", "skip"] = "raise",
+        shard: Literal["auto", "file", "data"] | None = "auto",
+        rank: int | None = None,
+        world_size: int | None = None,
+        equal_steps: bool = False,
+        _service: Service | None = None,
+    ) -> None:
+        ensure()
+        ensure_tensorflow()
+        _options.check_extra("strings", strings)
+        if on_error not in ("raise", "skip"):
+            raise InvalidOptionError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
+        if not isinstance(prefetch, int) or isinstance(prefetch, bool) or prefetch < 0:
+            raise InvalidOptionError(f"prefetch must be an int of at least 0, got {prefetch!r}")
+        self._resume = _resume.check_mode(resume)
+        self._strings = strings
+        self._dense = {"copy": copy, "on_write": on_write, "raw": raw}
+        self._prefetch = prefetch
+        self._skip = on_error == "skip"
+        self._shard = shard
+        self._rank, self._world_size = _sharding.place(rank, world_size)
+        self._equal_steps = bool(equal_steps)
+        self._service = _service
+        self._process = os.getpid()
+        self._source: Callable[[int], Any] | None = None
+        self._dataset: Any = None
+        self._steps: int | None = None
+        self._reshuffles = False
+        if is_dataset(ds):
+            self._use(ds)
+            self._reshuffles = _pipeline.reshuffles(ds)
+        elif callable(ds):
+            self._source = ds
+            self._use(self._of_epoch(0))
+        else:
+            raise UnsupportedTypeError(
+                "expected a tf.data.Dataset, or a function that makes the one of an epoch, got a "
+                f"{type(ds).__module__}.{type(ds).__qualname__}"
+            )
+        self._built_for = 0
+        self._epoch = 0  # of the next pass
+        self._started = 0  # passes begun over self._dataset, by which tf.data seeds its shuffles
+        self._current: Elements | None = None
+        self._state: dict[str, Any] | None = None
+
+    # ---- the dataset -----------------------------------------------------------------------------
+
+    def _of_epoch(self, epoch: int) -> Any:
+        assert self._source is not None
+        dataset = self._source(epoch)
+        if not is_dataset(dataset):
+            raise UnsupportedTypeError(
+                f"expected the function to return a tf.data.Dataset, got a "
+                f"{type(dataset).__module__}.{type(dataset).__qualname__}"
+            )
+        return dataset
+
+    def _use(self, dataset: Any) -> None:
+        self._steps = None
+        self._policy: str | None = None
+        if self._service is not None:
+            dataset = self._service.distribute(dataset)
+        elif self._shard is not None and self._world_size > 1:
+            whole = dataset
+            dataset, self._policy = _sharding.shard(
+                dataset, self._shard, self._rank, self._world_size
+            )
+            if self._equal_steps:
+                self._steps = _sharding.equal_length(whole, self._policy, self._world_size)
+                if self._steps is not None:
+                    dataset = dataset.take(self._steps)
+        self._dataset = _pipeline.prepare(dataset)
+        self._settings = self._make_settings()
+
+    def _make_settings(self) -> Settings:
+        plan = plan_element(
+            self._dataset.element_spec,
+            string_lists=self._strings == "list",
+            nested=self._nested,
+            options={**self._dense, "strings": self._strings},
+        )
+        defaults = self._dense == {"copy": None, "on_write": "copy", "raw": False}
+        timeout = None if self._service is None else self._service.timeout
+        prefetch = self._prefetch
+        if timeout is not None:
+            prefetch = max(prefetch, 1)  # only a thread can be waited for with a limit
+        elif plan.has_opaque:
+            prefetch = 0  # values that a state could not hold are not made ahead
+        return Settings(
+            plan=plan,
+            prefetch=prefetch,
+            resume=self._resume,
+            skip_failures=self._skip,
+            timeout=timeout,
+            options={} if defaults else self._dense,
+            addresses=None if self._service is None else self._service.addresses,
+            identity={
+                "spec": repr(self._dataset.element_spec),
+                "resume": self._resume,
+                "strings": self._strings,
+                "rank": self._rank,
+                "world_size": self._world_size,
+                "shard": self._policy,
+            },
+        )
+
+    def _nested(self, dataset: Any) -> TorchDatasetBase:
+        return type(self)(
+            dataset,
+            strings=self._strings,  # type: ignore[arg-type]
+            **self._dense,
+            prefetch=self._prefetch,
+            resume=self._resume,  # type: ignore[arg-type]
+            on_error="skip" if self._skip else "raise",
+            shard=None,
+        )
+
+    @property
+    def element_spec(self) -> Any:
+        """TensorFlow's description of an element."""
+        return self._dataset.element_spec
+
+    def __len__(self) -> int:
+        """The number of elements of a pass, where TensorFlow knows it.
+
+        Raises:
+          TypeError: It does not, or the dataset is infinite.
+        """
+        count = int(_C.convert_tensor(self._dataset.cardinality()).item())
+        if count >= 0:
+            return count
+        if count == -1:
+            raise TypeError("the dataset is infinite and has no len(); take() a part of it")
+        raise TypeError(
+            "the number of elements is not known before they are read; where you know it, say so: "
+            "ds.apply(tf.data.experimental.assert_cardinality(n))"
+        )
+
+    # ---- passes ----------------------------------------------------------------------------------
+
+    @property
+    def epoch(self) -> int:
+        """Number of the next pass."""
+        return self._epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the number of the next pass; without a call it counts up from 0.
+
+        A seeded ``shuffle()`` has one order for each number, in every process. With a function in
+        place of a dataset the number is its argument.
+
+        Raises:
+          InvalidOptionError: A negative number, or one that is past in a dataset that reshuffles.
+        """
+        if not isinstance(epoch, int) or epoch < 0:
+            raise InvalidOptionError(f"epoch must be an int of at least 0, got {epoch!r}")
+        if self._source is None and self._reshuffles and epoch < self._started:
+            raise InvalidOptionError(
+                f"{self._started} passes over this dataset have begun, and tf.data cannot go back "
+                f"to the order of epoch {epoch}; make a new dataset, or give a function that "
+                "makes the one of an epoch: TorchDataset(lambda epoch: ...)"
+            )
+        self._epoch = epoch
+
+    def _prepare_epoch(self, epoch: int) -> None:
+        if self._source is not None:
+            if epoch != self._built_for:
+                self._use(self._of_epoch(epoch))
+                self._built_for = epoch
+            return
+        if self._reshuffles:
+            # Each iterator draws the seeds of its order when it is made.
+            while self._started < epoch:
+                iter(self._dataset)
+                self._started += 1
+        self._started += 1
+
+    def __iter__(self) -> Iterator[Any]:
+        """Begins a pass.
+
+        Raises:
+          WorkerProcessError: In another process than the one that made this object.
+        """
+        elements = self.elements()
+        if self._equal_steps and self._world_size > 1 and self._steps is None:
+            return _in_step(elements)
+        return elements
+
+    def elements(self) -> Elements:
+        """Begins a pass; `iter` with all that the iterator can do."""
+        self._check_process()
+        state, self._state = self._state, None
+        epoch = self._epoch if state is None else state["epoch"]
+        self._prepare_epoch(epoch)
+        self._epoch = epoch + 1
+        elements = Elements(self._dataset, self._settings, epoch, state)
+        self._current = elements
+        return elements
+
+    def _check_process(self) -> None:
+        import torch
+
+        if os.getpid() != self._process or torch.utils.data.get_worker_info() is not None:
+            raise WorkerProcessError(_ELSEWHERE)
+
+    def __getstate__(self) -> Any:
+        raise WorkerProcessError(_ELSEWHERE)
+
+    # ---- state -----------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position of the latest pass, in torchdata's protocol.
+
+        Elements that were made ahead are part of it. Between two passes it is the start of the next
+        one. It holds plain Python values and tensors: `torch.save` writes it.
+
+        Raises:
+          ResumeError: The dataset cannot be saved; the message names the operation in the way.
+        """
+        if self._state is not None:
+            return self._state
+        if self._current is None or self._current.finished:
+            if self._service is not None:
+                raise _no_service_state()
+            return {**self._at_start(), "epoch": self._epoch}
+        return self._current.state_dict()
+
+    def _at_start(self) -> dict[str, Any]:
+        return {
+            "version": _resume.VERSION,
+            **self._settings.identity,
+            "epoch": 0,
+            "delivered": 0,
+            "iterator": None,
+            "pending": [],
+            "failed": [],
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The next pass goes on where `state_dict` was called.
+
+        Raises:
+          ResumeError: The state is of another dataset, another rank, or another ``resume=``.
+        """
+        if self._service is not None:
+            raise _no_service_state()
+        _resume.check_state(state_dict, self._settings.identity)
+        self._state = state_dict
+        self._epoch = state_dict["epoch"]
+
+    # ---- the rest --------------------------------------------------------------------------------
+
+    def stats(self) -> Stats:
+        """Counts and times of the latest pass."""
+        return Stats() if self._current is None else self._current.stats()
+
+    def close(self) -> None:
+        """Ends the latest pass, if it is under way."""
+        if self._current is not None:
+            self._current.close()
+
+
+def _no_service_state() -> Exception:
+    from tensor_bridge.errors import ResumeError
+
+    return ResumeError(
+        "tf.data service does not save positions: its workers own them. Resume at the start of an "
+        "epoch (set_epoch), or iterate without the service"
+    )
+
+
+def _in_step(elements: Elements) -> Iterator[Any]:
+    """Ends as soon as one rank has no more elements."""
+    while True:
+        element, more = None, True
+        try:
+            element = next(elements)
+        except StopIteration:
+            more = False
+        if not _sharding.agree(more):
+            elements.close()
+            return
+        yield element
+
+
+def torch_dataset_class() -> type[TorchDatasetBase]:
+    """TorchDataset; torch is imported for its base class."""
+    ensure()
+    from torch.utils.data import IterableDataset
+
+    class TorchDataset(TorchDatasetBase, IterableDataset):  # type: ignore[type-arg]
+        __doc__ = TorchDatasetBase.__doc__
+        __module__ = "tensor_bridge.data"
+        __qualname__ = "TorchDataset"
+
+    return TorchDataset

@@ -1,0 +1,334 @@
+"""Elements: one pass over a dataset, fed by the native iterator."""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import weakref
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tensor_bridge import _C, errors
+from tensor_bridge.data import _resume
+from tensor_bridge.data._stats import Stats
+from tensor_bridge.errors import (
+    DataServiceError,
+    PipelineError,
+    ResumeError,
+    TensorBridgeError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tensor_bridge.data._spec import ElementPlan
+
+__all__ = ["Elements", "Settings"]
+
+# Failures in a row after which on_error="skip" gives up: a pipeline that never recovers.
+_MAX_FAILURES = 100
+_TENSORFLOW = 8  # TB_TENSORFLOW
+_CODES = (
+    "OK CANCELLED UNKNOWN INVALID_ARGUMENT DEADLINE_EXCEEDED NOT_FOUND ALREADY_EXISTS "
+    "PERMISSION_DENIED RESOURCE_EXHAUSTED FAILED_PRECONDITION ABORTED OUT_OF_RANGE UNIMPLEMENTED "
+    "INTERNAL UNAVAILABLE DATA_LOSS UNAUTHENTICATED"
+).split()
+
+# Closed before the interpreter goes: their threads run TensorFlow's and perhaps Python's code.
+_open: weakref.WeakSet[Elements] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for elements in list(_open):
+        elements.close()
+
+
+class _Failure(Exception):
+    """What the extension raises where an element could not be made."""
+
+
+def _failure(ordinal: int, status: int, code: int, message: str) -> _Failure:
+    return _Failure(ordinal, status, code, message)
+
+
+def _public(ordinal: int, status: int, code: int, message: str) -> TensorBridgeError:
+    """The exception for a failure."""
+    if status != _TENSORFLOW or code == 0:
+        kind = errors.BY_STATUS.get(status, errors.InternalError)
+        return kind(f"element {ordinal}: {message}")
+    error = PipelineError(
+        f"the pipeline failed at element {ordinal}: {message}. Ask for the next element to go on "
+        "behind it, or let the pipeline drop such elements: ds.ignore_errors(), on_error='skip'"
+    )
+    error.ordinal = ordinal
+    error.code = _CODES[code] if 0 <= code < len(_CODES) else str(code)
+    return error
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one pass needs to know.
+
+    Attributes:
+      plan: What the elements are.
+      prefetch: Elements that the thread makes ahead.
+      resume: How positions are saved.
+      skip_failures: Failed elements are left out.
+      timeout: Seconds after which a wait counts as a dead service; None waits for good.
+      options: Keywords of the native conversion.
+      addresses: Of tf.data service, if the elements come from one.
+      identity: What a state must agree with.
+    """
+
+    plan: ElementPlan
+    prefetch: int
+    resume: str
+    skip_failures: bool
+    timeout: float | None
+    options: dict[str, Any]
+    addresses: Callable[[], tuple[str, ...]] | None
+    identity: dict[str, Any] = field(default_factory=dict)
+
+
+class Elements:
+    """Iterator over one pass. Made by `TorchDataset`."""
+
+    def __init__(
+        self, dataset: Any, settings: Settings, epoch: int, state: dict[str, Any] | None
+    ) -> None:
+        from tensorflow.python.eager import context
+
+        self.epoch = epoch
+        self._settings = settings
+        self._limit = -1.0 if settings.timeout is None else settings.timeout
+        self._lock = threading.RLock()
+        # Elements that were taken out of the queue for a state, as flat values, or failures.
+        self._pending: deque[list[Any] | _Failure] = deque()
+        self._position = 0  # elements and failures that were delivered
+        self._offset = 0  # of the native iterator's ordinals
+        self._finished = False
+        self._final = Stats()
+        self._iterator: Any = iter(dataset)  # keeps the dataset's functions alive
+        if state is not None:
+            self._load(state)
+        current = context.context()
+        self._native: Any = _C.data_open(
+            self._iterator._iterator_resource,
+            current._handle,
+            settings.prefetch,
+            current.is_async(),
+            settings.timeout is None,
+            settings.plan.string_lists,
+            settings.plan.components,
+            settings.plan.structure,
+            _failure,
+            **settings.options,
+        )
+        _open.add(self)
+        if state is not None and settings.resume == "replay":
+            self._skip(state["delivered"])
+
+    # ---- iteration -------------------------------------------------------------------------------
+
+    def __iter__(self) -> Elements:
+        return self
+
+    def __next__(self) -> Any:
+        if self._pending or self._finished or self._settings.skip_failures:
+            return _C.data_build(self._native, self.next_flat())
+        try:
+            element = _C.data_next(self._native, self._limit)
+        except StopIteration:
+            self._finish()
+            raise
+        except (_Failure, TimeoutError) as e:
+            raise self._raised(e) from None
+        self._position += 1
+        return element
+
+    def next_flat(self) -> list[Any]:
+        """The values of the next element, from which `build` makes it.
+
+        Raises:
+          StopIteration: There is none.
+          PipelineError: It could not be made.
+        """
+        failures = 0
+        while True:
+            try:
+                flat = self._next_flat()
+                self._position += 1
+                return flat
+            except StopIteration:
+                self._finish()
+                raise
+            except (_Failure, TimeoutError) as e:
+                error = self._raised(e)
+                failures += 1
+                skip = self._settings.skip_failures and isinstance(error, PipelineError)
+                if not skip or failures >= _MAX_FAILURES:
+                    raise error from None
+
+    def _next_flat(self) -> list[Any]:
+        with self._lock:
+            pending = self._pending.popleft() if self._pending else None
+        if isinstance(pending, _Failure):
+            ordinal, *rest = pending.args  # counted like the native iterator's
+            raise _Failure(ordinal - self._offset, *rest)
+        if pending is not None:
+            return pending
+        if self._finished:
+            raise StopIteration
+        return _C.data_next_flat(self._native, self._limit)
+
+    def build(self, flat: list[Any]) -> Any:
+        """An element of its values."""
+        return _C.data_build(self._native, flat)
+
+    def _raised(self, error: Exception) -> TensorBridgeError:
+        if isinstance(error, TimeoutError):
+            return self._timed_out()
+        self._position += 1
+        ordinal, status, code, message = error.args
+        return _public(ordinal + self._offset, status, code, message)
+
+    def _timed_out(self) -> DataServiceError:
+        _C.data_cancel(self._native)
+        self._finish()
+        addresses = self._settings.addresses
+        found = addresses() if addresses is not None else ()
+        where = f" ({', '.join(found)})" if found else ""
+        error = DataServiceError(
+            f"no element came from tf.data service{where} for {self._settings.timeout} s, after "
+            f"{self._position} elements. A worker may have died: TensorFlow's client waits for it "
+            "for good. Start it again and iterate anew, or give a longer timeout="
+        )
+        error.addresses, error.delivered = found, self._position
+        return error
+
+    def _skip(self, count: int) -> None:
+        for _ in range(count):
+            try:
+                _C.data_next_flat(self._native, self._limit)
+            except StopIteration:
+                raise ResumeError(
+                    f"resume='replay' skips the {count} elements that were delivered, but the "
+                    f"dataset ended after {self._position}; it yields other elements than before"
+                ) from None
+            except _Failure:
+                pass  # it was delivered as such
+            self._position += 1
+
+    # ---- state -----------------------------------------------------------------------------------
+
+    @property
+    def position(self) -> int:
+        """Number of elements and failures that were delivered."""
+        return self._position
+
+    @property
+    def finished(self) -> bool:
+        """Whether the end was reached, or the pass was closed."""
+        return self._finished
+
+    def state_dict(self, undelivered: list[list[Any]] | None = None) -> dict[str, Any]:
+        """The position, with the elements that were made but not delivered.
+
+        Args:
+          undelivered: Values of elements that the caller took and has not delivered.
+
+        Raises:
+          ResumeError: This pipeline cannot be saved.
+        """
+        taken = undelivered or []
+        state: dict[str, Any] = {
+            "version": _resume.VERSION,
+            **self._settings.identity,
+            "epoch": self.epoch,
+            "delivered": self._position - len(taken),
+            "iterator": None,
+            "pending": [],
+        }
+        if self._settings.addresses is not None:
+            raise ResumeError(
+                "tf.data service does not save positions: its workers own them. Resume at the "
+                "start of an epoch (set_epoch), or iterate without the service"
+            )
+        if self._settings.resume == "replay":
+            return state
+        with self._lock:
+            _C.data_pause(self._native)
+            try:
+                self._drain()
+                if not self._finished:
+                    state["iterator"] = _resume.save(
+                        self._iterator._iterator_resource, self._settings.resume
+                    )
+            finally:
+                _C.data_resume(self._native)
+            waiting = [*taken, *self._pending]
+        if self._settings.plan.has_opaque and waiting:
+            raise ResumeError(
+                "elements that were made ahead hold values that cannot be saved (datasets, "
+                "optionals, ...); use prefetch=0 without timeout="
+            )
+        state["pending"] = [
+            list(item.args) if isinstance(item, _Failure) else _resume.copied(item)
+            for item in waiting
+        ]
+        state["failed"] = [isinstance(item, _Failure) for item in waiting]
+        return state
+
+    def _drain(self) -> None:
+        while True:
+            try:
+                self._pending.append(_C.data_next_flat(self._native, 0.0))
+            except (StopIteration, TimeoutError):
+                return
+            except _Failure as e:
+                ordinal, *rest = e.args
+                self._pending.append(_Failure(ordinal + self._offset, *rest))
+
+    def _load(self, state: dict[str, Any]) -> None:
+        if self._settings.resume == "replay":
+            return
+        self._position = state["delivered"]
+        for flat, failed in zip(state["pending"], state["failed"], strict=True):
+            # The state may be loaded again, and what is delivered may be written to.
+            self._pending.append(_Failure(*flat) if failed else _resume.copied(flat))
+        self._offset = self._position + len(self._pending)
+        if state["iterator"] is not None:
+            _resume.restore(self._iterator._iterator_resource, state["iterator"])
+
+    # ---- the end ---------------------------------------------------------------------------------
+
+    def stats(self) -> Stats:
+        """Counts and times so far."""
+        if self._finished:
+            return self._final
+        elements, size, failures, wait, compute, make, queued = _C.data_stats(self._native)
+        return Stats(
+            elements, size, failures, wait / 1e9, compute / 1e9, make / 1e9,
+            queued + len(self._pending),
+        )
+
+    def _finish(self) -> None:
+        if self._finished:
+            return
+        self._final = self.stats()
+        self._finished = True
+        _open.discard(self)
+        _C.data_close(self._native)
+        self._iterator = None
+
+    def __del__(self) -> None:
+        # Before the functions that its thread may be running.
+        if hasattr(self, "_native"):
+            self._finish()
+
+    def close(self) -> None:
+        """Ends the pass: cancels what TensorFlow does for it, ends the thread, frees the queue."""
+        self._pending.clear()
+        self._finish()

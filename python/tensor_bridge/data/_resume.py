@@ -1,0 +1,116 @@
+"""Positions in a dataset: TensorFlow's iterator state as bytes, and what was not delivered yet."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from tensor_bridge import _C
+from tensor_bridge.errors import InvalidOptionError, ResumeError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["MODES", "check_mode", "check_state", "copied", "restore", "save"]
+
+MODES = ("exact", "position", "replay")
+VERSION = 1
+
+# tensorflow::data::ExternalStatePolicy
+_IGNORE, _FAIL = 1, 2
+_STATEFUL = re.compile(r"(\w+) is stateful")
+_UNSAVED = re.compile(r"(\w+) does not support checkpointing")
+
+
+def check_mode(mode: Any) -> str:
+    """The value of ``resume=``.
+
+    Raises:
+      InvalidOptionError: It is none of the three.
+    """
+    if mode not in MODES:
+        raise InvalidOptionError(
+            f"resume must be 'exact', 'position' or 'replay', got {mode!r}"
+        )
+    return str(mode)
+
+
+def save(resource: Any, mode: str) -> list[bytes]:
+    """TensorFlow's state of an iterator, which nobody uses meanwhile.
+
+    Raises:
+      ResumeError: The pipeline cannot be saved in this mode; the message names the operation.
+    """
+    import tensorflow as tf
+
+    policy = _FAIL if mode == "exact" else _IGNORE
+    try:
+        state = tf.raw_ops.SerializeIterator(
+            resource_handle=resource, external_state_policy=policy
+        )
+    except tf.errors.OpError as e:
+        raise ResumeError(_refusal(str(e))) from e
+    # One by one: together they may be more than a message of 2 GiB holds.
+    parts = (tf.io.serialize_tensor(part) for part in tf.unstack(state))
+    return [_C.tf_strings_list(part) for part in parts]
+
+
+def _refusal(message: str) -> str:
+    stateful = _STATEFUL.search(message)
+    if stateful:
+        return (
+            f"the position in this dataset cannot be saved exactly: the operation "
+            f"{stateful[1]} in it keeps a state outside the pipeline, which TensorFlow does not "
+            "save. Use stateless operations (tf.random.stateless_*, seeds from the data), or "
+            "resume='position', which keeps the position and lets such operations start anew, or "
+            "resume='replay', which skips as many elements as were delivered"
+        )
+    unsaved = _UNSAVED.search(message)
+    if unsaved:
+        return (
+            f"TensorFlow cannot save the position in a {unsaved[1]} (Dataset.from_generator, "
+            "tensor_bridge.data.from_torch). If it yields the same elements each time, "
+            "resume='replay' skips as many as were delivered"
+        )
+    return f"TensorFlow cannot save the position in this dataset: {message}"
+
+
+def restore(resource: Any, parts: Sequence[bytes]) -> None:
+    """Puts a new iterator of the same pipeline where `save` found its own.
+
+    Raises:
+      ResumeError: TensorFlow does not take the state.
+    """
+    import tensorflow as tf
+
+    try:
+        state = tf.stack([tf.io.parse_tensor(tf.constant(part), tf.variant) for part in parts])
+        tf.raw_ops.DeserializeIterator(resource_handle=resource, serialized=state)
+    except tf.errors.OpError as e:
+        raise ResumeError(
+            f"the saved position does not fit this dataset; was the pipeline changed? {e}"
+        ) from e
+
+
+def copied(flat: Sequence[Any]) -> list[Any]:
+    """The values of an element for a state: tensors with memory of their own."""
+    return [value.clone() if _C.is_torch_tensor(value) else value for value in flat]
+
+
+def check_state(state: Any, expected: dict[str, Any]) -> None:
+    """Checks that a state belongs to a dataset like this one.
+
+    Raises:
+      ResumeError: It does not.
+    """
+    if not isinstance(state, dict) or state.get("version") != VERSION:
+        raise ResumeError(
+            f"expected a state made by state_dict() of this release (version {VERSION}), got "
+            + (f"version {state.get('version')!r}" if isinstance(state, dict) else repr(state))
+        )
+    for name, value in expected.items():
+        if state.get(name) != value:
+            raise ResumeError(
+                f"the state belongs to another dataset: it was saved with {name} "
+                f"{state.get(name)!r}, this one has {value!r}"
+            )

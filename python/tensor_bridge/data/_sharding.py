@@ -1,0 +1,173 @@
+"""Which part of a dataset a rank gets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tensor_bridge.data import _pipeline
+from tensor_bridge.errors import InvalidOptionError
+
+__all__ = ["POLICIES", "agree", "equal_length", "place", "shard"]
+
+POLICIES = ("auto", "file", "data")
+
+# Operations that read files whose names are elements of their input.
+_READERS = (
+    "TFRecordDataset",
+    "TextLineDataset",
+    "FixedLengthRecordDataset",
+    "SSTableDataset",
+    "CSVDataset",
+)
+_NOT_FOUND = ("Did not find a shardable source", "shardable source", "not enough files")
+
+
+def _distributed() -> Any | None:
+    """torch.distributed, if it is initialised."""
+    import torch
+
+    distributed = torch.distributed
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed
+    return None
+
+
+def place(rank: int | None, world_size: int | None) -> tuple[int, int]:
+    """(rank, world size): as given, else those of torch.distributed, else (0, 1).
+
+    Raises:
+      InvalidOptionError: Only one is given, or the rank is not in the world.
+    """
+    if (rank is None) != (world_size is None):
+        raise InvalidOptionError("give both rank and world_size, or neither")
+    if rank is None or world_size is None:
+        distributed = _distributed()
+        if distributed is None:
+            return 0, 1
+        return distributed.get_rank(), distributed.get_world_size()
+    if not 0 <= rank < world_size:
+        raise InvalidOptionError(
+            f"expected a rank from 0 to world_size - 1, got rank {rank} of {world_size}"
+        )
+    return rank, world_size
+
+
+def shard(dataset: Any, policy: str, rank: int, world_size: int) -> tuple[Any, str]:
+    """The rank's part of the dataset, and the policy that was taken ("file" or "data").
+
+    Raises:
+      InvalidOptionError: The ranks would not see the same order, so that some elements would reach
+        two of them and others none; or there is no file to shard by.
+    """
+    if policy not in POLICIES:
+        raise InvalidOptionError(f"shard must be None or one of {POLICIES}, got {policy!r}")
+    files = _source_of_files(dataset)
+    if policy == "auto":
+        count = None if files is None else _cardinality(files)
+        policy = "file" if count is not None and count >= world_size else "data"
+    if policy == "file":
+        if files is None:
+            raise InvalidOptionError(
+                "shard='file', but no reader of files was found in the dataset; use shard='data'"
+            )
+        _check_order(files)
+        return _by_file(dataset, rank, world_size), policy
+    _check_order(dataset)
+    if _pipeline.is_nondeterministic(dataset):
+        raise InvalidOptionError(
+            "shard='data' gives each rank every world_size-th element, but the dataset may change "
+            "its order (deterministic=False), and does so differently on each rank; leave that "
+            "out, or shard by file"
+        )
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.deterministic = True
+    return dataset.with_options(options).shard(world_size, rank), policy
+
+
+def _check_order(dataset: Any) -> None:
+    if _pipeline.unseeded_shuffles(dataset):
+        raise InvalidOptionError(
+            "the dataset is shuffled without a seed before it is sharded, so each rank would see "
+            "another order: some elements would reach two ranks and others none. Give "
+            "shuffle(..., seed=...) and list_files(..., seed=...) the same seed on each rank, call "
+            "tf.random.set_seed() first, or shard the dataset yourself (shard=None)"
+        )
+
+
+def _reads_files(node: Any) -> bool:
+    name = type(node).__name__
+    if any(reader in name for reader in _READERS):
+        return True
+    for function in node._functions():
+        graph = function.function.graph.as_graph_def()
+        nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
+        if any(n.op.startswith(_READERS) for n in nodes):
+            return True
+    return False
+
+
+def _source_of_files(dataset: Any) -> Any | None:
+    """The dataset of the names that the first reader reads, or None."""
+    reader = None
+    for node in _pipeline.walk(dataset):
+        if _reads_files(node):
+            reader = node
+    if reader is None:
+        return None
+    inputs = reader._inputs()
+    # A TFRecordDataset made of names keeps them as a dataset of its own.
+    return inputs[0] if inputs else getattr(reader, "_filenames", None)
+
+
+def _cardinality(dataset: Any) -> int | None:
+    if not hasattr(dataset, "cardinality"):
+        shape = getattr(dataset, "shape", None)
+        return None if shape is None or shape.rank != 1 else int(shape[0])
+    from tensor_bridge import _C
+
+    count = int(_C.convert_tensor(dataset.cardinality()).item())
+    return None if count < 0 else count
+
+
+def _by_file(dataset: Any, rank: int, world_size: int) -> Any:
+    import tensorflow as tf
+    from tensorflow.python.data.experimental.ops import distribute
+
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.FILE
+    return distribute._AutoShardDataset(dataset.with_options(options), world_size, rank)
+
+
+def equal_length(dataset: Any, policy: str, world_size: int) -> int | None:
+    """How many elements every rank can have, where that is known without asking the others.
+
+    Args:
+      dataset: Before it was sharded.
+      policy: "data" or "file".
+      world_size: Number of ranks.
+    """
+    count = _cardinality(dataset)
+    return None if count is None or policy != "data" else count // world_size
+
+
+def agree(more: bool) -> bool:
+    """Whether every rank has one more element.
+
+    Raises:
+      InvalidOptionError: torch.distributed is not initialised.
+    """
+    import torch
+
+    distributed = _distributed()
+    if distributed is None:
+        raise InvalidOptionError(
+            "equal_steps=True needs torch.distributed here: the number of elements of each rank is "
+            "not known before. Initialise it, use shard='data' on a dataset with a cardinality "
+            "(ds.assert_cardinality), or leave equal_steps out"
+        )
+    device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+    flag = torch.tensor(int(more), device=device)
+    distributed.all_reduce(flag, op=distributed.ReduceOp.MIN)
+    return bool(flag.item())
