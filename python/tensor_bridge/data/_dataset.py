@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from tensor_bridge import _C, _options
@@ -58,9 +59,9 @@ class TorchDatasetBase:
       on_write: As in `convert_tf_to_pytorch`.
       raw: As in `convert_tf_to_pytorch`.
       prefetch: Elements made ahead; 0 makes them on demand, without a thread.
-      resume: What `state_dict` saves. "exact": everything; refuses operations whose state TensorFlow
-        does not save. "position": such operations start anew. "replay": a count; as many elements
-        are made and skipped.
+      resume: What `state_dict` saves. "exact": everything; refuses operations whose state
+        TensorFlow does not save. "position": such operations start anew. "replay": a count; as many
+        elements are made and skipped.
       on_error: "raise" raises `PipelineError` for an element that could not be made, and the next
         call goes on behind it; "skip" leaves such elements out.
       shard: How ranks share the dataset: "file" (each file to one rank), "data" (each element),
@@ -105,11 +106,11 @@ class TorchDatasetBase:
         _options.check_extra("strings", strings)
         if on_error not in ("raise", "skip"):
             raise InvalidOptionError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
-        if not isinstance(prefetch, int) or isinstance(prefetch, bool) or prefetch < 0:
+        if type(prefetch) is not int or prefetch < 0:
             raise InvalidOptionError(f"prefetch must be an int of at least 0, got {prefetch!r}")
-        self._resume = _resume.check_mode(resume)
-        self._strings = strings
-        self._dense = {"copy": copy, "on_write": on_write, "raw": raw}
+        self._resume: Any = _resume.check_mode(resume)
+        self._strings: Any = strings
+        self._dense: dict[str, Any] = {"copy": copy, "on_write": on_write, "raw": raw}
         self._prefetch = prefetch
         self._skip = on_error == "skip"
         self._shard = shard
@@ -200,12 +201,12 @@ class TorchDatasetBase:
         )
 
     def _nested(self, dataset: Any) -> TorchDatasetBase:
-        return type(self)(
+        return torch_dataset_class()(
             dataset,
-            strings=self._strings,  # type: ignore[arg-type]
+            strings=self._strings,
             **self._dense,
             prefetch=self._prefetch,
-            resume=self._resume,  # type: ignore[arg-type]
+            resume=self._resume,
             on_error="skip" if self._skip else "raise",
             shard=None,
         )
@@ -247,7 +248,7 @@ class TorchDatasetBase:
         Raises:
           InvalidOptionError: A negative number, or one that is past in a dataset that reshuffles.
         """
-        if not isinstance(epoch, int) or epoch < 0:
+        if type(epoch) is not int or epoch < 0:
             raise InvalidOptionError(f"epoch must be an int of at least 0, got {epoch!r}")
         if self._source is None and self._reshuffles and epoch < self._started:
             raise InvalidOptionError(
@@ -276,12 +277,9 @@ class TorchDatasetBase:
         Raises:
           WorkerProcessError: In another process than the one that made this object.
         """
-        elements = self.elements()
-        if self._equal_steps and self._world_size > 1 and self._steps is None:
-            return _in_step(elements)
-        return elements
+        return self.elements()
 
-    def elements(self) -> Elements:
+    def elements(self) -> Elements | InStep:
         """Begins a pass; `iter` with all that the iterator can do."""
         self._check_process()
         state, self._state = self._state, None
@@ -290,6 +288,8 @@ class TorchDatasetBase:
         self._epoch = epoch + 1
         elements = Elements(self._dataset, self._settings, epoch, state)
         self._current = elements
+        if self._equal_steps and self._world_size > 1 and self._steps is None:
+            return InStep(elements)
         return elements
 
     def _check_process(self) -> None:
@@ -326,6 +326,7 @@ class TorchDatasetBase:
             **self._settings.identity,
             "epoch": 0,
             "delivered": 0,
+            "ended": False,
             "iterator": None,
             "pending": [],
             "failed": [],
@@ -342,6 +343,11 @@ class TorchDatasetBase:
         _resume.check_state(state_dict, self._settings.identity)
         self._state = state_dict
         self._epoch = state_dict["epoch"]
+
+    @property
+    def position(self) -> int:
+        """Elements of the latest pass that were delivered, those before a resumption included."""
+        return 0 if self._current is None else self._current.position
 
     # ---- the rest --------------------------------------------------------------------------------
 
@@ -364,26 +370,40 @@ def _no_service_state() -> Exception:
     )
 
 
-def _in_step(elements: Elements) -> Iterator[Any]:
-    """Ends as soon as one rank has no more elements."""
-    while True:
-        element, more = None, True
+class InStep:
+    """`Elements` that end as soon as one rank has no more of them."""
+
+    def __init__(self, elements: Elements) -> None:
+        self._elements = elements
+        self.state_dict = elements.state_dict
+        self.build = elements.build
+
+    def __iter__(self) -> InStep:
+        return self
+
+    def __next__(self) -> Any:
+        return self.build(self.next_flat())
+
+    def next_flat(self) -> list[Any]:
+        """As `Elements.next_flat`."""
+        flat: list[Any] | None = None
         try:
-            element = next(elements)
+            flat = self._elements.next_flat()
         except StopIteration:
-            more = False
-        if not _sharding.agree(more):
-            elements.close()
-            return
-        yield element
+            pass
+        if not _sharding.agree(flat is not None) or flat is None:
+            self._elements.close()
+            raise StopIteration
+        return flat
 
 
+@cache
 def torch_dataset_class() -> type[TorchDatasetBase]:
     """TorchDataset; torch is imported for its base class."""
     ensure()
     from torch.utils.data import IterableDataset
 
-    class TorchDataset(TorchDatasetBase, IterableDataset):  # type: ignore[type-arg]
+    class TorchDataset(TorchDatasetBase, IterableDataset):  # type: ignore[misc]
         __doc__ = TorchDatasetBase.__doc__
         __module__ = "tensor_bridge.data"
         __qualname__ = "TorchDataset"

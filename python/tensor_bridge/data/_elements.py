@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import re
 import threading
 import weakref
 from collections import deque
@@ -29,11 +30,27 @@ __all__ = ["Elements", "Settings"]
 # Failures in a row after which on_error="skip" gives up: a pipeline that never recovers.
 _MAX_FAILURES = 100
 _TENSORFLOW = 8  # TB_TENSORFLOW
-_CODES = (
-    "OK CANCELLED UNKNOWN INVALID_ARGUMENT DEADLINE_EXCEEDED NOT_FOUND ALREADY_EXISTS "
-    "PERMISSION_DENIED RESOURCE_EXHAUSTED FAILED_PRECONDITION ABORTED OUT_OF_RANGE UNIMPLEMENTED "
-    "INTERNAL UNAVAILABLE DATA_LOSS UNAUTHENTICATED"
-).split()
+# The function that TensorFlow wraps around the operation that we run.
+_WRAPPER = re.compile(r"^\{\{function_node __wrapped__\w*?Iterator[^}]*\}\} ")
+_CODES = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+]
 
 # Closed before the interpreter goes: their threads run TensorFlow's and perhaps Python's code.
 _open: weakref.WeakSet[Elements] = weakref.WeakSet()
@@ -45,7 +62,7 @@ def _close_all() -> None:
         elements.close()
 
 
-class _Failure(Exception):
+class _Failure(Exception):  # noqa: N818  # never leaves this module
     """What the extension raises where an element could not be made."""
 
 
@@ -59,8 +76,9 @@ def _public(ordinal: int, status: int, code: int, message: str) -> TensorBridgeE
         kind = errors.BY_STATUS.get(status, errors.InternalError)
         return kind(f"element {ordinal}: {message}")
     error = PipelineError(
-        f"the pipeline failed at element {ordinal}: {message}. Ask for the next element to go on "
-        "behind it, or let the pipeline drop such elements: ds.ignore_errors(), on_error='skip'"
+        f"the pipeline failed at element {ordinal}: {_WRAPPER.sub('', message)}. Ask for the next "
+        "element to go on behind it, or leave such elements out: ds.ignore_errors(), or "
+        "on_error='skip'"
     )
     error.ordinal = ordinal
     error.code = _CODES[code] if 0 <= code < len(_CODES) else str(code)
@@ -127,8 +145,12 @@ class Elements:
             **settings.options,
         )
         _open.add(self)
-        if state is not None and settings.resume == "replay":
+        if state is None:
+            return
+        if settings.resume == "replay":
             self._skip(state["delivered"])
+        elif state["ended"]:
+            _C.data_close(self._native)  # only what is pending is left
 
     # ---- iteration -------------------------------------------------------------------------------
 
@@ -248,8 +270,10 @@ class Elements:
             **self._settings.identity,
             "epoch": self.epoch,
             "delivered": self._position - len(taken),
+            "ended": self._finished,
             "iterator": None,
             "pending": [],
+            "failed": [],
         }
         if self._settings.addresses is not None:
             raise ResumeError(
@@ -259,15 +283,15 @@ class Elements:
         if self._settings.resume == "replay":
             return state
         with self._lock:
-            _C.data_pause(self._native)
-            try:
-                self._drain()
-                if not self._finished:
+            if not self._finished:
+                _C.data_pause(self._native)
+                try:
+                    self._drain()
                     state["iterator"] = _resume.save(
                         self._iterator._iterator_resource, self._settings.resume
                     )
-            finally:
-                _C.data_resume(self._native)
+                finally:
+                    _C.data_resume(self._native)
             waiting = [*taken, *self._pending]
         if self._settings.plan.has_opaque and waiting:
             raise ResumeError(
@@ -310,7 +334,12 @@ class Elements:
             return self._final
         elements, size, failures, wait, compute, make, queued = _C.data_stats(self._native)
         return Stats(
-            elements, size, failures, wait / 1e9, compute / 1e9, make / 1e9,
+            elements,
+            size,
+            failures,
+            wait / 1e9,
+            compute / 1e9,
+            make / 1e9,
             queued + len(self._pending),
         )
 

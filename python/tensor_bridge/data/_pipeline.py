@@ -11,7 +11,19 @@ __all__ = ["is_nondeterministic", "prepare", "reshuffles", "unseeded_shuffles", 
 _PLAIN = frozenset(
     f"{name}Dataset"
     for name in (
-        "Batch Cache Options Range Repeat Shard Shuffle Skip Take Tensor TensorSlice".split()
+        [
+            "Batch",
+            "Cache",
+            "Options",
+            "Range",
+            "Repeat",
+            "Shard",
+            "Shuffle",
+            "Skip",
+            "Take",
+            "Tensor",
+            "TensorSlice",
+        ]
     )
 )
 

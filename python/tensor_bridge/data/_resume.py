@@ -29,9 +29,7 @@ def check_mode(mode: Any) -> str:
       InvalidOptionError: It is none of the three.
     """
     if mode not in MODES:
-        raise InvalidOptionError(
-            f"resume must be 'exact', 'position' or 'replay', got {mode!r}"
-        )
+        raise InvalidOptionError(f"resume must be 'exact', 'position' or 'replay', got {mode!r}")
     return str(mode)
 
 
@@ -45,9 +43,7 @@ def save(resource: Any, mode: str) -> list[bytes]:
 
     policy = _FAIL if mode == "exact" else _IGNORE
     try:
-        state = tf.raw_ops.SerializeIterator(
-            resource_handle=resource, external_state_policy=policy
-        )
+        state = tf.raw_ops.SerializeIterator(resource_handle=resource, external_state_policy=policy)
     except tf.errors.OpError as e:
         raise ResumeError(_refusal(str(e))) from e
     # One by one: together they may be more than a message of 2 GiB holds.

@@ -146,7 +146,7 @@ def _strings(plan: ElementPlan) -> Any:
 
 
 def _string_tensor(data: torch.Tensor, shape: tuple[int, ...], offsets: torch.Tensor) -> Any:
-    return StringTensor(data, offsets, shape)  # type: ignore[arg-type]
+    return StringTensor(data, offsets, shape)
 
 
 def _ragged(spec: Any, plan: ElementPlan) -> Any:

@@ -1,0 +1,132 @@
+"""Elements on a device: a pinned copy, and a transfer that runs one element ahead."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from tensor_bridge import _C
+from tensor_bridge.composite import Ragged, StringTensor
+from tensor_bridge.errors import UnsupportedDeviceError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Mover", "map_tensors"]
+
+
+def map_tensors(function: Callable[[torch.Tensor], torch.Tensor], element: Any) -> Any:
+    """The element with ``function`` of each tensor in it."""
+    import optree
+
+    def leaf(value: Any) -> Any:
+        if _C.is_torch_tensor(value):
+            return function(value)
+        if isinstance(value, StringTensor):
+            return StringTensor(function(value.bytes), function(value.offsets), value.shape)
+        if isinstance(value, Ragged):
+            splits = tuple(function(part) for part in value.row_splits)
+            return Ragged(leaf(value.values), splits, value.uniform_row_lengths)
+        return value
+
+    return optree.tree_map(leaf, element, none_is_leaf=True, namespace="tensor_bridge")
+
+
+def _is_plain(x: torch.Tensor) -> bool:
+    import torch
+
+    return x.layout is torch.strided and not x.is_nested
+
+
+class Mover:
+    """Iterator over the elements of another one on ``device``.
+
+    Args:
+      source: `Elements` or the like.
+      device: Where the tensors go; None leaves them on the host.
+      pin_memory: On the host: in pinned memory.
+
+    Raises:
+      UnsupportedDeviceError: There is no such device.
+    """
+
+    def __init__(self, source: Any, device: Any, pin_memory: bool) -> None:
+        import torch
+
+        self._source = source
+        self._device = None if device is None else torch.device(device)
+        cuda = self._device is not None and self._device.type == "cuda"
+        if (cuda or pin_memory) and not torch.cuda.is_available():
+            raise UnsupportedDeviceError(
+                ("device='cuda'" if cuda else "pin_memory=True")
+                + " needs a CUDA build of torch and a visible GPU; neither is here"
+            )
+        self._pin = pin_memory or cuda
+        self._stream = torch.cuda.Stream(self._device) if cuda else None
+        # (values on the host, element, event), or the exception in its place.
+        self._ahead: deque[Any] = deque()
+        self._started = False
+
+    def __iter__(self) -> Mover:
+        return self
+
+    def __next__(self) -> Any:
+        if not self._started:
+            self._started = True
+            self._fetch()
+        if not self._ahead:
+            raise StopIteration
+        item = self._ahead.popleft()
+        if isinstance(item, Exception):
+            self._fetch()
+            raise item
+        self._fetch()
+        _, element, event = item
+        if event is not None:
+            self._hand_over(element, event)
+        return element
+
+    def undelivered(self) -> list[list[Any]]:
+        """Values of the elements that were taken ahead."""
+        return [item[0] for item in self._ahead if not isinstance(item, Exception)]
+
+    def _fetch(self) -> None:
+        try:
+            flat = self._source.next_flat()
+        except StopIteration:
+            return
+        except Exception as e:  # belongs to the next element, not to the one being delivered
+            self._ahead.append(e)
+            return
+        element = self._source.build(flat)
+        event = None
+        if self._stream is not None:
+            import torch
+
+            with torch.cuda.stream(self._stream):
+                element = map_tensors(self._move, element)
+                event = torch.cuda.Event()
+                event.record(self._stream)
+        else:
+            element = map_tensors(self._move, element)
+        self._ahead.append((flat, element, event))
+
+    def _move(self, x: torch.Tensor) -> torch.Tensor:
+        if self._pin and _is_plain(x):
+            x = x.pin_memory()
+        return x if self._device is None else x.to(self._device, non_blocking=self._pin)
+
+    def _hand_over(self, element: Any, event: Any) -> None:
+        """Makes the current stream wait for the transfer, and the allocator for the stream."""
+        import torch
+
+        stream = torch.cuda.current_stream(self._device)
+        stream.wait_event(event)
+
+        def record(x: torch.Tensor) -> torch.Tensor:
+            if _is_plain(x):
+                x.record_stream(stream)
+            return x
+
+        map_tensors(record, element)
