@@ -18,6 +18,7 @@ from tensor_bridge.errors import (
     PipelineError,
     ResumeError,
     TensorBridgeError,
+    TensorFlowError,
 )
 
 if TYPE_CHECKING:
@@ -85,6 +86,15 @@ def _public(ordinal: int, status: int, code: int, message: str) -> TensorBridgeE
     return error
 
 
+def _begin(dataset: Any) -> Any:
+    import tensorflow as tf
+
+    try:
+        return iter(dataset)
+    except tf.errors.OpError as e:
+        raise TensorFlowError(f"TensorFlow could not begin a pass over the dataset: {e}") from e
+
+
 @dataclass(frozen=True)
 class Settings:
     """What one pass needs to know.
@@ -128,7 +138,7 @@ class Elements:
         self._offset = 0  # of the native iterator's ordinals
         self._finished = False
         self._final = Stats()
-        self._iterator: Any = iter(dataset)  # keeps the dataset's functions alive
+        self._iterator: Any = _begin(dataset)  # keeps the dataset's functions alive
         if state is not None:
             self._load(state)
         current = context.context()
