@@ -67,6 +67,7 @@ class Mover:
         # (values on the host, element, event), or the exception in its place.
         self._ahead: deque[Any] = deque()
         self._started = False
+        self.finished = False
 
     def __iter__(self) -> Mover:
         return self
@@ -76,6 +77,7 @@ class Mover:
             self._started = True
             self._fetch()
         if not self._ahead:
+            self.finished = True
             raise StopIteration
         item = self._ahead.popleft()
         if isinstance(item, Exception):

@@ -62,9 +62,8 @@ class Loader:
 
     def state_dict(self) -> dict[str, Any]:
         """As `TorchDataset.state_dict`; elements on their way to the device are part of it."""
-        undelivered = [] if self._mover is None else self._mover.undelivered()
-        if undelivered:
-            state: dict[str, Any] = self._pass.state_dict(undelivered)
+        if self._mover is not None and not self._mover.finished:
+            state: dict[str, Any] = self._pass.state_dict(self._mover.undelivered())
             return state
         return self.dataset.state_dict()
 
