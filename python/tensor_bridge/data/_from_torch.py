@@ -9,7 +9,7 @@ from typing import Any
 
 from tensor_bridge import _C, _nodes
 from tensor_bridge._frameworks import ensure, ensure_tensorflow
-from tensor_bridge.composite import StringTensor
+from tensor_bridge.composite import StringTensor, for_torch
 from tensor_bridge.errors import MismatchError, TensorBridgeError, UnsupportedTypeError
 
 __all__ = ["from_torch"]
@@ -19,8 +19,8 @@ def from_torch(data: Any, *, element_spec: Any = None) -> Any:
     """Makes a tf.data.Dataset of a torch Dataset, IterableDataset or DataLoader.
 
     Elements keep their structure (lists become tuples). Tensors share torch's memory where
-    TensorFlow can use it, as with `convert_pytorch_to_tf`, and so never pass through NumPy; numbers
-    and strings become scalars, and lists of strings vectors.
+    TensorFlow can use it, as with `convert_pytorch_to_tf`, and never pass through NumPy; numbers
+    and strings become scalars, lists and tuples of strings vectors.
 
     A dataset with ``__len__`` and ``__getitem__`` is read by its indices, in order. Everything else
     is iterated anew for each pass of the tf.data.Dataset.
@@ -106,16 +106,16 @@ def _to_tensorflow(value: Any) -> Any:
         return _C.convert_pytorch_to_tf(StringTensor.from_list(value))
     if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
         return tuple(_to_tensorflow(part) for part in value)
-    if _nodes.is_node(value):
+    if for_torch(value) is None and _nodes.is_node(value):
         _, parts, rebuild = _nodes.children(value)
         return rebuild([_to_tensorflow(part) for part in parts])
     return _C.convert_pytorch_to_tf(value)
 
 
 def _is_strings(value: Any) -> bool:
-    """Whether it is a list of strings, which is what DataLoader makes of a batch of strings."""
+    """Whether it is a list or tuple of strings, which DataLoader makes of a batch of strings."""
     return (
-        type(value) is list
+        type(value) in (list, tuple)
         and len(value) > 0
         and all(isinstance(item, (str, bytes)) for item in value)
     )
