@@ -30,11 +30,9 @@ size_t slotsOf(const tb_data_component& component) {
 class ElementFiller {
  public:
   ElementFiller(const DataPlan& plan, DatasetIterator* iterator, tb_data_element* element)
-      : plan_(plan),
-        iterator_(iterator),
-        api_(iterator->api()),
-        adapter_(torchAdapter()),
-        element_(element) {}
+      : plan_(plan), iterator_(iterator), api_(iterator->api()), element_(element) {
+    element_->api = &api_;
+  }
 
   void component(const tb_data_component& component, HandleList* outputs, size_t i) {
     switch (component.kind) {
@@ -80,9 +78,10 @@ class ElementFiller {
     ViewGuard guard(&view);
     DataSlot& slot = element_->slots[slot_++];
     element_->nbytes += view.nbytes;
-    const WrapSpec* common = defaults ? commonPlan(view, adapter_) : nullptr;
+    const TorchAdapter& adapter = torchAdapter();
+    const WrapSpec* common = defaults ? commonPlan(view, adapter) : nullptr;
     if (common != nullptr) {
-      if (adapter_.wrap(&view, common, &slot.tensor) != TB_OK) rethrowLastError();
+      if (adapter.wrap(&view, common, &slot.tensor) != TB_OK) rethrowLastError();
     } else {
       slot.tensor = convert(&view, options, Source::kTensor);
     }
@@ -106,14 +105,13 @@ class ElementFiller {
     (&slot)[1].tensor = converted.offsets;
     slot.shape = found->shape;
     TorchFacts facts;
-    adapter_.describe(slot.tensor, &facts);
+    torchAdapter().describe(slot.tensor, &facts);
     element_->nbytes += facts.nbytes + 8 * (found->count + 1);
   }
 
   const DataPlan& plan_;
   DatasetIterator* iterator_;
   const TfApi& api_;
-  const TorchAdapter& adapter_;
   tb_data_element* element_;
   size_t slot_ = 0;
 };
@@ -165,8 +163,6 @@ tb_data_element::~tb_data_element() {
   using namespace tensor_bridge;  // NOLINT: a member of a C type
   for (DataSlot& slot : slots) {
     if (slot.tensor != nullptr) torchAdapter().release(slot.tensor);
-    if (slot.handle != nullptr && !processExiting()) {
-      findTfApi()->TFE_DeleteTensorHandle(slot.handle);
-    }
+    if (slot.handle != nullptr && !processExiting()) api->TFE_DeleteTensorHandle(slot.handle);
   }
 }

@@ -47,6 +47,8 @@ struct tb_data_element {
 
   std::vector<tensor_bridge::DataSlot> slots;
   int64_t nbytes = 0;
+  /// Where handles are deleted.
+  const tensor_bridge::TfApi* api = nullptr;
 };
 
 namespace tensor_bridge {

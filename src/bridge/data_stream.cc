@@ -41,8 +41,10 @@ struct DataStream::State {
         adaptive(may_adapt),
         outputs(iterator->api()) {}
 
-  // One caller at a time. Never throws: what goes wrong is the item.
-  DataItem make() noexcept;
+  // Makes the next item with the lock released, and counts it. One caller at a time, which has set
+  // `making`. Never throws: what goes wrong is the item.
+  DataItem make(std::unique_lock<std::mutex>* lock) noexcept;
+  void fill(DataItem* item) noexcept;
   // Puts the next item into the queue, or ends.
   void makeDirectly(std::unique_lock<std::mutex>* lock);
 
@@ -67,9 +69,9 @@ struct DataStream::State {
 
   // With `making` set, by whoever set it.
   HandleList outputs;
+
   int64_t made = 0;
   Clock::duration mean_make{};
-
   int64_t delivered = 0;
   int64_t bytes = 0;
   int64_t failures = 0;
@@ -80,49 +82,56 @@ struct DataStream::State {
   Clock::duration mean_gap = std::chrono::milliseconds(1);
 };
 
-DataItem DataStream::State::make() noexcept {
+DataItem DataStream::State::make(std::unique_lock<std::mutex>* lock) noexcept {
   DataItem item;
-  item.ordinal = made;
+  item.ordinal = made++;
+  lock->unlock();
   const Clock::time_point begin = Clock::now();
-  try {
-    int code = 0;
-    const DatasetIterator::Step step = iterator->next(&outputs, &code, &item.message);
-    if (step == DatasetIterator::Step::kElement) {
-      auto element = std::make_unique<tb_data_element>();
-      fillElement(plan, iterator.get(), &outputs, element.get());
-      item.element = std::move(element);
-    } else if (step == DatasetIterator::Step::kFailure) {
-      item.status = TB_TENSORFLOW;
-      item.tf_code = code;
-    }
-  } catch (...) {
-    item.status = setLastErrorFromException();
-    try {
-      item.message = lastError();
-    } catch (...) {
-      // No memory for the message: the status says enough.
-    }
-  }
-  outputs.clear();
-  ++made;
+  fill(&item);
   const Clock::duration took = Clock::now() - begin;
+  lock->lock();
   make_time += took;
   follow(took, &mean_make);
   return item;
 }
 
+void DataStream::State::fill(DataItem* item) noexcept {
+  try {
+    int code = 0;
+    const DatasetIterator::Step step = iterator->next(&outputs, &code, &item->message);
+    if (step == DatasetIterator::Step::kElement) {
+      auto element = std::make_unique<tb_data_element>();
+      fillElement(plan, iterator.get(), &outputs, element.get());
+      item->element = std::move(element);
+    } else if (step == DatasetIterator::Step::kFailure) {
+      item->status = TB_TENSORFLOW;
+      item->tf_code = code;
+    }
+  } catch (...) {
+    item->status = setLastErrorFromException();
+    try {
+      item->message = lastError();
+    } catch (...) {
+      // No memory for the message: the status says enough.
+    }
+  }
+  outputs.clear();
+}
+
 void DataStream::State::makeDirectly(std::unique_lock<std::mutex>* lock) {
   making = true;
-  lock->unlock();
-  DataItem item;
-  {
-    std::unique_ptr<SyncExecutor> executor;
-    if (own_executor) {
-      executor = std::make_unique<SyncExecutor>(iterator->api(), iterator->context());
-    }
-    item = make();
+  std::unique_ptr<SyncExecutor> executor;
+  if (own_executor) {
+    lock->unlock();
+    executor = std::make_unique<SyncExecutor>(iterator->api(), iterator->context());
+    lock->lock();
   }
-  lock->lock();
+  DataItem item = make(lock);
+  if (executor != nullptr) {
+    lock->unlock();
+    executor.reset();
+    lock->lock();
+  }
   making = false;
   if (item.is_end() || cancelled) {
     ended = true;
@@ -163,9 +172,7 @@ void DataStream::run(const std::shared_ptr<State>& state) {
     });
     if (state->cancelled) break;
     state->making = true;
-    lock.unlock();
-    DataItem item = state->make();
-    lock.lock();
+    DataItem item = state->make(&lock);
     state->making = false;
     const bool end = item.is_end();
     if (!state->cancelled) {
