@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 
     machine, versions = describe_machine(), describe_versions()
-    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     console.print(
         f"tensor_bridge {versions['tensor_bridge']}, TensorFlow {versions['tensorflow']}, "
         f"torch {versions['torch']}, Python {versions['python']}\n"

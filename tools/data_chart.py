@@ -49,7 +49,7 @@ def chart(report: dict[str, Any]) -> str:
     where = (
         f"{machine['cpu']}, {machine['cpus']} CPUs, TensorFlow {versions['tensorflow']}, "
         f"torch {versions['torch']}, {report['date']}; medians of {report['rounds']} "
-        "interleaved runs"
+        f"interleaved runs, load {machine['load_average_1m']}"
     )
     parts.append(text(LEFT, y + 24, where, size=10))
     size = f'width="{WIDTH}" height="{y + 36}" viewBox="0 0 {WIDTH} {y + 36}"'

@@ -140,6 +140,10 @@ void DataStream::State::makeDirectly(std::unique_lock<std::mutex>* lock) {
   }
   if (waiting > 0) item_ready.notify_all();
   if (paused > 0) idle.notify_all();
+  // What nobody wants is released without the lock: a value of TensorFlow's may run Python code.
+  lock->unlock();
+  item = DataItem();
+  lock->lock();
 }
 
 DataStream::DataStream(std::unique_ptr<DatasetIterator> iterator, DataPlan plan, int prefetch,
@@ -185,7 +189,7 @@ void DataStream::run(const std::shared_ptr<State>& state) {
     if (state->waiting > 0) state->item_ready.notify_all();
     if (state->paused > 0) state->idle.notify_all();
     if (end || state->cancelled) {
-      // An item that nobody wants is released without the lock.
+      // As in makeDirectly().
       lock.unlock();
       item = DataItem();
       lock.lock();
