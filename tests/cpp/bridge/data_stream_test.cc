@@ -124,10 +124,15 @@ TfApi actedApi() {
   return api;
 }
 
-// Lives as long as the process, like every table of TensorFlow's: so may a thread left alone.
+// Lives as long as the process, like every table of TensorFlow's: so may a thread left alone. It is
+// where a thread that ends looks for the function that deletes its status.
 const TfApi& api() {
-  static const TfApi acted = actedApi();
-  return acted;
+  static const TfApi& published = []() -> const TfApi& {
+    static const TfApi acted = actedApi();
+    detail::g_tf_api.store(&acted);
+    return acted;
+  }();
+  return published;
 }
 
 struct Stream {
