@@ -4,7 +4,7 @@ All numbers of one pipeline come from one interleaved run: each round makes one 
 contender, in an order drawn anew, timed from the first element to the last. Values are compared
 before anything is timed. Writes the numbers, with machine and versions, to `results/data.json`.
 
-    python benchmarks/bench_data.py [--quick] [--output FILE]
+    python benchmarks/bench_data.py [--quick] [--output FOLDER]
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     here = Path(__file__).parent
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few elements, for a smoke test")
-    parser.add_argument("--output", type=Path, default=here / "results" / "data.json")
+    parser.add_argument(
+        "--output", type=Path, default=here / "results", help="folder for data.json"
+    )
     options = parser.parse_args(arguments)
     warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 
@@ -104,9 +106,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "results": rows,
         "memory": memory,
     }
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(report, indent=1) + "\n")
-    console.print(f"Written: {options.output}")
+    options.output.mkdir(parents=True, exist_ok=True)
+    written = options.output / "data.json"
+    written.write_text(json.dumps(report, indent=1) + "\n")
+    console.print(f"Written: {written}")
     return 0
 
 
