@@ -391,8 +391,13 @@ class InStep:
             flat = self._elements.next_flat()
         except StopIteration:
             pass
-        if not _sharding.agree(flat is not None) or flat is None:
-            self._elements.close()
+        more = False
+        try:
+            more = _sharding.agree(flat is not None)
+        finally:
+            if not more:
+                self._elements.close()
+        if flat is None or not more:
             raise StopIteration
         return flat
 
