@@ -29,10 +29,12 @@ class Benchmark:
     Attributes:
         keras: What Keras is to be in its process; the script imports TensorFlow, which imports it.
         processes: How many processes share the rounds.
+      only_named: Whether it runs only where it is named; it takes minutes by itself.
     """
 
     keras: str = "tensorflow"
     processes: int = 1
+    only_named: bool = False
 
 
 BENCHMARKS = {
@@ -44,19 +46,23 @@ BENCHMARKS = {
     "memory": Benchmark(),
     "threads": Benchmark(),
     "cpp": Benchmark(),
+    "data": Benchmark(only_named=True),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs them one after the other; 1 if one failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", help=f"of {', '.join(BENCHMARKS)}; all, if none")
+    parser.add_argument(
+        "names", nargs="*", help=f"of {', '.join(BENCHMARKS)}; if none, all but data"
+    )
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the JSON")
     options, rest = parser.parse_known_args(arguments)
     if unknown := set(options.names) - set(BENCHMARKS):
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
     start = time.monotonic()
-    chosen = [name for name in BENCHMARKS if not options.names or name in options.names]
+    default = [name for name, benchmark in BENCHMARKS.items() if not benchmark.only_named]
+    chosen = [name for name in BENCHMARKS if name in (options.names or default)]
     failed = [name for name in chosen if not run(name, rest, options.output)]
     print(f"{time.monotonic() - start:.0f} s", *failed and ["failed:", *failed])
     return int(bool(failed))

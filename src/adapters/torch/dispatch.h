@@ -1,5 +1,5 @@
-// Dispatch keys. BelowModes: torch operators called from here see no autograd, no Python dispatch mode
-// and no functorch transform of the caller's. ordinaryCpuKeys: what most tensors have.
+// Dispatch keys. BelowModes: torch operators called from here see no autograd, no Python dispatch
+// mode and no functorch transform of the caller's. ordinaryCpuKeys: what most tensors have.
 // Not for: operators that a user asked for.
 #ifndef TENSOR_BRIDGE_ADAPTERS_TORCH_DISPATCH_H_
 #define TENSOR_BRIDGE_ADAPTERS_TORCH_DISPATCH_H_
