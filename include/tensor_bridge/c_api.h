@@ -95,7 +95,8 @@ TB_EXPORT void tb_convert_back_options_init(tb_convert_back_options* options);
 
 /* Tells the bridge which loaded TensorFlow to use: a handle from dlopen on which TF_* (and, for
  * eager tensors, TFE_*) are found. Needed only where none of TensorFlow's own libraries is loaded
- * under its SONAME. The handle must stay open. */
+ * under its SONAME, and before the first conversion: TB_FRAMEWORK while tensors of another
+ * TensorFlow are alive. The handle must stay open. */
 TB_EXPORT tb_status tb_use_tensorflow(void* dlopen_handle);
 
 /* Loads the adapter for the torch release that this process runs, e.g. (2, 13). torch must be

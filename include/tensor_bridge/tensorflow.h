@@ -11,7 +11,8 @@
 namespace tensor_bridge {
 
 /// Uses the TensorFlow behind `dlopen_handle`, which must stay open. Needed only where none of
-/// TensorFlow's own libraries is loaded under its SONAME. Throws Error{kFramework}.
+/// TensorFlow's own libraries is loaded under its SONAME, and before the first conversion. Throws
+/// Error{kFramework}, also while tensors of another TensorFlow are alive.
 inline void useTensorFlow(void* dlopen_handle) {
   detail::throwIfFailed(tb_use_tensorflow(dlopen_handle));
 }

@@ -11,6 +11,7 @@ namespace {
 // its last destructors, and the sum must keep what finished threads counted.
 std::atomic<CounterNode*> g_nodes{nullptr};
 pthread_key_t g_key;
+bool g_has_key = false;
 pthread_once_t g_key_once = PTHREAD_ONCE_INIT;
 
 void giveBack(void* node) {
@@ -18,7 +19,7 @@ void giveBack(void* node) {
   static_cast<CounterNode*>(node)->in_use.store(false, std::memory_order_release);
 }
 
-void makeKey() { pthread_key_create(&g_key, giveBack); }
+void makeKey() { g_has_key = pthread_key_create(&g_key, giveBack) == 0; }
 
 }  // namespace
 
@@ -43,7 +44,8 @@ CounterNode* acquireCounter() noexcept {
     }
   }
   t_counter = node;
-  pthread_setspecific(g_key, node);
+  // A process without a key left loses one node a thread.
+  if (g_has_key) pthread_setspecific(g_key, node);
   return node;
 }
 

@@ -90,7 +90,7 @@ void releaseTensor(void* owner) {
 
 void releaseTensorAlias(void* owner) {
   if (processExiting()) return;
-  releaseAlias(*findTfApi(), static_cast<TensorAlias*>(owner));
+  releaseAlias(static_cast<TensorAlias*>(owner));
   countOwner(-1);
 }
 
@@ -260,7 +260,7 @@ bool exportTensorInPlace(const TfApi& api, TF_Tensor* tensor, bool take, int64_t
   view->read_only = true;
   view->nbytes = bytes;
   view->release = take ? releaseTensor : releaseTensorAlias;
-  view->owner = take ? static_cast<void*>(tensor) : makeAlias(tensor);
+  view->owner = take ? static_cast<void*>(tensor) : makeAlias(tensor, api.Tensor_destroy);
   if (view->owner == nullptr) return false;
   countOwner(1);
   return true;

@@ -91,7 +91,7 @@ void* retainOwner(const TfApi& api, ReleaseFn release, void* owner) {
     retained = api.TFE_TensorHandleCopySharingTensor(static_cast<TFE_TensorHandle*>(owner), status);
     if (retained == nullptr) throwStatus(api, status, "TFE_TensorHandleCopySharingTensor");
   } else if (release == releaseTensorAlias) {
-    retained = makeAlias(owner);
+    retained = makeAlias(owner, static_cast<TensorAlias*>(owner)->destroy);
     if (retained == nullptr) throwError(ErrorCode::kOutOfMemory, "no memory for an alias");
   } else {
     retained = aliasTensor(api, static_cast<TF_Tensor*>(owner));
@@ -108,7 +108,8 @@ const void* ownersTensor(const TfApi& api, ReleaseFn release, const void* owner)
   if (release == releaseHandle) {
     return api.localTensor(static_cast<const TFE_TensorHandle*>(owner));
   }
-  return api.Tensor_destroy == nullptr ? nullptr : tensorInside(owner);
+  const bool known = release == releaseTensorAlias || api.Tensor_destroy != nullptr;
+  return known ? tensorInside(owner) : nullptr;
 }
 
 }  // namespace

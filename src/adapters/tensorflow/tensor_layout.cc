@@ -87,11 +87,11 @@ bool aliasAgrees(const TfApi& api, const Sample& sample) {
     const int64_t* references = referencesOf(tensorInside(made));
     same = references != nullptr && *references == 1;
   }
-  TensorAlias* alias = same ? makeAlias(made) : nullptr;
+  TensorAlias* alias = same ? makeAlias(made, api.Tensor_destroy) : nullptr;
   if (made != nullptr) api.TF_DeleteTensor(made);
   if (alias != nullptr) {
     same = !freed && shows(api, alias, sample, memory);
-    releaseAlias(api, alias);
+    releaseAlias(alias);
     same = same && freed;
   } else {
     same = false;
@@ -103,21 +103,22 @@ bool aliasAgrees(const TfApi& api, const Sample& sample) {
 
 }  // namespace
 
-TensorAlias* makeAlias(const void* tf_tensor) noexcept {
+TensorAlias* makeAlias(const void* tf_tensor, void (*destroy)(void* tensor)) noexcept {
   auto* alias = static_cast<TensorAlias*>(std::malloc(sizeof(TensorAlias)));
   if (alias == nullptr) return nullptr;
   const auto* tensor = static_cast<const uint8_t*>(tensorInside(tf_tensor));
   alias->interface = &alias->interface_vtable;
   std::memcpy(&alias->interface_vtable, tensor - sizeof(void*), sizeof(void*));
   std::memcpy(alias->tensor, tensor, sizeof(alias->tensor));
+  alias->destroy = destroy;
   if (int64_t* references = referencesOf(alias->tensor)) {
     __atomic_fetch_add(references, 1, __ATOMIC_RELAXED);
   }
   return alias;
 }
 
-void releaseAlias(const TfApi& api, TensorAlias* alias) noexcept {
-  api.Tensor_destroy(alias->tensor);
+void releaseAlias(TensorAlias* alias) noexcept {
+  alias->destroy(alias->tensor);
   std::free(alias);
 }
 

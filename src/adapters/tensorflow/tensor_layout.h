@@ -76,14 +76,15 @@ struct TensorAlias {
   const void* interface;  // the next field
   const void* interface_vtable;
   uint8_t tensor[32];
+  void (*destroy)(void* tensor);
 };
 
 struct TfApi;
 
-/// A new alias of a tensor that readTensorFields() can read, or null without memory. Only where
-/// api.Tensor_destroy is not null.
-TensorAlias* makeAlias(const void* tf_tensor) noexcept;
-void releaseAlias(const TfApi& api, TensorAlias* alias) noexcept;
+/// A new alias of a tensor that readTensorFields() can read, or null without memory. `destroy` is
+/// the Tensor_destroy of the table that proved the layout.
+TensorAlias* makeAlias(const void* tf_tensor, void (*destroy)(void* tensor)) noexcept;
+void releaseAlias(TensorAlias* alias) noexcept;
 
 /// Whether an alias shows what the C API shows, keeps the buffer alive on its own, and lets it go.
 /// Called once, when the API is loaded.

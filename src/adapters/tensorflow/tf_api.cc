@@ -19,6 +19,7 @@
 
 #include "adapters/tensorflow/tensor_layout.h"
 #include "core/error.h"
+#include "core/owner_counter.h"
 #include "core/shutdown.h"
 
 namespace tensor_bridge {
@@ -103,10 +104,40 @@ struct Published {
 };
 const Published* g_published = nullptr;
 
-// With the mutex held.
-const TfApi* publish(const TfApi& api) {
-  if (g_published != nullptr && std::memcmp(&g_published->api, &api, sizeof(api)) == 0) {
-    return &g_published->api;
+bool sameLibrary(const TfApi& a, const TfApi& b) {
+  return a.TF_NewTensor == b.TF_NewTensor && a.TF_DeleteTensor == b.TF_DeleteTensor;
+}
+
+// What `api` lacks and `known`, of the same library, has: handles that are alive need it.
+void fillGaps(const TfApi& known, TfApi* api) {
+#define TB_KEEP(result, name, arguments) \
+  if (api->name == nullptr) api->name = known.name;
+  TB_TF_EAGER_FUNCTIONS(TB_KEEP)
+  TB_TF_OP_FUNCTIONS(TB_KEEP)
+  TB_KEEP(, EagerTensor_CheckExact, )
+  TB_KEEP(, EagerTensor_Handle, )
+  TB_KEEP(, EagerTensorFromHandle, )
+  TB_KEEP(, TensorHandle_IsReady, )
+  TB_KEEP(, tensor_handle_vtable, )
+  TB_KEEP(, TensorHandle_Tensor, )
+  TB_KEEP(, Tensor_destroy, )
+#undef TB_KEEP
+}
+
+// With the mutex held. Throws Error{kFramework} if tensors of another TensorFlow are alive: they
+// are released through the table in use.
+const TfApi* publish(TfApi api) {
+  if (g_published != nullptr) {
+    const TfApi& now = g_published->api;
+    if (sameLibrary(now, api)) {
+      fillGaps(now, &api);
+    } else if (const int64_t alive = liveOwners(); alive > 0) {
+      throwError(ErrorCode::kFramework,
+                 "%lld tensors of another TensorFlow are alive, which this process has used so "
+                 "far; name the TensorFlow to use (useTensorFlow) before the first conversion",
+                 static_cast<long long>(alive));
+    }
+    if (std::memcmp(&now, &api, sizeof(api)) == 0) return &now;
   }
   g_published = new Published{api, g_published};
   watchProcessExit();
@@ -135,11 +166,13 @@ const TfApi* search(std::string* attempts, bool eager = false) {
 }
 
 pthread_key_t g_status_key;
+bool g_has_status_key = false;
 pthread_once_t g_status_once = PTHREAD_ONCE_INIT;
 
-void freeStatus(void* status) {
-  detail::t_status = nullptr;
-  if (!processExiting()) findTfApi()->TF_DeleteStatus(static_cast<TF_Status*>(status));
+void freeStatus(void*) {
+  const detail::ThreadStatus own = detail::t_status;
+  detail::t_status = {};
+  if (!processExiting()) own.destroy(own.status);
 }
 
 }  // namespace
@@ -147,7 +180,7 @@ void freeStatus(void* status) {
 namespace detail {
 
 std::atomic<const TfApi*> g_tf_api{nullptr};
-__thread TF_Status* t_status = nullptr;
+__thread ThreadStatus t_status = {};
 
 const TfApi* searchTfApi() noexcept {
   try {
@@ -204,10 +237,13 @@ void useTensorFlowHandle(void* handle) {
 }
 
 TF_Status* detail::makeThreadStatus(const TfApi& api) {
-  pthread_once(&g_status_once, [] { pthread_key_create(&g_status_key, freeStatus); });
-  t_status = api.TF_NewStatus();
-  pthread_setspecific(g_status_key, t_status);
-  return t_status;
+  pthread_once(&g_status_once,
+               [] { g_has_status_key = pthread_key_create(&g_status_key, freeStatus) == 0; });
+  if (t_status.status != nullptr) t_status.destroy(t_status.status);
+  t_status = {&api, api.TF_NewStatus(), api.TF_DeleteStatus};
+  // A process without a key left loses one status a thread.
+  if (g_has_status_key) pthread_setspecific(g_status_key, t_status.status);
+  return t_status.status;
 }
 
 void resetStatus(const TfApi& api, TF_Status* status) noexcept {

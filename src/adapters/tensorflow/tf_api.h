@@ -127,9 +127,14 @@ extern std::atomic<const TfApi*> g_tf_api;
 const TfApi* searchTfApi() noexcept;
 const TfApi& searchEagerApi();
 
-// A plain pointer, freed through a pthread key: a thread_local with a destructor asks at each use
+// Plain data, freed through a pthread key: a thread_local with a destructor asks at each use
 // whether it was constructed, and an extern one whether it has to be: __thread never does.
-extern __thread TF_Status* t_status;
+struct ThreadStatus {
+  const TfApi* api;  // whose status it is; not read through, it may be gone
+  TF_Status* status;
+  void (*destroy)(TF_Status*);
+};
+extern __thread ThreadStatus t_status;
 TF_Status* makeThreadStatus(const TfApi& api);
 }  // namespace detail
 
@@ -156,8 +161,8 @@ void useTensorFlowHandle(void* handle);
 /// This thread's TF_Status, which is OK: whoever sees an error in it calls resetStatus(). Freed
 /// when the thread ends.
 inline TF_Status* threadStatus(const TfApi& api) {
-  TF_Status* status = detail::t_status;
-  return __builtin_expect(status != nullptr, 1) ? status : detail::makeThreadStatus(api);
+  const detail::ThreadStatus& own = detail::t_status;
+  return __builtin_expect(own.api == &api, 1) ? own.status : detail::makeThreadStatus(api);
 }
 void resetStatus(const TfApi& api, TF_Status* status) noexcept;
 

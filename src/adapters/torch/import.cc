@@ -94,20 +94,20 @@ void setContiguous(c10::TensorImpl* impl, const TensorView& view) {
   }
   c10::impl::SizesAndStrides& layout = impl->*TensorFields::kSizesAndStrides;
   setRank(ndim, &layout);
-  int64_t numel = 1;
+  uint64_t numel = 1;
   int64_t stride = 1;
   for (int i = ndim - 1; i >= 0; --i) {
     const int64_t size = view.dl.shape[i];
     layout.size_at_unchecked(static_cast<size_t>(i)) = size;
     layout.stride_at_unchecked(static_cast<size_t>(i)) = stride;
-    numel *= size;
+    numel *= static_cast<uint64_t>(size);
     // Only an empty tensor gets here with sizes so large; torch refuses them.
     if (__builtin_mul_overflow(stride, std::max<int64_t>(size, 1), &stride)) {
       impl->set_sizes_contiguous(shapeOf(view));
       return;
     }
   }
-  impl->*TensorFields::kNumel = numel;
+  impl->*TensorFields::kNumel = static_cast<int64_t>(numel);
 }
 
 at::Tensor denseTensor(c10::Storage storage, c10::Device device, caffe2::TypeMeta type) {

@@ -9,6 +9,7 @@
 
 #include <thread>
 
+#include "adapters/tensorflow/export.h"
 #include "support/expect_error.h"
 #include "support/fake_library.h"
 
@@ -70,6 +71,23 @@ TEST(AloneWithoutEager, RestIsFoundWhenItIsLoadedLater) {
   expectError(ErrorCode::kFramework, {"TFE_*"}, [] { requireEagerApi(); });
   openFake(TB_FAKE_TENSORFLOW);
   EXPECT_NE(requireEagerApi().TFE_Execute, nullptr);
+}
+
+TEST(AloneSecondTensorFlow, IsRefusedWhileTensorsOfTheFirstAreAlive) {
+  useTensorFlowHandle(openFake(TB_FAKE_TENSORFLOW));
+  const TfApi* first = findTfApi();
+  const int64_t dims = 4;
+  int64_t shape[kMaxDims];
+  TensorView view;
+  exportTensor(*first, first->TF_AllocateTensor(1, &dims, 1, 16), /*take=*/true, shape, &view);
+  void* second = openFake(TB_FAKE_TENSORFLOW_WITHOUT_EXECUTE);
+  expectError(ErrorCode::kFramework, {"1 tensors of another TensorFlow", "first conversion"},
+              [&] { useTensorFlowHandle(second); });
+  EXPECT_EQ(findTfApi(), first);
+  view.release(view.owner);
+  useTensorFlowHandle(second);
+  EXPECT_NE(findTfApi(), first);
+  EXPECT_EQ(reinterpret_cast<void*>(findTfApi()->TF_NewTensor), dlsym(second, "TF_NewTensor"));
 }
 
 class UseTensorFlow : public FakeTensorflowTest {};

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from fresh import run_forked, run_python
 
@@ -174,3 +176,86 @@ def test_process_that_converts_before_it_imports_anything_else() -> None:
         for door in (tensor_bridge, tensor_bridge.TensorBridge()):
             assert tensor_bridge.testing.shares_memory(t, door.to_torch(t))
     """).check()
+
+
+# ---- what the process does to the library --------------------------------------------------------
+
+NATIVE = """
+import ctypes, gc, threading, _ctypes
+from pathlib import Path
+import tensor_bridge
+PATH = str(Path(tensor_bridge._C.__file__).with_name("libtensor_bridge.so"))
+def mapped(name):
+    return [line.split()[-1] for line in open("/proc/self/maps") if name in line]
+TENSORFLOW = ctypes.CDLL(mapped("tensorflow_framework")[0])
+TENSORFLOW.TF_AllocateTensor.restype = ctypes.c_void_p
+def convert(library):
+    dims = (ctypes.c_int64 * 1)(4)
+    t = ctypes.c_void_p(TENSORFLOW.TF_AllocateTensor(1, dims, 1, ctypes.c_size_t(16)))
+    out = ctypes.c_void_p()
+    assert library.tb_tensor_from_tf(t, ctypes.byref(out)) == 0
+    library.tb_tensor_release(out)
+"""
+
+
+def test_naming_a_part_of_the_tensorflow_in_use_keeps_what_is_alive() -> None:
+    """libtensorflow_framework has no eager functions; the handles that are alive need them."""
+    run_forked(
+        f"""{NATIVE}
+t = tf.zeros(3) + 1
+x = tensor_bridge.to_torch(t)
+library = ctypes.CDLL(PATH)
+library.tb_use_tensorflow.argtypes = [ctypes.c_void_p]
+assert library.tb_use_tensorflow(TENSORFLOW._handle) == 0
+assert tensor_bridge.testing.shares_memory(t, tensor_bridge.to_torch(t))
+assert tensor_bridge.to_tf(x).numpy().tolist() == [1, 1, 1]
+del x
+gc.collect()
+assert tensor_bridge.testing.live_owners() == 0
+"""
+    ).check()
+
+
+def test_thread_that_converted_may_end_after_the_library_was_closed(tmp_path: Path) -> None:
+    run_forked(
+        f"""{NATIVE}
+import shutil
+copy = {str(tmp_path / "libcopy.so")!r}
+shutil.copy(PATH, copy)
+library = ctypes.CDLL(copy)
+library.tb_tensor_release.argtypes = [ctypes.c_void_p]
+converted, closed = threading.Event(), threading.Event()
+def work():
+    convert(library)
+    converted.set()
+    closed.wait()
+thread = threading.Thread(target=work)
+thread.start()
+converted.wait()
+_ctypes.dlclose(library._handle)
+assert mapped("libcopy.so"), "the thread's exit would call code that is gone"
+closed.set()
+thread.join()
+"""
+    ).check()
+
+
+def test_process_without_a_pthread_key_left() -> None:
+    """A key that could not be made must not be used: number 0 is somebody else's."""
+    run_forked(
+        f"""{NATIVE}
+libc = ctypes.CDLL(None)
+libc.pthread_getspecific.restype = ctypes.c_void_p
+key = ctypes.c_uint()
+taken = 0
+while libc.pthread_key_create(ctypes.byref(key), None) == 0:
+    taken += 1
+assert taken > 100
+before = libc.pthread_getspecific(ctypes.c_uint(0))
+t = tf.zeros(3) + 1
+assert tensor_bridge.testing.shares_memory(t, tensor_bridge.to_torch(t))
+x = torch.zeros(64)
+assert tensor_bridge.testing.shares_memory(tensor_bridge.to_tf(x), x)
+assert libc.pthread_getspecific(ctypes.c_uint(0)) == before
+"""
+    ).check()
