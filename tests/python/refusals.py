@@ -25,6 +25,10 @@ BUILTIN_BASES: dict[type[Exception], type[Exception]] = {
     tensor_bridge.MismatchError: ValueError,
     tensor_bridge.ValueRangeError: ValueError,
     tensor_bridge.InternalError: RuntimeError,
+    tensor_bridge.PipelineError: RuntimeError,
+    tensor_bridge.DataServiceError: ConnectionError,
+    tensor_bridge.ResumeError: RuntimeError,
+    tensor_bridge.WorkerProcessError: RuntimeError,
 }
 
 
