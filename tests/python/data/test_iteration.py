@@ -318,6 +318,8 @@ def test_interrupts_reach_a_wait() -> None:
         """
         import os, signal, threading, time
         from tensor_bridge.data import TorchDataset
+        # A shell starts what runs in the background with SIGINT ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         never = tf.data.Dataset.range(2**62).filter(lambda i: i < 0)
         threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
         begin = time.monotonic()

@@ -75,9 +75,8 @@ def test_jpeg_images_in_tfrecords_train_a_network(tmp_path: Path) -> None:
             optimizer.step()
             total += loss.item()
         losses.append(total / 8)
-    assert losses[0] > 0.4
     assert losses[-1] < 0.1
-    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < losses[0] / 3
 
 
 def test_a_dataset_in_the_manner_of_tfds() -> None:
