@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_peak(int(sys.argv[2])))
         return 0
     options = parse_options(__doc__, arguments)
-    rounds = options.rounds(13)
+    rounds = options.rounds(9)
     torch.set_num_threads(1)
     report = Report("strings", LEGEND, rounds=rounds, count=COUNT, torch_threads=1)
     for size in SIZES:

@@ -38,9 +38,9 @@ class Benchmark:
 
 
 BENCHMARKS = {
-    "to_torch": Benchmark("torch", processes=5),
-    "to_tf": Benchmark(processes=3),
-    "structures": Benchmark(processes=3),
+    "to_torch": Benchmark("torch", processes=3),
+    "to_tf": Benchmark(processes=2),
+    "structures": Benchmark(processes=2),
     "copies": Benchmark(),
     "strings": Benchmark(),
     "memory": Benchmark(),
