@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the benchmark, prints the tables, writes the JSON."""
     options = parse_options(__doc__, arguments)
     torch.set_num_threads(1)
-    rounds = options.rounds(31)
+    rounds = options.rounds(15)
     report = Report("copies", LEGEND, rounds=rounds, torch_threads=1)
     for label, contenders in _copies():
         for contender in contenders:

@@ -132,6 +132,8 @@ def aims() -> Iterator[Aim]:
             yield Aim(what, theirs, 4, at_most=False)
     trip = over("to_tf", "small", "round trip", OURS, "to_torch(t) alone")
     yield Aim("`to_tf(to_torch(t))` over `to_torch(t)`", trip, 1.6)
+    trip = value("to_tf", "small", "round trip", OURS) / value("to_tf", "sizes", "16 B", OURS)
+    yield Aim("`to_tf(to_torch(t))` over `to_tf(x)`", trip, 1.6)
     for way in ("to_torch", "to_tf"):
         copied = over("copies", "256 MB", "copy=True", way, "x.clone()")
         yield Aim(f"`{way}(..., copy=True)`, 256 MB, over `x.clone()`", copied, 1.05)
