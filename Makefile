@@ -18,7 +18,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 .NOTPARALLEL:
 .SUFFIXES:
 .DELETE_ON_ERROR:
-.PHONY: help dev build demo bench bench-draw bench-compare test test-cpp test-consumers test-python test-exhaustive \
+.PHONY: help dev build demo bench bench-draw bench-compare test test-cpp test-consumers test-python test-exhaustive fuzz \
   test-asan test-tsan lint format clean FORCE
 
 help:
@@ -31,6 +31,7 @@ help:
 	@echo 'make test-exhaustive  the Python tests that take minutes'
 	@echo 'make test-asan        C++ tests under AddressSanitizer and UBSan'
 	@echo 'make test-tsan        concurrent C++ tests under ThreadSanitizer'
+	@echo 'make fuzz             the reader of checkpoints under libFuzzer (RUNS=...)'
 	@echo 'make bench            conversion times next to the other ways, from one run'
 	@echo 'make bench-draw       charts and tables of the docs from the numbers of make bench'
 	@echo 'make bench-compare    instructions of each operation against a commit (BASE=HEAD)'
@@ -118,6 +119,18 @@ test-asan test-tsan: test-%: $(STAMPS)/tools $(STAMPS)/system-tests
 	cmake --preset $*
 	cmake --build --preset $*
 	ctest --preset $*
+
+# The reader of checkpoint indices under libFuzzer, with sanitizers and a limit on what it allocates.
+# New inputs go to build/fuzz/corpus; the seeds are kept in the tree.
+RUNS ?= 1000000
+CLANGXX = $(firstword $(shell command -v clang++ || ls /usr/bin/clang++-* 2>/dev/null))
+fuzz: build $(STAMPS)/system-fuzz
+	@mkdir -p build/fuzz/corpus
+	$(CLANGXX) -std=c++17 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
+	  -Iinclude -Isrc -isystem $(dir $(firstword $(wildcard build/*/include/dlpack))) \
+	  tests/fuzz/bundle_fuzz.cc $(addprefix src/core/,bundle.cc dtype.cc error.cc) -o build/fuzz/bundle_fuzz
+	build/fuzz/bundle_fuzz -runs=$(RUNS) -max_len=16384 -timeout=5 -rss_limit_mb=512 -malloc_limit_mb=64 \
+	  build/fuzz/corpus tests/fuzz/seeds/bundle
 
 test-consumers: test-cpp build
 	tests/consumer/run.sh $(BIN)/python

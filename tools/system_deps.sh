@@ -4,6 +4,7 @@
 #   tools/system_deps.sh PYTHON build         compiler, Python headers, venv
 #   tools/system_deps.sh PYTHON build tests   GoogleTest and what the checks of binaries use too
 #   tools/system_deps.sh PYTHON benchmarks    Google Benchmark
+#   tools/system_deps.sh PYTHON fuzz          clang with libFuzzer, for make fuzz
 #   tools/system_deps.sh PYTHON valgrind      callgrind, for make bench-compare
 set -euo pipefail
 
@@ -42,12 +43,15 @@ for what in "$@"; do
     benchmarks)
       need libbenchmark-dev has_header benchmark/benchmark.h
       ;;
+    fuzz)
+      need clang eval 'command -v clang++ || ls /usr/bin/clang++-*'
+      ;;
     valgrind)
       need gcc command -v gcc
       need valgrind has_header valgrind/callgrind.h
       ;;
     *)
-      echo "system_deps: unknown part '$what' (build, tests, benchmarks, valgrind)" >&2
+      echo "system_deps: unknown part '$what' (build, tests, benchmarks, fuzz, valgrind)" >&2
       exit 2
       ;;
   esac

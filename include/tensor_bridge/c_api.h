@@ -42,7 +42,8 @@ enum {
   TB_FRAMEWORK = 10,         /* a framework is missing, not loaded, or of an unsupported version */
   TB_OUT_OF_MEMORY = 11,
   TB_INTERNAL = 12,
-  TB_VALUE_OUT_OF_RANGE = 13 /* an element that the dtype cannot hold, an offset out of range */
+  TB_VALUE_OUT_OF_RANGE = 13, /* an element that the dtype cannot hold, an offset out of range */
+  TB_CHECKPOINT = 14          /* a file of a checkpoint that is damaged or of another format */
 };
 
 /* The message of this thread's latest failure; "" before the first. Valid until this thread's
@@ -406,6 +407,61 @@ TB_EXPORT const int64_t* tb_data_slot_shape(const tb_data_element* element, int3
 TB_EXPORT const tb_strings* tb_data_slot_strings(const tb_data_element* element, int32_t slot);
 
 TB_EXPORT void tb_data_element_release(tb_data_element* element);
+
+/* ---- checkpoints -------------------------------------------------------------------------- */
+
+/* What the index file of a TensorFlow checkpoint says; it refers to no memory of the caller's. */
+typedef struct tb_bundle tb_bundle;
+
+/* Where reading failed. The caller sets struct_size to sizeof(tb_bundle_place) before the call. */
+typedef struct tb_bundle_place {
+  uint32_t struct_size;
+  int32_t entry_size; /* of `entry`, which is cut off where it is longer */
+  int64_t offset;     /* in the bytes that were given; -1: no place in them */
+  char entry[256];    /* key of the entry; no zero at its end */
+} tb_bundle_place;
+
+/* One entry; the pointers live as long as the tb_bundle. */
+typedef struct tb_bundle_entry {
+  uint32_t struct_size; /* set by the caller */
+  int32_t dtype;        /* TF_DataType */
+  int32_t shard;        /* number of the data file, below tb_bundle_num_shards() */
+  int32_t ndim;
+  int32_t num_slices; /* 0, or those of a partitioned variable */
+  uint32_t crc32c;    /* of the entry's bytes, masked */
+  int64_t key_size;
+  int64_t offset; /* in the data file */
+  int64_t size;
+  const char* key; /* may hold zeros */
+  const int64_t* shape;
+  const int64_t* slices; /* for each slice ndim pairs (start, length); length -1: all of it */
+} tb_bundle_entry;
+
+/* A stretch of the index file, and its masked CRC-32C. */
+typedef struct tb_bundle_block {
+  int64_t offset;
+  int64_t size;
+  uint32_t crc32c;
+} tb_bundle_block;
+
+/* Reads an index file that is in memory. Every length, offset and shape in it is checked, checksums
+ * are not. On TB_CHECKPOINT `place`, which may be null, says where. */
+TB_EXPORT tb_status tb_bundle_read(const void* data, size_t size, tb_bundle** out,
+                                   tb_bundle_place* place);
+TB_EXPORT int32_t tb_bundle_num_shards(const tb_bundle* bundle);
+TB_EXPORT int64_t tb_bundle_num_entries(const tb_bundle* bundle);
+TB_EXPORT int64_t tb_bundle_num_blocks(const tb_bundle* bundle);
+/* Entry `index`, ascending by key; TB_INVALID_OPTION past the end. */
+TB_EXPORT tb_status tb_bundle_entry_get(const tb_bundle* bundle, int64_t index,
+                                        tb_bundle_entry* out);
+TB_EXPORT tb_status tb_bundle_block_get(const tb_bundle* bundle, int64_t index,
+                                        tb_bundle_block* out);
+TB_EXPORT void tb_bundle_release(tb_bundle* bundle);
+
+/* Where the `count` strings of an entry of dtype string lie in its bytes: string i from
+ * *begin + offsets[i] to *begin + offsets[i + 1]. `offsets` has room for count + 1. */
+TB_EXPORT tb_status tb_bundle_strings(const void* data, size_t size, int64_t count,
+                                      int64_t* offsets, int64_t* begin, tb_bundle_place* place);
 
 /* ---- dtype table -------------------------------------------------------------------------- */
 

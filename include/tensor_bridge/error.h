@@ -25,6 +25,7 @@ enum class ErrorCode : tb_status {
   kOutOfMemory = TB_OUT_OF_MEMORY,
   kInternal = TB_INTERNAL,
   kValueOutOfRange = TB_VALUE_OUT_OF_RANGE,
+  kCheckpoint = TB_CHECKPOINT,
 };
 
 /// Thrown by every function of the C++ SDK that can fail. what() says what was expected, what

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from tensor_bridge._C import __version__, convert_pytorch_to_tf, convert_tf_to_pytorch
 from tensor_bridge.errors import (
+    CheckpointError,
+    CheckpointNotFoundError,
     CopyRequiredError,
     DataServiceError,
     FrameworkError,
@@ -41,7 +43,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from tensor_bridge import data, dlpack, testing
+    from tensor_bridge import checkpoint, data, dlpack, testing
     from tensor_bridge._dtypes import DtypeRow, dtypes
     from tensor_bridge._explanation import Explanation, StructureExplanation
     from tensor_bridge._frameworks import prepare
@@ -82,6 +84,8 @@ __all__ = [
     "dtypes",
     "DtypeRow",
     # exceptions
+    "CheckpointError",
+    "CheckpointNotFoundError",
     "CopyRequiredError",
     "DataServiceError",
     "FrameworkError",
@@ -102,6 +106,7 @@ __all__ = [
     "ValueRangeError",
     "WorkerProcessError",
     # the rest
+    "checkpoint",
     "data",
     "dlpack",
     "prepare",
@@ -125,6 +130,7 @@ _LAZY = {
     "dtypes": "_dtypes",
     "DtypeRow": "_dtypes",
     "prepare": "_frameworks",
+    "checkpoint": None,
     "data": None,
     "dlpack": None,
     "testing": None,

@@ -11,6 +11,8 @@ TYPE_CHECKING = False  # as typing's, whose import takes longer than this packag
 
 __all__ = [
     "BY_STATUS",
+    "CheckpointError",
+    "CheckpointNotFoundError",
     "CopyRequiredError",
     "DataServiceError",
     "FrameworkError",
@@ -129,6 +131,27 @@ class ValueRangeError(TensorBridgeError, ValueError):
     """An element that the dtype asked for cannot hold exactly, or an index outside its tensor."""
 
 
+class CheckpointError(TensorBridgeError, ValueError):
+    """A file of a checkpoint that is damaged, truncated or of another format.
+
+    Attributes:
+      file: The file, as a string.
+      entry: The tensor that it concerns; "" where it concerns none.
+      offset: Where in the file; -1 where no place is known.
+    """
+
+    file: str = ""
+    entry: str = ""
+    offset: int = -1
+
+
+class CheckpointNotFoundError(TensorBridgeError, FileNotFoundError):
+    """There is no checkpoint at a path, or one of its files is missing."""
+
+    if not TYPE_CHECKING:
+        __init__ = FileNotFoundError.__init__
+
+
 class InternalError(TensorBridgeError, RuntimeError):
     """A defect of tensor_bridge; please report it."""
 
@@ -147,5 +170,6 @@ BY_STATUS: dict[int, type[TensorBridgeError]] = {
     11: OutOfMemoryError,
     12: InternalError,
     13: ValueRangeError,
+    14: CheckpointError,
 }
 """The class for each ``tb_status`` of ``tensor_bridge/c_api.h``."""

@@ -114,6 +114,8 @@ const char* statusName(tb_status status) noexcept {
       return "INTERNAL";
     case TB_VALUE_OUT_OF_RANGE:
       return "VALUE_OUT_OF_RANGE";
+    case TB_CHECKPOINT:
+      return "CHECKPOINT";
     default:
       return "UNKNOWN";
   }

@@ -2,6 +2,7 @@
 
 #include <Python.h>
 
+#include "python/bundle.h"
 #include "python/convert.h"
 #include "python/data.h"
 #include "python/dlpack.h"
@@ -146,6 +147,8 @@ PyMethodDef kMethods[] = {
     {"data_cancel", dataCancel, METH_O, nullptr},
     {"data_stats", dataStats, METH_O, nullptr},
     {"data_close", dataClose, METH_O, nullptr},
+    {"bundle_index", bundleIndex, METH_O, nullptr},
+    {"bundle_strings", asCFunction(bundleStrings), METH_FASTCALL, nullptr},
     {"is_eager_tensor", isEagerTensor, METH_O, nullptr},
     {"has_handle", hasHandle, METH_O, nullptr},
     {"tf_address", tfAddress, METH_O, nullptr},

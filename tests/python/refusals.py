@@ -24,6 +24,8 @@ BUILTIN_BASES: dict[type[Exception], type[Exception]] = {
     tensor_bridge.OutOfMemoryError: MemoryError,
     tensor_bridge.MismatchError: ValueError,
     tensor_bridge.ValueRangeError: ValueError,
+    tensor_bridge.CheckpointError: ValueError,
+    tensor_bridge.CheckpointNotFoundError: FileNotFoundError,
     tensor_bridge.InternalError: RuntimeError,
     tensor_bridge.PipelineError: RuntimeError,
     tensor_bridge.DataServiceError: ConnectionError,

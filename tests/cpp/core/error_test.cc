@@ -111,7 +111,7 @@ TEST(Formatted, GivesTheTextOnly) {
 
 TEST(StatusName, NamesEachStatusOnce) {
   std::set<std::string> names;
-  for (tb_status status = TB_OK; status <= TB_VALUE_OUT_OF_RANGE; ++status) {
+  for (tb_status status = TB_OK; status <= TB_CHECKPOINT; ++status) {
     const std::string name = statusName(status);
     EXPECT_THAT(name, Not(HasSubstr("UNKNOWN"))) << status;
     EXPECT_TRUE(names.insert(name).second) << name;
@@ -122,7 +122,7 @@ TEST(StatusName, NamesEachStatusOnce) {
 
 TEST(StatusName, KnowsWhatIsNoStatus) {
   EXPECT_STREQ(statusName(-1), "UNKNOWN");
-  EXPECT_STREQ(statusName(TB_VALUE_OUT_OF_RANGE + 1), "UNKNOWN");
+  EXPECT_STREQ(statusName(TB_CHECKPOINT + 1), "UNKNOWN");
   EXPECT_STREQ(statusName(2147483647), "UNKNOWN");
 }
 

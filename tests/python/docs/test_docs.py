@@ -48,11 +48,15 @@ def difference(block: Block, got: str, where: str) -> str | None:
 
 def run_session(blocks: list[Block], page: Page, run: Callable[..., Done]) -> list[str]:
     code = f"""
-import json, sys
+import json, os, sys, tempfile
 sys.path.insert(0, {str(HERE)!r})
 import page_session
 blocks = {[(block.line, block.text) for block in blocks]!r}
-print(json.dumps(page_session.run(blocks, {page.name!r})))
+with tempfile.TemporaryDirectory() as folder:  # examples write files
+    os.chdir(folder)
+    outputs = page_session.run(blocks, {page.name!r})
+    os.chdir("/")
+print(json.dumps(outputs))
 """
     outputs: list[str] = json.loads(run(code, timeout=200).check().splitlines()[-1])
     return outputs
@@ -74,13 +78,17 @@ def test_python_examples_print_what_the_page_says(page: Page) -> None:
 
 
 DOCTESTS = """
-import doctest, importlib, pkgutil
+import doctest, importlib, os, pkgutil, tempfile
+folder = tempfile.TemporaryDirectory()  # examples write files
+os.chdir(folder.name)
 names = [info.name for info in pkgutil.walk_packages(tensor_bridge.__path__, "tensor_bridge.")]
 results = [
     doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
     for name in ["tensor_bridge", *names]
     if not name.endswith("__main__") and ".lib" not in name  # our libraries lie beside the modules
 ]
+os.chdir("/")
+folder.cleanup()
 failed, attempted = (sum(counts) for counts in zip(*results))
 assert failed == 0
 print(attempted)

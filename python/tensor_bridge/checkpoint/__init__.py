@@ -1,0 +1,48 @@
+"""Checkpoints, SavedModels and Keras weights as PyTorch state, without TensorFlow.
+
+>>> import tensorflow as tf, tensor_bridge
+>>> prefix = tf.train.Checkpoint(w=tf.Variable([1.0, 2.0])).write("w")
+>>> tensor_bridge.checkpoint.load(prefix)["w"]
+tensor([1., 2.])
+
+Importing this module loads neither framework.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tensor_bridge.errors import CheckpointError, CheckpointNotFoundError
+
+if TYPE_CHECKING:
+    from tensor_bridge.checkpoint._checkpoint import Checkpoint, load
+    from tensor_bridge.checkpoint._entry import Entry
+
+__all__ = [
+    "load",
+    "Checkpoint",
+    "Entry",
+    # exceptions
+    "CheckpointError",
+    "CheckpointNotFoundError",
+]
+
+_LAZY = {
+    "load": "_checkpoint",
+    "Checkpoint": "_checkpoint",
+    "Entry": "_entry",
+}
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -1,0 +1,301 @@
+"""TensorFlow's checkpoints: an index file, which C++ reads, and mapped data files."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tensor_bridge import _C
+from tensor_bridge._dtypes import DtypeRow
+from tensor_bridge.checkpoint import _crc
+from tensor_bridge.checkpoint._elements import decoder_of, row_of, stored_dtype
+from tensor_bridge.checkpoint._entry import Entry, Extent
+from tensor_bridge.checkpoint._mapped import MappedFile, damaged
+from tensor_bridge.checkpoint._names import names_of, slice_key
+from tensor_bridge.composite import StringTensor
+from tensor_bridge.errors import (
+    CheckpointError,
+    CheckpointNotFoundError,
+    TensorBridgeError,
+    UnsupportedDtypeError,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Bundle"]
+
+# TensorFlow's own index files stay far below; reading one takes a multiple of its size.
+_MAX_INDEX = 1 << 30
+
+
+class Bundle:
+    """A checkpoint with the given prefix.
+
+    Attributes:
+      prefix: What all of its files begin with.
+      entries: In ascending order of their keys.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.index = prefix + ".index"
+        try:
+            if Path(self.index).stat().st_size > _MAX_INDEX:
+                raise damaged(self.index, f"expected an index of at most {_MAX_INDEX} bytes")
+            self._bytes = Path(self.index).read_bytes()
+        except FileNotFoundError:
+            raise CheckpointNotFoundError(f"{self.index}: no such file") from None
+        try:
+            shards, records, self._blocks = _C.bundle_index(self._bytes)
+        except CheckpointError as e:
+            raise damaged(self.index, str(e), entry=e.entry, offset=e.offset) from None
+        self._shards = shards
+        self._files: dict[int, MappedFile] = {}
+        # Slices of partitioned variables, whose keys no text begins like.
+        self._slices = {record[0]: record for record in records if record[0][:1] == b"\0"}
+        whole = [(_text(record[0]), record) for record in records if record[0][:1] != b"\0"]
+        names = names_of([key for key, _ in whole])
+        self.entries: list[Entry] = []
+        for key, (_, dtype, shape, shard, offset, size, crc, slices) in whole:
+            row = row_of(dtype)
+            pieces = tuple(self._slice(key, row, shape, extents) for extents in slices)
+            self.entries.append(
+                BundleEntry(
+                    name=names[key].name,
+                    kind=names[key].kind,
+                    key=key,
+                    dtype=row.name if row is not None else f"number {dtype}",
+                    shape=shape,
+                    nbytes=sum(piece.nbytes for piece in pieces) if slices else size,
+                    file=self.shard_path(shard),
+                    offset=-1 if slices else offset,
+                    bundle=self,
+                    shard=shard,
+                    row=row,
+                    crc=crc,
+                    pieces=pieces,
+                )
+            )
+
+    def _slice(
+        self, key: str, row: DtypeRow | None, shape: tuple[int, ...], extents: tuple[int, ...]
+    ) -> BundleSlice:
+        place = tuple(
+            (start, size if length < 0 else length)
+            for (start, length), size in zip(
+                itertools.zip_longest(*[iter(extents)] * 2), shape, strict=True
+            )
+        )
+        record = self._slices.get(slice_key(key.encode("utf-8", "surrogateescape"), extents))
+        if record is None:
+            raise damaged(self.index, f"expected a slice at {place}, there is none", entry=key)
+        _, dtype, own_shape, shard, offset, size, crc, nested = record
+        if own_shape != tuple(n for _, n in place) or row_of(dtype) is not row or nested:
+            raise damaged(
+                self.index,
+                f"expected a slice of shape {tuple(n for _, n in place)} like its variable, got "
+                f"shape {own_shape} of dtype number {dtype}",
+                entry=key,
+            )
+        return BundleSlice(
+            name=key,
+            kind="slice",
+            key=key,
+            dtype=row.name if row is not None else f"number {dtype}",
+            shape=own_shape,
+            nbytes=size,
+            file=self.shard_path(shard),
+            offset=offset,
+            bundle=self,
+            shard=shard,
+            row=row,
+            crc=crc,
+            pieces=(),
+            place=place,
+        )
+
+    def shard_path(self, shard: int) -> str:
+        """The data file of that number."""
+        return f"{self.prefix}.data-{shard:05d}-of-{self._shards:05d}"
+
+    def mapped(self, shard: int) -> MappedFile:
+        """The data file, mapped once."""
+        if shard not in self._files:
+            self._files[shard] = MappedFile(self.shard_path(shard))
+        return self._files[shard]
+
+    def problems(self) -> Iterator[CheckpointError]:
+        """What the checksums of the index say."""
+        crc = _crc.crc_function()
+        for offset, size, stored in self._blocks:
+            found = _crc.mask(crc(self._bytes[offset : offset + size], 0))
+            if found != stored:
+                yield damaged(self.index, _mismatch(stored, found), offset=offset)
+
+
+def _text(key: bytes) -> str:
+    return key.decode("utf-8", "surrogateescape")
+
+
+def _mismatch(stored: int, found: int) -> str:
+    return f"expected the masked CRC-32C {stored:08x}, got {found:08x}; the bytes are damaged"
+
+
+@dataclass(frozen=True)
+class BundleEntry(Entry):
+    """An entry of a bundle."""
+
+    bundle: Bundle = field(repr=False)
+    shard: int = field(repr=False)
+    row: DtypeRow | None = field(repr=False)
+    crc: int = field(repr=False)
+    pieces: tuple[BundleSlice, ...] = field(repr=False)
+
+    def _known_row(self) -> DtypeRow:
+        if self.row is None:
+            raise UnsupportedDtypeError(
+                f"{self.file}, entry {self.key!r}: no TensorFlow up to 2.21 has a dtype of "
+                f"{self.dtype}"
+            )
+        return self.row
+
+    def _checked_file(self) -> MappedFile:
+        file = self.bundle.mapped(self.shard)
+        file.check(self.offset, self.nbytes, self.key)
+        return file
+
+    def read(self, raw: bool) -> Any:
+        row = self._known_row()
+        if row.name == "string":
+            return self._strings()
+        try:
+            dtype, decode = stored_dtype(row, raw), decoder_of(row, raw)
+        except UnsupportedDtypeError as e:
+            raise UnsupportedDtypeError(f"{self.file}, entry {self.key!r}: {e}") from None
+        x = (
+            self._joined(dtype)
+            if self.pieces
+            else self._checked_file().tensor(self.offset, self.shape, dtype)
+        )
+        return x if decode is None else decode(x)
+
+    def _joined(self, dtype: torch.dtype) -> torch.Tensor:
+        import torch
+
+        def wrong(message: str) -> CheckpointError:
+            return damaged(self.bundle.index, message, entry=self.key)
+
+        # The slices are as large as the files say, the whole is what a header claims.
+        if sum(prod(piece.shape) for piece in self.pieces) != prod(self.shape):
+            raise wrong(f"expected slices that make up the shape {self.shape}, they do not")
+        sources = [piece._checked_file() for piece in self.pieces]
+        split = [
+            axis
+            for axis, size in enumerate(self.shape)
+            if any(p.place[axis] != (0, size) for p in self.pieces)
+        ]
+        if len(split) <= 1:
+            axis = split[0] if split else 0
+            places = sorted(piece.place[axis] for piece in self.pieces)
+            ends = [start + length for start, length in places]
+            covered = all(start == end for (start, _), end in zip(places, [0, *ends], strict=False))
+        else:
+            seen = torch.zeros(self.shape, dtype=torch.bool, device="cpu")
+            for piece in self.pieces:
+                piece.inside(seen).fill_(True)
+            covered = bool(seen.all())
+        if not covered:
+            raise wrong("expected slices that do not overlap, they do")
+        whole = torch.empty(self.shape, dtype=dtype, device="cpu")
+        for piece, source in zip(self.pieces, sources, strict=True):
+            piece.inside(whole).copy_(source.tensor(piece.offset, piece.shape, dtype))
+        return whole
+
+    def _strings(self) -> StringTensor:
+        import torch
+
+        if self.pieces:
+            raise UnsupportedDtypeError(
+                f"{self.file}, entry {self.key!r}: a partitioned variable of strings"
+            )
+        count = prod(self.shape)
+        data, offsets, begin = self._string_offsets(count)
+        return StringTensor(data[begin:], offsets, torch.Size(self.shape))
+
+    def _string_offsets(self, count: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+        import torch
+
+        file = self._checked_file()
+        if count > self.nbytes:
+            raise damaged(
+                self.file,
+                f"expected {self.nbytes} bytes to hold {count} strings, they cannot",
+                entry=self.key,
+                offset=self.offset,
+            )
+        data = file.bytes(self.offset, self.nbytes)
+        offsets = torch.zeros(count + 1, dtype=torch.int64, device="cpu")
+        if self.nbytes == 0:  # of a tensor without elements TensorFlow may write no bytes
+            return data, offsets, 0
+        try:
+            begin = _C.bundle_strings(data.data_ptr(), self.nbytes, count, offsets.data_ptr())
+        except CheckpointError as e:
+            raise damaged(
+                self.file, str(e), entry=self.key, offset=self.offset + max(e.offset, 0)
+            ) from None
+        return data, offsets, begin
+
+    def extent(self) -> Extent | None:
+        row = self._known_row()
+        if self.pieces or row.kind != "shared" or row.name in ("string", "bool"):
+            return None
+        return Extent(self._checked_file(), self.offset, self.nbytes)
+
+    def problems(self) -> Iterator[Exception]:
+        if self.pieces:
+            for piece in self.pieces:
+                yield from piece.problems()
+            return
+        try:
+            found = _crc.mask(self._crc())
+        except TensorBridgeError as e:
+            yield e
+            return
+        if found != self.crc:
+            yield damaged(self.file, _mismatch(self.crc, found), entry=self.key, offset=self.offset)
+
+    def _crc(self) -> int:
+        crc = _crc.crc_function()
+        file = self._checked_file()
+        value, begin = 0, 0
+        if self.row is not None and self.row.name == "string" and self.nbytes:
+            # Of the lengths as integers of 4 bytes, or 8 where one needs them, not as they are
+            # stored.
+            _, offsets, begin = self._string_offsets(prod(self.shape))
+            begin -= 4
+            lengths = (offsets[1:] - offsets[:-1]).tolist()
+            sizes = b"".join(n.to_bytes(4 if n < 1 << 32 else 8, "little") for n in lengths)
+            value = crc(sizes, 0)
+        for at in range(begin, self.nbytes, _crc.PIECE):
+            size = min(_crc.PIECE, self.nbytes - at)
+            with file.piece(self.offset + at, size) as piece:
+                value = crc(piece, value)
+        return value
+
+
+@dataclass(frozen=True)
+class BundleSlice(BundleEntry):
+    """A slice of a partitioned variable; ``place`` has (start, length) for each axis."""
+
+    place: tuple[tuple[int, int], ...] = ()
+
+    def inside(self, whole: torch.Tensor) -> torch.Tensor:
+        """This slice of the whole, as a view."""
+        for axis, (start, length) in enumerate(self.place):
+            whole = whole.narrow(axis, start, length)
+        return whole

@@ -1,0 +1,257 @@
+"""`load`, and the mapping that it gives."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from tensor_bridge.checkpoint._bundle import Bundle
+from tensor_bridge.checkpoint._entry import Entry
+from tensor_bridge.checkpoint._graph import variable_names
+from tensor_bridge.checkpoint._mapped import damaged
+from tensor_bridge.checkpoint._names import GRAPH_KEY
+from tensor_bridge.errors import CheckpointError, CheckpointNotFoundError
+
+__all__ = ["Checkpoint", "Entries", "load", "near_misses"]
+
+_TABLE_MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
+_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+_ZIP_MAGIC = b"PK\x03\x04"
+
+
+def near_misses(name: str, names: Any) -> str:
+    """``; did you mean ...?`` with the names that are most alike, or nothing."""
+    found = get_close_matches(name, list(names), n=3, cutoff=0.6)
+    return f"; did you mean {', '.join(map(repr, found))}?" if found else ""
+
+
+class Entries(Mapping[str, Any]):
+    """Names to tensors, each made when it is asked for.
+
+    Attributes:
+      entries: Names to `Entry`: dtype, shape and place in the file, without reading the tensor.
+    """
+
+    def __init__(self, entries: dict[str, Entry], what: str, raw: bool) -> None:
+        self.entries: Mapping[str, Entry] = entries
+        self._what = what
+        self._raw = raw
+
+    def __getitem__(self, name: str) -> Any:
+        entry = self.entries.get(name)
+        if entry is None:
+            raise KeyError(
+                f"{name!r} is no {self._what} of the checkpoint{near_misses(name, self.entries)}"
+            )
+        return entry.read(self._raw)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.entries
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} of kind {self._what}>"
+
+
+class Checkpoint(Entries):
+    """A checkpoint as a mapping from the names of its variables to torch tensors.
+
+    Nothing is read before a tensor is asked for, and each access makes a new tensor. It is a view
+    of the privately mapped file where the bytes can be used as they are: then only the pages that
+    are touched are read, and what is written to it stays in this process and is seen by later
+    accesses. Else it is an ordinary copy. Strings are `tensor_bridge.StringTensor`.
+
+    Attributes:
+      path: What was opened.
+      format: "bundle" (TensorFlow's checkpoints and SavedModels) or "hdf5" (Keras).
+      slots: What optimizers keep for each variable, "optimizer/slot/variable".
+      counters: How often was saved, TensorFlow 1's global step and the like.
+      metadata: The object graph, configurations.
+    """
+
+    def __init__(self, source: Any, path: str, raw: bool) -> None:
+        by_kind: dict[str, dict[str, Entry]] = {
+            kind: {} for kind in ("variable", "slot", "counter", "metadata")
+        }
+        for entry in source.entries:
+            by_kind[entry.kind][entry.name] = entry
+        super().__init__(by_kind["variable"], "variable", raw)
+        self._source = source
+        self.path = path
+        self.format = "bundle" if isinstance(source, Bundle) else "hdf5"
+        self.slots = Entries(by_kind["slot"], "slot", raw)
+        self.counters = Entries(by_kind["counter"], "counter", raw)
+        self.metadata = Entries(by_kind["metadata"], "piece of metadata", raw)
+
+    def __repr__(self) -> str:
+        return f"<Checkpoint {self.path}: {len(self)} variables, {len(self.slots)} slots>"
+
+    @property
+    def all_entries(self) -> list[Entry]:
+        """Entries of every kind."""
+        return [
+            entry
+            for group in (self, self.slots, self.counters, self.metadata)
+            for entry in group.entries.values()
+        ]
+
+    @property
+    def variable_names(self) -> dict[str, str]:
+        """Names that variables had in TensorFlow ("dense/kernel"), by their name here.
+
+        Of an object-based checkpoint; empty for others.
+
+        Raises:
+          CheckpointError: The object graph is damaged.
+        """
+        if GRAPH_KEY not in self.metadata:
+            return {}
+        entry = self.metadata.entries[GRAPH_KEY]
+        graph = entry.read(False)
+        if entry.dtype != "string" or entry.shape != ():
+            raise damaged(entry.file, "expected the object graph as one string", entry=entry.key)
+        try:
+            by_key = variable_names(bytes(graph.bytes.tolist()))
+        except CheckpointError as e:
+            raise damaged(entry.file, str(e), entry=entry.key, offset=entry.offset) from None
+        return {n: by_key[e.key] for n, e in self.entries.items() if e.key in by_key}
+
+    def problems(self) -> Iterator[Exception]:
+        """Reads every byte and yields an exception for each entry or block that is damaged.
+
+        Raises:
+          FrameworkError: The package crc32c is not installed.
+        """
+        yield from self._source.problems()
+        for entry in self.all_entries:
+            yield from entry.problems()
+
+    def verify(self) -> None:
+        """Reads every byte and compares all checksums.
+
+        Raises:
+          CheckpointError: The first entry that is damaged, with file, entry and offset.
+          CheckpointNotFoundError: A data file is missing.
+          FrameworkError: The package crc32c is not installed.
+        """
+        for problem in self.problems():
+            raise problem
+
+
+def load(path: str | os.PathLike[str], *, verify: bool = False, raw: bool = False) -> Checkpoint:
+    """Opens a checkpoint of TensorFlow or Keras, without TensorFlow.
+
+    Args:
+      path: The prefix of a checkpoint, its ``.index`` file, a folder with a ``checkpoint`` file
+        (the latest one is taken), a SavedModel, or a file ``.keras``, ``.weights.h5`` or ``.h5``;
+        the last three need the extra ``h5``.
+      verify: Reads all files now and compares their checksums. HDF5 files have none as a rule.
+      raw: The stored bytes as uint8 of a dtype that torch lacks, the plain integers of a quantized
+        one.
+
+    Returns:
+      A lazy mapping from names to torch tensors on the CPU.
+
+    Raises:
+      CheckpointNotFoundError: There is no checkpoint at the path.
+      CheckpointError: A file is damaged, truncated or of another format.
+      FrameworkError: torch, crc32c (``verify``) or h5py is not installed.
+
+    Example:
+      >>> import tensorflow as tf, tensor_bridge
+      >>> layer = tf.Module()
+      >>> layer.w = tf.Variable([[1.0, 2.0]])
+      >>> prefix = tf.train.Checkpoint(layer=layer).write("step-1")
+      >>> checkpoint = tensor_bridge.checkpoint.load(prefix)
+      >>> dict(checkpoint)
+      {'layer/w': tensor([[1., 2.]])}
+    """
+    source, found = _open(Path(path))
+    checkpoint = Checkpoint(source, found, raw)
+    if verify:
+        checkpoint.verify()
+    return checkpoint
+
+
+class _NoVariables:
+    """The variables of a SavedModel that has none."""
+
+    entries: tuple[Entry, ...] = ()
+
+    def problems(self) -> Iterator[Exception]:
+        return iter(())
+
+
+def _open(path: Path) -> tuple[Any, str]:
+    text = str(path)
+    prefix = re.sub(r"(\.index|\.data-\d{5}-of-\d{5})$", "", text)
+    if Path(prefix + ".index").is_file():
+        return Bundle(prefix), prefix
+    if path.is_dir():
+        return _open_folder(path)
+    if not path.is_file():
+        raise CheckpointNotFoundError(
+            f"{text}: no such file or folder, and no {prefix}.index; expected the prefix of a "
+            f"checkpoint, a folder, or a .keras or .h5 file{_siblings(path)}"
+        )
+    with path.open("rb") as file:
+        head = file.read(8)
+        file.seek(max(0, path.stat().st_size - 8))
+        tail = file.read()
+    if head == _HDF5_MAGIC or head[:4] == _ZIP_MAGIC:
+        from tensor_bridge.checkpoint import _keras
+
+        return _keras.open_keras(text, zipped=head != _HDF5_MAGIC), text
+    if tail == _TABLE_MAGIC:
+        raise damaged(
+            text,
+            "expected a checkpoint with an .index file, got one of the first format (TensorFlow "
+            "before 1.0); let TensorFlow read it and save it anew: "
+            "tf.compat.v1.train.Saver(write_version=2)",
+        )
+    raise damaged(
+        text,
+        "expected an .index file, an HDF5 file or a .keras archive, got none of them",
+        offset=0,
+    )
+
+
+def _siblings(path: Path) -> str:
+    if not path.parent.is_dir():
+        return ""
+    prefixes = {child.name.removesuffix(".index") for child in path.parent.glob("*.index")}
+    return near_misses(path.name, sorted(prefixes))
+
+
+def _open_folder(folder: Path) -> tuple[Any, str]:
+    variables = folder / "variables" / "variables"
+    if Path(f"{variables}.index").is_file():
+        return Bundle(str(variables)), str(folder)
+    if (folder / "saved_model.pb").is_file() or (folder / "saved_model.pbtxt").is_file():
+        return _NoVariables(), str(folder)
+    state = folder / "checkpoint"
+    if state.is_file():
+        with state.open("rb") as file:
+            text = file.read(1 << 20).decode("utf-8", "replace")
+        latest = re.search(r'^model_checkpoint_path:\s*"((?:[^"\\]|\\.)*)"', text, re.MULTILINE)
+        if latest is not None:
+            prefix = str(folder / re.sub(r"\\(.)", r"\1", latest[1]))
+            return Bundle(prefix), prefix
+    indices = sorted(folder.glob("*.index"))
+    if len(indices) == 1:
+        prefix = str(indices[0]).removesuffix(".index")
+        return Bundle(prefix), prefix
+    names = ", ".join(i.name.removesuffix(".index") for i in indices[:10])
+    raise CheckpointNotFoundError(
+        f"{folder}: expected a SavedModel, a checkpoint file or one .index file, got "
+        f"{'several checkpoints: ' + names if indices else 'none of them'}"
+    )

@@ -1,0 +1,98 @@
+"""What the dtypes of a checkpoint become in torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from tensor_bridge._dtypes import DtypeRow, dtypes
+from tensor_bridge.errors import UnsupportedDtypeError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["decoder_of", "row_of", "row_of_torch", "stored_dtype"]
+
+
+@lru_cache(maxsize=1)
+def _rows() -> dict[int | str, DtypeRow]:
+    rows: dict[int | str, DtypeRow] = {row.tf_enum: row for row in dtypes() if row.tf_enum}
+    rows.update({row.torch_name: row for row in dtypes() if row.tf_enum and row.torch_name})
+    rows.update({row.name: row for row in dtypes() if row.tf_enum})
+    return rows
+
+
+def row_of(dtype: int | str) -> DtypeRow | None:
+    """The row for TensorFlow's number or name, or None for one that the table lacks."""
+    return _rows().get(dtype)
+
+
+def row_of_torch(dtype: torch.dtype) -> DtypeRow | None:
+    """The row that shares torch's dtype."""
+    return _rows().get(str(dtype))
+
+
+def stored_dtype(row: DtypeRow, raw: bool) -> torch.dtype:
+    """The torch dtype that the bytes are looked at with.
+
+    Raises:
+      UnsupportedDtypeError: torch has nothing for the dtype.
+    """
+    import torch
+
+    if row.kind == "shared":
+        name = row.torch_name
+    elif row.kind in ("viewed", "converted"):
+        name = "torch.uint8"
+    elif row.kind == "quantized" and raw:
+        name = row.nearest
+    else:
+        advice = (
+            "load(..., raw=True) gives the plain integers"
+            if row.kind == "quantized"
+            else row.reason
+        )
+        raise UnsupportedDtypeError(f"torch has nothing for {row.name}; {advice}")
+    dtype: torch.dtype = getattr(torch, name.removeprefix("torch."))
+    return dtype
+
+
+def decoder_of(row: DtypeRow, raw: bool) -> Callable[[Any], Any] | None:
+    """What makes exact values of the stored bytes of a dtype that torch lacks; None elsewhere."""
+    if row.kind != "converted" or raw:
+        return None
+    import torch
+
+    table = torch.tensor(
+        [_VALUES[row.name](byte) for byte in range(256)],
+        dtype=getattr(torch, row.nearest.removeprefix("torch.")),
+        device="cpu",
+    )
+    return lambda stored: table[stored.to(torch.int32)]
+
+
+def _signed(bits: int) -> Callable[[int], float]:
+    half = 1 << bits - 1
+    return lambda byte: ((byte & 2 * half - 1) ^ half) - half
+
+
+def _e2m1(byte: int) -> float:
+    size = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)[byte & 7]
+    return -size if byte & 8 else size
+
+
+def _e4m3b11fnuz(byte: int) -> float:
+    if byte == 0x80:
+        return float("nan")
+    exponent, mantissa = byte >> 3 & 15, byte & 7
+    size = (8 + mantissa) * 2.0 ** (exponent - 14) if exponent else mantissa * 2.0**-13
+    return -size if byte & 0x80 else size
+
+
+_VALUES: dict[str, Callable[[int], float]] = {
+    "int2": _signed(2),
+    "int4": _signed(4),
+    "float4_e2m1fn": _e2m1,
+    "float8_e4m3b11fnuz": _e4m3b11fnuz,
+}

@@ -1,0 +1,106 @@
+// Checkpoints: the C ABI over core/bundle.h.
+
+#include <algorithm>
+#include <cstring>
+
+#include "c_api/barrier.h"
+#include "core/bundle.h"
+#include "tensor_bridge/c_api.h"
+
+using namespace tensor_bridge;  // NOLINT: every function below is one call into it
+
+struct tb_bundle {
+  BundleIndex index;
+};
+
+namespace {
+
+// guarded(), with the place of a BundleError in `place`.
+template <typename Body>
+tb_status placed(tb_bundle_place* place, Body&& body) noexcept {
+  return guarded([&] {
+    if (place != nullptr) checkStructSize(place, "tb_bundle_place");
+    try {
+      body();
+    } catch (const BundleError& e) {
+      if (place != nullptr) {
+        const size_t size = std::min(e.entry().size(), sizeof(place->entry));
+        std::memcpy(place->entry, e.entry().data(), size);
+        place->entry_size = static_cast<int32_t>(size);
+        place->offset = e.offset();
+      }
+      throw;
+    }
+  });
+}
+
+void checkIndex(int64_t index, size_t count) {
+  if (index < 0 || static_cast<uint64_t>(index) >= count) {
+    throwError(ErrorCode::kInvalidOption, "expected an index below %zu, got %lld", count,
+               static_cast<long long>(index));
+  }
+}
+
+}  // namespace
+
+tb_status tb_bundle_read(const void* data, size_t size, tb_bundle** out, tb_bundle_place* place) {
+  return placed(place, [&] {
+    require(data, "the bytes of an index file");
+    require(out, "a place for the result");
+    *out = new tb_bundle{readBundleIndex(static_cast<const uint8_t*>(data), size)};
+  });
+}
+
+int32_t tb_bundle_num_shards(const tb_bundle* bundle) { return bundle->index.num_shards; }
+
+int64_t tb_bundle_num_entries(const tb_bundle* bundle) {
+  return static_cast<int64_t>(bundle->index.entries.size());
+}
+
+int64_t tb_bundle_num_blocks(const tb_bundle* bundle) {
+  return static_cast<int64_t>(bundle->index.blocks.size());
+}
+
+tb_status tb_bundle_entry_get(const tb_bundle* bundle, int64_t index, tb_bundle_entry* out) {
+  return guarded([&] {
+    checkStructSize(out, "tb_bundle_entry");
+    require(bundle, "a tb_bundle");
+    checkIndex(index, bundle->index.entries.size());
+    const BundleEntry& entry = bundle->index.entries[static_cast<size_t>(index)];
+    const auto ndim = static_cast<int32_t>(entry.shape.size());
+    out->dtype = entry.dtype;
+    out->shard = entry.shard;
+    out->ndim = ndim;
+    out->num_slices =
+        ndim == 0 ? 0 : static_cast<int32_t>(entry.slices.size() / (2 * entry.shape.size()));
+    out->crc32c = entry.crc32c;
+    out->key_size = static_cast<int64_t>(entry.key.size());
+    out->offset = entry.offset;
+    out->size = entry.size;
+    out->key = entry.key.data();
+    out->shape = entry.shape.data();
+    out->slices = entry.slices.data();
+  });
+}
+
+tb_status tb_bundle_block_get(const tb_bundle* bundle, int64_t index, tb_bundle_block* out) {
+  return guarded([&] {
+    require(bundle, "a tb_bundle");
+    require(out, "a place for the result");
+    checkIndex(index, bundle->index.blocks.size());
+    const BundleBlock& block = bundle->index.blocks[static_cast<size_t>(index)];
+    *out = {block.offset, block.size, block.crc32c};
+  });
+}
+
+void tb_bundle_release(tb_bundle* bundle) { delete bundle; }
+
+tb_status tb_bundle_strings(const void* data, size_t size, int64_t count, int64_t* offsets,
+                            int64_t* begin, tb_bundle_place* place) {
+  return placed(place, [&] {
+    require(data, "the bytes of an entry");
+    require(offsets, "a place for the offsets");
+    require(begin, "a place for the result");
+    *begin = readBundleStrings(static_cast<const uint8_t*>(data), size, count, offsets);
+  });
+}

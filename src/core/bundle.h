@@ -1,0 +1,71 @@
+// TensorFlow's checkpoint format, the tensor bundle: what its index file says, and where the
+// strings of an entry lie. Not for: opening files, the data files, names of objects (Python's
+// tensor_bridge.checkpoint).
+#ifndef TENSOR_BRIDGE_CORE_BUNDLE_H_
+#define TENSOR_BRIDGE_CORE_BUNDLE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "tensor_bridge/error.h"
+
+namespace tensor_bridge {
+
+/// Error{kCheckpoint} with the place in the file, and the entry if it is known.
+class BundleError : public Error {
+ public:
+  BundleError(int64_t offset, std::string entry, const std::string& message)
+      : Error(ErrorCode::kCheckpoint, message), offset_(offset), entry_(std::move(entry)) {}
+  int64_t offset() const noexcept { return offset_; }
+  const std::string& entry() const noexcept { return entry_; }
+
+ private:
+  int64_t offset_;
+  std::string entry_;
+};
+
+/// One record of the index. Of a partitioned variable there is a record of the whole, with slices
+/// and without data, and one for each slice under a key that encodes name and slice.
+struct BundleEntry {
+  std::string key;
+  std::vector<int64_t> shape;
+  std::vector<int64_t> slices;  // for each slice ndim pairs (start, length); length -1: all of it
+  int64_t offset = 0;           // in the data file of the shard
+  int64_t size = 0;
+  int32_t dtype = 0;  // TensorFlow's DataType
+  int32_t shard = 0;
+  uint32_t crc32c = 0;  // masked
+};
+
+/// A stretch of the index file that has a checksum.
+struct BundleBlock {
+  int64_t offset;
+  int64_t size;
+  uint32_t crc32c;  // masked
+};
+
+struct BundleIndex {
+  std::vector<BundleEntry> entries;  // ascending by key
+  std::vector<BundleBlock> blocks;
+  int32_t num_shards = 0;
+};
+
+/// Reads an index file that is `size` bytes in memory. Nothing refers to `data` afterwards. What it
+/// allocates is bounded by a multiple of `size`, whatever the bytes say. Checksums are not looked
+/// at; they are in the result. Throws BundleError for anything but an index whose every length,
+/// offset, shape and shard is possible; whether the data files are as long as it says is for the
+/// caller to see.
+BundleIndex readBundleIndex(const uint8_t* data, size_t size);
+
+/// Where the strings of an entry lie in its `size` bytes: string i from begin + offsets[i] to
+/// begin + offsets[i + 1]. `offsets` has room for count + 1. The return value is `begin`; the 4
+/// bytes before it are the masked checksum of the lengths. Throws BundleError, with an offset from
+/// `data`, unless the strings fill the bytes exactly.
+int64_t readBundleStrings(const uint8_t* data, size_t size, int64_t count, int64_t* offsets);
+
+}  // namespace tensor_bridge
+
+#endif  // TENSOR_BRIDGE_CORE_BUNDLE_H_

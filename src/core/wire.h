@@ -1,0 +1,121 @@
+// WireReader: a walk over bytes from a file, protobuf's encoding included, that no content can lead
+// outside of them. Not for: what the bytes mean.
+#ifndef TENSOR_BRIDGE_CORE_WIRE_H_
+#define TENSOR_BRIDGE_CORE_WIRE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+namespace tensor_bridge {
+
+/// Every read says whether the bytes were there; after a failed one the place is where it began.
+class WireReader {
+ public:
+  enum WireType : uint32_t { kVarint = 0, kFixed64 = 1, kBytes = 2, kFixed32 = 5 };
+
+  WireReader() = default;
+  WireReader(const uint8_t* data, size_t size) noexcept : next_(data), end_(data + size) {}
+
+  bool done() const noexcept { return next_ == end_; }
+  size_t left() const noexcept { return static_cast<size_t>(end_ - next_); }
+  const uint8_t* next() const noexcept { return next_; }
+
+  bool varint(uint64_t* out) noexcept {
+    uint64_t value = 0;
+    const uint8_t* p = next_;
+    for (int shift = 0; shift < 64; shift += 7) {
+      if (p == end_) return false;
+      const uint8_t byte = *p++;
+      // The tenth byte holds the last bit of 64.
+      if (shift == 63 && byte > 1) return false;
+      value |= static_cast<uint64_t>(byte & 0x7f) << shift;
+      if ((byte & 0x80) == 0) {
+        next_ = p;
+        *out = value;
+        return true;
+      }
+    }
+    return false;
+  }
+
+  bool varint32(uint32_t* out) noexcept {
+    const uint8_t* begin = next_;
+    uint64_t value = 0;
+    if (!varint(&value)) return false;
+    if (value > UINT32_MAX) {
+      next_ = begin;
+      return false;
+    }
+    *out = static_cast<uint32_t>(value);
+    return true;
+  }
+
+  bool fixed32(uint32_t* out) noexcept { return fixed(out); }
+  bool fixed64(uint64_t* out) noexcept { return fixed(out); }
+
+  bool bytes(uint64_t size, const uint8_t** out) noexcept {
+    if (size > left()) return false;
+    *out = next_;
+    next_ += size;
+    return true;
+  }
+
+  /// A length and that many bytes.
+  bool nested(WireReader* out) noexcept {
+    const uint8_t* begin = next_;
+    uint64_t size = 0;
+    const uint8_t* data = nullptr;
+    if (varint(&size) && bytes(size, &data)) {
+      *out = WireReader(data, static_cast<size_t>(size));
+      return true;
+    }
+    next_ = begin;
+    return false;
+  }
+
+  /// The tag of a protobuf field.
+  bool field(uint32_t* number, uint32_t* type) noexcept {
+    uint32_t tag = 0;
+    if (!varint32(&tag) || tag >> 3 == 0) return false;
+    *number = tag >> 3;
+    *type = tag & 7;
+    return true;
+  }
+
+  /// The value of a field that nobody asked for. Groups, which no format here has, are refused.
+  bool skip(uint32_t type) noexcept {
+    uint64_t number = 0;
+    uint32_t half = 0;
+    WireReader ignored;
+    switch (type) {
+      case kVarint:
+        return varint(&number);
+      case kFixed64:
+        return fixed64(&number);
+      case kBytes:
+        return nested(&ignored);
+      case kFixed32:
+        return fixed32(&half);
+      default:
+        return false;
+    }
+  }
+
+ private:
+  // Little-endian, as is every machine that this library is built for.
+  template <typename T>
+  bool fixed(T* out) noexcept {
+    if (left() < sizeof(T)) return false;
+    std::memcpy(out, next_, sizeof(T));
+    next_ += sizeof(T);
+    return true;
+  }
+
+  const uint8_t* next_ = nullptr;
+  const uint8_t* end_ = nullptr;
+};
+
+}  // namespace tensor_bridge
+
+#endif  // TENSOR_BRIDGE_CORE_WIRE_H_

@@ -1,0 +1,315 @@
+// Index files made byte by byte: what a correct one says, and what each wrong length, offset, shape
+// and shard is answered with.
+
+#include "core/bundle.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <cstring>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/wire.h"
+#include "support/expect_error.h"
+
+namespace tensor_bridge {
+namespace {
+
+using testing::expectError;
+
+std::string varint(uint64_t value) {
+  std::string out;
+  for (; value > 0x7f; value >>= 7) out.push_back(static_cast<char>((value & 0x7f) | 0x80));
+  out.push_back(static_cast<char>(value));
+  return out;
+}
+
+std::string number(uint32_t field, uint64_t value) { return varint(field << 3) + varint(value); }
+
+std::string bytes(uint32_t field, const std::string& value) {
+  return varint(field << 3 | 2) + varint(value.size()) + value;
+}
+
+std::string fixed32(uint32_t value) {
+  std::string out(4, '\0');
+  std::memcpy(out.data(), &value, 4);
+  return out;
+}
+
+std::string shapeOf(const std::vector<uint64_t>& sizes) {
+  std::string out;
+  for (const uint64_t size : sizes) out += bytes(2, number(1, size));
+  return out;
+}
+
+std::string entry(uint64_t dtype, const std::vector<uint64_t>& shape, uint64_t shard,
+                  uint64_t offset, uint64_t size) {
+  return number(1, dtype) + bytes(2, shapeOf(shape)) + number(3, shard) + number(4, offset) +
+         number(5, size) + varint(6 << 3 | 5) + fixed32(0x12345678);
+}
+
+std::string record(const std::string& key, const std::string& value, size_t shared = 0) {
+  return varint(shared) + varint(key.size() - shared) + varint(value.size()) + key.substr(shared) +
+         value;
+}
+
+const std::string kHeader = number(1, 1);
+
+// A block as it stands in a file: records, one restart point, no compression, a checksum.
+std::string block(const std::string& records) {
+  return records + fixed32(0) + fixed32(1) + std::string(1, '\0') + fixed32(0xabcdef01);
+}
+
+std::string handle(uint64_t offset, uint64_t size) { return varint(offset) + varint(size); }
+
+std::string footer(const std::string& handles) {
+  std::string out = handles;
+  out.resize(40, '\0');
+  const uint64_t magic = 0xdb4775248b80fb57;
+  out.append(reinterpret_cast<const char*>(&magic), 8);
+  return out;
+}
+
+// An index of one block of records; `index_records` as given, or the one that belongs there.
+std::string indexOf(const std::string& records, std::string index_records = "") {
+  const std::string data = block(records);
+  if (index_records.empty()) index_records = record("~", handle(0, data.size() - 5));
+  const std::string metaindex = block("");
+  const std::string index = block(index_records);
+  return data + metaindex + index +
+         footer(handle(data.size(), metaindex.size() - 5) +
+                handle(data.size() + metaindex.size(), index.size() - 5));
+}
+
+BundleIndex read(const std::string& file) {
+  // In a block of its own size, so that a read behind it is seen by AddressSanitizer.
+  const std::vector<uint8_t> exact(file.begin(), file.end());
+  return readBundleIndex(exact.data(), exact.size());
+}
+
+void expectDamaged(const std::string& file, const std::vector<std::string>& parts,
+                   const std::string& entry_name = "") {
+  expectError(ErrorCode::kCheckpoint, parts, [&] {
+    try {
+      read(file);
+    } catch (const BundleError& e) {
+      EXPECT_EQ(e.entry(), entry_name);
+      EXPECT_GE(e.offset(), 0);
+      EXPECT_LE(e.offset(), static_cast<int64_t>(file.size()));
+      throw;
+    }
+  });
+}
+
+void expectDamagedEntry(const std::string& value, const std::vector<std::string>& parts) {
+  expectDamaged(indexOf(record("", kHeader) + record("w", value)), parts, "w");
+}
+
+TEST(Bundle, EntriesAreRead) {
+  const BundleIndex index =
+      read(indexOf(record("", number(1, 2)) + record("layer/a", entry(1, {2, 3}, 1, 64, 24)) +
+                   record("layer/b", entry(9, {}, 0, 0, 8), 6) +
+                   record("layer/c", entry(1, {0, 5}, 0, 8, 0), 6)));
+  EXPECT_EQ(index.num_shards, 2);
+  ASSERT_EQ(index.entries.size(), 3u);
+  const BundleEntry& a = index.entries[0];
+  EXPECT_EQ(a.key, "layer/a");
+  EXPECT_EQ(a.shape, (std::vector<int64_t>{2, 3}));
+  EXPECT_EQ(a.dtype, 1);
+  EXPECT_EQ(a.shard, 1);
+  EXPECT_EQ(a.offset, 64);
+  EXPECT_EQ(a.size, 24);
+  EXPECT_EQ(a.crc32c, 0x12345678u);
+  EXPECT_EQ(index.entries[1].key, "layer/b");
+  EXPECT_TRUE(index.entries[1].shape.empty());
+  EXPECT_EQ(index.entries[2].key, "layer/c");
+  ASSERT_EQ(index.blocks.size(), 3u);
+  EXPECT_EQ(index.blocks[0].crc32c, 0xabcdef01u);
+}
+
+TEST(Bundle, SlicesAreRead) {
+  const std::string slice = bytes(1, number(1, 1) + number(2, 3)) + bytes(1, "");
+  const BundleIndex index =
+      read(indexOf(record("", kHeader) + record("w", entry(1, {4, 2}, 0, 0, 0) + bytes(7, slice))));
+  EXPECT_EQ(index.entries[0].slices, (std::vector<int64_t>{1, 3, 0, -1}));
+}
+
+TEST(Bundle, UnknownDtypesAreLeftToTheirUse) {
+  EXPECT_EQ(
+      read(indexOf(record("", kHeader) + record("w", entry(99, {2}, 0, 0, 7)))).entries[0].dtype,
+      99);
+}
+
+TEST(Bundle, WrongFilesAreRefused) {
+  expectDamaged("", {"48 bytes or more", "got 0"});
+  expectDamaged(std::string(47, 'x'), {"48 bytes or more"});
+  expectDamaged(std::string(100, 'x'), {"magic number"});
+  expectDamaged(footer(handle(0, 0) + handle(0, 0)), {"block inside"});
+  expectDamaged(footer(std::string(40, '\xff')), {"offset and size"});
+}
+
+TEST(Bundle, BlocksOutsideTheFileAreRefused) {
+  for (const std::string& place : {handle(1 << 20, 4), handle(0, 1 << 20), handle(UINT64_MAX, 1),
+                                   handle(1, UINT64_MAX), handle(UINT64_MAX, UINT64_MAX)}) {
+    expectDamaged(indexOf(record("", kHeader), record("~", place)), {"block inside"});
+  }
+}
+
+TEST(Bundle, BlocksThatOverlapAreRefused) {
+  const std::string place = handle(0, block(record("", kHeader)).size() - 5);
+  expectDamaged(indexOf(record("", kHeader), record("a", place) + record("b", place)),
+                {"one behind the other"});
+}
+
+TEST(Bundle, CompressedBlocksAreRefused) {
+  std::string file = indexOf(record("", kHeader));
+  file[block(record("", kHeader)).size() - 5] = 1;
+  expectDamaged(file, {"without compression", "compression 1"});
+}
+
+TEST(Bundle, RecordsThatDoNotFitAreRefused) {
+  expectDamaged(indexOf(varint(1) + varint(1) + varint(0) + "x"), {"record"});
+  expectDamaged(indexOf(varint(0) + varint(100) + varint(0)), {"record"});
+  expectDamaged(indexOf(varint(0) + varint(0) + varint(1 << 30)), {"record"});
+  expectDamaged(indexOf(std::string(20, '\xff')), {"record"});
+}
+
+TEST(Bundle, KeysCannotGrowWithoutBound) {
+  std::string records = record("", kHeader);
+  std::string key(2000, 'k');
+  records += record(key, entry(1, {}, 0, 0, 4));
+  for (int i = 0; i < 4000; ++i) {
+    key += "k";
+    records += record(key, "", key.size() - 1);
+  }
+  expectDamaged(indexOf(records), {"keys of at most"}, std::string());
+}
+
+TEST(Bundle, HeadersAreChecked) {
+  expectDamaged(indexOf(record("w", entry(1, {}, 0, 0, 4))), {"header as the first"});
+  expectDamaged(indexOf(record("", "")), {"1 to 99999 data files", "got 0"});
+  expectDamaged(indexOf(record("", number(1, UINT64_MAX))), {"1 to 99999 data files"});
+  expectDamaged(indexOf(record("", number(1, 1) + number(2, 1))), {"little-endian"});
+  expectDamaged(indexOf(record("", "\xff")), {"protobuf"});
+}
+
+TEST(Bundle, KeysMustAscend) {
+  const std::string value = entry(1, {}, 0, 0, 4);
+  expectDamaged(indexOf(record("", kHeader) + record("b", value) + record("a", value)),
+                {"ascending"}, "a");
+  expectDamaged(indexOf(record("", kHeader) + record("b", value) + record("b", value)),
+                {"ascending"}, "b");
+}
+
+TEST(Bundle, EntriesAreChecked) {
+  expectDamagedEntry(entry(1, {}, 1, 0, 4), {"one of 1 data files", "number 1"});
+  expectDamagedEntry(entry(1, {}, UINT64_MAX, 0, 4), {"one of 1 data files"});
+  expectDamagedEntry(entry(1, {}, 0, UINT64_MAX, 4), {"place in a data file"});
+  expectDamagedEntry(entry(1, {}, 0, INT64_MAX, 4), {"place in a data file"});
+  expectDamagedEntry(entry(UINT64_MAX, {}, 0, 0, 4), {"a dtype"});
+  expectDamagedEntry(entry(1, {2, 3}, 0, 0, 23), {"24 bytes", "6 elements of float32", "got 23"});
+  expectDamagedEntry(entry(1, {UINT64_MAX}, 0, 0, 4), {"dimensions", "-1"});
+  expectDamagedEntry(entry(1, {INT64_MAX, 3}, 0, 0, 4), {"memory can hold"});
+  expectDamagedEntry(entry(1, {1u << 31, 1u << 31}, 0, 0, 0), {"memory can hold"});
+  expectDamagedEntry(entry(1, std::vector<uint64_t>(300, 1), 0, 0, 4), {"254 dimensions"});
+  expectDamagedEntry(number(1, 1) + bytes(2, number(3, 1)), {"protobuf"});
+  expectDamagedEntry("\x0a", {"protobuf"});
+  expectDamagedEntry("\x0b", {"protobuf"});
+  expectDamagedEntry(std::string("\x00\x00", 2), {"protobuf"});
+}
+
+TEST(Bundle, SlicesAreChecked) {
+  const auto sliced = [](const std::string& slice) {
+    return entry(1, {4}, 0, 0, 0) + bytes(7, slice);
+  };
+  expectDamagedEntry(sliced(bytes(1, number(1, 5))), {"inside the shape"});
+  expectDamagedEntry(sliced(bytes(1, number(1, 2) + number(2, 3))), {"inside the shape"});
+  expectDamagedEntry(sliced(bytes(1, number(1, 1))), {"inside the shape"});
+  expectDamagedEntry(sliced(bytes(1, "") + bytes(1, "")), {"inside the shape"});
+  expectDamagedEntry(sliced(""), {"1 extents", "got 0"});
+  expectDamagedEntry(entry(1, {}, 0, 0, 0) + bytes(7, ""), {"no slices of a scalar"});
+}
+
+// Every prefix and many a changed byte: an error or an index, nothing else. With AddressSanitizer
+// this is where a read outside of the bytes would show.
+TEST(Bundle, DamageIsNeverFollowed) {
+  const std::string slice = bytes(1, number(1, 1) + number(2, 3)) + bytes(1, "");
+  const std::string good =
+      indexOf(record("", kHeader) + record("layer/a", entry(1, {2, 3}, 0, 64, 24)) +
+              record("layer/b", entry(7, {3}, 0, 0, 8), 6) +
+              record("layer/w", entry(1, {4, 2}, 0, 0, 0) + bytes(7, slice), 6));
+  ASSERT_EQ(read(good).entries.size(), 3u);
+  int refused = 0;
+  const auto attempt = [&](const std::string& file) {
+    try {
+      read(file);
+    } catch (const BundleError&) {
+      ++refused;
+    }
+  };
+  for (size_t size = 0; size < good.size(); ++size) attempt(good.substr(0, size));
+  EXPECT_EQ(refused, static_cast<int>(good.size()));
+  for (size_t at = 0; at < good.size(); ++at) {
+    for (int byte = 0; byte < 256; ++byte) {
+      std::string changed = good;
+      changed[at] = static_cast<char>(byte);
+      attempt(changed);
+    }
+  }
+  std::mt19937 random(7);
+  for (int i = 0; i < 20000; ++i) {
+    std::string changed = good;
+    for (int n = 0; n < 4; ++n) changed[random() % changed.size()] = static_cast<char>(random());
+    attempt(changed);
+  }
+  EXPECT_GT(refused, 20000);
+}
+
+std::pair<int64_t, std::vector<int64_t>> readStrings(const std::string& data, int64_t count) {
+  const std::vector<uint8_t> exact(data.begin(), data.end());
+  std::vector<int64_t> offsets(static_cast<size_t>(count) + 1);
+  const int64_t begin = readBundleStrings(exact.data(), exact.size(), count, offsets.data());
+  return {begin, offsets};
+}
+
+TEST(BundleStrings, AreFound) {
+  EXPECT_EQ(readStrings(varint(2) + varint(0) + varint(1) + "crc!" + "abc", 3),
+            (std::pair<int64_t, std::vector<int64_t>>{7, {0, 2, 2, 3}}));
+  EXPECT_EQ(readStrings("crc!", 0), (std::pair<int64_t, std::vector<int64_t>>{4, {0}}));
+}
+
+TEST(BundleStrings, LengthsThatDoNotFitAreRefused) {
+  for (const auto& [data, count] : std::vector<std::pair<std::string, int64_t>>{
+           {"", 1},
+           {varint(100) + "crc!abc", 1},
+           {varint(2) + "crc!abc", 1},
+           {varint(4) + "crc!abc", 1},
+           {varint(3) + "crc", 1},
+           {varint(UINT64_MAX) + "crc!abc", 1},
+           {varint(7) + varint(UINT64_MAX - 3) + "crc!abc", 2},
+           {std::string(12, '\xff'), 1},
+           {"", 0}}) {
+    expectError(ErrorCode::kCheckpoint, {"expected"},
+                [&, &d = data, &c = count] { readStrings(d, c); });
+  }
+}
+
+TEST(WireReader, VarintsHaveTenBytesAtMost) {
+  const auto read_one = [](const std::string& data, uint64_t* out) {
+    const std::vector<uint8_t> exact(data.begin(), data.end());
+    WireReader reader(exact.data(), exact.size());
+    return reader.varint(out);
+  };
+  uint64_t value = 0;
+  EXPECT_TRUE(read_one(varint(UINT64_MAX), &value));
+  EXPECT_EQ(value, UINT64_MAX);
+  EXPECT_FALSE(read_one(std::string(9, '\xff') + "\x02", &value));
+  EXPECT_FALSE(read_one(std::string(10, '\xff') + "\x01", &value));
+  EXPECT_FALSE(read_one("\x80", &value));
+}
+
+}  // namespace
+}  // namespace tensor_bridge
