@@ -1,0 +1,176 @@
+"""Keras' weight files: .keras archives, .weights.h5, and the older .h5."""
+
+from __future__ import annotations
+
+import re
+import struct
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from tensor_bridge.checkpoint._crc import PIECE
+from tensor_bridge.checkpoint._entry import Entry
+from tensor_bridge.checkpoint._hdf5 import Hdf5File
+from tensor_bridge.checkpoint._mapped import MappedFile, damaged
+from tensor_bridge.errors import CheckpointError
+
+__all__ = ["KerasWeights", "open_keras"]
+
+_MEMBER = "model.weights.h5"
+# Groups that only say what kind of children follow.
+_GROUPING = {"layers", "vars", "_layer_checkpoint_dependencies"}
+_OPTIMIZER = {"optimizer", "optimizer_weights"}
+
+
+class KerasWeights:
+    """The data sets of a weight file, under the names of their layers.
+
+    Attributes:
+      entries: In the order of the model's layers where the file has it.
+    """
+
+    def __init__(self, hdf5: Hdf5File, crc: tuple[int, int, int] | None = None) -> None:
+        """Reads the structure; ``crc`` is (begin, size, CRC-32) of an archive's member."""
+        self._hdf5, self._crc = hdf5, crc
+        legacy = hdf5.has("model_weights") or hdf5.texts("/", "layer_names") is not None
+        self.entries: list[Entry] = []
+        taken: set[tuple[str, str]] = set()
+        named = _LegacyNames(hdf5) if legacy else _Names(hdf5)
+        for path, data_set in hdf5.data_sets():
+            kind = "slot" if path.split("/")[0] in _OPTIMIZER else "variable"
+            name = named.name(path)
+            if (name, kind) in taken:
+                name = path
+            taken.add((name, kind))
+            self.entries.append(hdf5.entry(path, name, kind, data_set))
+        self.entries.sort(key=lambda entry: named.position(entry.key))
+
+    def problems(self) -> Iterator[CheckpointError]:
+        """What the archive's checksum says; HDF5 has none."""
+        if self._crc is None:
+            return
+        begin, size, expected = self._crc
+        found, at = 0, begin
+        while at < begin + size:
+            count = min(PIECE, begin + size - at)
+            with self._hdf5.file.piece(at, count) as piece:
+                found = zlib.crc32(piece, found)
+            at += count
+        if found != expected:
+            yield damaged(
+                self._hdf5.file.path,
+                f"expected the CRC-32 {expected:08x} of {_MEMBER}, got {found:08x}; the bytes are "
+                "damaged",
+                offset=begin,
+            )
+
+
+class _Names:
+    """Names in files of Keras 3: a layer's name, and the number of the variable in it."""
+
+    def __init__(self, hdf5: Hdf5File) -> None:
+        self._hdf5 = hdf5
+        self._called: dict[str, str] = {}
+
+    def _name_of(self, group: str, own: str) -> str:
+        # The group is called for the class ("conv2d_1"), its attribute has the layer's name.
+        if group not in self._called:
+            variables = f"{group}/vars"
+            names = self._hdf5.texts(variables, "name") if self._hdf5.has(variables) else None
+            self._called[group] = names[0] if names else own
+        return self._called[group]
+
+    def name(self, path: str) -> str:
+        parts = path.split("/")
+        *groups, last = parts
+        out = [
+            self._name_of("/".join(parts[: i + 1]), part)
+            for i, part in enumerate(groups)
+            if part not in _GROUPING
+        ]
+        return "/".join([*out, last])
+
+    def position(self, path: str) -> tuple[object, ...]:
+        """Variables by their numbers, 10 after 9."""
+        pieces = re.split(r"(\d+)", path)
+        return tuple((0, int(p), "") if p.isdigit() else (1, 0, p) for p in pieces)
+
+
+class _LegacyNames:
+    """Names in files of Keras 1 and 2: those of the variables, "layer/kernel"."""
+
+    def __init__(self, hdf5: Hdf5File) -> None:
+        root = "model_weights" if hdf5.has("model_weights") else ""
+        self._order: dict[str, int] = {}
+        for layer in hdf5.texts(root or "/", "layer_names") or ():
+            group = f"{root}/{layer}".lstrip("/")
+            if not hdf5.has(group):
+                continue
+            for weight in hdf5.texts(group, "weight_names") or ():
+                self._order.setdefault(f"{group}/{weight}", len(self._order))
+
+    def name(self, path: str) -> str:
+        parts = path.removeprefix("model_weights/").removeprefix("optimizer_weights/").split("/")
+        # Keras puts the layer's name before a name that begins with it.
+        while len(parts) > 2 and parts[0] == parts[1]:
+            parts = parts[1:]
+        return re.sub(r":\d+$", "", "/".join(parts))
+
+    def position(self, path: str) -> tuple[object, ...]:
+        return (self._order.get(path, len(self._order)), path)
+
+
+def open_keras(path: str, zipped: bool) -> KerasWeights:
+    """Opens a weight file, or the one in an archive.
+
+    Raises:
+      CheckpointError: The file is damaged, or an archive without weights.
+      FrameworkError: h5py is not installed.
+    """
+    if not zipped:
+        file = MappedFile(path)
+        return KerasWeights(Hdf5File(file, 0, file.size))
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if _MEMBER not in archive.namelist():
+                raise damaged(
+                    path,
+                    f"expected an archive of Keras with {_MEMBER}, got "
+                    f"{', '.join(archive.namelist()[:5])}",
+                )
+            member = archive.getinfo(_MEMBER)
+            if member.compress_type != zipfile.ZIP_STORED:
+                return _unpacked(path, archive, member)
+            file = MappedFile(path)
+            begin = _begin_of(file, member)
+            return KerasWeights(
+                Hdf5File(file, begin, member.file_size), (begin, member.file_size, member.CRC)
+            )
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as e:
+        raise damaged(path, f"expected an archive of Keras: {e}") from None
+
+
+def _begin_of(file: MappedFile, member: zipfile.ZipInfo) -> int:
+    """Where a member's bytes begin: behind a header of its own, not the directory's."""
+    file.check(member.header_offset, 30, _MEMBER)
+    with file.piece(member.header_offset, 30) as header:
+        signature, *_, name, extra = struct.unpack("<4s5H3I2H", header)
+    begin = member.header_offset + 30 + int(name) + int(extra)
+    if signature != b"PK\x03\x04":
+        raise damaged(
+            file.path, "expected the header of a member", entry=_MEMBER, offset=member.header_offset
+        )
+    file.check(begin, member.file_size, _MEMBER)
+    return begin
+
+
+def _unpacked(path: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> KerasWeights:
+    """A compressed member in a temporary file that nobody else sees; zipfile checks its CRC."""
+    with tempfile.TemporaryFile() as target, archive.open(member) as source:
+        while piece := source.read(PIECE):
+            target.write(piece)
+        target.flush()
+        file = MappedFile(f"{path}:{Path(_MEMBER)}", target.fileno())
+    return KerasWeights(Hdf5File(file, 0, file.size))
