@@ -17,11 +17,15 @@ from tensor_bridge.errors import CheckpointError, CheckpointNotFoundError
 if TYPE_CHECKING:
     from tensor_bridge.checkpoint._checkpoint import Checkpoint, load
     from tensor_bridge.checkpoint._entry import Entry
+    from tensor_bridge.checkpoint._load_into import KERAS, Report, load_into
 
 __all__ = [
     "load",
     "Checkpoint",
     "Entry",
+    "load_into",
+    "KERAS",
+    "Report",
     # exceptions
     "CheckpointError",
     "CheckpointNotFoundError",
@@ -31,6 +35,9 @@ _LAZY = {
     "load": "_checkpoint",
     "Checkpoint": "_checkpoint",
     "Entry": "_entry",
+    "load_into": "_load_into",
+    "KERAS": "_load_into",
+    "Report": "_load_into",
 }
 
 

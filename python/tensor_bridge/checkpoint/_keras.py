@@ -113,9 +113,11 @@ class _LegacyNames:
 
     def name(self, path: str) -> str:
         parts = path.removeprefix("model_weights/").removeprefix("optimizer_weights/").split("/")
-        # Keras puts the layer's name before a name that begins with it.
-        while len(parts) > 2 and parts[0] == parts[1]:
-            parts = parts[1:]
+        # Keras puts the layer's name before one that holds it already: dense/dense/kernel,
+        # dense/sequential/dense/kernel.
+        layer, *rest = parts
+        if layer in rest[:-1]:
+            parts = rest[rest.index(layer) :]
         return re.sub(r":\d+$", "", "/".join(parts))
 
     def position(self, path: str) -> tuple[object, ...]:
