@@ -47,6 +47,7 @@ BENCHMARKS = {
     "threads": Benchmark(),
     "cpp": Benchmark(),
     "data": Benchmark(only_named=True),
+    "checkpoint": Benchmark(only_named=True),
 }
 
 
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs them one after the other; 1 if one failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "names", nargs="*", help=f"of {', '.join(BENCHMARKS)}; if none, all but data"
+        "names", nargs="*", help=f"of {', '.join(BENCHMARKS)}; if none, all but data and checkpoint"
     )
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the JSON")
     options, rest = parser.parse_known_args(arguments)

@@ -16,8 +16,10 @@ from tensor_bridge.errors import CheckpointError, CheckpointNotFoundError
 
 if TYPE_CHECKING:
     from tensor_bridge.checkpoint._checkpoint import Checkpoint, load
+    from tensor_bridge.checkpoint._convert_file import convert
     from tensor_bridge.checkpoint._entry import Entry
     from tensor_bridge.checkpoint._load_into import KERAS, Report, load_into
+    from tensor_bridge.checkpoint._save import save
 
 __all__ = [
     "load",
@@ -26,6 +28,8 @@ __all__ = [
     "load_into",
     "KERAS",
     "Report",
+    "convert",
+    "save",
     # exceptions
     "CheckpointError",
     "CheckpointNotFoundError",
@@ -38,6 +42,8 @@ _LAZY = {
     "load_into": "_load_into",
     "KERAS": "_load_into",
     "Report": "_load_into",
+    "convert": "_convert_file",
+    "save": "_save",
 }
 
 

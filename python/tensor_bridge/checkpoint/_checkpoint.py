@@ -208,9 +208,9 @@ def _open(path: Path) -> tuple[Any, str]:
         file.seek(max(0, path.stat().st_size - 8))
         tail = file.read()
     if head == _HDF5_MAGIC or head[:4] == _ZIP_MAGIC:
-        from tensor_bridge.checkpoint import _keras
+        from tensor_bridge.checkpoint._keras import open_keras
 
-        return _keras.open_keras(text, zipped=head != _HDF5_MAGIC), text
+        return open_keras(text, zipped=head != _HDF5_MAGIC), text
     if tail == _TABLE_MAGIC:
         raise damaged(
             text,

@@ -22,17 +22,12 @@ __all__ = ["KERAS", "Loaded", "Report", "load_into"]
 
 Rules = Iterable[tuple[str, "str | None"]]
 
-KERAS: tuple[tuple[str, str | None], ...] = (
-    (r":\d+$", ""),
-    # Groups of a file that are no attributes of a model.
-    (r"(^|/)(?:layers|_layers|_operations|_layer_checkpoint_dependencies|vars)(?=/)", r"\1"),
-    (r"//+", "/"),
-    (r"^/", ""),
-    # A recurrent layer is one module in torch, with the two directions in it.
-    (r"/(?:lstm_cell|gru_cell|simple_rnn_cell|cell)(?:_\d+)?(?=/)", ""),
-    (r"/(forward|backward)_[^/]+(?=/)", r"/\1"),
+KERAS: tuple[tuple[str, str], ...] = (
+    # A recurrent layer is one module in torch, with its cell and the two directions in it.
+    (r"(^|/)(?:lstm_cell|gru_cell|simple_rnn_cell|cell)(?:_\d+)?/", r"\1"),
+    (r"^(forward|backward)_[^/]+/", r"\1/"),
 )
-"""The rules that are applied after the caller's: Keras' names as paths of a torch module."""
+"""Applied to what is left of a name behind the path of its module, after the caller's rules."""
 
 
 @dataclass(frozen=True)
@@ -126,11 +121,11 @@ def load_into(
     """Loads the weights of a checkpoint into a torch module.
 
     A name in the checkpoint, "block/conv/kernel", is changed by the rules; then its longest
-    beginning that is the path of a submodule, "block.conv", says where it goes, and the rest what
-    it is. The kind of the module says how it is laid out there: Conv, ConvTranspose and depthwise
-    kernels, Linear, norms, Embedding, LSTM, GRU and RNN (also in cuDNN's form), PReLU,
-    MultiheadAttention, and a Sequential of two convolutions for a separable one. Tensors of other
-    modules are taken as they are, by their own names.
+    beginning that is the path of a submodule, "block.conv", says where it goes, and the rest,
+    changed by `KERAS`, what it is. The kind of the module says how it is laid out there: Conv,
+    ConvTranspose and depthwise kernels, Linear, norms, Embedding, LSTM, GRU and RNN (also in
+    cuDNN's form), PReLU, MultiheadAttention, and a Sequential of two convolutions for a separable
+    one. Tensors of other modules are taken as they are, by their own names.
 
     Everything is looked at before anything is written: after an exception the module is as it was.
 
@@ -138,7 +133,7 @@ def load_into(
       module: Where to. Not changed but for the values of its parameters and buffers.
       source: A path as for `load`, an open checkpoint, or names and tensors.
       rules: Pairs of a regular expression and what takes the place of each match (`re.sub`), in
-        order; None instead of a text drops names in which the expression is found. `KERAS` follows.
+        order; None instead of a text drops names in which the expression is found.
       names: "path" takes the checkpoint's names, "variable" those that its variables had in
         TensorFlow ("dense/kernel"), which an object-based checkpoint knows.
       flattened: For a Linear module after a flattened picture the sizes (channels, height, width)
@@ -242,7 +237,7 @@ def _named(source: Mapping[str, Any], names: str) -> _Given:
 
 def _compiled(rules: Rules) -> list[tuple[re.Pattern[str], str | None]]:
     compiled = []
-    for rule in (*rules, *KERAS):
+    for rule in rules:
         try:
             pattern, replacement = rule
             compiled.append((re.compile(pattern), replacement))
@@ -267,7 +262,7 @@ def _grouped(
     }
     groups: dict[str, dict[str, str]] = {}
     for name in given:
-        target: str | None = name
+        target: str | None = re.sub(r":\d+$", "", name)  # "kernel:0" of TensorFlow 1
         for pattern, replacement in rules:
             if replacement is None:
                 target = None if pattern.search(target or "") else target
@@ -286,6 +281,8 @@ def _grouped(
             report.unused.append(name)
             continue
         path, role = place
+        for expression, text in KERAS:
+            role = re.sub(expression, text, role)
         taken = groups.setdefault(path, {})
         if role in taken:
             report.problems.append(f"{path or 'the module'}, {role}: both {taken[role]} and {name}")

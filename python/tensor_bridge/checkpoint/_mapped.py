@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
+import weakref
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MappedFile", "damaged"]
 
+# In pieces, so that an interrupt is soon heard.
+_COPY = 64 << 20
 # Python names it from 3.13 on. Without it the kernel may refuse a private mapping larger than its
 # memory, although nothing will be written to most of it.
 _NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
@@ -61,6 +65,8 @@ class MappedFile:
             if fd is None and not Path(path).is_file():
                 raise damaged(path, "expected a regular file")
             self.size = os.fstat(descriptor).st_size
+            self._fd = os.dup(descriptor)
+            weakref.finalize(self, os.close, self._fd)
             self._map: Any = None
             if self.size:
                 self._map = mmap.mmap(
@@ -110,6 +116,31 @@ class MappedFile:
         if offset % alignment(dtype) == 0:
             return torch.frombuffer(self._map, dtype=dtype, count=count, offset=offset).view(shape)
         return self.bytes(offset, count * dtype.itemsize).clone().view(dtype).view(shape)
+
+    def unaligned(self, offset: int, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """A view that may begin at any address: to be stored, never computed with."""
+        import torch
+
+        count = prod(shape)
+        return torch.frombuffer(self._map, dtype=dtype, count=count, offset=offset).view(shape)
+
+    def copy_to(self, target: int, offset: int, size: int) -> None:
+        """Appends bytes of the file to the file descriptor ``target``, past this process.
+
+        What was written to tensors over the mapping is not among them.
+        """
+        done = 0
+        while done < size:
+            try:
+                count = os.copy_file_range(self._fd, target, min(size - done, _COPY), offset + done)
+            except OSError as e:
+                if e.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                    raise
+                # Between these file systems the kernel does not copy; sendfile always does.
+                count = os.sendfile(target, self._fd, offset + done, min(size - done, _COPY))
+            if count == 0:
+                raise damaged(self.path, "the file was truncated while it was read", offset=offset)
+            done += count
 
     def piece(self, offset: int, size: int) -> memoryview:
         """The bytes for a checksum or a file; to be released soon."""

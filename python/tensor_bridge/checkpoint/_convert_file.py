@@ -1,0 +1,217 @@
+"""`convert`: a checkpoint into .safetensors or torch.save's format, entry by entry."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tensor_bridge.checkpoint._checkpoint import Checkpoint, load
+from tensor_bridge.checkpoint._elements import row_of, stored_dtype
+from tensor_bridge.checkpoint._entry import Entry
+from tensor_bridge.checkpoint._output import Output, dense_bytes, outputs
+from tensor_bridge.errors import InvalidOptionError, UnsupportedDtypeError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["convert"]
+
+# safetensors' names of torch's dtypes.
+_SAFETENSORS = {
+    "torch.bool": "BOOL",
+    "torch.uint8": "U8",
+    "torch.int8": "I8",
+    "torch.int16": "I16",
+    "torch.uint16": "U16",
+    "torch.int32": "I32",
+    "torch.uint32": "U32",
+    "torch.int64": "I64",
+    "torch.uint64": "U64",
+    "torch.float16": "F16",
+    "torch.bfloat16": "BF16",
+    "torch.float32": "F32",
+    "torch.float64": "F64",
+    "torch.float8_e4m3fn": "F8_E4M3",
+    "torch.float8_e5m2": "F8_E5M2",
+    "torch.complex64": "C64",
+}
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class _Item:
+    entry: Entry
+    dtype: torch.dtype
+    nbytes: int
+
+
+def convert(
+    source: str | os.PathLike[str] | Checkpoint,
+    target: str | os.PathLike[str],
+    *,
+    max_shard_bytes: int | None = None,
+    skip_strings: bool = False,
+    verify: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Writes the variables of a checkpoint to ``.safetensors``, or to ``.pt`` or ``.pth``.
+
+    Bytes that need no change go from file to file inside the kernel; other tensors are made one at
+    a time, so that memory never holds more than the largest (for ``.pt``: than all partitioned
+    variables together). A file gets its name when it is complete.
+
+    Args:
+      source: A path as for `load`, or an open checkpoint, whose files are read: what was written to
+        its tensors is not stored.
+      target: The file. Its ending says the format.
+      max_shard_bytes: Splits ``.safetensors`` into files of at most so many bytes of tensors, with
+        an index ``<target>.index.json`` as Hugging Face's libraries read it.
+      skip_strings: Leaves strings out, which neither format holds, instead of refusing them.
+      verify: Compares all checksums first.
+      overwrite: Replaces files that exist.
+      progress: Called with the bytes done and the bytes in all.
+
+    Returns:
+      The files.
+
+    Raises:
+      UnsupportedDtypeError: The format has nothing for a dtype.
+      InvalidOptionError: A file exists, or the ending is another.
+      CheckpointError, CheckpointNotFoundError, FrameworkError: As `load`.
+    """
+    path = Path(target)
+    if path.suffix not in (".safetensors", ".pt", ".pth"):
+        raise InvalidOptionError(
+            f"expected a target .safetensors, .pt or .pth, got {path.name!r}; save() writes "
+            "checkpoints of TensorFlow"
+        )
+    if max_shard_bytes is not None and (max_shard_bytes < 1 or path.suffix != ".safetensors"):
+        raise InvalidOptionError("max_shard_bytes is a positive number, for .safetensors")
+    checkpoint = source if isinstance(source, Checkpoint) else load(source)
+    if verify:
+        checkpoint.verify()
+    entries = [
+        entry
+        for entry in checkpoint.entries.values()
+        if not (skip_strings and entry.dtype == "string")
+    ]
+    items = [_item(entry) for entry in entries]
+    report = progress or (lambda done, total: None)
+    if path.suffix != ".safetensors":
+        return _write_torch(items, path, overwrite, report)
+    return _write_safetensors(items, path, max_shard_bytes, overwrite, report)
+
+
+def _item(entry: Entry) -> _Item:
+    import torch
+
+    row = row_of(entry.dtype)
+    if row is None or row.name == "string":
+        raise UnsupportedDtypeError(
+            f"{entry.name!r} is of dtype {entry.dtype}, which the format cannot hold; "
+            "skip_strings=True leaves strings out"
+        )
+    dtype = stored_dtype(row, raw=False)
+    if row.kind == "converted":
+        dtype = getattr(torch, row.nearest.removeprefix("torch."))
+    return _Item(entry, dtype, prod(entry.shape) * dtype.itemsize)
+
+
+def _append(item: _Item, file: Output) -> None:
+    extent = item.entry.extent() if item.nbytes else None
+    if extent is not None:
+        extent.file.copy_to(file.fd, extent.offset, extent.size)
+    elif item.nbytes:
+        tensor, view = dense_bytes(item.entry.read(False))
+        file.write(view)
+        del tensor
+
+
+def _write_torch(items: list[_Item], path: Path, overwrite: bool, report: Progress) -> list[Path]:
+    import torch
+
+    total = sum(item.nbytes for item in items)
+    state: dict[str, Any] = {}
+    for item in items:
+        extent = item.entry.extent() if item.nbytes else None
+        # Stored as bytes, whatever the address; a copy of each would double the memory.
+        state[item.entry.name] = (
+            item.entry.read(False)
+            if extent is None
+            else extent.file.unaligned(extent.offset, item.entry.shape, item.dtype)
+        )
+    with outputs([path], overwrite) as [file], os.fdopen(os.dup(file.fd), "wb") as stream:
+        report(0, total)
+        torch.save(state, stream)
+        report(total, total)
+    return [path]
+
+
+def _shards(items: list[_Item], limit: int | None) -> list[list[_Item]]:
+    shards: list[list[_Item]] = [[]]
+    size = 0
+    for item in items:
+        if shards[-1] and limit is not None and size + item.nbytes > limit:
+            shards.append([])
+            size = 0
+        shards[-1].append(item)
+        size += item.nbytes
+    return shards
+
+
+def _header(items: list[_Item]) -> bytes:
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    at = 0
+    for item in items:
+        entries[item.entry.name] = {
+            "dtype": _SAFETENSORS[str(item.dtype)],
+            "shape": list(item.entry.shape),
+            "data_offsets": [at, at + item.nbytes],
+        }
+        at += item.nbytes
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _write_safetensors(
+    items: list[_Item], path: Path, limit: int | None, overwrite: bool, report: Progress
+) -> list[Path]:
+    for item in items:
+        if str(item.dtype) not in _SAFETENSORS:
+            raise UnsupportedDtypeError(
+                f"{item.entry.name!r}: .safetensors has nothing for {item.dtype}; .pt has"
+            )
+    total = sum(item.nbytes for item in items)
+    shards = _shards(items, limit)
+    paths = [path]
+    if len(shards) > 1:
+        stem = path.name.removesuffix(".safetensors")
+        paths = [
+            path.with_name(f"{stem}-{i + 1:05d}-of-{len(shards):05d}.safetensors")
+            for i in range(len(shards))
+        ]
+        paths.append(path.with_name(path.name + ".index.json"))
+    done = 0
+    report(0, total)
+    with outputs(paths, overwrite) as files:
+        where: dict[str, str] = {}
+        for shard, file in zip(shards, files, strict=False):
+            # The widest first: then each begins at a multiple of its size.
+            ordered = sorted(shard, key=lambda item: (-item.dtype.itemsize, item.entry.name))
+            file.write(_header(ordered))
+            for item in ordered:
+                _append(item, file)
+                where[item.entry.name] = file.path.name
+                done += item.nbytes
+                report(done, total)
+        if len(shards) > 1:
+            index = {"metadata": {"total_size": total}, "weight_map": where}
+            files[-1].write(json.dumps(index, indent=2).encode())
+    return paths

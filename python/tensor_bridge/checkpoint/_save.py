@@ -1,0 +1,216 @@
+"""`save`: torch tensors as a checkpoint of TensorFlow."""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tensor_bridge import _C
+from tensor_bridge.checkpoint import _crc
+from tensor_bridge.checkpoint._elements import row_of, row_of_torch
+from tensor_bridge.checkpoint._graph import message, varint
+from tensor_bridge.checkpoint._names import GRAPH_KEY, escape
+from tensor_bridge.checkpoint._output import Output, dense_bytes, outputs
+from tensor_bridge.composite import StringTensor
+from tensor_bridge.errors import InvalidOptionError, UnsupportedDtypeError, UnsupportedTypeError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["save"]
+
+_MAGIC = 0xDB4775248B80FB57
+# TensorFlow does not ask for it; with it tensors can be views of the mapped file.
+_ALIGNMENT = 64
+_BLOCK = 16 << 10
+_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+def save(
+    state: Mapping[str, torch.Tensor | StringTensor],
+    prefix: str | os.PathLike[str],
+    *,
+    object_based: bool = True,
+    overwrite: bool = False,
+) -> str:
+    """Writes tensors as a checkpoint that TensorFlow reads.
+
+    Args:
+      state: Names and tensors, such as a ``state_dict``. Tensors are stored as they are laid out.
+      prefix: What the two files' names begin with.
+      object_based: Whether "layer.weight", or "layer/weight", is the path of an object, which
+        ``tf.train.Checkpoint(layer=...).restore`` finds. Else the names are the keys, as in
+        TensorFlow 1.
+      overwrite: Replaces files that exist.
+
+    Returns:
+      The prefix, for ``tf.train.load_checkpoint`` or ``tf.train.Checkpoint.restore``.
+
+    Raises:
+      UnsupportedTypeError: A value that is neither a torch.Tensor nor a StringTensor.
+      UnsupportedDtypeError: TensorFlow has nothing for a dtype.
+      InvalidOptionError: A name is empty or means two things, or a file exists.
+      FrameworkError: The package crc32c is not installed; checksums are part of the format.
+
+    Example:
+      >>> import torch, tensor_bridge, tensorflow as tf
+      >>> prefix = tensor_bridge.checkpoint.save({"layer.w": torch.ones(2)}, "from-torch")
+      >>> layer = tf.Module()
+      >>> layer.w = tf.Variable([0.0, 0.0])
+      >>> status = tf.train.Checkpoint(layer=layer).restore(prefix)
+      >>> layer.w.numpy()
+      array([1., 1.], dtype=float32)
+    """
+    base = Path(prefix)
+    crc = _crc.crc_function()
+    keys: dict[str, Any] = {}
+    for name, value in state.items():
+        if not isinstance(value, StringTensor) and not _C.is_torch_tensor(value):
+            raise UnsupportedTypeError(
+                f"{name!r}: expected a torch.Tensor or StringTensor, got a {type(value).__name__}"
+            )
+        key = _object_key(name) if object_based else name
+        if not name or key in keys or key == GRAPH_KEY or key[0] == "\0":
+            raise InvalidOptionError(f"{name!r} cannot be the name of a tensor, or is there twice")
+        keys[key] = value
+    if object_based:
+        keys[GRAPH_KEY] = StringTensor.from_list(_graph(list(keys)))
+    data_path = base.with_name(f"{base.name}.data-00000-of-00001")
+    index_path = base.with_name(f"{base.name}.index")
+    with outputs([data_path, index_path], overwrite) as [data, index]:
+        header = message((1, 1), (3, message((1, 1))))
+        records = [(b"", header)]
+        offset = 0
+        for key in sorted(keys, key=str.encode):
+            padding = -offset % _ALIGNMENT
+            data.write(b"\0" * padding)
+            offset += padding
+            dtype, shape, size, checksum = _write_tensor(key, keys[key], data, crc)
+            records.append((key.encode(), _entry(dtype, shape, offset, size, checksum)))
+            offset += size
+        index.write(_table(records, crc))
+    return str(base)
+
+
+def _object_key(name: str) -> str:
+    parts = re.split(r"[./]", name)
+    if not all(parts):
+        raise InvalidOptionError(f"expected names between the dots, got {name!r}")
+    return "/".join(map(escape, parts)) + _VALUE
+
+
+def _graph(keys: list[str]) -> bytes:
+    """The objects on the paths, each with its children, and its value where it has one."""
+    children: list[dict[str, int]] = [{}]
+    values: dict[int, str] = {}
+    for key in keys:
+        node = 0
+        for part in key.removesuffix(_VALUE).split("/"):
+            if part not in children[node]:
+                children[node][part] = len(children)
+                children.append({})
+            node = children[node][part]
+        values[node] = key
+    nodes = []
+    for number, named in enumerate(children):
+        fields: list[tuple[int, int | bytes]] = [
+            (1, message((1, child), (2, part.encode()))) for part, child in named.items()
+        ]
+        if number in values:
+            key = values[number]
+            full_name = key.removesuffix(_VALUE)
+            parts: list[tuple[int, int | bytes]] = [(1, b"VARIABLE_VALUE")]
+            parts += [(2, full_name.encode()), (3, key.encode())]
+            fields.append((2, message(*parts)))
+        fields.append((5, message((1, 1))))
+        nodes.append((1, message(*fields)))
+    return message(*nodes)
+
+
+def _write_tensor(
+    key: str, value: Any, file: Output, crc: Any
+) -> tuple[int, tuple[int, ...], int, int]:
+    """Appends the bytes of a tensor; its dtype, shape, size and masked checksum."""
+    if isinstance(value, StringTensor):
+        return _write_strings(value, file, crc)
+    row = row_of_torch(value.dtype)
+    if row is None:
+        raise UnsupportedDtypeError(f"{key!r}: TensorFlow has nothing for {value.dtype}")
+    tensor, view = dense_bytes(value)
+    checksum = 0
+    for at in range(0, view.nbytes, _crc.PIECE):
+        checksum = crc(view[at : at + _crc.PIECE], checksum)
+    file.write(view)
+    return row.tf_enum, tuple(tensor.shape), view.nbytes, _crc.mask(checksum)
+
+
+def _write_strings(
+    value: StringTensor, file: Output, crc: Any
+) -> tuple[int, tuple[int, ...], int, int]:
+    offsets = value.offsets.tolist()
+    lengths = [end - begin for begin, end in pairwise(offsets)]
+    if any(n < 0 for n in lengths):
+        raise InvalidOptionError("expected offsets of strings that do not descend")
+    tensor, view = dense_bytes(value.bytes[offsets[0] : offsets[-1]])
+    stored = b"".join(varint(n) for n in lengths)
+    sizes = b"".join(n.to_bytes(4 if n < 1 << 32 else 8, "little") for n in lengths)
+    checksum = crc(sizes, 0)
+    own = struct.pack("<I", _crc.mask(checksum))
+    checksum = crc(own, checksum)
+    checksum = crc(view, checksum)
+    for part in (stored, own, view):
+        file.write(part)
+    row = row_of("string")
+    assert row is not None
+    size = len(stored) + 4 + view.nbytes
+    del tensor
+    return row.tf_enum, tuple(value.shape), size, _crc.mask(checksum)
+
+
+def _entry(dtype: int, shape: tuple[int, ...], offset: int, size: int, checksum: int) -> bytes:
+    dims = message(*((2, message((1, n))) for n in shape))
+    body = message((1, dtype), (2, dims), (4, offset), (5, size))
+    return body + varint(6 << 3 | 5) + struct.pack("<I", checksum)
+
+
+def _block(records: list[tuple[bytes, bytes]], crc: Any) -> bytes:
+    """Records in full, each its own restart point, and the trailer."""
+    body = bytearray()
+    restarts = []
+    for key, value in records:
+        restarts.append(len(body))
+        body += varint(0) + varint(len(key)) + varint(len(value)) + key + value
+    restarts = restarts or [0]
+    body += struct.pack(f"<{len(restarts) + 1}I", *restarts, len(restarts))
+    body += b"\0"
+    return bytes(body) + struct.pack("<I", _crc.mask(crc(bytes(body), 0)))
+
+
+def _table(records: list[tuple[bytes, bytes]], crc: Any) -> bytes:
+    out = bytearray()
+    index: list[tuple[bytes, bytes]] = []
+
+    def add(block: list[tuple[bytes, bytes]]) -> bytes:
+        packed = _block(block, crc)
+        handle = varint(len(out)) + varint(len(packed) - 5)
+        out.extend(packed)
+        return handle
+
+    block: list[tuple[bytes, bytes]] = []
+    size = 0
+    for record in records:
+        block.append(record)
+        size += len(record[0]) + len(record[1])
+        if size > _BLOCK:
+            index.append((block[-1][0], add(block)))
+            block, size = [], 0
+    if block:
+        index.append((block[-1][0], add(block)))
+    handles = add([])
+    handles += add(index)
+    return bytes(out) + handles.ljust(40, b"\0") + struct.pack("<Q", _MAGIC)

@@ -1,0 +1,386 @@
+"""Out of checkpoints and back into them; each file is complete, or absent."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tensorflow as tf
+import torch
+from fresh import run_python
+from safetensors import safe_open
+from safetensors.torch import load_file
+from tf_bytes import BY_DEFAULT, random_tensor, torch_memory
+
+import tensor_bridge
+from tensor_bridge import StringTensor, checkpoint
+
+v1 = tf.compat.v1
+
+
+def bundle(folder: Path, **tensors: Any) -> str:
+    prefix = str(folder / "ck")
+    tf.raw_ops.SaveV2(
+        prefix=prefix,
+        tensor_names=list(tensors),
+        shape_and_slices=[""] * len(tensors),
+        tensors=list(tensors.values()),
+    )
+    return prefix
+
+
+@pytest.fixture
+def every_dtype(tmp_path: Path) -> str:
+    # A byte first: nothing that follows is aligned.
+    tensors = {"a": tf.constant(True)}
+    for row in BY_DEFAULT:
+        tensors[row.name] = random_tensor(row, (3, 5), 1)
+        tensors[f"{row.name}_empty"] = random_tensor(row, (0, 2), 1)
+    return bundle(tmp_path, **tensors)
+
+
+def assert_same(found: dict[str, torch.Tensor], loaded: checkpoint.Checkpoint) -> None:
+    assert set(found) == set(loaded)
+    for name, x in loaded.items():
+        assert found[name].dtype == x.dtype
+        assert found[name].shape == x.shape
+        assert torch_memory(found[name]) == torch_memory(x)
+
+
+def test_torch_save_holds_every_dtype(every_dtype: str, tmp_path: Path) -> None:
+    [path] = checkpoint.convert(every_dtype, tmp_path / "out.pt")
+    assert_same(torch.load(path), checkpoint.load(every_dtype))
+
+
+# What safetensors has no name for.
+UNNAMED = {"complex128", "float8_e4m3fnuz", "float8_e5m2fnuz"}
+
+
+def test_safetensors_hold_the_dtypes_they_name(tmp_path: Path) -> None:
+    tensors = {"a": tf.constant(True)}
+    for row in BY_DEFAULT:
+        if row.name not in UNNAMED:
+            tensors[row.name] = random_tensor(row, (3, 5), 1)
+    prefix = bundle(tmp_path, **tensors)
+    [path] = checkpoint.convert(prefix, tmp_path / "out.safetensors", verify=True)
+    assert_same(load_file(path), checkpoint.load(prefix))
+    with safe_open(path, "pt") as file:
+        assert file.metadata() == {"format": "pt"}
+
+
+@pytest.mark.parametrize("name", sorted(UNNAMED))
+def test_safetensors_refuse_the_rest(tmp_path: Path, name: str) -> None:
+    row = next(r for r in BY_DEFAULT if r.name == name)
+    prefix = bundle(tmp_path, x=random_tensor(row))
+    with pytest.raises(tensor_bridge.UnsupportedDtypeError, match=r"'x'.*\.pt has"):
+        checkpoint.convert(prefix, tmp_path / "out.safetensors")
+    assert not list(tmp_path.glob("*out*"))
+
+
+def test_strings_are_refused_or_skipped(tmp_path: Path) -> None:
+    prefix = bundle(tmp_path, s=tf.constant(["a"]), w=tf.constant([1.0]))
+    for target in ("out.safetensors", "out.pt"):
+        with pytest.raises(tensor_bridge.UnsupportedDtypeError, match="skip_strings"):
+            checkpoint.convert(prefix, tmp_path / target)
+    [path] = checkpoint.convert(prefix, tmp_path / "out.safetensors", skip_strings=True)
+    assert set(load_file(path)) == {"w"}
+
+
+def test_partitioned_variables_and_shards(tmp_path: Path) -> None:
+    with tf.Graph().as_default():
+        initial = v1.random_normal_initializer()
+        v1.get_variable("p", (10, 6), partitioner=v1.fixed_size_partitioner(3), initializer=initial)
+        for i in range(4):
+            v1.get_variable(f"w{i}", (8, 8), initializer=initial)
+        with v1.Session() as session:
+            session.run(v1.global_variables_initializer())
+            prefix = v1.train.Saver().save(session, str(tmp_path / "ck"))
+    *paths, index = checkpoint.convert(prefix, tmp_path / "out.safetensors", max_shard_bytes=600)
+    assert [p.name for p in paths] == [f"out-0000{i}-of-00003.safetensors" for i in (1, 2, 3)]
+    described = json.loads(index.read_text())
+    found = {}
+    for path in paths:
+        part = load_file(path)
+        assert all(described["weight_map"][name] == path.name for name in part)
+        found.update(part)
+    assert set(described["weight_map"]) == set(found)
+    assert described["metadata"]["total_size"] == 240 + 4 * 256
+    assert_same(found, checkpoint.load(prefix))
+
+
+def test_existing_files_stay_unless_told(tmp_path: Path) -> None:
+    prefix = bundle(tmp_path, w=tf.constant([1.0]))
+    target = tmp_path / "out.safetensors"
+    target.write_bytes(b"mine")
+    with pytest.raises(tensor_bridge.InvalidOptionError, match="overwrite=True"):
+        checkpoint.convert(prefix, target)
+    assert target.read_bytes() == b"mine"
+    checkpoint.convert(prefix, target, overwrite=True)
+    assert load_file(target)["w"].item() == 1
+    with pytest.raises(tensor_bridge.InvalidOptionError, match="expected a target"):
+        checkpoint.convert(prefix, tmp_path / "out.npz")
+
+
+def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
+    prefix = bundle(tmp_path, a=tf.zeros(100), b=tf.zeros(100))
+    data = Path(prefix + ".data-00000-of-00001")
+    data.write_bytes(data.read_bytes()[:500])
+    before = set(tmp_path.iterdir())
+    for target in ("out.safetensors", "out.pt"):
+        with pytest.raises(tensor_bridge.CheckpointError, match="truncated"):
+            checkpoint.convert(prefix, tmp_path / target)
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
+    prefix = bundle(tmp_path, **{f"w{i}": tf.zeros(1 << 16) for i in range(20)})
+
+    def interrupt(done: int, total: int) -> None:
+        if done > total // 2:
+            raise KeyboardInterrupt
+
+    before = set(tmp_path.iterdir())
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.convert(prefix, tmp_path / "out.safetensors", progress=interrupt)
+    assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.alone
+def test_a_killed_process_leaves_nothing_under_the_name(tmp_path: Path) -> None:
+    prefix = bundle(tmp_path, **{f"w{i}": tf.zeros(1 << 16) for i in range(20)})
+    code = f"""
+from tensor_bridge import checkpoint
+def slow(done, total):
+    print(done, flush=True)
+    time.sleep(0.2)
+checkpoint.convert({prefix!r}, {str(tmp_path / "out.safetensors")!r}, progress=slow)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        for _ in range(3):
+            process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+GROWTH = """
+import sys
+from tensor_bridge import checkpoint
+import torch
+def anonymous():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("RssAnon")) * 1024
+start = peak = anonymous()
+def progress(done, total):
+    global peak
+    peak = max(peak, anonymous())
+checkpoint.convert(sys.argv[1], sys.argv[2], progress=progress)
+print(peak - start)
+"""
+
+
+def big_bundle(folder: Path, tensors: int, elements: int) -> str:
+    """A checkpoint of zeros, every tensor misaligned, whose data file takes no space."""
+    from bundles import entry, write
+
+    size = 4 * elements
+    entries = {
+        f"w{i:03}": entry(dtype=1, shape=(elements,), offset=1 + i * size, size=size)
+        for i in range(tensors)
+    }
+    prefix = write(folder, entries, b"")
+    os.truncate(prefix + ".data-00000-of-00001", 1 + tensors * size)
+    return prefix
+
+
+def converted_growth(folder: Path, prefix: str, target: str) -> int:
+    done = subprocess.run(
+        [sys.executable, "-c", GROWTH, prefix, str(folder / target)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return int(done.stdout)
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("target", ["out.safetensors", "out.pt"])
+def test_a_gigabyte_converts_in_less_than_200_megabytes(tmp_path: Path, target: str) -> None:
+    prefix = big_bundle(tmp_path, 16, 1 << 24)
+    assert converted_growth(tmp_path, prefix, target) < 200e6
+    assert (tmp_path / target).stat().st_size > 1 << 30
+
+
+@pytest.mark.alone
+@pytest.mark.exhaustive
+def test_ten_gigabytes_convert_in_less_than_two(tmp_path: Path) -> None:
+    prefix = big_bundle(tmp_path, 40, 1 << 26)
+    assert converted_growth(tmp_path, prefix, "out.safetensors") < 2e9
+
+
+# --- into TensorFlow ------------------------------------------------------------------------------
+
+
+def test_a_state_dict_is_read_by_tensorflow(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    state: dict[str, Any] = {
+        "layer.weight": torch.rand(3, 4).t(),
+        "layer.bias": torch.rand(3).to(torch.bfloat16),
+        "step": torch.tensor(7),
+        "flags": torch.tensor([True, False]),
+        "none": torch.zeros(0, 3),
+        "conj": torch.rand(2, dtype=torch.complex64).conj(),
+        "words": StringTensor.from_list(["a", "", "bcd" * 100]),
+    }
+    prefix = checkpoint.save(state, tmp_path / "back")
+    reader = tf.train.load_checkpoint(prefix)
+    suffix = "/.ATTRIBUTES/VARIABLE_VALUE"
+    for name, x in state.items():
+        found = reader.get_tensor(name.replace(".", "/") + suffix)
+        if isinstance(x, StringTensor):
+            assert list(found) == x.tolist()
+            continue
+        kind = reader.get_variable_to_dtype_map()[name.replace(".", "/") + suffix]
+        t = tensor_bridge.to_torch(tf.constant(found, kind))
+        assert torch.equal(t, x.resolve_conj())
+    again = checkpoint.load(prefix, verify=True)
+    assert set(again) == {name.replace(".", "/") for name in state}
+    assert torch.equal(again["layer/weight"], state["layer.weight"])
+    assert all(e.offset % 64 == 0 for e in again.all_entries)
+
+
+def test_tensorflow_restores_objects(tmp_path: Path) -> None:
+    state = {"net.0.w": torch.rand(2, 3), "net.0.b": torch.rand(3), "a_b": torch.tensor(2.0)}
+    prefix = checkpoint.save(state, tmp_path / "back")
+    layer = tf.Module()
+    layer.w, layer.b = tf.Variable(tf.zeros((2, 3))), tf.Variable(tf.zeros(3))
+    target = tf.train.Checkpoint(net=[layer], a_b=tf.Variable(0.0))
+    target.read(prefix).assert_consumed()
+    assert torch.equal(tensor_bridge.to_torch(layer.w), state["net.0.w"])
+    assert torch.equal(tensor_bridge.to_torch(layer.b), state["net.0.b"])
+    layer.w.assign(tf.zeros((2, 3)))
+    # restore() wants a save_counter too, which only checkpoints of save() have.
+    target.restore(prefix).expect_partial()
+    assert torch.equal(tensor_bridge.to_torch(layer.w), state["net.0.w"])
+
+
+def test_names_of_tensorflow_1_are_kept(tmp_path: Path) -> None:
+    prefix = checkpoint.save({"scope/w:x": torch.ones(2)}, tmp_path / "v1", object_based=False)
+    assert tf.train.load_checkpoint(prefix).get_tensor("scope/w:x").tolist() == [1, 1]
+    assert set(checkpoint.load(prefix)) == {"scope/w:x"}
+
+
+def test_many_names_fill_many_blocks(tmp_path: Path) -> None:
+    state = {f"layers.{i}.w{'x' * 50}": torch.tensor(i) for i in range(2000)}
+    prefix = checkpoint.save(state, tmp_path / "many")
+    reader = tf.train.load_checkpoint(prefix)
+    assert len(reader.get_variable_to_shape_map()) == 2001
+    loaded = checkpoint.load(prefix, verify=True)
+    assert all(loaded[n.replace(".", "/")] == x for n, x in state.items())
+
+
+@pytest.mark.parametrize(
+    ("state", "error"),
+    [
+        ({"w": [1.0]}, tensor_bridge.UnsupportedTypeError),
+        ({"": torch.ones(1)}, tensor_bridge.InvalidOptionError),
+        ({"a..b": torch.ones(1)}, tensor_bridge.InvalidOptionError),
+        ({"a.b": torch.ones(1), "a/b": torch.ones(1)}, tensor_bridge.InvalidOptionError),
+        ({"w": torch.empty(1, dtype=torch.bits8)}, tensor_bridge.UnsupportedDtypeError),
+    ],
+)
+def test_what_cannot_be_saved_leaves_nothing(tmp_path: Path, state: Any, error: Any) -> None:
+    with pytest.raises(error):
+        checkpoint.save(state, tmp_path / "bad")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_shared_tensor_stays_shared(tmp_path: Path) -> None:
+    t = tf.random.normal((32, 32))
+    x = tensor_bridge.to_torch(t)
+    checkpoint.save({"x": x}, tmp_path / "ck")
+    assert tensor_bridge.testing.shares_memory(t, x)
+
+
+# --- the command line -----------------------------------------------------------------------------
+
+
+def run_command(*arguments: str) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "tensor_bridge", "checkpoint", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def main(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    from tensor_bridge.cli import main as entry
+
+    status = entry(["checkpoint", *map(str, arguments)])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prefix = bundle(tmp_path, w=tf.constant([[1.0, 2.0]]), s=tf.constant(["é"]))
+    status, out, _ = main(capsys, "ls", prefix)
+    assert (status, out.splitlines()[-1]) == (0, "2 tensors, 15 bytes")
+    assert "w  float32  1x2" in out
+    status, out, _ = main(capsys, "ls", prefix, "--json", "--all")
+    assert [row["name"] for row in json.loads(out)] == ["s", "w"]
+    assert json.loads(main(capsys, "show", prefix, "w", "s", "--json")[1]) == {
+        "w": [[1.0, 2.0]],
+        "s": ["é"],
+    }
+    assert main(capsys, "show", prefix, "w")[1] == "w: tensor([[1., 2.]])\n"
+    status, _, err = main(capsys, "show", prefix, "ww")
+    assert status == 2
+    assert "did you mean 'w'" in err
+    assert main(capsys, "verify", prefix)[:2] == (0, "no damage found\n")
+    target = tmp_path / "out.safetensors"
+    assert main(capsys, "convert", prefix, target, "--skip-strings")[0] == 0
+    assert load_file(target)["w"].tolist() == [[1, 2]]
+    assert main(capsys, "convert", prefix, target, "--skip-strings")[0] == 2
+    other = checkpoint.save({"w": torch.tensor([[1.0, 5.0]])}, tmp_path / "b", object_based=False)
+    assert main(capsys, "diff", prefix, prefix)[0] == 0
+    status, out, _ = main(capsys, "diff", prefix, other)
+    assert status == 1
+    assert "w: 1 of 2 values differ, by at most 3" in out
+    assert f"s: only in {prefix}" in out
+
+
+def test_verify_reports_all_damage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prefix = bundle(tmp_path, a=tf.zeros(4), b=tf.zeros(4), c=tf.zeros(4))
+    data = Path(prefix + ".data-00000-of-00001")
+    damaged = bytearray(data.read_bytes())
+    damaged[0] = damaged[40] = 1
+    data.write_bytes(damaged)
+    status, out, _ = main(capsys, "verify", prefix, "--json")
+    assert status == 1
+    assert [row["entry"] for row in json.loads(out)] == ["a", "c"]
+
+
+def test_the_command_needs_no_tensorflow(tmp_path: Path) -> None:
+    prefix = bundle(tmp_path, w=tf.constant([1.0]))
+    status, out, err = run_command("ls", prefix)
+    assert (status, err) == (0, "")
+    assert out.endswith("1 tensors, 4 bytes\n")
+    done = run_python(
+        f"""
+        import sys
+        sys.modules["tensorflow"] = sys.modules["numpy"] = None
+        from tensor_bridge.cli import main
+        print(main(["checkpoint", "verify", {prefix!r}]))
+        """
+    )
+    assert done.check() == "no damage found\n0"
+    assert run_command("ls", str(tmp_path / "nowhere"))[0] == 2
+    assert run_command("nothing")[0] == 2

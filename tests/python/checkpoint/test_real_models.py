@@ -1,0 +1,156 @@
+"""Models that others published: their weights in torch modules written here, the same outputs."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tensorflow as tf
+import torch
+from torch import nn
+from torch.nn import functional
+
+import tensor_bridge
+from tensor_bridge import checkpoint
+
+
+def installed(package: str, *parts: str) -> Path:
+    spec = find_spec(package)  # without importing it: these want packages of their own
+    assert spec is not None, f"{package} is not installed; run make dev"
+    assert spec.origin is not None
+    return Path(spec.origin).parent.joinpath(*parts)
+
+
+class Guesslang(nn.Module):
+    """tf.estimator's DNNLinearCombinedClassifier over hashed n-grams."""
+
+    def __init__(self, sizes: list[int], buckets: int, classes: int, width: int) -> None:
+        super().__init__()
+        self.embedding = nn.EmbeddingBag(buckets, width, mode="mean")
+        self.linear = nn.EmbeddingBag(buckets, classes, mode="sum")
+        self.bias = nn.Parameter(torch.zeros(classes))
+        layers = zip([width, *sizes], [*sizes, classes], strict=True)
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in layers)
+
+    def forward(self, ids: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+        x = self.embedding(ids, offsets)
+        for layer in self.layers[:-1]:
+            x = functional.relu(layer(x))
+        return self.layers[-1](x) + self.linear(ids, offsets) + self.bias
+
+
+TEXTS = [
+    '#include <stdio.h>\nint main(void) { printf("%d", 3); return 0; }\n' * 3,
+    "import os\n\ndef f(x):\n    return [y for y in x if y]\n" * 4,
+    "SELECT a, b FROM t WHERE a > 3 ORDER BY b;\n" * 5,
+]
+
+
+def test_guesslang_gives_the_same_scores() -> None:
+    folder = installed("guesslang", "data", "model")
+    loaded = checkpoint.load(folder, verify=True)
+    assert "global_step" in loaded.counters
+    hidden = sorted(n for n in loaded if "hiddenlayer" in n and n.endswith("kernel"))
+    table = next(n for n in loaded if n.endswith("embedding_weights"))
+    weights = next(n for n in loaded if "linear" in n and n.endswith("/weights"))
+    buckets, width = loaded.entries[table].shape
+    classes = loaded.entries[weights].shape[1]
+    sizes = [loaded.entries[n].shape[1] for n in hidden]
+    module = Guesslang(sizes, buckets, classes, width)
+    report = checkpoint.load_into(
+        module,
+        loaded,
+        rules=[
+            (r"^.*embedding_weights$", "embedding/embeddings"),
+            (r"^linear/linear_model/bias_weights$", "bias"),
+            (r"^linear/.*/weights$", "linear/embeddings"),
+            (r"^dnn/hiddenlayer_(\d+)/", r"layers/\1/"),
+            (r"^dnn/logits/", f"layers/{len(hidden)}/"),
+        ],
+    )
+    assert report.complete
+    assert sum(x.numel() for x in module.parameters()) == sum(x.numel() for x in loaded.values())
+
+    model = tf.saved_model.load(str(folder))
+    scores = model.signatures["predict"](tf.constant(TEXTS))["logits"]
+
+    # As the graph does it: the text's bytes, joined in pairs, hashed.
+    ids, offsets = [], [0]
+    for text in TEXTS:
+        grams = tf.strings.ngrams(tf.strings.bytes_split(tf.constant(text)), 2)
+        ids.append(tensor_bridge.to_torch(tf.strings.to_hash_bucket_fast(grams, buckets)))
+        offsets.append(offsets[-1] + len(ids[-1]))
+    with torch.no_grad():
+        found = module(torch.cat(ids), torch.tensor(offsets[:-1]))
+    torch.testing.assert_close(found, tensor_bridge.to_torch(scores), rtol=1e-4, atol=1e-4)
+
+
+class Deepcut(nn.Module):
+    """The word segmenter: twelve convolutions of different widths over characters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.characters = nn.Embedding(178, 32)
+        self.norm_1 = nn.BatchNorm1d(32, eps=1e-3)
+        counts = [200] * 8 + [150] * 3 + [100]
+        self.windows = nn.ModuleList(nn.Conv1d(32, n, i + 1) for i, n in enumerate(counts))
+        self.votes = nn.ModuleList(nn.Linear(n, 5) for n in counts)
+        self.types = nn.Embedding(12, 12)
+        self.norm_2 = nn.BatchNorm1d(49, eps=1e-3)
+        self.hidden = nn.Linear(21 * 49, 100)
+        self.out = nn.Linear(100, 1)
+
+    def forward(self, characters: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
+        a = self.norm_1(self.characters(characters).transpose(1, 2))
+        votes = []
+        for window, vote in zip(self.windows, self.votes, strict=True):
+            x = vote(functional.relu(window(a)).transpose(1, 2))
+            votes.append(functional.pad(x, (0, 0, 0, window.kernel_size[0] - 1)))
+        best = torch.stack(votes).amax(0)
+        x = torch.cat([a.transpose(1, 2), best, self.types(types)], -1)
+        x = self.norm_2(x.transpose(1, 2)).transpose(1, 2).flatten(1)
+        return torch.sigmoid(self.out(functional.relu(self.hidden(x))))
+
+
+def keras_deepcut() -> Any:
+    """deepcut's own model; its source names tensorflow.keras, where Keras 3 reads no such file."""
+    import tf_keras
+
+    source = installed("deepcut", "model.py").read_text(encoding="utf-8")
+    source = source.replace("tensorflow.keras", "tf_keras")
+    names: dict[str, Any] = {}
+    exec(compile(source, "deepcut/model.py", "exec"), names)
+    tf_keras.backend.clear_session()
+    return names["get_convo_nn2"]()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_deepcut_gives_the_same_scores() -> None:
+    path = installed("deepcut", "weight", "cnn_without_ne_ab.h5")
+    module = Deepcut()
+    number = [
+        (rf"^{kind}_{i + 1}/", rf"{to}/{i}/")
+        for i in range(12)
+        for kind, to in (("conv1d", "windows"), ("time_distributed", "votes"))
+    ]
+    rules = [
+        *number,
+        ("^embedding_1/", "characters/"),
+        ("^embedding_2/", "types/"),
+        ("^batch_normalization_", "norm_"),
+        ("^dense_13/", "hidden/"),
+        ("^dense_14/", "out/"),
+    ]
+    assert checkpoint.load_into(module, path, rules=rules).complete
+
+    model = keras_deepcut()
+    model.load_weights(str(path))
+    characters = tf.random.uniform((16, 21), 0, 178, tf.int32, seed=1)
+    types = tf.random.uniform((16, 21), 0, 12, tf.int32, seed=2)
+    expected = tensor_bridge.to_torch(model([characters, types], training=False))
+    assert expected.std() > 0.05
+    with torch.no_grad():
+        found = module.eval()(*map(tensor_bridge.to_torch, (characters, types)))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
