@@ -154,3 +154,83 @@ def test_deepcut_gives_the_same_scores() -> None:
     with torch.no_grad():
         found = module.eval()(*map(tensor_bridge.to_torch, (characters, types)))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+class BasicPitch(nn.Module):
+    """What follows the constant-Q transform and its harmonic stacking."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide = nn.Conv2d(8, 8, (3, 39), padding="same")
+        self.wide_norm = nn.BatchNorm2d(8, eps=1e-3)
+        self.contour = nn.Conv2d(8, 1, 5, padding="same")
+        # TensorFlow's "same" with a stride of 3 over 264 bins.
+        self.contour_reduced = nn.Conv2d(1, 32, 7, stride=(1, 3), padding=(3, 2))
+        self.onset_wide = nn.Conv2d(8, 32, 5, stride=(1, 3), padding=(2, 1))
+        self.onset_norm = nn.BatchNorm2d(32, eps=1e-3)
+        self.note = nn.Conv2d(32, 1, (7, 3), padding="same")
+        self.onset = nn.Conv2d(33, 1, 3, padding="same")
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        contour = torch.sigmoid(self.contour(functional.relu(self.wide_norm(self.wide(x)))))
+        note = torch.sigmoid(self.note(functional.relu(self.contour_reduced(contour))))
+        onset = functional.relu(self.onset_norm(self.onset_wide(x)))
+        onset = torch.sigmoid(self.onset(torch.cat([note, onset], 1)))
+        return contour[:, 0], note[:, 0], onset[:, 0]
+
+
+def with_intermediates(path: Path) -> tuple[bytes, list[str]]:
+    """An ONNX model whose convolutions' inputs are outputs too, and their names.
+
+    Two protobuf messages one behind the other are their union: ModelProto.graph (7) with further
+    outputs (12), each of a name (1). A node is field 1 of the graph, with inputs (1) and op_type
+    (4).
+    """
+    from tensor_bridge.checkpoint._graph import _fields, message
+
+    data = path.read_bytes()
+    (graph,) = (value for number, value in _fields(data) if number == 7)
+    names = []
+    for number, node in _fields(graph):
+        if number == 1:
+            parts = list(_fields(node))
+            if (4, b"Conv") in parts:
+                names.append(next(value for field, value in parts if field == 1).decode())
+    names = list(dict.fromkeys(names))
+    outputs = [(12, message((1, name.encode()))) for name in names]
+    return data + message((7, message(*outputs))), names
+
+
+def test_basic_pitch_gives_the_same_as_its_twin() -> None:
+    import numpy as np
+    import onnxruntime
+
+    folder = installed("basic_pitch", "saved_models", "icassp_2022")
+    module = BasicPitch()
+    layers = ["wide", "wide_norm", "contour", "contour_reduced", "onset_wide", "onset_norm"]
+    rules = [
+        (f"^layer_with_weights-{i + 1}/", f"{name}/")
+        for i, name in enumerate([*layers, "note", "onset"])
+    ]
+    # Of the loudness, before what is here; of the training.
+    dropped = [("^layer_with_weights-0/", None), ("^(keras_api|optimizer)/", None)]
+    report = checkpoint.load_into(module, folder / "nmp", rules=[*rules, *dropped])
+    assert report.complete
+    assert all("metrics" in n or "optimizer" in n or "-0/" in n for n in report.ignored)
+
+    model, names = with_intermediates(folder / "nmp.onnx")
+    session = onnxruntime.InferenceSession(model)
+    time = np.arange(43844) / 22050
+    audio = sum(np.sin(2 * np.pi * f * time) for f in (220, 277.2, 329.6))
+    audio = (0.3 * audio * (time > 0.4)).astype(np.float32)[None, :, None]
+    ours = [output.name for output in session.get_outputs()]
+    results = dict(zip(ours, session.run(None, {session.get_inputs()[0].name: audio}), strict=True))
+    stacked = next(results[n] for n in names if results[n].shape == (1, 8, 172, 264))
+    assert stacked.std() > 0.01
+    with torch.no_grad():
+        contour, note, onset = module.eval()(torch.tensor(stacked))
+    for found, number in ((contour, 0), (note, 1), (onset, 2)):
+        expected = torch.tensor(results[f"StatefulPartitionedCall:{number}"])
+        assert expected.max() > 0.2
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(note, onset, atol=1e-2)
