@@ -18,7 +18,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 .NOTPARALLEL:
 .SUFFIXES:
 .DELETE_ON_ERROR:
-.PHONY: help dev build demo bench bench-draw bench-compare test test-cpp test-consumers test-python test-exhaustive \
+.PHONY: help dev build wheel demo bench bench-draw bench-compare test test-cpp test-consumers test-python test-exhaustive \
   test-asan test-tsan lint format clean FORCE
 
 help:
@@ -34,6 +34,7 @@ help:
 	@echo 'make bench            conversion times next to the other ways, from one run'
 	@echo 'make bench-draw       charts and tables of the docs from the numbers of make bench'
 	@echo 'make bench-compare    instructions of each operation against a commit (BASE=HEAD)'
+	@echo 'make wheel            the one wheel for every supported Python, torch and TensorFlow, in dist/'
 	@echo 'make dev              set up $(VENV) with everything, package installed editable'
 	@echo 'make build            build and install the package (editable) into $(VENV)'
 	@echo 'make format           format C++ and Python'
@@ -54,7 +55,7 @@ $(STAMPS)/tools: pyproject.toml tools/install_group.py $(STAMPS)/venv
 	$(BIN)/python tools/install_group.py dev frameworks -- --quiet
 	@touch $@
 
-$(STAMPS)/peers $(STAMPS)/draw: $(STAMPS)/%: $(STAMPS)/tools
+$(STAMPS)/peers $(STAMPS)/draw $(STAMPS)/wheel: $(STAMPS)/%: $(STAMPS)/tools
 	$(BIN)/python tools/install_group.py $* -- --quiet
 	@touch $@
 
@@ -81,6 +82,10 @@ build: $(STAMPS)/package
 
 dev: build $(STAMPS)/models $(STAMPS)/interop $(STAMPS)/system-tests
 	@echo 'Ready: . $(VENV)/bin/activate'
+
+# Downloads a wheel of every supported torch release once, some 0.8 GB each, and keeps the headers.
+wheel: $(STAMPS)/wheel
+	$(BIN)/python tools/build_wheel.py
 
 # --- what it is for ---------------------------------------------------------------------------
 
