@@ -66,7 +66,9 @@ def installed(facts: Facts) -> Iterator[Finding]:
         version = getattr(facts, name)
         if version is None:
             continue  # there, without metadata: the trial tells
-        if version_pair(version) < supported[0] or version_pair(version) > supported[1]:
+        # A newer torch is used through copies, which `sharing` tells of.
+        too_new = name == "tensorflow" and version_pair(version) > supported[1]
+        if version_pair(version) < supported[0] or too_new:
             yield Finding(
                 "error", name, f"{name} {version} is installed; expected {words}", install
             )
@@ -144,7 +146,7 @@ def sharing(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "sharing",
-            f"every conversion copies: no adapter is proven for torch {version}",
+            f"every conversion copies: no adapter is proven with torch {version}",
             f"update tensor_bridge, or install torch {_span(TORCH_RANGE)[0]}: "
             f"pip install 'torch{_span(TORCH_RANGE)[1]}'",
         )

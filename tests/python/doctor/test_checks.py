@@ -93,7 +93,7 @@ CASES: list[tuple[dict[str, Any], str, str, str, str]] = [
         {"trials": trials(to_torch="copied", to_tf="copied", torch="2.16.0")},
         "warning",
         "sharing",
-        "every conversion copies: no adapter is proven for torch 2.16.0",
+        "every conversion copies: no adapter is proven with torch 2.16.0",
         "update tensor_bridge",
     ),
     (
