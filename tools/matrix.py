@@ -1,4 +1,4 @@
-"""Runs the Python tests against the release wheel, with many releases of Python and the frameworks.
+"""Runs tests against the release wheel, with many releases of Python and the frameworks.
 
     python tools/matrix.py                # every environment without a result for this wheel
     python tools/matrix.py NAME... [--again] [-- pytest arguments]
@@ -58,9 +58,8 @@ ENVIRONMENTS = (
     Environment("3.12", "2.9.1", "2.17.1"),
     Environment("3.11", "2.11.0", "2.13.1"),
 )
-# What the tests need beside pytest; those of the docs and of other libraries are not run.
-LIBRARIES = ("attrs", "tqdm")
-IGNORED = ("docs", "dlpack", "guard", "no_numpy", "data")
+# What every release has in common; other tests ask for what the release of `make test` has.
+TESTS = "tests/python/releases"
 
 
 def the_wheel() -> Path:
@@ -111,7 +110,7 @@ def install(environment: Environment, wheel: Path, folder: Path) -> Path:
     wanted = [f"torch=={environment.torch}", f"tensorflow-cpu=={environment.tensorflow}"]
     # Constraints of this machine may leave out a release that is asked for here.
     env = {"PIP_CONSTRAINT": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    command = [python, "-m", "pip", "install", "--quiet", *wanted, *tests, *LIBRARIES, wheel]
+    command = [python, "-m", "pip", "install", "--quiet", *wanted, *tests, wheel]
     done = run(*command, env=env)
     if done.returncode != 0:
         raise SystemExit(f"{environment.name} cannot be installed:\n{done.stderr[-3000:]}")
@@ -137,11 +136,9 @@ def examine(environment: Environment, wheel: Path, arguments: list[str]) -> dict
     folder.mkdir(parents=True)
     try:
         python = install(environment, wheel, folder / "venv")
-        # TensorFlow 2.16 to 2.18 and Keras 3 need nothing else; a GPU is not what is tested here.
         env = {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
         doctor = run(python, "-m", "tensor_bridge", "doctor", "--json", env=env)
         report = folder / "report.xml"
-        ignored = [f"--ignore={ROOT / 'tests/python' / name}" for name in IGNORED]
         command = [python, "-m", "pytest", "--rootdir", ROOT, "-c", ROOT / "pyproject.toml"]
         # Old frameworks warn of their own dependencies; our warnings are tested elsewhere.
         command += [
@@ -153,9 +150,9 @@ def examine(environment: Environment, wheel: Path, arguments: list[str]) -> dict
             "-p",
             "no:cacheprovider",
         ]
-        command += ["-n", "2", "--dist", "worksteal", f"--junitxml={report}", *ignored]
+        command += ["-n", "2", "--dist", "worksteal", f"--junitxml={report}"]
         begin = time.monotonic()
-        done = run(*command, *(arguments or [ROOT / "tests/python"]), env=env)
+        done = run(*command, *(arguments or [ROOT / TESTS]), env=env)
         (SCRATCH / f"{environment.name}.log").write_text(done.stdout + done.stderr)
         if not report.exists():
             raise SystemExit(f"{environment.name}: pytest did not run:\n{done.stdout[-3000:]}")
@@ -165,7 +162,7 @@ def examine(environment: Environment, wheel: Path, arguments: list[str]) -> dict
             "wheel": {"name": wheel.name, "sha256": digest(wheel)},
             "date": time.strftime("%Y-%m-%d"),
             "doctor": summary,
-            "arguments": [str(argument).replace(f"{ROOT}/", "") for argument in arguments],
+            "tests": [str(Path(path).relative_to(ROOT)) for path in arguments or [ROOT / TESTS]],
             "seconds": round(time.monotonic() - begin),
             **outcomes(report),
         }
