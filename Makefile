@@ -18,7 +18,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 .NOTPARALLEL:
 .SUFFIXES:
 .DELETE_ON_ERROR:
-.PHONY: help dev build demo bench bench-draw bench-compare test test-cpp test-consumers test-python test-exhaustive fuzz \
+.PHONY: help dev build wheel matrix demo bench bench-draw bench-compare test test-cpp test-consumers test-python test-exhaustive fuzz \
   test-asan test-tsan lint format clean FORCE
 
 help:
@@ -35,6 +35,8 @@ help:
 	@echo 'make bench            conversion times next to the other ways, from one run'
 	@echo 'make bench-draw       charts and tables of the docs from the numbers of make bench'
 	@echo 'make bench-compare    instructions of each operation against a commit (BASE=HEAD)'
+	@echo 'make wheel            the one wheel for every supported Python, torch and TensorFlow, in dist/'
+	@echo 'make matrix           that wheel with many releases of Python and the frameworks; hours, 7 GB'
 	@echo 'make dev              set up $(VENV) with everything, package installed editable'
 	@echo 'make build            build and install the package (editable) into $(VENV)'
 	@echo 'make format           format C++ and Python'
@@ -55,7 +57,7 @@ $(STAMPS)/tools: pyproject.toml tools/install_group.py $(STAMPS)/venv
 	$(BIN)/python tools/install_group.py dev frameworks -- --quiet
 	@touch $@
 
-$(STAMPS)/peers $(STAMPS)/draw: $(STAMPS)/%: $(STAMPS)/tools
+$(STAMPS)/peers $(STAMPS)/draw $(STAMPS)/wheel: $(STAMPS)/%: $(STAMPS)/tools
 	$(BIN)/python tools/install_group.py $* -- --quiet
 	@touch $@
 
@@ -82,6 +84,15 @@ build: $(STAMPS)/package
 
 dev: build $(STAMPS)/models $(STAMPS)/interop $(STAMPS)/system-tests
 	@echo 'Ready: . $(VENV)/bin/activate'
+
+# Downloads a wheel of every supported torch release once, some 0.8 GB each, and keeps the headers.
+wheel: $(STAMPS)/wheel
+	$(BIN)/python tools/build_wheel.py
+
+# On demand only. MATRIX_ARGS: names of environments, --again, -- and paths for pytest.
+MATRIX_ARGS ?=
+matrix: $(STAMPS)/tools
+	$(BIN)/python tools/matrix.py $(MATRIX_ARGS)
 
 # --- what it is for ---------------------------------------------------------------------------
 

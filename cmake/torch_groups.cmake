@@ -87,6 +87,7 @@ function(tb_add_torch_adapter torch_dir out)
   set_target_properties(
     ${name} PROPERTIES LINKER_LANGUAGE CXX SKIP_BUILD_RPATH ON INSTALL_RPATH "")
   tb_link_options(${name} torch_adapter)
+  tb_portable(${name})
   tb_no_undefined(${name})
   set(${out} ${name} PARENT_SCOPE)
 endfunction()

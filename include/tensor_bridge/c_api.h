@@ -186,6 +186,18 @@ TB_EXPORT tb_status tb_tf_explain(struct TF_Tensor* tensor, const tb_convert_opt
 /* The addresses of PyEval_SaveThread and PyEval_RestoreThread of this interpreter: with them the
  * bridge releases the GIL while it waits for a pending tensor and for large copies. */
 TB_EXPORT void tb_py_set_gil_functions(void* (*save)(void), void (*restore)(void*));
+
+/* The entry of an adapter that copies through torch's Python functions; the extension module has
+ * one. For that module only. */
+typedef const void* (*tb_py_adapter_entry)(uint32_t abi, const void* host);
+TB_EXPORT void tb_py_set_copying_torch(tb_py_adapter_entry entry);
+/* tb_use_torch for Python: a torch newer than those known, or one with which its adapter fails the
+ * self-test, is used through that entry. Tensors of the neutral family are then handles that only
+ * this library understands, and tb_use_torch is TB_FRAMEWORK. */
+TB_EXPORT tb_status tb_py_use_torch(int32_t major, int32_t minor);
+/* Why every conversion copies, or NULL where memory is shared. */
+TB_EXPORT const char* tb_py_copying_reason(void);
+
 /* 1 if `object` is exactly TensorFlow's EagerTensor, else 0 (also when TensorFlow is not loaded).
  */
 TB_EXPORT int32_t tb_py_is_eager_tensor(struct _object* object);

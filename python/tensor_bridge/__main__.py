@@ -1,4 +1,4 @@
-"""`python -m tensor_bridge`, the same as the command `tensor-bridge`."""
+"""``python -m tensor_bridge``: the command of `tensor_bridge.cli`."""
 
 from __future__ import annotations
 
@@ -6,4 +6,5 @@ import sys
 
 from tensor_bridge.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

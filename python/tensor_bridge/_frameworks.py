@@ -20,6 +20,7 @@ __all__ = [
     "loaded_tensorflow",
     "loading_triton_ends_the_process",
     "prepare",
+    "say_that_it_copies",
     "version_pair",
 ]
 
@@ -48,7 +49,7 @@ def version_pair(version: str) -> tuple[int, int]:
 def _check_range(name: str, version: str, supported: _Range) -> tuple[int, int]:
     pair = version_pair(version)
     first, last = supported
-    if not first <= pair <= last:
+    if pair < first or (pair > last and supported is not TORCH_RANGE):
         upper = f"{last[0]}.{last[1] + 1}"
         raise FrameworkError(
             f"expected {name} {first[0]}.{first[1]} to {last[0]}.{last[1]}, got {name} {version}. "
@@ -179,11 +180,31 @@ def ensure_tensorflow() -> Any:
     return tensorflow
 
 
+_said: set[str] = set()
+
+
+def say_that_it_copies(reason: str) -> None:
+    """Warns, once in a process, that every conversion copies."""
+    if reason in _said:
+        return
+    _said.add(reason)
+    import warnings
+
+    upper = f"{TORCH_RANGE[1][0]}.{TORCH_RANGE[1][1] + 1}"
+    warnings.warn(
+        f"{reason}: every conversion copies, because writes to shared memory could not be "
+        f"intercepted. To share, update {_OUR_DISTRIBUTION} or install an older torch: pip install "
+        f"'torch<{upper}'",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+
 def ensure() -> tuple[int, int]:
     """Imports torch and checks what is loaded.
 
     Returns:
-      torch's (major, minor), for the choice of its adapter.
+      torch's (major, minor), for the choice of its adapter. It may be newer than the range.
 
     Raises:
       FrameworkError: torch is missing or broken, a version is unsupported, or another distribution

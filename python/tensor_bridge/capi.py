@@ -105,7 +105,8 @@ def _declare(library: ctypes.PyDLL) -> None:
     library.tb_version.restype = ctypes.c_char_p
     library.tb_convert_options_init.argtypes = (options,)
     library.tb_convert_options_init.restype = None
-    library.tb_use_torch.argtypes = (ctypes.c_int32, ctypes.c_int32)
+    library.tb_py_use_torch.argtypes = (ctypes.c_int32, ctypes.c_int32)
+    library.tb_py_copying_reason.restype = ctypes.c_char_p
     library.tb_py_set_gil_functions.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
     library.tb_py_set_gil_functions.restype = None
     library.tb_py_is_eager_tensor.argtypes = (obj,)
@@ -138,7 +139,7 @@ def _declare(library: ctypes.PyDLL) -> None:
     library.tb_strings_shape.restype = sizes
     library.tb_live_owners.restype = ctypes.c_int64
     for name in (
-        "tb_use_torch",
+        "tb_py_use_torch",
         "tb_py_is_eager_tensor",
         "tb_py_has_handle",
         "tb_py_tf_to_torch",
@@ -458,7 +459,10 @@ class TensorBridge:
 
     def _ensure_ready(self) -> None:
         if not self._ready:
-            self._check(self._library.tb_use_torch(*_frameworks.ensure()))
+            self._check(self._library.tb_py_use_torch(*_frameworks.ensure()))
+            reason = self._library.tb_py_copying_reason()
+            if reason is not None:
+                _frameworks.say_that_it_copies(reason.decode())
             self._ready = True
 
     def _ensure_back_ready(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from tensor_bridge import __version__
@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 
+def _doctor(options: Namespace) -> int:
+    from tensor_bridge import doctor
+
+    report = doctor.examine()
+    print(report.to_json() if options.json else report)
+    return report.exit_code
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command.
 
@@ -24,8 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
       arguments: those after the command's name; by default the process's own.
 
     Returns:
-      the exit code: 0, 1 for what a command found (differences, damage), 2 for an error, 130 if it
-      was interrupted. A wrong command line exits with 2.
+      the exit code: 0; 1 for what a command found (differences, damage, a conversion that is
+      impossible); 2 for an error or a wrong command line; 130 if it was interrupted.
     """
     parser = ArgumentParser(
         prog="tensor-bridge", description="TensorFlow values become PyTorch values and back."
@@ -34,6 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     text = "checkpoints, SavedModels and Keras weights"
     add_commands(commands.add_parser("checkpoint", help=text, description=text))
+    doctor = commands.add_parser(
+        "doctor",
+        help="what is installed, what is shared, what is in the way, and what to do about it",
+        description="Tries both conversions in processes of their own and reports. Exits with 1 "
+        "if conversion is impossible, with 0 otherwise, warnings included.",
+    )
+    doctor.add_argument("--json", action="store_true", help="for programs")
+    doctor.set_defaults(run=_doctor)
     options = parser.parse_args(arguments)
     try:
         status: int = options.run(options)

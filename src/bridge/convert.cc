@@ -241,10 +241,17 @@ Plan decide(const TensorView& view, const tb_convert_options& options, Source so
     plan.reason = "copy=True";
   }
   if (!adapter.protects && plan.spec.action == WrapAction::kShare &&
-      options.on_write != TB_ON_WRITE_ALIAS) {
+      (adapter.copies || options.on_write != TB_ON_WRITE_ALIAS)) {
+    if (options.on_write == TB_ON_WRITE_ALIAS) {
+      throwError(ErrorCode::kInvalidOption,
+                 "on_write=\"alias\" needs shared memory, and with this release of torch every "
+                 "conversion copies; use a release listed in the README");
+    }
     if (never) {
       throwCopyRequired("writes cannot be intercepted in this release of torch",
-                        "Use a release listed in the README, or on_write=\"alias\"");
+                        adapter.copies ? "Use a release listed in the README"
+                                       : "Use a release listed in the README, or "
+                                         "on_write=\"alias\"");
     }
     plan.spec.action = WrapAction::kCopy;
     plan.reason = "writes cannot be intercepted in this release of torch";

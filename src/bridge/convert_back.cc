@@ -291,7 +291,9 @@ BackPlan decideBack(const TorchFacts& facts, const tb_convert_back_options& opti
   } else if (facts.foreign_release == releaseWritable) {
     forced = copyReason(Obstacle::kAliased);
   } else if (facts.foreign_owner == nullptr && !adapter.shares) {
-    forced = "writes to torch's own tensors cannot be intercepted before torch 2.13";
+    forced = adapter.copies
+                 ? "writes cannot be intercepted in this release of torch"
+                 : "writes to torch's own tensors cannot be intercepted before torch 2.13";
   }
   if (forced != nullptr) {
     if (options.copy == TB_COPY_NEVER) {

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "adapters/tensorflow/export.h"
+#include "bridge/torch_self_test.h"
 #include "core/dlpack_import.h"
 #include "core/error.h"
 #include "core/owner_counter.h"
@@ -18,7 +19,12 @@ namespace {
 
 std::atomic<const TorchAdapter*> g_adapter{nullptr};
 std::mutex g_mutex;
+std::atomic<TorchAdapterEntry> g_copying{nullptr};
+int g_major = -1;
 int g_minor = -1;
+// Why everything is copied; "" where it is not. Written once, under the mutex.
+char g_reason[256] = "";
+std::atomic<bool> g_copies{false};
 
 // Groups of torch releases whose classes have the same layout; an adapter is named for the first
 // minor of its group. A binary of another group links and then aborts, so only listed minors load.
@@ -27,6 +33,11 @@ struct Group {
   int last;
 };
 constexpr Group kGroups[] = {{6, 6}, {7, 7}, {8, 9}, {10, 12}, {13, 15}};
+
+constexpr int kLastMinor = 15;
+static_assert(kGroups[sizeof(kGroups) / sizeof(Group) - 1].last == kLastMinor);
+
+bool isNewer(int major, int minor) { return major > 2 || (major == 2 && minor > kLastMinor); }
 
 int firstMinorOfGroup(int major, int minor) {
   if (major == 2) {
@@ -52,23 +63,28 @@ std::string directoryOfThisLibrary() {
   return slash == std::string::npos ? "" : path.substr(0, slash + 1);
 }
 
-}  // namespace
-
-void useTorch(int major, int minor) {
-  std::lock_guard<std::mutex> lock(g_mutex);
-  if (g_adapter.load(std::memory_order_relaxed) != nullptr) {
-    if (major == 2 && minor == g_minor) return;
-    throwError(ErrorCode::kFramework,
-               "this process already uses torch 2.%d; asked for %d.%d. The headers that an "
-               "application is built with must be those of the torch that it runs",
-               g_minor, major, minor);
-  }
-  const int first = firstMinorOfGroup(major, minor);
+void requireLoadedTorch() {
   if (dlopen("libtorch_cpu.so", RTLD_NOLOAD | RTLD_LAZY | RTLD_LOCAL) == nullptr) {
     throwError(ErrorCode::kFramework,
                "torch is not loaded in this process (libtorch_cpu.so); load it first (Python: "
                "import torch; C++: link libtorch)");
   }
+}
+
+// The table of an adapter, which gets what it needs of us.
+const TorchAdapter* tableOf(TorchAdapterEntry entry) {
+  // A storage with one of these shows memory that is not torch's.
+  static const ReleaseFn foreign[] = {releaseHandle,  releaseTensor,   releaseTensorAlias,
+                                      releaseManaged, releaseWritable, releaseProbe,
+                                      nullptr};
+  static const TorchHost host = {setLastError, countOwner, processExiting, foreign};
+  const TorchAdapter* adapter = entry == nullptr ? nullptr : entry(kTorchAdapterAbi, &host);
+  return adapter != nullptr && adapter->struct_size == sizeof(TorchAdapter) ? adapter : nullptr;
+}
+
+const TorchAdapter* loadAdapter(int major, int minor) {
+  const int first = firstMinorOfGroup(major, minor);
+  requireLoadedTorch();
   const std::string path =
       formatted("%slibtensor_bridge_torch_2_%d.so", directoryOfThisLibrary().c_str(), first);
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
@@ -78,19 +94,91 @@ void useTorch(int major, int minor) {
                "where this torch is installed (pip install --no-build-isolation .)",
                major, minor, dlerror());
   }
-  // A storage with one of these shows memory that is not torch's.
-  static const ReleaseFn foreign[] = {releaseHandle,  releaseTensor,   releaseTensorAlias,
-                                      releaseManaged, releaseWritable, nullptr};
-  static const TorchHost host = {setLastError, countOwner, processExiting, foreign};
-  auto entry = reinterpret_cast<TorchAdapterEntry>(dlsym(library, kTorchAdapterEntry));
-  const TorchAdapter* adapter = entry == nullptr ? nullptr : entry(kTorchAdapterAbi, &host);
-  if (adapter == nullptr || adapter->struct_size != sizeof(TorchAdapter)) {
+  const TorchAdapter* adapter =
+      tableOf(reinterpret_cast<TorchAdapterEntry>(dlsym(library, kTorchAdapterEntry)));
+  if (adapter == nullptr) {
     throwError(ErrorCode::kFramework,
                "%s does not belong to this libtensor_bridge.so; install tensor_bridge again",
                path.c_str());
   }
+  return adapter;
+}
+
+// Under the mutex. Whether this release is in use already; throws if another one is.
+bool isInUse(int major, int minor) {
+  if (g_adapter.load(std::memory_order_relaxed) == nullptr) return false;
+  if (major == g_major && minor == g_minor) return true;
+  throwError(ErrorCode::kFramework,
+             "this process already uses torch %d.%d; asked for %d.%d. The headers that an "
+             "application is built with must be those of the torch that it runs",
+             g_major, g_minor, major, minor);
+}
+
+void publish(const TorchAdapter* adapter, int major, int minor) {
+  g_major = major;
   g_minor = minor;
   g_adapter.store(adapter, std::memory_order_release);
+}
+
+}  // namespace
+
+void useTorch(int major, int minor) {
+  std::lock_guard<std::mutex> lock(g_mutex);
+  if (isInUse(major, minor)) {
+    if (!g_copies.load(std::memory_order_relaxed)) return;
+    throwError(ErrorCode::kFramework, "%s. C++ needs a torch that it can share memory with",
+               g_reason);
+  }
+  const TorchAdapter* adapter = loadAdapter(major, minor);
+  if (const char* failure = selfTest(*adapter)) {
+    throwError(ErrorCode::kFramework,
+               "the adapter for torch %d.%d failed its self-test: %s. It is not used; report this "
+               "build of torch, and install another one",
+               major, minor, failure);
+  }
+  publish(adapter, major, minor);
+}
+
+void setCopyingTorch(TorchAdapterEntry entry) noexcept {
+  g_copying.store(entry, std::memory_order_release);
+}
+
+void useTorchOrCopy(int major, int minor) {
+  std::lock_guard<std::mutex> lock(g_mutex);
+  if (isInUse(major, minor)) return;
+  const TorchAdapterEntry copying = g_copying.load(std::memory_order_acquire);
+  const char* failure = nullptr;
+  if (!isNewer(major, minor) || copying == nullptr) {
+    const TorchAdapter* adapter = loadAdapter(major, minor);
+    failure = selfTest(*adapter);
+    if (failure == nullptr) {
+      publish(adapter, major, minor);
+      return;
+    }
+  }
+  requireLoadedTorch();
+  const TorchAdapter* adapter = tableOf(copying);
+  const char* broken = adapter == nullptr ? "it is missing" : selfTest(*adapter);
+  if (broken != nullptr) {
+    throwError(ErrorCode::kFramework,
+               "torch %d.%d cannot be used, not even through copies: %s; install torch 2.6 to 2.15 "
+               "(pip install 'torch>=2.6,<2.16')",
+               major, minor, broken);
+  }
+  const std::string reason =
+      failure == nullptr
+          ? formatted("torch %d.%d is newer than tensor_bridge " TENSOR_BRIDGE_VERSION
+                      " knows (2.6 to 2.15)",
+                      major, minor)
+          : formatted("the adapter for torch %d.%d failed its self-test (%s)", major, minor,
+                      failure);
+  reason.copy(g_reason, sizeof(g_reason) - 1);
+  g_copies.store(true, std::memory_order_release);
+  publish(adapter, major, minor);
+}
+
+const char* copyingReason() noexcept {
+  return g_copies.load(std::memory_order_acquire) ? g_reason : nullptr;
 }
 
 const TorchAdapter& torchAdapter() {

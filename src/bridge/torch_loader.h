@@ -11,6 +11,17 @@ namespace tensor_bridge {
 /// not loaded, its release is unknown, the adapter is missing, or another one is in use.
 void useTorch(int major, int minor);
 
+/// An adapter for any torch, through which everything is copied. `entry` is that of its library.
+void setCopyingTorch(TorchAdapterEntry entry) noexcept;
+
+/// useTorch(), and where that cannot protect memory the adapter of setCopyingTorch(): for a torch
+/// newer than those known, and for one with which the adapter fails its self-test. Its tensors are
+/// not c10::TensorImpl, so useTorch() afterwards throws.
+void useTorchOrCopy(int major, int minor);
+
+/// Why everything is copied; null where it is not.
+const char* copyingReason() noexcept;
+
 /// The adapter in use; throws Error{kFramework} before useTorch().
 const TorchAdapter& torchAdapter();
 

@@ -72,6 +72,16 @@ void tb_py_set_gil_functions(void* (*save)(void), void (*restore)(void*)) {
   g_save_thread.store(save, std::memory_order_release);
 }
 
+void tb_py_set_copying_torch(tb_py_adapter_entry entry) {
+  setCopyingTorch(reinterpret_cast<TorchAdapterEntry>(entry));
+}
+
+tb_status tb_py_use_torch(int32_t major, int32_t minor) {
+  return guarded([&] { useTorchOrCopy(major, minor); });
+}
+
+const char* tb_py_copying_reason(void) { return copyingReason(); }
+
 int32_t tb_py_is_eager_tensor(_object* object) {
   const TfApi* api = findTfApi();
   return api != nullptr && api->EagerTensor_CheckExact != nullptr &&

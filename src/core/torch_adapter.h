@@ -11,7 +11,7 @@
 
 namespace tensor_bridge {
 
-constexpr uint32_t kTorchAdapterAbi = 3;
+constexpr uint32_t kTorchAdapterAbi = 4;
 
 /// What the bridge offers to an adapter.
 struct TorchHost {
@@ -99,6 +99,8 @@ struct TorchAdapter {
   const char* group;
   /// Whether writes to shared storages are intercepted.
   bool protects;
+  /// Every conversion copies, whatever is asked for: a torch that no adapter is proven on.
+  bool copies;
 
   /// Whether torch can place a tensor on devices of this DLPack type in this process.
   bool (*hasDevice)(int32_t device_type);

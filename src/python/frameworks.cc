@@ -22,9 +22,11 @@ PyTypeObject* typeOf(PyObject* module, const char* name) {
 }
 
 // A new reference to the result of tensor_bridge._frameworks.<name>(), or null.
-PyObject* callFrameworks(const char* name) {
+template <typename... Arguments>
+PyObject* callFrameworks(const char* name, const char* format = nullptr, Arguments... arguments) {
   PyObject* module = PyImport_ImportModule("tensor_bridge._frameworks");
-  PyObject* result = module == nullptr ? nullptr : PyObject_CallMethod(module, name, nullptr);
+  PyObject* result =
+      module == nullptr ? nullptr : PyObject_CallMethod(module, name, format, arguments...);
   Py_XDECREF(module);
   return result;
 }
@@ -62,10 +64,15 @@ bool ensureReadySlow() {
   const bool parsed = PyArg_ParseTuple(version, "ii", &major, &minor) != 0;
   Py_DECREF(version);
   if (!parsed) return false;
-  const tb_status status = tb_use_torch(major, minor);
+  const tb_status status = tb_py_use_torch(major, minor);
   if (status != TB_OK) {
     raiseStatus(status);
     return false;
+  }
+  if (const char* reason = tb_py_copying_reason()) {
+    PyObject* said = callFrameworks("say_that_it_copies", "s", reason);
+    if (said == nullptr) return false;
+    Py_DECREF(said);
   }
   g_ready = true;
   return true;

@@ -2,6 +2,7 @@
 
 #include <Python.h>
 
+#include "adapters/torch_copying/adapter.h"
 #include "python/bundle.h"
 #include "python/convert.h"
 #include "python/data.h"
@@ -174,5 +175,6 @@ PyMODINIT_FUNC PyInit__C() {
     return nullptr;
   }
   tb_py_set_gil_functions(tensor_bridge::python::saveThread, tensor_bridge::python::restoreThread);
+  tb_py_set_copying_torch(tensor_bridge::copyingAdapter);
   return module;
 }

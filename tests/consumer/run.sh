@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Uses tensor_bridge the way others do: applications of the SDK with find_package, against the install
-# tree and against the build tree, and the wheel. Expects the preset `test` to be built.
+# tree, the build tree and the wheel, and the wheel from Python. Expects the preset `test` to be built.
 #
 #   tests/consumer/run.sh PYTHON
 set -euo pipefail
@@ -86,6 +86,18 @@ echo 'consumer: wheel'
   { cat "$work/wheel.log" >&2; exit 1; }
 "$python" -m zipfile -e "$work"/wheel/*-cp310-abi3-linux_*.whl "$work/wheel/unpacked"
 # -S: without the hook of an editable installation, which would answer first.
+config() {
+  PYTHONPATH=$work/wheel/unpacked:$(dirname "$torch") "$python" -S -m tensor_bridge.config "$1"
+}
+for option in --cmakedir --includedir --libdir; do
+  case $(config $option) in
+    "$work"/wheel/unpacked/tensor_bridge*) ;;
+    *) echo "consumer: config $option leads out of the wheel" >&2; exit 1 ;;
+  esac
+done
+run cpp-wheel tests/consumer consumer "$(config --cmakedir)"
+run c-wheel tests/c_consumer c_consumer "$(config --cmakedir)" $release
+
 TF_CPP_MIN_LOG_LEVEL=3 PYTHONPATH=$work/wheel/unpacked:$(dirname "$torch") "$python" -S - <<'EOF'
 import tensorflow as tf
 

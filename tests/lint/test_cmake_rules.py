@@ -108,3 +108,20 @@ def test_the_version_string_agrees_with_the_numbers(
     ok, text = run_cmake(tmp_path, script)
     assert ok == agrees
     assert ("found 1.2.3" if agrees else "TENSOR_BRIDGE_VERSION is not") in text
+
+
+def test_no_compiler_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    ninja = shutil.which("ninja", path=str(Path(sys.executable).parent)) or "ninja"
+    command = [CMAKE, "-S", str(ROOT), "-B", str(tmp_path), "-G", "Ninja"]
+    result = subprocess.run(
+        [*command, f"-DCMAKE_MAKE_PROGRAM={ninja}"],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={"PATH": str(tmp_path), "CXX": ""},
+    )
+    assert result.returncode != 0
+    text = " ".join(result.stderr.split())
+    assert "needs a C++20 compiler" in text
+    assert "apt-get install g++" in text
+    assert "--only-binary" in text

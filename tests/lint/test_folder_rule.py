@@ -21,10 +21,12 @@ CPP_EDGES = {
     "src/core": {"sdk", "dlpack", "core"},
     "src/adapters/tensorflow": {"sdk", "dlpack", "core", "adapters/tensorflow"},
     "src/adapters/torch": {"sdk", "dlpack", "core", "adapters/torch", "torch"},
+    # Part of the extension: of core it has the declarations of a torch adapter, nothing to link.
+    "src/adapters/torch_copying": {"sdk", "dlpack", "core", "adapters/torch_copying", "CPython"},
     "src/bridge": {"sdk", "dlpack", "core", "adapters/tensorflow", "bridge"},
     "src/c_api": {"sdk", "dlpack", "core", "adapters/tensorflow", "bridge", "c_api"},
     # Through the C ABI: _C links libtensor_bridge.so, which exports nothing else.
-    "src/python": {"sdk", "dlpack", "python", "CPython"},
+    "src/python": {"sdk", "dlpack", "python", "CPython", "adapters/torch_copying"},
 }
 # Public headers that an application with libtorch includes by choice.
 CPP_EXTRA = {
@@ -37,6 +39,7 @@ CPP_AREAS = (
     ("core/", "core"),
     ("adapters/tensorflow/", "adapters/tensorflow"),
     ("adapters/torch/", "adapters/torch"),
+    ("adapters/torch_copying/", "adapters/torch_copying"),
     ("bridge/", "bridge"),
     ("c_api/", "c_api"),
     ("python/", "python"),
@@ -129,6 +132,7 @@ PY_EDGES: dict[str, set[str]] = {
     "_C": set(),
     "errors": set(),
     "_frameworks": {"errors"},
+    "_copying": set(),
     "_classify": BASE,
     "_explanation": BASE,
     "_options": BASE | {"_explanation"},
@@ -145,7 +149,9 @@ PY_EDGES: dict[str, set[str]] = {
     "data": TREE,
     "checkpoint": TREE,
     "autograd": TREE,
-    "cli": TREE | {"config", "data", "checkpoint", "autograd", "__init__"},
+    # What it tries, it tries in a process of its own, as users do.
+    "doctor": BASE | {"_C", "config", "__init__", "testing"},
+    "cli": TREE | {"config", "data", "checkpoint", "autograd", "doctor", "__init__"},
     "__main__": {"cli"},
 }
 # Imported inside the functions that need them; importing the package loads neither.

@@ -20,7 +20,17 @@ _FAILED = pytest.StashKey[bool]()
 
 
 # Folders whose tests are marked `alone`.
-_ALONE = {"concurrent", "data", "docs", "frameworks", "guard", "lifetime", "no_numpy", "packaging"}
+_ALONE = {
+    "concurrent",
+    "data",
+    "docs",
+    "doctor",
+    "frameworks",
+    "guard",
+    "lifetime",
+    "no_numpy",
+    "packaging",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -243,6 +243,7 @@ const TorchAdapter kTable = {
     sizeof(TorchAdapter),
     TB_STRING(TORCH_VERSION_MAJOR) "." TB_STRING(TORCH_VERSION_MINOR),
     /*protects=*/true,
+    /*copies=*/false,
     hasDevice,
     resolveDevice,
     wrap,

@@ -4,6 +4,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
+#include <torch/version.h>
 
 #include <condition_variable>
 #include <mutex>
@@ -12,8 +13,25 @@
 
 #include "adapters/torch/dispatch.h"
 
+// at::accelerator came with 2.7. Later the guard's virtual functions differ inside a group.
+#if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 7
+#include <c10/core/impl/VirtualGuardImpl.h>
+#define TB_NO_ACCELERATOR
+#endif
+
 namespace tensor_bridge {
 namespace {
+
+#ifdef TB_NO_ACCELERATOR
+void synchronize(c10::DeviceIndex device) {
+  const c10::impl::VirtualGuardImpl cuda(c10::kCUDA);
+  cuda.synchronizeDevice(device);
+}
+int deviceCount() { return c10::impl::VirtualGuardImpl(c10::kCUDA).deviceCount(); }
+#else
+void synchronize(c10::DeviceIndex device) { at::accelerator::synchronizeDevice(device); }
+int deviceCount() { return at::accelerator::deviceCount(); }
+#endif
 
 struct GpuOwner {
   void* owner;
@@ -53,7 +71,7 @@ class Reaper {
       }
       for (GpuOwner* owner : batch) {
         try {
-          at::accelerator::synchronizeDevice(owner->device.index());
+          synchronize(owner->device.index());
           owner->release(owner->owner);
           delete owner;
         } catch (...) {
@@ -75,7 +93,7 @@ bool torchHasDevice(int32_t device_type) noexcept {
   if (device_type == kDLCPU) return true;
   if (device_type != kDLCUDA && device_type != kDLROCM) return false;
   try {
-    return c10::impl::hasDeviceGuardImpl(c10::kCUDA) && at::accelerator::deviceCount() > 0;
+    return c10::impl::hasDeviceGuardImpl(c10::kCUDA) && deviceCount() > 0;
   } catch (...) {
     return false;
   }

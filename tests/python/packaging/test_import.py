@@ -150,7 +150,7 @@ def test_importing_again_gives_the_same_library() -> None:
 
 
 def public_modules() -> list[ModuleType]:
-    names = ["", ".errors", ".testing", ".capi"]
+    names = ["", ".errors", ".testing", ".capi", ".config"]
     return [importlib.import_module(f"tensor_bridge{name}") for name in names]
 
 

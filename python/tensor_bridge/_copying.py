@@ -1,0 +1,123 @@
+"""Copies between plain memory and torch tensors, through torch's public Python functions only.
+
+For a torch that no adapter is proven on; `src/adapters/torch_copying` calls these functions. Not
+for any other torch: the adapters share memory.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["describe", "empty", "shaped", "values", "view"]
+
+
+def empty(dtype: str, nbytes: int, looked_up: int) -> tuple[torch.Tensor, int]:
+    """A flat tensor and its address.
+
+    Args:
+      dtype: "torch.float32" and the like.
+      nbytes: its size; with ``looked_up`` the number of its elements.
+      looked_up: whether one byte of the source becomes one element.
+    """
+    import torch
+
+    kind: torch.dtype = getattr(torch, dtype.removeprefix("torch."))
+    # The default device, which may be another, is not what is asked for.
+    bytes_ = nbytes * kind.itemsize if looked_up else nbytes
+    flat = torch.empty((bytes_ // kind.itemsize,), dtype=kind, device="cpu")
+    return flat, flat.data_ptr()
+
+
+def shaped(
+    flat: torch.Tensor, shape: tuple[int, ...], strides: tuple[int, ...] | None
+) -> torch.Tensor:
+    """The flat tensor, which nobody else has, with its shape."""
+    return flat.resize_(shape) if strides is None else flat.as_strided(shape, strides)
+
+
+def _address(x: torch.Tensor) -> int:
+    # data_ptr() would end a sharing of torch's own.
+    read: Any = getattr(x, "const_data_ptr", x.data_ptr)
+    return int(read())
+
+
+def view(x: torch.Tensor) -> tuple[tuple[int, ...], tuple[int, ...], str, int, int]:
+    """Shape, strides, dtype, address and size of a tensor in host memory.
+
+    Raises:
+      ValueError: it is not in host memory, or not what its memory says.
+    """
+    obstacle, dtype, _, shape, address, nbytes, _ = describe(x)
+    if obstacle not in ("none", "strided"):
+        raise ValueError(
+            f"expected a dense tensor with memory of its own, got one that is {obstacle}"
+        )
+    return shape, tuple(x.stride()), dtype, address, nbytes
+
+
+def _reaches_last_element(x: torch.Tensor) -> bool:
+    last = sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
+    end = (x.storage_offset() + last + 1) * x.element_size()
+    return x.numel() == 0 or bool(end <= x.untyped_storage().nbytes())
+
+
+def _obstacle(x: torch.Tensor) -> tuple[str, str]:
+    """What keeps a tensor's memory from being its values, and torch's name of it."""
+    import torch
+
+    if getattr(type(x), "__torch_dispatch__", None) is not torch.Tensor.__torch_dispatch__:
+        return "wrapped", type(x).__name__
+    if torch._C._functorch.is_functorch_wrapped_tensor(x) or torch._is_functional_tensor(x):
+        return "wrapped", type(x).__name__
+    if x.layout is torch._mkldnn:
+        return "mkldnn", str(x.layout)
+    if x.layout is not torch.strided or x.is_nested:
+        return "not dense", str(x.layout).removeprefix("torch.").capitalize()
+    if x.is_quantized:
+        return "quantized", str(x.dtype)
+    if x.is_meta:
+        return "meta", "meta"
+    if x.device.type != "cpu":
+        return "device", str(x.device)
+    if x._is_zerotensor():
+        return "zero", ""
+    if not _reaches_last_element(x):
+        return "no memory", ""
+    for name, found in (
+        ("conjugate", x.is_conj()),
+        ("negative", x.is_neg()),
+        ("strided", not x.is_contiguous()),
+    ):
+        if found:
+            return name, ""
+    return "none", ""
+
+
+def describe(x: torch.Tensor) -> tuple[str, str, bool, tuple[int, ...], int, int, str]:
+    """Obstacle, dtype, requires_grad, shape, address or 0, bytes of a dense copy, torch's name."""
+    obstacle, name = _obstacle(x)
+    if obstacle in ("wrapped", "not dense"):
+        return obstacle, str(x.dtype), x.requires_grad, (), 0, 0, name
+    address = _address(x) if obstacle in ("none", "strided", "conjugate", "negative") else 0
+    nbytes = min(x.numel() * x.element_size(), 2**63 - 1)
+    return obstacle, str(x.dtype), x.requires_grad, tuple(x.shape), address, nbytes, name
+
+
+def values(x: torch.Tensor, cast: str | None) -> tuple[torch.Tensor, int, int]:
+    """The values in row-major host memory, its address and its size. The tensor keeps it alive."""
+    import torch
+
+    with torch.no_grad():
+        y = x.detach()
+        if y.layout is not torch.strided:
+            y = y.to_dense()
+        if y._is_zerotensor():
+            y = torch.zeros(y.shape, dtype=y.dtype)
+        y = y.to(device="cpu").resolve_conj().resolve_neg()
+        if cast is not None:
+            y = y.to(dtype=getattr(torch, cast))
+        y = y.contiguous()
+    return y, _address(y), y.numel() * y.element_size()

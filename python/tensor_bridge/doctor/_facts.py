@@ -1,0 +1,182 @@
+"""What can be seen of this installation, without a judgement and without loading a framework."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import platform
+import subprocess
+import sys
+import sysconfig
+from dataclasses import dataclass, field
+from importlib import metadata
+from importlib.util import find_spec
+from typing import Any
+
+from tensor_bridge import config
+from tensor_bridge.doctor import _trial
+from tensor_bridge.errors import FrameworkError
+
+__all__ = ["Facts", "Trial", "gather"]
+
+# Distributions that bring the module `tensorflow`.
+TENSORFLOW_DISTRIBUTIONS = (
+    "tensorflow",
+    "tensorflow-cpu",
+    "tensorflow-intel",
+    "tensorflow-rocm",
+    "tensorflow-gpu",
+    "tf-nightly",
+    "tf-nightly-cpu",
+)
+_OTHERS = ("torch", "triton", "protobuf", "optree", "tensor-bridge")
+_VARIABLES = (
+    "CUDA_VISIBLE_DEVICES",
+    "HIP_VISIBLE_DEVICES",
+    "KMP_DUPLICATE_LIB_OK",
+    "LD_LIBRARY_PATH",
+    "LD_PRELOAD",
+    "TF_FORCE_GPU_ALLOW_GROWTH",
+)
+_TIMEOUT = 180
+_ORDERS = (("tensorflow", "torch"), ("torch", "tensorflow"))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Both imports and a conversion each way, in one order.
+
+    Attributes:
+      order: which was imported first.
+      stage: the last stage that was entered.
+      end: "done", "raised", "timeout", or "signal 6" and the like.
+      data: what was seen; of one that raised, the "error".
+      log: the last lines that the process wrote to stderr, of one that did not get to its end.
+    """
+
+    order: tuple[str, ...]
+    stage: str
+    end: str
+    data: dict[str, Any] = field(default_factory=dict)
+    log: str = ""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the checks judge."""
+
+    python: str
+    platform: str
+    free_threaded: bool
+    distributions: dict[str, str]
+    adapters: tuple[str, ...]
+    modules: dict[str, bool]
+    environment: dict[str, str]
+    start_method: str
+    trials: tuple[Trial, ...]
+
+    @property
+    def best_trial(self) -> Trial | None:
+        """The first that got to its end, else the first."""
+        done = [trial for trial in self.trials if trial.end == "done"]
+        return next(iter([*done, *self.trials]), None)
+
+    @property
+    def tensorflow(self) -> str | None:
+        """Version of TensorFlow by its metadata."""
+        found = (self.distributions.get(name) for name in TENSORFLOW_DISTRIBUTIONS)
+        return next((version for version in found if version), None)
+
+    @property
+    def torch(self) -> str | None:
+        """Version of torch by its metadata."""
+        return self.distributions.get("torch")
+
+
+def _distributions() -> dict[str, str]:
+    found = {}
+    for name in (*TENSORFLOW_DISTRIBUTIONS, *_OTHERS):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _adapters() -> tuple[str, ...]:
+    try:
+        libraries = config.library_dir().glob("libtensor_bridge_torch_*.so")
+    except FrameworkError:
+        return ()
+    names = (path.stem.removeprefix("libtensor_bridge_torch_") for path in libraries)
+    pairs = sorted(tuple(map(int, name.split("_"))) for name in names)
+    return tuple(".".join(map(str, pair)) for pair in pairs)
+
+
+def _present(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):  # a stub in sys.modules, a broken parent
+        return False
+
+
+def read_trial(order: tuple[str, ...], code: int | None, out: str, err: str) -> Trial:
+    """A trial from how its process ended, None for a timeout, and what it wrote."""
+    stage, data = "starting Python", {}
+    for line in out.splitlines():
+        if line.startswith(_trial.STAGE):
+            stage = line.removeprefix(_trial.STAGE)
+        elif line.startswith(_trial.RESULT):
+            data = json.loads(line.removeprefix(_trial.RESULT))
+    if code is None:
+        end = "timeout"
+    elif code < 0:
+        end = f"signal {-code}"
+    elif code or not data:
+        end = f"exit {code}"
+    else:
+        end = "raised" if "error" in data else "done"
+    log = "" if end == "done" else "\n".join(err.splitlines()[-8:])
+    return Trial(order, stage, end, data, log)
+
+
+def run_trial(order: tuple[str, ...], timeout: float = _TIMEOUT) -> Trial:
+    """Runs one."""
+    # The trial is not to take the GPU's memory from those who work.
+    env = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+    # Not -m: the module is loaded already when the package is.
+    command = [sys.executable, "-c", f"from {_trial.__name__} import main; main()", *order]
+    try:
+        done = subprocess.run(
+            command,
+            env=os.environ | env,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as e:
+        # What was written so far comes as bytes, whatever was asked for.
+        out, err = ((text or b"").decode(errors="replace") for text in (e.stdout, e.stderr))
+        return read_trial(order, None, out, err)
+    return read_trial(order, done.returncode, done.stdout, done.stderr)
+
+
+def gather() -> Facts:
+    """The facts of this machine. Takes as long as importing both frameworks twice."""
+    modules = {name: _present(name) for name in ("tensorflow", "torch", "triton")}
+    both = modules["tensorflow"] and modules["torch"]
+    return Facts(
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}".strip(),
+        free_threaded=bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
+        distributions=_distributions(),
+        adapters=_adapters(),
+        modules=modules,
+        environment={name: os.environ[name] for name in _VARIABLES if name in os.environ},
+        start_method=multiprocessing.get_start_method(),
+        trials=tuple(run_trial(order) for order in _ORDERS) if both else (),
+    )

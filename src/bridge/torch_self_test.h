@@ -1,0 +1,19 @@
+// Whether an adapter keeps its promises with the torch of this process: tried once, when it is
+// loaded. Not for: choosing an adapter.
+#ifndef TENSOR_BRIDGE_BRIDGE_TORCH_SELF_TEST_H_
+#define TENSOR_BRIDGE_BRIDGE_TORCH_SELF_TEST_H_
+
+#include "core/torch_adapter.h"
+
+namespace tensor_bridge {
+
+/// Shares a few bytes, writes through torch, looks at the source, and lets go; and the way back
+/// where the adapter shares. Null if all is well, else what is not, a constant text. 0.5 ms, once.
+const char* selfTest(const TorchAdapter& adapter) noexcept;
+
+/// The release function of the bytes that selfTest() shares; the adapter has to know it as foreign.
+void releaseProbe(void* probe);
+
+}  // namespace tensor_bridge
+
+#endif  // TENSOR_BRIDGE_BRIDGE_TORCH_SELF_TEST_H_

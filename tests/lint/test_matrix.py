@@ -1,0 +1,38 @@
+"""The table of versions in the README is that of the results, and nothing is left out of them."""
+
+from __future__ import annotations
+
+import json
+
+import matrix
+import torch_wheels
+from tree import ROOT
+
+from tensor_bridge._frameworks import TENSORFLOW_RANGE, version_pair
+
+
+def test_the_table_is_that_of_the_results() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert matrix.BEGIN in text
+    assert text == matrix.updated_readme(), "run python tools/matrix.py --table"
+
+
+def test_results_are_of_environments_that_there_are() -> None:
+    names = {environment.name for environment in matrix.ENVIRONMENTS}
+    for path in matrix.RESULTS.glob("*.json"):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        assert path.stem in names
+        assert matrix.Environment(**result["environment"]).name == path.stem
+        assert result["passed"] > 0
+
+
+def test_every_supported_torch_is_in_an_environment() -> None:
+    minors = {".".join(e.torch.split(".")[:2]) for e in matrix.ENVIRONMENTS}
+    assert minors == set(torch_wheels.RELEASES)
+
+
+def test_every_supported_tensorflow_and_python_is_in_an_environment() -> None:
+    pairs = {version_pair(e.tensorflow) for e in matrix.ENVIRONMENTS}
+    (_, first), (_, last) = TENSORFLOW_RANGE
+    assert pairs == {(2, minor) for minor in range(first, last + 1)}
+    assert {e.python for e in matrix.ENVIRONMENTS} == {"3.10", "3.11", "3.12", "3.13"}

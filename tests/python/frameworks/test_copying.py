@@ -1,0 +1,205 @@
+"""A torch newer than any that is known: everything is copied, exactly, and that is said once.
+
+The real torch of the tests says that it is 2.99, which is all that the package sees of its release.
+"""
+
+from __future__ import annotations
+
+import pytest
+from claims import run_claims
+from fresh import Done, run_python
+
+PRELUDE = """
+import gc
+import warnings
+
+import tensorflow as tf
+import torch
+
+torch.__version__ = "2.99.0"
+import tensor_bridge
+from tensor_bridge.testing import live_owners, shares_memory
+
+T = tf.constant([[1.0, 2.0], [3.0, 4.0]])
+DOORS = (tensor_bridge, tensor_bridge.TensorBridge())
+
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    for door in DOORS:
+        door.to_torch(T)
+        door.to_tf(torch.ones(2))
+        door.to_torch(T)
+
+def raises(error, function, *words):
+    try:
+        function()
+    except error as e:
+        for word in words:
+            assert word in str(e), (word, str(e))
+    else:
+        raise AssertionError(f"expected {error.__name__}")
+"""
+
+CLAIMS = {
+    "it is said once": """
+        assert len(said) == 1, [str(w.message) for w in said]
+        assert said[0].category is RuntimeWarning
+        text = str(said[0].message)
+        for word in ("torch 2.99 is newer", "every conversion copies", "pip install 'torch<2.16'"):
+            assert word in text, text
+        """,
+    "values arrive and are copies": """
+        for door in DOORS:
+            x = door.to_torch(T)
+            assert type(x) is torch.Tensor
+            assert not shares_memory(T, x)
+            assert x.tolist() == [[1.0, 2.0], [3.0, 4.0]]
+            assert x.is_contiguous() and not x.requires_grad and not x._is_view()
+            x.add_(100)
+            assert T.numpy().tolist() == [[1.0, 2.0], [3.0, 4.0]]
+            u = door.to_tf(x)
+            assert not shares_memory(u, x)
+            x.zero_()
+            assert u.numpy().tolist() == [[101.0, 102.0], [103.0, 104.0]]
+        """,
+    "every dtype that goes at all goes exactly": """
+        import numpy as np
+        names = [row for row in tensor_bridge.dtypes() if row.kind in ("shared", "viewed")]
+        assert len(names) > 15
+        for row in names:
+            dtype = tf.dtypes.as_dtype(row.name)
+            numbers = np.array([[0, 1, 0], [1, 1, 0]]).astype(dtype.as_numpy_dtype)
+            t = tf.constant(numbers)
+            x = tensor_bridge.to_torch(t)
+            assert tuple(x.shape) == (2, 3) and str(x.dtype) in (row.torch_name, row.nearest), row
+            if row.kind == "shared":
+                real = x.real if x.is_complex() else x
+                assert real.to(torch.float64).tolist() == [[0, 1, 0], [1, 1, 0]], row
+                u = tensor_bridge.to_tf(x)
+                assert u.dtype == dtype
+                assert u.numpy().tobytes() == t.numpy().tobytes(), row
+        int4 = tf.dtypes.as_dtype("int4")
+        assert tensor_bridge.to_torch(tf.cast([1, -2, 7], int4)).tolist() == [1, -2, 7]
+        x = torch.tensor([1, -2, 7], dtype=torch.int8)
+        u = tf.cast(tensor_bridge.to_tf(x, dtype="int4"), tf.int32)
+        assert u.numpy().tolist() == [1, -2, 7]
+        raises(ValueError, lambda: tensor_bridge.to_tf(torch.tensor([99]), dtype="int4"))
+        """,
+    "shapes of every rank": """
+        for shape in ((), (0,), (1,), (0, 3), (2, 0, 1), (2, 1, 3), (1,) * 9):
+            t = tf.random.stateless_uniform(shape, seed=(1, 2))
+            x = tensor_bridge.to_torch(t)
+            assert tuple(x.shape) == shape and x.tolist() == t.numpy().tolist()
+            assert tensor_bridge.to_tf(x).numpy().tolist() == t.numpy().tolist()
+        """,
+    "tensors whose memory is not their values": """
+        c = torch.tensor([1 + 2j, 3 - 4j])
+        m = torch.arange(12.0).reshape(3, 4)
+        for x in (m.t(), m[:, 1:3], m[1:].expand(2, 2, 4), c.conj(), c.conj().imag, m[0, 1:],
+                  torch._efficientzerotensor(3), m.requires_grad_(), m.detach().to_mkldnn()):
+            plain = x.detach()
+            plain = plain.to_dense() if plain.layout is not torch.strided else plain
+            want = plain.resolve_conj().resolve_neg().tolist() if x.shape != (3,) else None
+            got = tensor_bridge.to_tf(x).numpy().tolist()
+            assert got == (want if want is not None else x.detach().add(0).tolist()), x
+        """,
+    "what cannot go is refused as ever": """
+        class Sub(torch.Tensor):
+            pass
+        assert tensor_bridge.to_tf(torch.ones(2).as_subclass(Sub)).shape == (2,)
+        q = torch.quantize_per_tensor(torch.ones(2), 0.5, 0, torch.quint8)
+        short = torch.ones(8)
+        short.untyped_storage().resize_(4)
+        from torch._subclasses import FakeTensorMode
+        with FakeTensorMode():
+            fake = torch.ones(2)
+        for x in (q, torch.ones(2, device="meta"), short, fake):
+            raises(tensor_bridge.TensorBridgeError, lambda: tensor_bridge.to_tf(x))
+        mapped = torch.func.vmap(tensor_bridge.to_tf)
+        raises(tensor_bridge.TensorBridgeError, lambda: mapped(torch.ones(2, 2)))
+        """,
+    "asking for a share is refused": """
+        for door in DOORS:
+            raises(BufferError, lambda: door.to_torch(T, copy=False), "cannot be intercepted")
+            raises(ValueError, lambda: door.to_torch(T, on_write="alias"), "conversion copies")
+            raises(BufferError, lambda: door.to_tf(torch.ones(2), copy=False))
+            assert door.explain(T).action == "copied"
+            assert "cannot be intercepted" in door.explain(T).reason
+        assert tensor_bridge.explain(torch.ones(2)).action == "copied"
+        for door in DOORS:
+            assert door.to_torch(T, on_write="raise").add_(1).tolist()[0][0] == 2.0
+        """,
+    "structures, strings and composites": """
+        tree = {"a": [T, tf.constant(3)], "s": tf.constant([b"x", b"yz"]), "v": tf.Variable([1.0])}
+        x = tensor_bridge.to_torch(tree)
+        assert x["a"][1].item() == 3 and x["v"].tolist() == [1.0]
+        assert tensor_bridge.to_torch(tree["s"], strings="list") == [b"x", b"yz"]
+        back = tensor_bridge.to_tf(x)
+        assert back["s"].numpy().tolist() == [b"x", b"yz"]
+        sparse = tf.sparse.from_dense([[0.0, 5.0], [6.0, 0.0]])
+        assert tensor_bridge.to_torch(sparse).to_dense().tolist() == [[0.0, 5.0], [6.0, 0.0]]
+        ragged = tf.ragged.constant([[1.0], [2.0, 3.0]])
+        nested = tensor_bridge.to_torch(ragged)
+        assert [r.tolist() for r in nested.unbind()] == [[1.0], [2.0, 3.0]]
+        """,
+    "tf.data and its thread": """
+        ds = tf.data.Dataset.range(6).batch(2)
+        got = [batch.tolist() for batch in tensor_bridge.data.loader(ds)]
+        assert got == [[0, 1], [2, 3], [4, 5]]
+        """,
+    "many threads": """
+        import threading
+        wrong = []
+        def work():
+            for i in range(200):
+                t = tf.fill([17], float(i))
+                if tensor_bridge.to_torch(t).tolist() != [float(i)] * 17:
+                    wrong.append(i)
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        [t.start() for t in threads], [t.join() for t in threads]
+        assert not wrong
+        """,
+    "memory is given back": """
+        import resource
+        big = tf.zeros([1 << 20])
+        for _ in range(3):
+            tensor_bridge.to_tf(tensor_bridge.to_torch(big))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        for _ in range(100):
+            tensor_bridge.to_tf(tensor_bridge.to_torch(big))
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+        gc.collect()
+        assert live_owners() == 0
+        """,
+    "C++ is refused": """
+        library = DOORS[1]._library
+        assert library.tb_use_torch(2, 99) == 10
+        assert b"C++ needs a torch" in library.tb_last_error(), library.tb_last_error()
+        assert library.tb_use_torch(2, 13) == 10
+        """,
+}
+
+
+@pytest.fixture(scope="module")
+def outcomes() -> dict[str, str]:
+    return run_claims(PRELUDE, CLAIMS, run_python)
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_with_a_torch_that_is_newer(claim: str, outcomes: dict[str, str]) -> None:
+    assert not outcomes[claim], outcomes[claim]
+
+
+def test_the_process_ends_well() -> None:
+    done: Done = run_python(
+        """
+        import warnings
+        warnings.simplefilter("ignore")
+        import tensorflow as tf, torch
+        torch.__version__ = "3.1.0"
+        import tensor_bridge
+        kept = tensor_bridge.to_torch({"a": tf.zeros([4])}), tensor_bridge.to_tf(torch.ones(3))
+        print(kept[0]["a"].tolist())
+        """
+    )
+    assert done.check() == "[0.0, 0.0, 0.0, 0.0]"

@@ -1,0 +1,135 @@
+"""Builds the release wheel: one for every supported Python, torch and TensorFlow.
+
+    python tools/build_wheel.py            # into dist/
+    python tools/build_wheel.py --check WHEEL
+
+The adapters are compiled with the headers of release wheels and linked against stand-ins
+(torch_wheels.py). auditwheel decides on the platform tag, TENSOR_BRIDGE_PORTABLE makes it an
+old one. A wheel that breaks a rule of `violations` is not left in dist/.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch_wheels
+
+ROOT = Path(__file__).resolve().parents[1]
+DIST = ROOT / "dist"
+PLATFORM = "manylinux_2_28_x86_64"
+NAME = re.compile(rf"tf_torch_tensor_bridge-[\w.]+-cp310-abi3-(\w+\.)*{PLATFORM}(\.\w+)*\.whl")
+MAX_BYTES = 5 * 1000 * 1000
+# A function of libtorch_python that the adapter looks up by this name.
+WRAP = re.compile(rb"_Z\d+THPVariable_Wrap\w+")
+
+
+def adapter_name(group: list[str]) -> str:
+    return f"libtensor_bridge_torch_{group[0].replace('.', '_')}.so"
+
+
+def undefined(library: Path) -> set[str]:
+    """The names that the library takes from others, those of glibc and libstdc++ left out."""
+    command = ["nm", "-D", "--undefined-only", library]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    found = [line.split() for line in lines]
+    # Weak ones may be missing; versioned ones are the system's, which auditwheel looks at.
+    return {words[-1] for words in found if words[0] != "w" and "@" not in words[-1]}
+
+
+def adapter_violations(library: Path, minor: str) -> Iterator[str]:
+    """What the adapter wants of a torch release that the release does not have."""
+    there = {name for each in torch_wheels.LINKED for name in torch_wheels.symbols(minor, each)}
+    for name in sorted(undefined(library) - there):
+        yield f"{library.name}: torch {minor} has no {name}"
+    looked_up = {name.decode() for name in WRAP.findall(library.read_bytes())}
+    searched = torch_wheels.symbols(minor, torch_wheels.SEARCHED)
+    if not looked_up or not looked_up <= searched:
+        yield f"{library.name}: torch {minor} has none of {sorted(looked_up)}"
+
+
+def violations(wheel: Path) -> Iterator[str]:
+    """What is wrong with a wheel."""
+    if not NAME.fullmatch(wheel.name):
+        yield f"{wheel.name}: expected a cp310-abi3 wheel for {PLATFORM}"
+    if wheel.stat().st_size > MAX_BYTES:
+        yield f"{wheel.name}: {wheel.stat().st_size} bytes, more than {MAX_BYTES}"
+    with zipfile.ZipFile(wheel) as archive, tempfile.TemporaryDirectory() as folder:
+        archive.extractall(folder)
+        package = Path(folder) / "tensor_bridge"
+        for file in ("_C.abi3.so", "py.typed", "_C.pyi", "cmake/tensor_bridgeConfig.cmake"):
+            if not (package / file).is_file():
+                yield f"{wheel.name}: no {file}"
+        groups = torch_wheels.groups()
+        expected = {adapter_name(group) for group in groups}
+        there = {path.name for path in package.glob("libtensor_bridge_torch_*.so")}
+        if there != expected:
+            yield f"{wheel.name}: has the adapters {sorted(there)}, expected {sorted(expected)}"
+        for group in groups:
+            library = package / adapter_name(group)
+            for minor in group if library.exists() else []:
+                yield from adapter_violations(library, minor)
+        lint = [sys.executable, str(ROOT / "tests/lint/binaries.py")]
+        env = os.environ | {"TENSOR_BRIDGE_LIB_DIR": str(package)}
+        done = subprocess.run(lint, env=env, capture_output=True, text=True, check=False)
+        yield from (done.stdout + done.stderr).splitlines()
+
+
+def build(folder: Path) -> Path:
+    """The wheel as the toolchain makes it, with the tag of this machine."""
+    first = [torch_wheels.directory(group[0]) for group in torch_wheels.groups()]
+    # The newest one's DLPack header is taken.
+    torches = ";".join(str(path) for path in reversed(first))
+    settings = {
+        "build-dir": "build/wheel",
+        "cmake.define.TENSOR_BRIDGE_TORCH_DIR": torches,
+        "cmake.define.TENSOR_BRIDGE_PORTABLE": "ON",
+    }
+    options = [f"--config-settings={name}={value}" for name, value in settings.items()]
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
+    command += ["--no-build-isolation", *options, "--wheel-dir", str(folder), str(ROOT)]
+    subprocess.run(command, check=True)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def repair(wheel: Path, folder: Path) -> Path:
+    """The same wheel under the platform tag that auditwheel grants. It adds no library."""
+    command = [sys.executable, "-m", "auditwheel", "repair", "--plat", PLATFORM]
+    command += [f"--exclude={library}" for library in torch_wheels.LINKED]
+    subprocess.run([*command, "--wheel-dir", str(folder), str(wheel)], check=True)
+    (repaired,) = folder.glob("*.whl")
+    return repaired
+
+
+def main(arguments: list[str]) -> int:
+    if arguments[:1] == ["--check"] and len(arguments) == 2:
+        found = list(violations(Path(arguments[1])))
+        print("\n".join(found), end="\n" if found else "")
+        return bool(found)
+    if arguments:
+        raise SystemExit(__doc__)
+    for minor in torch_wheels.RELEASES:
+        torch_wheels.provide(minor)
+    with tempfile.TemporaryDirectory() as scratch:
+        plain, tagged = Path(scratch) / "plain", Path(scratch) / "tagged"
+        wheel = repair(build(plain), tagged)
+        found = list(violations(wheel))
+        if found:
+            print("\n".join(found), file=sys.stderr)
+            return 1
+        DIST.mkdir(exist_ok=True)
+        shutil.copy(wheel, DIST)
+        print(f"dist/{wheel.name}: {wheel.stat().st_size:,} bytes")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,243 @@
+"""Runs tests against the release wheel, with many releases of Python and the frameworks.
+
+    python tools/matrix.py                # every environment without a result for this wheel
+    python tools/matrix.py NAME... [--again] [-- pytest arguments]
+    python tools/matrix.py --table        # writes the table of the README from the results
+
+Each environment is made with pip, used, and removed; a CUDA build of torch takes some 7 GB
+meanwhile. What it found is kept in tests/matrix/<name>.json.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import install_group
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "tests" / "matrix"
+SCRATCH = ROOT / "build" / "matrix"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- begin matrix: written by tools/matrix.py -->", "<!-- end matrix -->"
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Releases that are installed together."""
+
+    python: str
+    torch: str
+    tensorflow: str
+
+    @property
+    def name(self) -> str:
+        return f"python{self.python}-torch{self.torch}-tensorflow{self.tensorflow}"
+
+
+ENVIRONMENTS = (
+    # TensorFlow 2.12.1 cannot be installed beside these releases of torch.
+    Environment("3.10", "2.6.0", "2.12.0"),
+    Environment("3.11", "2.8.0", "2.15.1"),
+    Environment("3.12", "2.10.0", "2.16.2"),
+    Environment("3.11", "2.12.1", "2.18.1"),
+    Environment("3.12", "2.13.0", "2.19.1"),
+    Environment("3.13", "2.14.1", "2.20.0"),
+    Environment("3.13", "2.15.0", "2.21.0"),
+    Environment("3.10", "2.7.1", "2.14.1"),
+    Environment("3.12", "2.9.1", "2.17.1"),
+    Environment("3.11", "2.11.0", "2.13.1"),
+)
+# What every release has in common; other tests ask for what the release of `make test` has.
+TESTS = "tests/python/releases"
+
+
+def the_wheel() -> Path:
+    wheels = sorted((ROOT / "dist").glob("tf_torch_tensor_bridge-*-cp310-abi3-manylinux*.whl"))
+    if len(wheels) != 1:
+        raise SystemExit(f"expected one wheel in dist/, found {len(wheels)}; run `make wheel`")
+    return wheels[0]
+
+
+def digest(wheel: Path) -> str:
+    return hashlib.sha256(wheel.read_bytes()).hexdigest()
+
+
+def run(
+    *command: str | Path, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        cwd=SCRATCH,
+        env=os.environ | (env or {}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def interpreter(version: str) -> str | Path:
+    """The command of a Python release: from the path, else from pyenv, which may hide it."""
+    command = f"python{version}"
+    if shutil.which(command) and run(command, "--version").returncode == 0:
+        return command
+    hidden = sorted((Path.home() / ".pyenv/versions").glob(f"{version}.*/bin/{command}"))
+    if not hidden:
+        raise SystemExit(f"{command} is not installed")
+    return hidden[-1]
+
+
+def install(environment: Environment, wheel: Path, folder: Path) -> Path:
+    """Makes the virtual environment; returns its interpreter."""
+    made = run(interpreter(environment.python), "-m", "venv", folder)
+    if made.returncode != 0:
+        raise SystemExit(f"{environment.name}: no virtual environment:\n{made.stderr}")
+    python = folder / "bin" / "python"
+    groups = install_group.tomllib.loads(install_group.PYPROJECT.read_text("utf-8"))
+    pinned = install_group.requirements(groups["dependency-groups"], "test")
+    # The newest for that Python: those that are pinned may have left it behind.
+    tests = [requirement.split("==")[0] for requirement in pinned]
+    wanted = [f"torch=={environment.torch}", f"tensorflow-cpu=={environment.tensorflow}"]
+    # Constraints of this machine may leave out a release that is asked for here.
+    env = {"PIP_CONSTRAINT": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    command = [python, "-m", "pip", "install", "--quiet", *wanted, *tests, wheel]
+    done = run(*command, env=env)
+    if done.returncode != 0:
+        raise SystemExit(f"{environment.name} cannot be installed:\n{done.stderr[-3000:]}")
+    return python
+
+
+def outcomes(report: Path) -> dict[str, Any]:
+    """Counts, and the names of what failed, of a JUnit file."""
+    cases = list(ET.parse(report).getroot().iter("testcase"))
+    failed = [c for c in cases if c.find("failure") is not None or c.find("error") is not None]
+    skipped = [c for c in cases if c.find("skipped") is not None]
+    return {
+        "passed": len(cases) - len(failed) - len(skipped),
+        "skipped": len(skipped),
+        "failed": sorted(f"{c.get('classname')}::{c.get('name')}" for c in failed),
+    }
+
+
+def examine(environment: Environment, wheel: Path, arguments: list[str]) -> dict[str, Any]:
+    """What the tests and the doctor say in one environment."""
+    folder = SCRATCH / environment.name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        python = install(environment, wheel, folder / "venv")
+        env = {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+        doctor = run(python, "-m", "tensor_bridge", "doctor", "--json", env=env)
+        report = folder / "report.xml"
+        command = [python, "-m", "pytest", "--rootdir", ROOT, "-c", ROOT / "pyproject.toml"]
+        # Old frameworks warn of their own dependencies; our warnings are tested elsewhere.
+        command += [
+            "-o",
+            "filterwarnings=",
+            "-q",
+            "-m",
+            "not exhaustive and not gpu",
+            "-p",
+            "no:cacheprovider",
+        ]
+        command += ["-n", "2", "--dist", "worksteal", f"--junitxml={report}"]
+        begin = time.monotonic()
+        done = run(*command, *(arguments or [ROOT / TESTS]), env=env)
+        (SCRATCH / f"{environment.name}.log").write_text(done.stdout + done.stderr)
+        if not report.exists():
+            raise SystemExit(f"{environment.name}: pytest did not run:\n{done.stdout[-3000:]}")
+        summary = json.loads(doctor.stdout)["summary"]
+        return {
+            "environment": asdict(environment),
+            "wheel": {"name": wheel.name, "sha256": digest(wheel)},
+            "date": time.strftime("%Y-%m-%d"),
+            "doctor": summary,
+            "tests": [str(Path(path).relative_to(ROOT)) for path in arguments or [ROOT / TESTS]],
+            "seconds": round(time.monotonic() - begin),
+            **outcomes(report),
+        }
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def results() -> list[dict[str, Any]]:
+    found = [json.loads(path.read_text("utf-8")) for path in RESULTS.glob("*.json")]
+    return sorted(found, key=lambda r: [int(p) for p in r["environment"]["torch"].split(".")])
+
+
+def table() -> str:
+    """The README's table, from the results that are kept."""
+    rows = [
+        "| torch | TensorFlow | Python | adapter | `to_torch` | `to_tf` | tests passed | failed |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for result in results():
+        environment, doctor = result["environment"], result["doctor"]
+        cells = [
+            environment["torch"],
+            environment["tensorflow"],
+            environment["python"],
+            doctor["adapter in use"],
+            doctor["tf to torch"],
+            doctor["torch to tf"],
+            f"{result['passed']:,}",
+            str(len(result["failed"])),
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def updated_readme() -> str:
+    """The README with the table that the results give."""
+    text = README.read_text("utf-8")
+    pattern = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
+    return pattern.sub(lambda _: f"{BEGIN}\n{table()}\n{END}", text)
+
+
+def main(arguments: list[str]) -> int:
+    if arguments == ["--table"]:
+        README.write_text(updated_readme(), "utf-8")
+        return 0
+    split = arguments.index("--") if "--" in arguments else len(arguments)
+    words, tests = arguments[:split], arguments[split + 1 :]
+    again = "--again" in words
+    names = [word for word in words if word != "--again"]
+    unknown = set(names) - {environment.name for environment in ENVIRONMENTS}
+    if unknown:
+        known = "\n  ".join(environment.name for environment in ENVIRONMENTS)
+        raise SystemExit(
+            f"no such environment: {', '.join(sorted(unknown))}. There are:\n  {known}"
+        )
+    wheel = the_wheel()
+    SCRATCH.mkdir(parents=True, exist_ok=True)
+    RESULTS.mkdir(exist_ok=True)
+    failed = False
+    for environment in ENVIRONMENTS:
+        path = RESULTS / f"{environment.name}.json"
+        if names and environment.name not in names:
+            continue
+        if path.exists() and not again:
+            kept = json.loads(path.read_text("utf-8"))
+            if kept["wheel"]["sha256"] == digest(wheel):
+                continue
+        result = examine(environment, wheel, [str(ROOT / test) for test in tests])
+        path.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+        failed = failed or bool(result["failed"])
+        counts = f"{result['passed']} passed, {len(result['failed'])} failed"
+        print(f"{environment.name}: {counts}, {result['skipped']} skipped", flush=True)
+    README.write_text(updated_readme(), "utf-8")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
