@@ -207,7 +207,7 @@ class DataSet(Entry):
             self._check_place(size)
             if not self.big_endian or dtype.itemsize == 1:
                 return self.source.file.tensor(self.offset, self.shape, dtype)
-            stored = self.source.file.bytes(self.offset, size)
+            stored = self.source.file.stored(self.offset, (size,), torch.uint8)
         elif self.data_set.chunks is None and self.nbytes:
             raise damaged(
                 self.file,
@@ -219,6 +219,7 @@ class DataSet(Entry):
         if self.big_endian:
             part = dtype.itemsize // 2 if dtype.is_complex else dtype.itemsize
             stored = stored.view(-1, part).flip(1).reshape(-1)
+        self.source.file.drop()
         return stored.view(dtype).view(self.shape)
 
     def _check_place(self, size: int) -> None:
