@@ -170,7 +170,8 @@ def load(path: str | os.PathLike[str], *, verify: bool = False, raw: bool = Fals
       path: The prefix of a checkpoint, its ``.index`` file, a folder with a ``checkpoint`` file
         (the latest one is taken), a SavedModel, or a file ``.keras``, ``.weights.h5`` or ``.h5``;
         the last three need the extra ``h5``.
-      verify: Reads all files now and compares their checksums. HDF5 files have none as a rule.
+      verify: Reads all files now and compares their checksums. HDF5 files
+        have none as a rule; an archive ``.keras`` has one.
       raw: The stored bytes as uint8 of a dtype that torch lacks, the plain integers of a quantized
         one.
 
