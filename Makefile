@@ -121,8 +121,8 @@ bench-compare: build $(STAMPS)/system-valgrind
 
 # Made anew each time: a warning about a page that did not change would not come again.
 docs: build $(STAMPS)/docs $(STAMPS)/system-docs
-	rm -rf build/docs
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -c docs/site -d build/docs/.cache . build/docs
+	rm -rf build/docs build/docs-cache
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -c docs/site -d build/docs-cache . build/docs
 	@echo 'build/docs/index.html'
 
 # LOOK_ARGS: --shots FOLDER keeps pictures; parts of the names of pages.

@@ -98,8 +98,8 @@ def follow_the_theme(app: Sphinx, name: str, content: list[str]) -> None:
     """GitHub's `<picture>` for light and dark as two images, of which the theme shows one."""
     content[0] = re.sub(
         r'<picture>\s*<source [^>]*srcset="(.+?)">\s*<img alt="(.+?)" src="(.+?)">\s*</picture>',
-        r"```{image} \3\n:alt: \2\n:class: only-light\n```\n"
-        r"```{image} \1\n:alt: \2\n:class: only-dark\n```",
+        r"```{figure} \3\n:alt: \2\n:figclass: only-light\n```\n"
+        r"```{figure} \1\n:alt: \2\n:figclass: only-dark\n```",
         content[0],
     )
 

@@ -24,6 +24,11 @@
 # Declared only: these belong to others.
 s|^\(struct [A-Za-z_]*;\).*|\1|
 
+# Nothing private belongs to the reference.
+/^ private:$/,/^};$/ {
+  /^};$/!d
+}
+
 # A comment above, and one at the end of a line.
 s|^\( *\)/\* |\1/** |
 s|^\(.*[^ ].*[^ ]\)  *\/\* |\1 /**< |

@@ -51,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
       arguments: those after the command's name; by default the process's own.
 
     Returns:
-      the exit code: 0; 1 for what a command found (differences, damage, a conversion that is
-      impossible); 2 for an error or a wrong command line; 130 if it was interrupted.
+      0; 1 for what a command found (differences, damage, a conversion that is impossible); 2 for
+      an error or a wrong command line; 130 if it was interrupted.
     """
     options = _parser().parse_args(arguments)
     try:
