@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 
 from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
 
 SITE = Path(__file__).resolve().parent
 ROOT = SITE.parent.parent
@@ -109,7 +110,11 @@ def run_doxygen(app: Sphinx) -> None:
     folder = Path(app.doctreedir) / "doxygen"
     folder.mkdir(parents=True, exist_ok=True)
     settings = (SITE / "Doxyfile").read_text() + f'\nOUTPUT_DIRECTORY = "{folder}"\n'
-    subprocess.run(["doxygen", "-"], input=settings, text=True, cwd=ROOT, check=True)
+    done = subprocess.run(
+        ["doxygen", "-"], input=settings, capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    if done.returncode != 0:
+        raise ExtensionError(f"doxygen: {done.stderr}")
     app.config.breathe_projects = {"tensor_bridge": str(folder / "xml")}
 
 
