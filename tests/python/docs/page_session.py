@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import linecache
 import traceback
 from typing import Any
 
@@ -20,12 +19,8 @@ def run(blocks: list[tuple[int, str]], page: str) -> list[str]:
         page: Path of the page, for tracebacks and for what reads the source of a function.
     """
     namespace: dict[str, Any] = {"__name__": "__main__"}
-    # What looks for a function's source, as AutoGraph does, finds the page's and not this file's.
-    source: list[str] = []
-    linecache.cache[page] = (0, None, source, page)
     outputs = []
     for line, code in blocks:
-        source += ["\n"] * (line - 1 - len(source)) + code.splitlines(keepends=True)
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             try:
