@@ -28,13 +28,14 @@ SCHEMES = ("light", "dark")
 PROBLEMS = """() => {
   const found = [];
   const width = document.documentElement.clientWidth;
-  if (document.documentElement.scrollWidth > width) {
-    const scrolls = e => e && (["auto", "scroll", "hidden"].includes(getComputedStyle(e).overflowX)
-                               || scrolls(e.parentElement));
-    const wide = [...document.querySelectorAll("article *")].filter(
-      e => e.getBoundingClientRect().right > width + 1 && !scrolls(e.parentElement));
-    const names = wide.slice(-2).map(e => `<${e.localName}> ${e.textContent.slice(0, 60)}`);
-    found.push(`scrolls sideways, by ${names.join(", ")}`);
+  if (document.documentElement.scrollWidth > width) found.push("scrolls sideways");
+  const scrolls = e => e && (["auto", "scroll"].includes(getComputedStyle(e).overflowX)
+                             || scrolls(e.parentElement));
+  const wide = [...document.querySelectorAll("article *")].filter(
+    e => e.getBoundingClientRect().right > width + 1 && !scrolls(e));
+  if (wide.length) {
+    const widest = wide[wide.length - 1];
+    found.push(`<${widest.localName}> is cut off: ${widest.textContent.slice(0, 60)}`);
   }
   for (const image of document.images)
     if (!image.complete || image.naturalWidth === 0) found.push(`no image ${image.src}`);
