@@ -25,12 +25,13 @@ SCHEMES = ("light", "dark")
 
 # What reaches beyond the right edge without a box around it that scrolls by itself, and images that
 # did not load.
-PROBLEMS = """() => {
+# `width` is the screen's: a phone makes its view as wide as what does not fit. On a phone the theme
+# lets the article as a whole scroll, which is no such box.
+PROBLEMS = """width => {
   const found = [];
-  const width = document.documentElement.clientWidth;
   if (document.documentElement.scrollWidth > width) found.push("scrolls sideways");
-  const scrolls = e => e && (["auto", "scroll"].includes(getComputedStyle(e).overflowX)
-                             || scrolls(e.parentElement));
+  const scrolls = e => e.localName !== "article"
+    && (["auto", "scroll"].includes(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
   const wide = [...document.querySelectorAll("article *")].filter(
     e => e.getBoundingClientRect().right > width + 1 && !scrolls(e));
   if (wide.length) {
@@ -68,7 +69,7 @@ def views(browser: Browser, pages: list[Path], shots: Path | None) -> Iterator[s
                 heard.clear()
                 page.goto(path.as_uri(), wait_until="load")
                 where = path.relative_to(SITE).with_suffix("").as_posix()
-                for problem in (*page.evaluate(PROBLEMS), *heard):
+                for problem in (*page.evaluate(PROBLEMS, width), *heard):
                     yield f"{where}, {name}, {scheme}: {problem}"
                 if shots is not None:
                     file = shots / f"{where.replace('/', '_')}-{name}-{scheme}.png"
