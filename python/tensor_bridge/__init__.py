@@ -17,6 +17,7 @@ from tensor_bridge.errors import (
     CopyRequiredError,
     DataServiceError,
     FrameworkError,
+    GradientError,
     InternalError,
     InvalidHandleError,
     InvalidOptionError,
@@ -41,7 +42,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from tensor_bridge import data, dlpack, testing
+    from tensor_bridge import autograd, data, dlpack, testing
     from tensor_bridge._dtypes import DtypeRow, dtypes
     from tensor_bridge._explanation import Explanation, StructureExplanation
     from tensor_bridge._frameworks import prepare
@@ -85,6 +86,7 @@ __all__ = [
     "CopyRequiredError",
     "DataServiceError",
     "FrameworkError",
+    "GradientError",
     "InternalError",
     "InvalidHandleError",
     "InvalidOptionError",
@@ -102,6 +104,7 @@ __all__ = [
     "ValueRangeError",
     "WorkerProcessError",
     # the rest
+    "autograd",
     "data",
     "dlpack",
     "prepare",
@@ -125,6 +128,7 @@ _LAZY = {
     "dtypes": "_dtypes",
     "DtypeRow": "_dtypes",
     "prepare": "_frameworks",
+    "autograd": None,
     "data": None,
     "dlpack": None,
     "testing": None,
