@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tensor_bridge.errors import GradientError
 
 if TYPE_CHECKING:
+    from tensor_bridge.autograd._torch_function import TorchFunction, torch_to_tf
     from tensor_bridge.autograd._tf_function import TfFunction, tf_to_torch
     from tensor_bridge.autograd._tf_module import TfModuleBase as TfModule
 
@@ -25,6 +26,9 @@ __all__ = [
     "tf_to_torch",
     "TfFunction",
     "TfModule",
+    # torch in TensorFlow
+    "torch_to_tf",
+    "TorchFunction",
     # exceptions
     "GradientError",
 ]
@@ -32,6 +36,8 @@ __all__ = [
 _LAZY = {
     "tf_to_torch": "_tf_function",
     "TfFunction": "_tf_function",
+    "torch_to_tf": "_torch_function",
+    "TorchFunction": "_torch_function",
 }
 
 

@@ -1,0 +1,288 @@
+"""A torch callable as a function of TensorFlow tensors that a tape differentiates."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tensor_bridge import _C, _classify, composite
+from tensor_bridge._frameworks import ensure_tensorflow
+from tensor_bridge.autograd import _tape
+from tensor_bridge.autograd._structure import Rebuild, build, flatten
+from tensor_bridge.errors import UnsupportedTypeError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Piece", "Result", "TorchFunction", "differentiable", "run", "torch_to_tf"]
+
+
+def is_tf_leaf(value: Any) -> bool:
+    """Whether a value is one of TensorFlow's, symbolic ones included."""
+    return (
+        _C.is_eager_tensor(value)
+        or composite.for_tensorflow(value) is not None
+        or _classify.is_tensorflow_value(value)
+    )
+
+
+def is_torch_leaf(value: Any) -> bool:
+    """Whether a value is one of torch's."""
+    return _C.is_torch_tensor(value) or composite.for_torch(value) is not None
+
+
+def differentiable(t: Any) -> bool:
+    """Whether TensorFlow takes gradients of a tensor: of floating-point and complex ones."""
+    return bool(t.dtype.is_floating or t.dtype.is_complex)
+
+
+def _is_dense(t: Any) -> bool:
+    return _C.is_eager_tensor(t) and composite.for_tensorflow(t) is None
+
+
+class Result:
+    """What a torch function returned: leaves, which of them are dense tensors, the structure."""
+
+    __slots__ = ("leaves", "places", "spec")
+
+    def __init__(self, value: Any) -> None:
+        import torch
+
+        self.leaves: list[Any] = []
+        self.spec: Rebuild = flatten(value, is_torch_leaf, self.leaves)
+        self.places = [
+            i
+            for i, leaf in enumerate(self.leaves)
+            if _C.is_torch_tensor(leaf) and leaf.layout is torch.strided and not leaf.is_nested
+        ]
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        """The dense tensors."""
+        return [self.leaves[i] for i in self.places]
+
+    def build(self, tensors: Sequence[Any]) -> Any:
+        """The structure with these in place of the dense tensors."""
+        leaves = list(self.leaves)
+        for place, t in zip(self.places, tensors, strict=True):
+            leaves[place] = t
+        return build(self.spec, iter(leaves))
+
+
+class Piece:
+    """A piece of torch's graph, from inputs to outputs, as TensorFlow's tape sees it.
+
+    Attributes:
+      inputs: torch tensors that require grad.
+      outputs: torch tensors, which may depend on them.
+    """
+
+    __slots__ = ("inputs", "outputs")
+
+    def __init__(self, inputs: list[torch.Tensor], outputs: list[torch.Tensor]) -> None:
+        self.inputs = inputs
+        self.outputs = outputs
+
+    def gradient(
+        self, upstream: Sequence[torch.Tensor], *, create_graph: bool
+    ) -> list[torch.Tensor | None]:
+        """Gradients to the inputs; None for one that no output depends on.
+
+        The graph is kept: a persistent tape asks again, and TensorFlow does not say whether it is
+        one. It goes with the tape.
+        """
+        import torch
+
+        chosen = [(y, g) for y, g in zip(self.outputs, upstream, strict=True) if y.requires_grad]
+        if not chosen:
+            return [None] * len(self.inputs)
+        outputs, gradients = zip(*chosen, strict=True)
+        return list(
+            torch.autograd.grad(
+                outputs,
+                self.inputs,
+                gradients,
+                retain_graph=True,
+                create_graph=create_graph,
+                allow_unused=True,
+            )
+        )
+
+    def record(self, name: str, tf_outputs: list[Any], tf_inputs: list[Any]) -> None:
+        """Puts the piece on the tapes that are recording."""
+
+        def backward(*gradients: Any) -> list[Any]:
+            return self._backward(tf_inputs, gradients)
+
+        _tape.api().record_operation(name, tf_outputs, tf_inputs, backward)
+
+    def _backward(self, tf_inputs: list[Any], tf_upstream: Sequence[Any]) -> list[Any]:
+        from tensor_bridge.autograd._nodes import dense
+
+        dense_upstream = [dense(g) for g in tf_upstream]
+        upstream = [_C.convert_tf_to_pytorch(g) for g in dense_upstream]
+        if not _tape.is_recorded([*tf_inputs, *dense_upstream]):
+            found = self.gradient(upstream, create_graph=False)
+            return [g if g is None else to_tf(g) for g in found]
+        for g in upstream:
+            g.requires_grad_()
+        found = self.gradient(upstream, create_graph=True)
+        results = [g if g is None else to_tf(g) for g in found]
+        piece = Piece([*self.inputs, *upstream], [g for g in found if g is not None])
+        present = [g for g in results if g is not None]
+        if present:
+            piece.record("TorchGradient", present, [*tf_inputs, *dense_upstream])
+        return results
+
+
+def to_tf(x: torch.Tensor) -> Any:
+    """A torch result for TensorFlow, detached; a sparse gradient becomes dense."""
+    import torch
+
+    return _C.convert_pytorch_to_tf(x if x.layout is torch.strided else x.to_dense())
+
+
+def run(
+    fn: Callable[..., Any], spec: Rebuild, leaves: list[Any], wanted: Sequence[int]
+) -> tuple[Result, list[torch.Tensor]]:
+    """Calls a torch function on converted leaves.
+
+    Args:
+      fn: The function.
+      spec: How (args, kwargs) are built of the leaves.
+      leaves: TensorFlow's values and others.
+      wanted: Numbers of the leaves whose gradients are wanted.
+
+    Returns:
+      What it returned, and the torch tensors of the wanted leaves.
+    """
+    import torch
+
+    arguments = [
+        _C.convert_tf_to_pytorch(leaf) if is_tf_leaf(leaf) else leaf for leaf in leaves
+    ]
+    inputs = [arguments[i] for i in wanted]
+    if not inputs:
+        args, kwargs = build(spec, iter(arguments))
+        return Result(fn(*args, **kwargs)), inputs
+    with torch.inference_mode(False), torch.enable_grad():
+        if torch.is_inference(inputs[0]):
+            inputs = [_C.convert_tf_to_pytorch(leaves[i]) for i in wanted]
+            for i, x in zip(wanted, inputs, strict=True):
+                arguments[i] = x
+        for x in inputs:
+            x.requires_grad_()
+        args, kwargs = build(spec, iter(arguments))
+        return Result(fn(*args, **kwargs)), inputs
+
+
+class TorchFunction:
+    """What `torch_to_tf` returns: call it like the torch callable, with TensorFlow values.
+
+    Attributes:
+      fn: The torch callable.
+    """
+
+    def __init__(self, fn: Callable[..., Any], output_signature: Any) -> None:
+        self.fn = fn
+        self._signature = output_signature
+        functools.update_wrapper(self, fn, updated=())
+
+    def __repr__(self) -> str:
+        return f"torch_to_tf({self.fn!r})"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the function with TensorFlow values."""
+        return call(self.fn, self._signature, args, kwargs)
+
+
+def call(fn: Callable[..., Any], signature: Any, args: Any, kwargs: Any) -> Any:
+    """Calls a torch function on TensorFlow values, eagerly or as an operation of a graph."""
+    leaves: list[Any] = []
+    spec = flatten((args, kwargs), is_tf_leaf, leaves)
+    for i, leaf in enumerate(leaves):
+        if not _C.is_eager_tensor(leaf) and is_variable(leaf):
+            leaves[i] = read(leaf)
+    if not _tape.api().executing_eagerly() or any(map(_is_symbolic, leaves)):
+        from tensor_bridge.autograd import _symbolic
+
+        return _symbolic.call(fn, signature, spec, leaves)
+    wanted = [
+        i
+        for i, leaf in enumerate(leaves)
+        if _is_dense(leaf) and differentiable(leaf) and _tape.is_recorded([leaf])
+    ]
+    result, inputs = run(fn, spec, leaves, wanted)
+    tensors = result.tensors
+    values = [to_tf(x) for x in tensors]
+    depending = [i for i, x in enumerate(tensors) if x.requires_grad] if wanted else []
+    if depending:
+        piece = Piece(inputs, [tensors[i] for i in depending])
+        piece.record("TorchFunction", [values[i] for i in depending], [leaves[i] for i in wanted])
+    for i, leaf in enumerate(result.leaves):
+        if i not in result.places and is_torch_leaf(leaf):
+            result.leaves[i] = _C.convert_pytorch_to_tf(leaf)
+    return result.build(values)
+
+
+def is_variable(value: Any) -> bool:
+    """Whether a value is a tf.Variable or a Keras variable."""
+    return _classify.is_resource_variable(value) or (
+        hasattr(value, "assign") and hasattr(value, "value")
+    )
+
+
+def read(variable: Any) -> Any:
+    """A variable's value, read while tapes record it."""
+    import tensorflow as tf
+
+    return tf.convert_to_tensor(variable)
+
+
+def _is_symbolic(leaf: Any) -> bool:
+    return not _C.is_eager_tensor(leaf) and (
+        _classify.is_graph_tensor(leaf) or _classify.is_keras_tensor(leaf)
+    )
+
+
+def torch_to_tf(fn: Callable[..., Any], *, output_signature: Any = None) -> TorchFunction:
+    """Makes a torch callable a function of TensorFlow tensors that `tf.GradientTape` differentiates.
+
+    Values and gradients are shared, not copied, where the memory can be. Gradients of any order are
+    exact, and forward mode works.
+
+    Inside a `tf.function` (and so in Keras's ``fit``, in tf.data) the call is a `tf.py_function`:
+    it runs in the process that made it, cannot be compiled by XLA and is not part of a SavedModel.
+
+    Args:
+      fn: A function or torch.nn.Module: anything that takes and returns torch values, in structures
+        if it likes. Parameters of a module are constants for TensorFlow; `TorchLayer` trains them.
+      output_signature: Structure of `tf.TensorSpec` like what ``fn`` returns. Needed in a graph
+        only, and there only if the shapes cannot be found by running ``fn`` on torch's fake
+        tensors.
+
+    Returns:
+      A callable.
+
+    Raises:
+      UnsupportedTypeError: ``fn`` is not callable.
+
+    Example:
+      >>> import tensorflow as tf, torch
+      >>> from tensor_bridge.autograd import torch_to_tf
+      >>> square = torch_to_tf(lambda x: x * x)
+      >>> x = tf.constant([1.0, 2.0])
+      >>> with tf.GradientTape() as tape:
+      ...     tape.watch(x)
+      ...     y = square(x)
+      >>> tape.gradient(y, x).numpy().tolist()
+      [2.0, 4.0]
+    """
+    if not callable(fn):
+        raise UnsupportedTypeError(
+            f"expected a torch callable, got a {type(fn).__module__}.{type(fn).__qualname__}; give "
+            "a function or a torch.nn.Module"
+        )
+    ensure_tensorflow()
+    return TorchFunction(fn, output_signature)
