@@ -18,6 +18,7 @@ from tensor_bridge.errors import GradientError
 
 if TYPE_CHECKING:
     from tensor_bridge.autograd._torch_function import TorchFunction, torch_to_tf
+    from tensor_bridge.autograd._torch_layer import TorchLayerBase as TorchLayer
     from tensor_bridge.autograd._tf_function import TfFunction, tf_to_torch
     from tensor_bridge.autograd._tf_module import TfModuleBase as TfModule
 
@@ -29,6 +30,7 @@ __all__ = [
     # torch in TensorFlow
     "torch_to_tf",
     "TorchFunction",
+    "TorchLayer",
     # exceptions
     "GradientError",
 ]
@@ -48,6 +50,10 @@ def __getattr__(name: str) -> Any:
         from tensor_bridge.autograd._tf_module import tf_module_class
 
         value: Any = tf_module_class()
+    elif name == "TorchLayer":
+        from tensor_bridge.autograd._torch_layer import torch_layer_class
+
+        value = torch_layer_class()
     elif name in _LAZY:
         value = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
     else:

@@ -48,7 +48,9 @@ class _Run:
         return self._piece
 
 
-def call(fn: Callable[..., Any], signature: Any, spec: Rebuild, leaves: list[Any]) -> Any:
+def call(
+    fn: Callable[..., Any], signature: Any, spec: Rebuild, leaves: list[Any], constants: int
+) -> Any:
     """The call as an operation of the graph that is being built.
 
     Args:
@@ -56,6 +58,7 @@ def call(fn: Callable[..., Any], signature: Any, spec: Rebuild, leaves: list[Any
       signature: Structure of tf.TensorSpec, or None to find it out.
       spec: How (args, kwargs) are built of the leaves.
       leaves: TensorFlow's tensors, symbolic or not, and Python values.
+      constants: How many of the first leaves no gradient is wanted of.
 
     Raises:
       GradientError: what the function returns cannot be found out.
@@ -82,7 +85,11 @@ def call(fn: Callable[..., Any], signature: Any, spec: Rebuild, leaves: list[Any
     result, specs = (
         infer(fn, spec, leaves, places) if signature is None else _given(signature)
     )
-    wanted = [k for k, t in enumerate(tensors) if _torch_function.differentiable(t)]
+    wanted = [
+        k
+        for k, t in enumerate(tensors)
+        if places[k] >= constants and _torch_function.differentiable(t)
+    ]
 
     def forward(*values: Any) -> list[Any]:
         arguments = list(leaves)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C, _classify, composite
@@ -187,6 +188,7 @@ class TorchFunction:
     def __init__(self, fn: Callable[..., Any], output_signature: Any) -> None:
         self.fn = fn
         self._signature = output_signature
+        self._call = without_autograph(call)
         functools.update_wrapper(self, fn, updated=())
 
     def __repr__(self) -> str:
@@ -194,11 +196,30 @@ class TorchFunction:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the function with TensorFlow values."""
-        return call(self.fn, self._signature, args, kwargs)
+        return self._call(self.fn, self._signature, args, kwargs)
 
 
-def call(fn: Callable[..., Any], signature: Any, args: Any, kwargs: Any) -> Any:
-    """Calls a torch function on TensorFlow values, eagerly or as an operation of a graph."""
+@cache
+def without_autograph(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, which AutoGraph leaves as it is."""
+    import tensorflow as tf
+
+    marked: Callable[..., Any] = tf.autograph.experimental.do_not_convert(fn)
+    return marked
+
+
+def call(
+    fn: Callable[..., Any], signature: Any, args: Any, kwargs: Any, constants: int = 0
+) -> Any:
+    """Calls a torch function on TensorFlow values, eagerly or as an operation of a graph.
+
+    Args:
+      fn: The function.
+      signature: What it returns in a graph, or None to find it out.
+      args: Its arguments.
+      kwargs: Its keywords.
+      constants: How many of the first leaves no gradient is wanted of.
+    """
     leaves: list[Any] = []
     spec = flatten((args, kwargs), is_tf_leaf, leaves)
     for i, leaf in enumerate(leaves):
@@ -207,11 +228,14 @@ def call(fn: Callable[..., Any], signature: Any, args: Any, kwargs: Any) -> Any:
     if not _tape.api().executing_eagerly() or any(map(_is_symbolic, leaves)):
         from tensor_bridge.autograd import _symbolic
 
-        return _symbolic.call(fn, signature, spec, leaves)
+        return _symbolic.call(fn, signature, spec, leaves, constants)
     wanted = [
         i
         for i, leaf in enumerate(leaves)
-        if _is_dense(leaf) and differentiable(leaf) and _tape.is_recorded([leaf])
+        if i >= constants
+        and _is_dense(leaf)
+        and differentiable(leaf)
+        and _tape.is_recorded([leaf])
     ]
     result, inputs = run(fn, spec, leaves, wanted)
     tensors = result.tensors
