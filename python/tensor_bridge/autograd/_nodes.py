@@ -41,7 +41,7 @@ class Step:
     def __init__(
         self,
         run: Callable[[Step, Sequence[Any]], tuple[Any, ...]],
-        taped: Sequence[int],
+        taped: Sequence[int] | None,
         sparse: bool = False,
     ) -> None:
         self.run = run

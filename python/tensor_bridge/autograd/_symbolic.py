@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge import _C, _classify, _dtypes
-from tensor_bridge.autograd import _tokens, _torch_function
+from tensor_bridge import _C, _classify
+from tensor_bridge.autograd import _dtype_names, _tokens, _torch_function
 from tensor_bridge.autograd._structure import Rebuild, build, flatten
 from tensor_bridge.errors import GradientError, SymbolicTensorError, UnsupportedTypeError
 
@@ -214,31 +213,6 @@ def _check(outputs: list[Any], made: Any, specs: list[Any], result: Any) -> None
         )
 
 
-@cache
-def _dtypes_by_name() -> dict[str, str]:
-    """TensorFlow's names of the dtypes that both have, by torch's names, and the reverse."""
-    rows = [row for row in _dtypes.dtypes() if row.kind == "shared" and row.torch_name]
-    return {row.name: row.torch_name for row in rows} | {row.torch_name: row.name for row in rows}
-
-
-def _tf_dtype(dtype: torch.dtype) -> Any:
-    import tensorflow as tf
-
-    name = _dtypes_by_name().get(str(dtype))
-    if name is None:
-        raise UnsupportedTypeError(f"TensorFlow has no dtype for {dtype}, which is returned")
-    return tf.dtypes.as_dtype(name)
-
-
-def _torch_dtype(dtype: Any) -> Any:
-    import torch
-
-    name = _dtypes_by_name().get(dtype.name)
-    if name is None:
-        raise UnsupportedTypeError(f"an argument is of dtype {dtype.name}")
-    return getattr(torch, name.removeprefix("torch."))
-
-
 def infer(
     fn: Callable[..., Any], spec: Rebuild, leaves: list[Any], places: Sequence[int]
 ) -> tuple[_torch_function.Result, list[Any]]:
@@ -286,7 +260,7 @@ def infer(
             if x.dim() == y.dim()
             else None
         )
-        specs.append(tf.TensorSpec(shape, _tf_dtype(x.dtype)))
+        specs.append(tf.TensorSpec(shape, _dtype_names.tf_dtype(x.dtype)))
     return first, specs
 
 
@@ -300,7 +274,7 @@ def _run_fake(
         arguments = list(leaves)
         for i in places:
             sizes = [size if n is None else n for n in leaves[i].shape.as_list()]
-            arguments[i] = torch.empty(sizes, dtype=_torch_dtype(leaves[i].dtype))
+            arguments[i] = torch.empty(sizes, dtype=_dtype_names.torch_dtype(leaves[i].dtype))
         args, kwargs = build(spec, iter(arguments))
         return _torch_function.Result(fn(*args, **kwargs))
 

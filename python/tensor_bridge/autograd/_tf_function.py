@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from tensor_bridge import _C, _classify, composite
 from tensor_bridge._frameworks import ensure_tensorflow
@@ -59,6 +61,11 @@ class _Template:
         return build(self.spec, iter(leaves))
 
 
+by_number: WeakValueDictionary[int, TfFunction] = WeakValueDictionary()
+"""Every function that lives; an operator of torch's takes a number."""
+_numbers = itertools.count()
+
+
 class TfFunction:
     """What `tf_to_torch` returns: call it like the TensorFlow callable, with torch tensors.
 
@@ -70,21 +77,23 @@ class TfFunction:
 
     def __init__(self, fn: Callable[..., Any], mirrors: Sequence[Mirror], sparse: bool) -> None:
         self.fn = fn
-        self._mirrors = tuple(mirrors)
+        self.mirrors = tuple(mirrors)
         self._sparse = sparse
+        self.number = next(_numbers)
+        by_number[self.number] = self
         functools.update_wrapper(self, fn, updated=())
 
     @property
     def parameters(self) -> tuple[torch.nn.Parameter, ...]:
         """One Parameter for each of the variables."""
-        return tuple([mirror.own for mirror in self._mirrors])
+        return tuple([mirror.own for mirror in self.mirrors])
 
     def __repr__(self) -> str:
         return f"tf_to_torch({self.fn!r})"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the function with torch values."""
-        return self.call_with([mirror.own for mirror in self._mirrors], args, kwargs)
+        return self.call_with([mirror.own for mirror in self.mirrors], args, kwargs)
 
     def call_with(self, tensors: Sequence[Any], args: Any, kwargs: Any) -> Any:
         """Calls the function with these tensors standing for the variables."""
@@ -94,15 +103,34 @@ class TfFunction:
             from tensor_bridge.autograd import _compiled
 
             return _compiled.call(self, tensors, args, kwargs)
-        for mirror, x in zip(self._mirrors, tensors, strict=True):
+        for mirror, x in zip(self.mirrors, tensors, strict=True):
             mirror.pull(x)
         result = self._call(tensors, args, kwargs)
-        for mirror, x in zip(self._mirrors, tensors, strict=True):
+        for mirror, x in zip(self.mirrors, tensors, strict=True):
             if not x.requires_grad:  # statistics that the call moved
                 mirror.pull(x)
         return result
 
     def _call(self, tensors: Sequence[Any], args: Any, kwargs: Any) -> Any:
+        step, inputs = self.prepare(tensors, args, kwargs)
+        if step.taped is None:
+            outputs = step.run(step, inputs)
+        else:
+            outputs = _nodes.apply("call", step, inputs)
+        template: _Template = step.kept
+        return template.fill(outputs)
+
+    def prepare(
+        self, tensors: Sequence[Any], args: Any, kwargs: Any, taped: list[int] | None = None
+    ) -> tuple[_nodes.Step, list[Any]]:
+        """What a call is to do, and the torch tensors that it does it with.
+
+        Args:
+          tensors: What stands for the variables.
+          args: The arguments.
+          kwargs: The keywords.
+          taped: Numbers of the inputs whose gradients are wanted; None finds out.
+        """
         import torch
 
         leaves: list[Any] = []
@@ -117,7 +145,7 @@ class TfFunction:
                     continue
                 if leaf.requires_grad and torch.is_grad_enabled():
                     raise GradientError(
-                        f"expected a dense tensor where a gradient is wanted, got one of layout "
+                        "expected a dense tensor where a gradient is wanted, got one of layout "
                         f"{leaf.layout} that requires grad; use x.detach(), or x.to_dense()"
                     )
             leaves[i] = _to_tf(leaf)
@@ -126,11 +154,8 @@ class TfFunction:
         def run(step: _nodes.Step, given: Sequence[Any]) -> tuple[Any, ...]:
             return self._run(step, given, spec, leaves, places)
 
-        taped = _taped(inputs)
-        step = _nodes.Step(run, taped, self._sparse)
-        outputs = _nodes.apply("call", step, inputs) if taped is not None else run(step, inputs)
-        template: _Template = step.kept
-        return template.fill(outputs)
+        wanted = _taped(inputs) if taped is None else taped
+        return _nodes.Step(run, wanted, self._sparse), inputs
 
     def _run(
         self,
@@ -145,7 +170,7 @@ class TfFunction:
         values = [convert(x) for x in given[: len(places)]]
         for place, value in zip(places, values, strict=True):
             arguments[place] = value
-        for mirror, x in zip(self._mirrors, given[len(places) :], strict=True):
+        for mirror, x in zip(self.mirrors, given[len(places) :], strict=True):
             mirror.push(x)
             values.append(mirror.handle)
         args, kwargs = build(spec, iter(arguments))
