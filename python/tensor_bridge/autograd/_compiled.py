@@ -103,8 +103,8 @@ def _result(key: int) -> Shape:
 
 
 # What torch.compiler.assume_constant_result does; torch is not imported yet.
-for _function in (_register, _result):
-    _function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_register.__dict__["_dynamo_marked_constant"] = True
+_result.__dict__["_dynamo_marked_constant"] = True
 
 
 class _Plan:
@@ -146,9 +146,7 @@ class _Plan:
                     continue
                 known = next((n for n, s in open_sizes.items() if s is size), None)
                 if known is None:
-                    known = next(
-                        (n for n, s in open_sizes.items() if str(s) == str(size)), None
-                    )
+                    known = next((n for n, s in open_sizes.items() if str(s) == str(size)), None)
                 if known is None:
                     known = next(probes)
                     open_sizes[known] = size
@@ -177,6 +175,7 @@ class _Plan:
         key = (tuple(map(tuple, sizes)), tuple(dtypes))
         if key not in self._inferred:
             self._inferred[key] = self._trace(sizes, dtypes)
+        found: list[tuple[list[Any], Any]]
         self.result, found = self._inferred[key]
         return found
 
@@ -263,16 +262,12 @@ def _operators() -> SimpleNamespace:
     """Defines the operators, once."""
     import torch
 
-    def tf_call(
-        inputs: list[torch.Tensor], key: int, taped: list[int]
-    ) -> list[torch.Tensor]:
+    def tf_call(inputs: list[torch.Tensor], key: int, taped: list[int]) -> list[torch.Tensor]:
         step, outputs = _plan(key).step(inputs, taped)
         token = _tokens.issue(step) if taped else torch.zeros(1, dtype=torch.int32)
         return [*_fresh(outputs, inputs), token]
 
-    def fake_call(
-        inputs: list[torch.Tensor], key: int, taped: list[int]
-    ) -> list[torch.Tensor]:
+    def fake_call(inputs: list[torch.Tensor], key: int, taped: list[int]) -> list[torch.Tensor]:
         device = inputs[0].device if inputs else torch.device("cpu")
         made = [
             torch.empty(sizes, dtype=dtype, device=device)
@@ -288,7 +283,7 @@ def _operators() -> SimpleNamespace:
         which: list[int],
         upstream: list[torch.Tensor],
     ) -> list[torch.Tensor]:
-        step = _tokens.find(token)
+        step: Any = _tokens.find(token)
         if step is None:  # the token was copied: run the function again
             step, _ = _plan(key).step(inputs, taped)
         chosen = [(i, g) for i, g in zip(which, upstream, strict=True) if step.depends[i]]
@@ -312,9 +307,7 @@ def _operators() -> SimpleNamespace:
         which: list[int],
         upstream: list[torch.Tensor],
     ) -> list[torch.Tensor]:
-        return [
-            torch.empty_like(inputs[i], memory_format=torch.contiguous_format) for i in taped
-        ]
+        return [torch.empty_like(inputs[i], memory_format=torch.contiguous_format) for i in taped]
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[torch.Tensor]) -> None:
         tensors, ctx.key, ctx.taped = inputs
@@ -323,9 +316,7 @@ def _operators() -> SimpleNamespace:
     def backward(ctx: Any, gradients: list[torch.Tensor | None]) -> tuple[Any, None, None]:
         *inputs, token = ctx.saved_tensors
         results: list[Any] = [None] * len(inputs)
-        which = [
-            i for i, g in enumerate(gradients[:-1]) if g is not None and g.is_floating_point() | g.is_complex()
-        ]  # fmt: skip
+        which = [i for i, g in enumerate(gradients[:-1]) if g is not None]
         upstream = [gradients[i] for i in which]
         found = torch.ops.tensor_bridge.tf_gradient(
             inputs, ctx.key, ctx.taped, token, which, upstream
@@ -353,4 +344,3 @@ def _operators() -> SimpleNamespace:
     )
     gradient.register_fake(fake_gradient)
     return SimpleNamespace(tf_call=forward, tf_gradient=gradient)
-

@@ -39,7 +39,7 @@ def tf_dtype(dtype: torch.dtype) -> Any:
 
 
 def torch_dtype(dtype: Any) -> torch.dtype:
-    """torch's dtype for one of TensorFlow's.
+    """Torch's dtype for one of TensorFlow's.
 
     Raises:
       UnsupportedDtypeError: there is none.

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C
+from tensor_bridge.autograd import _tape
 from tensor_bridge.errors import GradientError
 
 if TYPE_CHECKING:
@@ -21,29 +22,44 @@ if TYPE_CHECKING:
 
     from tensor_bridge.autograd._tape import Segment
 
-__all__ = ["Step", "apply", "dense", "nodes", "to_torch_gradient"]
+__all__ = ["Step", "apply", "nodes", "to_torch_gradient", "transforming"]
 
 
 class Step:
     """One use of a node: what its forward is to do, and what it leaves for the backward.
 
     Attributes:
-      run: Called with the torch inputs; returns the torch outputs, and sets the rest.
+      run: Called with the torch inputs; returns the torch outputs, and sets the rest. A list of
+        one for each slice of a vmap, where the step is run by that only.
       taped: Numbers of the inputs that are sources of the segment.
       segment: What was recorded, or a list of one for each slice of a vmap.
       depends: For each output whether it depends on a source.
       sparse: Whether IndexedSlices become sparse gradients.
+      persistent: Whether the segment has to give more than one gradient, and recorded ones.
+      check_rerun: Raises if a second run would not be the same as the first.
       kept: What else the caller wants to know of the run.
     """
 
-    __slots__ = ("depends", "kept", "run", "segment", "sparse", "taped")
+    __slots__ = (
+        "check_rerun",
+        "depends",
+        "kept",
+        "persistent",
+        "run",
+        "segment",
+        "sparse",
+        "taped",
+    )
 
     def __init__(
         self,
-        run: Callable[[Step, Sequence[Any]], tuple[Any, ...]],
+        run: Any,
         taped: Sequence[int] | None,
         sparse: bool = False,
+        persistent: bool = True,
     ) -> None:
+        self.persistent = persistent
+        self.check_rerun: Callable[[], None] | None = None
         self.run = run
         self.taped = taped
         self.sparse = sparse
@@ -55,14 +71,17 @@ class Step:
         """The same, not yet used."""
         return Step(self.run if run is None else run, self.taped, self.sparse)
 
+    def make_persistent(self, inputs: Sequence[Any]) -> None:
+        """Runs once more, so that the segment gives more than one gradient.
 
-def dense(gradient: Any) -> Any:
-    """A gradient of TensorFlow's as one tensor."""
-    if gradient is None or _C.is_eager_tensor(gradient):
-        return gradient
-    import tensorflow as tf
-
-    return tf.convert_to_tensor(gradient)
+        Raises:
+          GradientError: the second run would not be the same.
+        """
+        if self.check_rerun is not None:
+            self.check_rerun()
+        again = self.again()
+        again.run(again, inputs)
+        self.segment = again.segment
 
 
 def to_torch_gradient(gradient: Any, sparse: bool) -> Any:
@@ -72,7 +91,7 @@ def to_torch_gradient(gradient: Any, sparse: bool) -> Any:
     if not _C.is_eager_tensor(gradient):
         if sparse and gradient.dense_shape is not None:
             return _C.convert_tf_to_pytorch(gradient)
-        gradient = dense(gradient)
+        gradient = _tape.dense(gradient)
     return _C.convert_tf_to_pytorch(gradient)
 
 
@@ -87,7 +106,7 @@ def _gradient_run(
 
     def run(step: Step, inputs: Sequence[Any]) -> tuple[Any, ...]:
         upstream = [_C.convert_pytorch_to_tf(g) for g in inputs[count:]]
-        found, step.segment, step.depends = segment.recorded_gradient(which, upstream, dense)
+        found, step.segment, step.depends = segment.recorded_gradient(which, upstream, _tape.dense)
         step.kept = [g is not None for g in found]
         return tuple([_C.convert_tf_to_pytorch(g) for g in found if g is not None])
 
@@ -122,17 +141,19 @@ def _backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
     results: list[Any] = [None] * ctx.count
     which = [i for i, g in enumerate(gradients) if g is not None and step.depends[i]]
     upstream = [_strided(gradients[i]) for i in which]
-    segment: Any = step.segment
     if which:
+        segment: Any = step.segment
+        once = not isinstance(segment, list) and not segment.persistent
+        if once and (segment.used_up or torch.is_grad_enabled()):
+            step.make_persistent(ctx.saved_tensors)
+            segment = step.segment
         if torch.is_grad_enabled():
             found = _differentiable(ctx.saved_tensors, step, segment, which, upstream)
         else:
             converted = [_C.convert_pytorch_to_tf(g) for g in upstream]
             sparse = step.sparse
-            found = [
-                to_torch_gradient(g, sparse) for g in segment.gradient(which, converted)
-            ]
-        for i, gradient in zip(step.taped, found, strict=True):
+            found = [to_torch_gradient(g, sparse) for g in segment.gradient(which, converted)]
+        for i, gradient in zip(step.taped or (), found, strict=True):
             results[i] = gradient
     if not _keep_graph()():
         ctx.step = None
@@ -144,10 +165,10 @@ def _differentiable(
 ) -> list[Any]:
     """The gradients to the taped inputs, which can be differentiated again."""
     count = len(inputs)
-    taped = [*step.taped, *range(count, count + len(upstream))]
+    taped = [*(step.taped or ()), *range(count, count + len(upstream))]
     if isinstance(segment, list):
         parts = [_gradient_run(part, which, count) for part in segment]
-        again = Step(parts, taped)  # type: ignore[arg-type]
+        again = Step(parts, taped)
     else:
         again = Step(_gradient_run(segment, which, count), taped)
     present = iter(apply("gradient", again, (*inputs, *upstream)))
@@ -191,16 +212,12 @@ def _jvp(ctx: Any, _: None, *tangents: Any) -> tuple[Any, ...]:
             "function; use torch.func.jacrev, or put the vmap outside"
         )
     which = [i for i, depends in enumerate(step.depends) if depends]
-    zeros = [
-        torch.zeros_like(_C.convert_tf_to_pytorch(segment.outputs[i])) for i in which
-    ]
+    zeros = [torch.zeros_like(_C.convert_tf_to_pytorch(segment.outputs[i])) for i in which]
     count = len(inputs)
     taped = [*step.taped, *range(count, count + len(zeros))]
     first = Step(_gradient_run(segment, which, count), taped)
     apply("gradient", first, (*inputs, *zeros))
-    given = [
-        i for i, is_there in zip(step.taped, first.kept, strict=True) if is_there
-    ]
+    given = [i for i, is_there in zip(step.taped, first.kept, strict=True) if is_there]
     chosen = [k for k, i in enumerate(given) if tangents[i] is not None and first.depends[k]]
     results: list[Any] = [None] * len(step.depends)
     if not chosen:
@@ -282,10 +299,15 @@ def nodes() -> SimpleNamespace:
     )
 
 
+def transforming() -> bool:
+    """Whether a transform of torch.func, or forward mode, is active."""
+    classes = nodes()
+    return bool(classes.transforms_active() or classes.forward_ad._current_level >= 0)
+
+
 def apply(kind: str, step: Step, inputs: Sequence[Any]) -> tuple[Any, ...]:
     """Runs a step as a node of torch's graph."""
-    classes = nodes()
-    if classes.transforms_active() or classes.forward_ad._current_level >= 0:
+    if transforming():
         kind = f"{kind}_functional"
-    outputs: tuple[Any, ...] = getattr(classes, kind).apply(step, *inputs)
+    outputs: tuple[Any, ...] = getattr(nodes(), kind).apply(step, *inputs)
     return outputs

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C, _classify
-from tensor_bridge.autograd import _dtype_names, _tokens, _torch_function
+from tensor_bridge.autograd import _dtype_names, _tape, _tokens, _torch_function
 from tensor_bridge.autograd._structure import Rebuild, build, flatten
 from tensor_bridge.errors import GradientError, SymbolicTensorError, UnsupportedTypeError
 
@@ -81,13 +81,9 @@ def call(
             )
         places.append(i)
     tensors = [leaves[i] for i in places]
-    result, specs = (
-        infer(fn, spec, leaves, places) if signature is None else _given(signature)
-    )
+    result, specs = infer(fn, spec, leaves, places) if signature is None else _given(signature)
     wanted = [
-        k
-        for k, t in enumerate(tensors)
-        if places[k] >= constants and _torch_function.differentiable(t)
+        k for k, t in enumerate(tensors) if places[k] >= constants and _tape.differentiable(t)
     ]
 
     def forward(*values: Any) -> list[Any]:
@@ -101,7 +97,6 @@ def call(
         token = _tokens.issue(_Run(_torch_function.Piece(inputs, outputs)))
         return [*map(_torch_function.to_tf, outputs), _C.convert_pytorch_to_tf(token)]
 
-    @tf.custom_gradient
     def operation(*values: Any) -> Any:
         *outputs, token = tf.py_function(
             forward, values, [*(s.dtype for s in specs), tf.int32], name="TorchFunction"
@@ -116,7 +111,7 @@ def call(
 
         return outputs, gradient
 
-    return result.build(operation(*tensors))
+    return result.build(tf.custom_gradient(operation)(*tensors))
 
 
 def _gradient(token: Any, inputs: Sequence[Any], upstream: Sequence[Any]) -> list[Any]:
@@ -129,7 +124,7 @@ def _gradient(token: Any, inputs: Sequence[Any], upstream: Sequence[Any]) -> lis
     # Of this graph: TensorFlow cannot take the gradient of the gradient to another graph's tensors.
     inputs = [tf.identity(x) for x in inputs]
     # Integer outputs have upstream gradients too, of zeros; torch wants none.
-    live = [k for k, g in enumerate(upstream) if _torch_function.differentiable(g)]
+    live = [k for k, g in enumerate(upstream) if _tape.differentiable(g)]
 
     def backward(token: Any, *values: Any) -> list[Any]:
         state = _tokens.find_tf(token)
@@ -148,7 +143,6 @@ def _gradient(token: Any, inputs: Sequence[Any], upstream: Sequence[Any]) -> lis
         ]
         return [*results, _C.convert_pytorch_to_tf(_tokens.issue(_Lazy(state, ups)))]
 
-    @tf.custom_gradient
     def operation(*values: Any) -> Any:
         *outputs, following = tf.py_function(
             backward,
@@ -160,7 +154,7 @@ def _gradient(token: Any, inputs: Sequence[Any], upstream: Sequence[Any]) -> lis
             output.set_shape(x.shape)
         return outputs, lambda *more: _gradient(following, values, more)
 
-    found: list[Any] = operation(*inputs, *(upstream[k] for k in live))
+    found: list[Any] = tf.custom_gradient(operation)(*inputs, *(upstream[k] for k in live))
     return found
 
 
@@ -194,7 +188,7 @@ def _given(signature: Any) -> tuple[Any, list[Any]]:
     import tensorflow as tf
 
     specs: list[Any] = []
-    spec = flatten(signature, lambda value: isinstance(value, tf.TensorSpec), specs)
+    spec = flatten(signature, lambda x: isinstance(x, tf.TensorSpec), lambda _: False, specs)
     for leaf in specs:
         if not isinstance(leaf, tf.TensorSpec):
             raise UnsupportedTypeError(
@@ -275,6 +269,5 @@ def _run_fake(
         for i in places:
             sizes = [size if n is None else n for n in leaves[i].shape.as_list()]
             arguments[i] = torch.empty(sizes, dtype=_dtype_names.torch_dtype(leaves[i].dtype))
-        args, kwargs = build(spec, iter(arguments))
+        args, kwargs = _torch_function.arguments_of(spec, arguments)
         return _torch_function.Result(fn(*args, **kwargs))
-

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from weakref import WeakValueDictionary
 from tensor_bridge import _C, _classify, composite
 from tensor_bridge._frameworks import ensure_tensorflow
 from tensor_bridge.autograd import _nodes, _tape
-from tensor_bridge.autograd._structure import Rebuild, build, flatten
+from tensor_bridge.autograd._structure import Rebuild, build, flatten, name_after
 from tensor_bridge.errors import GradientError, UnsupportedTypeError
 
 if TYPE_CHECKING:
@@ -75,13 +74,20 @@ class TfFunction:
         side writes. A call gives the variables the values that the parameters have then.
     """
 
-    def __init__(self, fn: Callable[..., Any], mirrors: Sequence[Mirror], sparse: bool) -> None:
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        mirrors: Sequence[Mirror],
+        sparse: bool,
+        higher_order: bool | None,
+    ) -> None:
         self.fn = fn
+        self._persistent = not is_graph_function(fn) if higher_order is None else higher_order
         self.mirrors = tuple(mirrors)
         self._sparse = sparse
         self.number = next(_numbers)
         by_number[self.number] = self
-        functools.update_wrapper(self, fn, updated=())
+        name_after(self, fn)
 
     @property
     def parameters(self) -> tuple[torch.nn.Parameter, ...]:
@@ -134,7 +140,7 @@ class TfFunction:
         import torch
 
         leaves: list[Any] = []
-        spec = flatten((args, kwargs), _is_torch_leaf, leaves)
+        spec = flatten((args, kwargs), _C.is_torch_tensor, _is_torch_leaf, leaves)
         strided = torch.strided
         places, inputs = [], []
         for i, leaf in enumerate(leaves):
@@ -155,7 +161,8 @@ class TfFunction:
             return self._run(step, given, spec, leaves, places)
 
         wanted = _taped(inputs) if taped is None else taped
-        return _nodes.Step(run, wanted, self._sparse), inputs
+        step = _nodes.Step(run, wanted, self._sparse, self._persistent or _nodes.transforming())
+        return step, inputs
 
     def _run(
         self,
@@ -179,28 +186,31 @@ class TfFunction:
 
         def outputs() -> list[Any]:
             result = self.fn(*args, **kwargs)
-            template.spec = flatten(result, _is_tf_leaf, template.leaves)
+            template.spec = flatten(result, _C.is_eager_tensor, _is_tf_leaf, template.leaves)
             found = []
             for i, leaf in enumerate(template.leaves):
                 if not _C.is_eager_tensor(leaf):
                     leaf = template.leaves[i] = _as_tensor(leaf)
-                if _C.is_eager_tensor(leaf) and composite.for_tensorflow(leaf) is None:
+                if _tape.is_dense(leaf):
                     template.places.append(i)
                     found.append(leaf)
             return found
 
         if step.taped:
             sources = [values[i] for i in step.taped]
-            segment, step.depends = _tape.Segment.record(sources, outputs)
+            segment, step.depends = _tape.Segment.record(sources, outputs, step.persistent)
             step.segment, found = segment, segment.outputs
+            if not step.persistent:
+                step.check_rerun = lambda: check_rerun(self.fn, args, kwargs)
         else:
             found = outputs()
             step.depends = (False,) * len(found)
-        taken = set(template.places)
         back = _C.convert_tf_to_pytorch
-        for i, leaf in enumerate(template.leaves):
-            if i not in taken and _is_tf_leaf(leaf):
-                template.leaves[i] = back(leaf)
+        if len(template.leaves) != len(found):
+            taken = set(template.places)
+            for i, leaf in enumerate(template.leaves):
+                if i not in taken and _is_tf_leaf(leaf):
+                    template.leaves[i] = back(leaf)
         step.kept = template
         return tuple([back(t) for t in found])
 
@@ -215,12 +225,44 @@ def _as_tensor(value: Any) -> Any:
     return value
 
 
+def is_graph_function(fn: Any) -> bool:
+    """Whether a callable is a `tf.function` or one that is traced already."""
+    return hasattr(fn, "get_concrete_function") or hasattr(fn, "structured_input_signature")
+
+
+# Stateful for TensorFlow, but a second run finds the same.
+_HARMLESS = {"ReadVariableOp", "VarHandleOp", "StatefulPartitionedCall", "Assert", "ResourceGather",
+             "ResourceGatherNd", "VarIsInitializedOp", "VariableShape", "NoOp", "PartitionedCall",
+             "Print", "PrintV2", "While", "If"}  # fmt: skip
+
+
+def check_rerun(fn: Any, args: Any, kwargs: Any) -> None:
+    """Checks that a second run of a `tf.function` would do and return what the first did.
+
+    Raises:
+      GradientError: it has random operations, or others with a state.
+    """
+    from tensorflow.python.framework import op_def_registry
+
+    concrete = fn if hasattr(fn, "graph") else fn.get_concrete_function(*args, **kwargs)
+    graph = concrete.graph.as_graph_def()
+    names = {node.op for node in graph.node}
+    names |= {node.op for function in graph.library.function for node in function.node_def}
+    for name in sorted(names - _HARMLESS):
+        found = op_def_registry.get(name)
+        if found is not None and found.is_stateful:
+            raise GradientError(
+                "a second gradient (retain_graph, create_graph, or backward twice) of a "
+                f"tf.function needs a second run, which would not be the same: it has a {name} "
+                "operation. Say before that you want such gradients: higher_order=True"
+            )
+
+
 def _taped(inputs: Sequence[Any]) -> list[int] | None:
     """Numbers of the inputs that gradients are wanted of; None if no node is needed."""
     import torch
 
-    classes = _nodes.nodes()
-    if classes.transforms_active() or classes.forward_ad._current_level >= 0:
+    if _nodes.transforming():
         # Which level wants gradients cannot be seen from here.
         return [i for i, x in enumerate(inputs) if x.is_floating_point() or x.is_complex()]
     if not torch.is_grad_enabled():
@@ -230,7 +272,11 @@ def _taped(inputs: Sequence[Any]) -> list[int] | None:
 
 
 def tf_to_torch(
-    fn: Callable[..., Any], *, variables: Iterable[Any] | None = None, sparse: bool = False
+    fn: Callable[..., Any],
+    *,
+    variables: Iterable[Any] | None = None,
+    sparse: bool = False,
+    higher_order: bool | None = None,
 ) -> TfFunction:
     """Makes a TensorFlow callable a function of torch tensors that torch.autograd differentiates.
 
@@ -246,6 +292,10 @@ def tf_to_torch(
         result's ``parameters``. Others are constants; `TfModule` takes all that are trainable.
       sparse: Whether a `tf.IndexedSlices` gradient (of tf.gather, of an embedding) becomes a sparse
         torch gradient instead of a dense one.
+      higher_order: Whether to record so that gradients can be taken again (``retain_graph``) and
+        differentiated (``create_graph``). None does for everything but a `tf.function`, which gets
+        slower by it; there the function is run again when that is asked for, and if it has random
+        or other stateful operations `GradientError` is raised instead.
 
     Returns:
       A callable. Its outputs require grad where they depend on an input that does.
@@ -273,4 +323,4 @@ def tf_to_torch(
         from tensor_bridge.autograd._mirror import Mirror
 
         mirrors = [Mirror(variable, trainable=True) for variable in variables]
-    return TfFunction(fn, mirrors, sparse)
+    return TfFunction(fn, mirrors, sparse, higher_order)

@@ -13,9 +13,19 @@ from tensor_bridge.autograd._tf_function import TfFunction, tf_to_torch
 from tensor_bridge.errors import UnsupportedTypeError
 
 if TYPE_CHECKING:
-    import torch
 
-    _Module = torch.nn.Module
+    class _Module:
+        """What is used of torch.nn.Module."""
+
+        training: bool
+        _parameters: dict[str, Any]
+        _buffers: dict[str, Any]
+
+        def __init__(self) -> None: ...
+        def register_parameter(self, name: str, param: Any) -> None: ...
+        def register_buffer(self, name: str, tensor: Any) -> None: ...
+        def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None: ...
+        def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None: ...
 else:
     _Module = object
 
@@ -75,6 +85,7 @@ class TfModuleBase(_Module):
         that are trainable become parameters.
       graph: Whether the calls run as one `tf.function`, traced once for each signature.
       sparse: Whether `tf.IndexedSlices` gradients become sparse torch gradients.
+      higher_order: As for `tf_to_torch`.
 
     Raises:
       UnsupportedTypeError: ``fn`` is not callable, does not tell its variables, or is not built.
@@ -101,10 +112,11 @@ class TfModuleBase(_Module):
         variables: Iterable[Any] | None = None,
         graph: bool = False,
         sparse: bool = False,
+        higher_order: bool | None = None,
     ) -> None:
         super().__init__()
         tensorflow = ensure_tensorflow()
-        function = tf_to_torch(fn, sparse=sparse)
+        target = tf_to_torch(fn).fn
         self.fn = fn
         self._takes_training = _takes_training(fn)
         mirrors: dict[str, _mirror.Mirror] = {}
@@ -123,8 +135,8 @@ class TfModuleBase(_Module):
             mirrors[name] = mirror
         self._mirrors = mirrors
         if graph:
-            function = TfFunction(tensorflow.function(lambda *a, **k: fn(*a, **k)), (), sparse)
-        self._function = TfFunction(function.fn, tuple(mirrors.values()), sparse)
+            target = tensorflow.function(lambda *a, **k: fn(*a, **k), autograph=False)
+        self._function = TfFunction(target, tuple(mirrors.values()), sparse, higher_order)
 
     def _tensors(self) -> list[Any]:
         """The tensors that stand for the variables now, in the order of the mirrors."""

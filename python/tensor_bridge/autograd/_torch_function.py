@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -10,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from tensor_bridge import _C, _classify, composite
 from tensor_bridge._frameworks import ensure_tensorflow
 from tensor_bridge.autograd import _tape
-from tensor_bridge.autograd._structure import Rebuild, build, flatten
+from tensor_bridge.autograd._structure import Rebuild, build, flatten, name_after
 from tensor_bridge.errors import UnsupportedTypeError
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Piece", "Result", "TorchFunction", "differentiable", "run", "torch_to_tf"]
+__all__ = ["Piece", "Result", "TorchFunction", "run", "torch_to_tf"]
 
 
 def is_tf_leaf(value: Any) -> bool:
@@ -33,15 +32,6 @@ def is_torch_leaf(value: Any) -> bool:
     return _C.is_torch_tensor(value) or composite.for_torch(value) is not None
 
 
-def differentiable(t: Any) -> bool:
-    """Whether TensorFlow takes gradients of a tensor: of floating-point and complex ones."""
-    return bool(t.dtype.is_floating or t.dtype.is_complex)
-
-
-def _is_dense(t: Any) -> bool:
-    return _C.is_eager_tensor(t) and composite.for_tensorflow(t) is None
-
-
 class Result:
     """What a torch function returned: leaves, which of them are dense tensors, the structure."""
 
@@ -51,11 +41,15 @@ class Result:
         import torch
 
         self.leaves: list[Any] = []
-        self.spec: Rebuild = flatten(value, is_torch_leaf, self.leaves)
+        self.spec: Rebuild = flatten(value, _C.is_torch_tensor, is_torch_leaf, self.leaves)
+        strided = torch.strided
+        if self.spec is None and _C.is_torch_tensor(value):  # most are one dense tensor
+            self.places = [0] if value.layout is strided and not value.is_nested else []
+            return
         self.places = [
             i
             for i, leaf in enumerate(self.leaves)
-            if _C.is_torch_tensor(leaf) and leaf.layout is torch.strided and not leaf.is_nested
+            if _C.is_torch_tensor(leaf) and leaf.layout is strided and not leaf.is_nested
         ]
 
     @property
@@ -65,6 +59,8 @@ class Result:
 
     def build(self, tensors: Sequence[Any]) -> Any:
         """The structure with these in place of the dense tensors."""
+        if self.spec is None and self.places:
+            return tensors[0]
         leaves = list(self.leaves)
         for place, t in zip(self.places, tensors, strict=True):
             leaves[place] = t
@@ -95,10 +91,13 @@ class Piece:
         """
         import torch
 
-        chosen = [(y, g) for y, g in zip(self.outputs, upstream, strict=True) if y.requires_grad]
-        if not chosen:
-            return [None] * len(self.inputs)
-        outputs, gradients = zip(*chosen, strict=True)
+        outputs: Sequence[Any] = self.outputs
+        gradients: Sequence[Any] = upstream
+        if not all(y.requires_grad for y in outputs):
+            pairs = [(y, g) for y, g in zip(outputs, upstream, strict=True) if y.requires_grad]
+            if not pairs:
+                return [None] * len(self.inputs)
+            outputs, gradients = zip(*pairs, strict=True)
         return list(
             torch.autograd.grad(
                 outputs,
@@ -119,9 +118,7 @@ class Piece:
         _tape.api().record_operation(name, tf_outputs, tf_inputs, backward)
 
     def _backward(self, tf_inputs: list[Any], tf_upstream: Sequence[Any]) -> list[Any]:
-        from tensor_bridge.autograd._nodes import dense
-
-        dense_upstream = [dense(g) for g in tf_upstream]
+        dense_upstream = [_tape.dense(g) for g in tf_upstream]
         upstream = [_C.convert_tf_to_pytorch(g) for g in dense_upstream]
         if not _tape.is_recorded([*tf_inputs, *dense_upstream]):
             found = self.gradient(upstream, create_graph=False)
@@ -151,7 +148,7 @@ def run(
 
     Args:
       fn: The function.
-      spec: How (args, kwargs) are built of the leaves.
+      spec: How (args, kwargs) are built of the leaves; None if these are the arguments.
       leaves: TensorFlow's values and others.
       wanted: Numbers of the leaves whose gradients are wanted.
 
@@ -160,22 +157,26 @@ def run(
     """
     import torch
 
-    arguments = [
-        _C.convert_tf_to_pytorch(leaf) if is_tf_leaf(leaf) else leaf for leaf in leaves
-    ]
+    arguments = [_C.convert_tf_to_pytorch(leaf) if is_tf_leaf(leaf) else leaf for leaf in leaves]
     inputs = [arguments[i] for i in wanted]
     if not inputs:
-        args, kwargs = build(spec, iter(arguments))
+        args, kwargs = arguments_of(spec, arguments)
         return Result(fn(*args, **kwargs)), inputs
-    with torch.inference_mode(False), torch.enable_grad():
-        if torch.is_inference(inputs[0]):
-            inputs = [_C.convert_tf_to_pytorch(leaves[i]) for i in wanted]
-            for i, x in zip(wanted, inputs, strict=True):
-                arguments[i] = x
-        for x in inputs:
-            x.requires_grad_()
-        args, kwargs = build(spec, iter(arguments))
+    if torch.is_inference_mode_enabled():  # whose tensors cannot require grad
+        with torch.inference_mode(False):
+            return run(fn, spec, leaves, wanted)
+    for x in inputs:
+        x.requires_grad_()
+    args, kwargs = arguments_of(spec, arguments)
+    if torch.is_grad_enabled():
         return Result(fn(*args, **kwargs)), inputs
+    with torch.enable_grad():
+        return Result(fn(*args, **kwargs)), inputs
+
+
+def arguments_of(spec: Rebuild, leaves: list[Any]) -> Any:
+    """(args, kwargs) of the leaves."""
+    return (leaves, {}) if spec is None else build(spec, iter(leaves))
 
 
 class TorchFunction:
@@ -188,15 +189,17 @@ class TorchFunction:
     def __init__(self, fn: Callable[..., Any], output_signature: Any) -> None:
         self.fn = fn
         self._signature = output_signature
-        self._call = without_autograph(call)
-        functools.update_wrapper(self, fn, updated=())
+        self._in_graph = without_autograph(call)
+        name_after(self, fn)
 
     def __repr__(self) -> str:
         return f"torch_to_tf({self.fn!r})"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the function with TensorFlow values."""
-        return self._call(self.fn, self._signature, args, kwargs)
+        if _tape.api().executing_eagerly():
+            return call(self.fn, self._signature, args, kwargs)
+        return self._in_graph(self.fn, self._signature, args, kwargs)
 
 
 @cache
@@ -208,9 +211,7 @@ def without_autograph(fn: Callable[..., Any]) -> Callable[..., Any]:
     return marked
 
 
-def call(
-    fn: Callable[..., Any], signature: Any, args: Any, kwargs: Any, constants: int = 0
-) -> Any:
+def call(fn: Callable[..., Any], signature: Any, args: Any, kwargs: Any, constants: int = 0) -> Any:
     """Calls a torch function on TensorFlow values, eagerly or as an operation of a graph.
 
     Args:
@@ -220,22 +221,27 @@ def call(
       kwargs: Its keywords.
       constants: How many of the first leaves no gradient is wanted of.
     """
-    leaves: list[Any] = []
-    spec = flatten((args, kwargs), is_tf_leaf, leaves)
+    is_eager = _C.is_eager_tensor
+    leaves: list[Any] = list(args)
+    spec: Rebuild = None
+    if kwargs or not all(map(is_eager, leaves)):
+        leaves = []
+        spec = flatten((args, kwargs), is_eager, is_tf_leaf, leaves)
+    symbolic = not _tape.api().executing_eagerly()
     for i, leaf in enumerate(leaves):
-        if not _C.is_eager_tensor(leaf) and is_variable(leaf):
-            leaves[i] = read(leaf)
-    if not _tape.api().executing_eagerly() or any(map(_is_symbolic, leaves)):
+        if not is_eager(leaf):
+            if is_variable(leaf):
+                leaves[i] = read(leaf)
+            symbolic = symbolic or _is_symbolic(leaf)
+    if symbolic:
         from tensor_bridge.autograd import _symbolic
 
         return _symbolic.call(fn, signature, spec, leaves, constants)
+    watched = _tape.api().possible_types
     wanted = [
         i
         for i, leaf in enumerate(leaves)
-        if i >= constants
-        and _is_dense(leaf)
-        and differentiable(leaf)
-        and _tape.is_recorded([leaf])
+        if i >= constants and is_eager(leaf) and watched([leaf]) and _tape.is_dense(leaf)
     ]
     result, inputs = run(fn, spec, leaves, wanted)
     tensors = result.tensors
@@ -244,7 +250,7 @@ def call(
     if depending:
         piece = Piece(inputs, [tensors[i] for i in depending])
         piece.record("TorchFunction", [values[i] for i in depending], [leaves[i] for i in wanted])
-    for i, leaf in enumerate(result.leaves):
+    for i, leaf in enumerate(result.leaves if len(values) < len(result.leaves) else ()):
         if i not in result.places and is_torch_leaf(leaf):
             result.leaves[i] = _C.convert_pytorch_to_tf(leaf)
     return result.build(values)
@@ -265,13 +271,11 @@ def read(variable: Any) -> Any:
 
 
 def _is_symbolic(leaf: Any) -> bool:
-    return not _C.is_eager_tensor(leaf) and (
-        _classify.is_graph_tensor(leaf) or _classify.is_keras_tensor(leaf)
-    )
+    return _classify.is_graph_tensor(leaf) or _classify.is_keras_tensor(leaf)
 
 
 def torch_to_tf(fn: Callable[..., Any], *, output_signature: Any = None) -> TorchFunction:
-    """Makes a torch callable a function of TensorFlow tensors that `tf.GradientTape` differentiates.
+    """Makes a torch callable one of TensorFlow tensors, which `tf.GradientTape` differentiates.
 
     Values and gradients are shared, not copied, where the memory can be. Gradients of any order are
     exact, and forward mode works.

@@ -167,7 +167,9 @@ class TorchLayerBase(_Layer):
         import tensorflow as tf
 
         return [
-            tf.TensorSpec(variable.shape, variable.dtype) if mode and name in self._buffers else None
+            tf.TensorSpec(variable.shape, variable.dtype)
+            if mode and name in self._buffers
+            else None
             for name, variable in zip(self._names[0], self._values[0], strict=True)
         ]
 
@@ -192,7 +194,7 @@ class TorchLayerBase(_Layer):
         return result, moved
 
     def _autocast(self, frozen: list[Any], trainable: list[Any]) -> Any:
-        """torch's autocast if Keras's policy is mixed, so that each operation has its own dtype."""
+        """Torch's autocast if Keras's policy is mixed, so that each operation has its own dtype."""
         import torch
 
         compute = getattr(torch, self.compute_dtype or "", None)
