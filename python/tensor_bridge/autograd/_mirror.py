@@ -63,24 +63,39 @@ class Mirror:
         if trainable:
             differentiable = value.is_floating_point() or value.is_complex()
             self.own = torch.nn.Parameter(self.own, differentiable)
-        self._sync(value, self.own)
+        self._sync(self.own)
 
     def _read(self) -> torch.Tensor:
         """The variable's value, over its memory; while it is held, an update moves the variable."""
         return _C.convert_variable(*self._source)
 
-    def _sync(self, value: torch.Tensor, x: torch.Tensor) -> None:
-        # `_seen` keeps its buffer alive, so that no other value can have the same address.
-        self._seen = value
-        self._seen_address = _convert.torch_address(value)
+    def _sync(self, x: torch.Tensor) -> None:
+        # `_seen` keeps its buffer alive, so that no other value can have the same address; it has a
+        # storage of its own, so that no write in torch changes it.
+        self._seen = self._read()
+        self._seen_address = _convert.torch_address(self._seen)
         self._address = _convert.torch_address(x)
         self._version = _version(x)
 
     def _is_unchanged(self, x: torch.Tensor) -> bool:
         return _convert.torch_address(x) == self._address and _version(x) == self._version
 
-    def _is_moved(self) -> bool:
-        return _convert.torch_address(self._read()) != self._seen_address
+    def _changed_value(self) -> torch.Tensor | None:
+        """The variable's value if TensorFlow changed it since both were equal, else None."""
+        import tensorflow as tf
+        import torch
+
+        value = self._read()
+        if _convert.torch_address(value) == self._seen_address:
+            return None
+        # tf.gather of a variable and scatter updates move it and make every read a copy.
+        tf.raw_ops.DisableCopyOnRead(resource=self.handle)
+        value = self._read()
+        if not torch.equal(value, self._seen):
+            return value
+        self._seen = value
+        self._seen_address = _convert.torch_address(value)
+        return None
 
     def push(self, x: torch.Tensor) -> None:
         """Gives the variable the value of ``x``, unless it has it: one assign, no copy.
@@ -91,7 +106,7 @@ class Mirror:
         """
         if self._is_unchanged(x):
             return
-        if x is self.own and self._is_moved():
+        if x is self.own and self._changed_value() is not None:
             raise GradientError(
                 f"the variable {self.variable.name!r} was changed in TensorFlow and in torch since "
                 "they were equal; choose one of the values before the next call: pull() takes "
@@ -102,7 +117,7 @@ class Mirror:
     def force(self, x: torch.Tensor) -> None:
         """Gives the variable the value of ``x``, whatever it has."""
         composite.assign(self.variable, x.detach())
-        self._sync(self._read(), x)
+        self._sync(x)
 
     def pull(self, x: torch.Tensor, *, force: bool = False) -> bool:
         """Gives ``x`` the variable's value if TensorFlow, and nobody else, changed it.
@@ -116,9 +131,9 @@ class Mirror:
         """
         if not force and not self._is_unchanged(x):
             return False
-        value = self._read()
-        if _convert.torch_address(value) == self._seen_address and not force:
+        value = self._read() if force else self._changed_value()
+        if value is None:
             return False
         x.data = value.detach()
-        self._sync(value, x)
+        self._sync(x)
         return True

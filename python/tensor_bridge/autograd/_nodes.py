@@ -175,7 +175,7 @@ def _differentiable(
     return [next(present) if is_there else None for is_there in again.kept]
 
 
-def _forward(step: Step, *inputs: Any) -> tuple[Any, ...]:
+def _forward(step: Step, *inputs: Any) -> Any:
     return step.run(step, inputs)
 
 
@@ -189,7 +189,7 @@ def _keep(ctx: Any, step: Step, inputs: Sequence[Any], outputs: Sequence[Any]) -
         ctx.mark_non_differentiable(*constant)
 
 
-def _ordinary_forward(ctx: Any, step: Step, *inputs: Any) -> tuple[Any, ...]:
+def _ordinary_forward(ctx: Any, step: Step, *inputs: Any) -> Any:
     outputs = step.run(step, inputs)
     _keep(ctx, step, inputs, outputs)
     return outputs

@@ -262,9 +262,28 @@ def _run_fake(
     fn: Callable[..., Any], spec: Rebuild, leaves: list[Any], places: Sequence[int], size: int
 ) -> _torch_function.Result:
     import torch
-    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_map
 
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+
+    class AllFake(TorchDispatchMode):
+        """Gives every operation a fake copy of what is real, so that nothing real is written.
+
+        FakeTensorMode runs in-place operations on real scalars, as a BatchNorm's counter.
+        """
+
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            def faked(x: Any) -> Any:
+                real = isinstance(x, torch.Tensor) and not isinstance(x, FakeTensor)
+                return fake.from_tensor(x) if real else x
+
+            return func(*tree_map(faked, args), **tree_map(faked, kwargs or {}))
+
+    with fake, AllFake(), torch.no_grad():
         arguments = list(leaves)
         for i in places:
             sizes = [size if n is None else n for n in leaves[i].shape.as_list()]

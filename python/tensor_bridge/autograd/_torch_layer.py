@@ -182,6 +182,13 @@ class TorchLayerBase(_Layer):
         module = self.module
         if module.training != mode:
             module.train(mode)
+        if mode:
+            # Written in place, a buffer would keep TensorFlow's alive, which has the memory of the
+            # step before: a chain that grows with every step.
+            frozen = [
+                x.clone() if name in self._buffers else x
+                for name, x in zip(self._names[0], frozen, strict=True)
+            ]
         names = [*self._names[0], *self._names[1]]
         state = dict(zip(names, [*frozen, *trainable], strict=True))
         with self._autocast(frozen, trainable):
