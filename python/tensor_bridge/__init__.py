@@ -19,6 +19,7 @@ from tensor_bridge.errors import (
     CopyRequiredError,
     DataServiceError,
     FrameworkError,
+    GradientError,
     InternalError,
     InvalidHandleError,
     InvalidOptionError,
@@ -43,7 +44,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from tensor_bridge import checkpoint, data, dlpack, testing
+    from tensor_bridge import autograd, checkpoint, data, dlpack, testing
     from tensor_bridge._dtypes import DtypeRow, dtypes
     from tensor_bridge._explanation import Explanation, StructureExplanation
     from tensor_bridge._frameworks import prepare
@@ -89,6 +90,7 @@ __all__ = [
     "CopyRequiredError",
     "DataServiceError",
     "FrameworkError",
+    "GradientError",
     "InternalError",
     "InvalidHandleError",
     "InvalidOptionError",
@@ -106,6 +108,7 @@ __all__ = [
     "ValueRangeError",
     "WorkerProcessError",
     # the rest
+    "autograd",
     "checkpoint",
     "data",
     "dlpack",
@@ -130,6 +133,7 @@ _LAZY = {
     "dtypes": "_dtypes",
     "DtypeRow": "_dtypes",
     "prepare": "_frameworks",
+    "autograd": None,
     "checkpoint": None,
     "data": None,
     "dlpack": None,

@@ -47,6 +47,17 @@ def is_tensorflow_value(value: Any) -> bool:
     return _COMPOSITE in names or any(name in names for name in _GRAPH_TENSOR)
 
 
+def is_graph_tensor(value: Any) -> bool:
+    """Whether the value is a tf.Tensor; of values that are no eager tensor, one of a graph."""
+    names = class_names(value)
+    return any(name in names for name in _GRAPH_TENSOR)
+
+
+def is_keras_tensor(value: Any) -> bool:
+    """Whether the value is a symbolic input or output of Keras's functional API."""
+    return _is_keras(class_names(value), "KerasTensor")
+
+
 def variable_source(variable: Any) -> tuple[Any, Any, int]:
     """(handle, context capsule, dtype number) with which a variable is read natively.
 
@@ -86,7 +97,9 @@ def refusal(value: Any) -> TensorBridgeError:
         return SymbolicTensorError(
             f"expected an eager tf.Tensor, got a graph tensor ({kind}): inside a tf.function there "
             "is no value yet. Convert outside the tf.function, run it eagerly "
-            "(tf.config.run_functions_eagerly(True)), or wrap the torch code in tf.py_function"
+            "(tf.config.run_functions_eagerly(True)), or make the torch code a function of "
+            "TensorFlow's: tensor_bridge.autograd.torch_to_tf, or tf.py_function if nothing is "
+            "differentiated"
         )
     if _is_keras(names, "KerasTensor"):
         return SymbolicTensorError(

@@ -16,6 +16,7 @@ __all__ = [
     "CopyRequiredError",
     "DataServiceError",
     "FrameworkError",
+    "GradientError",
     "InternalError",
     "InvalidHandleError",
     "InvalidOptionError",
@@ -114,6 +115,10 @@ class WorkerProcessError(TensorBridgeError, RuntimeError):
 
 class TorchError(TensorBridgeError, RuntimeError):
     """torch reported an error."""
+
+
+class GradientError(TensorBridgeError, RuntimeError):
+    """A gradient cannot cross, or a variable's value was changed in both frameworks."""
 
 
 class FrameworkError(TensorBridgeError, ImportError):

@@ -31,6 +31,7 @@ BUILTIN_BASES: dict[type[Exception], type[Exception]] = {
     tensor_bridge.DataServiceError: ConnectionError,
     tensor_bridge.ResumeError: RuntimeError,
     tensor_bridge.WorkerProcessError: RuntimeError,
+    tensor_bridge.GradientError: RuntimeError,
 }
 
 

@@ -1,0 +1,66 @@
+"""Gradients across the frameworks: TensorFlow inside torch.autograd, torch under a GradientTape.
+
+>>> import tensorflow as tf, torch
+>>> from tensor_bridge.autograd import tf_to_torch
+>>> x = torch.tensor([1.0, 2.0], requires_grad=True)
+>>> tf_to_torch(tf.square)(x).sum().backward()
+>>> x.grad
+tensor([2., 4.])
+
+Importing this module loads neither framework.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tensor_bridge.errors import GradientError
+
+if TYPE_CHECKING:
+    from tensor_bridge.autograd._tf_function import TfFunction, tf_to_torch
+    from tensor_bridge.autograd._tf_module import TfModuleBase as TfModule
+    from tensor_bridge.autograd._torch_function import TorchFunction, torch_to_tf
+    from tensor_bridge.autograd._torch_layer import TorchLayerBase as TorchLayer
+
+__all__ = [
+    # TensorFlow in torch
+    "tf_to_torch",
+    "TfFunction",
+    "TfModule",
+    # torch in TensorFlow
+    "torch_to_tf",
+    "TorchFunction",
+    "TorchLayer",
+    # exceptions
+    "GradientError",
+]
+
+_LAZY = {
+    "tf_to_torch": "_tf_function",
+    "TfFunction": "_tf_function",
+    "torch_to_tf": "_torch_function",
+    "TorchFunction": "_torch_function",
+}
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name == "TfModule":
+        from tensor_bridge.autograd._tf_module import tf_module_class
+
+        value: Any = tf_module_class()
+    elif name == "TorchLayer":
+        from tensor_bridge.autograd._torch_layer import torch_layer_class
+
+        value = torch_layer_class()
+    elif name in _LAZY:
+        value = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -1,0 +1,292 @@
+"""A torch callable inside a graph of TensorFlow's: py_functions, with gradients of any order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tensor_bridge import _C, _classify
+from tensor_bridge.autograd import _dtype_names, _tape, _tokens, _torch_function
+from tensor_bridge.autograd._structure import Rebuild, build, flatten
+from tensor_bridge.errors import GradientError, SymbolicTensorError, UnsupportedTypeError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["call", "infer"]
+
+# Sizes that stand for an unknown one, to see which sizes of the outputs depend on it. torch's fake
+# tensors have no memory; networks that halve their input five times can have these.
+_SIZES = (96, 160)
+
+
+class _Lazy:
+    """A piece of torch's graph whose outputs are gradients, computed again if asked for."""
+
+    def __init__(self, inner: Any, upstream: list[torch.Tensor]) -> None:
+        self._inner = inner
+        self._upstream = upstream
+
+    def piece(self) -> _torch_function.Piece:
+        for g in self._upstream:
+            g.requires_grad_()
+        inner = self._inner.piece()
+        found = inner.gradient(self._upstream, create_graph=True)
+        zeros = [x.detach().new_zeros(x.shape) for x in inner.inputs]
+        outputs = [z if g is None else g for g, z in zip(found, zeros, strict=True)]
+        return _torch_function.Piece([*inner.inputs, *self._upstream], outputs)
+
+
+class _Run:
+    """A piece of torch's graph that exists."""
+
+    def __init__(self, piece: _torch_function.Piece) -> None:
+        self._piece = piece
+
+    def piece(self) -> _torch_function.Piece:
+        return self._piece
+
+
+def call(
+    fn: Callable[..., Any], signature: Any, spec: Rebuild, leaves: list[Any], constants: int
+) -> Any:
+    """The call as an operation of the graph that is being built.
+
+    Args:
+      fn: The torch callable.
+      signature: Structure of tf.TensorSpec, or None to find it out.
+      spec: How (args, kwargs) are built of the leaves.
+      leaves: TensorFlow's tensors, symbolic or not, and Python values.
+      constants: How many of the first leaves no gradient is wanted of.
+
+    Raises:
+      GradientError: what the function returns cannot be found out.
+      SymbolicTensorError: an argument of Keras's functional API.
+    """
+    import tensorflow as tf
+
+    places = []
+    for i, leaf in enumerate(leaves):
+        if not _torch_function.is_tf_leaf(leaf):
+            if _classify.is_keras_tensor(leaf):
+                raise SymbolicTensorError(
+                    "expected a tensor, got a Keras symbolic tensor, which describes an input of a "
+                    "model; put the torch code in a tensor_bridge.autograd.TorchLayer"
+                )
+            continue
+        if not (_C.is_eager_tensor(leaf) or _classify.is_graph_tensor(leaf)):
+            raise UnsupportedTypeError(
+                f"expected dense tensors inside a tf.function, got a {type(leaf).__qualname__}; "
+                "give its components (values, row_splits, indices) to the torch function"
+            )
+        places.append(i)
+    tensors = [leaves[i] for i in places]
+    result, specs = infer(fn, spec, leaves, places) if signature is None else _given(signature)
+    wanted = [
+        k for k, t in enumerate(tensors) if places[k] >= constants and _tape.differentiable(t)
+    ]
+
+    def forward(*values: Any) -> list[Any]:
+        arguments = list(leaves)
+        for place, value in zip(places, values, strict=True):
+            arguments[place] = value
+        chosen = [places[k] for k in wanted]
+        made, inputs = _torch_function.run(fn, spec, arguments, chosen)
+        outputs = made.tensors
+        _check(outputs, made, specs, result)
+        token = _tokens.issue(_Run(_torch_function.Piece(inputs, outputs)))
+        return [*map(_torch_function.to_tf, outputs), _C.convert_pytorch_to_tf(token)]
+
+    def operation(*values: Any) -> Any:
+        *outputs, token = tf.py_function(
+            forward, values, [*(s.dtype for s in specs), tf.int32], name="TorchFunction"
+        )
+        for output, output_spec in zip(outputs, specs, strict=True):
+            output.set_shape(output_spec.shape)
+        chosen = [values[k] for k in wanted]
+
+        def gradient(*upstream: Any) -> list[Any]:
+            found: Iterator[Any] = iter(_gradient(token, chosen, upstream))
+            return [next(found) if k in wanted else None for k in range(len(values))]
+
+        return outputs, gradient
+
+    return result.build(tf.custom_gradient(operation)(*tensors))
+
+
+def _gradient(token: Any, inputs: Sequence[Any], upstream: Sequence[Any]) -> list[Any]:
+    """Gradients to the inputs, which can be differentiated again."""
+    import tensorflow as tf
+
+    count = len(inputs)
+    if not count:
+        return []
+    # Of this graph: TensorFlow cannot take the gradient of the gradient to another graph's tensors.
+    inputs = [tf.identity(x) for x in inputs]
+    # Integer outputs have upstream gradients too, of zeros; torch wants none.
+    live = [k for k, g in enumerate(upstream) if _tape.differentiable(g)]
+
+    def backward(token: Any, *values: Any) -> list[Any]:
+        state = _tokens.find_tf(token)
+        if state is None:
+            raise GradientError(
+                "the state of a torch function's forward run is gone: something copied the tensor "
+                "that stands for it between forward and backward. Run the function on the CPU, or "
+                "take its gradient in the same tf.function"
+            )
+        ups = [_C.convert_tf_to_pytorch(g) for g in values[count:]]
+        state = _Chosen(state, live)
+        found = state.piece().gradient(ups, create_graph=False)
+        results = [
+            tf.zeros_like(x) if g is None else _torch_function.to_tf(g)
+            for g, x in zip(found, values, strict=False)
+        ]
+        return [*results, _C.convert_pytorch_to_tf(_tokens.issue(_Lazy(state, ups)))]
+
+    def operation(*values: Any) -> Any:
+        *outputs, following = tf.py_function(
+            backward,
+            [token, *values],
+            [*(x.dtype for x in inputs), tf.int32],
+            name="TorchGradient",
+        )
+        for output, x in zip(outputs, inputs, strict=True):
+            output.set_shape(x.shape)
+        return outputs, lambda *more: _gradient(following, values, more)
+
+    found: list[Any] = tf.custom_gradient(operation)(*inputs, *(upstream[k] for k in live))
+    return found
+
+
+class _Chosen:
+    """A piece with some of its outputs only."""
+
+    def __init__(self, inner: Any, chosen: Sequence[int]) -> None:
+        self._inner = inner
+        self._chosen = chosen
+
+    def piece(self) -> _torch_function.Piece:
+        inner = self._inner.piece()
+        return _torch_function.Piece(inner.inputs, [inner.outputs[k] for k in self._chosen])
+
+
+# ---- what a function returns ---------------------------------------------------------------------
+
+
+class _Signature:
+    """The structure that an output_signature describes."""
+
+    def __init__(self, spec: Rebuild) -> None:
+        self._spec = spec
+        self.places: Sequence[int] = ()
+
+    def build(self, tensors: Sequence[Any]) -> Any:
+        return build(self._spec, iter(tensors))
+
+
+def _given(signature: Any) -> tuple[Any, list[Any]]:
+    import tensorflow as tf
+
+    specs: list[Any] = []
+    spec = flatten(signature, lambda x: isinstance(x, tf.TensorSpec), lambda _: False, specs)
+    for leaf in specs:
+        if not isinstance(leaf, tf.TensorSpec):
+            raise UnsupportedTypeError(
+                "expected a structure of tf.TensorSpec for output_signature, got a "
+                f"{type(leaf).__qualname__} in it"
+            )
+    return _Signature(spec), specs
+
+
+def _check(outputs: list[Any], made: Any, specs: list[Any], result: Any) -> None:
+    """That a run returned what the graph was built for; py_function would say less."""
+    if len(outputs) != len(specs):
+        raise GradientError(
+            f"expected {len(specs)} tensors of the torch function, as when the graph was built, "
+            f"got {len(outputs)}; give output_signature= if it depends on the values"
+        )
+
+
+def infer(
+    fn: Callable[..., Any], spec: Rebuild, leaves: list[Any], places: Sequence[int]
+) -> tuple[_torch_function.Result, list[Any]]:
+    """What a torch function would return, by running it on torch's fake tensors.
+
+    Args:
+      fn: The function.
+      spec: How (args, kwargs) are built of the leaves.
+      leaves: The arguments.
+      places: Numbers of the leaves that are tensors.
+
+    Returns:
+      Its result with fake tensors in it, and a tf.TensorSpec for each. A size that depends on an
+      unknown one is unknown.
+
+    Raises:
+      GradientError: a rank is unknown, or the function needs values.
+    """
+    import tensorflow as tf
+
+    def refuse(why: str) -> GradientError:
+        name = getattr(fn, "__name__", type(fn).__name__)
+        return GradientError(
+            f"the shapes that the torch function {name!r} returns cannot be found without running "
+            f"it: {why}. Give them: torch_to_tf(fn, output_signature=tf.TensorSpec(shape, dtype))"
+        )
+
+    for i in places:
+        if leaves[i].shape.rank is None:
+            raise refuse("an argument has unknown rank")
+    unknown = any(None in leaves[i].shape.as_list() for i in places)
+    results = []
+    for size in _SIZES if unknown else _SIZES[:1]:
+        try:
+            results.append(_run_fake(fn, spec, leaves, places, size))
+        except Exception as e:
+            raise refuse(f"{type(e).__name__}: {e}".splitlines()[0]) from e
+    first, last = results[0], results[-1]
+    if len(first.tensors) != len(last.tensors):
+        raise refuse("their number depends on an unknown size")
+    specs = []
+    for x, y in zip(first.tensors, last.tensors, strict=True):
+        shape = (
+            [a if a == b else None for a, b in zip(x.shape, y.shape, strict=True)]
+            if x.dim() == y.dim()
+            else None
+        )
+        specs.append(tf.TensorSpec(shape, _dtype_names.tf_dtype(x.dtype)))
+    return first, specs
+
+
+def _run_fake(
+    fn: Callable[..., Any], spec: Rebuild, leaves: list[Any], places: Sequence[int], size: int
+) -> _torch_function.Result:
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_map
+
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+
+    class AllFake(TorchDispatchMode):
+        """Gives every operation a fake copy of what is real, so that nothing real is written.
+
+        FakeTensorMode runs in-place operations on real scalars, as a BatchNorm's counter.
+        """
+
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            def faked(x: Any) -> Any:
+                real = isinstance(x, torch.Tensor) and not isinstance(x, FakeTensor)
+                return fake.from_tensor(x) if real else x
+
+            return func(*tree_map(faked, args), **tree_map(faked, kwargs or {}))
+
+    with fake, AllFake(), torch.no_grad():
+        arguments = list(leaves)
+        for i in places:
+            sizes = [size if n is None else n for n in leaves[i].shape.as_list()]
+            arguments[i] = torch.empty(sizes, dtype=_dtype_names.torch_dtype(leaves[i].dtype))
+        args, kwargs = _torch_function.arguments_of(spec, arguments)
+        return _torch_function.Result(fn(*args, **kwargs))

@@ -1,0 +1,60 @@
+"""State that lives exactly as long as a tensor of a framework's graph does.
+
+A compiled function keeps between forward and backward nothing but tensors. A token is a tensor of
+one element whose memory is a Python object's: when the framework drops it, the object dies and the
+state with it, whether a backward ever came or not. It is found by the address of the memory, and
+its value is always 0, so that two runs of a function return equal tensors.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tensor_bridge import _C, _convert
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["find", "find_tf", "issue", "living"]
+
+_ALIGNMENT = 64  # what TensorFlow needs to take memory over
+
+_states: dict[int, Any] = {}
+
+
+class _Memory(bytearray):
+    """What a token's tensor keeps alive."""
+
+    address = 0
+
+    def __del__(self) -> None:
+        states = _states
+        if states is not None:  # at the interpreter's end
+            states.pop(self.address, None)
+
+
+def issue(state: Any) -> torch.Tensor:
+    """A token, an int32 tensor of shape (1,), for a state."""
+    import torch
+
+    memory = _Memory(2 * _ALIGNMENT)
+    start = _convert.torch_address(torch.frombuffer(memory, dtype=torch.uint8))
+    token = torch.frombuffer(memory, dtype=torch.int32, count=1, offset=-start % _ALIGNMENT)
+    memory.address = _convert.torch_address(token)
+    _states[memory.address] = state
+    return token
+
+
+def find(token: torch.Tensor) -> Any | None:
+    """The state of a token, or None if the tensor is another one's copy."""
+    return _states.get(_convert.torch_address(token))
+
+
+def find_tf(token: Any) -> Any | None:
+    """The same, for a token that was given to TensorFlow."""
+    return _states.get(_C.tf_address(token))
+
+
+def living() -> int:
+    """How many states there are."""
+    return len(_states)

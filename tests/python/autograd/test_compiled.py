@@ -1,0 +1,136 @@
+"""torch.compile and torch.export, in processes where TensorFlow cannot crash the compiler."""
+
+from __future__ import annotations
+
+import pytest
+from fresh import run_python
+
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(600)]
+
+START = """
+import warnings
+warnings.simplefilter("ignore")
+import tensor_bridge
+tensor_bridge.prepare()
+import keras
+import tensorflow as tf
+import torch
+from tensor_bridge.autograd import GradientError, TfModule, _compiled, _tokens, tf_to_torch
+torch.manual_seed(0)
+"""
+
+
+def run(code: str) -> str:
+    # Compilers and TensorFlow write to stderr what is no failure.
+    done = run_python(START + code, timeout=500)
+    assert done.code == 0, done.out + done.err
+    return done.out.strip()
+
+
+def test_functions_compile_whole_with_every_backend_and_any_size() -> None:
+    assert run("""
+f = tf_to_torch(lambda x, s=1: {"y": tf.tanh(x) * x, "n": (tf.reduce_sum(x), None, s)})
+linear = torch.nn.Linear(3, 3)
+
+def model(x):
+    r = f(linear(x), s=2)
+    return r["y"].sum() + r["n"][0] * r["n"][2]
+
+for backend in ("aot_eager", "inductor"):
+    torch.compiler.reset()
+    compiled = torch.compile(model, fullgraph=True, backend=backend)
+    for size in (4, 4, 5, 6):
+        x = torch.randn(size, 3, requires_grad=True)
+        inputs = [x, *linear.parameters()]
+        a, b = compiled(x), model(x)
+        torch.testing.assert_close(a, b)
+        for p, q in zip(torch.autograd.grad(a, inputs), torch.autograd.grad(b, inputs)):
+            torch.testing.assert_close(p, q)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), model(x))
+del a, b
+print("living", _tokens.living())
+""").endswith("living 0")
+
+
+def test_a_model_with_a_keras_part_trains_compiled() -> None:
+    run("""
+layer = keras.layers.Dense(2)
+layer.build((None, 3))
+net = torch.nn.Sequential(torch.nn.Linear(3, 3), TfModule(layer), torch.nn.Linear(2, 1))
+compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
+optimizer = torch.optim.SGD(net.parameters(), 0.05)
+x = torch.randn(16, 3)
+losses = []
+for _ in range(8):
+    loss = (compiled(x) - 1).pow(2).mean()
+    assert abs(loss.item() - (net(x) - 1).pow(2).mean().item()) < 1e-5
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    losses.append(loss.item())
+assert losses[-1] < 0.5 * losses[0], losses
+""")
+
+
+def test_opcheck() -> None:
+    out = run("""
+for fn, count in ((lambda x: tf.tanh(x) * x, 1), (lambda x, y: (x, x + y, tf.constant([1, 2])), 2)):
+    f = tf_to_torch(fn)
+    shape = ("tuple", ("tuple", *[("tensor",)] * count), ("dict", ()))
+    key = _compiled._register(f.number, shape)
+    inputs = [torch.randn(4, 3, requires_grad=True) for _ in range(count)]
+    ops = torch.ops.tensor_bridge
+    taped = list(range(count))
+    print(set(torch.library.opcheck(ops.tf_call, (inputs, key, taped)).values()))
+    plain = [x.detach() for x in inputs]
+    *outputs, token = ops.tf_call(plain, key, taped)
+    upstream = [torch.ones_like(outputs[0])]
+    arguments = (plain, key, taped, token, [0], upstream)
+    print(set(torch.library.opcheck(ops.tf_gradient, arguments).values()))
+""")
+    assert out.split("\n") == ["{'SUCCESS'}"] * 4
+
+
+def test_constants_of_tensorflow_and_integers_in_a_compiled_function() -> None:
+    run("""
+table = tf.constant([[1.0, 2.0], [3.0, 4.0]])
+constant = tf_to_torch(lambda: table)
+gather = tf_to_torch(lambda i: tf.gather(table, i))
+compiled = torch.compile(lambda i: gather(i) + constant()[0], fullgraph=True, backend="aot_eager")
+assert compiled(torch.tensor([1])).tolist() == [[4.0, 6.0]]
+""")
+
+
+def test_export_works_in_the_process_and_says_what_is_missing_in_another(tmp_path: object) -> None:
+    path = f"{tmp_path}/program.pt2"
+    run(f"""
+f = tf_to_torch(tf.sin)
+class Net(torch.nn.Module):
+    def forward(self, x):
+        return f(x * 2)
+x = torch.randn(3)
+program = torch.export.export(Net(), (x,))
+torch.testing.assert_close(program.module()(x), torch.sin(x * 2))
+torch.export.save(program, {path!r})
+""")
+    out = run(f"""
+_compiled._operators()
+program = torch.export.load({path!r})
+try:
+    program.module()(torch.ones(3))
+except GradientError as e:
+    print(e)
+""")
+    assert "not part of a saved program" in out
+
+
+def test_shapes_that_depend_on_values_are_refused() -> None:
+    out = run("""
+f = tf_to_torch(lambda x: tf.boolean_mask(x, x > 0))
+try:
+    torch.compile(f, fullgraph=True, backend="eager")(torch.ones(3))
+except Exception as e:
+    print(e)
+""")
+    assert "output shapes follow from its input shapes" in " ".join(out.split())
