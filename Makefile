@@ -57,7 +57,7 @@ $(STAMPS)/tools: pyproject.toml tools/install_group.py $(STAMPS)/venv
 	$(BIN)/python tools/install_group.py dev frameworks -- --quiet
 	@touch $@
 
-$(STAMPS)/peers $(STAMPS)/draw $(STAMPS)/wheel: $(STAMPS)/%: $(STAMPS)/tools
+$(STAMPS)/peers $(STAMPS)/draw $(STAMPS)/wheel $(STAMPS)/matrix: $(STAMPS)/%: $(STAMPS)/tools
 	$(BIN)/python tools/install_group.py $* -- --quiet
 	@touch $@
 
@@ -89,9 +89,9 @@ dev: build $(STAMPS)/models $(STAMPS)/interop $(STAMPS)/system-tests
 wheel: $(STAMPS)/wheel
 	$(BIN)/python tools/build_wheel.py
 
-# On demand only. MATRIX_ARGS: names of environments, --again, -- and paths for pytest.
+# On demand only. MATRIX_ARGS: names of environments, --again, --keep, -- and paths for pytest.
 MATRIX_ARGS ?=
-matrix: $(STAMPS)/tools
+matrix: $(STAMPS)/matrix
 	$(BIN)/python tools/matrix.py $(MATRIX_ARGS)
 
 # --- what it is for ---------------------------------------------------------------------------
