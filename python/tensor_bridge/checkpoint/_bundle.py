@@ -177,12 +177,15 @@ class BundleEntry(Entry):
             dtype, decode = stored_dtype(row, raw), decoder_of(row, raw)
         except UnsupportedDtypeError as e:
             raise UnsupportedDtypeError(f"{self.file}, entry {self.key!r}: {e}") from None
-        x = (
-            self._joined(dtype)
-            if self.pieces
-            else self._checked_file().tensor(self.offset, self.shape, dtype)
-        )
-        return x if decode is None else decode(x)
+        if self.pieces:
+            x = self._joined(dtype)
+            return x if decode is None else decode(x)
+        file = self._checked_file()
+        if decode is None:
+            return file.tensor(self.offset, self.shape, dtype)
+        x = decode(file.stored(self.offset, self.shape, dtype))
+        file.drop()
+        return x
 
     def _joined(self, dtype: torch.dtype) -> torch.Tensor:
         import torch
@@ -212,8 +215,14 @@ class BundleEntry(Entry):
         if not covered:
             raise wrong("expected slices that do not overlap, they do")
         whole = torch.empty(self.shape, dtype=dtype, device="cpu")
+        into = whole.unsqueeze(-1).view(torch.uint8)
         for piece, source in zip(self.pieces, sources, strict=True):
-            piece.inside(whole).copy_(source.tensor(piece.offset, piece.shape, dtype))
+            # As bytes, which are at home at any address.
+            stored = source.stored(piece.offset, (*piece.shape, dtype.itemsize), torch.uint8)
+            piece.inside(into).copy_(stored)
+            source.drop()
+        if dtype == torch.bool:
+            into.clamp_(max=1)  # any byte is a bool in a file
         return whole
 
     def _strings(self) -> StringTensor:
@@ -285,6 +294,7 @@ class BundleEntry(Entry):
             size = min(_crc.PIECE, self.nbytes - at)
             with file.piece(self.offset + at, size) as piece:
                 value = crc(piece, value)
+            file.drop()
         return value
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from tensor_bridge.checkpoint._mapped import damaged
 from tensor_bridge.checkpoint._names import GRAPH_KEY
 from tensor_bridge.errors import CheckpointError, CheckpointNotFoundError
 
-__all__ = ["Checkpoint", "Entries", "load", "near_misses"]
+__all__ = ["Checkpoint", "Entries", "Progress", "load", "near_misses"]
 
+Progress = Callable[[int, int], None]
 _TABLE_MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _ZIP_MAGIC = b"PK\x03\x04"
@@ -125,25 +126,40 @@ class Checkpoint(Entries):
             raise damaged(entry.file, str(e), entry=entry.key, offset=entry.offset) from None
         return {n: by_key[e.key] for n, e in self.entries.items() if e.key in by_key}
 
-    def problems(self) -> Iterator[Exception]:
+    def problems(self, progress: Progress | None = None) -> Iterator[Exception]:
         """Reads every byte and yields an exception for each entry or block that is damaged.
+
+        What was written to tensors of the checkpoint is not in its files, and not looked at.
+
+        Args:
+          progress: Called with the bytes done and the bytes in all, after each entry.
 
         Raises:
           FrameworkError: The package crc32c is not installed.
         """
+        entries = self.all_entries
+        done, total = 0, sum(entry.nbytes for entry in entries)
+        if progress is not None:
+            progress(done, total)
         yield from self._source.problems()
-        for entry in self.all_entries:
+        for entry in entries:
             yield from entry.problems()
+            done += entry.nbytes
+            if progress is not None:
+                progress(done, total)
 
-    def verify(self) -> None:
+    def verify(self, progress: Progress | None = None) -> None:
         """Reads every byte and compares all checksums.
+
+        Args:
+          progress: As for `problems`.
 
         Raises:
           CheckpointError: The first entry that is damaged, with file, entry and offset.
           CheckpointNotFoundError: A data file is missing.
           FrameworkError: The package crc32c is not installed.
         """
-        for problem in self.problems():
+        for problem in self.problems(progress):
             raise problem
 
 
@@ -154,7 +170,8 @@ def load(path: str | os.PathLike[str], *, verify: bool = False, raw: bool = Fals
       path: The prefix of a checkpoint, its ``.index`` file, a folder with a ``checkpoint`` file
         (the latest one is taken), a SavedModel, or a file ``.keras``, ``.weights.h5`` or ``.h5``;
         the last three need the extra ``h5``.
-      verify: Reads all files now and compares their checksums. HDF5 files have none as a rule.
+      verify: Reads all files now and compares their checksums. HDF5 files
+        have none as a rule; an archive ``.keras`` has one.
       raw: The stored bytes as uint8 of a dtype that torch lacks, the plain integers of a quantized
         one.
 

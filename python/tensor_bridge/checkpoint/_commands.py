@@ -22,6 +22,8 @@ from tensor_bridge.errors import InvalidOptionError, TensorBridgeError
 
 __all__ = ["add_commands"]
 
+# Elements compared at a time: what they take as float64 is far below a tensor.
+_PART = 1 << 22
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
@@ -168,23 +170,30 @@ def _difference(one: Any, two: Any) -> str | None:
     flat = [x.reshape(-1).view(torch.uint8) for x in (one, two)]
     if torch.equal(*flat):
         return None
-    a, b = (x.to(torch.complex128 if x.is_complex() else torch.float64) for x in (one, two))
-    count = int((a != b).sum())
-    return f"{count} of {a.numel()} values differ, by at most {float((a - b).abs().max()):g}"
+    wide = torch.complex128 if one.is_complex() else torch.float64
+    count, most = 0, 0.0
+    for parts in zip(*(x.reshape(-1).split(_PART) for x in (one, two)), strict=True):
+        a, b = (x.to(wide) for x in parts)
+        count += int((a != b).sum())
+        most = max(most, float((a - b).abs().nan_to_num(nan=0.0).max()))
+    return f"{count} of {one.numel()} values differ, by at most {most:g}"
 
 
 def _diff(arguments: Any) -> int:
     one, two = load(arguments.path), load(arguments.other)
-    found: dict[str, str] = {}
-    for name in [*one, *(name for name in two if name not in one)]:
-        if name not in two:
-            found[name] = f"only in {arguments.path}"
-        elif name not in one:
-            found[name] = f"only in {arguments.other}"
-        else:
+    found = {name: f"only in {arguments.path}" for name in one if name not in two}
+    found.update({name: f"only in {arguments.other}" for name in two if name not in one})
+    common = [name for name in one if name in two]
+    total = sum(one.entries[name].nbytes for name in common)
+    with _bar("diff") as progress:
+        done = 0
+        for name in common:
             text = _difference(one[name], two[name])
             if text is not None:
                 found[name] = text
+            done += one.entries[name].nbytes
+            if progress is not None:
+                progress(done, total)
     if arguments.json:
         print(json.dumps(found))
     else:
@@ -195,7 +204,8 @@ def _diff(arguments: Any) -> int:
 
 def _verify(arguments: Any) -> int:
     try:
-        problems = list(load(arguments.path).problems())
+        with _bar("verify") as progress:
+            problems = list(load(arguments.path).problems(progress))
     except TensorBridgeError as e:
         if not hasattr(e, "entry"):  # no damage: a missing package or path
             raise

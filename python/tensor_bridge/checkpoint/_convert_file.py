@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import tempfile
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from tensor_bridge.checkpoint._checkpoint import Checkpoint, load
+from tensor_bridge.checkpoint._checkpoint import Checkpoint, Progress, load
 from tensor_bridge.checkpoint._elements import row_of, stored_dtype
 from tensor_bridge.checkpoint._entry import Entry
+from tensor_bridge.checkpoint._mapped import MappedFile
 from tensor_bridge.checkpoint._output import Output, dense_bytes, outputs
 from tensor_bridge.errors import InvalidOptionError, UnsupportedDtypeError
 
@@ -40,7 +41,8 @@ _SAFETENSORS = {
     "torch.float8_e5m2": "F8_E5M2",
     "torch.complex64": "C64",
 }
-Progress = Callable[[int, int], None]
+# Bytes of the mapping that torch.save may leave behind before they are let go of.
+_KEPT = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,8 @@ def convert(
     """Writes the variables of a checkpoint to ``.safetensors``, or to ``.pt`` or ``.pth``.
 
     Bytes that need no change go from file to file inside the kernel; other tensors are made one at
-    a time, so that memory never holds more than the largest (for ``.pt``: than all partitioned
-    variables together). A file gets its name when it is complete.
+    a time, so that memory never holds more than the largest. For ``.pt`` those lie meanwhile in a
+    file without a name beside the target. A file gets its name when it is complete.
 
     Args:
       source: A path as for `load`, or an open checkpoint, whose files are read: what was written to
@@ -94,15 +96,15 @@ def convert(
     if max_shard_bytes is not None and (max_shard_bytes < 1 or path.suffix != ".safetensors"):
         raise InvalidOptionError("max_shard_bytes is a positive number, for .safetensors")
     checkpoint = source if isinstance(source, Checkpoint) else load(source)
+    report = progress or (lambda done, total: None)
     if verify:
-        checkpoint.verify()
+        checkpoint.verify(progress=report)
     entries = [
         entry
         for entry in checkpoint.entries.values()
         if not (skip_strings and entry.dtype == "string")
     ]
     items = [_item(entry) for entry in entries]
-    report = progress or (lambda done, total: None)
     if path.suffix != ".safetensors":
         return _write_torch(items, path, overwrite, report)
     return _write_safetensors(items, path, max_shard_bytes, overwrite, report)
@@ -133,24 +135,62 @@ def _append(item: _Item, file: Output) -> None:
         del tensor
 
 
+class _Stream:
+    """The file that torch.save writes to: counts bytes and lets go of what was read for them."""
+
+    def __init__(self, file: Output, sources: list[MappedFile], total: int, report: Progress):
+        self._file, self._sources, self._total, self._report = file, sources, total, report
+        self._done = self._kept = 0
+
+    def write(self, data: Any) -> int:
+        size = memoryview(data).nbytes
+        self._file.write(data)
+        self._done += size
+        self._kept += size
+        if self._kept >= _KEPT:
+            for source in self._sources:
+                source.drop()
+            self._kept = 0
+        # What torch writes beside the tensors is no work that anybody waits for.
+        self._report(min(self._done, self._total), self._total)
+        return size
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
 def _write_torch(items: list[_Item], path: Path, overwrite: bool, report: Progress) -> list[Path]:
     import torch
 
     total = sum(item.nbytes for item in items)
-    state: dict[str, Any] = {}
-    for item in items:
-        extent = item.entry.extent() if item.nbytes else None
-        # Stored as bytes, whatever the address; a copy of each would double the memory.
-        state[item.entry.name] = (
-            item.entry.read(False)
-            if extent is None
-            else extent.file.unaligned(extent.offset, item.entry.shape, item.dtype)
-        )
-    with outputs([path], overwrite) as [file], os.fdopen(os.dup(file.fd), "wb") as stream:
+    folder = path.parent
+    with outputs([path], overwrite) as [file], tempfile.TemporaryFile(dir=folder) as unnamed:
         report(0, total)
-        torch.save(state, stream)
+        places = [_place(item, unnamed) for item in items]
+        unnamed.flush()
+        made = MappedFile(f"{folder}, a file without a name", unnamed.fileno())
+        state = {}
+        for item, (source, offset) in zip(items, places, strict=True):
+            # Stored as bytes, whatever the address; a copy of each would double the memory.
+            stored = (source or made).stored(offset, item.entry.shape, item.dtype)
+            state[item.entry.name] = stored
+        sources = {id(source): source for source, _ in places if source is not None}
+        torch.save(state, _Stream(file, [*sources.values(), made], total, report))
         report(total, total)
     return [path]
+
+
+def _place(item: _Item, unnamed: IO[bytes]) -> tuple[MappedFile | None, int]:
+    """Where the bytes of a tensor lie in a file; None: at the end of the one without a name."""
+    extent = item.entry.extent() if item.nbytes else None
+    if extent is not None:
+        return extent.file, extent.offset
+    offset = unnamed.tell()
+    if item.nbytes:
+        tensor, view = dense_bytes(item.entry.read(False))
+        unnamed.write(view)
+        del tensor
+    return None, offset
 
 
 def _shards(items: list[_Item], limit: int | None) -> list[list[_Item]]:

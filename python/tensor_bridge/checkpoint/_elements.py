@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["decoder_of", "row_of", "row_of_torch", "stored_dtype"]
 
+# Elements looked up at a time, whose numbers take four bytes each.
+_PART = 1 << 22
+
 
 @lru_cache(maxsize=1)
 def _rows() -> dict[int | str, DtypeRow]:
@@ -69,7 +72,15 @@ def decoder_of(row: DtypeRow, raw: bool) -> Callable[[Any], Any] | None:
         dtype=getattr(torch, row.nearest.removeprefix("torch.")),
         device="cpu",
     )
-    return lambda stored: table[stored.to(torch.int32)]
+
+    def decode(stored: torch.Tensor) -> torch.Tensor:
+        values = torch.empty(stored.shape, dtype=table.dtype, device="cpu")
+        parts = (x.reshape(-1).split(_PART) for x in (values, stored))
+        for part, codes in zip(*parts, strict=True):
+            torch.index_select(table, 0, codes.to(torch.int32), out=part)
+        return values
+
+    return decode
 
 
 def _signed(bits: int) -> Callable[[int], float]:

@@ -18,7 +18,7 @@ from tensor_bridge._dtypes import DtypeRow
 from tensor_bridge.checkpoint._elements import row_of
 from tensor_bridge.checkpoint._entry import Entry, Extent
 from tensor_bridge.checkpoint._mapped import MappedFile, damaged
-from tensor_bridge.errors import FrameworkError, UnsupportedDtypeError
+from tensor_bridge.errors import FrameworkError, TensorBridgeError, UnsupportedDtypeError
 
 if TYPE_CHECKING:
     import torch
@@ -207,7 +207,7 @@ class DataSet(Entry):
             self._check_place(size)
             if not self.big_endian or dtype.itemsize == 1:
                 return self.source.file.tensor(self.offset, self.shape, dtype)
-            stored = self.source.file.bytes(self.offset, size)
+            stored = self.source.file.stored(self.offset, (size,), torch.uint8)
         elif self.data_set.chunks is None and self.nbytes:
             raise damaged(
                 self.file,
@@ -219,6 +219,7 @@ class DataSet(Entry):
         if self.big_endian:
             part = dtype.itemsize // 2 if dtype.is_complex else dtype.itemsize
             stored = stored.view(-1, part).flip(1).reshape(-1)
+        self.source.file.drop()
         return stored.view(dtype).view(self.shape)
 
     def _check_place(self, size: int) -> None:
@@ -296,7 +297,7 @@ class DataSet(Entry):
             if mask >> position & 1:
                 continue
             if code == _FLETCHER32:
-                data = data[:-4]
+                data = self._checked_sum(data)
             elif code == _DEFLATE:
                 # No more than belongs there, and the checksum that may follow.
                 data = zlib.decompressobj().decompress(data, size + 4)
@@ -311,12 +312,46 @@ class DataSet(Entry):
             )
         return torch.frombuffer(bytearray(data), dtype=torch.uint8)
 
+    def _checked_sum(self, data: Any) -> Any:
+        """What stands before the checksum of a chunk."""
+        data, stored = data[:-4], int.from_bytes(data[-4:], "little")
+        # Two sums modulo 65535, for which HDF5 writes 65535 or 0 alike.
+        if len(data) and [half % 65535 for half in divmod(stored, 65536)] != fletcher32(data):
+            raise damaged(
+                self.file,
+                f"expected a chunk with the Fletcher-32 checksum {stored:08x}, got another; the "
+                "bytes are damaged",
+                entry=self.key,
+            )
+        return data
+
+    def problems(self) -> Iterator[Exception]:
+        if not self.plain or self.data_set.chunks is None:
+            return
+        try:
+            if _FLETCHER32 in self._filters():
+                self.read(False)
+        except TensorBridgeError as e:
+            yield e
+
     def extent(self) -> Extent | None:
         _, size = self._checked()
         if self.offset < 0 or self.big_endian or self.dtype == "bool" or size == 0:
             return None
         self._check_place(size)
         return Extent(self.source.file, self.offset, size)
+
+
+def fletcher32(data: bytes) -> list[int]:
+    """Second and first sum of Fletcher's checksum over big-endian words, as HDF5 forms it."""
+    import torch
+
+    padded = torch.frombuffer(bytearray(data + b"\0" * (len(data) % 2)), dtype=torch.uint8)
+    pairs = padded.view(-1, 2).to(torch.int64)
+    words = pairs[:, 0] * 256 + pairs[:, 1]
+    # How often each word is in the second sum.
+    times = torch.arange(len(words), 0, -1) % 65535
+    return [int((words * times % 65535).sum()) % 65535, int(words.sum()) % 65535]
 
 
 def bytes_of(x: torch.Tensor) -> bytes:

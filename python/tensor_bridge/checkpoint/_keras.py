@@ -57,6 +57,7 @@ class KerasWeights:
             count = min(PIECE, begin + size - at)
             with self._hdf5.file.piece(at, count) as piece:
                 found = zlib.crc32(piece, found)
+            self._hdf5.file.drop()
             at += count
         if found != expected:
             yield damaged(

@@ -41,6 +41,9 @@ class MappedFile:
     long as a tensor over it. A file that another process truncates meanwhile ends this one
     (SIGBUS), as with every mapping; replacing a file is harmless.
 
+    What is read to be copied, compared or stored comes from a second mapping, which nobody writes
+    to: it has what the file has, and its pages are let go of once they are used.
+
     Attributes:
       path: The file.
       size: Its length in bytes.
@@ -67,17 +70,29 @@ class MappedFile:
             self.size = os.fstat(descriptor).st_size
             self._fd = os.dup(descriptor)
             weakref.finalize(self, os.close, self._fd)
-            self._map: Any = None
-            if self.size:
-                self._map = mmap.mmap(
-                    descriptor,
-                    self.size,
-                    flags=mmap.MAP_PRIVATE | _NORESERVE,
-                    prot=mmap.PROT_READ | mmap.PROT_WRITE,
-                )
+            self._map = self._mapped()
+            self._second: Any = None
         finally:
             if own:
                 os.close(descriptor)
+
+    def _mapped(self) -> Any:
+        if not self.size:
+            return None
+        flags = mmap.MAP_PRIVATE | _NORESERVE
+        return mmap.mmap(self._fd, self.size, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+
+    @property
+    def _source(self) -> Any:
+        """The second mapping. PROT_WRITE because torch warns of memory without it."""
+        if self._second is None:
+            self._second = self._mapped()
+        return self._second
+
+    def drop(self) -> None:
+        """Lets go of the pages that were read to be copied, compared or stored."""
+        if self._second is not None:
+            self._second.madvise(mmap.MADV_DONTNEED)
 
     def check(self, offset: int, size: int, entry: str) -> None:
         """Raises CheckpointError unless ``size`` bytes at ``offset`` are in the file."""
@@ -98,6 +113,19 @@ class MappedFile:
             return torch.empty(0, dtype=torch.uint8, device="cpu")
         return torch.frombuffer(self._map, dtype=torch.uint8, count=size, offset=offset)
 
+    def copied(self, offset: int, size: int) -> torch.Tensor:
+        """The bytes as a copy, uint8. They have been checked to be in the file."""
+        import torch
+
+        copy = torch.empty(size, dtype=torch.uint8, device="cpu")
+        for at in range(0, size, _COPY):
+            part = torch.frombuffer(
+                self._source, dtype=torch.uint8, count=min(_COPY, size - at), offset=offset + at
+            )
+            copy[at : at + _COPY] = part
+            self.drop()
+        return copy
+
     def tensor(self, offset: int, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """A tensor of little-endian elements in row-major order, checked to be in the file.
 
@@ -110,19 +138,27 @@ class MappedFile:
             return torch.empty(shape, dtype=dtype, device="cpu")
         if dtype == torch.bool:
             # Any byte is a bool in a file; in torch's memory only 0 and 1 are.
-            flags = self.bytes(offset, count)
-            if bool((flags > 1).any()):
-                return (flags != 0).view(shape)
+            flags = self.stored(offset, shape, torch.uint8)
+            other = bool((flags > 1).any())
+            copy = flags != 0 if other else None
+            self.drop()
+            if copy is not None:
+                return copy
         if offset % alignment(dtype) == 0:
             return torch.frombuffer(self._map, dtype=dtype, count=count, offset=offset).view(shape)
-        return self.bytes(offset, count * dtype.itemsize).clone().view(dtype).view(shape)
+        return self.copied(offset, count * dtype.itemsize).view(dtype).view(shape)
 
-    def unaligned(self, offset: int, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        """A view that may begin at any address: to be stored, never computed with."""
+    def stored(self, offset: int, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """What the file has, as a view that may begin at any address.
+
+        To be copied or stored, never computed with; `drop` lets go of what was read.
+        """
         import torch
 
         count = prod(shape)
-        return torch.frombuffer(self._map, dtype=dtype, count=count, offset=offset).view(shape)
+        if count == 0:
+            return torch.empty(shape, dtype=dtype, device="cpu")
+        return torch.frombuffer(self._source, dtype=dtype, count=count, offset=offset).view(shape)
 
     def copy_to(self, target: int, offset: int, size: int) -> None:
         """Appends bytes of the file to the file descriptor ``target``, past this process.
@@ -143,8 +179,8 @@ class MappedFile:
             done += count
 
     def piece(self, offset: int, size: int) -> memoryview:
-        """The bytes for a checksum or a file; to be released soon."""
-        return memoryview(self._map or b"")[offset : offset + size]
+        """What the file has, for a checksum; to be released soon, and then dropped."""
+        return memoryview(self._source or b"")[offset : offset + size]
 
 
 def alignment(dtype: torch.dtype) -> int:

@@ -115,6 +115,24 @@ def test_chunked_data_sets_are_unpacked(tmp_path: Path, dtype: str, options: Any
     assert torch_memory(x) == memory_of(data.astype(data.dtype.newbyteorder("<")))
 
 
+@pytest.mark.parametrize("length", [1, 7, 1000, 70001])
+def test_a_changed_byte_of_a_chunk_with_a_checksum_is_found(tmp_path: Path, length: int) -> None:
+    data = np.random.default_rng(length).integers(0, 256, length, np.uint8)
+    path = tmp_path / "f.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("w", data=data, chunks=(length,), fletcher32=True)
+        offset = file["w"].id.get_chunk_info(0).byte_offset
+    assert torch_memory(checkpoint.load(path, verify=True)["w"]) == memory_of(data)
+    stored = bytearray(path.read_bytes())
+    stored[offset + length // 2] ^= 0x10
+    path.write_bytes(stored)
+    loaded = checkpoint.load(path)
+    for read in (loaded.verify, lambda: loaded["w"]):
+        with pytest.raises(CheckpointError, match="Fletcher-32") as caught:
+            read()
+        assert caught.value.entry == "w"
+
+
 def test_other_data_sets(tmp_path: Path) -> None:
     data = np.arange(6.0).reshape(2, 3)
     with h5py.File(tmp_path / "f.h5", "w") as file:
