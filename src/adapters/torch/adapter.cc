@@ -185,11 +185,11 @@ tb_status mutableData(tb_torch_tensor* tensor, void** data) {
 }
 
 // CPython puts reference count and type (16 bytes) before a class's own fields; THPVariable's first
-// one is the tensor: at::Tensor in 2.13, c10::MaybeOwned<at::Tensor> before
+// one is the tensor: at::Tensor from 2.10 on, c10::MaybeOwned<at::Tensor> before
 // (torch/csrc/autograd/python_variable.h).
 tb_torch_tensor* fromPython(_object* object) {
   void* field = reinterpret_cast<char*>(object) + 16;
-#if TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR >= 13
+#if TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR >= 10
   const at::Tensor& tensor = *static_cast<at::Tensor*>(field);
 #else
   const at::Tensor& tensor = **static_cast<c10::MaybeOwned<at::Tensor>*>(field);
