@@ -18,7 +18,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 .NOTPARALLEL:
 .SUFFIXES:
 .DELETE_ON_ERROR:
-.PHONY: help dev build wheel matrix demo bench bench-draw bench-compare test test-cpp test-consumers test-python test-exhaustive fuzz \
+.PHONY: help dev build wheel matrix demo bench bench-draw bench-compare docs docs-look test test-cpp test-consumers test-python test-exhaustive fuzz \
   test-asan test-tsan lint format clean FORCE
 
 help:
@@ -35,6 +35,8 @@ help:
 	@echo 'make bench            conversion times next to the other ways, from one run'
 	@echo 'make bench-draw       charts and tables of the docs from the numbers of make bench'
 	@echo 'make bench-compare    instructions of each operation against a commit (BASE=HEAD)'
+	@echo 'make docs             the documentation as a site, in build/docs; warnings are errors'
+	@echo 'make docs-look        every page of it in a browser, at the width of a desk and of a phone'
 	@echo 'make wheel            the one wheel for every supported Python, torch and TensorFlow, in dist/'
 	@echo 'make matrix           that wheel with many releases of Python and the frameworks; hours, 7 GB'
 	@echo 'make dev              set up $(VENV) with everything, package installed editable'
@@ -57,7 +59,7 @@ $(STAMPS)/tools: pyproject.toml tools/install_group.py $(STAMPS)/venv
 	$(BIN)/python tools/install_group.py dev frameworks -- --quiet
 	@touch $@
 
-$(STAMPS)/peers $(STAMPS)/draw $(STAMPS)/wheel $(STAMPS)/matrix: $(STAMPS)/%: $(STAMPS)/tools
+$(STAMPS)/peers $(STAMPS)/draw $(STAMPS)/wheel $(STAMPS)/matrix $(STAMPS)/docs $(STAMPS)/look: $(STAMPS)/%: $(STAMPS)/tools
 	$(BIN)/python tools/install_group.py $* -- --quiet
 	@touch $@
 
@@ -82,7 +84,7 @@ $(STAMPS)/package: $(NATIVE) pyproject.toml $(STAMPS)/files $(STAMPS)/tools
 
 build: $(STAMPS)/package
 
-dev: build $(STAMPS)/models $(STAMPS)/interop $(STAMPS)/system-tests
+dev: build $(STAMPS)/models $(STAMPS)/interop $(STAMPS)/docs $(STAMPS)/system-tests $(STAMPS)/system-docs
 	@echo 'Ready: . $(VENV)/bin/activate'
 
 # Downloads a wheel of every supported torch release once, some 0.8 GB each, and keeps the headers.
@@ -116,6 +118,17 @@ bench-draw: build $(STAMPS)/draw
 BASE ?= HEAD
 bench-compare: build $(STAMPS)/system-valgrind
 	$(BIN)/python benchmarks/compare.py '$(BASE)' $(BENCH_ARGS)
+
+# Made anew each time: a warning about a page that did not change would not come again.
+docs: build $(STAMPS)/docs $(STAMPS)/system-docs
+	rm -rf build/docs build/docs-cache
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -c docs/site -d build/docs-cache . build/docs
+	@echo 'build/docs/index.html'
+
+# LOOK_ARGS: --shots FOLDER keeps pictures; parts of the names of pages.
+LOOK_ARGS ?=
+docs-look: docs $(STAMPS)/look $(STAMPS)/system-browser
+	$(BIN)/python tools/docs_pages.py $(LOOK_ARGS)
 
 # --- tests ------------------------------------------------------------------------------------
 

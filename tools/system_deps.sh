@@ -3,6 +3,8 @@
 #
 #   tools/system_deps.sh PYTHON build         compiler, Python headers, venv
 #   tools/system_deps.sh PYTHON build tests   GoogleTest and what the checks of binaries use too
+#   tools/system_deps.sh PYTHON docs          doxygen, which reads the headers for the reference
+#   tools/system_deps.sh PYTHON browser       Chromium, for make docs-look
 #   tools/system_deps.sh PYTHON benchmarks    Google Benchmark
 #   tools/system_deps.sh PYTHON fuzz          clang with libFuzzer, for make fuzz
 #   tools/system_deps.sh PYTHON valgrind      callgrind, for make bench-compare
@@ -40,6 +42,12 @@ for what in "$@"; do
       need libgtest-dev has_header gtest/gtest.h
       need libgmock-dev has_header gmock/gmock.h
       ;;
+    docs)
+      need doxygen command -v doxygen
+      ;;
+    browser)
+      need chromium eval 'command -v chromium || command -v chromium-browser || command -v google-chrome'
+      ;;
     benchmarks)
       need libbenchmark-dev has_header benchmark/benchmark.h
       ;;
@@ -51,7 +59,7 @@ for what in "$@"; do
       need valgrind has_header valgrind/callgrind.h
       ;;
     *)
-      echo "system_deps: unknown part '$what' (build, tests, benchmarks, fuzz, valgrind)" >&2
+      echo "system_deps: unknown part '$what' (build, tests, docs, browser, benchmarks, fuzz, valgrind)" >&2
       exit 2
       ;;
   esac

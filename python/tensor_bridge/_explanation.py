@@ -96,7 +96,7 @@ class StructureExplanation:
 
     @property
     def action(self) -> Literal["shared", "copied", "refused"]:
-        """The worst of the leaves: "refused", else "copied", else "shared"."""
+        """The worst of the leaves' actions, "refused" before "copied" before "shared"."""
         actions = {explanation.action for _, explanation in self.leaves}
         if "refused" in actions or not actions:
             return "refused"

@@ -25,16 +25,7 @@ def _doctor(options: Namespace) -> int:
     return report.exit_code
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-      arguments: those after the command's name; by default the process's own.
-
-    Returns:
-      the exit code: 0; 1 for what a command found (differences, damage, a conversion that is
-      impossible); 2 for an error or a wrong command line; 130 if it was interrupted.
-    """
+def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="tensor-bridge", description="TensorFlow values become PyTorch values and back."
     )
@@ -50,7 +41,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     doctor.add_argument("--json", action="store_true", help="for programs")
     doctor.set_defaults(run=_doctor)
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+      arguments: those after the command's name; by default the process's own.
+
+    Returns:
+      0; 1 for what a command found (differences, damage, a conversion that is impossible); 2 for
+      an error or a wrong command line; 130 if it was interrupted.
+    """
+    options = _parser().parse_args(arguments)
     try:
         status: int = options.run(options)
         sys.stdout.flush()

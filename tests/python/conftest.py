@@ -24,18 +24,8 @@ if importlib.util.find_spec("triton") is not None:
 _FAILED = pytest.StashKey[bool]()
 
 
-# Folders whose tests are marked `alone`.
-_ALONE = {
-    "concurrent",
-    "data",
-    "docs",
-    "doctor",
-    "frameworks",
-    "guard",
-    "lifetime",
-    "no_numpy",
-    "packaging",
-}
+# Folders whose tests measure memory, threads or the collector, and are marked `alone`.
+_ALONE = {"concurrent", "data", "guard", "lifetime"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

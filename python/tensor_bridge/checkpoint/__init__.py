@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tensor_bridge.checkpoint._checkpoint import Checkpoint, load
     from tensor_bridge.checkpoint._convert_file import convert
     from tensor_bridge.checkpoint._entry import Entry
-    from tensor_bridge.checkpoint._load_into import KERAS, Report, load_into
+    from tensor_bridge.checkpoint._load_into import KERAS, Loaded, Report, load_into
     from tensor_bridge.checkpoint._save import save
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "load_into",
     "KERAS",
     "Report",
+    "Loaded",
     "convert",
     "save",
     # exceptions
@@ -42,6 +43,7 @@ _LAZY = {
     "load_into": "_load_into",
     "KERAS": "_load_into",
     "Report": "_load_into",
+    "Loaded": "_load_into",
     "convert": "_convert_file",
     "save": "_save",
 }

@@ -168,8 +168,8 @@ def load(path: str | os.PathLike[str], *, verify: bool = False, raw: bool = Fals
 
     Args:
       path: The prefix of a checkpoint, its ``.index`` file, a folder with a ``checkpoint`` file
-        (the latest one is taken), a SavedModel, or a file ``.keras``, ``.weights.h5`` or ``.h5``;
-        the last three need the extra ``h5``.
+        (the latest one is taken), a SavedModel, or a file ``.keras``, ``.weights.h5``,
+        ``.weights.json`` (its pieces beside it) or ``.h5``; the last four need the extra ``h5``.
       verify: Reads all files now and compares their checksums. HDF5 files
         have none as a rule; an archive ``.keras`` has one.
       raw: The stored bytes as uint8 of a dtype that torch lacks, the plain integers of a quantized
@@ -218,7 +218,7 @@ def _open(path: Path) -> tuple[Any, str]:
     if not path.is_file():
         raise CheckpointNotFoundError(
             f"{text}: no such file or folder, and no {prefix}.index; expected the prefix of a "
-            f"checkpoint, a folder, or a .keras or .h5 file{_siblings(path)}"
+            f"checkpoint, a folder, or a .keras, .h5 or .weights.json file{_siblings(path)}"
         )
     with path.open("rb") as file:
         head = file.read(8)
@@ -228,6 +228,10 @@ def _open(path: Path) -> tuple[Any, str]:
         from tensor_bridge.checkpoint._keras import open_keras
 
         return open_keras(text, zipped=head != _HDF5_MAGIC), text
+    if text.endswith(".weights.json"):
+        from tensor_bridge.checkpoint._keras import open_sharded
+
+        return open_sharded(text), text
     if tail == _TABLE_MAGIC:
         raise damaged(
             text,

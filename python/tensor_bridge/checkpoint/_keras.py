@@ -1,13 +1,14 @@
-"""Keras' weight files: .keras archives, .weights.h5, and the older .h5."""
+"""Keras' weight files: .keras archives, .weights.h5, .weights.json with its files, older .h5."""
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tensor_bridge.checkpoint._crc import PIECE
@@ -16,35 +17,39 @@ from tensor_bridge.checkpoint._hdf5 import Hdf5File
 from tensor_bridge.checkpoint._mapped import MappedFile, damaged
 from tensor_bridge.errors import CheckpointError
 
-__all__ = ["KerasWeights", "open_keras"]
+__all__ = ["KerasWeights", "open_keras", "open_sharded"]
 
 _MEMBER = "model.weights.h5"
 # Groups that only say what kind of children follow.
 _GROUPING = {"layers", "vars", "_layer_checkpoint_dependencies"}
 _OPTIMIZER = {"optimizer", "optimizer_weights"}
+# The list of files that hold a model in pieces; a million groups take less.
+_MAX_LIST = 256 << 20
 
 
 class KerasWeights:
-    """The data sets of a weight file, under the names of their layers.
+    """The data sets of one weight file, or of the pieces of one, under the names of their layers.
 
     Attributes:
       entries: In the order of the model's layers where the file has it.
     """
 
-    def __init__(self, hdf5: Hdf5File, crc: tuple[int, int, int] | None = None) -> None:
+    def __init__(self, *files: Hdf5File, crc: tuple[int, int, int] | None = None) -> None:
         """Reads the structure; ``crc`` is (begin, size, CRC-32) of an archive's member."""
+        hdf5 = files[0]
         self._hdf5, self._crc = hdf5, crc
         legacy = hdf5.has("model_weights") or hdf5.texts("/", "layer_names") is not None
         self.entries: list[Entry] = []
         taken: set[tuple[str, str]] = set()
-        named = _LegacyNames(hdf5) if legacy else _Names(hdf5)
-        for path, data_set in hdf5.data_sets():
-            kind = "slot" if path.split("/")[0] in _OPTIMIZER else "variable"
-            name = named.name(path)
-            if (name, kind) in taken:
-                name = path
-            taken.add((name, kind))
-            self.entries.append(hdf5.entry(path, name, kind, data_set))
+        named = _LegacyNames(hdf5) if legacy else _Names(files)
+        for file in files:
+            for path, data_set in file.data_sets():
+                kind = "slot" if path.split("/")[0] in _OPTIMIZER else "variable"
+                name = named.name(path)
+                if (name, kind) in taken:
+                    name = path
+                taken.add((name, kind))
+                self.entries.append(file.entry(path, name, kind, data_set))
         self.entries.sort(key=lambda entry: named.position(entry.key))
 
     def problems(self) -> Iterator[CheckpointError]:
@@ -71,16 +76,17 @@ class KerasWeights:
 class _Names:
     """Names in files of Keras 3: a layer's name, and the number of the variable in it."""
 
-    def __init__(self, hdf5: Hdf5File) -> None:
-        self._hdf5 = hdf5
+    def __init__(self, files: Sequence[Hdf5File]) -> None:
+        self._files = files
         self._called: dict[str, str] = {}
 
     def _name_of(self, group: str, own: str) -> str:
-        # The group is called for the class ("conv2d_1"), its attribute has the layer's name.
+        # The group is called for the class ("conv2d_1"), its attribute has the layer's name. Of
+        # several files that have the group the first has the attribute.
         if group not in self._called:
             variables = f"{group}/vars"
-            names = self._hdf5.texts(variables, "name") if self._hdf5.has(variables) else None
-            self._called[group] = names[0] if names else own
+            found = (f.texts(variables, "name") for f in self._files if f.has(variables))
+            self._called[group] = next((names[0] for names in found if names), own)
         return self._called[group]
 
     def name(self, path: str) -> str:
@@ -149,10 +155,39 @@ def open_keras(path: str, zipped: bool) -> KerasWeights:
             file = MappedFile(path)
             begin = _begin_of(file, member)
             return KerasWeights(
-                Hdf5File(file, begin, member.file_size), (begin, member.file_size, member.CRC)
+                Hdf5File(file, begin, member.file_size),
+                crc=(begin, member.file_size, member.CRC),
             )
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as e:
         raise damaged(path, f"expected an archive of Keras: {e}") from None
+
+
+def open_sharded(path: str) -> KerasWeights:
+    """Opens the files that a .weights.json names, beside it.
+
+    Raises:
+      CheckpointError: It names none, or one elsewhere; or one is damaged.
+      CheckpointNotFoundError: One is missing.
+      FrameworkError: h5py is not installed.
+    """
+    if Path(path).stat().st_size > _MAX_LIST:
+        raise damaged(path, f"expected at most {_MAX_LIST} bytes of JSON")
+    try:
+        groups = json.loads(Path(path).read_bytes())["weight_map"]
+        # One name, or several where the variables of a layer are in several files.
+        named = {n for of in groups.values() for n in ([of] if isinstance(of, str) else of)}
+        names = sorted(map(str, named))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+        raise damaged(path, f"expected JSON with a weight_map of file names: {e!r}") from None
+    if not names:
+        raise damaged(path, "expected a weight_map of file names, got an empty one")
+    files = []
+    for name in names:
+        if Path(name).name != name:
+            raise damaged(path, f"expected names of files beside it, got {name!r}")
+        file = MappedFile(str(Path(path).with_name(name)))
+        files.append(Hdf5File(file, 0, file.size))
+    return KerasWeights(*files)
 
 
 def _begin_of(file: MappedFile, member: zipfile.ZipInfo) -> int:

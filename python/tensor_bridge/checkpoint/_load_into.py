@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["KERAS", "Loaded", "Report", "load_into"]
 
-Rules = Iterable[tuple[str, "str | None"]]
-
 KERAS: tuple[tuple[str, str], ...] = (
     # A recurrent layer is one module in torch, with its cell and the two directions in it.
     (r"(^|/)(?:lstm_cell|gru_cell|simple_rnn_cell|cell)(?:_\d+)?/", r"\1"),
@@ -111,7 +109,7 @@ def load_into(
     module: nn.Module,
     source: str | os.PathLike[str] | Checkpoint | Mapping[str, Any],
     *,
-    rules: Rules = (),
+    rules: Iterable[tuple[str, str | None]] = (),
     names: str = "path",
     flattened: Mapping[str, tuple[int, ...]] | None = None,
     strict: bool = True,
@@ -235,7 +233,7 @@ def _named(source: Mapping[str, Any], names: str) -> _Given:
     return _Given(source, found)
 
 
-def _compiled(rules: Rules) -> list[tuple[re.Pattern[str], str | None]]:
+def _compiled(rules: Iterable[tuple[str, str | None]]) -> list[tuple[re.Pattern[str], str | None]]:
     compiled = []
     for rule in rules:
         try:

@@ -45,7 +45,7 @@ class Ragged:
     strings. `convert_pytorch_to_tf` gives back an equal tf.RaggedTensor.
 
     Attributes:
-      values: The innermost values in order: a torch.Tensor of shape (count, *inner), or a
+      values: The innermost values in order: a torch.Tensor of shape ``(count, *inner)``, or a
         StringTensor.
       row_splits: One integer tensor for each partition, the outermost first. Row i of a partition
         is made of the items from ``splits[i]`` up to ``splits[i + 1]`` of the next one.

@@ -7,10 +7,10 @@ Gathered first (`_facts`, with conversions tried in processes of their own, `_tr
 from __future__ import annotations
 
 from tensor_bridge.doctor._checks import CHECKS
-from tensor_bridge.doctor._facts import Facts, gather
+from tensor_bridge.doctor._facts import Facts, Trial, gather
 from tensor_bridge.doctor._report import Finding, Report
 
-__all__ = ["Facts", "Finding", "Report", "examine", "gather"]
+__all__ = ["Facts", "Finding", "Report", "Trial", "examine", "gather"]
 
 
 def examine(facts: Facts | None = None) -> Report:

@@ -215,6 +215,43 @@ def test_an_archive_without_weights_is_refused(tmp_path: Path) -> None:
         checkpoint.load(tmp_path / "a.keras")
 
 
+# Keras 3.15 asks TensorFlow 2.21 for NumPy arrays in a way that NumPy 2 warns of.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_weights_in_several_files(tmp_path: Path, model: keras.Model) -> None:
+    model.save_weights(tmp_path / "one.weights.h5")
+    model.save_weights(tmp_path / "m.weights.json", max_shard_size=4e-6)
+    pieces = sorted(tmp_path.glob("m_*.weights.h5"))
+    assert len(pieces) > 2
+    one, several = (checkpoint.load(tmp_path / n) for n in ("one.weights.h5", "m.weights.json"))
+    assert list(several) == list(one)
+    assert {n: torch_memory(x) for n, x in several.items()} == expected(model, legacy=False)
+    assert {e.file for e in several.all_entries} <= set(map(str, pieces))
+    pieces[1].rename(tmp_path / "away")
+    with pytest.raises(tensor_bridge.CheckpointNotFoundError, match=r"m_00001\.weights\.h5"):
+        checkpoint.load(tmp_path / "m.weights.json")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[",
+        "[]",
+        "{}",
+        '{"weight_map": 3}',
+        '{"weight_map": {}}',
+        '{"weight_map": {"a": 3}}',
+        '{"weight_map": {"a": ["../x.h5"]}}',
+        '{"weight_map": {"a": "/etc/passwd"}}',
+        '{"weight_map": {"a": ".."}}',
+    ],
+)
+def test_a_list_of_files_is_checked(tmp_path: Path, text: str) -> None:
+    (tmp_path / "m.weights.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"weight_map|names of files|regular file"):
+        checkpoint.load(tmp_path / "m.weights.json")
+
+
 def test_without_h5py_the_error_says_how_to_install_it(tmp_path: Path, model: keras.Model) -> None:
     path = save(model, tmp_path / "m.weights.h5")
     done = run_python(

@@ -16,7 +16,7 @@ def run(blocks: list[tuple[int, str]], page: str) -> list[str]:
 
     Args:
         blocks: Line number in the page, and code.
-        page: Name of the page, for tracebacks.
+        page: Path of the page, for tracebacks and for what reads the source of a function.
     """
     namespace: dict[str, Any] = {"__name__": "__main__"}
     outputs = []

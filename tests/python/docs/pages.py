@@ -10,6 +10,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<text>.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
+# Marks a block that is shown only; tests/lint/test_examples.py asks for the reason.
+NOT_RUN = "not-run"
 CODE_SPAN = re.compile(r"`([^`\n]+)`")
 
 
@@ -52,13 +54,13 @@ class Page:
         return FENCE.sub("", self.text)
 
     def blocks(self, *languages: str) -> list[Block]:
-        """The fenced blocks in those languages, in order."""
+        """The fenced blocks in those languages that are to be run, in order."""
         text = self.text
         fences = list(FENCE.finditer(text))
         found = []
         for fence, after in zip_longest(fences, fences[1:]):
             language, *words = fence["info"].split() or [""]
-            if language not in languages:
+            if language not in languages or NOT_RUN in words:
                 continue
             follows = after is not None and not text[fence.end() : after.start()].strip()
             found.append(

@@ -54,7 +54,7 @@ import page_session
 blocks = {[(block.line, block.text) for block in blocks]!r}
 with tempfile.TemporaryDirectory() as folder:  # examples write files
     os.chdir(folder)
-    outputs = page_session.run(blocks, {page.name!r})
+    outputs = page_session.run(blocks, {str(page.path)!r})
     os.chdir("/")
 print(json.dumps(outputs))
 """

@@ -1,0 +1,84 @@
+"""Every Python, C and C++ block of the pages is one that the tests run, or says why not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from tree import ROOT, files
+
+# By any name that a highlighter knows; the tests of the docs run the first three.
+RUN = ("python", "cpp", "c")
+OTHERS = ("py", "python3", "py3", "pycon", "ipython", "c++", "cxx", "cc")
+FENCE = re.compile(r"^(?P<indent>[ \t>]*)(?P<fence>```+|~~~+)(?P<info>[^\n`]*)$")
+REASON = re.compile(r"^<!-- not run: \S.* -->$")
+DIRECTIVE = re.compile(r"^\s*\.\. (?:code|code-block|sourcecode|highlight)::\s*(\S*)")
+
+
+def unrun(name: str, text: str) -> Iterator[str]:
+    """Blocks of a Markdown page that no test runs and that do not say why."""
+    lines = text.splitlines()
+    closes: str | None = None
+    for number, line in enumerate(lines, 1):
+        fence = FENCE.match(line)
+        if fence is None:
+            continue
+        if closes is not None:  # within a block
+            if fence["fence"].startswith(closes) and not fence["info"].strip():
+                closes = None
+            continue
+        closes = fence["fence"]
+        language, *words = fence["info"].lower().replace("{code-block}", " ").split() or [""]
+        if language not in RUN + OTHERS:
+            continue
+        if "not-run" in words:
+            if number < 2 or not REASON.match(lines[number - 2]):
+                yield f"{name}:{number}: above it, <!-- not run: the reason --> is missing"
+        elif language in OTHERS or fence["indent"] or fence["fence"] != "```" or "{" in line:
+            yield f"{name}:{number}: {line.strip()!r} is not run; write ```python at the margin"
+
+
+def test_every_example_of_the_pages_is_run() -> None:
+    found = [problem for name, text in files("*.md") for problem in unrun(name, text)]
+    assert not found, "\n".join(found)
+
+
+def test_pages_with_examples_are_where_the_tests_look() -> None:
+    with_examples = {
+        name for name, text in files("*.md") if re.search(r"^```(python|cpp|c)\b", text, re.M)
+    }
+    assert with_examples
+    assert not {name for name in with_examples if "/" in name and not name.startswith("docs/")}
+
+
+def test_the_reference_has_no_examples_of_its_own() -> None:
+    found = [
+        f"{name}: {line.strip()}"
+        for name, text in files("*.rst")
+        for line in text.splitlines()
+        if DIRECTIVE.match(line)
+    ]
+    assert not found, "examples belong into docstrings or Markdown: " + "; ".join(found)
+    assert list((ROOT / "docs/reference").glob("*.rst"))
+
+
+@pytest.mark.parametrize(
+    ("text", "problems"),
+    [
+        ("```python\nprint(1)\n```\n", 0),
+        ("```python fresh\nprint(1)\n```\n", 0),
+        ("```sh\nmake\n```\n", 0),
+        ("```text\n```python\n```\n", 0),
+        ("```py\nprint(1)\n```\n", 1),
+        ("~~~python\nprint(1)\n~~~\n", 1),
+        ("````python\nprint(1)\n````\n", 1),
+        ("- item\n\n  ```python\n  print(1)\n  ```\n", 1),
+        ("```{code-block} python\nprint(1)\n```\n", 1),
+        ("```python not-run\nprint(1)\n```\n", 1),
+        ("<!-- not run: needs a GPU -->\n```python not-run\nprint(1)\n```\n", 0),
+        ("<!-- not run: -->\n```cpp not-run\nint i;\n```\n", 1),
+    ],
+)
+def test_an_example_that_is_not_run_is_found(text: str, problems: int) -> None:
+    assert len(list(unrun("page.md", text))) == problems

@@ -1,0 +1,282 @@
+"""The site of the documentation: it builds without a warning, its links lead somewhere, nothing
+comes from elsewhere, and every public name has an entry in the reference.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from tree import ROOT
+
+MODULES = (
+    "tensor_bridge",
+    "tensor_bridge.capi",
+    "tensor_bridge.checkpoint",
+    "tensor_bridge.cli",
+    "tensor_bridge.config",
+    "tensor_bridge.data",
+    "tensor_bridge.dlpack",
+    "tensor_bridge.doctor",
+    "tensor_bridge.errors",
+    "tensor_bridge.testing",
+)
+# A section of a docstring that was not understood stays in the text.
+SECTION = re.compile(r"^(?:Args|Arguments|Attributes|Returns|Yields|Raises|Examples?|Notes?):")
+# What a browser loads by itself, and the attribute that says from where.
+LOADS = {"script": "src", "img": "src", "iframe": "src", "source": "srcset", "link": "href"}
+
+
+class Html(HTMLParser):
+    """What the tests ask of a page: anchors, links, what it loads, and its paragraphs."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.anchors: set[str] = set()
+        self.links: list[str] = []
+        self.loads: list[str] = []
+        self.paragraphs: list[str] = []
+        self._in_text = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        given = dict(attributes)
+        self.anchors |= {given[name] or "" for name in ("id", "name") if name in given}
+        if tag == "a" and given.get("href"):
+            self.links.append(given["href"] or "")
+        if given.get(LOADS.get(tag, "")) and given.get("rel") not in ("canonical", "search"):
+            self.loads.append(given[LOADS[tag]] or "")
+        if tag in ("p", "dt", "li") and "field-" not in (given.get("class") or ""):
+            self.paragraphs.append("")
+            self._in_text = True
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("p", "dt", "li"):
+            self._in_text = False
+
+    def handle_data(self, data: str) -> None:
+        if self._in_text:
+            self.paragraphs[-1] += data
+
+
+def build(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet"]
+    command += ["-c", "docs/site", "-d", str(folder / ".cache"), ".", str(folder)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    assert shutil.which("doxygen"), "doxygen is missing; make dev installs it"
+    folder = tmp_path_factory.mktemp("site")
+    done = build(folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@functools.cache
+def page(path: Path) -> Html:
+    return Html(path.read_text(encoding="utf-8"))
+
+
+def pages(site: Path) -> list[Path]:
+    return sorted(path for path in site.rglob("*.html") if "_static" not in path.parts)
+
+
+# --- links ----------------------------------------------------------------------------------------
+
+
+def broken(path: Path, target: str) -> str | None:
+    """What is wrong with a link of a page, or None. Other sites are not asked."""
+    parts = urlsplit(target)
+    if parts.scheme or parts.netloc:
+        sound = parts.scheme == "https" and "." in parts.netloc and not re.search(r"\s", target)
+        return None if sound or parts.scheme == "mailto" else "no address"
+    file = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+    if not file.is_file():
+        return "no such file"
+    if parts.fragment and file.suffix == ".html":
+        return None if unquote(parts.fragment) in page(file).anchors else "no such anchor"
+    return None
+
+
+def test_every_link_leads_somewhere(site: Path) -> None:
+    checked = 0
+    found = []
+    for path in pages(site):
+        for target in (*page(path).links, *page(path).loads):
+            checked += 1
+            if target != "#" and (why := broken(path, target)):
+                found.append(f"{path.relative_to(site)}: {target}: {why}")
+    assert not found, "\n".join(found)
+    assert checked > 1000
+
+
+@pytest.mark.parametrize(
+    ("target", "right"),
+    [
+        ("page.html#here", True),
+        ("#here", True),
+        ("https://example.org/x", True),
+        ("page.html#gone", False),
+        ("gone.html", False),
+        ("http://example.org", False),
+        ("https://example", False),
+    ],
+)
+def test_a_broken_link_is_found(target: str, right: bool, tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    path.write_text('<h1 id="here">A</h1>')
+    assert (broken(path, target) is None) == right
+
+
+def remote(text: str) -> Iterator[str]:
+    """What a page or a style sheet loads from another machine."""
+    yield from (url for url in Html(text).loads if urlsplit(url).netloc)
+    yield from re.findall(r"(?:url\(|@import)\s*['\"]?((?:https?:)?//[^)'\"]*)", text)
+
+
+def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
+    found = {
+        f"{path.relative_to(site)}: {url}"
+        for path in (*pages(site), *site.rglob("*.css"))
+        for url in remote(path.read_text(encoding="utf-8"))
+    }
+    assert not found
+    assert list(remote('<script src="//cdn.example/x.js"></script>'))
+    assert list(remote("a { src: url(https://fonts.example/a.woff2) }"))
+    assert list(remote("@import '//fonts.example/a.css';"))
+
+
+def test_every_page_has_a_title(site: Path) -> None:
+    for path in pages(site):
+        text = path.read_text(encoding="utf-8")
+        assert re.search(r"<title>[^<]*\w[^<]*</title>", text), path
+
+
+# --- reference ------------------------------------------------------------------------------------
+
+
+@functools.cache
+def entries(site: Path) -> dict[str, set[str]]:
+    """The names that the site documents, by domain: "py", "c", "cpp"."""
+    from sphinx.util.inventory import InventoryFile
+
+    with (site / "objects.inv").open("rb") as file:
+        inventory = InventoryFile.load(file, "", lambda base, path: path)
+    found: dict[str, set[str]] = {}
+    for kind, names in inventory.items():
+        found.setdefault(kind.partition(":")[0], set()).update(names)
+    return found
+
+
+def resolved(name: str) -> Any:
+    """The object of a dotted name, or None."""
+    module, parts = name, list[str]()
+    while module:
+        try:
+            found: Any = importlib.import_module(module)
+        except ImportError:
+            module, _, last = module.rpartition(".")
+            parts.insert(0, last)
+            continue
+        for part in parts:
+            found = getattr(found, part, None)
+        return found
+    return None
+
+
+def public_modules() -> set[str]:
+    """Modules and packages without an underscore that say what is public."""
+    folder = ROOT / "python" / "tensor_bridge"
+    found = set()
+    for path in folder.rglob("*.py"):
+        parts = path.relative_to(folder.parent).with_suffix("").parts
+        name = ".".join(part for part in parts if part != "__init__")
+        if not any(part.startswith("_") for part in name.split(".")):
+            found.add(name)
+    return found
+
+
+def test_the_modules_of_the_reference_are_the_public_ones() -> None:
+    # What is public of composite is a name of tensor_bridge itself.
+    assert {name for name in public_modules() if ".composite" not in name} == set(MODULES)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_public_name_is_in_the_reference(name: str, site: Path) -> None:
+    module = importlib.import_module(name)
+    names = entries(site)["py"]
+    documented = {id(resolved(entry)) for entry in names}
+    missing = [
+        public
+        for public in module.__all__
+        # An exception, say, has one entry, where it is defined, for every module that exports it.
+        if f"{name}.{public}" not in names and id(getattr(module, public)) not in documented
+    ]
+    assert not missing
+
+
+def test_everything_of_the_c_header_is_in_the_reference(site: Path) -> None:
+    header = (ROOT / "include/tensor_bridge/c_api.h").read_text(encoding="utf-8")
+    code = re.sub(r"/\*.*?\*/", "", header, flags=re.DOTALL)
+    names = set(re.findall(r"\b(tb_\w+)\(", code)) | set(re.findall(r"\b(TB_[A-Z0-9_]+) =", code))
+    names |= set(re.findall(r"^typedef [^;{]*\b(tb_\w+);", code, re.M))
+    names |= set(re.findall(r"^\} (tb_\w+);", code, re.M))
+    assert len(names) > 100
+    # An enumerator's entry is below its enum, which has no name.
+    found = {entry.rpartition(".")[2] for entry in entries(site)["c"]}
+    assert not names - found
+
+
+def test_every_header_is_in_the_reference() -> None:
+    shown = set()
+    for path in (ROOT / "docs/reference").glob("*.rst"):
+        shown |= set(re.findall(r"^\.\. doxygenfile:: (\S+)", path.read_text(), re.M))
+    assert shown == {path.name for path in (ROOT / "include/tensor_bridge").glob("*.h")}
+
+
+def test_the_sdk_is_in_the_reference(site: Path) -> None:
+    names = {
+        "tfTensorToPyTorchTensor",
+        "pyTorchTensorToTfTensor",
+        "useTensorFlow",
+        "dtypeTable",
+        "OwnedTfTensor::release",
+        "ManagedTensor::toDlpack",
+        "ConvertOptions::on_write",
+        "ConvertBackOptions::grad",
+        "OnWrite::kRaise",
+        "Error::code",
+        "ErrorCode::kCopyRequired",
+        "Device::index",
+    }
+    assert not {f"tensor_bridge::{name}" for name in names} - entries(site)["cpp"]
+
+
+def test_sections_of_docstrings_are_rendered(site: Path) -> None:
+    found = [
+        f"{path.relative_to(site)}: {text.strip()[:80]}"
+        for path in pages(site)
+        if path.is_relative_to(site / "docs" / "reference")
+        for text in page(path).paragraphs
+        if SECTION.match(text.strip())
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_a_section_that_is_not_rendered_is_found() -> None:
+    right = Html('<dt class="field-odd">Returns<span>:</span></dt><dd><p>The sum.</p></dd>')
+    wrong = Html("<p>Args: x: A tensor.</p>")
+    assert not [text for text in right.paragraphs if SECTION.match(text)]
+    assert [text for text in wrong.paragraphs if SECTION.match(text)]
