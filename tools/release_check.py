@@ -104,7 +104,8 @@ import pathlib, sys, torch, tensor_bridge
 assert pathlib.Path(tensor_bridge.__file__).is_relative_to(sys.prefix), tensor_bridge.__file__
 y = tensor_bridge.dlpack.from_dlpack(torch.arange(6.0), on_write="copy")
 assert y.tolist() == [0, 1, 2, 3, 4, 5]
-print([p.name for p in pathlib.Path(tensor_bridge.__file__).parent.glob("libtensor_bridge_t*")])
+adapters = [p.name for p in pathlib.Path(tensor_bridge.__file__).parent.glob("libtensor_bridge_torch_*")]
+print("adapters:", adapters)
 """
 
 
@@ -128,7 +129,9 @@ def install_violations(sdist: Path) -> Iterator[str]:
             if code != 0:
                 yield f"{sdist.name}: {step[-1]} ends with {code}:\n{text[-3000:]}"
                 return
-        built = ast.literal_eval(text.strip().splitlines()[-1])
+        # torch warns that there is no NumPy, before or after.
+        (printed,) = re.findall(r"^adapters: (.*)$", text, re.MULTILINE)
+        built = ast.literal_eval(printed)
         if built != [build_wheel.adapter_name(group)]:
             yield f"{sdist.name}: with torch {minor} it builds {built}"
 
