@@ -104,7 +104,8 @@ import pathlib, sys, torch, tensor_bridge
 assert pathlib.Path(tensor_bridge.__file__).is_relative_to(sys.prefix), tensor_bridge.__file__
 y = tensor_bridge.dlpack.from_dlpack(torch.arange(6.0), on_write="copy")
 assert y.tolist() == [0, 1, 2, 3, 4, 5]
-adapters = [p.name for p in pathlib.Path(tensor_bridge.__file__).parent.glob("libtensor_bridge_torch_*")]
+folder = pathlib.Path(tensor_bridge.__file__).parent
+adapters = [p.name for p in folder.glob("libtensor_bridge_torch_*")]
 print("adapters:", adapters)
 """
 
