@@ -36,4 +36,4 @@ def torch_address(x: torch.Tensor) -> int:
     import torch
 
     # This one is the storage's.
-    return int(torch._C._data_address(x)) + x.storage_offset() * x.element_size()
+    return int(torch._C._data_address(x) + x.storage_offset() * x.element_size())
