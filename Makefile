@@ -18,7 +18,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 .NOTPARALLEL:
 .SUFFIXES:
 .DELETE_ON_ERROR:
-.PHONY: help dev build wheel matrix demo bench bench-draw bench-compare docs docs-look test test-cpp test-consumers test-python test-exhaustive fuzz \
+.PHONY: help dev build wheel matrix release-check demo bench bench-draw bench-compare docs docs-look test test-cpp test-consumers test-python test-exhaustive fuzz \
   test-asan test-tsan lint format clean FORCE
 
 help:
@@ -39,6 +39,7 @@ help:
 	@echo 'make docs-look        every page of it in a browser, at the width of a desk and of a phone'
 	@echo 'make wheel            the one wheel for every supported Python, torch and TensorFlow, in dist/'
 	@echo 'make matrix           that wheel with many releases of Python and the frameworks; hours, 7 GB'
+	@echo 'make release-check    all of the above but matrix and bench, and what would be published'
 	@echo 'make dev              set up $(VENV) with everything, package installed editable'
 	@echo 'make build            build and install the package (editable) into $(VENV)'
 	@echo 'make format           format C++ and Python'
@@ -59,7 +60,7 @@ $(STAMPS)/tools: pyproject.toml tools/install_group.py $(STAMPS)/venv
 	$(BIN)/python tools/install_group.py dev frameworks -- --quiet
 	@touch $@
 
-$(STAMPS)/peers $(STAMPS)/draw $(STAMPS)/wheel $(STAMPS)/docs $(STAMPS)/look: $(STAMPS)/%: $(STAMPS)/tools
+$(STAMPS)/peers $(STAMPS)/draw $(STAMPS)/wheel $(STAMPS)/matrix $(STAMPS)/release $(STAMPS)/docs $(STAMPS)/look: $(STAMPS)/%: $(STAMPS)/tools
 	$(BIN)/python tools/install_group.py $* -- --quiet
 	@touch $@
 
@@ -91,10 +92,16 @@ dev: build $(STAMPS)/models $(STAMPS)/interop $(STAMPS)/docs $(STAMPS)/system-te
 wheel: $(STAMPS)/wheel
 	$(BIN)/python tools/build_wheel.py
 
-# On demand only. MATRIX_ARGS: names of environments, --again, -- and paths for pytest.
+# On demand only. MATRIX_ARGS: names of environments, --again, --keep, -- and paths for pytest.
 MATRIX_ARGS ?=
-matrix: $(STAMPS)/tools
+matrix: $(STAMPS)/matrix
 	$(BIN)/python tools/matrix.py $(MATRIX_ARGS)
+
+# Everything there is to a release, on a clean clone: hours, because of what `make wheel` downloads and
+# the tests that take minutes. The results of `make matrix` are those that are committed.
+release-check: test test-exhaustive test-asan test-tsan wheel $(STAMPS)/release
+	tests/consumer/run.sh $(BIN)/python dist/*.whl
+	$(BIN)/python tools/release_check.py
 
 # --- what it is for ---------------------------------------------------------------------------
 

@@ -25,6 +25,8 @@ import torch_wheels
 ROOT = Path(__file__).resolve().parents[1]
 DIST = ROOT / "dist"
 PLATFORM = "manylinux_2_28_x86_64"
+# The commit of the tree that the wheel was built from.
+COMMIT = DIST / "commit.txt"
 NAME = re.compile(rf"tf_torch_tensor_bridge-[\w.]+-cp310-abi3-(\w+\.)*{PLATFORM}(\.\w+)*\.whl")
 MAX_BYTES = 5 * 1000 * 1000
 # A function of libtorch_python that the adapter looks up by this name.
@@ -109,6 +111,13 @@ def repair(wheel: Path, folder: Path) -> Path:
     return repaired
 
 
+def commit() -> str:
+    """The commit of the tree; with "-dirty" where files of it were changed."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
 def main(arguments: list[str]) -> int:
     if arguments[:1] == ["--check"] and len(arguments) == 2:
         found = list(violations(Path(arguments[1])))
@@ -126,6 +135,9 @@ def main(arguments: list[str]) -> int:
             print("\n".join(found), file=sys.stderr)
             return 1
         DIST.mkdir(exist_ok=True)
+        for old in DIST.glob("*.whl"):
+            old.unlink()
+        COMMIT.write_text(commit() + "\n", encoding="utf-8")
         shutil.copy(wheel, DIST)
         print(f"dist/{wheel.name}: {wheel.stat().st_size:,} bytes")
     return 0

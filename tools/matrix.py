@@ -1,11 +1,12 @@
 """Runs tests against the release wheel, with many releases of Python and the frameworks.
 
     python tools/matrix.py                # every environment without a result for this wheel
-    python tools/matrix.py NAME... [--again] [-- pytest arguments]
+    python tools/matrix.py NAME... [--again] [--keep] [-- pytest arguments]
     python tools/matrix.py --table        # writes the table of the README from the results
 
-Each environment is made with pip, used, and removed; a CUDA build of torch takes some 7 GB
-meanwhile. What it found is kept in tests/matrix/<name>.json.
+Each environment is made with uv in build/matrix, used, and removed with what was downloaded; a
+CUDA build of torch takes some 7 GB meanwhile. With --keep it stays there, and the next run only
+installs the wheel anew. What was found is kept in tests/matrix/<name>.json.
 """
 
 from __future__ import annotations
@@ -23,11 +24,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import build_wheel
 import install_group
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "tests" / "matrix"
 SCRATCH = ROOT / "build" / "matrix"
+CACHE = SCRATCH / "cache"
+DISTRIBUTION = "tf-torch-tensor-bridge"
 README = ROOT / "README.md"
 BEGIN, END = "<!-- begin matrix: written by tools/matrix.py -->", "<!-- end matrix -->"
 
@@ -97,23 +101,38 @@ def interpreter(version: str) -> str | Path:
     return hidden[-1]
 
 
+def uv(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """uv, with its cache on the disk of the environments: files are linked, not copied."""
+    return run("uv", *arguments, env={"UV_CACHE_DIR": str(CACHE), "UV_LINK_MODE": "hardlink"})
+
+
 def install(environment: Environment, wheel: Path, folder: Path) -> Path:
-    """Makes the virtual environment; returns its interpreter."""
-    made = run(interpreter(environment.python), "-m", "venv", folder)
-    if made.returncode != 0:
-        raise SystemExit(f"{environment.name}: no virtual environment:\n{made.stderr}")
+    """Makes the virtual environment, or takes the one that was kept; returns its interpreter."""
     python = folder / "bin" / "python"
-    groups = install_group.tomllib.loads(install_group.PYPROJECT.read_text("utf-8"))
-    pinned = install_group.requirements(groups["dependency-groups"], "test")
-    # The newest for that Python: those that are pinned may have left it behind.
-    tests = [requirement.split("==")[0] for requirement in pinned]
-    wanted = [f"torch=={environment.torch}", f"tensorflow-cpu=={environment.tensorflow}"]
-    # Constraints of this machine may leave out a release that is asked for here.
-    env = {"PIP_CONSTRAINT": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    command = [python, "-m", "pip", "install", "--quiet", *wanted, *tests, wheel]
-    done = run(*command, env=env)
+    complete = folder / "complete"
+    if not complete.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        made = uv("venv", "--quiet", "--python", interpreter(environment.python), folder)
+        if made.returncode != 0:
+            raise SystemExit(f"{environment.name}: no virtual environment:\n{made.stderr}")
+        groups = install_group.tomllib.loads(install_group.PYPROJECT.read_text("utf-8"))
+        pinned = [
+            requirement
+            for group in ("test", "helpers")
+            for requirement in install_group.requirements(groups["dependency-groups"], group)
+        ]
+        # The newest for that Python: those that are pinned may have left it behind.
+        tests = [re.split("[=;]", requirement)[0] for requirement in pinned]
+        wanted = [f"torch=={environment.torch}", f"tensorflow-cpu=={environment.tensorflow}"]
+        done = uv("pip", "install", "--quiet", "--python", python, *wanted, *tests)
+        if done.returncode != 0:
+            raise SystemExit(f"{environment.name} cannot be installed:\n{done.stderr[-3000:]}")
+        complete.touch()
+    done = uv(
+        "pip", "install", "--quiet", "--reinstall-package", DISTRIBUTION, "--python", python, wheel
+    )
     if done.returncode != 0:
-        raise SystemExit(f"{environment.name} cannot be installed:\n{done.stderr[-3000:]}")
+        raise SystemExit(f"{environment.name}: the wheel is not installed:\n{done.stderr[-3000:]}")
     return python
 
 
@@ -129,16 +148,18 @@ def outcomes(report: Path) -> dict[str, Any]:
     }
 
 
-def examine(environment: Environment, wheel: Path, arguments: list[str]) -> dict[str, Any]:
+def examine(
+    environment: Environment, wheel: Path, arguments: list[str], *, keep: bool
+) -> dict[str, Any]:
     """What the tests and the doctor say in one environment."""
     folder = SCRATCH / environment.name
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         python = install(environment, wheel, folder / "venv")
         env = {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
         doctor = run(python, "-m", "tensor_bridge", "doctor", "--json", env=env)
         report = folder / "report.xml"
+        report.unlink(missing_ok=True)
         command = [python, "-m", "pytest", "--rootdir", ROOT, "-c", ROOT / "pyproject.toml"]
         # Old frameworks warn of their own dependencies; our warnings are tested elsewhere.
         command += [
@@ -159,7 +180,11 @@ def examine(environment: Environment, wheel: Path, arguments: list[str]) -> dict
         summary = json.loads(doctor.stdout)["summary"]
         return {
             "environment": asdict(environment),
-            "wheel": {"name": wheel.name, "sha256": digest(wheel)},
+            "wheel": {
+                "name": wheel.name,
+                "sha256": digest(wheel),
+                "commit": build_wheel.COMMIT.read_text("utf-8").strip(),
+            },
             "date": time.strftime("%Y-%m-%d"),
             "doctor": summary,
             "tests": [str(Path(path).relative_to(ROOT)) for path in arguments or [ROOT / TESTS]],
@@ -167,7 +192,9 @@ def examine(environment: Environment, wheel: Path, arguments: list[str]) -> dict
             **outcomes(report),
         }
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(CACHE, ignore_errors=True)
 
 
 def results() -> list[dict[str, Any]]:
@@ -210,8 +237,8 @@ def main(arguments: list[str]) -> int:
         return 0
     split = arguments.index("--") if "--" in arguments else len(arguments)
     words, tests = arguments[:split], arguments[split + 1 :]
-    again = "--again" in words
-    names = [word for word in words if word != "--again"]
+    again, keep = "--again" in words, "--keep" in words
+    names = [word for word in words if word not in ("--again", "--keep")]
     unknown = set(names) - {environment.name for environment in ENVIRONMENTS}
     if unknown:
         known = "\n  ".join(environment.name for environment in ENVIRONMENTS)
@@ -230,7 +257,7 @@ def main(arguments: list[str]) -> int:
             kept = json.loads(path.read_text("utf-8"))
             if kept["wheel"]["sha256"] == digest(wheel):
                 continue
-        result = examine(environment, wheel, [str(ROOT / test) for test in tests])
+        result = examine(environment, wheel, [str(ROOT / test) for test in tests], keep=keep)
         path.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
         failed = failed or bool(result["failed"])
         counts = f"{result['passed']} passed, {len(result['failed'])} failed"

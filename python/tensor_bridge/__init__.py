@@ -141,19 +141,22 @@ _LAZY = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+# Not for checkers, to which a misspelt name is an error.
+if not TYPE_CHECKING:
 
-    module = _LAZY[name]
-    value = (
-        import_module(f"{__name__}.{name}")
-        if module is None
-        else getattr(import_module(f"{__name__}.{module}"), name)
-    )
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        if name not in _LAZY:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        module = _LAZY[name]
+        value = (
+            import_module(f"{__name__}.{name}")
+            if module is None
+            else getattr(import_module(f"{__name__}.{module}"), name)
+        )
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -35,4 +35,5 @@ def torch_address(x: torch.Tensor) -> int:
         return int(x.const_data_ptr())
     import torch
 
-    return int(torch._C._data_address(x))
+    # This one is the storage's.
+    return int(torch._C._data_address(x) + x.storage_offset() * x.element_size())

@@ -2,7 +2,7 @@
 # Uses tensor_bridge the way others do: applications of the SDK with find_package, against the install
 # tree, the build tree and the wheel, and the wheel from Python. Expects the preset `test` to be built.
 #
-#   tests/consumer/run.sh PYTHON
+#   tests/consumer/run.sh PYTHON [WHEEL]     # by default a wheel of this tree for this torch alone
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -82,9 +82,14 @@ fi
 grep -q 'compatible with requested version' "$work/wrong-version.log"
 
 echo 'consumer: wheel'
-"$python" -m pip wheel --quiet --no-deps --no-build-isolation -w "$work/wheel" . 2>"$work/wheel.log" ||
-  { cat "$work/wheel.log" >&2; exit 1; }
-"$python" -m zipfile -e "$work"/wheel/*-cp310-abi3-linux_*.whl "$work/wheel/unpacked"
+if [ $# -gt 1 ]; then
+  wheel=$2
+else
+  "$python" -m pip wheel --quiet --no-deps --no-build-isolation -w "$work/wheel" . \
+    2>"$work/wheel.log" || { cat "$work/wheel.log" >&2; exit 1; }
+  wheel=$(echo "$work"/wheel/*-cp310-abi3-linux_*.whl)
+fi
+"$python" -m zipfile -e "$wheel" "$work/wheel/unpacked"
 # -S: without the hook of an editable installation, which would answer first.
 config() {
   PYTHONPATH=$work/wheel/unpacked:$(dirname "$torch") "$python" -S -m tensor_bridge.config "$1"

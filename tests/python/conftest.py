@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import os
 import time
 from collections.abc import Iterator
@@ -16,6 +17,10 @@ os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 import tensor_bridge
 
+# As the guide says, for torch with CUDA beside TensorFlow 2.19 to 2.21.
+if importlib.util.find_spec("triton") is not None:
+    tensor_bridge.prepare()
+
 _FAILED = pytest.StashKey[bool]()
 
 
@@ -23,9 +28,18 @@ _FAILED = pytest.StashKey[bool]()
 _ALONE = {"concurrent", "data", "guard", "lifetime"}
 
 
+def _needs_sharing() -> pytest.MarkDecorator:
+    import needs
+
+    mark: pytest.MarkDecorator = needs.shares_back
+    return mark
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks the tests of some folders, so that the rest can run side by side."""
     for item in items:
+        if "back" in item.path.parts:
+            item.add_marker(_needs_sharing())
         if _ALONE & set(item.path.parts):
             item.add_marker(pytest.mark.alone)
 

@@ -6,6 +6,7 @@ Reads lines of [code, timeout, exits], writes lines of [exit code, stdout, stder
 from __future__ import annotations
 
 import gc
+import importlib.util
 import json
 import os
 import signal
@@ -15,10 +16,14 @@ import time
 import traceback
 from typing import Any
 
+import tensor_bridge
+
+if importlib.util.find_spec("triton") is not None:
+    tensor_bridge.prepare()
+
 import tensorflow as tf
 import torch
 
-import tensor_bridge
 from tensor_bridge import _frameworks
 
 NAMES = {

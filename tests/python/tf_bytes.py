@@ -14,7 +14,9 @@ from math import prod
 from typing import Any
 
 import ml_dtypes
+import needs
 import numpy as np
+import pytest
 import tensorflow as tf
 import torch
 from tensorflow.core.framework import tensor_pb2
@@ -22,7 +24,7 @@ from tensorflow.core.framework import tensor_pb2
 import tensor_bridge
 from tensor_bridge import DtypeRow
 
-ROWS = [row for row in tensor_bridge.dtypes() if row.tf_enum]
+ROWS = [row for row in needs.rows() if row.tf_enum]
 """Every row that TensorFlow has."""
 
 NUMERIC = [row for row in ROWS if row.itemsize]
@@ -61,6 +63,8 @@ def random_bytes(row: DtypeRow, count: int, seed: int = 0) -> bytes:
 
 def tf_tensor(row: DtypeRow, shape: Sequence[int], data: bytes) -> tf.Tensor:
     """An eager tensor with these bytes in memory of its own."""
+    if not needs.tf_has(row):
+        pytest.skip(f"TensorFlow {tf.__version__} has no {row.name}")
     proto = tensor_pb2.TensorProto(dtype=row.tf_enum, tensor_content=data)
     for size in shape:
         proto.tensor_shape.dim.add().size = size

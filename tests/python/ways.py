@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import needs
 import tensorflow as tf
 import torch
 from kept import values
@@ -33,11 +34,12 @@ class Way(NamedTuple):
     bad: type[Exception]
 
     def is_converted(self, source: Any, result: Any) -> bool:
-        """Whether `result` is `source` on the other side, sharing its memory."""
+        """Whether `result` is `source` on the other side, sharing its memory where it can."""
         if not isinstance(result, self.result) or result.shape != source.shape:
             return False
         pair = (result, source) if self.name == "to_tf" else (source, result)
-        return shares_memory(*pair) and tf_bytes(pair[0]) == torch_bytes(pair[1])
+        shares = shares_memory(*pair) or (self.name == "to_tf" and not needs.SHARES_BACK)
+        return shares and tf_bytes(pair[0]) == torch_bytes(pair[1])
 
 
 TO_TORCH = Way(

@@ -22,10 +22,16 @@ from tensor_bridge.errors import (
 )
 
 if TYPE_CHECKING:
-    from tensor_bridge.data._dataset import TorchDatasetBase as TorchDataset
+    from torch.utils.data import IterableDataset
+
+    from tensor_bridge.data._dataset import TorchDatasetBase
     from tensor_bridge.data._from_torch import from_torch
     from tensor_bridge.data._loader import Loader, loader
     from tensor_bridge.data._stats import Stats
+
+    class TorchDataset(TorchDatasetBase, IterableDataset[Any]):  # type: ignore[misc]
+        """As `torch_dataset_class` makes it."""
+
 
 __all__ = [
     "TorchDataset",
@@ -48,19 +54,22 @@ _LAZY = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    from importlib import import_module
+# Not for checkers, to which a misspelt name is an error.
+if not TYPE_CHECKING:
 
-    if name == "TorchDataset":
-        from tensor_bridge.data._dataset import torch_dataset_class
+    def __getattr__(name: str) -> Any:
+        from importlib import import_module
 
-        value: Any = torch_dataset_class()
-    elif name in _LAZY:
-        value = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value
-    return value
+        if name == "TorchDataset":
+            from tensor_bridge.data._dataset import torch_dataset_class
+
+            value: Any = torch_dataset_class()
+        elif name in _LAZY:
+            value = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

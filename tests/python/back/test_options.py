@@ -328,7 +328,7 @@ anything: Any = st.one_of(
     st.binary(max_size=3),
     st.sampled_from(["detach", "raise", "keep", "CPU:0", "cpu", "int4", "qint8", "float32"]),
     st.sampled_from(
-        [torch.float32, torch.device("cpu"), tf.as_dtype("int4"), tf.float32, int, pathlib.Path()]
+        [torch.float32, torch.device("cpu"), tf.bfloat16, tf.float32, int, pathlib.Path()]
     ),
     st.lists(st.integers(0, 3), max_size=2),
 )

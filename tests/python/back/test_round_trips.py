@@ -7,6 +7,7 @@ from collections.abc import Callable
 from math import prod
 from typing import Any
 
+import needs
 import pytest
 import tensorflow as tf
 import torch
@@ -168,7 +169,7 @@ def test_every_protecting_policy_goes_back(on_write: str, door: Any) -> None:
     assert door.to_tf(shared.torch.view(-1), copy=False).shape == 24
     shared.assert_shared()
     if on_write == "raise":
-        with pytest.raises(BufferError, match="on_write"):
+        with needs.forbidden_write("on_write"):
             shared.torch.zero_()
         shared.assert_shared()
     else:
@@ -497,7 +498,7 @@ def check_from_tensorflow(
         if fits:
             assert not shares_memory(back, x)
     elif on_write == "raise" and prod(shape):
-        with pytest.raises(BufferError):
+        with needs.forbidden_write():
             whole.fill_(1)
     if on_write != "alias":
         assert tf_bytes(t) == data

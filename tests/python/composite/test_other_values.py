@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Mapping
+import typing
 from typing import Any
 
 import pytest
@@ -162,16 +162,17 @@ class Masked(tf.experimental.ExtensionType):
 
 class Everything(tf.experimental.ExtensionType):
     # Not in alphabetical order, as neither is the mapping.
+    # TensorFlow 2.12 takes typing's names only.
     name: str
     masked: Masked
-    many: tuple[tf.Tensor, ...]
-    by_name: Mapping[str, tf.Tensor]
+    many: typing.Tuple[tf.Tensor, ...]  # noqa: UP006
+    by_name: typing.Mapping[str, tf.Tensor]
     ragged: tf.RaggedTensor
     size: int
     dtype: tf.DType
     shape: tf.TensorShape
     nothing: None
-    sizes: tuple[int, ...]
+    sizes: typing.Tuple[int, ...]  # noqa: UP006
 
     def __init__(self, seed: int) -> None:
         """Not the constructor that TensorFlow would write."""

@@ -6,6 +6,7 @@ import copy
 import pickle
 from typing import Any
 
+import needs
 import pytest
 import tensorflow as tf
 import torch
@@ -289,7 +290,7 @@ def test_keywords_reach_every_part(make: Any) -> None:
     x = tensor_bridge.to_torch(ragged, copy=False, device="cpu", on_write="raise")
     parts = [x.values, *x.row_splits] if isinstance(x, Ragged) else [x.values(), x.offsets()]
     for part in parts:
-        with pytest.raises(BufferError):
+        with needs.forbidden_write():
             part.zero_()
     with pytest.raises(TypeError, match="nonsense"):
         tensor_bridge.to_torch(ragged, nonsense=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import needs
 import pytest
 import tensorflow as tf
 import torch
@@ -217,7 +218,7 @@ def test_keywords_reach_both_parts() -> None:
     assert [part.action for _, part in explanation.parts] == ["copied", "copied"]
     x = tensor_bridge.to_torch(t, copy=False, on_write="raise", device="cpu")
     for part in (x.values(), x.indices()):
-        with pytest.raises(BufferError):
+        with needs.forbidden_write():
             part.zero_()
     with pytest.raises(TypeError, match="nonsense"):
         tensor_bridge.to_torch(t, nonsense=1)

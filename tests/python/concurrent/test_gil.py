@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import needs
 import pytest
 import tensorflow as tf
 import torch
@@ -53,6 +54,7 @@ def test_large_copy_lets_others_run(door: Any, large: tf.Tensor) -> None:
     assert progress >= 5
 
 
+@needs.dtype("int4")
 def test_large_conversion_of_bytes_lets_others_run(door: Any) -> None:
     int4 = from_bytes(bytes(1 << 27), (1 << 27,), tf.as_dtype("int4"))
     progress, seconds = progress_during(lambda: door.to_torch(int4))

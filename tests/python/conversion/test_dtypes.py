@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import needs
 import pytest
 import tensorflow as tf
 import torch
@@ -72,7 +73,7 @@ def has_cast(row: DtypeRow) -> bool:
 
 
 def test_every_dtype_of_tensorflow_has_a_row() -> None:
-    known = {row.tf_enum for row in ROWS}
+    known = {row.tf_enum for row in tensor_bridge.dtypes()}
     numbers = dict(types_pb2.DataType.items())
     missing = [
         name
@@ -92,7 +93,7 @@ def test_a_row_tells_the_truth_about_tensorflow(row: DtypeRow) -> None:
     assert (row.kind == "quantized") == dtype.is_quantized
 
 
-@pytest.mark.parametrize("row", tensor_bridge.dtypes(), ids=by_name)
+@pytest.mark.parametrize("row", needs.rows(), ids=by_name)
 def test_a_row_tells_the_truth_about_torch(row: DtypeRow) -> None:
     assert row.kind in KINDS
     assert (row.torch_name == "") == (row.torch_scalar == -1)
@@ -271,7 +272,7 @@ def test_a_forbidden_write_raises_and_writes_nothing(row: DtypeRow, door: Any) -
     t = tf_tensor(row, (2, 3), data)
     x = door.to_torch(t, on_write="raise")
     for write in (lambda: x.zero_(), lambda: x.fill_(1), lambda: x[0].copy_(x[1])):
-        with pytest.raises(BufferError, match=r"clone\(\)"):
+        with needs.forbidden_write(r"clone\(\)"):
             write()
     assert shares_memory(t, x)
     assert tf_memory(t) == data

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
+import needs
 import pytest
 import tensorflow as tf
 import torch
@@ -84,7 +85,7 @@ def test_every_combination_does_what_the_policy_says(
             assert torch_memory(x) == before
 
         if in_tf_memory and on_write == "raise":
-            with pytest.raises(BufferError, match="clone"):
+            with needs.forbidden_write("clone"):
                 x.zero_()
             assert tf_memory(value) == before
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import needs
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -125,7 +126,7 @@ def test_writes_are_protected(row: DtypeRow, door: Any) -> None:
     assert not shares_memory(t, x)
 
     x = door.to_torch(t, on_write="raise", **options)
-    with pytest.raises(BufferError, match=r"clone\(\)"):
+    with needs.forbidden_write(r"clone\(\)"):
         x.fill_(2.0)
     assert tf_memory(t) == data
 

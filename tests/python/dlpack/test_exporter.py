@@ -14,13 +14,11 @@ from typing import Any
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import dl_structures as dl
-import jax
-import jax.numpy as jnp
+import needs
 import numpy as np
 import pytest
 import tensorflow as tf
 import torch
-import tvm_ffi
 from fresh import run_forked
 from sharing import in_threads, numbers, tf_bytes
 from tf_bytes import NUMERIC, random_tensor
@@ -331,6 +329,8 @@ def test_numpy_values(name: str) -> None:
     "name", ["float32", "bfloat16", "float16", "int32", "uint8", "bool", "complex64", "int8"]
 )
 def test_jax_gets_the_values(name: str) -> None:
+    import jax.numpy as jnp
+
     row = next(row for row in SPEAKABLE if row.name == name)
     t = random_tensor(row, (4, 6))
     a = jnp.from_dlpack(exporter(t))
@@ -338,7 +338,11 @@ def test_jax_gets_the_values(name: str) -> None:
     assert np.asarray(a).tobytes() == tf_bytes(t)
 
 
+@needs.module("jax")
 def test_jax_computes_and_leaves_tensorflow_alone() -> None:
+    import jax
+    import jax.numpy as jnp
+
     t = numbers()
     before = live_owners()
     a = jnp.from_dlpack(exporter(t))
@@ -354,7 +358,10 @@ def test_jax_computes_and_leaves_tensorflow_alone() -> None:
 # ---- tvm-ffi, and the C exchange API -------------------------------------------------------------
 
 
+@needs.module("tvm_ffi")
 def test_tvm_ffi_shares() -> None:
+    import tvm_ffi
+
     t = numbers()
     before = live_owners()
     z = tvm_ffi.from_dlpack(exporter(t))
@@ -366,7 +373,10 @@ def test_tvm_ffi_shares() -> None:
     assert released(before)
 
 
+@needs.module("tvm_ffi")
 def test_tvm_ffi_takes_it_as_an_argument() -> None:
+    import tvm_ffi
+
     t = numbers()
     before = live_owners()
     assert tvm_ffi.get_global_func("testing.schema_id_tensor")(exporter(t)) is not None
@@ -379,7 +389,10 @@ def test_tvm_ffi_takes_it_as_an_argument() -> None:
     assert released(before)
 
 
+@needs.module("tvm_ffi")
 def test_tvm_ffi_gets_typed_errors() -> None:
+    import tvm_ffi
+
     for make in (lambda: tf.constant("a"), lambda: random_tensor(UNSPEAKABLE[0])):
         with pytest.raises(tensor_bridge.UnsupportedDtypeError):
             tvm_ffi.get_global_func("testing.echo")(exporter(make()))

@@ -13,13 +13,12 @@ from typing import Any
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import dl_structures as dl
-import jax.numpy as jnp
 import ml_dtypes
+import needs
 import numpy as np
 import pytest
 import tensorflow as tf
 import torch
-import tvm_ffi
 from kept import values
 from sharing import in_threads, numbers, tf_bytes, torch_bytes
 from tf_bytes import torch_memory
@@ -80,7 +79,7 @@ def test_write_policies(on_write: str) -> None:
     array = read_only()
     x = from_dlpack(array, on_write=on_write)
     if on_write == "raise":
-        with pytest.raises(BufferError):
+        with needs.forbidden_write():
             x.zero_()
         assert torch_data_address(x) == array.ctypes.data
     else:
@@ -336,7 +335,10 @@ def test_copy_is_checked(copy: Any, framework: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["float32", "int32", "bool", "float16", "bfloat16", "complex64"])
+@needs.module("jax")
 def test_jax_array(name: str) -> None:
+    import jax.numpy as jnp
+
     a = jnp.arange(24).reshape(4, 6).astype(name)
     x = from_dlpack(a)
     assert str(x.dtype) == f"torch.{name}"
@@ -351,7 +353,10 @@ def test_jax_array(name: str) -> None:
     assert bool((x == x).all())
 
 
+@needs.module("jax")
 def test_write_in_torch_does_not_reach_a_jax_array() -> None:
+    import jax.numpy as jnp
+
     """JAX takes arrays to be immutable; the older capsules, which it makes, cannot say so."""
     a = jnp.arange(1024.0)
     address = a.unsafe_buffer_pointer()
@@ -365,7 +370,10 @@ def test_write_in_torch_does_not_reach_a_jax_array() -> None:
     assert float(a.sum()) == 0, "JAX can say READ_ONLY now: mend the docs"
 
 
+@needs.module("jax")
 def test_jax_array_is_kept_alive() -> None:
+    import jax.numpy as jnp
+
     x = from_dlpack(jnp.full((1 << 12,), 3.0))
     gc.collect()
     garbage = [jnp.zeros((1 << 12,)) for _ in range(10)]
@@ -373,7 +381,10 @@ def test_jax_array_is_kept_alive() -> None:
     del garbage
 
 
+@needs.module("tvm_ffi")
 def test_tvm_ffi_tensor() -> None:
+    import tvm_ffi
+
     array = aligned()
     z = tvm_ffi.from_dlpack(array)
     x = from_dlpack(z)
@@ -471,7 +482,7 @@ def test_producer_of_the_old_protocol_is_written_through_on_demand() -> None:
     from_dlpack(Old(array), on_write="alias").zero_()
     assert array.sum() == 0
     x = from_dlpack(Old(array), on_write="raise")
-    with pytest.raises(BufferError, match="DLPack producer"):
+    with needs.forbidden_write("DLPack producer"):
         x.add_(1)
     assert array.sum() == 0
     assert torch_data_address(x) == array.ctypes.data

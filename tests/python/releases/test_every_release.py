@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import needs
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -76,6 +77,18 @@ def test_the_adapter_is_that_of_the_release(door: Any) -> None:
     maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
     loaded = set(re.findall(r"libtensor_bridge_torch_(\d+)_(\d+)\.so", maps))
     assert loaded == {("2", str(GROUPS[TORCH]))}
+
+
+@pytest.mark.skipif(not needs.ALL_IS_THERE, reason="older releases lack some dtypes")
+def test_the_newest_releases_have_every_row() -> None:
+    assert needs.rows() == list(tensor_bridge.dtypes())
+
+
+def test_an_address_is_that_of_the_view() -> None:
+    x = tensor_bridge.to_torch(tf.zeros((4, 8)) + 1)
+    first = testing.torch_data_address(x)
+    assert testing.torch_data_address(x[1:]) == first + 8 * 4
+    assert testing.torch_data_address(x[2, 3:]) == first + (2 * 8 + 3) * 4
 
 
 def test_the_table_knows_what_both_frameworks_have() -> None:
@@ -312,7 +325,7 @@ def test_a_pending_tensor_is_waited_for() -> None:
         t = tf.py_function(slow, [], tf.float32)
         assert tensor_bridge.to_torch(t).item() == 7.0
         """,
-        timeout=60,
+        timeout=240,
     )
     assert done.code == 0, done.err
 

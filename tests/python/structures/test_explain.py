@@ -6,6 +6,7 @@ import collections
 import dataclasses
 from typing import Any
 
+import needs
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -55,6 +56,7 @@ def test_each_leaf_is_what_explain_says_of_it_alone(way: Way) -> None:
     assert explanation.action == "copied"
 
 
+@needs.dtype("int4")
 def test_worst_of_the_leaves(way: Way) -> None:
     shared = way.leaf()
     copied = torch.ones(2, 3).T if way is TO_TF else from_bytes(b"\1\2", (2,), tf.as_dtype("int4"))

@@ -9,6 +9,7 @@ import sys
 import threading
 from typing import Any, NamedTuple
 
+import needs
 import pytest
 import tensorflow as tf
 import torch
@@ -153,13 +154,14 @@ def test_one_tensor_in_many_places(way: Way) -> None:
     assert live_owners() == before
 
 
+@needs.dtype("int4")
 def test_keywords_apply_to_every_leaf() -> None:
     t = TO_TORCH.leaf()
     result = tensor_bridge.to_torch({"a": [t, t]}, copy=True)
     assert not any(shares_memory(t, x) for x in result["a"])
     result = tensor_bridge.to_torch((t, [t]), on_write="raise")
     for x in (result[0], result[1][0]):
-        with pytest.raises(BufferError):
+        with needs.forbidden_write():
             x.zero_()
     x = torch.tensor([1, -2], dtype=torch.int8)
     result = tensor_bridge.to_tf([x, {"k": x}], dtype="int4", grad="raise")

@@ -10,6 +10,7 @@ import ctypes
 import math
 from typing import Any
 
+import needs
 import pytest
 import tensorflow as tf
 import torch
@@ -42,7 +43,7 @@ def test_first_write_moves_torch_once_and_never_tensorflow(write: str, door: Any
     shared.assert_untouched()
 
 
-SHARED_ROWS = [row for row in tensor_bridge.dtypes() if row.kind in ("shared", "viewed")]
+SHARED_ROWS = [row for row in needs.rows() if row.kind in ("shared", "viewed")]
 
 
 @pytest.mark.parametrize("row", SHARED_ROWS, ids=lambda row: row.name)
@@ -172,6 +173,7 @@ def test_write_to_the_snapshot_of_a_variable() -> None:
     assert torch.equal(tensor_bridge.to_torch(variable), torch.arange(24.0).reshape(SHAPE) + 1)
 
 
+@needs.dtype("int4")
 def test_shared_integers_of_raw_conversions_are_protected() -> None:
     shared = Shared(from_bytes(bytes(range(8)), (2, 4), tf.as_dtype("int4")), raw=True)
     assert shared.torch.dtype == torch.uint8

@@ -1,0 +1,82 @@
+"""What a test needs of the frameworks that not every supported release has.
+
+With the releases of `make test` nothing is left out: `tests/python/releases` asserts it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import pytest
+import tensorflow as tf
+import torch
+
+import tensor_bridge
+from tensor_bridge import DtypeRow
+from tensor_bridge._frameworks import version_pair
+
+torch_release = version_pair(torch.__version__)
+tensorflow_release = version_pair(tf.__version__)
+# The releases that `make test` runs with, and newer ones.
+# Older ones are copied to TensorFlow.
+SHARES_BACK = torch_release >= (2, 13)
+ALL_IS_THERE = torch_release >= (2, 13) and tensorflow_release >= (2, 21)
+
+
+def tf_has(row: DtypeRow) -> bool:
+    """Whether this TensorFlow has the dtype, or nobody says that one does."""
+    try:
+        return not row.tf_enum or tf.as_dtype(row.tf_enum) is not None
+    except TypeError:
+        return False
+
+
+def torch_has(row: DtypeRow) -> bool:
+    """Whether this torch has the dtypes that the row names."""
+    names = (row.torch_name, row.nearest)
+    return all(not name or hasattr(torch, name.removeprefix("torch.")) for name in names)
+
+
+def has(name: str) -> bool:
+    """Whether these releases have the dtype of a row."""
+    return any(row.name == name for row in rows())
+
+
+def rows() -> list[DtypeRow]:
+    """The rows of the dtype table that can be tried with these releases."""
+    return [row for row in tensor_bridge.dtypes() if tf_has(row) and torch_has(row)]
+
+
+def torch_since(minor: int, reason: str) -> Any:
+    """Skips a test with an older torch."""
+    return pytest.mark.skipif(
+        torch_release < (2, minor), reason=f"torch before 2.{minor}: {reason}"
+    )
+
+
+def tensorflow_since(minor: int, reason: str) -> Any:
+    """Skips a test with an older TensorFlow."""
+    text = f"TensorFlow before 2.{minor}: {reason}"
+    return pytest.mark.skipif(tensorflow_release < (2, minor), reason=text)
+
+
+def dtype(name: str) -> Any:
+    """Skips a test where TensorFlow or torch has not got the dtype."""
+    return pytest.mark.skipif(not has(name), reason=f"no {name} in these releases")
+
+
+def module(name: str) -> Any:
+    """Skips a test where a package is not installed that does not go with every release."""
+    missing = importlib.util.find_spec(name) is None
+    return pytest.mark.skipif(missing, reason=f"{name} is not installed")
+
+
+def forbidden_write(text: str = "on_write") -> Any:
+    """What a write raises after on_write="raise"; an error of torch's own before 2.13."""
+    if torch_release >= (2, 13):
+        return pytest.raises(BufferError, match=text)
+    return pytest.raises(RuntimeError)
+
+
+shares_back = torch_since(13, "its tensors are copied to TensorFlow")

@@ -1,0 +1,159 @@
+"""What `make release-check` looks at after the tests: what would be published.
+
+    python tools/release_check.py
+
+Expects the wheel of `make wheel` in dist/, puts the source distribution beside it, and prints every
+violation: version and changelog, metadata, the limited API, the results of the matrix, and a source
+distribution that builds where only one torch is installed.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import build_wheel
+import install_group
+import matrix
+import torch_wheels
+
+ROOT = Path(__file__).resolve().parents[1]
+DIST = ROOT / "dist"
+PACKAGED = ("CMakeLists.txt", "LICENSE", "cmake", "include", "python", "src")
+
+
+def run(*command: str | Path) -> tuple[int, str]:
+    """Exit code and all that was printed."""
+    done = subprocess.run(command, cwd=DIST, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def version() -> str:
+    text = (ROOT / "include/tensor_bridge/version.h").read_text("utf-8")
+    (found,) = re.findall(r'#define TENSOR_BRIDGE_VERSION "([^"]+)"', text)
+    return str(found)
+
+
+def changelog_violations(text: str, wanted: str) -> Iterator[str]:
+    """The newest entry is that of the version."""
+    entries = re.findall(r"^## \[?([^\]\s]+)\]?.*$", text, re.MULTILINE)
+    if not entries or entries[0] != wanted:
+        yield f"CHANGELOG.md: its first entry is {entries[:1]}, the version is {wanted}"
+
+
+def wheel_violations(wheel: Path) -> Iterator[str]:
+    """Rules of `make wheel`, version, and CPython's limited API."""
+    yield from build_wheel.violations(wheel)
+    if f"-{version()}-" not in wheel.name:
+        yield f"{wheel.name}: the version is {version()}"
+    code, text = run(sys.executable, "-m", "abi3audit", "--strict", wheel)
+    if code != 0:
+        yield f"abi3audit:\n{text}"
+    commit = build_wheel.COMMIT.read_text("utf-8").strip()
+    # What came later may change the results of the matrix, not what is built.
+    command = ["git", "diff", "--quiet", commit, "--", *PACKAGED]
+    if subprocess.run(command, cwd=ROOT, check=False).returncode != 0:
+        yield f"{wheel.name}: built from {commit}; what it is built of has changed since"
+
+
+def matrix_violations() -> Iterator[str]:
+    """A result without a failure for every environment, and the table from them."""
+    found = {path.stem for path in matrix.RESULTS.glob("*.json")}
+    for environment in matrix.ENVIRONMENTS:
+        if environment.name not in found:
+            yield f"matrix: no result for {environment.name}"
+    for result in matrix.results():
+        name = matrix.Environment(**result["environment"]).name
+        for failure in result["failed"]:
+            yield f"matrix: {name}: {failure}"
+    if matrix.README.read_text("utf-8") != matrix.updated_readme():
+        yield "README.md: its table is not that of the results; python tools/matrix.py --table"
+
+
+def build_sdist() -> Path:
+    for old in DIST.glob("*.tar.gz"):
+        old.unlink()
+    command = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", DIST, ROOT]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    (sdist,) = DIST.glob("*.tar.gz")
+    return sdist
+
+
+def sdist_violations(sdist: Path) -> Iterator[str]:
+    """It has all that is compiled and imported, and nothing of the tests."""
+    with tarfile.open(sdist) as archive:
+        there = {name.partition("/")[2] for name in archive.getnames()}
+    listed = subprocess.run(
+        ["git", "ls-files", *PACKAGED],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    for name in sorted(set(listed.stdout.split()) - there):
+        yield f"{sdist.name}: no {name}"
+    for name in sorted(name for name in there if name.startswith(("tests/", "benchmarks/"))):
+        yield f"{sdist.name}: has {name}"
+
+
+_USE = """
+import pathlib, sys, torch, tensor_bridge
+assert pathlib.Path(tensor_bridge.__file__).is_relative_to(sys.prefix), tensor_bridge.__file__
+y = tensor_bridge.dlpack.from_dlpack(torch.arange(6.0), on_write="copy")
+assert y.tolist() == [0, 1, 2, 3, 4, 5]
+folder = pathlib.Path(tensor_bridge.__file__).parent
+adapters = [p.name for p in folder.glob("libtensor_bridge_torch_*")]
+print("adapters:", adapters)
+"""
+
+
+def install_violations(sdist: Path) -> Iterator[str]:
+    """Where one torch is installed and no TensorFlow, its adapter is built, and no other."""
+    groups = install_group.tomllib.loads(install_group.PYPROJECT.read_text("utf-8"))
+    named = {name: groups["dependency-groups"][name] for name in ("build", "frameworks")}
+    (torch,) = [each for each in named["frameworks"] if each.startswith("torch==")]
+    minor = torch.removeprefix("torch==").rpartition(".")[0]
+    (group,) = [group for group in torch_wheels.groups() if minor in group]
+    with tempfile.TemporaryDirectory() as folder:
+        python = Path(folder) / "bin" / "python"
+        steps = (
+            [sys.executable, "-m", "venv", folder],
+            [python, "-m", "pip", "install", "--quiet", torch, *named["build"], "optree"],
+            [python, "-m", "pip", "install", "--quiet", "--no-build-isolation", "--no-deps", sdist],
+            [python, "-c", _USE],
+        )
+        for step in steps:
+            code, text = run(*step)
+            if code != 0:
+                yield f"{sdist.name}: {step[-1]} ends with {code}:\n{text[-3000:]}"
+                return
+        # torch warns that there is no NumPy, before or after.
+        (printed,) = re.findall(r"^adapters: (.*)$", text, re.MULTILINE)
+        built = ast.literal_eval(printed)
+        if built != [build_wheel.adapter_name(group)]:
+            yield f"{sdist.name}: with torch {minor} it builds {built}"
+
+
+def main() -> int:
+    wheel = matrix.the_wheel()
+    sdist = build_sdist()
+    found = list(changelog_violations((ROOT / "CHANGELOG.md").read_text("utf-8"), version()))
+    found += wheel_violations(wheel)
+    found += matrix_violations()
+    code, text = run(sys.executable, "-m", "twine", "check", "--strict", wheel, sdist)
+    if code != 0:
+        found.append(f"twine check:\n{text}")
+    found += sdist_violations(sdist)
+    found += install_violations(sdist)
+    print("\n".join(found) or f"{wheel.name} and {sdist.name} are ready")
+    return bool(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
