@@ -82,13 +82,16 @@ class Mirror:
 
     def _changed_value(self) -> torch.Tensor | None:
         """The variable's value if TensorFlow changed it since both were equal, else None."""
+        value = self._read()
+        address = _convert.torch_address(value)
+        if address == self._seen_address:
+            return None
+        if _convert.torch_address(self._read()) == address or not value.numel():
+            return value
+        # Every read is a copy: tf.gather of a variable and scatter updates make it so, and move it.
         import tensorflow as tf
         import torch
 
-        value = self._read()
-        if _convert.torch_address(value) == self._seen_address:
-            return None
-        # tf.gather of a variable and scatter updates move it and make every read a copy.
         tf.raw_ops.DisableCopyOnRead(resource=self.handle)
         value = self._read()
         if not torch.equal(value, self._seen):

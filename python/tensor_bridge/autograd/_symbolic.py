@@ -268,7 +268,7 @@ def _run_fake(
 
     fake = FakeTensorMode(allow_non_fake_inputs=True)
 
-    class AllFake(TorchDispatchMode):
+    class AllFake(TorchDispatchMode):  # type: ignore[misc]
         """Gives every operation a fake copy of what is real, so that nothing real is written.
 
         FakeTensorMode runs in-place operations on real scalars, as a BatchNorm's counter.

@@ -1,4 +1,4 @@
-"""TensorFlow models as torch modules: parameters, statistics, state, and training to a falling loss."""
+"""TensorFlow models as torch modules: parameters, statistics, state, training."""
 
 from __future__ import annotations
 

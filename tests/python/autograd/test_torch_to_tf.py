@@ -1,4 +1,4 @@
-"""torch functions under TensorFlow's tapes, eager and in graphs: exact, to any order, and shared."""
+"""torch functions under TensorFlow's tapes, eager and in graphs: exact and shared."""
 
 from __future__ import annotations
 
