@@ -145,10 +145,11 @@ PY_EDGES: dict[str, set[str]] = {
     "composite": CONVERT,
     "dlpack": CONVERT,
     "_nodes": set(),
+    "_graph_function": set(),
     "_tree": CONVERT | {"composite", "_nodes"},
-    "data": TREE,
+    "data": TREE | {"_graph_function"},
     "checkpoint": TREE,
-    "autograd": TREE,
+    "autograd": TREE | {"_graph_function"},
     # What it tries, it tries in a process of its own, as users do.
     "doctor": BASE | {"_C", "config", "__init__", "testing"},
     "cli": TREE | {"config", "data", "checkpoint", "autograd", "doctor", "__init__"},

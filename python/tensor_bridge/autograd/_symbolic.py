@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C, _classify
+from tensor_bridge._graph_function import py_function
 from tensor_bridge.autograd import _dtype_names, _tape, _tokens, _torch_function
+from tensor_bridge.autograd._graph_gradient import with_gradient
 from tensor_bridge.autograd._structure import Rebuild, build, flatten
 from tensor_bridge.errors import GradientError, SymbolicTensorError, UnsupportedTypeError
 
@@ -97,21 +99,18 @@ def call(
         token = _tokens.issue(_Run(_torch_function.Piece(inputs, outputs)))
         return [*map(_torch_function.to_tf, outputs), _C.convert_pytorch_to_tf(token)]
 
-    def operation(*values: Any) -> Any:
-        *outputs, token = tf.py_function(
-            forward, values, [*(s.dtype for s in specs), tf.int32], name="TorchFunction"
-        )
-        for output, output_spec in zip(outputs, specs, strict=True):
-            output.set_shape(output_spec.shape)
-        chosen = [values[k] for k in wanted]
+    *outputs, token = py_function(
+        forward, tensors, [*(s.dtype for s in specs), tf.int32], name="TorchFunction"
+    )
+    for output, output_spec in zip(outputs, specs, strict=True):
+        output.set_shape(output_spec.shape)
+    chosen = [tensors[k] for k in wanted]
 
-        def gradient(*upstream: Any) -> list[Any]:
-            found: Iterator[Any] = iter(_gradient(token, chosen, upstream))
-            return [next(found) if k in wanted else None for k in range(len(values))]
+    def gradient(*upstream: Any) -> list[Any]:
+        found: Iterator[Any] = iter(_gradient(token, chosen, upstream))
+        return [next(found) if k in wanted else None for k in range(len(tensors))]
 
-        return outputs, gradient
-
-    return result.build(tf.custom_gradient(operation)(*tensors))
+    return result.build(with_gradient(outputs, tensors, gradient))
 
 
 def _gradient(token: Any, inputs: Sequence[Any], upstream: Sequence[Any]) -> list[Any]:
@@ -143,19 +142,16 @@ def _gradient(token: Any, inputs: Sequence[Any], upstream: Sequence[Any]) -> lis
         ]
         return [*results, _C.convert_pytorch_to_tf(_tokens.issue(_Lazy(state, ups)))]
 
-    def operation(*values: Any) -> Any:
-        *outputs, following = tf.py_function(
-            backward,
-            [token, *values],
-            [*(x.dtype for x in inputs), tf.int32],
-            name="TorchGradient",
-        )
-        for output, x in zip(outputs, inputs, strict=True):
-            output.set_shape(x.shape)
-        return outputs, lambda *more: _gradient(following, values, more)
-
-    found: list[Any] = tf.custom_gradient(operation)(*inputs, *(upstream[k] for k in live))
-    return found
+    values = [*inputs, *(upstream[k] for k in live)]
+    *outputs, following = py_function(
+        backward,
+        [token, *values],
+        [*(x.dtype for x in inputs), tf.int32],
+        name="TorchGradient",
+    )
+    for output, x in zip(outputs, inputs, strict=True):
+        output.set_shape(x.shape)
+    return with_gradient(outputs, values, lambda *more: _gradient(following, values, more))
 
 
 class _Chosen:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import cache
@@ -151,8 +152,18 @@ class TorchLayerBase(_Layer):
         signature = self._signature[0]
         if signature is not None:
             signature = (signature, self._moved(mode))
+        # Keras's fit leaves its graphs behind (Keras 3.15, TensorFlow 2.21); the layer goes without
+        # them, as its variables do.
+        reference = weakref.ref(self)
+
+        def functional(*values: Any) -> Any:
+            layer = reference()
+            if layer is None:
+                raise RuntimeError("the TorchLayer that this graph calls is gone")
+            return layer._functional(*values)
+
         result, moved = call(
-            self._functional,
+            functional,
             signature,
             (list(frozen), list(trainable), args, kwargs, mode),
             {},

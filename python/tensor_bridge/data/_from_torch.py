@@ -9,6 +9,7 @@ from typing import Any
 
 from tensor_bridge import _C, _nodes
 from tensor_bridge._frameworks import ensure, ensure_tensorflow
+from tensor_bridge._graph_function import py_function
 from tensor_bridge.composite import StringTensor, for_torch
 from tensor_bridge.errors import MismatchError, TensorBridgeError, UnsupportedTypeError
 
@@ -169,7 +170,7 @@ class _Source:
             return self._flat(self._data[_number(index)])
 
         def element(index: Any) -> Any:
-            return self._packed(tf.py_function(get, [index], self._types))
+            return self._packed(py_function(get, [index], self._types))
 
         return tf.data.Dataset.range(len(self._data)).map(element)
 
@@ -178,13 +179,13 @@ class _Source:
         from tensorflow.python.data.ops import from_generator_op
 
         def begin(_: Any) -> Any:
-            return tf.py_function(self._begin, [], tf.int64)
+            return py_function(self._begin, [], tf.int64)
 
         def step(number: Any) -> Any:
-            return self._packed(tf.py_function(self._step, [number], self._types))
+            return self._packed(py_function(self._step, [number], self._types))
 
         def end(number: Any) -> Any:
-            return tf.py_function(self._end, [number], tf.int64)
+            return py_function(self._end, [number], tf.int64)
 
         # What Dataset.from_generator is made of, with functions that know no NumPy. The last one
         # runs when an iterator goes away before its end.
