@@ -108,8 +108,8 @@ release-check: test test-exhaustive test-asan test-tsan wheel $(STAMPS)/release
 demo: build $(STAMPS)/models
 	$(BIN)/python examples/demo.py
 
-# Measures, and keeps the numbers in benchmarks/results. BENCH_ARGS: names of single benchmarks (data and
-# checkpoint run only so), --quick, --large. Wants a machine that does nothing else.
+# Measures, and keeps the numbers in benchmarks/results. BENCH_ARGS: names of single benchmarks (data,
+# checkpoint and autograd run only so), --quick, --large. Wants a machine that does nothing else.
 BENCH_ARGS ?=
 bench: build $(STAMPS)/interop $(STAMPS)/peers $(STAMPS)/system-benchmarks
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
@@ -119,6 +119,7 @@ bench-draw: build $(STAMPS)/draw
 	$(BIN)/python benchmarks/draw.py
 	$(BIN)/python tools/data_chart.py
 	$(BIN)/python tools/checkpoint_chart.py
+	$(BIN)/python tools/autograd_chart.py
 
 # Counts instructions, so that a busy machine does not matter. BASE: any commit; the other side is the
 # working tree. BENCH_ARGS='--fail-above 5' makes a regression an error.

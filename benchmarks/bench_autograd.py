@@ -1,10 +1,10 @@
 """Times what a gradient across the frameworks costs beside each framework's own.
 
-The parts are timed apart in the same interleaved run: the wrapped function forward and backward,
-the same function in its own framework, and the smallest operation of the other one (`clone`,
-`tf.identity`) forward and backward. The overhead is what remains. A ResNet50 of Keras trains
-through `TfModule` and under a tf.GradientTape. Gradients are compared before anything is timed.
-Writes the numbers, with machine and versions, to `results/autograd.json`.
+The parts are timed apart in one interleaved run: the wrapped function forward and backward, the
+same function in its own framework, and the smallest operation of the other one (`clone`,
+`tf.identity`). The overhead is what remains. A ResNet50 of Keras trains through `TfModule` and
+under a tf.GradientTape. Gradients are compared before anything is timed. Writes the numbers, with
+machine and versions, to `results/autograd.json`.
 
     python benchmarks/bench_autograd.py [--quick] [--output FOLDER]
 """

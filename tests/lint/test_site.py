@@ -21,6 +21,7 @@ from tree import ROOT
 
 MODULES = (
     "tensor_bridge",
+    "tensor_bridge.autograd",
     "tensor_bridge.capi",
     "tensor_bridge.checkpoint",
     "tensor_bridge.cli",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C, composite
 from tensor_bridge._frameworks import ensure_tensorflow
-from tensor_bridge.autograd import _torch_function
+from tensor_bridge.autograd import _dtype_names, _torch_function
 from tensor_bridge.errors import InvalidOptionError, UnsupportedTypeError
 
 if TYPE_CHECKING:
@@ -109,15 +109,17 @@ class TorchLayerBase(_Layer):
         self.built = True
 
     def _weight(self, name: str, x: torch.Tensor, trainable: bool) -> Any:
-        value = _C.convert_pytorch_to_tf(x)
-        # torch casts them itself, where an operation wants that: see `_autocast`.
+        # Keras keeps the initializer, which must not keep a value of TensorFlow's.
+        def initial(shape: Any, dtype: Any = None) -> Any:
+            return _C.convert_pytorch_to_tf(x)
+
         return self.add_weight(
             name=name,
-            shape=tuple(value.shape),
-            dtype=value.dtype.name,
-            initializer=lambda shape, dtype=None: value,
+            shape=tuple(x.shape),
+            dtype=_dtype_names.tf_dtype(x.dtype).name,
+            initializer=initial,
             trainable=trainable,
-            autocast=False,
+            autocast=False,  # torch casts, where an operation wants that: see `_autocast`
         )
 
     @property

@@ -12,7 +12,7 @@ from refusals import assert_refused
 import tensor_bridge
 from tensor_bridge.testing import shares_memory
 
-ADVICE = r"tf\.py_function"
+ADVICE = r"tensor_bridge\.autograd\.torch_to_tf, or tf\.py_function"
 
 
 class Probe:

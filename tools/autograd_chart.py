@@ -1,0 +1,75 @@
+"""Draws docs/guides/autograd.svg from benchmarks/results/autograd.json.
+
+python benchmarks/bench_autograd.py
+python tools/autograd_chart.py [FILE]
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from data_chart import ROOT, bar, text
+
+RESULTS = ROOT / "benchmarks" / "results" / "autograd.json"
+CHART = ROOT / "docs" / "guides" / "autograd.svg"
+COLOURS = ("#1a7f37", "#8c959f", "#bf8700")
+WIDTH, LEFT, RIGHT, BAR, GAP, TOP = 760, 170, 60, 17, 16, 54
+
+
+def chart(report: dict[str, Any]) -> str:
+    """The chart as SVG text: a bar for each wrapped function, one below it for its two parts."""
+    us = {name: row["fastest_us"] for name, row in report["small"].items()}
+    scale = (WIDTH - LEFT - RIGHT) / max(
+        max(us[row["ours"]], sum(us[part] for part in row["parts"])) for row in report["cases"]
+    )
+    parts = [
+        text(LEFT, 20, "Microseconds forward + backward, tanh(x) * x of 8 x 8", weight="bold"),
+        bar(LEFT, 30, 10, 10, COLOURS[0]),
+        text(LEFT + 15, 39, "wrapped"),
+        bar(LEFT + 90, 30, 10, 10, COLOURS[1]),
+        text(LEFT + 105, 39, "the same in its own framework"),
+        bar(LEFT + 300, 30, 10, 10, COLOURS[2]),
+        text(LEFT + 315, 39, "an identity of the other"),
+    ]
+    y = TOP
+    for row in report["cases"]:
+        y += GAP
+        parts.append(text(LEFT - 10, y + BAR, row["case"], anchor="end"))
+        ours = us[row["ours"]]
+        parts.append(bar(LEFT, y, ours * scale, BAR - 2, COLOURS[0]))
+        parts.append(text(LEFT + ours * scale + 5, y + 12, f"{ours:,.0f}"))
+        y += BAR
+        x: float = LEFT
+        for part, colour in zip(row["parts"], COLOURS[1:], strict=True):
+            parts.append(bar(x, y, us[part] * scale, BAR - 2, colour))
+            x += us[part] * scale
+        parts.append(text(x + 5, y + 12, f"{sum(us[part] for part in row['parts']):,.0f}"))
+        y += BAR
+    machine, versions = report["machine"], report["versions"]
+    where = (
+        f"{machine['cpu']}, {machine['cpus']} CPUs, TensorFlow {versions['tensorflow']}, "
+        f"torch {versions['torch']}, {report['date']}; fastest of interleaved runs, "
+        f"load {machine['load_average_1m']}"
+    )
+    parts.append(text(LEFT, y + 24, where, size=10))
+    size = f'width="{WIDTH}" height="{y + 36}" viewBox="0 0 {WIDTH} {y + 36}"'
+    body = "\n".join(parts)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif">\n'
+        f'<rect width="100%" height="100%" fill="#ffffff"/>\n{body}\n</svg>\n'
+    )
+
+
+def main(arguments: list[str]) -> int:
+    results = Path(arguments[0]) if arguments else RESULTS
+    if not results.exists():
+        raise SystemExit(f"{results} is not there; run benchmarks/bench_autograd.py first")
+    CHART.write_text(chart(json.loads(results.read_text(encoding="utf-8"))), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
