@@ -50,7 +50,7 @@ class Environment:
 
 
 ENVIRONMENTS = (
-    # TensorFlow 2.12.1 and 2.13 fit none of these releases of torch, which want newer typing-extensions.
+    # TensorFlow 2.12.1 and 2.13 want an older typing-extensions than these releases of torch.
     Environment("3.10", "2.6.0", "2.12.0"),
     Environment("3.11", "2.8.0", "2.15.1"),
     Environment("3.12", "2.10.0", "2.16.2"),
