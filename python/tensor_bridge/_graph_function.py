@@ -49,7 +49,8 @@ def py_function(
     for graph in _graphs():
         kept = getattr(graph, _CALLABLES, None)
         if kept is None:
-            setattr(graph, _CALLABLES, kept := [])
+            kept = []
+            setattr(graph, _CALLABLES, kept)
         kept.append(held)
     del held
 

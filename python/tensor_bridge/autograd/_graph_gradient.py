@@ -62,7 +62,8 @@ def with_gradient(
         copies = list(tf.identity_n(originals))
     kept = getattr(graph, _GRADIENTS, None)
     if kept is None:
-        setattr(graph, _GRADIENTS, kept := {})
+        kept = {}
+        setattr(graph, _GRADIENTS, kept)
     kept[copies[0].op.name] = backward
     _tape.api().record_operation(_GRADIENT_NAME, copies, originals, backward)
     return copies[:count]

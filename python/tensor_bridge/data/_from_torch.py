@@ -172,7 +172,8 @@ class _Source:
         def element(index: Any) -> Any:
             return self._packed(py_function(get, [index], self._types))
 
-        return tf.data.Dataset.range(len(self._data)).map(element)
+        plain = tf.autograph.experimental.do_not_convert(element)
+        return tf.data.Dataset.range(len(self._data)).map(plain)
 
     def by_iteration(self) -> Any:
         import tensorflow as tf
@@ -192,9 +193,10 @@ class _Source:
         none = tf.zeros([], tf.int64)
 
         def one_pass(_: Any) -> Any:
-            return from_generator_op._GeneratorDataset(none, begin, step, end, self._spec)
+            calls = map(tf.autograph.experimental.do_not_convert, (begin, step, end))
+            return from_generator_op._GeneratorDataset(none, *calls, self._spec)
 
-        return tf.data.Dataset.range(1).flat_map(one_pass)
+        return tf.data.Dataset.range(1).flat_map(tf.autograph.experimental.do_not_convert(one_pass))
 
     def _begin(self) -> Any:
         import tensorflow as tf
