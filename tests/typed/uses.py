@@ -31,6 +31,7 @@ from tensor_bridge import (
     StructureExplanation,
     TensorBridge,
     TensorBridgeError,
+    autograd,
     checkpoint,
     data,
     dlpack,
@@ -241,6 +242,7 @@ def checkpoints(path: str | os.PathLike[str], module: nn.Module) -> Report:
     assert_type(report, Report)
     checkpoint.load_into(module, state, rules=[("^a/", "b.")], assign=True)
     assert_type(report.missing, list[str])
+    assert_type(report.loaded, list[checkpoint.Loaded])
     assert_type(report.complete, bool)
     assert_type(checkpoint.convert(stored, Path("out"), max_shard_bytes=1 << 30), list[Path])
     assert_type(checkpoint.save(module.state_dict(), "prefix", overwrite=True), str)
@@ -271,6 +273,24 @@ def directories() -> list[Path]:
     return [tensor_bridge.config.include_dir(), tensor_bridge.config.library_dir()]
 
 
+def gradients(fn: Callable[..., Any], module: nn.Module, layer_input: Any) -> list[nn.Parameter]:
+    function = autograd.tf_to_torch(fn, variables=None, sparse=True)
+    assert_type(function, autograd.TfFunction)
+    assert_type(function.parameters, tuple[nn.Parameter, ...])
+    outside: autograd.TorchFunction = autograd.torch_to_tf(module, output_signature=None)
+    inner = autograd.TfModule(fn, graph=True)
+    inner.train()
+    inner.push()
+    layer = autograd.TorchLayer(module, name="layer")
+    layer.pull()
+    assert_type(layer.module, nn.Module)
+    try:
+        outside(layer_input)
+    except autograd.GradientError:
+        raise tensor_bridge.GradientError("again") from None
+    return list(inner.parameters())
+
+
 def doctor() -> int:
     report = tensor_bridge.doctor.examine()
     assert_type(report, tensor_bridge.doctor.Report)
@@ -281,6 +301,7 @@ def doctor() -> int:
         assert_type(finding.level, Literal["error", "warning", "note"])
         assert_type(finding.remedy, str)
     facts: tensor_bridge.doctor.Facts = tensor_bridge.doctor.gather()
+    assert_type(facts.trials, tuple[tensor_bridge.doctor.Trial, ...])
     return report.exit_code + len(facts.adapters)
 
 

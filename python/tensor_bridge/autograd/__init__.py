@@ -17,10 +17,16 @@ from typing import TYPE_CHECKING, Any
 from tensor_bridge.errors import GradientError
 
 if TYPE_CHECKING:
+    from torch.nn import Module
+
     from tensor_bridge.autograd._tf_function import TfFunction, tf_to_torch
-    from tensor_bridge.autograd._tf_module import TfModuleBase as TfModule
+    from tensor_bridge.autograd._tf_module import TfModuleBase
     from tensor_bridge.autograd._torch_function import TorchFunction, torch_to_tf
     from tensor_bridge.autograd._torch_layer import TorchLayerBase as TorchLayer
+
+    class TfModule(TfModuleBase, Module):  # type: ignore[misc]
+        """As `tf_module_class` makes it."""
+
 
 __all__ = [
     # TensorFlow in torch
