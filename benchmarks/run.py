@@ -48,6 +48,7 @@ BENCHMARKS = {
     "cpp": Benchmark(),
     "data": Benchmark(only_named=True),
     "checkpoint": Benchmark(only_named=True),
+    "autograd": Benchmark(only_named=True),
 }
 
 
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs them one after the other; 1 if one failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "names", nargs="*", help=f"of {', '.join(BENCHMARKS)}; if none, all but data and checkpoint"
+        "names", nargs="*", help=f"of {', '.join(BENCHMARKS)}; if none, all but data, checkpoint and autograd"
     )
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the JSON")
     options, rest = parser.parse_known_args(arguments)
