@@ -56,7 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs them one after the other; 1 if one failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "names", nargs="*", help=f"of {', '.join(BENCHMARKS)}; if none, all but data, checkpoint and autograd"
+        "names",
+        nargs="*",
+        help=f"of {', '.join(BENCHMARKS)}; if none, all but those that run only where named",
     )
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the JSON")
     options, rest = parser.parse_known_args(arguments)
