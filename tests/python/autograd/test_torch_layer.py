@@ -54,8 +54,8 @@ def test_weights_are_the_modules_parameters_and_buffers() -> None:
 def forget(layer: Any) -> None:
     """Gives the module and the weights memory of their own.
 
-    TensorFlow keeps every graph that has a custom gradient, and what it refers to, for good:
-    https://github.com/tensorflow/tensorflow/issues/97697. Delete with the release that does not.
+    TensorFlow keeps the graphs that `fit` traces, and the variables they refer to, for good:
+    https://github.com/tensorflow/tensorflow/issues/124972. Delete with the release that does not.
     """
     for x in (*layer.module.parameters(), *layer.module.buffers()):
         x.data = x.data.clone()
