@@ -45,17 +45,19 @@ class Mirror:
     Attributes:
       variable: The tf.Variable.
       handle: What a tape watches and takes for a source.
+      trainable: Whether `own` is a Parameter; a buffer else.
       own: The Parameter or buffer that stands for the variable. Calls may use other tensors
         (`torch.func.functional_call`).
     """
 
     __slots__ = ("_address", "_seen", "_seen_address", "_source", "_version", "handle", "own",
-                 "variable")  # fmt: skip
+                 "trainable", "variable")  # fmt: skip
 
     def __init__(self, variable: Any, trainable: bool) -> None:
         import torch
 
         self.variable = resource(variable)
+        self.trainable = trainable
         self._source = _classify.variable_source(self.variable)
         self.handle = self.variable.handle
         value = self._read()
@@ -69,10 +71,10 @@ class Mirror:
         """The variable's value, over its memory; while it is held, an update moves the variable."""
         return _C.convert_variable(*self._source)
 
-    def _sync(self, x: torch.Tensor) -> None:
+    def _sync(self, x: torch.Tensor, seen: torch.Tensor | None = None) -> None:
         # `_seen` keeps its buffer alive, so that no other value can have the same address; it has a
         # storage of its own, so that no write in torch changes it.
-        self._seen = self._read()
+        self._seen = self._read() if seen is None else seen
         self._seen_address = _convert.torch_address(self._seen)
         self._address = _convert.torch_address(x)
         self._version = _version(x)
@@ -80,14 +82,15 @@ class Mirror:
     def _is_unchanged(self, x: torch.Tensor) -> bool:
         return _convert.torch_address(x) == self._address and _version(x) == self._version
 
-    def _changed_value(self) -> torch.Tensor | None:
-        """The variable's value if TensorFlow changed it since both were equal, else None."""
+    def _changed_value(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """The variable's value, read twice, if TensorFlow changed it since both were equal."""
         value = self._read()
         address = _convert.torch_address(value)
         if address == self._seen_address:
             return None
-        if _convert.torch_address(self._read()) == address or not value.numel():
-            return value
+        again = self._read()
+        if _convert.torch_address(again) == address:
+            return value, again
         # Every read is a copy: tf.gather of a variable and scatter updates make it so, and move it.
         import tensorflow as tf
         import torch
@@ -95,7 +98,7 @@ class Mirror:
         tf.raw_ops.DisableCopyOnRead(resource=self.handle)
         value = self._read()
         if not torch.equal(value, self._seen):
-            return value
+            return value, self._read()
         self._seen = value
         self._seen_address = _convert.torch_address(value)
         return None
@@ -134,9 +137,10 @@ class Mirror:
         """
         if not force and not self._is_unchanged(x):
             return False
-        value = self._read() if force else self._changed_value()
-        if value is None:
+        found = (self._read(), self._read()) if force else self._changed_value()
+        if found is None:
             return False
+        value, seen = found
         x.data = value.detach()
-        self._sync(x)
+        self._sync(x, seen)
         return True

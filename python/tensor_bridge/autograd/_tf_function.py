@@ -110,10 +110,11 @@ class TfFunction:
 
             return _compiled.call(self, tensors, args, kwargs)
         for mirror, x in zip(self.mirrors, tensors, strict=True):
-            mirror.pull(x)
+            if mirror.trainable:
+                mirror.pull(x)
         result = self._call(tensors, args, kwargs)
         for mirror, x in zip(self.mirrors, tensors, strict=True):
-            if not x.requires_grad:  # statistics that the call moved
+            if not mirror.trainable:  # statistics that the call moved
                 mirror.pull(x)
         return result
 
