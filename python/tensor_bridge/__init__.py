@@ -12,6 +12,7 @@ Importing this package loads neither framework.
 
 from __future__ import annotations
 
+from tensor_bridge import _lazy
 from tensor_bridge._C import __version__, convert_pytorch_to_tf, convert_tf_to_pytorch
 from tensor_bridge.errors import (
     CheckpointError,
@@ -145,17 +146,7 @@ _LAZY = {
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        if name not in _LAZY:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from importlib import import_module
-
-        module = _LAZY[name]
-        value = (
-            import_module(f"{__name__}.{name}")
-            if module is None
-            else getattr(import_module(f"{__name__}.{module}"), name)
-        )
-        globals()[name] = value
+        value = globals()[name] = _lazy.find(__name__, _LAZY, name)
         return value
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tensor_bridge import _lazy
 from tensor_bridge.errors import GradientError
 
 if TYPE_CHECKING:
@@ -46,26 +47,18 @@ _LAZY = {
     "TfFunction": "_tf_function",
     "torch_to_tf": "_torch_function",
     "TorchFunction": "_torch_function",
+    # Classes that are made when torch or Keras is there to derive them from.
+    "TfModule": "_tf_module:tf_module_class",
+    "TorchLayer": "_torch_layer:torch_layer_class",
 }
 
 
-def __getattr__(name: str) -> Any:
-    from importlib import import_module
+# Not for checkers, to which a misspelt name is an error.
+if not TYPE_CHECKING:
 
-    if name == "TfModule":
-        from tensor_bridge.autograd._tf_module import tf_module_class
-
-        value: Any = tf_module_class()
-    elif name == "TorchLayer":
-        from tensor_bridge.autograd._torch_layer import torch_layer_class
-
-        value = torch_layer_class()
-    elif name in _LAZY:
-        value = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        value = globals()[name] = _lazy.find(__name__, _LAZY, name)
+        return value
 
 
 def __dir__() -> list[str]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tensor_bridge import _lazy
 from tensor_bridge.errors import (
     DataServiceError,
     PipelineError,
@@ -51,6 +52,8 @@ _LAZY = {
     "Loader": "_loader",
     "Stats": "_stats",
     "from_torch": "_from_torch",
+    # A class that is made when torch is there to derive it from.
+    "TorchDataset": "_dataset:torch_dataset_class",
 }
 
 
@@ -58,17 +61,7 @@ _LAZY = {
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        from importlib import import_module
-
-        if name == "TorchDataset":
-            from tensor_bridge.data._dataset import torch_dataset_class
-
-            value: Any = torch_dataset_class()
-        elif name in _LAZY:
-            value = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
-        else:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        globals()[name] = value
+        value = globals()[name] = _lazy.find(__name__, _LAZY, name)
         return value
 
 
