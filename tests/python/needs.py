@@ -18,9 +18,9 @@ from tensor_bridge._frameworks import version_pair
 
 torch_release = version_pair(torch.__version__)
 tensorflow_release = version_pair(tf.__version__)
-# The releases that `make test` runs with, and newer ones.
-# Older ones are copied to TensorFlow.
+# An older torch's tensors are copied to TensorFlow.
 SHARES_BACK = torch_release >= (2, 13)
+# The releases that `make test` runs with, and newer ones.
 ALL_IS_THERE = torch_release >= (2, 13) and tensorflow_release >= (2, 21)
 
 

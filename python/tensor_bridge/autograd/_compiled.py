@@ -300,12 +300,7 @@ def _operators() -> SimpleNamespace:
         return _fresh(results, [*inputs, *upstream])
 
     def fake_gradient(
-        inputs: list[torch.Tensor],
-        key: int,
-        taped: list[int],
-        token: torch.Tensor,
-        which: list[int],
-        upstream: list[torch.Tensor],
+        inputs: list[torch.Tensor], key: int, taped: list[int], *_: Any
     ) -> list[torch.Tensor]:
         return [torch.empty_like(inputs[i], memory_format=torch.contiguous_format) for i in taped]
 

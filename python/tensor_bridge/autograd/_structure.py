@@ -5,14 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tensor_bridge import _nodes
+from tensor_bridge import _C, _classify, _nodes, composite
 
-__all__ = ["Rebuild", "build", "flatten", "name_after"]
+__all__ = ["Rebuild", "build", "flatten", "is_tf_leaf", "is_torch_leaf", "name_after"]
 
 # None for a leaf, else how a node is made of its children, and theirs.
 Rebuild = tuple[Callable[[list[Any]], Any], list[Any]] | None
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
+
+
+def is_tf_leaf(value: Any) -> bool:
+    """Whether a value is one of TensorFlow's, symbolic ones included."""
+    return (
+        _C.is_eager_tensor(value)
+        or composite.for_tensorflow(value) is not None
+        or _classify.is_tensorflow_value(value)
+    )
+
+
+def is_torch_leaf(value: Any) -> bool:
+    """Whether a value is one of torch's."""
+    return _C.is_torch_tensor(value) or composite.for_torch(value) is not None
 
 
 def flatten(

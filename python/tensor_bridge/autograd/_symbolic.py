@@ -9,7 +9,7 @@ from tensor_bridge import _C, _classify
 from tensor_bridge._graph_function import py_function
 from tensor_bridge.autograd import _dtype_names, _tape, _tokens, _torch_function
 from tensor_bridge.autograd._graph_gradient import with_gradient
-from tensor_bridge.autograd._structure import Rebuild, build, flatten
+from tensor_bridge.autograd._structure import Rebuild, build, flatten, is_tf_leaf
 from tensor_bridge.errors import GradientError, SymbolicTensorError, UnsupportedTypeError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def call(
 
     places = []
     for i, leaf in enumerate(leaves):
-        if not _torch_function.is_tf_leaf(leaf):
+        if not is_tf_leaf(leaf):
             if _classify.is_keras_tensor(leaf):
                 raise SymbolicTensorError(
                     "expected a tensor, got a Keras symbolic tensor, which describes an input of a "

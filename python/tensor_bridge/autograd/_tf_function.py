@@ -10,7 +10,14 @@ from weakref import WeakValueDictionary
 from tensor_bridge import _C, _classify, composite
 from tensor_bridge._frameworks import ensure_tensorflow
 from tensor_bridge.autograd import _nodes, _tape
-from tensor_bridge.autograd._structure import Rebuild, build, flatten, name_after
+from tensor_bridge.autograd._structure import (
+    Rebuild,
+    build,
+    flatten,
+    is_tf_leaf,
+    is_torch_leaf,
+    name_after,
+)
 from tensor_bridge.errors import GradientError, UnsupportedTypeError
 
 if TYPE_CHECKING:
@@ -19,18 +26,6 @@ if TYPE_CHECKING:
     from tensor_bridge.autograd._mirror import Mirror
 
 __all__ = ["TfFunction", "tf_to_torch"]
-
-
-def _is_torch_leaf(value: Any) -> bool:
-    return _C.is_torch_tensor(value) or composite.for_torch(value) is not None
-
-
-def _is_tf_leaf(value: Any) -> bool:
-    return (
-        _C.is_eager_tensor(value)
-        or composite.for_tensorflow(value) is not None
-        or _classify.is_tensorflow_value(value)
-    )
 
 
 def _to_tf(value: Any) -> Any:
@@ -141,7 +136,7 @@ class TfFunction:
         import torch
 
         leaves: list[Any] = []
-        spec = flatten((args, kwargs), _C.is_torch_tensor, _is_torch_leaf, leaves)
+        spec = flatten((args, kwargs), _C.is_torch_tensor, is_torch_leaf, leaves)
         strided = torch.strided
         places, inputs = [], []
         for i, leaf in enumerate(leaves):
@@ -187,7 +182,7 @@ class TfFunction:
 
         def outputs() -> list[Any]:
             result = self.fn(*args, **kwargs)
-            template.spec = flatten(result, _C.is_eager_tensor, _is_tf_leaf, template.leaves)
+            template.spec = flatten(result, _C.is_eager_tensor, is_tf_leaf, template.leaves)
             found = []
             for i, leaf in enumerate(template.leaves):
                 if not _C.is_eager_tensor(leaf):
@@ -210,7 +205,7 @@ class TfFunction:
         if len(template.leaves) != len(found):
             taken = set(template.places)
             for i, leaf in enumerate(template.leaves):
-                if i not in taken and _is_tf_leaf(leaf):
+                if i not in taken and is_tf_leaf(leaf):
                     template.leaves[i] = back(leaf)
         step.kept = template
         return tuple([back(t) for t in found])

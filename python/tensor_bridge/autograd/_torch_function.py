@@ -6,30 +6,23 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge import _C, _classify, composite
+from tensor_bridge import _C, _classify
 from tensor_bridge._frameworks import ensure_tensorflow
 from tensor_bridge.autograd import _tape
-from tensor_bridge.autograd._structure import Rebuild, build, flatten, name_after
+from tensor_bridge.autograd._structure import (
+    Rebuild,
+    build,
+    flatten,
+    is_tf_leaf,
+    is_torch_leaf,
+    name_after,
+)
 from tensor_bridge.errors import UnsupportedTypeError
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["Piece", "Result", "TorchFunction", "run", "torch_to_tf"]
-
-
-def is_tf_leaf(value: Any) -> bool:
-    """Whether a value is one of TensorFlow's, symbolic ones included."""
-    return (
-        _C.is_eager_tensor(value)
-        or composite.for_tensorflow(value) is not None
-        or _classify.is_tensorflow_value(value)
-    )
-
-
-def is_torch_leaf(value: Any) -> bool:
-    """Whether a value is one of torch's."""
-    return _C.is_torch_tensor(value) or composite.for_torch(value) is not None
 
 
 class Result:
