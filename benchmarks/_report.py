@@ -139,7 +139,6 @@ class Report:
 
     def write(self, folder: Path) -> None:
         """Keeps the numbers with what they were measured on."""
-        folder.mkdir(parents=True, exist_ok=True)
         report = {
             "schema": SCHEMA,
             "benchmark": self.name,
@@ -150,8 +149,7 @@ class Report:
             "contenders": self.legend,
             "results": self.rows,
         }
-        path = folder / f"{self.name}.json"
-        path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_json(folder, self.name, report)
 
     def finish(self, options: Options) -> int:
         """Prints and writes."""
@@ -181,6 +179,14 @@ class Report:
             row["processes"] = [other["value"] for other in rows]
             report.rows.append(row)
         return report
+
+
+def write_json(folder: Path, name: str, report: dict[str, Any]) -> Path:
+    """Writes a benchmark's numbers to ``folder/name.json``; returns that path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return path
 
 
 def quantity(value: float, unit: str) -> str:

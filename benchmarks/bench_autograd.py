@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import gc
-import json
 import statistics
 import sys
 import time
@@ -26,6 +25,7 @@ import keras
 import tensorflow as tf
 import torch
 from _machine import describe_machine, describe_versions
+from _report import write_json
 from rich.console import Console
 from rich.table import Table
 
@@ -94,10 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "cases": cases,
         "resnet": large,
     }
-    options.output.mkdir(parents=True, exist_ok=True)
-    written = options.output / "autograd.json"
-    written.write_text(json.dumps(report, indent=1) + "\n")
-    console.print(f"Written: {written}")
+    console.print(f"Written: {write_json(options.output, 'autograd', report)}")
     return 0
 
 

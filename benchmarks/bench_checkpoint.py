@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import os
 import shutil
 import statistics
@@ -26,6 +25,7 @@ from typing import Any
 import tensorflow as tf
 import torch
 from _machine import describe_machine, describe_versions
+from _report import write_json
 from rich.console import Console
 from rich.table import Table
 
@@ -93,9 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "page_cache": "warm",
         **results,
     }
-    options.output.mkdir(parents=True, exist_ok=True)
-    target = options.output / "checkpoint.json"
-    target.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    write_json(options.output, "checkpoint", results)
     show(results)
     return 0
 

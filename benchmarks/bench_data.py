@@ -13,7 +13,6 @@ import argparse
 import ctypes
 import datetime
 import gc
-import json
 import random
 import statistics
 import sys
@@ -28,6 +27,7 @@ from typing import Any
 import tensorflow as tf
 import torch
 from _machine import describe_machine, describe_versions
+from _report import write_json
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -106,10 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "results": rows,
         "memory": memory,
     }
-    options.output.mkdir(parents=True, exist_ok=True)
-    written = options.output / "data.json"
-    written.write_text(json.dumps(report, indent=1) + "\n")
-    console.print(f"Written: {written}")
+    console.print(f"Written: {write_json(options.output, 'data', report)}")
     return 0
 
 

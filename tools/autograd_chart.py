@@ -6,15 +6,11 @@ python tools/autograd_chart.py [FILE]
 
 from __future__ import annotations
 
-import json
 import sys
-from pathlib import Path
 from typing import Any
 
-from data_chart import ROOT, bar, text
+from bar_chart import bar, draw, framed, text
 
-RESULTS = ROOT / "benchmarks" / "results" / "autograd.json"
-CHART = ROOT / "docs" / "guides" / "autograd.svg"
 COLOURS = ("#1a7f37", "#8c959f", "#bf8700")
 WIDTH, LEFT, RIGHT, BAR, GAP, TOP = 760, 170, 60, 17, 16, 54
 
@@ -48,28 +44,8 @@ def chart(report: dict[str, Any]) -> str:
             x += us[part] * scale
         parts.append(text(x + 5, y + 12, f"{sum(us[part] for part in row['parts']):,.0f}"))
         y += BAR
-    machine, versions = report["machine"], report["versions"]
-    where = (
-        f"{machine['cpu']}, {machine['cpus']} CPUs, TensorFlow {versions['tensorflow']}, "
-        f"torch {versions['torch']}, {report['date']}; fastest of interleaved runs, "
-        f"load {machine['load_average_1m']}"
-    )
-    parts.append(text(LEFT, y + 24, where, size=10))
-    size = f'width="{WIDTH}" height="{y + 36}" viewBox="0 0 {WIDTH} {y + 36}"'
-    body = "\n".join(parts)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif">\n'
-        f'<rect width="100%" height="100%" fill="#ffffff"/>\n{body}\n</svg>\n'
-    )
-
-
-def main(arguments: list[str]) -> int:
-    results = Path(arguments[0]) if arguments else RESULTS
-    if not results.exists():
-        raise SystemExit(f"{results} is not there; run benchmarks/bench_autograd.py first")
-    CHART.write_text(chart(json.loads(results.read_text(encoding="utf-8"))), encoding="utf-8")
-    return 0
+    return framed(parts, WIDTH, LEFT, y, report, "fastest of interleaved runs, ")
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(draw("autograd", "autograd", chart))

@@ -6,15 +6,10 @@ python tools/checkpoint_chart.py [FILE]
 
 from __future__ import annotations
 
-import json
 import sys
-from pathlib import Path
 from typing import Any
 
-from data_chart import ROOT, bar, text
-
-RESULTS = ROOT / "benchmarks" / "results" / "checkpoint.json"
-CHART = ROOT / "docs" / "guides" / "checkpoints.svg"
+from bar_chart import bar, draw, framed, text
 
 OURS, OTHER = "#1a7f37", "#cf222e"
 # Title of a comparison; name in the JSON, how the chart shows it, colour.
@@ -54,20 +49,8 @@ def chart(report: dict[str, Any]) -> str:
             parts.append(bar(LEFT, y, length, BAR - 2, colour))
             parts.append(text(LEFT + length + 5, y + 12, f"{median[name] * 1e3:,.1f}"))
             y += BAR
-    machine, versions = report["machine"], report["versions"]
-    where = (
-        f"{machine['cpu']}, {machine['cpus']} CPUs, TensorFlow {versions['tensorflow']}, "
-        f"torch {versions['torch']}, {report['date']}; load {machine['load_average_1m']}"
-    )
-    parts.append(text(LEFT - 200, y + 24, where, size=10))
-    size = f'width="{WIDTH}" height="{y + 36}" viewBox="0 0 {WIDTH} {y + 36}"'
-    body = "\n".join(parts)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif">\n'
-        f'<rect width="100%" height="100%" fill="#ffffff"/>\n{body}\n</svg>\n'
-    )
+    return framed(parts, WIDTH, LEFT - 200, y, report)
 
 
 if __name__ == "__main__":
-    source = Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS
-    CHART.write_text(chart(json.loads(source.read_text(encoding="utf-8"))), encoding="utf-8")
+    sys.exit(draw("checkpoint", "checkpoints", chart))

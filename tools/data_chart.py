@@ -6,15 +6,10 @@ python tools/data_chart.py [FILE]
 
 from __future__ import annotations
 
-import json
 import sys
-from html import escape
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "data.json"
-CHART = ROOT / "docs" / "guides" / "data.svg"
+from bar_chart import bar, draw, framed, text
 
 # Name in the JSON, and how the chart shows it.
 SERIES = (
@@ -45,40 +40,10 @@ def chart(report: dict[str, Any]) -> str:
             parts.append(bar(LEFT, y, value * scale, BAR - 2, colour))
             parts.append(text(LEFT + value * scale + 5, y + 11, f"{value:,.0f}"))
             y += BAR
-    machine, versions = report["machine"], report["versions"]
-    where = (
-        f"{machine['cpu']}, {machine['cpus']} CPUs, TensorFlow {versions['tensorflow']}, "
-        f"torch {versions['torch']}, {report['date']}; medians of {report['rounds']} "
-        f"interleaved runs, load {machine['load_average_1m']}"
+    return framed(
+        parts, WIDTH, LEFT, y, report, f"medians of {report['rounds']} interleaved runs, "
     )
-    parts.append(text(LEFT, y + 24, where, size=10))
-    size = f'width="{WIDTH}" height="{y + 36}" viewBox="0 0 {WIDTH} {y + 36}"'
-    body = "\n".join(parts)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif">\n'
-        f'<rect width="100%" height="100%" fill="#ffffff"/>\n{body}\n</svg>\n'
-    )
-
-
-def bar(x: float, y: float, width: float, height: float, colour: str) -> str:
-    place = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"'
-    return f'<rect {place} fill="{colour}"/>'
-
-
-def text(
-    x: float, y: float, words: str, *, anchor: str = "start", weight: str = "normal", size: int = 12
-) -> str:
-    style = f'font-size="{size}" font-weight="{weight}" text-anchor="{anchor}" fill="#1f2328"'
-    return f'<text x="{x:.1f}" y="{y:.1f}" {style}>{escape(words)}</text>'
-
-
-def main(arguments: list[str]) -> int:
-    results = Path(arguments[0]) if arguments else RESULTS
-    if not results.exists():
-        raise SystemExit(f"{results} is not there; run benchmarks/bench_data.py first")
-    CHART.write_text(chart(json.loads(results.read_text(encoding="utf-8"))), encoding="utf-8")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(draw("data", "data", chart))
