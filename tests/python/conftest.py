@@ -25,7 +25,7 @@ _FAILED = pytest.StashKey[bool]()
 
 
 # Folders whose tests measure memory, threads or the collector, and are marked `alone`.
-_ALONE = {"concurrent", "data", "guard", "lifetime"}
+_ALONE = {"concurrent", "guard", "lifetime"}
 
 
 def _needs_sharing() -> pytest.MarkDecorator:

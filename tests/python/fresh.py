@@ -6,6 +6,7 @@ import atexit
 import functools
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -13,8 +14,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
-# Written by TensorFlow before it has read TF_CPP_MIN_LOG_LEVEL.
-_NOISE = ("WARNING: All log messages before absl::InitializeLog()",)
+# Written by TensorFlow before it has read TF_CPP_MIN_LOG_LEVEL: that it does so, and, on processors
+# with instructions for neural networks, that it uses oneDNN.
+_NOISE = re.compile(r"WARNING: All log messages before absl::InitializeLog\(\)|I0000 .* port\.cc:")
 
 
 class Done(NamedTuple):
@@ -32,7 +34,7 @@ class Done(NamedTuple):
 
 
 def _quiet(err: str) -> str:
-    return "".join(f"{line}\n" for line in err.splitlines() if not line.startswith(_NOISE))
+    return "".join(f"{line}\n" for line in err.splitlines() if not _NOISE.match(line))
 
 
 def run_python(code: str, *, timeout: float = 120, **env: str) -> Done:

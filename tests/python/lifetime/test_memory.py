@@ -161,13 +161,16 @@ assert resident() - before < 16 * MIB, resident() - before
 
 
 def test_dropping_the_last_shared_tensor_frees_tensorflows_buffer() -> None:
+    # With oneDNN, which TensorFlow uses on some processors, its allocator keeps one such buffer
+    # for the next that asks.
     run_forked(
         f"""{MEASURE}
 before = resident()
-x = tensor_bridge.to_torch(tf.fill((64 * MIB,), 1.0))
-assert resident() - before > 200 * MIB, resident() - before
-assert float(x[-1]) == 1
-del x
-assert resident() - before < 32 * MIB, resident() - before
+for i in range(8):
+    x = tensor_bridge.to_torch(tf.fill((64 * MIB,), float(i)))
+    assert 200 * MIB < resident() - before < 300 * MIB, (i, resident() - before)
+    assert float(x[-1]) == i
+    del x
+assert resident() - before < 300 * MIB, resident() - before
 """
     ).check()
