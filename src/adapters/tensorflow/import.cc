@@ -1,5 +1,7 @@
 #include "adapters/tensorflow/import.h"
 
+#include <sys/sysinfo.h>
+
 #include <algorithm>
 #include <atomic>
 #include <memory>
@@ -48,6 +50,16 @@ void releaseUsual(void*, size_t, void* owner) {
   throwError(ErrorCode::kTensorFlow, "%s: %s", what, message.c_str());
 }
 
+// With oneDNN, TensorFlow's allocator waits 10 s before it gives up on what the machine cannot
+// have.
+bool isMoreThanThereIs(int64_t nbytes) noexcept {
+  if (nbytes < (int64_t{1} << 30)) return false;
+  struct sysinfo info;
+  if (sysinfo(&info) != 0) return false;
+  const auto units = static_cast<uint64_t>(info.totalram) + info.totalswap;
+  return static_cast<uint64_t>(nbytes) / info.mem_unit > units;
+}
+
 }  // namespace
 
 TF_Tensor* importShared(const TfApi& api, const TensorView& view) {
@@ -70,7 +82,10 @@ TF_Tensor* importShared(const TfApi& api, const TensorView& view) {
 
 TF_Tensor* allocateTensor(const TfApi& api, int tf_enum, const int64_t* shape, int ndim,
                           int64_t nbytes, void** data) {
-  TF_Tensor* tensor = api.TF_AllocateTensor(tf_enum, shape, ndim, static_cast<size_t>(nbytes));
+  TF_Tensor* tensor =
+      isMoreThanThereIs(nbytes)
+          ? nullptr
+          : api.TF_AllocateTensor(tf_enum, shape, ndim, static_cast<size_t>(nbytes));
   *data = tensor == nullptr ? nullptr : api.TF_TensorData(tensor);
   if (tensor == nullptr || (*data == nullptr && nbytes > 0)) {
     if (tensor != nullptr) api.TF_DeleteTensor(tensor);
