@@ -281,6 +281,7 @@ def gradients(fn: Callable[..., Any], module: nn.Module, layer_input: Any) -> li
     inner = autograd.TfModule(fn, graph=True)
     inner.train()
     inner.push()
+    autograd.compile_conversions()
     layer = autograd.TorchLayer(module, name="layer")
     layer.pull()
     assert_type(layer.module, nn.Module)

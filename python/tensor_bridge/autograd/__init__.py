@@ -20,6 +20,7 @@ from tensor_bridge.errors import GradientError
 if TYPE_CHECKING:
     from torch.nn import Module
 
+    from tensor_bridge.autograd._compiled_conversion import compile_conversions
     from tensor_bridge.autograd._tf_function import TfFunction, tf_to_torch
     from tensor_bridge.autograd._tf_module import TfModuleBase
     from tensor_bridge.autograd._torch_function import TorchFunction, torch_to_tf
@@ -38,6 +39,8 @@ __all__ = [
     "torch_to_tf",
     "TorchFunction",
     "TorchLayer",
+    # torch.compile
+    "compile_conversions",
     # exceptions
     "GradientError",
 ]
@@ -47,6 +50,7 @@ _LAZY = {
     "TfFunction": "_tf_function",
     "torch_to_tf": "_torch_function",
     "TorchFunction": "_torch_function",
+    "compile_conversions": "_compiled_conversion",
     # Classes that are made when torch or Keras is there to derive them from.
     "TfModule": "_tf_module:tf_module_class",
     "TorchLayer": "_torch_layer:torch_layer_class",

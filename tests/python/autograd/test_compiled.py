@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import needs
 import pytest
 from fresh import run_python
 
-pytestmark = [pytest.mark.alone, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 START = """
 import warnings
@@ -88,6 +89,108 @@ for fn, count in ((lambda x: tf.tanh(x) * x, 1), (lambda x, y: (x, x + y, tf.con
     upstream = [torch.ones_like(outputs[0])]
     arguments = (plain, key, taped, token, [0], upstream)
     print(set(torch.library.opcheck(ops.tf_gradient, arguments).values()))
+""")
+    assert out.split("\n") == ["{'SUCCESS'}"] * 4
+
+
+CONVERSIONS = """
+from tensor_bridge.autograd import _compiled_conversion, compile_conversions
+from tensor_bridge.testing import live_owners, shares_memory
+to_torch, to_tf = tensor_bridge.to_torch, tensor_bridge.to_tf
+compile_conversions()
+"""
+
+
+@needs.torch_since(13, "its operators take no opaque objects")
+def test_conversions_compile_whole_with_every_backend() -> None:
+    run(f"""{CONVERSIONS}
+t = tf.constant([1.0, 2.0, 3.0])
+v = tf.Variable([1.0, 2.0, 3.0])
+w = torch.full((3,), 2.0, requires_grad=True)
+
+def forth(values, w):
+    x = to_torch(values)
+    return x["t"] * w + x["l"][0].add_(1), to_torch(t, copy=True, device="cpu") * 2
+
+def back(x):
+    return to_tf([x * 2, {{"y": (x,)}}]), to_torch(to_tf(x + 1)) * 2
+
+for backend in ("eager", "aot_eager", "inductor"):
+    torch.compiler.reset()
+    owners = live_owners()
+    compiled = torch.compile(forth, fullgraph=True, backend=backend)
+    for i in range(3):
+        v.assign([1.0 + i, 2.0, 3.0])
+        a, b = compiled({{"t": t + i, "l": [v]}}, w)
+        assert a.tolist() == [4.0 + 3 * i, 7.0 + 2 * i, 10.0 + 2 * i], (backend, a)
+        assert b.tolist() == [2.0, 4.0, 6.0]
+        (gradient,) = torch.autograd.grad(a.sum(), w)
+        assert gradient.tolist() == [1.0 + i, 2.0 + i, 3.0 + i]
+    assert t.numpy().tolist() == [1.0, 2.0, 3.0] and v.numpy().tolist() == [3.0, 2.0, 3.0]
+    compiled = torch.compile(back, fullgraph=True, backend=backend, dynamic=True)
+    for size in (3, 4, 5):
+        x = torch.ones(size, requires_grad=True)
+        (y, z), trip = compiled(x)
+        assert y.numpy().tolist() == [2.0] * size and z["y"][0].numpy().tolist() == [1.0] * size
+        assert trip.tolist() == [4.0] * size
+    # Another dtype or shape is another graph.
+    compiled = torch.compile(lambda t: to_torch(t), fullgraph=True, backend=backend)
+    for each in (t, tf.range(4), tf.constant([[True]]), tf.cast(t, tf.bfloat16), tf.constant(1.0)):
+        x = compiled(each)
+        assert torch.equal(x, to_torch(each)) and shares_memory(each, x), (backend, each)
+        x.fill_(0)
+        assert not shares_memory(each, x)
+    assert t.numpy().tolist() == [1.0, 2.0, 3.0]
+    del a, b, gradient, x, y, z, trip, each
+    torch.compiler.reset()
+    assert live_owners() == owners, (backend, live_owners())
+""")
+
+
+@needs.torch_since(13, "its operators take no opaque objects")
+def test_what_no_graph_converts_is_converted_between_two_or_refused() -> None:
+    run(f"""{CONVERSIONS}
+cases = [
+    (lambda t: to_torch(t), tf.constant(["a"])),
+    (lambda t: to_torch(t), tf.sparse.eye(2)),
+    (lambda t: to_torch(t, on_write="raise"), tf.constant([1.0])),
+    (lambda t: to_torch({{"t": t, "n": None}})["t"], tf.constant([1.0])),
+    (lambda t: to_torch(keras.Variable(t)), tf.constant([1.0])),
+    (lambda x: to_tf(x), torch.eye(2).to_sparse()),
+    (lambda x: to_tf([x, 3])[0], torch.ones(2)),
+]
+for fn, value in cases:
+    torch.compiler.reset()
+    assert repr(torch.compile(fn, backend="eager")(value)) == repr(fn(value))
+    torch.compiler.reset()
+    try:
+        torch.compile(fn, fullgraph=True, backend="eager")(value)
+    except torch._dynamo.exc.Unsupported:
+        pass
+    else:
+        raise AssertionError(value)
+try:
+    torch.compile(lambda x: to_tf(x, grad="raise"))(torch.ones(2, requires_grad=True))
+except tensor_bridge.TensorBridgeError:
+    pass
+else:
+    raise AssertionError("a gradient was lost")
+""")
+
+
+@needs.torch_since(13, "its operators take no opaque objects")
+def test_opcheck_of_conversions() -> None:
+    out = run(f"""{CONVERSIONS}
+import torch._dynamo
+torch._dynamo.config.fake_tensor_cache_enabled = False  # wants to hash every argument
+ops = torch.ops.tensor_bridge
+for x in (torch.ones(3), torch.ones(2, 2, requires_grad=True)):
+    print(set(torch.library.opcheck(ops.to_tf, (x, None)).values()))
+# The last of its tests wants to hash them too; tests above trace and compile.
+some = ("test_schema", "test_autograd_registration", "test_faketensor")
+for t in (tf.constant([1.0]), tf.Variable([[1, 2]])):
+    checked = torch.library.opcheck(ops.to_torch, (t, None, None), test_utils=some)
+    print(set(checked.values()))
 """)
     assert out.split("\n") == ["{'SUCCESS'}"] * 4
 
