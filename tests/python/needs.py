@@ -6,8 +6,10 @@ With the releases of `make test` nothing is left out: `tests/python/releases` as
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import pytest
 import tensorflow as tf
 import torch
@@ -66,10 +68,21 @@ def dtype(name: str) -> Any:
     return pytest.mark.skipif(not has(name), reason=f"no {name} in these releases")
 
 
+def dtypes(names: Iterable[str]) -> list[Any]:
+    """Parameters of a test, skipped where TensorFlow or torch has not got the dtype."""
+    return [pytest.param(name, marks=dtype(name)) for name in names]
+
+
 def module(name: str) -> Any:
     """Skips a test where a package is not installed that does not go with every release."""
     missing = importlib.util.find_spec(name) is None
     return pytest.mark.skipif(missing, reason=f"{name} is not installed")
+
+
+def without(name: str) -> Any:
+    """Skips a test where a package is installed that comes with some builds of torch."""
+    there = importlib.util.find_spec(name) is not None
+    return pytest.mark.skipif(there, reason=f"{name} is installed")
 
 
 def forbidden_write(text: str = "on_write") -> Any:
@@ -79,4 +92,8 @@ def forbidden_write(text: str = "on_write") -> Any:
     return pytest.raises(RuntimeError)
 
 
+numpy_writes = pytest.mark.skipif(
+    version_pair(np.__version__) < (2, 2),
+    reason="NumPy before 2.2: what comes by DLPack is read-only to it, a copy too",
+)
 shares_back = torch_since(13, "its tensors are copied to TensorFlow")

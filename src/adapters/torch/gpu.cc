@@ -4,6 +4,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
+#include <torch/cuda.h>
 #include <torch/version.h>
 
 #include <condition_variable>
@@ -27,10 +28,8 @@ void synchronize(c10::DeviceIndex device) {
   const c10::impl::VirtualGuardImpl cuda(c10::kCUDA);
   cuda.synchronizeDevice(device);
 }
-int deviceCount() { return c10::impl::VirtualGuardImpl(c10::kCUDA).deviceCount(); }
 #else
 void synchronize(c10::DeviceIndex device) { at::accelerator::synchronizeDevice(device); }
-int deviceCount() { return at::accelerator::deviceCount(); }
 #endif
 
 struct GpuOwner {
@@ -93,7 +92,8 @@ bool torchHasDevice(int32_t device_type) noexcept {
   if (device_type == kDLCPU) return true;
   if (device_type != kDLCUDA && device_type != kDLROCM) return false;
   try {
-    return c10::impl::hasDeviceGuardImpl(c10::kCUDA) && deviceCount() > 0;
+    // Not the guard's count: without a GPU, torch's fake tensors set a guard that counts one.
+    return torch::cuda::is_available();
   } catch (...) {
     return false;
   }

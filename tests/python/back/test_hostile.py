@@ -235,11 +235,11 @@ def test_foreign_capsule_of_torch() -> None:
 
 
 def test_error_in_the_middle_leaves_the_tensor_usable(door: Any) -> None:
-    x = torch.full((64,), 9, dtype=torch.uint8)
+    x = torch.full((64,), 99, dtype=torch.uint8)
     before = live_owners()
     for _ in range(3):
         with pytest.raises(tensor_bridge.ValueRangeError):
-            door.to_tf(x, dtype="uint2")
+            door.to_tf(x, dtype="uint4")
     assert live_owners() == before
     address = torch_data_address(x)
     x.fill_(1)

@@ -22,7 +22,7 @@ from kept import Kept, misaligned, values
 from memory import allocated
 from sharing import SHAPE, numbers, plain, tf_bytes, torch_bytes
 from torch import nn
-from writes import OPTIMIZERS, WRITES, in_place_then_read
+from writes import OPTIMIZERS, WAYS, WRITES, in_place_then_read
 
 import tensor_bridge
 from tensor_bridge.testing import (
@@ -35,7 +35,7 @@ from tensor_bridge.testing import (
 # ---- the first write -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("write", WAYS)
 def test_first_write_moves_torch_once_and_tensorflow_keeps_its_bytes(write: str, door: Any) -> None:
     kept = Kept(convert=door.to_tf)
     x, expected = kept.torch, plain(kept.torch)

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import needs
 import pytest
 import tensorflow as tf
 import torch
@@ -120,6 +121,7 @@ def test_object_paths_become_names(tmp_path: Path) -> None:
     assert_like_tensorflow(loaded, prefix)
 
 
+@needs.module("tf_keras")
 def test_slots_are_apart(tmp_path: Path) -> None:
     import tf_keras
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
+import needs
 import pytest
 import tensorflow as tf
 import torch
@@ -247,6 +248,7 @@ def cudnn_weights(kind: str, units: int, size: int) -> tuple[list[Any], list[Any
     return weights, hdf5_format.preprocess_weights_for_loading(layer, [w.copy() for w in weights])
 
 
+@needs.module("tf_keras")
 @pytest.mark.parametrize("kind", ["LSTM", "GRU"])
 def test_the_form_of_cudnn_gives_the_same_output(kind: str) -> None:
     weights, converted = cudnn_weights(kind, 6, 5)

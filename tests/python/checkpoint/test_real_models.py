@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import needs
 import pytest
 import tensorflow as tf
 import torch
@@ -48,6 +49,7 @@ TEXTS = [
 ]
 
 
+@needs.module("guesslang")
 def test_guesslang_gives_the_same_scores() -> None:
     folder = installed("guesslang", "data", "model")
     loaded = checkpoint.load(folder, verify=True)
@@ -126,6 +128,7 @@ def keras_deepcut() -> Any:
     return names["get_convo_nn2"]()
 
 
+@needs.module("deepcut")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_deepcut_gives_the_same_scores() -> None:
     path = installed("deepcut", "weight", "cnn_without_ne_ab.h5")
@@ -201,6 +204,8 @@ def with_intermediates(path: Path) -> tuple[bytes, list[str]]:
     return data + message((7, message(*outputs))), names
 
 
+@needs.module("basic_pitch")
+@needs.module("onnxruntime")
 def test_basic_pitch_gives_the_same_as_its_twin() -> None:
     import numpy as np
     import onnxruntime

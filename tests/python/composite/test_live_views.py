@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import needs
 import pytest
 import tensorflow as tf
 import torch
@@ -332,15 +333,8 @@ def test_which_dtypes_are_live() -> None:
         v = tf.Variable(tf_tensor(row, (1,), random_bytes(row, 1)))
         if tensor_bridge.explain(v, live=True, raw=True).action == "refused":
             refused.append(row.name)
-    assert sorted(refused) == [
-        "float4_e2m1fn",
-        "float8_e4m3fn",
-        "float8_e5m2",
-        "int2",
-        "int4",
-        "uint2",
-        "uint4",
-    ]
+    known = ["float4_e2m1fn", "float8_e4m3fn", "float8_e5m2", "int2", "int4", "uint2", "uint4"]
+    assert sorted(refused) == [name for name in known if needs.has(name)]
 
 
 def test_values_are_moved_bit_for_bit() -> None:

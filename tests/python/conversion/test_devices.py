@@ -13,6 +13,7 @@ import torch
 from claims import run_claims
 from refusals import assert_refused
 from tf_bytes import BY_DEFAULT, random_tensor, row_named, tf_memory, torch_values
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import tensor_bridge
 from tensor_bridge import DtypeRow
@@ -33,8 +34,8 @@ NOT_HERE: list[tuple[Any, str]] = [
     ("cuda:7", "cpu, or cuda with a CUDA build"),
     (torch.device("cuda"), "cpu, or cuda with a CUDA build"),
     (torch.device("cuda", 1), "cpu, or cuda with a CUDA build"),
-    (0, "expected cpu, or an index"),
-    (3, "expected cpu, or an index"),
+    (0, "expected cpu, or (an index|cuda) with a CUDA build"),
+    (3, "expected cpu, or (an index|cuda) with a CUDA build"),
 ]
 NEVER: list[tuple[Any, str]] = [
     ("meta", r"Tensor\.to\(\)"),
@@ -68,6 +69,17 @@ def test_a_gpu_that_is_not_there_is_refused(
     for value in (tf.constant([1.0, 2.0]), tf.Variable([1.0]), random_tensor(row_named("int4"))):
         assert_refused(
             door, value, tensor_bridge.UnsupportedDeviceError, advice, device=device, copy=copy
+        )
+
+
+@without_gpu
+def test_fake_tensors_bring_no_gpu(door: Any) -> None:
+    """torch sets a guard that counts one GPU when a CUDA build makes the first of them."""
+    with FakeTensorMode():
+        torch.ones(1)
+    for value in (tf.constant([1.0]), tf.constant(["a"])):
+        assert_refused(
+            door, value, tensor_bridge.UnsupportedDeviceError, "cpu, or cuda", device="cuda"
         )
 
 

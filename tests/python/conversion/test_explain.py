@@ -9,10 +9,11 @@ import dataclasses
 import threading
 from typing import Any
 
+import needs
 import pytest
 import tensorflow as tf
 import torch
-from tf_bytes import random_tensor, row_named, tf_memory
+from tf_bytes import NUMERIC, random_tensor, row_named, tf_memory
 
 import tensor_bridge
 from tensor_bridge import Explanation
@@ -56,6 +57,10 @@ def test_fields_of_a_copied_tensor(door: Any) -> None:
     assert (explanation.action, explanation.torch_dtype) == ("copied", "torch.int8")
     assert (explanation.shape, explanation.nbytes) == ((2, 3), 6)
     assert explanation.on_write is None
+
+
+@needs.dtype("float4_e2m1fn")
+def test_fields_of_a_tensor_that_grows(door: Any) -> None:
     four = door.explain(random_tensor(row_named("float4_e2m1fn"), (2, 3)))
     assert (four.torch_dtype, four.nbytes) == ("torch.float32", 24)
 
@@ -99,9 +104,7 @@ def test_doors_explain_alike() -> None:
     values = [
         tf.constant(1.0),
         tf.zeros([0, 3]),
-        random_tensor(row_named("int2")),
-        random_tensor(row_named("qint16")),
-        random_tensor(row_named("qint8")),
+        *(random_tensor(row) for row in NUMERIC if row.kind != "shared"),
         tf.Variable([1.0]).handle,
         tf.Variable([True]),
         v,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import needs
 import pytest
 import tensorflow as tf
 import torch
@@ -84,7 +85,7 @@ def test_every_rank_of_a_variable_shares(door: Any) -> None:
 @pytest.mark.parametrize(
     "shape", [(), (1,), (7,), (2, 3), (1, 5), (5, 1), (2, 1, 3), (2, 3, 4, 5), (1,) * 20], ids=str
 )
-@pytest.mark.parametrize("name", ["float32", "bool", "complex128", "int4", "uint2"])
+@pytest.mark.parametrize("name", needs.dtypes(["float32", "bool", "complex128", "int4", "uint2"]))
 def test_the_layout_is_row_major(name: str, shape: tuple[int, ...], door: Any) -> None:
     t = random_tensor(row_named(name), shape)
     for copy in (None, True):

@@ -11,13 +11,18 @@ from fresh import Done, run_python
 
 PRELUDE = """
 import gc
+import importlib.util
 import warnings
+
+import tensor_bridge
+
+if importlib.util.find_spec("triton") is not None:
+    tensor_bridge.prepare()
 
 import tensorflow as tf
 import torch
 
 torch.__version__ = "2.99.0"
-import tensor_bridge
 from tensor_bridge.testing import live_owners, shares_memory
 
 T = tf.constant([[1.0, 2.0], [3.0, 4.0]])
@@ -64,7 +69,8 @@ CLAIMS = {
         """,
     "every dtype that goes at all goes exactly": """
         import numpy as np
-        names = [row for row in tensor_bridge.dtypes() if row.kind in ("shared", "viewed")]
+        import needs
+        names = [row for row in needs.rows() if row.kind in ("shared", "viewed")]
         assert len(names) > 15
         for row in names:
             dtype = tf.dtypes.as_dtype(row.name)

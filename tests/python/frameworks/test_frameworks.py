@@ -10,9 +10,10 @@ from __future__ import annotations
 from importlib import metadata
 from pathlib import Path
 
+import needs
 import pytest
 from claims import run_claims
-from fresh import run_forked, run_python
+from fresh import run_python
 
 from tensor_bridge._frameworks import version_pair
 
@@ -391,6 +392,11 @@ def test_any_order_of_imports_works(order: tuple[str, ...]) -> None:
 # ---- triton ----------------------------------------------------------------------------------
 
 
+loaded_globally = pytest.mark.skipif(
+    not (2, 19) <= TF_VERSION <= (2, 21), reason="TensorFlow loads locally, and triton is no danger"
+)
+
+
 @pytest.fixture
 def triton(tmp_path: Path) -> str:
     """Where to put on the path for a triton that does what the real one does: end the process."""
@@ -407,14 +413,16 @@ def triton(tmp_path: Path) -> str:
         "tf.constant(['a'])",
         "[tf.constant([1.0])]",
         "tf.sparse.from_dense([[1.0, 0.0]])",
-        "tf.ragged.constant([[1], [2, 3]])",
+        pytest.param("tf.ragged.constant([[1], [2, 3]])", marks=loaded_globally),
     ],
 )
 def test_a_conversion_does_not_load_triton(value: str, triton: str) -> None:
     """TensorFlow 2.19 to 2.21 are loaded globally: triton after them ends the process."""
-    run_forked(
+    run_python(
         f"""
         import sys
+        import tensorflow as tf
+        import tensor_bridge, torch
         sys.path.insert(0, {triton!r})
         assert "torch._dynamo" not in sys.modules
         x = tensor_bridge.to_torch({value})
@@ -436,7 +444,7 @@ assert [y.tolist() for y in x.unbind()] == [[1], [2, 3]]
 """
 
 
-@pytest.mark.skipif(not (2, 19) <= TF_VERSION <= (2, 21), reason="TensorFlow loads locally")
+@loaded_globally
 def test_global_loading_is_seen_and_row_lengths_are_left_out(triton: str) -> None:
     run_python(
         "import tensorflow as tf\n"
@@ -467,6 +475,7 @@ def test_prepared_tensorflow_is_loaded_locally(triton: str) -> None:
     ).check()
 
 
+@needs.without("triton")
 def test_row_lengths_are_given_where_no_triton_is_installed() -> None:
     run_python(
         "import tensorflow as tf\n"

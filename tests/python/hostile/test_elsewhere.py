@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import needs
 import pytest
 from fresh import run_forked
 
@@ -29,7 +30,9 @@ ADVICE = "with tf.device('CPU:0'): t = tf.identity(t)"
 
 
 def run(code: str) -> None:
-    run_forked(PRELUDE + code, timeout=60).check()
+    # Some releases of TensorFlow log what its servers and DTensor do.
+    done = run_forked(PRELUDE + code, timeout=60)
+    assert done.code == 0, done.err
 
 
 def test_remote_tensors_of_a_real_server() -> None:
@@ -121,11 +124,19 @@ assert tensor_bridge.to_torch(part).tolist() == [1, 2]
 """)
 
 
-@pytest.mark.parametrize("make", ['tf.constant(["a"])', "tf.Variable(1.0).handle"])
-def test_to_dlpack_aborts_where_this_raises(make: str) -> None:
-    """Delete the first half when TensorFlow no longer aborts."""
+NO_NUMBERS = ['tf.constant(["a"])', "tf.Variable(1.0).handle"]
+
+
+@needs.tensorflow_since(20, "it raises")
+@pytest.mark.parametrize("make", NO_NUMBERS)
+def test_to_dlpack_aborts(make: str) -> None:
+    """Delete it when TensorFlow no longer aborts."""
     aborted = run_forked(f"t = {make}\ntf.experimental.dlpack.to_dlpack(t)")
     assert aborted.code == -6
+
+
+@pytest.mark.parametrize("make", NO_NUMBERS)
+def test_what_to_dlpack_aborts_for_is_refused(make: str) -> None:
     run(f"""
 t = {make}
 try:

@@ -11,6 +11,7 @@ from claims import run_claims
 
 PRELUDE = '''
 import ctypes, gc, inspect, sys
+import needs
 import numpy as np
 import torch._dynamo  # by torch's nested tensors, and has NumPy loaded in turn
 from tensorflow.core.framework import tensor_pb2
@@ -21,7 +22,7 @@ from tensor_bridge.testing import (
 )
 
 DOORS = (tensor_bridge, tensor_bridge.TensorBridge())
-ROWS = [row for row in tensor_bridge.dtypes() if row.tf_enum]
+ROWS = [row for row in needs.rows() if row.tf_enum]
 
 def tensor_of(row):
     data = bytes([1, 0, 1, 1, 0, 1] * row.itemsize)

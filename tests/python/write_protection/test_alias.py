@@ -11,7 +11,7 @@ import tensorflow as tf
 import torch
 from sharing import SHAPE, Shared, numbers, plain, torch_bytes
 from torch import nn
-from writes import WRITES
+from writes import WAYS, WRITES
 
 import tensor_bridge
 from tensor_bridge.testing import shares_memory, tf_data_address, torch_data_address
@@ -21,7 +21,7 @@ def alias(t: tf.Tensor | None = None, door: Any = tensor_bridge, **options: Any)
     return Shared(t, door.to_torch, on_write="alias", **options)
 
 
-@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("write", WAYS)
 def test_write_reaches_tensorflow(write: str, door: Any) -> None:
     shared = alias(door=door)
     expected = plain(shared.torch)

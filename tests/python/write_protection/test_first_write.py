@@ -16,7 +16,7 @@ import tensorflow as tf
 import torch
 from sharing import SHAPE, Shared, from_bytes, numbers, plain, tf_bytes, torch_bytes
 from torch import nn
-from writes import WRITES
+from writes import WAYS, WRITES
 
 import tensor_bridge
 from tensor_bridge.testing import shares_memory, tf_data_address, torch_data_address
@@ -27,7 +27,7 @@ def bits(x: torch.Tensor) -> bytes:
     return torch_bytes(x.detach())
 
 
-@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("write", WAYS)
 def test_first_write_moves_torch_once_and_never_tensorflow(write: str, door: Any) -> None:
     shared = Shared(convert=door.to_torch)
     x, expected = shared.torch, plain(shared.torch)

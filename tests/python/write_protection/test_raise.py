@@ -15,7 +15,7 @@ import tensorflow as tf
 import torch
 from sharing import SHAPE, Shared, numbers, plain, tf_bytes
 from torch import nn
-from writes import OPTIMIZERS, WRITES, in_place_then_read
+from writes import OPTIMIZERS, WAYS, WRITES, in_place_then_read
 
 import tensor_bridge
 from tensor_bridge.testing import shares_memory, tf_data_address, torch_data_address
@@ -42,7 +42,7 @@ def raises(write: Callable[[], Any], error: type[Exception] = BufferError) -> No
     assert type(caught.value) is error
 
 
-@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("write", WAYS)
 def test_write_raises_and_changes_nothing(write: str, door: Any) -> None:
     shared = read_only(door=door)
     for _ in range(2):

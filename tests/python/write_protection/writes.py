@@ -6,7 +6,9 @@ import ctypes
 from collections.abc import Callable
 from typing import Any
 
+import needs
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from sharing import SHAPE
@@ -198,6 +200,11 @@ WRITES = {
     }.items()
     for name, write in writes.items()
 }
+# As parameters of a test.
+WAYS = [
+    pytest.param(name, marks=needs.numpy_writes if name == "raw: np.from_dlpack" else ())
+    for name in WRITES
+]
 
 
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
