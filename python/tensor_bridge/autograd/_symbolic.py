@@ -96,8 +96,8 @@ def call(
         made, inputs = _torch_function.run(fn, spec, arguments, chosen)
         outputs = made.tensors
         _check(outputs, made, specs, result)
-        token = _tokens.issue(_Run(_torch_function.Piece(inputs, outputs)))
-        return [*map(_torch_function.to_tf, outputs), _C.convert_pytorch_to_tf(token)]
+        token = _tokens.issue_tf(_Run(_torch_function.Piece(inputs, outputs)))
+        return [*map(_torch_function.to_tf, outputs), token]
 
     *outputs, token = py_function(
         forward, tensors, [*(s.dtype for s in specs), tf.int32], name="TorchFunction"
@@ -140,7 +140,7 @@ def _gradient(token: Any, inputs: Sequence[Any], upstream: Sequence[Any]) -> lis
             tf.zeros_like(x) if g is None else _torch_function.to_tf(g)
             for g, x in zip(found, values, strict=False)
         ]
-        return [*results, _C.convert_pytorch_to_tf(_tokens.issue(_Lazy(state, ups)))]
+        return [*results, _tokens.issue_tf(_Lazy(state, ups))]
 
     values = [*inputs, *(upstream[k] for k in live)]
     *outputs, following = py_function(

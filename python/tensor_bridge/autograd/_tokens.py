@@ -15,7 +15,7 @@ from tensor_bridge import _C, _convert
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["find", "find_tf", "issue", "living"]
+__all__ = ["find", "find_tf", "issue", "issue_tf", "living"]
 
 _ALIGNMENT = 64  # what TensorFlow needs to take memory over
 
@@ -43,6 +43,20 @@ def issue(state: Any) -> torch.Tensor:
     memory.address = _convert.torch_address(token)
     _states[memory.address] = state
     return token
+
+
+def issue_tf(state: Any) -> Any:
+    """A token for a state, given to TensorFlow."""
+    import torch
+
+    token = issue(state)
+    given = _C.convert_pytorch_to_tf(token)
+    if find_tf(given) is not None:
+        return given
+    # Before torch 2.13 that is a copy. Nobody writes to a token, so TensorFlow may have its memory.
+    import tensorflow as tf
+
+    return tf.experimental.dlpack.from_dlpack(torch.utils.dlpack.to_dlpack(token))
 
 
 def find(token: torch.Tensor) -> Any | None:
