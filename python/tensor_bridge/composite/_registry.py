@@ -8,8 +8,7 @@ torch's layout ("torch.sparse_coo").
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -176,13 +175,24 @@ def structural(options: Options) -> dict[str, Any]:
     return kept
 
 
-@contextmanager
-def part(name: str) -> Iterator[None]:
-    """Names the part of a composite in what is raised inside."""
-    try:
-        yield
-    except TensorBridgeError as e:
-        raise type(e)(f"{name}: {e}") from e
+class part:  # noqa: N801  used like a function
+    """Names the part of a composite in what is raised inside.
+
+    A class: since Python 3.12 `contextlib.contextmanager` leaves a cycle through the traceback,
+    which keeps the parts that were converted alive until the collector runs.
+    """
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        if isinstance(error, TensorBridgeError):
+            raise type(error)(f"{self._name}: {error}") from error
 
 
 def to_dense_torch(t: Any, options: Options) -> Any:

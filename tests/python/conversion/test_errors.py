@@ -213,6 +213,11 @@ from tensor_bridge.testing import live_owners
 
 DOORS = (tensor_bridge, tensor_bridge.TensorBridge())
 EagerTensor = type(tf.constant(1.0))
+KEPT = []  # TensorFlow before 2.19 crashes when one dies
+
+def uninitialised():
+    KEPT.append(EagerTensor.__new__(EagerTensor))
+    return KEPT[-1]
 
 def refused(value, error, advice, **options):
     for door in DOORS:
@@ -234,7 +239,7 @@ HOSTILE = {
     "an eager tensor that was never initialised": """
         for options in ({}, {"copy": True}, {"copy": False}, {"raw": True}, {"device": "cpu"}):
             refused(
-                EagerTensor.__new__(EagerTensor),
+                uninitialised(),
                 tensor_bridge.InvalidHandleError,
                 "deleted or never initialised",
                 **options,
@@ -243,13 +248,13 @@ HOSTILE = {
     "the same before any other tensor in a door's life": """
         bridge = tensor_bridge.TensorBridge()
         try:
-            bridge.to_torch(EagerTensor.__new__(EagerTensor))
+            bridge.to_torch(uninitialised())
         except ValueError as e:
             assert type(e) is tensor_bridge.InvalidHandleError
         """,
     "a variable whose handle was never initialised": """
         v = tf.Variable([1.0])
-        v._handle = EagerTensor.__new__(EagerTensor)
+        v._handle = uninitialised()
         refused(v, tensor_bridge.InvalidHandleError, "deleted or never initialised")
         """,
     "a variable whose handle is an ordinary tensor": """

@@ -223,7 +223,8 @@ def test_the_stub_has_the_names_of_the_extension() -> None:
 def test_the_stub_has_the_signatures_of_the_extension(name: str) -> None:
     function = getattr(_C, name)
     expected = stub_signature(stub_functions()[name])
-    if function.__text_signature__ is not None:
+    # Python 3.13 gives a function of one argument a signature of its own.
+    if function.__text_signature__ not in (None, "($self, object, /)", "($module, object, /)"):
         assert inspect.signature(function) == expected
         return
     # No signature text: the extension itself must take as many arguments.
