@@ -22,6 +22,8 @@ torch_release = version_pair(torch.__version__)
 tensorflow_release = version_pair(tf.__version__)
 # An older torch's tensors are copied to TensorFlow.
 SHARES_BACK = torch_release >= (2, 13)
+# What `explain` says of a tensor that goes to TensorFlow without a change.
+BACK = "shared" if SHARES_BACK else "copied"
 # The releases that `make test` runs with, and newer ones.
 ALL_IS_THERE = torch_release >= (2, 13) and tensorflow_release >= (2, 21)
 
@@ -95,5 +97,9 @@ def forbidden_write(text: str = "on_write") -> Any:
 numpy_writes = pytest.mark.skipif(
     version_pair(np.__version__) < (2, 2),
     reason="NumPy before 2.2: what comes by DLPack is read-only to it, a copy too",
+)
+numpy_exports_read_only = pytest.mark.skipif(
+    version_pair(np.__version__) < (2, 1),
+    reason="NumPy before 2.1: it exports no read-only arrays, and says of none whether they are",
 )
 shares_back = torch_since(13, "its tensors are copied to TensorFlow")

@@ -33,6 +33,11 @@ class Way(NamedTuple):
     refused: Callable[[], Any]
     bad: type[Exception]
 
+    @property
+    def action(self) -> str:
+        """What `explain` says of a leaf."""
+        return needs.BACK if self.name == "to_tf" else "shared"
+
     def is_converted(self, source: Any, result: Any) -> bool:
         """Whether `result` is `source` on the other side, sharing its memory where it can."""
         if not isinstance(result, self.result) or result.shape != source.shape:

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import needs
 import pytest
 import tensorflow as tf
 import torch
@@ -138,6 +139,7 @@ class Probe:
         return identity(x)
 
 
+@needs.shares_back
 def test_values_and_gradients_are_shared_both_ways() -> None:
     probe = Probe()
     x = torch.randn(16, 16, requires_grad=True)

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+import needs
 import pytest
 import tensorflow as tf
 import torch
@@ -111,6 +112,7 @@ def test_forward_mode() -> None:
     close(accumulator.jvp(y), 2 * tf.cos(x))
 
 
+@needs.shares_back
 def test_values_and_gradients_are_shared_both_ways() -> None:
     seen: dict[str, Any] = {}
 
@@ -395,7 +397,7 @@ def test_steps_leave_nothing(count: int, graph: bool) -> None:
     f = tf.function(f, autograph=False) if graph else f
     x = tf.ones([4])
 
-    def step() -> None:
+    def step(f: Any = f) -> None:
         with tf.GradientTape() as tape:
             tape.watch(x)
             y = f(x)
@@ -403,6 +405,8 @@ def test_steps_leave_nothing(count: int, graph: bool) -> None:
 
     for _ in range(500):
         step()
+    if growth(lambda: step(tf.sin), 500).blocks >= 500:
+        pytest.skip("this TensorFlow keeps something of every tape")
     owners = live_owners()
     growth(step, count).assert_flat()
     assert live_owners() == owners

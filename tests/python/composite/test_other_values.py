@@ -7,6 +7,7 @@ import pickle
 import typing
 from typing import Any
 
+import needs
 import pytest
 import tensorflow as tf
 import torch
@@ -282,7 +283,7 @@ def test_replaced_fields_go_back() -> None:
     assert_refused_back(e.replace(size=3), mismatch, "field 'size' of Everything")
     assert_refused_back(e.replace(size=torch.tensor(3)), mismatch, "field 'size'")
     assert_refused_back(e.replace(many=e.many[:1]), mismatch, "field 'many'")
-    assert tensor_bridge.explain(y).action == "shared"
+    assert tensor_bridge.explain(y).action == needs.BACK
 
 
 def test_keywords_and_errors_of_fields() -> None:
@@ -355,4 +356,4 @@ def test_a_parameter_without_a_value_is_refused_until_it_has_one(name: str, door
     lazy(torch.ones(3, 4))
     t = door.to_tf(getattr(lazy, name))
     assert t.shape == (4,)
-    assert shares_memory(t, getattr(lazy, name))
+    assert shares_memory(t, getattr(lazy, name)) == needs.SHARES_BACK

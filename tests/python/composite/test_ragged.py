@@ -260,9 +260,10 @@ def test_a_ragged_made_by_hand() -> None:
     x = Ragged(torch.arange(5), [torch.tensor(SPLITS)])
     t = tensor_bridge.to_tf(x)
     assert t.to_list() == x.to_list() == [[0, 1], [], [2, 3, 4]]
-    assert tf_data_address(t.flat_values) == torch_data_address(x.values)
+    same = tf_data_address(t.flat_values) == torch_data_address(x.values)
+    assert same == needs.SHARES_BACK
     explanation = tensor_bridge.explain(x)
-    assert (explanation.action, explanation.shape) == ("shared", (3, None))
+    assert (explanation.action, explanation.shape) == (needs.BACK, (3, None))
     x.values.zero_()
     x.row_splits[0].zero_()
     assert t.to_list() == [[0, 1], [], [2, 3, 4]]
@@ -373,8 +374,9 @@ def test_a_nested_tensor_of_torch_is_shared() -> None:
     t = tensor_bridge.to_tf(x)
     assert t.to_list() == [row.tolist() for row in x.unbind()]
     assert t.row_splits.dtype == tf.int64
-    assert tf_data_address(t.flat_values) == torch_data_address(x.values())
-    assert tensor_bridge.explain(x).parts[0][1].action == "shared"
+    same = tf_data_address(t.flat_values) == torch_data_address(x.values())
+    assert same == needs.SHARES_BACK
+    assert tensor_bridge.explain(x).parts[0][1].action == needs.BACK
     before = t.to_list()
     x.mul_(2)
     x.offsets().zero_()

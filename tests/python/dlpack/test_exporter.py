@@ -300,6 +300,7 @@ def test_torch_shares_and_ignores_that_it_may_not_write() -> None:
     assert released(before)
 
 
+@needs.numpy_exports_read_only
 def test_numpy_shares_and_may_not_write() -> None:
     t = numbers()
     before = live_owners()

@@ -52,6 +52,7 @@ def released(before: int) -> bool:
 # ---- read-only memory in torch -------------------------------------------------------------------
 
 
+@needs.numpy_exports_read_only
 def test_read_only_array_is_shared_and_protected() -> None:
     array = read_only()
     before = live_owners()
@@ -67,6 +68,7 @@ def test_read_only_array_is_shared_and_protected() -> None:
     assert released(before)
 
 
+@needs.numpy_exports_read_only
 def test_torch_s_own_from_dlpack_writes_through() -> None:
     """The hazard is real. Delete this when torch honours READ_ONLY."""
     array = read_only()
@@ -74,6 +76,7 @@ def test_torch_s_own_from_dlpack_writes_through() -> None:
     assert array.sum() == 0
 
 
+@needs.numpy_exports_read_only
 @pytest.mark.parametrize("on_write", ["copy", "raise", "alias"])
 def test_write_policies(on_write: str) -> None:
     array = read_only()
@@ -87,6 +90,7 @@ def test_write_policies(on_write: str) -> None:
     assert array.sum() == (0 if on_write == "alias" else 276)
 
 
+@needs.numpy_exports_read_only
 @pytest.mark.parametrize("copy", [None, False, True])
 def test_copy_keyword(copy: bool | None) -> None:
     for array in (read_only(), aligned()):
@@ -98,6 +102,7 @@ def test_copy_keyword(copy: bool | None) -> None:
             assert array.sum() == 276
 
 
+@needs.numpy_exports_read_only
 def test_array_lives_as_long_as_torch_shows_it() -> None:
     array = read_only()
     ended = weakref.ref(array)
@@ -112,6 +117,7 @@ def test_array_lives_as_long_as_torch_shows_it() -> None:
     assert ended() is None
 
 
+@needs.numpy_exports_read_only
 def test_array_lives_until_the_storage_dies_even_after_the_write() -> None:
     array = read_only()
     ended = weakref.ref(array)
@@ -125,6 +131,7 @@ def test_array_lives_until_the_storage_dies_even_after_the_write() -> None:
     assert ended() is None
 
 
+WRITABLE = [pytest.param(False, marks=needs.numpy_exports_read_only), True]
 NUMPY_DTYPES = [
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
     *("float16", "float32", "float64", "complex64", "complex128"),
@@ -132,7 +139,7 @@ NUMPY_DTYPES = [
 
 
 @pytest.mark.parametrize("name", NUMPY_DTYPES)
-@pytest.mark.parametrize("write", [False, True])
+@pytest.mark.parametrize("write", WRITABLE)
 def test_every_dtype_of_numpy_s(name: str, write: bool) -> None:
     array = aligned((3, 5), name, write=write)
     x = from_dlpack(array)
@@ -157,7 +164,7 @@ STRIDED: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", STRIDED)
-@pytest.mark.parametrize("write", [False, True])
+@pytest.mark.parametrize("write", WRITABLE)
 def test_strides_are_kept(name: str, write: bool) -> None:
     array = STRIDED[name](aligned())
     if array.flags.writeable != write:
@@ -175,6 +182,7 @@ def test_strides_are_kept(name: str, write: bool) -> None:
         assert y.shape == array.shape
 
 
+@needs.numpy_exports_read_only
 @pytest.mark.parametrize("framework", ["torch", "tensorflow"])
 def test_negative_strides_are_refused(framework: Any) -> None:
     before = live_owners()
@@ -185,7 +193,7 @@ def test_negative_strides_are_refused(framework: Any) -> None:
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0, 2), (1,), (1, 1)], ids=str)
-@pytest.mark.parametrize("write", [False, True])
+@pytest.mark.parametrize("write", WRITABLE)
 @pytest.mark.parametrize("framework", ["torch", "tensorflow"])
 def test_small_shapes(shape: tuple[int, ...], write: bool, framework: Any) -> None:
     array = aligned(shape, write=write)
@@ -207,6 +215,7 @@ def test_address_that_is_misaligned_for_the_dtype_is_refused() -> None:
 # ---- writable memory in torch --------------------------------------------------------------------
 
 
+@needs.numpy_exports_read_only
 def test_writable_memory_is_shared_both_ways() -> None:
     array = aligned()
     x = from_dlpack(array)
@@ -229,6 +238,7 @@ def test_shared_onwards_with_tensorflow_torch_moves_away() -> None:
     assert tf.reduce_sum(t).numpy() == 276
 
 
+@needs.numpy_exports_read_only
 def test_device_keyword() -> None:
     array = read_only()
     for device in (None, "cpu", torch.device("cpu")):
@@ -243,6 +253,7 @@ def test_device_keyword() -> None:
 # ---- TensorFlow ----------------------------------------------------------------------------------
 
 
+@needs.numpy_exports_read_only
 def test_read_only_array_becomes_tensorflow_s_without_a_copy() -> None:
     array = read_only()
     before = live_owners()
@@ -260,6 +271,7 @@ def test_read_only_array_becomes_tensorflow_s_without_a_copy() -> None:
     assert ended() is None
 
 
+@needs.numpy_exports_read_only
 def test_copy_of_read_only_memory_on_request() -> None:
     array = read_only()
     t = from_dlpack(array, framework="tensorflow", copy=True)
@@ -267,6 +279,7 @@ def test_copy_of_read_only_memory_on_request() -> None:
     assert tf.reduce_sum(t).numpy() == 276
 
 
+@needs.numpy_exports_read_only
 def test_writable_memory_is_copied_for_tensorflow() -> None:
     array = aligned()
     before = live_owners()
@@ -280,6 +293,7 @@ def test_writable_memory_is_copied_for_tensorflow() -> None:
     assert released(before)
 
 
+@needs.numpy_exports_read_only
 @pytest.mark.parametrize("offset", [4, 16, 60])
 def test_misaligned_read_only_memory_is_copied_for_tensorflow(offset: int) -> None:
     memory = aligned((256,), np.uint8)
@@ -292,6 +306,7 @@ def test_misaligned_read_only_memory_is_copied_for_tensorflow(offset: int) -> No
         from_dlpack(array, framework="tensorflow", copy=False)
 
 
+@needs.numpy_exports_read_only
 def test_chain_through_both_frameworks_keeps_the_array() -> None:
     array = read_only()
     before = live_owners()
@@ -427,6 +442,7 @@ def test_string_tensors_are_refused_and_do_not_abort(framework: Any) -> None:
         from_dlpack(tf.constant("a"), framework=framework)
 
 
+@needs.numpy_exports_read_only
 def test_capsules() -> None:
     array = read_only()
     before = live_owners()
@@ -529,6 +545,7 @@ class WithoutCopy:
         return self.array.__dlpack__(max_version=max_version)
 
 
+@needs.numpy_exports_read_only
 def test_producer_that_cannot_copy_still_says_read_only() -> None:
     array = read_only()
     x = from_dlpack(WithoutCopy(array))
@@ -578,6 +595,7 @@ def test_producer_that_makes_no_capsule(answer: Any) -> None:
             from_dlpack(Answers(answer), framework=framework)
 
 
+@needs.numpy_exports_read_only
 def test_many_threads() -> None:
     arrays = [read_only((64,)) for _ in range(8)]
     before = live_owners()
@@ -595,6 +613,7 @@ def test_many_threads() -> None:
     assert released(before)
 
 
+@needs.numpy_exports_read_only
 def test_first_writes_of_several_threads_to_a_strided_array() -> None:
     for _ in range(30):
         array = read_only((4, 4096))

@@ -214,12 +214,19 @@ CLAIMS = {
 }
 
 
+MARKS = {
+    "no adapter for this torch": needs.torch_since(13, "the adapters of other releases load too")
+}
+
+
 @pytest.fixture(scope="module")
 def outcomes() -> dict[str, str]:
-    return run_claims(PRELUDE, CLAIMS, run_python)
+    left_out = {} if needs.torch_release >= (2, 13) else MARKS
+    claims = {name: code for name, code in CLAIMS.items() if name not in left_out}
+    return run_claims(PRELUDE, claims, run_python)
 
 
-@pytest.mark.parametrize("claim", CLAIMS)
+@pytest.mark.parametrize("claim", [pytest.param(c, marks=MARKS.get(c, ())) for c in CLAIMS])
 def test_when(claim: str, outcomes: dict[str, str]) -> None:
     assert not outcomes[claim], outcomes[claim]
 

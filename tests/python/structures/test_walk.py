@@ -530,6 +530,7 @@ def test_any_tree_thoroughly(tree: Any, name: str) -> None:
     check_tree(tree, name)
 
 
+@needs.shares_back
 def test_there_and_back_shares_every_leaf() -> None:
     source = {"a": [TO_TF.leaf(), (TO_TF.leaf(), 3)], "b": Point(TO_TF.leaf())}
     back = tensor_bridge.to_torch(tensor_bridge.to_tf(source))

@@ -42,7 +42,17 @@ def raises(write: Callable[[], Any], error: type[Exception] = BufferError) -> No
     assert type(caught.value) is error
 
 
-@pytest.mark.parametrize("write", WAYS)
+# Before 2.13 an export that fails leaves the tensor alive for ever, and memory becomes shared
+# memory without a pointer that may be written through.
+OLD = {"__dlpack__", "from_dlpack", "share_memory_", "raw: to_dlpack", "raw: from_dlpack"}
+RECENT = needs.torch_since(13, "torch's own exports and shared memory")
+
+
+@pytest.mark.parametrize(
+    "write",
+    [w for w in WAYS if w.values[0] not in OLD]
+    + [pytest.param(w, marks=RECENT) for w in WRITES if w in OLD],
+)
 def test_write_raises_and_changes_nothing(write: str, door: Any) -> None:
     shared = read_only(door=door)
     for _ in range(2):
@@ -66,7 +76,7 @@ ALSO: dict[str, Callable[[torch.Tensor], Any]] = {
 }
 
 
-@pytest.mark.parametrize("way", ALSO)
+@pytest.mark.parametrize("way", [pytest.param(w, marks=RECENT if w in OLD else ()) for w in ALSO])
 def test_what_asks_for_a_mutable_pointer_raises_too_and_clone_is_the_way_out(way: str) -> None:
     shared = read_only()
     raises(lambda: ALSO[way](shared.torch))
@@ -95,7 +105,8 @@ def test_scripted_function_raises() -> None:
     shared = read_only()
     with pytest.raises((BufferError, RuntimeError)) as caught:
         scripted(shared.torch)
-    assert TEXT in str(caught.value)
+    if needs.torch_release >= (2, 13):
+        assert TEXT in str(caught.value)
     shared.assert_shared()
 
 
@@ -172,6 +183,7 @@ def test_other_memory_may_take_its_place() -> None:
     shared.assert_untouched()
 
 
+@needs.torch_since(13, "a storage that refuses writes does so when it has grown, too")
 def test_growing_gives_memory_of_its_own_which_takes_writes() -> None:
     for grow in (lambda x: x.resize_(100), lambda x: x.untyped_storage().resize_(1000)):
         shared = read_only()
