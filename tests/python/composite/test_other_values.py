@@ -292,7 +292,7 @@ def test_keywords_and_errors_of_fields() -> None:
     x = tensor_bridge.to_torch(t, copy=True)
     assert live_owners() == before
     assert tensor_bridge.explain(t, copy=True).action == "copied"
-    assert tensor_bridge.explain(x).action == "shared"
+    assert tensor_bridge.explain(x).action == needs.BACK
     assert tensor_bridge.explain(x, copy=True).action == "copied"
 
     class Handle(tf.experimental.ExtensionType):
