@@ -5,6 +5,7 @@ With the releases of `make test` nothing is left out: `tests/python/releases` as
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 from collections.abc import Iterable
 from typing import Any
@@ -97,6 +98,10 @@ def forbidden_write(text: str = "on_write") -> Any:
 numpy_writes = pytest.mark.skipif(
     version_pair(np.__version__) < (2, 2),
     reason="NumPy before 2.2: what comes by DLPack is read-only to it, a copy too",
+)
+KERAS_3 = version_pair(importlib.metadata.version("keras")) >= (3, 0)
+keras_3 = pytest.mark.skipif(
+    not KERAS_3, reason="Keras 2: its variables are TensorFlow's, and its files and names others"
 )
 numpy_exports_read_only = pytest.mark.skipif(
     version_pair(np.__version__) < (2, 1),

@@ -234,7 +234,10 @@ def _coo_parts(x: torch.Tensor, options: Options) -> tuple[torch.Tensor, torch.T
     try:
         # The flag may claim what is not so.
         x = make_coo(x._indices(), x._values(), x.shape, coalesced=False).coalesce()
-    except NotImplementedError as e:
+    except RuntimeError as e:
+        # Of old releases no NotImplementedError.
+        if "not implemented" not in str(e):
+            raise
         raise UnsupportedDtypeError(
             f"{reason}, but torch cannot coalesce {x.dtype}; convert it to another dtype first"
         ) from e

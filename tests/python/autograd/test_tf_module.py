@@ -43,6 +43,7 @@ def images(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     return x, labels
 
 
+@needs.keras_3
 def test_parameters_are_the_variables_memory() -> None:
     model = small_model()
     module = TfModule(model)
@@ -90,6 +91,7 @@ def test_changes_on_both_sides_are_an_error_until_one_is_chosen() -> None:
         assert variable.numpy() == parameter.item() == expected
 
 
+@needs.keras_3
 @pytest.mark.parametrize("graph", [False, True])
 def test_train_and_eval_reach_keras_and_statistics_move(graph: bool) -> None:
     model = small_model()
@@ -109,6 +111,7 @@ def test_train_and_eval_reach_keras_and_statistics_move(graph: bool) -> None:
     assert torch.equal(module(x, training=False), module(x, training=False))
 
 
+@needs.keras_3
 def test_state_dict_round_trip() -> None:
     module = TfModule(small_model()).eval()
     x, _ = images(4)
@@ -181,6 +184,7 @@ def test_a_keras_backbone_with_a_torch_head_learns_images(frozen: bool) -> None:
     assert all(same) if frozen else not any(same)
 
 
+@needs.keras_3
 def test_training_equals_that_of_one_framework() -> None:
     """The same network, step for step, with its first half in TensorFlow and wholly in torch."""
     torch.manual_seed(0)
@@ -228,6 +232,7 @@ def test_steps_of_a_torch_optimizer_leave_nothing() -> None:
     assert live_owners() == before
 
 
+@needs.keras_3
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision_of_keras(policy: str) -> None:
     layer = keras.layers.Dense(4, dtype=policy)

@@ -12,8 +12,12 @@ import tensorflow as tf
 import torch
 
 import tensor_bridge
-from tensor_bridge.autograd import TorchLayer, torch_to_tf
+from tensor_bridge.autograd import torch_to_tf
 from tensor_bridge.testing import shares_memory
+
+if not needs.KERAS_3:
+    pytest.skip("TorchLayer is a layer of Keras 3", allow_module_level=True)
+TorchLayer = tensor_bridge.autograd.TorchLayer
 
 
 @keras.saving.register_keras_serializable("tensor_bridge_tests")

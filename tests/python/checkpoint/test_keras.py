@@ -9,6 +9,7 @@ from typing import Any
 
 import h5py
 import keras
+import needs
 import numpy as np
 import pytest
 import torch
@@ -57,6 +58,7 @@ def expected(model: keras.Model, legacy: bool) -> dict[str, bytes]:
     return found
 
 
+@needs.keras_3
 @pytest.mark.parametrize("suffix", [".keras", ".weights.h5", ".h5"])
 def test_weights_have_the_names_of_their_layers(
     tmp_path: Path, model: keras.Model, suffix: str
@@ -70,6 +72,7 @@ def test_weights_have_the_names_of_their_layers(
     assert not any("adam" in name or "optimizer" in name for name in loaded)
 
 
+@needs.keras_3
 @pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
 def test_contiguous_data_sets_are_mapped(tmp_path: Path, model: keras.Model, suffix: str) -> None:
     path = save(model, tmp_path / f"model{suffix}")
@@ -85,6 +88,7 @@ def test_contiguous_data_sets_are_mapped(tmp_path: Path, model: keras.Model, suf
     assert Path(path).read_bytes() == before
 
 
+@needs.keras_3
 def test_compressed_archives_are_unpacked(tmp_path: Path, model: keras.Model) -> None:
     plain = save(model, tmp_path / "plain.keras")
     packed = tmp_path / "packed.keras"
@@ -196,6 +200,7 @@ def test_truncated_files_are_refused(tmp_path: Path, model: keras.Model, keep: f
         assert caught.value.file == str(path)
 
 
+@needs.keras_3
 def test_a_changed_byte_of_an_archive_is_found_by_verify(
     tmp_path: Path, model: keras.Model
 ) -> None:
@@ -217,6 +222,7 @@ def test_an_archive_without_weights_is_refused(tmp_path: Path) -> None:
 
 # Keras 3.15 asks TensorFlow 2.21 for NumPy arrays in a way that NumPy 2 warns of.
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@needs.keras_3
 def test_weights_in_several_files(tmp_path: Path, model: keras.Model) -> None:
     model.save_weights(tmp_path / "one.weights.h5")
     model.save_weights(tmp_path / "m.weights.json", max_shard_size=4e-6)

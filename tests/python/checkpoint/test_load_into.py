@@ -171,6 +171,7 @@ def same_output(model: keras.Model, module: nn.Module, case: Case, tolerance: fl
     torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
 
 
+@needs.keras_3
 @pytest.mark.parametrize("suffix", [".weights.h5", ".h5"])
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.filterwarnings("ignore")
@@ -192,6 +193,7 @@ def test_a_layer_gives_the_same_output(tmp_path: Path, name: str, suffix: str) -
     same_output(model, module["part"], case)
 
 
+@needs.keras_3
 @pytest.mark.parametrize("suffix", [".weights.h5", ".keras"])
 @pytest.mark.parametrize("kdim", [8, 5])
 def test_attention_gives_the_same_output(tmp_path: Path, suffix: str, kdim: int) -> None:
@@ -212,6 +214,7 @@ def test_attention_gives_the_same_output(tmp_path: Path, suffix: str, kdim: int)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
+@needs.keras_3
 def test_checkpoints_of_tensorflow_by_the_names_of_their_variables(tmp_path: Path) -> None:
     model = keras.Sequential(
         [keras.Input((9, 8, 3)), L.Conv2D(4, 3, name="conv"), L.BatchNormalization(name="norm")]
@@ -262,6 +265,7 @@ def test_the_form_of_cudnn_gives_the_same_output(kind: str) -> None:
     same_output(model, module["rnn"], Case(L.Dense, (4, 5), nn.Module, sequence))
 
 
+@needs.keras_3
 def test_a_flattened_picture_is_turned(tmp_path: Path) -> None:
     model = keras.Sequential(
         [keras.Input((6, 5, 3)), L.Conv2D(4, 2, name="conv"), L.Flatten(), L.Dense(7, name="out")]

@@ -52,6 +52,7 @@ def test_fields_of_a_shared_tensor(door: Any) -> None:
     }
 
 
+@needs.dtype("int4")
 def test_fields_of_a_copied_tensor(door: Any) -> None:
     explanation = door.explain(random_tensor(row_named("int4"), (2, 3)))
     assert (explanation.action, explanation.torch_dtype) == ("copied", "torch.int8")

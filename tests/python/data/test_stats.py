@@ -6,6 +6,7 @@ import sys
 import time
 from typing import Any
 
+import needs
 import pytest
 import tensorflow as tf
 
@@ -48,7 +49,9 @@ def test_a_slow_model_starves_the_pipeline() -> None:
     )
 
 
-@pytest.mark.parametrize("missing", [(), ("tqdm", "tqdm.auto")])
+@pytest.mark.parametrize(
+    "missing", [(), pytest.param(("tqdm", "tqdm.auto"), marks=needs.module("rich"))]
+)
 def test_progress(missing: Any, monkeypatch: Any, capfd: Any) -> None:
     for name in missing:
         monkeypatch.setitem(sys.modules, name, None)
