@@ -19,6 +19,7 @@ __all__ = [
     "is_tensorflow_value",
     "refusal",
     "refusal_back",
+    "variable_handle",
     "variable_source",
 ]
 
@@ -58,8 +59,8 @@ def is_keras_tensor(value: Any) -> bool:
     return _is_keras(class_names(value), "KerasTensor")
 
 
-def variable_source(variable: Any) -> tuple[Any, Any, int]:
-    """(handle, context capsule, dtype number) with which a variable is read natively.
+def variable_handle(variable: Any) -> Any:
+    """The handle with which operations reach a variable's value now.
 
     Raises:
       SymbolicTensorError: a graph is being built: reading now would freeze the value.
@@ -78,6 +79,18 @@ def variable_source(variable: Any) -> tuple[Any, Any, int]:
             "expected a variable outside a graph, got one that belongs to a graph, where its value "
             "lives in a session; read it there (session.run), or create the variable eagerly"
         )
+    return handle
+
+
+def variable_source(variable: Any) -> tuple[Any, Any, int]:
+    """(handle, context capsule, dtype number) with which a variable is read natively.
+
+    Raises:
+      SymbolicTensorError: as `variable_handle`.
+    """
+    from tensorflow.python.eager import context
+
+    handle = variable_handle(variable)
     current = context.context()
     current.ensure_initialized()
     return handle, current._handle, variable.dtype.as_datatype_enum

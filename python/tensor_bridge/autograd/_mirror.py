@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge import _C, _classify, _convert, composite
+from tensor_bridge import _C, _classify, _convert
+from tensor_bridge.composite import variable as _variable
 from tensor_bridge.errors import GradientError, UnsupportedTypeError
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Mirror", "resource"]
+__all__ = ["Mirror", "pull_all", "push_all", "resource"]
 
 
 def resource(variable: Any) -> Any:
@@ -40,7 +43,7 @@ class Mirror:
     """A variable, and what is known of the torch tensor that has its value.
 
     Both show the same memory until one of them is written; neither write reaches the other side by
-    itself. `push` gives the variable what torch has, `pull` the other way round.
+    itself. `push_all` gives variables what torch has, `pull_all` the other way round.
 
     Attributes:
       variable: The tf.Variable.
@@ -50,8 +53,8 @@ class Mirror:
         (`torch.func.functional_call`).
     """
 
-    __slots__ = ("_address", "_seen", "_seen_address", "_source", "_version", "handle", "own",
-                 "trainable", "variable")  # fmt: skip
+    __slots__ = ("_address", "_device", "_seen", "_seen_address", "_source", "_version", "handle",
+                 "own", "trainable", "variable")  # fmt: skip
 
     def __init__(self, variable: Any, trainable: bool) -> None:
         import torch
@@ -60,6 +63,7 @@ class Mirror:
         self.trainable = trainable
         self._source = _classify.variable_source(self.variable)
         self.handle = self.variable.handle
+        self._device = self.handle.device
         value = self._read()
         self.own: Any = value.detach()
         if trainable:
@@ -103,26 +107,9 @@ class Mirror:
         self._seen_address = _convert.torch_address(value)
         return None
 
-    def push(self, x: torch.Tensor) -> None:
-        """Gives the variable the value of ``x``, unless it has it: one assign, no copy.
-
-        Raises:
-          MismatchError: ``x`` has another shape or dtype.
-          GradientError: both sides were changed since they were equal.
-        """
-        if self._is_unchanged(x):
-            return
-        if x is self.own and self._changed_value() is not None:
-            raise GradientError(
-                f"the variable {self.variable.name!r} was changed in TensorFlow and in torch since "
-                "they were equal; choose one of the values before the next call: pull() takes "
-                "TensorFlow's, push() takes torch's"
-            )
-        self.force(x)
-
     def force(self, x: torch.Tensor) -> None:
         """Gives the variable the value of ``x``, whatever it has."""
-        composite.assign(self.variable, x.detach())
+        _variable.assign_each([("", self.variable, x.detach())])
         self._sync(x)
 
     def pull(self, x: torch.Tensor, *, force: bool = False) -> bool:
@@ -144,3 +131,107 @@ class Mirror:
         x.data = value.detach()
         self._sync(x, seen)
         return True
+
+
+@cache
+def _executor() -> tuple[Any, Any, type[Exception]]:
+    """What runs an operation with neither a tape nor a device scope; the context; its error."""
+    from tensorflow.python import pywrap_tfe
+    from tensorflow.python.eager import context, core
+
+    return pywrap_tfe.TFE_Py_Execute, context.context()._handle, core._NotOkStatusException
+
+
+def _values(mirrors: Sequence[Mirror]) -> list[Any] | None:
+    """The variables' values as TensorFlow tensors; None where only one by one can be read.
+
+    TensorFlow's own operation for many variables (what Grappler makes of ReadVariableOp) takes
+    1.0 us for each of 200, one ReadVariableOp 3.6 us.
+    """
+    device = mirrors[0]._device
+    for mirror in mirrors:
+        if mirror._device != device:
+            return None
+    execute, context, error = _executor()
+    count = len(mirrors)
+    dtypes = [mirror._source[2] for mirror in mirrors]
+    handles = [mirror.handle for mirror in mirrors]
+    attributes = ("N", count, "dtypes", dtypes)
+    try:
+        found: list[Any] = execute(context, device, "_ReadVariablesOp", handles, attributes, count)
+    except error:  # such as a variable that is gone: one by one, it is told which
+        return None
+    return found
+
+
+Pairs = Sequence[tuple[Mirror, "torch.Tensor"]]
+"""Mirrors, each with the tensor that stands for its variable."""
+
+
+def _moved(pairs: Pairs) -> list[tuple[Mirror, torch.Tensor, Any]]:
+    """Those whose variable may have another value than when both sides were equal, and a reading.
+
+    The reading is None where only one by one can be read.
+    """
+    values = _values([mirror for mirror, _ in pairs]) if pairs else []
+    if values is None:
+        return [(mirror, x, None) for mirror, x in pairs]
+    address = _C.tf_address
+    return [
+        (mirror, x, value)
+        for (mirror, x), value in zip(pairs, values, strict=True)
+        if address(value) != mirror._seen_address
+    ]
+
+
+def pull_all(pairs: Pairs) -> None:
+    """`Mirror.pull` for many at once: what TensorFlow, and nobody else, changed."""
+    moved = _moved([(m, x) for m, x in pairs if m._is_unchanged(x)])
+    if not moved:
+        return
+    again = _values([mirror for mirror, _, _ in moved]) or [None] * len(moved)
+    convert, address = _C.convert_tf_to_pytorch, _C.tf_address
+    for (mirror, x, value), repeated in zip(moved, again, strict=True):
+        if value is None or repeated is None or address(value) != address(repeated):
+            mirror.pull(x)  # where a read is a copy it finds out
+            continue
+        seen = convert(value)
+        if _convert.torch_address(seen) != mirror._seen_address:
+            x.data = convert(value)
+            mirror._sync(x, seen)
+
+
+def push_all(pairs: Pairs) -> None:
+    """Gives the variables the values of the tensors, where they lack them: one assign, no copy.
+
+    Nothing is assigned unless everything can be.
+
+    Raises:
+      MismatchError: a tensor has another shape or dtype than its variable.
+      GradientError: both sides of a variable were changed since they were equal.
+    """
+    pairs = [(m, x) for m, x in pairs if not m._is_unchanged(x)]
+    if not pairs:
+        return
+    once = set()
+    for mirror, _ in pairs:
+        # Given twice, a variable can take only one of two values.
+        if id(mirror.variable) in once:
+            raise _conflict(mirror)
+        once.add(id(mirror.variable))
+    for mirror, _, _ in _moved([(m, x) for m, x in pairs if x is m.own]):
+        if mirror._changed_value() is not None:
+            raise _conflict(mirror)
+    given = _variable.assign_each([("", mirror.variable, x.detach()) for mirror, x in pairs])
+    for (mirror, x), value in zip(pairs, given, strict=True):
+        # On another device than the value's the variable has a copy.
+        here = value.device == mirror._device
+        mirror._sync(x, _C.convert_tf_to_pytorch(value) if here else None)
+
+
+def _conflict(mirror: Mirror) -> GradientError:
+    return GradientError(
+        f"the variable {mirror.variable.name!r} was changed in TensorFlow and in torch since they "
+        "were equal; choose one of the values before the next call: pull() takes TensorFlow's, "
+        "push() takes torch's"
+    )

@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 
 from tensor_bridge import _C, _classify, composite
 from tensor_bridge._frameworks import ensure_tensorflow
-from tensor_bridge.autograd import _nodes, _tape
+from tensor_bridge.autograd import _mirror, _nodes, _tape
 from tensor_bridge.autograd._structure import (
     Rebuild,
     build,
@@ -22,8 +22,6 @@ from tensor_bridge.errors import GradientError, UnsupportedTypeError
 
 if TYPE_CHECKING:
     import torch
-
-    from tensor_bridge.autograd._mirror import Mirror
 
 __all__ = ["TfFunction", "tf_to_torch"]
 
@@ -72,7 +70,7 @@ class TfFunction:
     def __init__(
         self,
         fn: Callable[..., Any],
-        mirrors: Sequence[Mirror],
+        mirrors: Sequence[_mirror.Mirror],
         sparse: bool,
         higher_order: bool | None,
     ) -> None:
@@ -104,13 +102,13 @@ class TfFunction:
             from tensor_bridge.autograd import _compiled
 
             return _compiled.call(self, tensors, args, kwargs)
-        for mirror, x in zip(self.mirrors, tensors, strict=True):
-            if mirror.trainable:
-                mirror.pull(x)
+        if not self.mirrors:
+            return self._call(tensors, args, kwargs)
+        pairs = list(zip(self.mirrors, tensors, strict=True))
+        _mirror.pull_all([pair for pair in pairs if pair[0].trainable])
         result = self._call(tensors, args, kwargs)
-        for mirror, x in zip(self.mirrors, tensors, strict=True):
-            if not mirror.trainable:  # statistics that the call moved
-                mirror.pull(x)
+        # Statistics that the call moved.
+        _mirror.pull_all([pair for pair in pairs if not pair[0].trainable])
         return result
 
     def _call(self, tensors: Sequence[Any], args: Any, kwargs: Any) -> Any:
@@ -173,9 +171,9 @@ class TfFunction:
         values = [convert(x) for x in given[: len(places)]]
         for place, value in zip(places, values, strict=True):
             arguments[place] = value
-        for mirror, x in zip(self.mirrors, given[len(places) :], strict=True):
-            mirror.push(x)
-            values.append(mirror.handle)
+        if self.mirrors:
+            _mirror.push_all(list(zip(self.mirrors, given[len(places) :], strict=True)))
+            values += [mirror.handle for mirror in self.mirrors]
         args, kwargs = build(spec, iter(arguments))
 
         template = _Template(None, [], [])
@@ -314,9 +312,6 @@ def tf_to_torch(
             "one of its signatures: loaded.signatures['serving_default']"
         )
     ensure_tensorflow()
-    mirrors: list[Mirror] = []
-    if variables is not None:
-        from tensor_bridge.autograd._mirror import Mirror
-
-        mirrors = [Mirror(variable, trainable=True) for variable in variables]
+    given = () if variables is None else variables
+    mirrors = [_mirror.Mirror(variable, trainable=True) for variable in given]
     return TfFunction(fn, mirrors, sparse, higher_order)

@@ -11,6 +11,7 @@ import needs
 import pytest
 import tensorflow as tf
 import torch
+from fresh import run_forked
 from memory import growth
 
 import tensor_bridge
@@ -89,6 +90,87 @@ def test_changes_on_both_sides_are_an_error_until_one_is_chosen() -> None:
         choose()
         assert module(torch.ones(1)).item() == expected
         assert variable.numpy() == parameter.item() == expected
+
+
+def test_where_one_variable_conflicts_none_is_assigned() -> None:
+    variables = [tf.Variable([float(i)]) for i in range(3)]
+    module = TfModule(lambda x: x * tf.add_n(variables), variables=variables)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(10.0)
+    variables[2].assign([7.0])
+    with pytest.raises(GradientError, match=r"pull\(\).*push\(\)"):
+        module(torch.ones(1))
+    assert [v.numpy().item() for v in variables] == [0.0, 1.0, 7.0]
+    module.push()
+    assert module(torch.ones(1)).item() == 33.0
+
+
+def test_a_variable_given_twice_cannot_take_two_values() -> None:
+    variable = tf.Variable([1.0])
+    module = TfModule(lambda x: x * variable, variables=[variable, variable])
+    first, second = module.parameters()
+    assert module(torch.ones(1)).item() == 1.0
+    with torch.no_grad():
+        first.fill_(2.0)
+        second.fill_(3.0)
+    with pytest.raises(GradientError, match="changed in TensorFlow and in torch"):
+        module(torch.ones(1))
+    assert variable.numpy().item() == 1.0
+
+
+def test_what_tensorflow_changes_in_some_of_many_variables() -> None:
+    variables = [tf.Variable(tf.fill([16], float(i))) for i in range(50)]
+    module = TfModule(lambda x: x + tf.add_n(variables), variables=variables)
+    parameters = list(module.parameters())
+    before = live_owners()
+    for number in (3, 17, 49):
+        variables[number].assign(tf.fill([16], 100.0))
+    scattered = variables[20]  # every read of it is a copy from now on
+    scattered.scatter_update(tf.IndexedSlices([100.0], [0]))
+    expected = sum(range(50)) - 3 - 17 - 49 + 300
+    assert module(torch.zeros(16)).tolist() == [expected + 80.0] + [float(expected)] * 15
+    for number in (3, 17, 49):
+        assert parameters[number].tolist() == [100.0] * 16
+        assert shares_memory(variables[number].read_value(), parameters[number])
+    assert parameters[20].tolist() == [100.0] + [20.0] * 15
+    for variable, parameter in zip(variables, parameters, strict=True):
+        assert shares_memory(variable.read_value(), parameter)
+    assert live_owners() == before
+
+
+_TWO_DEVICES = """
+(cpu,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+variables = []
+for number in (0, 1):
+    with tf.device(f"CPU:{number}"):
+        variables += [tf.Variable(tf.fill([64], 1.0 + number)), tf.Variable(tf.fill([64], 3.0))]
+module = tensor_bridge.autograd.TfModule(
+    lambda x: x * tf.add_n(variables), variables=variables
+)
+parameters = list(module.parameters())
+x = torch.ones(64)
+assert module(x).tolist() == [9.0] * 64
+with torch.no_grad():
+    parameters[0].fill_(11.0)
+    parameters[2].fill_(12.0)
+assert module(x).tolist() == [29.0] * 64
+assert [v.numpy()[0] for v in variables] == [11.0, 3.0, 12.0, 3.0]
+for variable in variables:
+    variable.assign_add(tf.ones([64]))
+assert module(x).tolist() == [33.0] * 64
+assert [p.tolist() for p in parameters] == [[n] * 64 for n in (12.0, 4.0, 13.0, 4.0)]
+with torch.no_grad():
+    parameters[3].fill_(0.0)
+assert module(x).tolist() == [29.0] * 64
+print("equal on both devices")
+"""
+
+
+def test_variables_on_two_devices() -> None:
+    done = run_forked("import tensor_bridge.autograd\n" + _TWO_DEVICES)
+    assert done.check() == "equal on both devices"
 
 
 @needs.keras_3
