@@ -105,11 +105,23 @@ Dtype targetDtype(const TorchFacts& facts, const tb_convert_back_options& option
   return target;
 }
 
+// Throws Error{kUnsupportedDtype} if the TensorFlow of this process is older than the dtype.
+void requireTfDtype(Dtype dtype) {
+  const TfApi* api = findTfApi();
+  const DtypeInfo& info = dtypeInfo(dtype);
+  if (__builtin_expect(api == nullptr || api->hasDtype(info.tf_enum), 1)) return;
+  throwError(ErrorCode::kUnsupportedDtype,
+             "this release of TensorFlow has no %s; update TensorFlow, or convert to another dtype "
+             "in torch first",
+             info.name);
+}
+
 // How values of `facts.dtype` become `target`.
 void planTarget(const TorchFacts& facts, Dtype target, BackPlan* plan) {
   const DtypeInfo& info = dtypeInfo(target);
   const DtypeInfo& own = dtypeInfo(facts.dtype);
   plan->dtype = target;
+  requireTfDtype(target);
   if (target == facts.dtype) return;
   if (info.kind == DtypeKind::kQuantized) {
     if (facts.dtype != info.nearest) {

@@ -28,18 +28,9 @@ _FAILED = pytest.StashKey[bool]()
 _ALONE = {"concurrent", "guard", "lifetime"}
 
 
-def _needs_sharing() -> pytest.MarkDecorator:
-    import needs
-
-    mark: pytest.MarkDecorator = needs.shares_back
-    return mark
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks the tests of some folders, so that the rest can run side by side."""
     for item in items:
-        if "back" in item.path.parts:
-            item.add_marker(_needs_sharing())
         if _ALONE & set(item.path.parts):
             item.add_marker(pytest.mark.alone)
 

@@ -49,6 +49,18 @@ bool resolve(void* library, const char* name, Function** out) {
   return *out != nullptr;
 }
 
+// See TfApi::dtypes; all of them where TensorFlow does not say.
+uint64_t dtypesOf(void* library) {
+  size_t (*size_of)(int);
+  if (!resolve(library, "TF_DataTypeSize", &size_of)) return ~uint64_t{0};
+  // Strings and the like have no size, and were there always.
+  uint64_t found = (uint64_t{1} << 24) - 1;
+  for (int i = 24; i < 64; ++i) {
+    if (size_of(i) != 0) found |= uint64_t{1} << i;
+  }
+  return found;
+}
+
 // Fills `api` from `library`. Returns the name of the first function of the tensor group that is
 // missing, or null.
 const char* fill(void* library, TfApi* api) {
@@ -56,6 +68,7 @@ const char* fill(void* library, TfApi* api) {
   if (!resolve(library, #name, &api->name)) return #name;
   TB_TF_TENSOR_FUNCTIONS(TB_RESOLVE)
 #undef TB_RESOLVE
+  api->dtypes = dtypesOf(library);
   if (resolve(library, kDestroySymbol, &api->Tensor_destroy) && !tensorAliasAgrees(*api)) {
     api->Tensor_destroy = nullptr;
   }

@@ -105,6 +105,12 @@ struct TfApi {
   // tensorflow::Tensor::~Tensor(). Null unless tensorAliasAgrees().
   void (*Tensor_destroy)(void* tensor);
 
+  // A bit for each number of a dtype that this TensorFlow has.
+  uint64_t dtypes;
+
+  /// Whether it has the dtype. Of one that it lacks it makes tensors that nobody can use.
+  bool hasDtype(int tf_enum) const noexcept { return (dtypes >> tf_enum & 1) != 0; }
+
   /// The tensorflow::Tensor of a handle that isReady(), local and without an error; else null.
   const void* localTensor(const TFE_TensorHandle* handle) const noexcept {
     if (TensorHandle_Tensor == nullptr) return nullptr;

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
+import needs
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -145,6 +146,7 @@ def test_class_of_a_tensor_may_change(door: Any) -> None:
     assert tf_bytes(t) == torch_bytes(values())
 
 
+@needs.shares_back
 @pytest.mark.parametrize("name", ["data_ptr", "const_data_ptr", "__dlpack__", "contiguous"])
 def test_patched_methods_of_torch_are_not_called(
     name: str, monkeypatch: pytest.MonkeyPatch, door: Any
@@ -158,6 +160,7 @@ def test_patched_methods_of_torch_are_not_called(
     assert tf_bytes(u) == expected
 
 
+@needs.shares_back
 def test_storage_resized_after_the_views_were_made(door: Any) -> None:
     """torch reads past the end of it; TensorFlow must not get the address."""
     x = values((1 << 16,))
@@ -170,6 +173,7 @@ def test_storage_resized_after_the_views_were_made(door: Any) -> None:
     assert door.to_tf(x).shape == 1 << 16
 
 
+@needs.shares_back
 def test_parameter_whose_storage_was_freed(door: Any) -> None:
     """As FSDP does it between steps."""
     w = torch.nn.Parameter(values())
@@ -180,6 +184,7 @@ def test_parameter_whose_storage_was_freed(door: Any) -> None:
     Kept(w, door.to_tf)
 
 
+@needs.shares_back
 def test_storage_freed_while_tensorflow_has_it() -> None:
     kept = Kept()
     kept.torch.untyped_storage().resize_(0)
@@ -188,6 +193,7 @@ def test_storage_freed_while_tensorflow_has_it() -> None:
         tensor_bridge.to_tf(kept.torch)
 
 
+@needs.shares_back
 @pytest.mark.parametrize("owner", ["bytearray", "array", "mmap", "NumPy"])
 def test_memory_of_others_stays_alive(owner: str) -> None:
     import array
@@ -211,6 +217,7 @@ def test_memory_of_others_stays_alive(owner: str) -> None:
     del garbage
 
 
+@needs.shares_back
 def test_read_only_buffer_of_python_is_not_written() -> None:
     text = bytes(range(256)) * 16
     with pytest.warns(UserWarning, match="not writable"):
@@ -222,6 +229,7 @@ def test_read_only_buffer_of_python_is_not_written() -> None:
     assert text == bytes(range(256)) * 16
 
 
+@needs.shares_back
 def test_foreign_capsule_of_torch() -> None:
     """torch ignores READ_ONLY, so a write would reach the array; after the share it moves torch."""
     array = np.arange(64, dtype=np.float32)
@@ -234,6 +242,7 @@ def test_foreign_capsule_of_torch() -> None:
     assert tf.reduce_sum(t).numpy() == 2016
 
 
+@needs.shares_back
 def test_error_in_the_middle_leaves_the_tensor_usable(door: Any) -> None:
     x = torch.full((64,), 99, dtype=torch.uint8)
     before = live_owners()
@@ -316,6 +325,7 @@ EXITS = {
 }
 
 
+@needs.shares_back
 @pytest.mark.parametrize("name", EXITS)
 def test_interpreter_ends_while_memory_is_shared(name: str) -> None:
     done = run_forked(EXITS[name], exits=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import needs
 import pytest
 import tensorflow as tf
 import torch
@@ -100,6 +101,7 @@ def dense(x: torch.Tensor) -> torch.Tensor:
     return torch.clone(x.resolve_conj().resolve_neg(), memory_format=torch.contiguous_format)
 
 
+@needs.shares_back
 @pytest.mark.parametrize("name", COPIED)
 def test_exact_copy_in_memory_of_tensorflow_s(name: str, door: Any) -> None:
     make, reason = COPIED[name]
@@ -122,6 +124,7 @@ def test_exact_copy_in_memory_of_tensorflow_s(name: str, door: Any) -> None:
         tf.concat([tf.reshape(t, (-1,)), tf.reshape(t + t, (-1,))], 0)
 
 
+@needs.shares_back
 @pytest.mark.parametrize("name", COPIED)
 def test_without_a_copy_it_is_refused(name: str, door: Any) -> None:
     make, reason = COPIED[name]
@@ -168,6 +171,7 @@ def test_shared_memory_of_the_other_kind() -> None:
     """).check()
 
 
+@needs.shares_back
 def test_lazy_clone_stays_lazy() -> None:
     x = values()
     y = torch._lazy_clone(x)
@@ -182,6 +186,7 @@ def test_lazy_clone_stays_lazy() -> None:
     Kept(y)
 
 
+@needs.shares_back
 def test_lazy_clone_of_a_shared_tensor_is_torchs_to_refuse() -> None:
     """torch's own copy-on-write wants a storage without a context. Delete this when it does not."""
     kept = Kept()
@@ -229,6 +234,7 @@ SHARED: dict[str, Callable[[], torch.Tensor]] = {
 }
 
 
+@needs.shares_back
 @pytest.mark.parametrize("name", SHARED)
 def test_needs_no_copy(name: str, door: Any) -> None:
     x = SHARED[name]()
@@ -394,6 +400,7 @@ def test_tensor_inside_a_transform(transform: str, door: Any) -> None:
     assert seen
 
 
+@needs.shares_back
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_plain_tensor_while_a_transform_is_on(transform: str, door: Any) -> None:
@@ -408,6 +415,7 @@ def test_plain_tensor_while_a_transform_is_on(transform: str, door: Any) -> None
     TRANSFORMS[transform](function)
 
 
+@needs.shares_back
 def test_fake_tensor_and_plain_tensors_beside_it(door: Any) -> None:
     from torch._subclasses import FakeTensorMode
 
@@ -462,6 +470,7 @@ def test_modes_of_the_caller_see_nothing(
     assert tf_bytes(t) == expected
 
 
+@needs.shares_back
 def test_code_of_a_subclass_does_not_run(door: Any) -> None:
     x = values().as_subclass(Quiet)
     t = door.to_tf(x)

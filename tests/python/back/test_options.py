@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 from typing import Any
 
+import needs
 import pytest
 import tensorflow as tf
 import torch
@@ -27,6 +28,7 @@ def test_short_name_is_the_same_function() -> None:
     assert bridge.to_tf is bridge.convert_pytorch_to_tf
 
 
+@needs.shares_back
 def test_tensor_as_a_keyword(door: Any) -> None:
     x = values()
     assert shares_memory(door.to_tf(x=x), x)
@@ -82,6 +84,7 @@ def result_of_autograd() -> torch.Tensor:
     return torch.nn.Parameter(values()) * 1
 
 
+@needs.shares_back
 @pytest.mark.parametrize("make", [parameter, result_of_autograd])
 @pytest.mark.parametrize("copy", [None, False, True])
 def test_values_of_what_requires_grad_go_alone(make: Any, copy: bool | None, door: Any) -> None:
@@ -129,6 +132,7 @@ HERE = [
 ]
 
 
+@needs.shares_back
 @pytest.mark.parametrize("device", HERE, ids=str)
 @pytest.mark.parametrize("copy", [None, False])
 def test_device_where_it_is_anyway(device: Any, copy: bool | None, door: Any) -> None:
@@ -241,6 +245,7 @@ def logical_devices() -> dict[str, str]:
     return run_claims(TWO_CPUS, LOGICAL_DEVICES)
 
 
+@needs.shares_back
 @pytest.mark.parametrize("claim", LOGICAL_DEVICES)
 def test_logical_devices(claim: str, logical_devices: dict[str, str]) -> None:
     assert not logical_devices[claim], logical_devices[claim]
@@ -249,6 +254,7 @@ def test_logical_devices(claim: str, logical_devices: dict[str, str]) -> None:
 # ---- where it is called --------------------------------------------------------------------------
 
 
+@needs.shares_back
 def test_inside_a_traced_function() -> None:
     x = values()
 
@@ -263,6 +269,7 @@ def test_inside_a_traced_function() -> None:
     assert function(tf.constant(2.0)).numpy() == 2 + 2 * 276, "captured as they were"
 
 
+@needs.shares_back
 def test_inside_a_graph() -> None:
     with tf.Graph().as_default():
         kept = Kept()
@@ -276,6 +283,7 @@ def test_inside_a_py_function() -> None:
     assert tf.reduce_sum(t).numpy() == 276
 
 
+@needs.shares_back
 def test_inside_an_asynchronous_scope() -> None:
     with tf.experimental.async_scope():
         kept = Kept()

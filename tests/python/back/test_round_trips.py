@@ -26,6 +26,8 @@ from tensor_bridge.testing import (
     torch_data_address,
 )
 
+pytestmark = needs.shares_back
+
 # ---- from TensorFlow -----------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import needs
 import pytest
 import tensorflow as tf
 import torch
@@ -31,6 +32,8 @@ from tensor_bridge.testing import (
     tf_data_address,
     torch_data_address,
 )
+
+pytestmark = needs.shares_back
 
 # ---- the first write -----------------------------------------------------------------------------
 

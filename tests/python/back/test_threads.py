@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import needs
 import pytest
 import tensorflow as tf
 import torch
@@ -14,6 +15,8 @@ from sharing import in_threads, tf_bytes, torch_bytes
 
 import tensor_bridge
 from tensor_bridge.testing import live_owners, torch_data_address
+
+pytestmark = needs.shares_back
 
 THREADS = 4
 COLUMNS = 4096

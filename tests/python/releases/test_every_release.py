@@ -133,6 +133,19 @@ def test_dtypes_that_torch_lacks_have_a_form(row: Any) -> None:
     assert x.to(torch.float32).tolist() == [0.0, 1.0, 1.0, 0.0]
 
 
+def test_a_dtype_that_tensorflow_lacks_is_refused(door: Any) -> None:
+    lacking = [row for row in tensor_bridge.dtypes() if row.tf_enum and not needs.tf_has(row)]
+    assert bool(lacking) == (needs.tensorflow_release < (2, 21))
+    for row in lacking:
+        source = (row.torch_name or row.nearest).removeprefix("torch.")
+        if not hasattr(torch, source):
+            continue
+        x = torch.zeros(4, dtype=getattr(torch, source))
+        options = {} if row.torch_name else {"dtype": row.tf_enum}
+        with pytest.raises(tensor_bridge.UnsupportedDtypeError, match=f"TensorFlow.* {row.name}"):
+            door.to_tf(x, **options)
+
+
 @pytest.mark.parametrize("shape", [(), (0,), (1,), (3, 0, 2), (2, 3, 4), (1, 2, 1, 2, 1, 2, 1, 2)])
 def test_every_rank(shape: tuple[int, ...], door: Any) -> None:
     t = tf.random.stateless_uniform(shape, seed=(1, 2))
