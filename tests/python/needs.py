@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import inspect
 from collections.abc import Iterable
 from typing import Any
 
@@ -76,6 +77,11 @@ def dtypes(names: Iterable[str]) -> list[Any]:
     return [pytest.param(name, marks=dtype(name)) for name in names]
 
 
+def torch_dtype(name: str) -> Any:
+    """Skips a test where torch has not got the dtype."""
+    return pytest.mark.skipif(not hasattr(torch, name), reason=f"this torch has no {name}")
+
+
 def module(name: str) -> Any:
     """Skips a test where a package is not installed that does not go with every release."""
     missing = importlib.util.find_spec(name) is None
@@ -98,6 +104,17 @@ def forbidden_write(text: str = "on_write") -> Any:
 numpy_writes = pytest.mark.skipif(
     version_pair(np.__version__) < (2, 2),
     reason="NumPy before 2.2: what comes by DLPack is read-only to it, a copy too",
+)
+numpy_exports_bool = pytest.mark.skipif(
+    version_pair(np.__version__) < (1, 25), reason="NumPy before 1.25: DLPack without bool"
+)
+torch_takes_versioned = pytest.mark.skipif(
+    "max_version" not in inspect.signature(torch.Tensor.__dlpack__).parameters,
+    reason="this torch neither asks for DLPack's present capsules nor takes them",
+)
+torch_dlpack_copies = pytest.mark.skipif(
+    "copy" not in inspect.signature(torch.from_dlpack).parameters,
+    reason="torch.from_dlpack of this torch has no copy=",
 )
 KERAS_3 = version_pair(importlib.metadata.version("keras")) >= (3, 0)
 keras_3 = pytest.mark.skipif(

@@ -266,6 +266,7 @@ def test_uninitialised_and_legacy_constructors(door: Any) -> None:
     assert explained(door, empty).nbytes == 0
 
 
+@needs.dtype("uint4")
 def test_many_conversions_grow_no_memory() -> None:
     code = """
         import resource

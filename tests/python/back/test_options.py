@@ -319,7 +319,13 @@ def test_first_tensorflow_call_of_a_process() -> None:
     assert run_python(code).check().endswith("fine")
 
 
-@pytest.mark.parametrize("call", FIRST_CALLS)
+@pytest.mark.parametrize(
+    "call",
+    [
+        pytest.param(call, marks=needs.dtype("int4") if call == "an encoded tensor" else ())
+        for call in FIRST_CALLS
+    ],
+)
 def test_first_call_after_the_imports(call: str) -> None:
     code = f"{FIRST_CALLS[call]}\nassert t.shape == 3\nprint(tf.reduce_sum(tf.cast(t, 'int32')))"
     assert run_forked(code).check().splitlines()[-1].startswith("tf.Tensor(3,")

@@ -200,6 +200,7 @@ def test_tensor_on_another_logical_cpu_is_on_the_host() -> None:
 # ---- what is exported ----------------------------------------------------------------------------
 
 
+@needs.torch_takes_versioned
 def test_variable_is_exported_as_a_snapshot() -> None:
     v = tf.Variable(numbers())
     e = exporter(v)
@@ -247,6 +248,7 @@ def test_exporter_is_a_small_object() -> None:
     assert live_owners() == before
 
 
+@needs.torch_takes_versioned
 def test_capsule_outlives_exporter_and_tensor() -> None:
     t = numbers()
     expected = tf_bytes(t)
@@ -286,6 +288,8 @@ def test_many_threads() -> None:
 # ---- torch and NumPy -----------------------------------------------------------------------------
 
 
+@needs.torch_takes_versioned
+@needs.torch_dlpack_copies
 def test_torch_shares_and_ignores_that_it_may_not_write() -> None:
     """Why `to_torch` exists. Delete the second half when torch honours READ_ONLY."""
     t = numbers()
@@ -322,7 +326,13 @@ def test_numpy_may_write_a_copy() -> None:
     assert tf.reduce_sum(t).numpy() == 276
 
 
-@pytest.mark.parametrize("name", ["bool", "int64", "uint8", "float16", "complex64"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("bool", marks=needs.numpy_exports_bool),
+        *("int64", "uint8", "float16", "complex64"),
+    ],
+)
 def test_numpy_values(name: str) -> None:
     row = next(row for row in SPEAKABLE if row.name == name)
     t = random_tensor(row, (3, 2))

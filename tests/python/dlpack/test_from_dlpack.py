@@ -13,7 +13,6 @@ from typing import Any
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import dl_structures as dl
-import ml_dtypes
 import needs
 import numpy as np
 import pytest
@@ -133,12 +132,14 @@ def test_array_lives_until_the_storage_dies_even_after_the_write() -> None:
 
 WRITABLE = [pytest.param(False, marks=needs.numpy_exports_read_only), True]
 NUMPY_DTYPES = [
-    *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
     *("float16", "float32", "float64", "complex64", "complex128"),
 ]
 
 
-@pytest.mark.parametrize("name", NUMPY_DTYPES)
+@pytest.mark.parametrize(
+    "name", [*NUMPY_DTYPES, pytest.param("bool", marks=needs.numpy_exports_bool)]
+)
 @pytest.mark.parametrize("write", WRITABLE)
 def test_every_dtype_of_numpy_s(name: str, write: bool) -> None:
     array = aligned((3, 5), name, write=write)
@@ -204,6 +205,7 @@ def test_small_shapes(shape: tuple[int, ...], write: bool, framework: Any) -> No
     assert released(before)
 
 
+@needs.numpy_exports_read_only
 def test_address_that_is_misaligned_for_the_dtype_is_refused() -> None:
     memory = np.zeros(65, np.uint8)
     memory.flags.writeable = False
@@ -417,7 +419,8 @@ def test_torch_tensor() -> None:
     t = from_dlpack(x, framework="tensorflow")
     x.zero_()
     assert tf.reduce_sum(t).numpy() == 276
-    with pytest.raises(BufferError, match="require gradient"):
+    # Its own error, before 2.9 a RuntimeError.
+    with pytest.raises((BufferError, RuntimeError), match="require gradient"):
         from_dlpack(torch.nn.Parameter(values()))
 
 
@@ -466,7 +469,7 @@ def test_float8_of_ml_dtypes_through_a_capsule() -> None:
     x = from_dlpack(producer)
     assert x.dtype is torch.float8_e4m3fn
     t = from_dlpack(dl.Producer((4,), code=12, bits=8), framework="tensorflow")
-    assert t.dtype.as_numpy_dtype is ml_dtypes.float8_e5m2
+    assert t.dtype.name == "float8_e5m2"
 
 
 class Old:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import dl_structures as dl
+import needs
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -269,6 +270,7 @@ def test_capsule_of_a_failed_import_was_consumed() -> None:
     assert producer.deleted == 1
 
 
+@needs.torch_takes_versioned
 def test_capsule_consumed_by_torch() -> None:
     capsule = exporter(tf.ones(3)).__dlpack__(max_version=(1, 0))
     x = torch.utils.dlpack.from_dlpack(capsule)

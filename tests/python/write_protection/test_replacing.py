@@ -9,6 +9,7 @@ from collections.abc import Callable
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
+import needs
 import pytest
 import torch
 from sharing import SHAPE, Shared, numbers, plain
@@ -150,7 +151,13 @@ SERIALISERS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
-@pytest.mark.parametrize("way", SERIALISERS)
+@pytest.mark.parametrize(
+    "way",
+    [
+        pytest.param(way, marks=needs.torch_dlpack_copies if way == "dlpack copy" else ())
+        for way in SERIALISERS
+    ],
+)
 @pytest.mark.parametrize("taken", ["tensor", "slice", "parameter"])
 def test_copies_made_by_serialisation_are_torchs_own(way: str, taken: str) -> None:
     shared = Shared()
