@@ -236,7 +236,7 @@ def _coo_parts(x: torch.Tensor, options: Options) -> tuple[torch.Tensor, torch.T
         x = make_coo(x._indices(), x._values(), x.shape, coalesced=False).coalesce()
     except RuntimeError as e:
         # Of old releases no NotImplementedError.
-        if "not implemented" not in str(e):
+        if "implemented for" not in str(e):
             raise
         raise UnsupportedDtypeError(
             f"{reason}, but torch cannot coalesce {x.dtype}; convert it to another dtype first"
