@@ -49,14 +49,14 @@ bool resolve(void* library, const char* name, Function** out) {
   return *out != nullptr;
 }
 
-// See TfApi::dtypes; all of them where TensorFlow does not say.
-uint64_t dtypesOf(void* library) {
+// See TfApi::later_dtypes; none where TensorFlow does not say.
+uint64_t laterDtypes(void* library) {
   size_t (*size_of)(int);
-  if (!resolve(library, "TF_DataTypeSize", &size_of)) return ~uint64_t{0};
-  // Strings and the like have no size, and were there always.
-  uint64_t found = (uint64_t{1} << 24) - 1;
+  if (!resolve(library, "TF_DataTypeSize", &size_of)) return 0;
+  uint64_t found = 0;
+  // Strings and the like, below, have no size, and were there always.
   for (int i = 24; i < 64; ++i) {
-    if (size_of(i) != 0) found |= uint64_t{1} << i;
+    if (size_of(i) == 0) found |= uint64_t{1} << i;
   }
   return found;
 }
@@ -68,7 +68,7 @@ const char* fill(void* library, TfApi* api) {
   if (!resolve(library, #name, &api->name)) return #name;
   TB_TF_TENSOR_FUNCTIONS(TB_RESOLVE)
 #undef TB_RESOLVE
-  api->dtypes = dtypesOf(library);
+  api->later_dtypes = laterDtypes(library);
   if (resolve(library, kDestroySymbol, &api->Tensor_destroy) && !tensorAliasAgrees(*api)) {
     api->Tensor_destroy = nullptr;
   }

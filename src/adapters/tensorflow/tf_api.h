@@ -105,11 +105,11 @@ struct TfApi {
   // tensorflow::Tensor::~Tensor(). Null unless tensorAliasAgrees().
   void (*Tensor_destroy)(void* tensor);
 
-  // A bit for each number of a dtype that this TensorFlow has.
-  uint64_t dtypes;
+  // A bit for each number of a dtype that came after this TensorFlow.
+  uint64_t later_dtypes;
 
   /// Whether it has the dtype. Of one that it lacks it makes tensors that nobody can use.
-  bool hasDtype(int tf_enum) const noexcept { return (dtypes >> tf_enum & 1) != 0; }
+  bool hasDtype(int tf_enum) const noexcept { return (later_dtypes >> tf_enum & 1) == 0; }
 
   /// The tensorflow::Tensor of a handle that isReady(), local and without an error; else null.
   const void* localTensor(const TFE_TensorHandle* handle) const noexcept {

@@ -178,6 +178,18 @@ TEST_F(DecideBack, EverySharedDtypeHasItsTwin) {
   }
 }
 
+TEST_F(DecideBack, DtypeThatTensorFlowLacksIsRefused) {
+  const TfApi* used = detail::g_tf_api.load();
+  TfApi older{};
+  older.later_dtypes = uint64_t{1} << dtypeInfo(Dtype::kFloat8E4M3FNUZ).tf_enum;
+  detail::g_tf_api.store(&older);
+  facts_.dtype = Dtype::kFloat8E4M3FNUZ;
+  expectError(ErrorCode::kUnsupportedDtype, {"no float8_e4m3fnuz"}, [&] { plan(); });
+  facts_.dtype = Dtype::kFloat8E5M2;
+  EXPECT_EQ(outcome(), "share");
+  detail::g_tf_api.store(used);
+}
+
 // --- dtype= -------------------------------------------------------------------------------------
 
 constexpr int kQInt8Enum = 11;
