@@ -36,6 +36,7 @@ COPIES_WHAT_IT_READS = {
     "sparse_sampled_addmm": "a sparse matrix, in backward",
 }
 COPIES_IN = {
+    torch.float8_e4m3fn: {"torch__scaled_mm": "oneDNN, on CPUs with AMX instructions"},
     torch.bfloat16: {
         "__rmatmul__": "oneDNN, on CPUs with bfloat16 instructions",
         "bmm": "oneDNN, on CPUs with bfloat16 instructions",
