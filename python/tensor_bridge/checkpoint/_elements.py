@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["decoder_of", "row_of", "row_of_torch", "stored_dtype"]
 
-# Elements looked up at a time. Their numbers take four bytes each, and more in torch: pieces of 16 MB
-# left a heap of 100 MB behind (glibc 2.36).
+# Elements looked up at a time. Their numbers take four bytes each, and more in torch: pieces of
+# 16 MB left a heap of 100 MB behind (glibc 2.36).
 _PART = 1 << 18
 
 
