@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -77,6 +77,11 @@ def dtypes(names: Iterable[str]) -> list[Any]:
     return [pytest.param(name, marks=dtype(name)) for name in names]
 
 
+def parameters(names: Iterable[str], marks: Mapping[str, Any]) -> list[Any]:
+    """Parameters of a test, of which some have a mark."""
+    return [pytest.param(name, marks=marks.get(name, ())) for name in names]
+
+
 def torch_dtype(name: str) -> Any:
     """Skips a test where torch has not got the dtype."""
     return pytest.mark.skipif(not hasattr(torch, name), reason=f"this torch has no {name}")
@@ -108,8 +113,9 @@ numpy_writes = pytest.mark.skipif(
 numpy_exports_bool = pytest.mark.skipif(
     version_pair(np.__version__) < (1, 25), reason="NumPy before 1.25: DLPack without bool"
 )
+TORCH_TAKES_VERSIONED = "max_version" in inspect.signature(torch.Tensor.__dlpack__).parameters
 torch_takes_versioned = pytest.mark.skipif(
-    "max_version" not in inspect.signature(torch.Tensor.__dlpack__).parameters,
+    not TORCH_TAKES_VERSIONED,
     reason="this torch neither asks for DLPack's present capsules nor takes them",
 )
 torch_dlpack_copies = pytest.mark.skipif(

@@ -350,14 +350,14 @@ REFUSED: dict[str, tuple[Callable[[], torch.Tensor], type[Exception], str]] = {
 
 
 # Dtypes that not every torch has.
-NEW = {"float8_e8m0fnu": "float8_e8m0fnu", "packed float4": "float4_e2m1fn_x2"}
+NEW = {
+    "float8_e8m0fnu": needs.torch_dtype("float8_e8m0fnu"),
+    "packed float4": needs.torch_dtype("float4_e2m1fn_x2"),
+}
 
 
 @pytest.mark.filterwarnings("ignore:ComplexHalf")
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=needs.torch_dtype(NEW.get(name, "float32"))) for name in REFUSED],
-)
+@pytest.mark.parametrize("name", needs.parameters(REFUSED, NEW))
 @pytest.mark.parametrize("copy", [None, False, True])
 def test_refused_with_advice(name: str, copy: bool | None, door: Any) -> None:
     make, error, advice = REFUSED[name]

@@ -320,11 +320,7 @@ def test_first_tensorflow_call_of_a_process() -> None:
 
 
 @pytest.mark.parametrize(
-    "call",
-    [
-        pytest.param(call, marks=needs.dtype("int4") if call == "an encoded tensor" else ())
-        for call in FIRST_CALLS
-    ],
+    "call", needs.parameters(FIRST_CALLS, {"an encoded tensor": needs.dtype("int4")})
 )
 def test_first_call_after_the_imports(call: str) -> None:
     code = f"{FIRST_CALLS[call]}\nassert t.shape == 3\nprint(tf.reduce_sum(tf.cast(t, 'int32')))"

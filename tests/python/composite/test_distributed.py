@@ -123,7 +123,7 @@ def outcomes() -> dict[str, str]:
 MARKS = {"a Keras variable under the strategy is mirrored too": needs.keras_3}
 
 
-@pytest.mark.parametrize("claim", [pytest.param(c, marks=MARKS.get(c, ())) for c in CLAIMS])
+@pytest.mark.parametrize("claim", needs.parameters(CLAIMS, MARKS))
 def test_mirrored(claim: str, outcomes: dict[str, str]) -> None:
     assert outcomes[claim] == "", outcomes[claim]
 

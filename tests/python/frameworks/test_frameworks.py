@@ -228,7 +228,7 @@ def outcomes() -> dict[str, str]:
     return run_claims(PRELUDE, claims, run_python)
 
 
-@pytest.mark.parametrize("claim", [pytest.param(c, marks=MARKS.get(c, ())) for c in CLAIMS])
+@pytest.mark.parametrize("claim", needs.parameters(CLAIMS, MARKS))
 def test_when(claim: str, outcomes: dict[str, str]) -> None:
     assert not outcomes[claim], outcomes[claim]
 

@@ -201,11 +201,7 @@ def flat(value: Any) -> list[Any]:
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # jvp uses it
 @pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=needs.torch_dlpack_copies if name == "dlpack with copy" else ())
-        for name in OPERATORS
-    ],
+    "name", needs.parameters(OPERATORS, {"dlpack with copy": needs.torch_dlpack_copies})
 )
 def test_operator_reads_in_place(name: str) -> None:
     shared = Shared()

@@ -152,11 +152,7 @@ SERIALISERS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 @pytest.mark.parametrize(
-    "way",
-    [
-        pytest.param(way, marks=needs.torch_dlpack_copies if way == "dlpack copy" else ())
-        for way in SERIALISERS
-    ],
+    "way", needs.parameters(SERIALISERS, {"dlpack copy": needs.torch_dlpack_copies})
 )
 @pytest.mark.parametrize("taken", ["tensor", "slice", "parameter"])
 def test_copies_made_by_serialisation_are_torchs_own(way: str, taken: str) -> None:

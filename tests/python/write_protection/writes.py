@@ -8,7 +8,6 @@ from typing import Any
 
 import needs
 import numpy as np
-import pytest
 import torch
 import torch.nn.functional as F
 from sharing import SHAPE
@@ -201,10 +200,7 @@ WRITES = {
     for name, write in writes.items()
 }
 # As parameters of a test.
-WAYS = [
-    pytest.param(name, marks=needs.numpy_writes if name == "raw: np.from_dlpack" else ())
-    for name in WRITES
-]
+WAYS = needs.parameters(WRITES, {"raw: np.from_dlpack": needs.numpy_writes})
 
 
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
