@@ -49,6 +49,7 @@ BENCHMARKS = {
     "data": Benchmark(only_named=True),
     "checkpoint": Benchmark(only_named=True),
     "autograd": Benchmark(only_named=True),
+    "gpu": Benchmark(only_named=True),
 }
 
 

@@ -28,8 +28,17 @@ void synchronize(c10::DeviceIndex device) {
   const c10::impl::VirtualGuardImpl cuda(c10::kCUDA);
   cuda.synchronizeDevice(device);
 }
+
+c10::Stream currentStream(c10::Device device) {
+  const c10::impl::VirtualGuardImpl cuda(c10::kCUDA);
+  return cuda.getStream(device);
+}
 #else
 void synchronize(c10::DeviceIndex device) { at::accelerator::synchronizeDevice(device); }
+
+c10::Stream currentStream(c10::Device device) {
+  return at::accelerator::getCurrentStream(device.index());
+}
 #endif
 
 struct GpuOwner {
@@ -138,6 +147,8 @@ void releaseGpuOwner(void* context) {
     // No thread, no memory: leak rather than free what a kernel may still read.
   }
 }
+
+void waitForCurrentStream(c10::Device device) { currentStream(device).synchronize(); }
 
 c10::DataPtr cloneOnDevice(const void* data, size_t nbytes, c10::Device device) {
   const BelowModes guard;

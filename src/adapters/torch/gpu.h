@@ -33,6 +33,10 @@ bool gpuOwner(void* context, ReleaseFn* release, void** owner) noexcept;
 /// Queues the owner for release once the device is idle. The deleter of gpuDataPtr's result.
 void releaseGpuOwner(void* context);
 
+/// Blocks until what is queued on the current stream of `device` is done, so that what it read may
+/// be released.
+void waitForCurrentStream(c10::Device device);
+
 /// A copy in torch's own memory, made on the current stream of `device`.
 c10::DataPtr cloneOnDevice(const void* data, size_t nbytes, c10::Device device);
 

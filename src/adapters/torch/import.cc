@@ -17,6 +17,7 @@
 
 #include "adapters/torch/copy_on_write.h"
 #include "adapters/torch/dispatch.h"
+#include "adapters/torch/gpu.h"
 #include "adapters/torch/torch_dtype.h"
 
 namespace tensor_bridge {
@@ -246,13 +247,16 @@ at::Tensor copyView(const TensorView& view, const WrapSpec& spec) {
         flat = borrowed(view.dl.data, view.nbytes, bytes, device);
       }
     } else {
-      flat = borrowed(view.dl.data, view.nbytes, bytes, device).clone();
+      flat = borrowed(view.dl.data, view.nbytes, bytes, device);
+      if (!spec.move) flat = flat.clone();
     }
     if (spec.move) {
       const c10::Device target = torchDevice(spec.device);
       // Blocking: a borrowed source may be released as soon as this function returns.
       if (flat.device() != target) flat = flat.to(target, /*non_blocking=*/false, /*copy=*/true);
     }
+    // Between GPUs, and on one, the copy is only queued by now.
+    if (!device.is_cpu()) waitForCurrentStream(device);
     device = flat.device();
   }
   return tensorOver(flat.storage(), device, view, spec);

@@ -415,18 +415,3 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
     for options in ({"device": "cuda"}, {"pin_memory": True}):
         with pytest.raises(tensor_bridge.UnsupportedDeviceError, match="visible GPU"):
             loader(tf.data.Dataset.range(3), **options)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_elements_arrive_on_the_gpu_in_order() -> None:
-    ds = tf.data.Dataset.range(50).map(lambda i: (tf.fill([100_000], i), tf.strings.as_string(i)))
-    seen = []
-    for x, s in loader(ds, device="cuda"):
-        assert x.is_cuda
-        assert s.bytes.is_cuda
-        seen.append(int(x.sum()) // 100_000)
-        x.zero_()
-    assert seen == list(range(50))
-    (pinned,) = loader(tf.data.Dataset.from_tensors([1.0, 2.0]), pin_memory=True)
-    assert pinned.is_pinned()

@@ -1,0 +1,80 @@
+"""Gradients between the frameworks with models and tensors on a GPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import needs
+import pytest
+import tensorflow as tf
+import torch
+
+import tensor_bridge
+from tensor_bridge.autograd import TfModule, tf_to_torch, torch_to_tf
+
+
+def values() -> torch.Tensor:
+    return torch.randn(8, 5, generator=torch.Generator().manual_seed(1)).cuda()
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_tensorflow_inside_torch(graph: bool) -> None:
+    def f(x: Any) -> Any:
+        return tf.reduce_sum(tf.sin(x) * x, axis=1)
+
+    function = tf_to_torch(tf.function(f) if graph else f)
+    x = values().requires_grad_()
+    y = function(x)
+    y.sum().backward()
+    expected = torch.cos(x) * x + torch.sin(x)
+    torch.testing.assert_close(y.cpu(), (torch.sin(x) * x).sum(1).cpu())
+    assert x.grad is not None
+    assert x.grad.device == x.device
+    torch.testing.assert_close(x.grad, expected.detach())
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_torch_inside_tensorflow(graph: bool) -> None:
+    module = torch.nn.Linear(5, 3)
+    function = torch_to_tf(lambda x: torch.nn.functional.linear(x, module.weight.to(x.device)))
+    if graph:
+        function = tf.function(function, autograph=False)
+    t = tensor_bridge.to_tf(values(), device="GPU:0")
+    with tf.GradientTape() as tape:
+        tape.watch(t)
+        y = tf.reduce_sum(function(t) ** 2)
+    gradient = tape.gradient(y, t)
+    x = values().cpu().requires_grad_()
+    (torch.nn.functional.linear(x, module.weight) ** 2).sum().backward()
+    assert x.grad is not None
+    torch.testing.assert_close(
+        tensor_bridge.to_torch(gradient, device="cpu"), x.grad, rtol=1e-3, atol=1e-4
+    )
+
+
+@needs.keras_3
+def test_a_keras_model_trains_under_torch() -> None:
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(4), keras.layers.Dense(1)])
+    module = TfModule(model)
+    assert all(parameter.is_cuda for parameter in module.parameters())
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.05)
+    x = values()
+    target = x.sum(1, keepdim=True)
+    losses = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = ((module(x).to(x.device) - target) ** 2).mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.1 * losses[0]
+    module.push() if hasattr(module, "push") else None
+    prediction = model(tensor_bridge.to_tf(x, device="GPU:0"))
+    torch.testing.assert_close(
+        tensor_bridge.to_torch(prediction, device="cpu"),
+        module(x).detach().cpu(),
+        rtol=1e-3,
+        atol=1e-4,
+    )
