@@ -33,6 +33,11 @@ for what in "$@"; do
     build)
       need g++ command -v g++
       version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+      if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+        echo "$python is Python $version; building and testing need 3.11 or newer (what is built runs" \
+          "on 3.10 too). Install it, or name it: make PYTHON=/path/to/python3.11" >&2
+        exit 1
+      fi
       need "python$version-dev" has_python_headers
       need "python$version-venv" "$python" -c 'import venv, ensurepip'
       ;;
