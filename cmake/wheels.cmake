@@ -31,13 +31,18 @@ print(s.submodule_search_locations[0] if s and s.submodule_search_locations else
 endfunction()
 
 # tb_provide_dlpack(<torch dirs> <tensorflow dir>): copies a DLPack header of version 1 or newer out
-# of an installed framework and sets TB_DLPACK_INCLUDE_DIR. Not committed and not installed: the
-# public headers only forward-declare its structs.
+# of an installed framework, or of tvm-ffi, and sets TB_DLPACK_INCLUDE_DIR. torch 2.8 brings
+# 0.8, TensorFlow 2.14 brings 0.6. Not committed and not installed: the public headers only
+# forward-declare its structs.
 function(tb_provide_dlpack torch_dirs tensorflow_dir)
   set(candidates ${torch_dirs})
   list(TRANSFORM candidates APPEND "/include/ATen/dlpack.h")
   if(tensorflow_dir)
     list(APPEND candidates "${tensorflow_dir}/include/external/dlpack/include/dlpack/dlpack.h")
+  endif()
+  tb_find_wheel(tvm_ffi "" tvm_ffi_dir)
+  if(tvm_ffi_dir)
+    list(APPEND candidates "${tvm_ffi_dir}/include/dlpack/dlpack.h")
   endif()
   set(rejected "")
   foreach(header IN LISTS candidates)
@@ -60,6 +65,7 @@ function(tb_provide_dlpack torch_dirs tensorflow_dir)
   endif()
   message(FATAL_ERROR
     "No DLPack header of version 1.0 or newer:${rejected}\n"
-    "Install torch or tensorflow for that interpreter, or set TENSOR_BRIDGE_TORCH_DIR or "
+    "Install torch 2.10, TensorFlow 2.18 or newer ones for that interpreter, or apache-tvm-ffi, which "
+    "has the header alone (pip install apache-tvm-ffi), or set TENSOR_BRIDGE_TORCH_DIR or "
     "TENSOR_BRIDGE_TENSORFLOW_DIR. With pip, add --no-build-isolation.")
 endfunction()

@@ -191,10 +191,11 @@ TB_EXPORT void tb_py_set_gil_functions(void* (*save)(void), void (*restore)(void
  * one. For that module only. */
 typedef const void* (*tb_py_adapter_entry)(uint32_t abi, const void* host);
 TB_EXPORT void tb_py_set_copying_torch(tb_py_adapter_entry entry);
-/* tb_use_torch for Python: a torch newer than those known, or one with which its adapter fails the
- * self-test, is used through that entry. Tensors of the neutral family are then handles that only
- * this library understands, and tb_use_torch is TB_FRAMEWORK. */
-TB_EXPORT tb_status tb_py_use_torch(int32_t major, int32_t minor);
+/* tb_use_torch for Python: a torch newer than those known, one that is not `proven` (0: a
+ * pre-release), and one with which its adapter does not load or fails the self-test, is used
+ * through that entry. Tensors of the neutral family are then handles that only this library
+ * understands, and tb_use_torch is TB_FRAMEWORK. */
+TB_EXPORT tb_status tb_py_use_torch(int32_t major, int32_t minor, int32_t proven);
 /* Why every conversion copies, or NULL where memory is shared. */
 TB_EXPORT const char* tb_py_copying_reason(void);
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 from tensor_bridge.errors import FrameworkError
 
 __all__ = [
     "TENSORFLOW_RANGE",
     "TORCH_RANGE",
+    "Copying",
+    "adapters",
     "ensure",
     "ensure_tensorflow",
     "loaded_tensorflow",
@@ -180,31 +182,73 @@ def ensure_tensorflow() -> Any:
     return tensorflow
 
 
-_said: set[str] = set()
+class Copying(NamedTuple):
+    """Why every conversion of this process copies, and what to do about it."""
+
+    reason: str
+    remedy: str
+
+
+copying: Copying | None = None
+"""None where memory is shared, or nothing was converted yet."""
 
 
 def say_that_it_copies(reason: str) -> None:
     """Warns, once in a process, that every conversion copies."""
-    if reason in _said:
+    global copying
+    if copying is not None:
         return
-    _said.add(reason)
     import warnings
 
-    upper = f"{TORCH_RANGE[1][0]}.{TORCH_RANGE[1][1] + 1}"
+    (_, first), last = TORCH_RANGE
+    upper = f"{last[0]}.{last[1] + 1}"
+    remedy = (
+        f"update {_OUR_DISTRIBUTION} or install an older torch: pip install 'torch<{upper}'"
+        if version_pair(sys.modules["torch"].__version__) > last
+        else f"install another build of torch 2.{first} to {last[0]}.{last[1]}, as from PyPI: "
+        f"pip install --force-reinstall 'torch>=2.{first},<{upper}'"
+    )
+    copying = Copying(reason, remedy)
     warnings.warn(
         f"{reason}: every conversion copies, because writes to shared memory could not be "
-        f"intercepted. To share, update {_OUR_DISTRIBUTION} or install an older torch: pip install "
-        f"'torch<{upper}'",
+        f"intercepted. To share, {remedy}",
         RuntimeWarning,
         stacklevel=2,
     )
 
 
-def ensure() -> tuple[int, int]:
+def adapters() -> tuple[str, ...]:
+    """The adapters that are installed, each by the first torch release of its group."""
+    from tensor_bridge import config
+
+    try:
+        libraries = config.library_dir().glob("libtensor_bridge_torch_*.so")
+    except FrameworkError:
+        return ()
+    names = (path.stem.removeprefix("libtensor_bridge_torch_") for path in libraries)
+    pairs = sorted(tuple(map(int, name.split("_"))) for name in names)
+    return tuple(".".join(map(str, pair)) for pair in pairs)
+
+
+def _is_proven(version: str) -> bool:
+    """Whether an adapter is proven with this release of torch, if it is in the range at all.
+
+    The wheel's adapters are built from released headers, and a pre-release ("2.10.0a0+gitabc",
+    "2.14.0.dev20260801") may have the layout of the release before. A single adapter was built from
+    the headers of the torch that was installed then.
+    """
+    import re
+
+    released = re.fullmatch(r"\d+(\.\d+)*(\.post\d+)?", version.partition("+")[0])
+    return released is not None or len(adapters()) == 1
+
+
+def ensure() -> tuple[int, int, bool]:
     """Imports torch and checks what is loaded.
 
     Returns:
-      torch's (major, minor), for the choice of its adapter. It may be newer than the range.
+      torch's major and minor, for the choice of its adapter, and whether that is proven with it.
+      torch may be newer than the range.
 
     Raises:
       FrameworkError: torch is missing or broken, a version is unsupported, or another distribution
@@ -216,4 +260,4 @@ def ensure() -> tuple[int, int]:
     tensorflow = loaded_tensorflow()
     if tensorflow is not None:
         _check_range("tensorflow", tensorflow.__version__, TENSORFLOW_RANGE)
-    return pair
+    return (*pair, _is_proven(torch.__version__))

@@ -105,7 +105,7 @@ def _declare(library: ctypes.PyDLL) -> None:
     library.tb_version.restype = ctypes.c_char_p
     library.tb_convert_options_init.argtypes = (options,)
     library.tb_convert_options_init.restype = None
-    library.tb_py_use_torch.argtypes = (ctypes.c_int32, ctypes.c_int32)
+    library.tb_py_use_torch.argtypes = (ctypes.c_int32,) * 3
     library.tb_py_copying_reason.restype = ctypes.c_char_p
     library.tb_py_set_gil_functions.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
     library.tb_py_set_gil_functions.restype = None

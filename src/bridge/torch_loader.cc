@@ -1,6 +1,7 @@
 #include "bridge/torch_loader.h"
 
 #include <dlfcn.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <mutex>
@@ -23,7 +24,7 @@ std::atomic<TorchAdapterEntry> g_copying{nullptr};
 int g_major = -1;
 int g_minor = -1;
 // Why everything is copied; "" where it is not. Written once, under the mutex.
-char g_reason[256] = "";
+char g_reason[512] = "";
 std::atomic<bool> g_copies{false};
 
 // Groups of torch releases whose classes have the same layout; an adapter is named for the first
@@ -82,17 +83,26 @@ const TorchAdapter* tableOf(TorchAdapterEntry entry) {
   return adapter != nullptr && adapter->struct_size == sizeof(TorchAdapter) ? adapter : nullptr;
 }
 
-const TorchAdapter* loadAdapter(int major, int minor) {
+// Null, and why in `*refusal`, if the adapter is there and does not load with this build of torch:
+// of 2.6 there are builds with either C++ ABI. Throws if there is none for this release.
+const TorchAdapter* loadAdapter(int major, int minor, std::string* refusal) {
   const int first = firstMinorOfGroup(major, minor);
   requireLoadedTorch();
   const std::string path =
       formatted("%slibtensor_bridge_torch_2_%d.so", directoryOfThisLibrary().c_str(), first);
+  if (access(path.c_str(), F_OK) != 0) {
+    throwError(ErrorCode::kFramework,
+               "there is no adapter for torch %d.%d (%s): tensor_bridge was built where another "
+               "torch is installed. Build it again where this one is (pip install "
+               "--no-build-isolation .), or install the wheel",
+               major, minor, path.c_str());
+  }
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) {
-    throwError(ErrorCode::kFramework,
-               "the adapter for torch %d.%d could not be loaded: %s. Install tensor_bridge again "
-               "where this torch is installed (pip install --no-build-isolation .)",
-               major, minor, dlerror());
+    const char* error = dlerror();
+    *refusal = formatted("the adapter for torch %d.%d does not load with this build of torch (%s)",
+                         major, minor, error == nullptr ? "unknown reason" : error);
+    return nullptr;
   }
   const TorchAdapter* adapter =
       tableOf(reinterpret_cast<TorchAdapterEntry>(dlsym(library, kTorchAdapterEntry)));
@@ -102,6 +112,16 @@ const TorchAdapter* loadAdapter(int major, int minor) {
                path.c_str());
   }
   return adapter;
+}
+
+// loadAdapter(), and null too if the adapter does not keep its promises.
+const TorchAdapter* testedAdapter(int major, int minor, std::string* refusal) {
+  const TorchAdapter* adapter = loadAdapter(major, minor, refusal);
+  const char* failure = adapter == nullptr ? nullptr : selfTest(*adapter);
+  if (failure == nullptr) return adapter;
+  *refusal =
+      formatted("the adapter for torch %d.%d failed its self-test (%s)", major, minor, failure);
+  return nullptr;
 }
 
 // Under the mutex. Whether this release is in use already; throws if another one is.
@@ -129,12 +149,13 @@ void useTorch(int major, int minor) {
     throwError(ErrorCode::kFramework, "%s. C++ needs a torch that it can share memory with",
                g_reason);
   }
-  const TorchAdapter* adapter = loadAdapter(major, minor);
-  if (const char* failure = selfTest(*adapter)) {
+  std::string refusal;
+  const TorchAdapter* adapter = testedAdapter(major, minor, &refusal);
+  if (adapter == nullptr) {
     throwError(ErrorCode::kFramework,
-               "the adapter for torch %d.%d failed its self-test: %s. It is not used; report this "
-               "build of torch, and install another one",
-               major, minor, failure);
+               "%s. It is not used; build tensor_bridge where this torch is installed, or install "
+               "another build of torch",
+               refusal.c_str());
   }
   publish(adapter, major, minor);
 }
@@ -143,35 +164,36 @@ void setCopyingTorch(TorchAdapterEntry entry) noexcept {
   g_copying.store(entry, std::memory_order_release);
 }
 
-void useTorchOrCopy(int major, int minor) {
-  std::lock_guard<std::mutex> lock(g_mutex);
-  if (isInUse(major, minor)) return;
+void useTorchOrCopy(int major, int minor, bool proven) {
   const TorchAdapterEntry copying = g_copying.load(std::memory_order_acquire);
-  const char* failure = nullptr;
-  if (!isNewer(major, minor) || copying == nullptr) {
-    const TorchAdapter* adapter = loadAdapter(major, minor);
-    failure = selfTest(*adapter);
-    if (failure == nullptr) {
+  std::string reason;
+  {
+    std::lock_guard<std::mutex> lock(g_mutex);
+    if (isInUse(major, minor)) return;
+    if (copying != nullptr && isNewer(major, minor)) {
+      reason = formatted("torch %d.%d is newer than tensor_bridge " TENSOR_BRIDGE_VERSION
+                         " knows (2.6 to 2.15)",
+                         major, minor);
+    } else if (copying != nullptr && !proven) {
+      reason = formatted("this torch %d.%d is a pre-release, which no adapter is proven with",
+                         major, minor);
+    } else if (const TorchAdapter* adapter = testedAdapter(major, minor, &reason)) {
       publish(adapter, major, minor);
       return;
     }
   }
   requireLoadedTorch();
   const TorchAdapter* adapter = tableOf(copying);
+  // Without the mutex: this adapter runs Python, and who waits for the mutex may have the GIL.
   const char* broken = adapter == nullptr ? "it is missing" : selfTest(*adapter);
   if (broken != nullptr) {
     throwError(ErrorCode::kFramework,
-               "torch %d.%d cannot be used, not even through copies: %s; install torch 2.6 to 2.15 "
-               "(pip install 'torch>=2.6,<2.16')",
-               major, minor, broken);
+               "torch %d.%d cannot be used, not even through copies: %s; %s. Install torch 2.6 to "
+               "2.15 (pip install 'torch>=2.6,<2.16')",
+               major, minor, broken, reason.c_str());
   }
-  const std::string reason =
-      failure == nullptr
-          ? formatted("torch %d.%d is newer than tensor_bridge " TENSOR_BRIDGE_VERSION
-                      " knows (2.6 to 2.15)",
-                      major, minor)
-          : formatted("the adapter for torch %d.%d failed its self-test (%s)", major, minor,
-                      failure);
+  std::lock_guard<std::mutex> lock(g_mutex);
+  if (isInUse(major, minor)) return;
   reason.copy(g_reason, sizeof(g_reason) - 1);
   g_copies.store(true, std::memory_order_release);
   publish(adapter, major, minor);

@@ -15,9 +15,10 @@ void useTorch(int major, int minor);
 void setCopyingTorch(TorchAdapterEntry entry) noexcept;
 
 /// useTorch(), and where that cannot protect memory the adapter of setCopyingTorch(): for a torch
-/// newer than those known, and for one with which the adapter fails its self-test. Its tensors are
-/// not c10::TensorImpl, so useTorch() afterwards throws.
-void useTorchOrCopy(int major, int minor);
+/// newer than those known, for one that is not `proven` (a pre-release), and for one with which the
+/// adapter does not load or fails its self-test. Its tensors are not c10::TensorImpl, so useTorch()
+/// afterwards throws.
+void useTorchOrCopy(int major, int minor, bool proven);
 
 /// Why everything is copied; null where it is not.
 const char* copyingReason() noexcept;

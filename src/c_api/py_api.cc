@@ -76,8 +76,8 @@ void tb_py_set_copying_torch(tb_py_adapter_entry entry) {
   setCopyingTorch(reinterpret_cast<TorchAdapterEntry>(entry));
 }
 
-tb_status tb_py_use_torch(int32_t major, int32_t minor) {
-  return guarded([&] { useTorchOrCopy(major, minor); });
+tb_status tb_py_use_torch(int32_t major, int32_t minor, int32_t proven) {
+  return guarded([&] { useTorchOrCopy(major, minor, proven != 0); });
 }
 
 const char* tb_py_copying_reason(void) { return copyingReason(); }

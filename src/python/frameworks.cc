@@ -61,10 +61,11 @@ bool ensureReadySlow() {
   if (version == nullptr) return false;
   int major = 0;
   int minor = 0;
-  const bool parsed = PyArg_ParseTuple(version, "ii", &major, &minor) != 0;
+  int proven = 0;
+  const bool parsed = PyArg_ParseTuple(version, "iip", &major, &minor, &proven) != 0;
   Py_DECREF(version);
   if (!parsed) return false;
-  const tb_status status = tb_py_use_torch(major, minor);
+  const tb_status status = tb_py_use_torch(major, minor, proven);
   if (status != TB_OK) {
     raiseStatus(status);
     return false;

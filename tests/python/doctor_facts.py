@@ -45,6 +45,7 @@ FACTS = Facts(
     environment={},
     start_method="spawn",
     trials=trials(),
+    on_library_path=(),
 )
 
 

@@ -146,9 +146,8 @@ def sharing(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "sharing",
-            f"every conversion copies: no adapter is proven with torch {version}",
-            f"update tensor_bridge, or install torch {_span(TORCH_RANGE)[0]}: "
-            f"pip install 'torch{_span(TORCH_RANGE)[1]}'",
+            f"every conversion copies: {trial.data['reason']}",
+            trial.data["remedy"],
         )
     elif trial.data["to_tf"] == "copied":
         yield Finding(
@@ -214,6 +213,19 @@ def libraries(facts: Facts) -> Iterator[Finding]:
                 "error" if level == "error" else "warning",
                 check,
                 f"the process loads {', '.join(found)}",
+                remedy,
+            )
+    ahead = [path for path in facts.on_library_path if path not in loaded]
+    failed = any(trial.end != "done" for trial in facts.trials)
+    for check, (pattern, *_, remedy) in seconds.items():
+        found = _distinct(ahead, pattern)
+        # Where the trials got to their ends without it, only a TensorFlow may still come.
+        if found and (failed or check == "second TensorFlow"):
+            yield Finding(
+                "warning",
+                check,
+                f"LD_LIBRARY_PATH leads to {', '.join(found)}, which a process may load beside the "
+                "packages' own",
                 remedy,
             )
     preloaded = facts.environment.get("LD_PRELOAD", "")

@@ -12,11 +12,11 @@ import sysconfig
 from dataclasses import dataclass, field
 from importlib import metadata
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-from tensor_bridge import config
+from tensor_bridge import _frameworks
 from tensor_bridge.doctor import _trial
-from tensor_bridge.errors import FrameworkError
 
 __all__ = ["Facts", "Trial", "gather"]
 
@@ -75,6 +75,7 @@ class Facts:
     environment: dict[str, str]
     start_method: str
     trials: tuple[Trial, ...]
+    on_library_path: tuple[str, ...] = ()
 
     @property
     def best_trial(self) -> Trial | None:
@@ -104,16 +105,6 @@ def _distributions() -> dict[str, str]:
     return found
 
 
-def _adapters() -> tuple[str, ...]:
-    try:
-        libraries = config.library_dir().glob("libtensor_bridge_torch_*.so")
-    except FrameworkError:
-        return ()
-    names = (path.stem.removeprefix("libtensor_bridge_torch_") for path in libraries)
-    pairs = sorted(tuple(map(int, name.split("_"))) for name in names)
-    return tuple(".".join(map(str, pair)) for pair in pairs)
-
-
 def _present(module: str) -> bool:
     try:
         return find_spec(module) is not None
@@ -123,10 +114,12 @@ def _present(module: str) -> bool:
 
 def read_trial(order: tuple[str, ...], code: int | None, out: str, err: str) -> Trial:
     """A trial from how its process ended, None for a timeout, and what it wrote."""
-    stage, data = "starting Python", {}
+    stage, data, libraries = "starting Python", {}, []
     for line in out.splitlines():
         if line.startswith(_trial.STAGE):
             stage = line.removeprefix(_trial.STAGE)
+        elif line.startswith(_trial.LOADED):
+            libraries = json.loads(line.removeprefix(_trial.LOADED))
         elif line.startswith(_trial.RESULT):
             data = json.loads(line.removeprefix(_trial.RESULT))
     if code is None:
@@ -137,6 +130,8 @@ def read_trial(order: tuple[str, ...], code: int | None, out: str, err: str) -> 
         end = f"exit {code}"
     else:
         end = "raised" if "error" in data else "done"
+    # Those of a process that crashed later: often they tell why.
+    data.setdefault("libraries", libraries)
     log = "" if end == "done" else "\n".join(err.splitlines()[-8:])
     return Trial(order, stage, end, data, log)
 
@@ -165,6 +160,19 @@ def run_trial(order: tuple[str, ...], timeout: float = _TIMEOUT) -> Trial:
     return read_trial(order, done.returncode, done.stdout, done.stderr)
 
 
+def _start_method() -> str:
+    # get_start_method() would fix the default, and set_start_method() then raises.
+    chosen = multiprocessing.get_start_method(allow_none=True)
+    return chosen or multiprocessing.get_all_start_methods()[0]
+
+
+def _on_library_path() -> tuple[str, ...]:
+    """Libraries that the loader finds before those of the Python packages."""
+    folders = filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":"))
+    files = (path for folder in folders for path in Path(folder).glob("lib*.so*"))
+    return tuple(sorted(str(path) for path in files if _trial.LIBRARIES.search(f"/{path.name}")))
+
+
 def gather() -> Facts:
     """The facts of this machine. Takes as long as importing both frameworks twice."""
     modules = {name: _present(name) for name in ("tensorflow", "torch", "triton")}
@@ -174,9 +182,10 @@ def gather() -> Facts:
         platform=f"{platform.system()} {platform.machine()}".strip(),
         free_threaded=bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
         distributions=_distributions(),
-        adapters=_adapters(),
+        adapters=_frameworks.adapters(),
         modules=modules,
         environment={name: os.environ[name] for name in _VARIABLES if name in os.environ},
-        start_method=multiprocessing.get_start_method(),
+        start_method=_start_method(),
+        on_library_path=_on_library_path(),
         trials=tuple(run_trial(order) for order in _ORDERS) if both else (),
     )

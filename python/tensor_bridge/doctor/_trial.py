@@ -1,7 +1,7 @@
 """Imports the frameworks and converts, in a process of its own, which may crash or hang.
 
-The arguments are the order of the imports. Prints a line for each stage that it enters and one with
-what it has seen; `_facts` reads them.
+The arguments are the order of the imports. Prints a line for each stage that it enters, with the
+libraries that are loaded by then, and one with what it has seen; `_facts` reads them.
 """
 
 from __future__ import annotations
@@ -14,26 +14,28 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-__all__ = ["RESULT", "STAGE", "main"]
+__all__ = ["LIBRARIES", "LOADED", "RESULT", "STAGE", "main"]
 
 STAGE = "tensor_bridge-stage "
+LOADED = "tensor_bridge-loaded "
 RESULT = "tensor_bridge-result "
 
 # Libraries of which a process should have one, and those that tell which adapter is in use.
-_LIBRARIES = re.compile(
+LIBRARIES = re.compile(
     r"lib(tensorflow\w*|gomp|iomp5|omp|protobuf\w*|tensor_bridge\w*|_pywrap_tensorflow\w*)\b"
     r"[^/]*\.so[^/]*$"
 )
 
 
 def _stage(name: str) -> None:
+    print(LOADED + json.dumps(_loaded_libraries()))
     print(STAGE + name, flush=True)
 
 
 def _loaded_libraries() -> list[str]:
     maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
     paths = {line.split(None, 5)[5] for line in maps if "/" in line}
-    return sorted(path for path in paths if _LIBRARIES.search(path))
+    return sorted(path for path in paths if LIBRARIES.search(path))
 
 
 def _gpus(torch: Any, tensorflow: Any) -> dict[str, list[str]]:
@@ -49,13 +51,15 @@ def _gpus(torch: Any, tensorflow: Any) -> dict[str, list[str]]:
 def _convert(torch: Any, tf: Any) -> dict[str, str]:
     """What becomes of a tensor in each direction, and of a write."""
     import tensor_bridge
-    from tensor_bridge import testing
+    from tensor_bridge import _frameworks, testing
 
     with tf.device("CPU:0"):
         t = tf.constant([1.0, 2.0, 3.0, 4.0])
     _stage("converting to torch")
     x = tensor_bridge.to_torch(t)
     seen = {"to_torch": "shared" if testing.shares_memory(t, x) else "copied"}
+    if _frameworks.copying is not None:
+        seen |= _frameworks.copying._asdict()
     assert x.tolist() == [1.0, 2.0, 3.0, 4.0]
     _stage("writing in torch")
     x.add_(1)

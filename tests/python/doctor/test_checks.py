@@ -90,11 +90,33 @@ CASES: list[tuple[dict[str, Any], str, str, str, str]] = [
         "do not convert",
     ),
     (
-        {"trials": trials(to_torch="copied", to_tf="copied", torch="2.16.0")},
+        {
+            "trials": trials(
+                to_torch="copied",
+                to_tf="copied",
+                torch="2.13.0",
+                reason="the adapter for torch 2.13 failed its self-test (a write is lost)",
+                remedy="install another build",
+            )
+        },
         "warning",
         "sharing",
-        "every conversion copies: no adapter is proven with torch 2.16.0",
-        "update tensor_bridge",
+        "every conversion copies: the adapter for torch 2.13 failed its self-test",
+        "install another build",
+    ),
+    (
+        {"on_library_path": ("/opt/libtensorflow/lib/libtensorflow.so.2",)},
+        "warning",
+        "second TensorFlow",
+        "LD_LIBRARY_PATH leads to /opt/libtensorflow/lib/libtensorflow.so.2",
+        "LD_LIBRARY_PATH",
+    ),
+    (
+        {"on_library_path": ("/opt/lib/libprotobuf.so.9",), "trials": (CRASHED, CRASHED)},
+        "warning",
+        "protobuf",
+        "/opt/lib/libprotobuf.so.9",
+        "LD_LIBRARY_PATH",
     ),
     (
         {"trials": trials(to_tf="copied", torch="2.8.0")},
@@ -203,6 +225,8 @@ def test_what_is_wrong_is_found(
     [
         {"modules": {"triton": True}, "distributions": {"tensorflow": "2.18.0"}},
         {"environment": GROWTH},
+        {"on_library_path": ("/opt/lib/libprotobuf.so.9", "/opt/lib/libgomp.so.1")},
+        {"on_library_path": (LIBRARIES[1],)},
         {"environment": {"KMP_DUPLICATE_LIB_OK": "0", "LD_PRELOAD": "/usr/lib/libasan.so"}},
         {"distributions": {"tensorflow-intel": "2.21.0"}},
         {"distributions": {"torch": "2.15.0+cu130", "tensorflow": "2.12.0"}},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from fresh import run_python
 
 import tensor_bridge
 from tensor_bridge import cli, doctor
+from tensor_bridge.doctor import _facts
 from tensor_bridge.doctor._facts import run_trial
 
 
@@ -37,8 +39,49 @@ def test_how_a_framework_ends_the_process_is_seen(fake: Path, code: str, end: st
     fake.write_text(f"import sys\nprint('last words', file=sys.stderr)\n{code}\n")
     trial = run_trial(("tensorflow", "torch"), timeout=5 if end == "timeout" else 60)
     assert (trial.stage, trial.end) == ("import tensorflow", end)
+    loaded = [Path(path).name for path in trial.data.pop("libraries")]
+    assert loaded == ["libtensor_bridge.so"]
     assert trial.data == ({"error": "OSError: libx.so"} if end == "raised" else {})
     assert trial.log == "last words"
+
+
+def test_what_a_process_had_loaded_before_it_ended(fake: Path) -> None:
+    fake.write_text(
+        "import torch, sys\n"
+        "class Next:\n"
+        "    def __getattr__(self, name):\n"
+        "        import os; os.abort()\n"
+        "sys.modules['tensorflow'] = Next()\n"
+        "__version__ = Next.__version__ = '2.21.0'\n"
+    )
+    trial = run_trial(("tensorflow", "torch"))
+    assert (trial.stage, trial.end) == ("looking for GPUs", "signal 6")
+    assert any("libgomp" in path for path in trial.data["libraries"])
+
+
+def test_libraries_that_the_loader_would_find_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("libtensorflow.so.2", "libprotobuf.so.9", "libother.so", "tensorflow.txt"):
+        (tmp_path / name).touch()
+    monkeypatch.setenv("LD_LIBRARY_PATH", f"/nowhere:{tmp_path}:")
+    found = [Path(path).name for path in _facts._on_library_path()]
+    assert found == ["libprotobuf.so.9", "libtensorflow.so.2"]
+
+
+def test_looking_fixes_no_start_method() -> None:
+    out = run_python(
+        """
+        import multiprocessing
+        from tensor_bridge.doctor import _facts
+        _facts.run_trial = lambda order: None
+        print(_facts.gather().start_method)
+        multiprocessing.set_start_method("spawn")
+        print(_facts.gather().start_method)
+        """
+    ).check()
+    default = multiprocessing.get_all_start_methods()[0]
+    assert out.split() == [default, "spawn"]
 
 
 def test_a_missing_framework_is_no_trial() -> None:

@@ -1,16 +1,25 @@
-"""A torch newer than any that is known: everything is copied, exactly, and that is said once.
+"""A torch that no adapter is proven with: everything is copied, exactly, and that is said once.
 
-The real torch of the tests says that it is 2.99, which is all that the package sees of its release.
+The real torch of the tests says that it is 2.99, which is all that the package sees of its release;
+or its adapter is one that does not keep its promises.
 """
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
 from functools import partial
 from pathlib import Path
 
+import needs
 import pytest
+import torch
 from claims import run_claims
 from fresh import Done, run_python
+
+import tensor_bridge
+from tensor_bridge import config
 
 PRELUDE = """
 import gc
@@ -214,3 +223,150 @@ def test_the_process_ends_well() -> None:
         """
     )
     assert done.check() == "[0.0, 0.0, 0.0, 0.0]"
+
+
+@pytest.mark.parametrize("door", ["tensor_bridge", "tensor_bridge.TensorBridge()"])
+def test_the_first_conversions_of_many_threads(door: str) -> None:
+    """The adapter that copies runs Python while others wait for it."""
+    out = run_python(
+        f"""
+        import sys, threading, warnings
+        warnings.simplefilter("ignore")
+        import tensorflow as tf, torch
+        torch.__version__ = "2.99.0"
+        import tensor_bridge
+        sys.setswitchinterval(1e-6)
+        t, door, start, seen = tf.constant([1.0, 2.0]), {door}, threading.Barrier(8), []
+        def convert():
+            start.wait()
+            seen.append(door.to_torch(t).tolist())
+        threads = [threading.Thread(target=convert, daemon=True) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        print(seen == [[1.0, 2.0]] * 8)
+        """
+    ).check()
+    assert out == "True"
+
+
+# ---- Adapters that cannot be used ----------------------------------------------------------------
+
+USE = """
+import json, sys, warnings
+sys.meta_path = [f for f in sys.meta_path if not type(f).__module__.startswith("_editable")]
+import tensorflow as tf, torch
+{version}
+import tensor_bridge
+assert tensor_bridge.__file__.startswith({folder!r}), tensor_bridge.__file__
+t = tf.constant([1.0, 2.0])
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    try:
+        x = tensor_bridge.to_torch(t)
+        tensor_bridge.TensorBridge().to_tf(x)
+        result = "shared" if tensor_bridge.testing.shares_memory(t, x) else "copied"
+        assert x.add_(1).tolist() == [2.0, 3.0] and t.numpy().tolist() == [1.0, 2.0]
+    except tensor_bridge.FrameworkError as e:
+        result = str(e)
+print(json.dumps([result, [str(w.message) for w in said if w.category is RuntimeWarning]]))
+"""
+
+# Everything as in the real adapter, but that writes are said to happen in place.
+BROKEN = """
+#include <dlfcn.h>
+#include "core/torch_adapter.h"
+using namespace tensor_bridge;
+extern "C" __attribute__((visibility("default"))) const void* tb_torch_adapter_table(
+    uint32_t abi, const TorchHost* host) {
+  void* real = dlopen("REAL", RTLD_NOW);
+  auto entry = reinterpret_cast<TorchAdapterEntry>(dlsym(real, kTorchAdapterEntry));
+  static TorchAdapter table = *entry(abi, host);
+  table.mutableData = [](tb_torch_tensor* tensor, void** data) {
+    int64_t shape[64], strides[64];
+    TensorView view{};
+    const tb_status status = table.view(tensor, shape, strides, &view);
+    *data = view.dl.data;
+    view.release(view.owner);
+    return status;
+  };
+  return &table;
+}
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A copy of the package whose files can be spoiled; the folder to put on the path."""
+    copied = tmp_path / "tensor_bridge"
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(Path(tensor_bridge.__file__).parent, copied, ignore=ignored)
+    shutil.copytree(config.library_dir(), copied, ignore=ignored, dirs_exist_ok=True)
+    return tmp_path
+
+
+def adapter_of(package: Path) -> Path:
+    files = (package / "tensor_bridge").glob("libtensor_bridge_torch_2_*.so")
+    groups = (int(file.stem.rpartition("_")[2]) for file in files)
+    first = max(minor for minor in groups if minor <= needs.torch_release[1])
+    return package / "tensor_bridge" / f"libtensor_bridge_torch_2_{first}.so"
+
+
+def use(package: Path, version: str = "") -> tuple[str, list[str]]:
+    """What becomes of a tensor there, or the error; and what is said."""
+    code = USE.format(folder=str(package), version=version)
+    done = run_python(code, PYTHONPATH=str(package)).check()
+    result, said = json.loads(done.splitlines()[-1])
+    return result, said
+
+
+def test_an_adapter_that_is_for_another_build_of_torch(package: Path) -> None:
+    adapter_of(package).write_text("not a library")
+    result, (said,) = use(package)
+    assert result == "copied"
+    assert "does not load with this build of torch" in said
+    assert "file too short" in said or "invalid ELF header" in said
+    assert "pip install --force-reinstall 'torch>=2.6,<2.16'" in said
+
+
+def test_an_adapter_that_is_missing(package: Path) -> None:
+    adapter_of(package).unlink()
+    result, said = use(package)
+    assert said == []
+    assert "there is no adapter for torch" in result
+    assert "Build it again where this one is" in result
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler")
+@needs.torch_since(13, "its DLPack header is too old to compile with")
+def test_an_adapter_that_fails_its_self_test(package: Path, tmp_path: Path) -> None:
+    root = Path(__file__).parents[3]
+    torch_headers = Path(torch.__file__).parent / "include"
+    (tmp_path / "include" / "dlpack").mkdir(parents=True)
+    (tmp_path / "include/dlpack/dlpack.h").symlink_to(torch_headers / "ATen/dlpack.h")
+    adapter = adapter_of(package)
+    real = adapter.rename(tmp_path / "real.so")
+    source = tmp_path / "broken.cc"
+    source.write_text(BROKEN.replace("REAL", str(real)))
+    includes = [f"-I{folder}" for folder in (root / "src", root / "include", tmp_path / "include")]
+    command = ["g++", "-std=c++17", "-shared", "-fPIC", *includes, "-o", adapter, source, "-ldl"]
+    subprocess.run(command, check=True)
+    result, (said,) = use(package)
+    assert result == "copied"
+    assert "failed its self-test (a write to a shared tensor is not intercepted)" in said
+    assert "install another build of torch" in said
+
+
+def test_a_pre_release_is_what_no_adapter_of_the_wheel_is_proven_with(package: Path) -> None:
+    major, minor = needs.torch_release
+    version = f'torch.__version__ = "{major}.{minor}.0a0+git1234567"'
+    adapter = adapter_of(package)
+    others = [f for f in adapter.parent.glob("libtensor_bridge_torch_2_*.so") if f != adapter]
+    for other in others:
+        other.unlink()
+    assert use(package, version) == ("shared", []), "built where that torch is installed"
+    shutil.copy(adapter, adapter.with_name("libtensor_bridge_torch_2_4.so"))
+    result, (said,) = use(package, version)
+    assert result == "copied"
+    assert f"torch {major}.{minor} is a pre-release" in said
