@@ -38,8 +38,8 @@ help:
 	@echo 'make docs             the documentation as a site, in build/docs; warnings are errors'
 	@echo 'make docs-look        every page of it in a browser, at the width of a desk and of a phone'
 	@echo 'make wheel            the one wheel for every supported Python, torch and TensorFlow, in dist/'
-	@echo 'make matrix           that wheel with many releases of Python and the frameworks; hours, 7 GB'
-	@echo 'make release-check    all of the above but matrix and bench, and what would be published'
+	@echo 'make matrix           that wheel with many releases of Python and the frameworks; an hour, 7 GB'
+	@echo 'make release-check    tests, sanitizers, fuzzing, the site, the wheel, and what would be published'
 	@echo 'make dev              set up $(VENV) with everything, package installed editable'
 	@echo 'make build            build and install the package (editable) into $(VENV)'
 	@echo 'make format           format C++ and Python'
@@ -99,7 +99,7 @@ matrix: $(STAMPS)/matrix
 
 # Everything there is to a release, on a clean clone: hours, because of what `make wheel` downloads and
 # the tests that take minutes. The results of `make matrix` are those that are committed.
-release-check: test test-exhaustive test-asan test-tsan wheel $(STAMPS)/release
+release-check: test test-exhaustive test-asan test-tsan fuzz docs-look wheel $(STAMPS)/release
 	tests/consumer/run.sh $(BIN)/python dist/*.whl
 	$(BIN)/python tools/release_check.py
 

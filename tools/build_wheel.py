@@ -57,6 +57,18 @@ def adapter_violations(library: Path, minor: str) -> Iterator[str]:
         yield f"{library.name}: torch {minor} has none of {sorted(looked_up)}"
 
 
+FILES = (
+    "_C.abi3.so",
+    "_C.pyi",
+    "py.typed",
+    "libtensor_bridge.so",
+    "cmake/tensor_bridgeConfig.cmake",
+    "include/tensor_bridge/c_api.h",
+    "include/tensor_bridge/torch.h",
+)
+"""What a wheel has beside the adapters and the Python modules."""
+
+
 def violations(wheel: Path) -> Iterator[str]:
     """What is wrong with a wheel."""
     if not NAME.fullmatch(wheel.name):
@@ -66,7 +78,7 @@ def violations(wheel: Path) -> Iterator[str]:
     with zipfile.ZipFile(wheel) as archive, tempfile.TemporaryDirectory() as folder:
         archive.extractall(folder)
         package = Path(folder) / "tensor_bridge"
-        for file in ("_C.abi3.so", "py.typed", "_C.pyi", "cmake/tensor_bridgeConfig.cmake"):
+        for file in FILES:
             if not (package / file).is_file():
                 yield f"{wheel.name}: no {file}"
         groups = torch_wheels.groups()

@@ -56,20 +56,34 @@ def wheel_violations(wheel: Path) -> Iterator[str]:
     if code != 0:
         yield f"abi3audit:\n{text}"
     commit = build_wheel.COMMIT.read_text("utf-8").strip()
-    # What came later may change the results of the matrix, not what is built.
-    command = ["git", "diff", "--quiet", commit, "--", *PACKAGED]
-    if subprocess.run(command, cwd=ROOT, check=False).returncode != 0:
+    if has_changed_since(commit):
         yield f"{wheel.name}: built from {commit}; what it is built of has changed since"
 
 
+def has_changed_since(commit: str) -> bool:
+    """Whether what the wheel is built of has, or the commit is not there to compare with.
+
+    What came later may change the tests and the results of the matrix.
+    """
+    command = ["git", "diff", "--quiet", commit, "--", *PACKAGED]
+    return subprocess.run(command, cwd=ROOT, check=False).returncode != 0
+
+
 def matrix_violations() -> Iterator[str]:
-    """A result without a failure for every environment, and the table from them."""
+    """A result of all tests without a failure for every environment, and the table from them.
+
+    It is of what the wheel is built of, if not of the same file: a compiler's output may differ.
+    """
     found = {path.stem for path in matrix.RESULTS.glob("*.json")}
     for environment in matrix.ENVIRONMENTS:
         if environment.name not in found:
             yield f"matrix: no result for {environment.name}"
     for result in matrix.results():
         name = matrix.Environment(**result["environment"]).name
+        if result["tests"] != ["tests/python"] or result["left out"] != sorted(matrix.LEFT_OUT):
+            yield f"matrix: {name}: {result['tests']} without {result['left out']} is not all"
+        if has_changed_since(commit := result["wheel"]["commit"]):
+            yield f"matrix: {name}: the result is of {commit}; what is built has changed since"
         for failure in result["failed"]:
             yield f"matrix: {name}: {failure}"
     if matrix.README.read_text("utf-8") != matrix.updated_readme():
@@ -114,18 +128,28 @@ print("adapters:", adapters)
 
 
 def install_violations(sdist: Path) -> Iterator[str]:
-    """Where one torch is installed and no TensorFlow, its adapter is built, and no other."""
+    """Where one torch is installed and no TensorFlow, its adapter is built, and no other.
+
+    It builds with the headers of the oldest torch too, which brings no DLPack that is new enough.
+    """
     groups = install_group.tomllib.loads(install_group.PYPROJECT.read_text("utf-8"))
     named = {name: groups["dependency-groups"][name] for name in ("build", "frameworks")}
     (torch,) = [each for each in named["frameworks"] if each.startswith("torch==")]
     minor = torch.removeprefix("torch==").rpartition(".")[0]
     (group,) = [group for group in torch_wheels.groups() if minor in group]
+    (dlpack,) = [each for each in groups["dependency-groups"]["interop"] if "tvm-ffi" in str(each)]
+    oldest = torch_wheels.directory(torch_wheels.groups()[0][0])
+    beside = f"--config-settings=cmake.define.TENSOR_BRIDGE_TORCH_DIR={oldest}"
     with tempfile.TemporaryDirectory() as folder:
         python = Path(folder) / "bin" / "python"
+        pip = [python, "-m", "pip", "--quiet"]
+        alone = ["--no-build-isolation", "--no-deps"]
         steps = (
             [sys.executable, "-m", "venv", folder],
-            [python, "-m", "pip", "install", "--quiet", torch, *named["build"], "optree"],
-            [python, "-m", "pip", "install", "--quiet", "--no-build-isolation", "--no-deps", sdist],
+            [*pip, "install", torch, *named["build"], "optree"],
+            [*pip, "install", *alone, sdist],
+            [*pip, "install", "--no-deps", dlpack],
+            [*pip, "wheel", *alone, "--wheel-dir", folder, beside, sdist],
             [python, "-c", _USE],
         )
         for step in steps:
@@ -141,6 +165,8 @@ def install_violations(sdist: Path) -> Iterator[str]:
 
 
 def main() -> int:
+    if "Unreleased" in (ROOT / "CHANGELOG.md").read_text("utf-8"):
+        print("note: CHANGELOG.md says Unreleased; give the day before this is published")
     wheel = matrix.the_wheel()
     sdist = build_sdist()
     found = list(changelog_violations((ROOT / "CHANGELOG.md").read_text("utf-8"), version()))

@@ -24,6 +24,7 @@ def test_results_are_of_environments_that_there_are() -> None:
         assert path.stem in names
         assert matrix.Environment(**result["environment"]).name == path.stem
         assert result["passed"] > 0
+        assert result["tests"] == ["tests/python"]
 
 
 def test_every_supported_torch_is_in_an_environment() -> None:

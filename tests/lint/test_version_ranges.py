@@ -10,6 +10,8 @@ import re
 import pytest
 from tree import ROOT
 
+from tensor_bridge._frameworks import TENSORFLOW_RANGE, TORCH_RANGE
+
 Minors = list[list[int]]
 
 
@@ -44,6 +46,30 @@ def test_the_torch_extra_allows_what_the_build_knows() -> None:
     groups = cmake_groups(read("cmake/torch_groups.cmake"))
     minors = [minor for group in groups for minor in group]
     assert torch_range(read("pyproject.toml")) == (minors[0], minors[-1])
+
+
+def test_the_package_accepts_what_the_extras_allow() -> None:
+    project = read("pyproject.toml")
+    assert tuple((2, minor) for minor in torch_range(project)) == TORCH_RANGE
+    (_, first), (_, last) = TENSORFLOW_RANGE
+    for name in ("tensorflow", "tensorflow-cpu"):
+        assert f'"{name}>=2.{first},<2.{last + 1}"' in project
+
+
+TEXTS = ("README.md", "docs/guides/troubleshooting.md", "src/bridge/torch_loader.cc")
+
+
+@pytest.mark.parametrize("path", TEXTS)
+def test_texts_name_the_same_torch_releases(path: str) -> None:
+    text = read(path)
+    (_, first), (_, last) = TORCH_RANGE
+    spans = re.findall(r"2\.(\d+) to \"?\s*\"?2\.(\d+)", text)
+    torches = [span for span in spans if span[0] == str(first)]
+    assert torches or path.startswith("docs")
+    assert set(torches) <= {(str(first), str(last))}
+    for low, high in re.findall(r"'torch>=2\.(\d+),<2\.(\d+)'", text):
+        assert int(high) == last + 1
+        assert int(low) in (first, 13)
 
 
 @pytest.mark.parametrize(

@@ -63,8 +63,9 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for library in library_dir().glob("*.so"):
             archive.write(library, f"tensor_bridge/{library.name}")
-        for name in ("py.typed", "_C.pyi", "cmake/tensor_bridgeConfig.cmake"):
-            archive.writestr(f"tensor_bridge/{name}", "")
+        for name in build_wheel.FILES:
+            if not name.endswith(".so"):
+                archive.writestr(f"tensor_bridge/{name}", "")
     return path
 
 
@@ -94,7 +95,9 @@ def test_missing_files_and_adapters_are_found(wheel: Path, monkeypatch: pytest.M
         archive.writestr("tensor_bridge/_C.pyi", "")
     found = "\n".join(build_wheel.violations(wheel))
     assert "no _C.abi3.so" in found
+    assert "no libtensor_bridge.so" in found
     assert "no cmake/tensor_bridgeConfig.cmake" in found
+    assert "no include/tensor_bridge/torch.h" in found
 
 
 def test_a_large_wheel_is_found(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
