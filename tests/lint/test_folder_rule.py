@@ -131,7 +131,7 @@ TREE = CONVERT | {"composite", "_nodes", "_tree"}
 PY_EDGES: dict[str, set[str]] = {
     "_C": set(),
     "errors": set(),
-    "_frameworks": {"errors"},
+    "_frameworks": {"errors", "config"},
     "_copying": set(),
     "_classify": BASE,
     "_explanation": BASE,
@@ -141,7 +141,7 @@ PY_EDGES: dict[str, set[str]] = {
     "testing": CONVERT,
     # composite: for StringTensor, which is what strings become through every door.
     "capi": PLAIN | {"composite"},
-    "config": BASE,
+    "config": {"errors"},
     "composite": CONVERT,
     "dlpack": CONVERT,
     "_nodes": set(),
