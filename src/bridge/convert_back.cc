@@ -74,6 +74,12 @@ const char* copyReason(Obstacle obstacle) {
              "on_write=\"alias\", or comes from a DLPack producer that does not call it read-only";
     case Obstacle::kHooked:
       return "something else watches the storage, or it was resized after it was shared";
+    case Obstacle::kArray:
+      return "a NumPy array, or another owner, may keep the address: Tensor.numpy() was called, or "
+             "the memory came from elsewhere and was written to after it was shared";
+    case Obstacle::kContended:
+      return "two threads did the first write to the tensor at once; its writes can no longer be "
+             "intercepted";
     default:
       return "";
   }

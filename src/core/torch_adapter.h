@@ -73,6 +73,8 @@ enum class Obstacle : int32_t {
   kLazyClone,     // torch's own copy-on-write storage
   kAliased,       // shows memory that is not torch's and writes through to it
   kHooked,        // another materializer, or checks on access
+  kArray,         // a NumPy array, or another owner, may keep the address
+  kContended,     // two threads were in a first write at once
 };
 
 /// What the bridge needs to know of a torch tensor. Pointers are valid while the tensor is.

@@ -9,6 +9,7 @@
 
 #include "adapters/torch/copy_on_write.h"
 
+#include <pthread.h>
 #include <torch/version.h>
 
 #include <array>
@@ -59,40 +60,145 @@ void setOwnerHooks(OwnerHooks hooks) noexcept { g_hooks = hooks; }
 
 void setForeignReleaseFns(const ReleaseFn* fns) noexcept { g_release_fns = fns; }
 
+c10::DeleterFnPtr ordinaryDeleter() {
+  static const c10::DeleterFnPtr deleter = c10::GetAllocator(c10::kCPU)->raw_deleter();
+  return deleter;
+}
+
 #if TB_TORCH_AT_LEAST(13)
 
 namespace {
 
 // First writes to different storages should not wait for each other's copies; to the same one
 // they must.
-std::mutex& writeMutex(const c10::StorageImpl* storage) {
-  static std::array<std::mutex, 64> mutexes;
-  return mutexes[(reinterpret_cast<uintptr_t>(storage) >> 6) % mutexes.size()];
-}
+class WriteMutexes {
+ public:
+  static std::mutex& of(const c10::StorageImpl* storage) {
+    // Never destroyed: threads may write while the process exits.
+    static WriteMutexes* const all = new WriteMutexes;
+    return all->mutexes_[(reinterpret_cast<uintptr_t>(storage) >> 6) % all->mutexes_.size()];
+  }
 
-// What a storage owns after its first write: its own buffer, and still the foreign one. A kernel
+ private:
+  // A child of fork() has only the thread that forked: a mutex that another one had would stay
+  // locked in it, and its storage half moved.
+  WriteMutexes() {
+    forked_ = this;
+    pthread_atfork([] { forked_->lockAll(); }, [] { forked_->unlockAll(); },
+                   [] { forked_->unlockAll(); });
+  }
+  void lockAll() {
+    for (std::mutex& mutex : mutexes_) mutex.lock();
+  }
+  void unlockAll() {
+    for (std::mutex& mutex : mutexes_) mutex.unlock();
+  }
+
+  static WriteMutexes* forked_;
+  std::array<std::mutex, 64> mutexes_;
+};
+WriteMutexes* WriteMutexes::forked_ = nullptr;
+
+std::mutex& writeMutex(const c10::StorageImpl* storage) { return WriteMutexes::of(storage); }
+
+// What a storage owns after its first write: its own buffer, and still the other one. A kernel
 // on another thread may be reading through a pointer that it took before the write.
 struct Moved {
   c10::DataPtr own;
-  c10::DataPtr foreign;
+  c10::DataPtr previous;
+  // See Note [Late hooks].
+  bool contended = false;
 };
 
 void deleteMoved(void* moved) { delete static_cast<Moved*>(moved); }
 
-// Runs before torch hands out a mutable pointer; torch clears the hook when it returns.
-void copyOnWrite(c10::StorageImpl* storage) {
-  std::lock_guard<std::mutex> lock(writeMutex(storage));
-  c10::DataPtr& current = storage->_mutable_data_ptr_no_checks();
-  // Another thread moved it while this one waited, or resize_ or set_ gave it other memory.
-  if (!isForeignRelease(current.get_deleter())) return;
+// Note [Bytes kept for TensorFlow]
+// The bytes of a torch storage that TensorFlow shares. The storage holds one reference, each
+// TensorFlow tensor one. A write with other references moves the storage onto a copy; with none
+// left the storage takes its buffer back and nothing is copied.
+//
+// After a move the storage keeps the previous generation of bytes until its next move, for kernels
+// of other threads that still read through a pointer taken before it. One generation only, or an
+// optimizer that steps a parameter between shares would build a chain.
+struct SharedBytes {
+  std::atomic<int64_t> references;
+  c10::DataPtr bytes;
+  c10::DataPtr previous;
+};
+
+void dropSharedBytes(void* context) {
+  auto* shared = static_cast<SharedBytes*>(context);
+  if (shared->references.fetch_sub(1, std::memory_order_acq_rel) == 1) delete shared;
+}
+
+void moveForeign(c10::StorageImpl* storage, c10::DataPtr& current, c10::DataPtr* dropped) {
   const c10::Device device = current.device();
-  c10::Allocator* allocator = storage->allocator();
-  c10::DataPtr own = device.is_cpu() ? allocator->clone(current.get(), storage->nbytes())
-                                     : cloneOnDevice(current.get(), storage->nbytes(), device);
+  if (!device.is_cpu()) {
+    // Plain memory of torch's allocator, or record_stream() would do nothing. Those who still read
+    // the other are queued on the device, and its release waits for that.
+    c10::DataPtr own = cloneOnDevice(current.get(), storage->nbytes(), device);
+    *dropped = std::move(current);
+    storage->set_data_ptr_noswap(std::move(own));
+    return;
+  }
+  c10::DataPtr own = storage->allocator()->clone(current.get(), storage->nbytes());
   void* data = own.get();
   auto* moved = new Moved{std::move(own), c10::DataPtr()};
-  moved->foreign = std::move(current);
+  moved->previous = std::move(current);
   storage->set_data_ptr_noswap(c10::DataPtr(data, moved, deleteMoved, device));
+}
+
+void moveShared(c10::StorageImpl* storage, c10::DataPtr& current, c10::DataPtr* dropped) {
+  auto* shared = static_cast<SharedBytes*>(current.get_context());
+  auto* moved = new Moved;
+  // Only shareStorage() adds references, under the mutex: one is the storage's own.
+  if (shared->references.load(std::memory_order_acquire) == 1) {
+    moved->own = std::move(shared->bytes);
+    *dropped = std::move(current);
+  } else {
+    c10::Allocator* allocator = storage->allocator();
+    if (allocator == nullptr) allocator = c10::GetAllocator(current.device().type());
+    try {
+      moved->own = allocator->clone(current.get(), storage->nbytes());
+    } catch (...) {
+      delete moved;
+      throw;
+    }
+    *dropped = std::move(shared->previous);
+    moved->previous = std::move(current);
+  }
+  void* data = moved->own.get();
+  const c10::Device device = moved->own.device();
+  storage->set_data_ptr_noswap(c10::DataPtr(data, moved, deleteMoved, device));
+}
+
+// Note [Late hooks]
+// torch clears a storage's hook after each call of it, outside the mutex
+// (c10::StorageImpl::maybe_materialize, 2.13 to 2.15). Of two threads that are in the hook at once
+// one moves the storage; when the other one clears, nobody can tell. A hook that shareStorage() set
+// in between would be lost, and with it the protection. So a call that finds nothing left to move
+// marks the storage, which is not shared again: to_tf copies it.
+void markContended(c10::DataPtr& current) {
+  // Memory of another kind came by resize_ or set_.
+  if (current.get_deleter() != deleteMoved) return;
+  static_cast<Moved*>(current.get_context())->contended = true;
+}
+
+// Runs before torch hands out a mutable pointer. One hook for both kinds of storage: a call that
+// was on its way when the storage changed from one to the other has to move it all the same.
+void copyOnWrite(c10::StorageImpl* storage) {
+  // Freed after the mutex is released: a deleter may take the GIL, which a thread may hold that
+  // waits for this mutex, or write to a tensor whose storage has the same one.
+  c10::DataPtr dropped;
+  std::lock_guard<std::mutex> lock(writeMutex(storage));
+  c10::DataPtr& current = storage->_mutable_data_ptr_no_checks();
+  if (current.get_deleter() == dropSharedBytes) {
+    moveShared(storage, current, &dropped);
+  } else if (isForeignRelease(current.get_deleter())) {
+    moveForeign(storage, current, &dropped);
+  } else {
+    markContended(current);
+  }
 }
 
 void raiseOnWrite(c10::StorageImpl* storage) {
@@ -140,55 +246,6 @@ bool foreignOwner(const c10::StorageImpl* storage, ReleaseFn* release, void** ow
   return true;
 }
 
-// Note [Bytes kept for TensorFlow]
-// The bytes of a torch storage that TensorFlow shares. The storage holds one reference, each
-// TensorFlow tensor one. A write with other references moves the storage onto a copy; with none
-// left the storage takes its buffer back and nothing is copied.
-//
-// After a move the storage keeps the previous generation of bytes until its next move, for kernels
-// of other threads that still read through a pointer taken before it. One generation only, or an
-// optimizer that steps a parameter between shares would build a chain.
-namespace {
-
-struct SharedBytes {
-  std::atomic<int64_t> references;
-  c10::DataPtr bytes;
-  c10::DataPtr previous;
-};
-
-void dropSharedBytes(void* context) {
-  auto* shared = static_cast<SharedBytes*>(context);
-  if (shared->references.fetch_sub(1, std::memory_order_acq_rel) == 1) delete shared;
-}
-
-void copySharedOnWrite(c10::StorageImpl* storage) {
-  // Freed after the mutex is released: a deleter may take the GIL, which a thread may hold that
-  // waits for this mutex, or write to a tensor whose storage has the same one.
-  c10::DataPtr dropped;
-  std::lock_guard<std::mutex> lock(writeMutex(storage));
-  c10::DataPtr& current = storage->_mutable_data_ptr_no_checks();
-  if (current.get_deleter() != dropSharedBytes) return;
-  auto* shared = static_cast<SharedBytes*>(current.get_context());
-  // Only shareStorage() adds references, under this mutex: one is the storage's own.
-  if (shared->references.load(std::memory_order_acquire) == 1) {
-    c10::DataPtr bytes = std::move(shared->bytes);
-    dropped = std::move(current);
-    storage->set_data_ptr_noswap(std::move(bytes));
-    return;
-  }
-  const c10::Device device = current.device();
-  c10::Allocator* allocator = storage->allocator();
-  if (allocator == nullptr) allocator = c10::GetAllocator(device.type());
-  c10::DataPtr own = allocator->clone(current.get(), storage->nbytes());
-  void* data = own.get();
-  auto* moved = new Moved{std::move(own), c10::DataPtr()};
-  dropped = std::move(shared->previous);
-  moved->foreign = std::move(current);
-  storage->set_data_ptr_noswap(c10::DataPtr(data, moved, deleteMoved, device));
-}
-
-}  // namespace
-
 bool canShareStorage() noexcept { return true; }
 
 void* shareStorage(c10::StorageImpl* storage, void** bytes) {
@@ -199,22 +256,23 @@ void* shareStorage(c10::StorageImpl* storage, void** bytes) {
     shared = static_cast<SharedBytes*>(current.get_context());
     shared->references.fetch_add(1, std::memory_order_relaxed);
   } else {
-    // torch clears a hook some instructions after it returned, outside the mutex: one set before
-    // that would be lost, and the next write would reach the bytes.
+    // The thread that moved it has not cleared the hook yet, or others may clear it at any time.
     if (storage->has_materializer()) return nullptr;
+    const bool moved_before = current.get_deleter() == deleteMoved;
+    if (moved_before && static_cast<Moved*>(current.get_context())->contended) return nullptr;
     shared = new SharedBytes{{2}, c10::DataPtr(), c10::DataPtr()};
     void* data = current.get();
     const c10::Device device = current.device();
-    if (current.get_deleter() == deleteMoved) {
+    if (moved_before) {
       auto* moved = static_cast<Moved*>(current.release_context());
       shared->bytes = std::move(moved->own);
-      shared->previous = std::move(moved->foreign);
+      shared->previous = std::move(moved->previous);
       delete moved;
     } else {
       shared->bytes = std::move(current);
     }
     storage->set_data_ptr_noswap(c10::DataPtr(data, shared, dropSharedBytes, device));
-    storage->set_materializer(copySharedOnWrite);
+    storage->set_materializer(copyOnWrite);
   }
   *bytes = storage->_mutable_data_ptr_no_checks().get();
   g_hooks.count(1);
@@ -231,6 +289,22 @@ bool isSharedStorage(const c10::StorageImpl* storage) noexcept {
   const c10::DataPtr& current =
       const_cast<c10::StorageImpl*>(storage)->_mutable_data_ptr_no_checks();
   return current.get_deleter() == dropSharedBytes;
+}
+
+// Tensor.numpy() makes a storage refuse to be resized, for good, since the array has the address
+// (tensor_numpy.cpp); a write would leave that behind, and a later one free it. Storages of
+// torch.load refuse too, without an allocator: they are shared until their first move.
+Obstacle sharingObstacle(const c10::StorageImpl* storage) noexcept {
+  const c10::DataPtr& current =
+      const_cast<c10::StorageImpl*>(storage)->_mutable_data_ptr_no_checks();
+  if (current.get_deleter() == ordinaryDeleter()) {
+    return storage->resizable() || storage->allocator() == nullptr ? Obstacle::kNone
+                                                                   : Obstacle::kArray;
+  }
+  std::lock_guard<std::mutex> lock(writeMutex(storage));
+  if (current.get_deleter() != deleteMoved) return Obstacle::kNone;
+  if (static_cast<Moved*>(current.get_context())->contended) return Obstacle::kContended;
+  return storage->resizable() ? Obstacle::kNone : Obstacle::kArray;
 }
 
 bool isHooked(const c10::StorageImpl* storage) noexcept { return storage->has_materializer(); }
@@ -332,6 +406,7 @@ bool canShareStorage() noexcept { return false; }
 void* shareStorage(c10::StorageImpl*, void**) { throw std::bad_alloc(); }
 void releaseSharedBytes(void*) {}
 bool isSharedStorage(const c10::StorageImpl*) noexcept { return false; }
+Obstacle sharingObstacle(const c10::StorageImpl*) noexcept { return Obstacle::kNone; }
 bool isHooked(const c10::StorageImpl*) noexcept { return false; }
 bool isProtected(const c10::StorageImpl* storage) noexcept {
   return dynamic_cast<const GuardedStorage*>(storage) != nullptr;

@@ -6,6 +6,7 @@
 #include <c10/core/StorageImpl.h>
 
 #include "core/tensor_view.h"
+#include "core/torch_adapter.h"
 
 namespace tensor_bridge {
 
@@ -29,9 +30,16 @@ bool canShareStorage() noexcept;
 /// Makes `storage` keep its bytes for someone else; returns a new reference to them, released with
 /// releaseSharedBytes(), and their address in `*bytes`. The next write moves torch onto a copy, or
 /// finds that nobody else is left and keeps the bytes. Null if the storage has a hook of another
-/// kind, or is in the middle of another thread's first write. Throws std::bad_alloc.
+/// kind, or is in the middle of another thread's first write, or was in that of two threads. Throws
+/// std::bad_alloc.
 void* shareStorage(c10::StorageImpl* storage, void** bytes);
 void releaseSharedBytes(void* shared);
+
+/// The deleter of torch's ordinary allocations in host memory.
+c10::DeleterFnPtr ordinaryDeleter();
+
+/// What forbids shareStorage() for a storage of torch's own memory.
+Obstacle sharingObstacle(const c10::StorageImpl* storage) noexcept;
 
 /// Whether the storage's hook, if any, is that of shareStorage().
 bool isSharedStorage(const c10::StorageImpl* storage) noexcept;

@@ -81,11 +81,6 @@ bool isWrapped(c10::DispatchKeySet keys) {
 // TensorFlow wants 64 bytes and does not check (EIGEN_MAX_ALIGN_BYTES of its builds).
 bool isAligned(const void* data) { return reinterpret_cast<uintptr_t>(data) % 64 == 0; }
 
-c10::DeleterFnPtr ordinaryDeleter() {
-  static const c10::DeleterFnPtr deleter = c10::GetAllocator(c10::kCPU)->raw_deleter();
-  return deleter;
-}
-
 template <typename Text>
 void setName(TorchFacts* facts, const Text& text) {
   std::ostringstream stream;
@@ -108,8 +103,11 @@ Obstacle storageObstacle(const at::Tensor& tensor, TorchFacts* facts) {
       return Obstacle::kSharedMemory;
     }
     if (c10::impl::hasDeviceGuardImpl(c10::kCUDA) && tensor.is_pinned()) return Obstacle::kPinned;
+    // at::from_blob without a deleter: nobody says how long the memory lives.
+    if (data.get_context() == nullptr && data.get() != nullptr) return Obstacle::kAliased;
   }
-  return isHooked(storage) ? Obstacle::kHooked : Obstacle::kNone;
+  if (isHooked(storage)) return Obstacle::kHooked;
+  return sharingObstacle(storage);
 }
 
 // Bytes of a dense copy. An expanded tensor may have more than can be counted.

@@ -225,12 +225,14 @@ at::Tensor shareView(const TensorView& view, const WrapSpec& spec, bool take) {
 }
 
 at::Tensor copyView(const TensorView& view, const WrapSpec& spec) {
-  c10::Device device = view.nbytes == 0 ? c10::Device(c10::kCPU) : torchDevice(view.dl.device);
+  c10::Device device = torchDevice(view.dl.device);
   at::Tensor flat;
   {
     const BelowModes guard;
     const c10::ScalarType bytes = at::kByte;
-    if (spec.action == WrapAction::kLookup) {
+    if (view.nbytes == 0 && !device.is_cpu()) {
+      flat = at::empty({0}, at::TensorOptions().device(device).dtype(bytes));
+    } else if (spec.action == WrapAction::kLookup) {
       flat = lookedUp(view, spec, device);
     } else if (device.is_cpu()) {
       const c10::Device target = spec.move ? torchDevice(spec.device) : device;

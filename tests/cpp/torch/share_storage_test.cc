@@ -174,6 +174,18 @@ TEST(ShareStorage, ResizedStorageIsLeftAlone) {
   EXPECT_TRUE(share.unchanged());
 }
 
+TEST(ShareStorage, MemoryThatNobodyOwnsIsCopied) {
+  alignas(64) std::array<float, 16> floats{};
+  EXPECT_EQ(obstacleOf(at::from_blob(floats.data(), {16})), Obstacle::kAliased);
+  EXPECT_EQ(obstacleOf(at::from_blob(floats.data(), {16}, [](void*) {})), Obstacle::kNone);
+}
+
+TEST(ShareStorage, MemoryWithAnArrayIsCopied) {
+  const at::Tensor tensor = six();
+  storageOf(tensor)->set_resizable(false);  // as Tensor.numpy() does
+  EXPECT_EQ(obstacleOf(tensor), Obstacle::kArray);
+}
+
 TEST(ShareStorage, WrittenForeignMemoryIsSharedAndKeptForItsReaders) {
   Foreign foreign = Foreign::floats(std::vector<float>(16, 1.0f), {16});
   at::Tensor tensor = shared(&foreign);

@@ -293,25 +293,60 @@ def test_memory_is_freed_when_both_sides_are_gone() -> None:
     assert ended() is None
 
 
-def test_kept_generation_of_a_numpy_array_is_freed_after_the_next_move() -> None:
+def test_memory_from_elsewhere_is_shared_until_the_first_move() -> None:
     import numpy as np
 
     memory = np.zeros(1024 + 16, np.float32)
     start = -memory.ctypes.data % 64 // 4
     array = memory[start : start + 1024]
-    ended = weakref.ref(array)
-    x = torch.from_numpy(array)
-    del array
-    first = tensor_bridge.to_tf(x)
-    x.add_(1)  # moves; the array serves `first`
-    second = tensor_bridge.to_tf(x)
-    del first
-    gc.collect()
-    assert ended() is not None, "readers of the previous generation"
-    x.add_(1)
-    gc.collect()
-    assert ended() is None
-    assert tf.reduce_sum(second).numpy() == 1024
+    loaded = io.BytesIO()
+    torch.save(torch.zeros(1024), loaded)
+    loaded.seek(0)
+    for x in (torch.from_numpy(array), torch.load(loaded)):
+        first = Kept(x)
+        x.add_(1)
+        first.assert_moved()
+        explanation = tensor_bridge.explain(x)
+        assert explanation.action == "copied"
+        assert "NumPy array" in explanation.reason
+        second = tensor_bridge.to_tf(x)
+        address = torch_data_address(x)
+        for _ in range(3):
+            x.add_(1)
+            tensor_bridge.to_tf(x)
+        assert torch_data_address(x) == address, "it stays where its last array is"
+        assert tf.reduce_sum(second).numpy() == 1024
+        first.assert_kept()
+    assert not array.any(), "what it was made from has what it had"
+
+
+def test_a_tensor_whose_array_is_in_use_is_copied() -> None:
+    x = values()
+    array = x.numpy()
+    before = tf_bytes(tensor_bridge.to_tf(x))
+    assert tensor_bridge.explain(x).action == "copied"
+    with pytest.raises(tensor_bridge.CopyRequiredError, match="NumPy array"):
+        tensor_bridge.to_tf(x, copy=False)
+    t = tensor_bridge.to_tf(x)
+    assert not shares_memory(t, x)
+    array[0, 0] = 99
+    x[0, 1] = 98
+    assert tf_bytes(t) == before
+    for _ in range(3):
+        tensor_bridge.to_tf(x)
+        x.add_(1)
+    assert array.tolist() == x.tolist(), "the array follows the tensor"
+    assert array.ctypes.data == torch_data_address(x)
+
+
+def test_an_array_of_a_tensor_that_was_shared_is_of_the_moved_one() -> None:
+    kept = Kept(values())
+    array = kept.torch.numpy()
+    kept.assert_moved()
+    array += 1
+    kept.assert_kept()
+    assert torch_data_address(kept.torch) == array.ctypes.data
+    assert not shares_memory(tensor_bridge.to_tf(kept.torch), kept.torch)
 
 
 # ---- optimizers ----------------------------------------------------------------------------------
@@ -514,15 +549,15 @@ def test_numpy_array_taken_after_the_share_writes_torchs_copy() -> None:
     kept.assert_kept()
 
 
-def test_pointer_taken_before_the_share_cannot_be_protected() -> None:
+def test_export_from_before_the_share_cannot_be_protected() -> None:
     """The documented limit. If this fails, the documentation is too modest."""
     x = values()
-    array = x.numpy()
+    other = torch.from_dlpack(x)
     t = tensor_bridge.to_tf(x)
-    array[0, 0] = 99
+    other[0, 0] = 99
     assert t[0, 0].numpy() == 99
     x.add_(1)
-    assert array[1, 0] == 6, "after the move they are two"
+    assert other[1, 0] == 6, "after the move they are two"
 
 
 def test_pointer_taken_before_the_write_stays_valid() -> None:

@@ -49,6 +49,36 @@ def test_first_write_of_several_at_once(write: str, door: Any) -> None:
         kept.assert_moved()
 
 
+SIZE = 2_000_000
+FIRST_WRITES: dict[str, Callable[[], tuple[torch.Tensor, Any]]] = {
+    "TensorFlow's": lambda: (tensor_bridge.to_torch(t := tf.ones([SIZE])), t),
+    "torch's": lambda: (x := torch.ones(SIZE), tensor_bridge.to_tf(x)),
+}
+
+
+@pytest.mark.parametrize("memory", FIRST_WRITES)
+def test_what_is_shared_right_after_a_contended_first_write_is_protected(memory: str) -> None:
+    """torch clears the hook of the slower thread when it likes: the next share must not need it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for _ in range(150):
+            x, kept = FIRST_WRITES[memory]()
+            shared: list[tf.Tensor] = []
+
+            def write_and_share(x: torch.Tensor = x, shared: list[tf.Tensor] = shared) -> None:
+                x[:1].fill_(2)
+                shared.append(tensor_bridge.to_tf(x))
+
+            in_threads(write_and_share, lambda x=x: x[1:2].fill_(3))
+            x[2] = 55
+            assert shared[0][2].numpy() == 1
+            assert kept[:3].numpy().tolist() == [1, 1, 1]
+            assert x[:3].tolist() == [2, 3, 55]
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_different_ways_to_write_race() -> None:
     names = list(WRITES)
     for i in range(ROUNDS):

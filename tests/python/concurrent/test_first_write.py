@@ -10,6 +10,7 @@ import needs
 import pytest
 import tensorflow as tf
 import torch
+from fresh import run_python
 from sharing import Shared, in_threads, numbers
 
 from tensor_bridge.testing import torch_data_address
@@ -163,3 +164,28 @@ def test_inter_operator_threads_of_torch_write() -> None:
             torch.arange(THREADS * COLUMNS, dtype=torch.float32).reshape(THREADS, -1) + 1,
         )
         shared.assert_moved()
+
+
+@needs.torch_since(13, "a first write takes no mutex")
+def test_a_child_that_was_forked_in_the_middle_of_a_first_write_can_write() -> None:
+    out = run_python(
+        """
+        import os, signal, threading, time, warnings
+        warnings.simplefilter("ignore")
+        import tensorflow as tf, torch, tensor_bridge
+        torch.set_num_threads(1)
+        large = tensor_bridge.to_torch(tf.zeros([100_000_000]))
+        # Some of them have the same mutex.
+        small = [tensor_bridge.to_torch(tf.constant([float(i)] * 4)) for i in range(500)]
+        thread = threading.Thread(target=lambda: large[:1].fill_(1))
+        thread.start()
+        time.sleep(0.02)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(30)
+            os._exit(sum(x.add_(1)[0].item() != i + 1 for i, x in enumerate(small)))
+        thread.join()
+        print(os.waitpid(child, 0)[1])
+        """
+    ).check()
+    assert out == "0"

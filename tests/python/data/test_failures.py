@@ -63,6 +63,16 @@ def test_failures_can_be_skipped(prefetch: int) -> None:
     assert dataset.stats().failures == 0
 
 
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_a_message_that_is_not_utf_8(prefetch: int) -> None:
+    """TensorFlow quotes the record that it could not parse."""
+    ds = tf.data.Dataset.from_tensor_slices([b"1", b"\xff", b"3"]).map(tf.strings.to_number)
+    for made in (TorchDataset, loader):
+        assert [x.item() for x in made(ds, on_error="skip", prefetch=prefetch)] == [1.0, 3.0]
+        with pytest.raises(PipelineError, match="\ufffd"):
+            list(made(ds, prefetch=prefetch))
+
+
 def test_a_pipeline_that_always_fails_is_not_skipped_for_ever() -> None:
     ds = (
         tf.data.Dataset.range(3)

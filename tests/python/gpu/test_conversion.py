@@ -129,8 +129,10 @@ def test_a_gpu_variable_is_a_snapshot(door: Any) -> None:
 
 
 def test_an_empty_gpu_tensor_converts(door: Any) -> None:
-    x = door.to_torch(tf.zeros([0, 3]) + 0)
-    assert x.shape == (0, 3)
+    for copy in (None, True):
+        x = door.to_torch(tf.zeros([0, 3]) + 0, copy=copy)
+        assert x.shape == (0, 3)
+        assert x.device.type == "cuda"
 
 
 def test_a_gpu_that_does_not_exist_is_refused(door: Any) -> None:
