@@ -130,6 +130,10 @@ def to_tf_then_resize(x):
     x.resize_(128)
     return x
 
+def with_an_array(x):
+    x.numpy()
+    return x
+
 def outcome(span):
     x = eval(span)
     explanation = tensor_bridge.explain(x)
