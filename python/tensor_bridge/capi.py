@@ -462,7 +462,7 @@ class TensorBridge:
             self._check(self._library.tb_py_use_torch(*_frameworks.ensure()))
             reason = self._library.tb_py_copying_reason()
             if reason is not None:
-                _frameworks.say_that_it_copies(reason.decode())
+                _frameworks.say_that_it_copies(reason.decode(errors="replace"))
             self._ready = True
 
     def _ensure_back_ready(self) -> None:

@@ -71,7 +71,8 @@ const char* copyReason(Obstacle obstacle) {
       return "the storage is a lazy clone of torch's";
     case Obstacle::kAliased:
       return "the memory is not torch's alone, others may write to it: it was converted with "
-             "on_write=\"alias\", or comes from a DLPack producer that does not call it read-only";
+             "on_write=\"alias\", comes from a DLPack producer that does not call it read-only, or "
+             "from at::from_blob without a deleter";
     case Obstacle::kHooked:
       return "something else watches the storage, or it was resized after it was shared";
     case Obstacle::kArray:

@@ -146,8 +146,8 @@ def sharing(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "sharing",
-            f"every conversion copies: {trial.data['reason']}",
-            trial.data["remedy"],
+            f"every conversion copies: {trial.data.get('reason', 'nobody said why')}",
+            trial.data.get("remedy", "report this, with the output of tensor-bridge doctor --json"),
         )
     elif trial.data["to_tf"] == "copied":
         yield Finding(

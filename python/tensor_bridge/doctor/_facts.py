@@ -170,7 +170,9 @@ def _on_library_path() -> tuple[str, ...]:
     """Libraries that the loader finds before those of the Python packages."""
     folders = filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":"))
     files = (path for folder in folders for path in Path(folder).glob("lib*.so*"))
-    return tuple(sorted(str(path) for path in files if _trial.LIBRARIES.search(f"/{path.name}")))
+    # Resolved, as the libraries of a process are listed.
+    found = {path.resolve() for path in files if _trial.LIBRARIES.search(f"/{path.name}")}
+    return tuple(sorted(map(str, found)))
 
 
 def gather() -> Facts:

@@ -178,10 +178,17 @@ void moveShared(c10::StorageImpl* storage, c10::DataPtr& current, c10::DataPtr* 
 // one moves the storage; when the other one clears, nobody can tell. A hook that shareStorage() set
 // in between would be lost, and with it the protection. So a call that finds nothing left to move
 // marks the storage, which is not shared again: to_tf copies it.
-void markContended(c10::DataPtr& current) {
-  // Memory of another kind came by resize_ or set_.
-  if (current.get_deleter() != deleteMoved) return;
-  static_cast<Moved*>(current.get_context())->contended = true;
+void markContended(c10::StorageImpl* storage, c10::DataPtr& current) {
+  if (current.get_deleter() == deleteMoved) {
+    static_cast<Moved*>(current.get_context())->contended = true;
+  } else if (current.get_deleter() == ordinaryDeleter()) {
+    // Memory that resize_ brought, with the hook still there. The next call would be the second.
+    void* data = current.get();
+    const c10::Device device = current.device();
+    auto* moved = new Moved;
+    moved->own = std::move(current);
+    storage->set_data_ptr_noswap(c10::DataPtr(data, moved, deleteMoved, device));
+  }
 }
 
 // Runs before torch hands out a mutable pointer. One hook for both kinds of storage: a call that
@@ -197,7 +204,7 @@ void copyOnWrite(c10::StorageImpl* storage) {
   } else if (isForeignRelease(current.get_deleter())) {
     moveForeign(storage, current, &dropped);
   } else {
-    markContended(current);
+    markContended(storage, current);
   }
 }
 
@@ -246,6 +253,27 @@ bool foreignOwner(const c10::StorageImpl* storage, ReleaseFn* release, void** ow
   return true;
 }
 
+namespace {
+
+// Tensor.numpy() makes a storage refuse to be resized, for good, since the array has the address
+// (tensor_numpy.cpp): a write would leave it behind, and a later one free what it shows. Storages
+// of torch.load, without an allocator, and of at::from_blob refuse from the start: these are shared
+// until the first write that leaves memory behind.
+Obstacle obstacleOf(const c10::StorageImpl* storage, const c10::DataPtr& current) {
+  const c10::DataPtr* own = &current;
+  if (current.get_deleter() == deleteMoved) {
+    const auto* moved = static_cast<const Moved*>(current.get_context());
+    if (moved->contended) return Obstacle::kContended;
+    if (moved->previous.get_context() != nullptr && !storage->resizable()) return Obstacle::kArray;
+    own = &moved->own;
+  }
+  const bool has_array = own->get_deleter() == ordinaryDeleter() && !storage->resizable() &&
+                         storage->allocator() != nullptr;
+  return has_array ? Obstacle::kArray : Obstacle::kNone;
+}
+
+}  // namespace
+
 bool canShareStorage() noexcept { return true; }
 
 void* shareStorage(c10::StorageImpl* storage, void** bytes) {
@@ -258,12 +286,11 @@ void* shareStorage(c10::StorageImpl* storage, void** bytes) {
   } else {
     // The thread that moved it has not cleared the hook yet, or others may clear it at any time.
     if (storage->has_materializer()) return nullptr;
-    const bool moved_before = current.get_deleter() == deleteMoved;
-    if (moved_before && static_cast<Moved*>(current.get_context())->contended) return nullptr;
+    if (obstacleOf(storage, current) != Obstacle::kNone) return nullptr;
     shared = new SharedBytes{{2}, c10::DataPtr(), c10::DataPtr()};
     void* data = current.get();
     const c10::Device device = current.device();
-    if (moved_before) {
+    if (current.get_deleter() == deleteMoved) {
       auto* moved = static_cast<Moved*>(current.release_context());
       shared->bytes = std::move(moved->own);
       shared->previous = std::move(moved->previous);
@@ -291,20 +318,13 @@ bool isSharedStorage(const c10::StorageImpl* storage) noexcept {
   return current.get_deleter() == dropSharedBytes;
 }
 
-// Tensor.numpy() makes a storage refuse to be resized, for good, since the array has the address
-// (tensor_numpy.cpp); a write would leave that behind, and a later one free it. Storages of
-// torch.load refuse too, without an allocator: they are shared until their first move.
 Obstacle sharingObstacle(const c10::StorageImpl* storage) noexcept {
   const c10::DataPtr& current =
       const_cast<c10::StorageImpl*>(storage)->_mutable_data_ptr_no_checks();
-  if (current.get_deleter() == ordinaryDeleter()) {
-    return storage->resizable() || storage->allocator() == nullptr ? Obstacle::kNone
-                                                                   : Obstacle::kArray;
-  }
+  // The common case, of a tensor that has met nobody yet, needs no mutex.
+  if (current.get_deleter() == ordinaryDeleter() && storage->resizable()) return Obstacle::kNone;
   std::lock_guard<std::mutex> lock(writeMutex(storage));
-  if (current.get_deleter() != deleteMoved) return Obstacle::kNone;
-  if (static_cast<Moved*>(current.get_context())->contended) return Obstacle::kContended;
-  return storage->resizable() ? Obstacle::kNone : Obstacle::kArray;
+  return obstacleOf(storage, current);
 }
 
 bool isHooked(const c10::StorageImpl* storage) noexcept { return storage->has_materializer(); }

@@ -222,6 +222,8 @@ at::Tensor withDeleter(std::function<void()> function) {
         std::free(data);
       })
       .options(at::TensorOptions().dtype(at::kFloat))
+      .allocator(c10::GetAllocator(c10::kCPU))
+      .resizeable_storage()  // others are not shared a second time
       .make_tensor();
 }
 

@@ -320,6 +320,34 @@ def test_memory_from_elsewhere_is_shared_until_the_first_move() -> None:
     assert not array.any(), "what it was made from has what it had"
 
 
+def test_memory_from_elsewhere_stays_shareable_if_nothing_was_left_behind() -> None:
+    loaded = io.BytesIO()
+    torch.save(torch.zeros(1024), loaded)
+    loaded.seek(0)
+    for x in (torch.load(loaded), torch.zeros(1024)):
+        address = torch_data_address(x)
+        for i in range(3):
+            t = tensor_bridge.to_tf(x, copy=False)
+            assert tf_data_address(t) == address
+            assert t[0].numpy() == i
+            del t
+            gc.collect()
+            x.add_(1)
+            assert torch_data_address(x) == address
+
+
+def test_an_array_of_a_loaded_tensor_is_like_an_export() -> None:
+    """The documented limit. If this fails, the documentation is too modest."""
+    loaded = io.BytesIO()
+    torch.save(values(), loaded)
+    loaded.seek(0)
+    x = torch.load(loaded)
+    array = x.numpy()
+    t = tensor_bridge.to_tf(x)
+    array[0, 0] = 99
+    assert t[0, 0].numpy() == 99
+
+
 def test_a_tensor_whose_array_is_in_use_is_copied() -> None:
     x = values()
     array = x.numpy()
