@@ -24,6 +24,13 @@ has_header() { # by the compiler, which knows its own search path
   printf '#include <%s>\n' "$1" | g++ -x c++ -fsyntax-only -
 }
 
+can_fuzz() {
+  local clang
+  clang=$(command -v clang++ || ls /usr/bin/clang++-* | head -n 1)
+  echo 'extern "C" int LLVMFuzzerTestOneInput(const char*, unsigned long) { return 0; }' |
+    "$clang" -x c++ -fsanitize=fuzzer,address -o /dev/null -
+}
+
 has_python_headers() {
   "$python" -c 'import os, sysconfig as s; os.stat(os.path.join(s.get_path("include"), "Python.h"))'
 }
@@ -58,6 +65,8 @@ for what in "$@"; do
       ;;
     fuzz)
       need clang eval 'command -v clang++ || ls /usr/bin/clang++-*'
+      # Only recommended by clang: libFuzzer and the sanitizers.
+      need libclang-rt-dev can_fuzz
       ;;
     valgrind)
       need gcc command -v gcc

@@ -86,7 +86,8 @@ tb_status mutableData(tb_torch_tensor* handle, void** data) {
     *data = const_cast<void*>(tensor->foreign);
     return TB_OK;
   }
-  if (!g_faults.loses_values) std::memcpy(tensor->own, tensor->foreign, sizeof(tensor->own));
+  std::memcpy(tensor->own, tensor->foreign, sizeof(tensor->own));
+  if (g_faults.loses_values) std::memset(tensor->own, 0xff, sizeof(tensor->own));
   tensor->foreign = nullptr;
   if (g_faults.releases_early) tensor->release(tensor->owner);
   return TB_OK;
