@@ -1,7 +1,6 @@
 #include "python/data.h"
 
 #include <algorithm>
-#include <cstring>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -208,10 +207,7 @@ PyObject* build(const Node& node, const Values& values) {
 // Sets what the pipeline's failure is in Python. Always returns null.
 PyObject* raiseFailure(const Iterator& iterator, tb_status status, const tb_data_outcome& outcome) {
   if (PyErr_Occurred() != nullptr) return nullptr;
-  // TensorFlow's messages quote the data, which need not be UTF-8.
-  const char* message = tb_last_error();
-  PyObject* text =
-      PyUnicode_DecodeUTF8(message, static_cast<Py_ssize_t>(std::strlen(message)), "replace");
+  PyObject* text = textOf(tb_last_error());
   if (text == nullptr) return nullptr;
   PyObject* exception =
       PyObject_CallFunction(iterator.on_failure, "LiiN", static_cast<long long>(outcome.ordinal),

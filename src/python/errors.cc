@@ -21,13 +21,15 @@ PyObject* exceptionClass(tb_status status) {
 
 }  // namespace
 
+PyObject* textOf(const char* message) {
+  return PyUnicode_DecodeUTF8(message, static_cast<Py_ssize_t>(std::strlen(message)), "replace");
+}
+
 PyObject* raiseStatus(tb_status status) { return raiseStatusAt(status, ""); }
 
 PyObject* raiseStatusAt(tb_status status, const char* path) {
   if (PyErr_Occurred() != nullptr) return nullptr;
-  // TensorFlow's and torch's messages are UTF-8 as a rule, not by contract.
-  PyObject* message = PyUnicode_DecodeUTF8(
-      tb_last_error(), static_cast<Py_ssize_t>(std::strlen(tb_last_error())), "replace");
+  PyObject* message = textOf(tb_last_error());
   if (message != nullptr && path[0] != '\0') {
     PyObject* placed = PyUnicode_FromFormat("at %s: %U", path, message);
     Py_DECREF(message);

@@ -9,6 +9,10 @@
 
 namespace tensor_bridge::python {
 
+/// A new str of a C message. TensorFlow's and torch's are UTF-8 as a rule, not by contract, and may
+/// quote data: what is not is replaced. Null with a Python error set if there is no memory.
+PyObject* textOf(const char* message);
+
 /// Sets the exception for `status` with tb_last_error(), unless a Python exception is set already.
 /// Always returns null.
 PyObject* raiseStatus(tb_status status);

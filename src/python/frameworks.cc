@@ -1,7 +1,5 @@
 #include "python/frameworks.h"
 
-#include <cstring>
-
 #include "python/errors.h"
 #include "tensor_bridge/c_api.h"
 
@@ -73,10 +71,7 @@ bool ensureReadySlow() {
     return false;
   }
   if (const char* reason = tb_py_copying_reason()) {
-    // It may quote a path, which need not be UTF-8.
-    const auto size = static_cast<Py_ssize_t>(std::strlen(reason));
-    PyObject* said =
-        callFrameworks("say_that_it_copies", "N", PyUnicode_DecodeUTF8(reason, size, "replace"));
+    PyObject* said = callFrameworks("say_that_it_copies", "N", textOf(reason));
     if (said == nullptr) return false;
     Py_DECREF(said);
   }

@@ -14,6 +14,7 @@
 
 #include <array>
 #include <atomic>
+#include <memory>
 #include <mutex>
 #include <new>
 
@@ -73,19 +74,20 @@ namespace {
 // they must.
 class WriteMutexes {
  public:
-  static std::mutex& of(const c10::StorageImpl* storage) {
+  static WriteMutexes& all() {
     // Never destroyed: threads may write while the process exits.
-    static WriteMutexes* const all = new WriteMutexes;
-    return all->mutexes_[(reinterpret_cast<uintptr_t>(storage) >> 6) % all->mutexes_.size()];
+    static WriteMutexes* const made = new WriteMutexes;
+    return *made;
+  }
+  std::mutex& of(const c10::StorageImpl* storage) {
+    return mutexes_[(reinterpret_cast<uintptr_t>(storage) >> 6) % mutexes_.size()];
   }
 
  private:
   // A child of fork() has only the thread that forked: a mutex that another one had would stay
   // locked in it, and its storage half moved.
   WriteMutexes() {
-    forked_ = this;
-    pthread_atfork([] { forked_->lockAll(); }, [] { forked_->unlockAll(); },
-                   [] { forked_->unlockAll(); });
+    pthread_atfork([] { all().lockAll(); }, [] { all().unlockAll(); }, [] { all().unlockAll(); });
   }
   void lockAll() {
     for (std::mutex& mutex : mutexes_) mutex.lock();
@@ -94,12 +96,10 @@ class WriteMutexes {
     for (std::mutex& mutex : mutexes_) mutex.unlock();
   }
 
-  static WriteMutexes* forked_;
   std::array<std::mutex, 64> mutexes_;
 };
-WriteMutexes* WriteMutexes::forked_ = nullptr;
 
-std::mutex& writeMutex(const c10::StorageImpl* storage) { return WriteMutexes::of(storage); }
+std::mutex& writeMutex(const c10::StorageImpl* storage) { return WriteMutexes::all().of(storage); }
 
 // What a storage owns after its first write: its own buffer, and still the other one. A kernel
 // on another thread may be reading through a pointer that it took before the write.
@@ -111,6 +111,12 @@ struct Moved {
 };
 
 void deleteMoved(void* moved) { delete static_cast<Moved*>(moved); }
+
+void moveOnto(std::unique_ptr<Moved> moved, c10::StorageImpl* storage) {
+  void* data = moved->own.get();
+  const c10::Device device = moved->own.device();
+  storage->set_data_ptr_noswap(c10::DataPtr(data, moved.release(), deleteMoved, device));
+}
 
 // Note [Bytes kept for TensorFlow]
 // The bytes of a torch storage that TensorFlow shares. The storage holds one reference, each
@@ -141,16 +147,15 @@ void moveForeign(c10::StorageImpl* storage, c10::DataPtr& current, c10::DataPtr*
     storage->set_data_ptr_noswap(std::move(own));
     return;
   }
-  c10::DataPtr own = storage->allocator()->clone(current.get(), storage->nbytes());
-  void* data = own.get();
-  auto* moved = new Moved{std::move(own), c10::DataPtr()};
+  auto moved = std::make_unique<Moved>();
+  moved->own = storage->allocator()->clone(current.get(), storage->nbytes());
   moved->previous = std::move(current);
-  storage->set_data_ptr_noswap(c10::DataPtr(data, moved, deleteMoved, device));
+  moveOnto(std::move(moved), storage);
 }
 
 void moveShared(c10::StorageImpl* storage, c10::DataPtr& current, c10::DataPtr* dropped) {
   auto* shared = static_cast<SharedBytes*>(current.get_context());
-  auto* moved = new Moved;
+  auto moved = std::make_unique<Moved>();
   // Only shareStorage() adds references, under the mutex: one is the storage's own.
   if (shared->references.load(std::memory_order_acquire) == 1) {
     moved->own = std::move(shared->bytes);
@@ -158,18 +163,11 @@ void moveShared(c10::StorageImpl* storage, c10::DataPtr& current, c10::DataPtr* 
   } else {
     c10::Allocator* allocator = storage->allocator();
     if (allocator == nullptr) allocator = c10::GetAllocator(current.device().type());
-    try {
-      moved->own = allocator->clone(current.get(), storage->nbytes());
-    } catch (...) {
-      delete moved;
-      throw;
-    }
+    moved->own = allocator->clone(current.get(), storage->nbytes());
     *dropped = std::move(shared->previous);
     moved->previous = std::move(current);
   }
-  void* data = moved->own.get();
-  const c10::Device device = moved->own.device();
-  storage->set_data_ptr_noswap(c10::DataPtr(data, moved, deleteMoved, device));
+  moveOnto(std::move(moved), storage);
 }
 
 // Note [Late hooks]
@@ -183,11 +181,9 @@ void markContended(c10::StorageImpl* storage, c10::DataPtr& current) {
     static_cast<Moved*>(current.get_context())->contended = true;
   } else if (current.get_deleter() == ordinaryDeleter()) {
     // Memory that resize_ brought, with the hook still there. The next call would be the second.
-    void* data = current.get();
-    const c10::Device device = current.device();
-    auto* moved = new Moved;
+    auto moved = std::make_unique<Moved>();
     moved->own = std::move(current);
-    storage->set_data_ptr_noswap(c10::DataPtr(data, moved, deleteMoved, device));
+    moveOnto(std::move(moved), storage);
   }
 }
 
