@@ -299,10 +299,7 @@ def test_memory_from_elsewhere_is_shared_until_the_first_move() -> None:
     memory = np.zeros(1024 + 16, np.float32)
     start = -memory.ctypes.data % 64 // 4
     array = memory[start : start + 1024]
-    loaded = io.BytesIO()
-    torch.save(torch.zeros(1024), loaded)
-    loaded.seek(0)
-    for x in (torch.from_numpy(array), torch.load(loaded)):
+    for x in (torch.from_numpy(array), saved(torch.zeros(1024))):
         first = Kept(x)
         x.add_(1)
         first.assert_moved()
@@ -321,10 +318,7 @@ def test_memory_from_elsewhere_is_shared_until_the_first_move() -> None:
 
 
 def test_memory_from_elsewhere_stays_shareable_if_nothing_was_left_behind() -> None:
-    loaded = io.BytesIO()
-    torch.save(torch.zeros(1024), loaded)
-    loaded.seek(0)
-    for x in (torch.load(loaded), torch.zeros(1024)):
+    for x in (saved(torch.zeros(1024)), torch.zeros(1024)):
         address = torch_data_address(x)
         for i in range(3):
             t = tensor_bridge.to_tf(x, copy=False)
@@ -338,10 +332,7 @@ def test_memory_from_elsewhere_stays_shareable_if_nothing_was_left_behind() -> N
 
 def test_an_array_of_a_loaded_tensor_is_like_an_export() -> None:
     """The documented limit. If this fails, the documentation is too modest."""
-    loaded = io.BytesIO()
-    torch.save(values(), loaded)
-    loaded.seek(0)
-    x = torch.load(loaded)
+    x = saved(values())
     array = x.numpy()
     t = tensor_bridge.to_tf(x)
     array[0, 0] = 99

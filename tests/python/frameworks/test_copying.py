@@ -17,9 +17,7 @@ import pytest
 import torch
 from claims import run_claims
 from fresh import Done, run_python
-
-import tensor_bridge
-from tensor_bridge import config
+from package_copy import FROM_COPY, copy_of_the_package
 
 PRELUDE = """
 import gc
@@ -254,12 +252,9 @@ def test_the_first_conversions_of_many_threads(door: str) -> None:
 # ---- Adapters that cannot be used ----------------------------------------------------------------
 
 USE = """
-import json, sys, warnings
-sys.meta_path = [f for f in sys.meta_path if not type(f).__module__.startswith("_editable")]
+import json, warnings
 import tensorflow as tf, torch
 {version}
-import tensor_bridge
-assert tensor_bridge.__file__.startswith({folder!r}), tensor_bridge.__file__
 t = tf.constant([1.0, 2.0])
 with warnings.catch_warnings(record=True) as said:
     warnings.simplefilter("always")
@@ -298,25 +293,20 @@ extern "C" __attribute__((visibility("default"))) const void* tb_torch_adapter_t
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
-    """A copy of the package whose files can be spoiled; the folder to put on the path."""
-    copied = tmp_path / "tensor_bridge"
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(Path(tensor_bridge.__file__).parent, copied, ignore=ignored)
-    shutil.copytree(config.library_dir(), copied, ignore=ignored, dirs_exist_ok=True)
-    return tmp_path
+    return copy_of_the_package(tmp_path)
 
 
 def adapter_of(package: Path) -> Path:
-    files = (package / "tensor_bridge").glob("libtensor_bridge_torch_2_*.so")
+    files = package.glob("libtensor_bridge_torch_2_*.so")
     groups = (int(file.stem.rpartition("_")[2]) for file in files)
     first = max(minor for minor in groups if minor <= needs.torch_release[1])
-    return package / "tensor_bridge" / f"libtensor_bridge_torch_2_{first}.so"
+    return package / f"libtensor_bridge_torch_2_{first}.so"
 
 
 def use(package: Path, version: str = "") -> tuple[str, list[str]]:
     """What becomes of a tensor there, or the error; and what is said."""
-    code = USE.format(folder=str(package), version=version)
-    done = run_python(code, PYTHONPATH=str(package)).check()
+    code = FROM_COPY.format(folder=str(package.parent)) + USE.format(version=version)
+    done = run_python(code).check()
     result, said = json.loads(done.splitlines()[-1])
     return result, said
 

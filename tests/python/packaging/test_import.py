@@ -7,7 +7,6 @@ import importlib
 import inspect
 import json
 import re
-import shutil
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 from fresh import run_python
+from package_copy import FROM_COPY, copy_of_the_package
 
 import tensor_bridge
 from tensor_bridge import _C
@@ -57,24 +57,6 @@ tensor_bridge.dtypes(), tensor_bridge.testing.live_owners(), tensor_bridge.Tenso
 tensor_bridge.explain(3), tensor_bridge.explain(object())
 """
     assert loaded_by(code) == []
-
-
-def copy_of_the_package(folder: Path) -> Path:
-    """The package with its libraries, importable from ``folder``."""
-    package = folder / "tensor_bridge"
-    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
-    for library in Path(_C.__file__).parent.glob("*.so"):
-        shutil.copy(library, package)
-    return package
-
-
-FROM_COPY = """
-import sys
-sys.meta_path = [f for f in sys.meta_path if not type(f).__module__.startswith("_editable")]
-sys.path.insert(0, {folder!r})
-import tensor_bridge
-assert tensor_bridge.__file__.startswith({folder!r})
-"""
 
 
 @pytest.mark.parametrize("module", ["__init__", "errors"])
