@@ -174,7 +174,8 @@ test-python: dev
 	$(PYTEST) -m 'not exhaustive and alone' $(PYTEST_ARGS) || test $$? -eq 5
 
 test-exhaustive: dev
-	$(BIN)/python -m pytest tests/python -m exhaustive --timeout 7200 $(PYTEST_ARGS)
+	$(PYTEST) -m 'exhaustive and not alone' --timeout 7200 -n $(JOBS) --dist worksteal $(PYTEST_ARGS) || test $$? -eq 5
+	$(PYTEST) -m 'exhaustive and alone' --timeout 7200 $(PYTEST_ARGS) || test $$? -eq 5
 
 CXX_FILES = $(shell git ls-files --cached --others --exclude-standard -- '*.cc' '*.h' '*.c')
 

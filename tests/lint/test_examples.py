@@ -1,4 +1,4 @@
-"""Every Python, C and C++ block of the pages is one that the tests run, or says why not."""
+"""Every block of code on the pages is one that the tests run, or says why not."""
 
 from __future__ import annotations
 
@@ -8,9 +8,21 @@ from collections.abc import Iterator
 import pytest
 from tree import ROOT, files
 
-# By any name that a highlighter knows; the tests of the docs run the first three.
-RUN = ("python", "cpp", "c")
-OTHERS = ("py", "python3", "py3", "pycon", "ipython", "c++", "cxx", "cc")
+# By any name that a highlighter knows; the tests of the docs run the first line's.
+RUN = ("python", "cpp", "c", "sh", "cmake")
+OTHERS = (
+    "py",
+    "python3",
+    "py3",
+    "pycon",
+    "ipython",
+    "c++",
+    "cxx",
+    "cc",
+    "bash",
+    "shell",
+    "console",
+)
 FENCE = re.compile(r"^(?P<indent>[ \t>]*)(?P<fence>```+|~~~+)(?P<info>[^\n`]*)$")
 REASON = re.compile(r"^<!-- not run: \S.* -->$")
 DIRECTIVE = re.compile(r"^\s*\.\. (?:code|code-block|sourcecode|highlight)::\s*(\S*)")
@@ -46,7 +58,7 @@ def test_every_example_of_the_pages_is_run() -> None:
 
 def test_pages_with_examples_are_where_the_tests_look() -> None:
     with_examples = {
-        name for name, text in files("*.md") if re.search(r"^```(python|cpp|c)\b", text, re.M)
+        name for name, text in files("*.md") if re.search(rf"^```({'|'.join(RUN)})\b", text, re.M)
     }
     assert with_examples
     assert not {name for name in with_examples if "/" in name and not name.startswith("docs/")}
@@ -69,6 +81,8 @@ def test_the_reference_has_no_examples_of_its_own() -> None:
         ("```python\nprint(1)\n```\n", 0),
         ("```python fresh\nprint(1)\n```\n", 0),
         ("```sh\nmake\n```\n", 0),
+        ("```bash\nmake\n```\n", 1),
+        ("```cmake not-run\nproject(a)\n```\n", 1),
         ("```text\n```python\n```\n", 0),
         ("```py\nprint(1)\n```\n", 1),
         ("~~~python\nprint(1)\n~~~\n", 1),
