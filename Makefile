@@ -169,13 +169,16 @@ test-consumers: test-cpp build
 
 # Most tests in one process a core, then those that measure. 5: none was selected.
 PYTEST := $(BIN)/python -m pytest tests/python
+define pytest-marked
+	$(PYTEST) -m '$(1) and not alone' -n $(JOBS) --dist worksteal $(2) $(PYTEST_ARGS) || test $$? -eq 5
+	$(PYTEST) -m '$(1) and alone' $(2) $(PYTEST_ARGS) || test $$? -eq 5
+endef
+
 test-python: dev
-	$(PYTEST) -m 'not exhaustive and not alone' -n $(JOBS) --dist worksteal $(PYTEST_ARGS) || test $$? -eq 5
-	$(PYTEST) -m 'not exhaustive and alone' $(PYTEST_ARGS) || test $$? -eq 5
+	$(call pytest-marked,not exhaustive)
 
 test-exhaustive: dev
-	$(PYTEST) -m 'exhaustive and not alone' --timeout 7200 -n $(JOBS) --dist worksteal $(PYTEST_ARGS) || test $$? -eq 5
-	$(PYTEST) -m 'exhaustive and alone' --timeout 7200 $(PYTEST_ARGS) || test $$? -eq 5
+	$(call pytest-marked,exhaustive,--timeout 7200)
 
 CXX_FILES = $(shell git ls-files --cached --others --exclude-standard -- '*.cc' '*.h' '*.c')
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[3]
 FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<text>.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
 # Marks a block that is shown only; tests/lint/test_examples.py asks for the reason.
 NOT_RUN = "not-run"
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 CODE_SPAN = re.compile(r"`([^`\n]+)`")
 
 
@@ -32,6 +34,10 @@ class Block:
     text: str
     line: int
     output: str | None
+
+    def prints(self, got: str) -> bool:
+        """Whether the page says so of the block."""
+        return doctest.OutputChecker().check_output(self.output or "", got, FLAGS)
 
 
 @dataclass(frozen=True)

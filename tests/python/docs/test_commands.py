@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import os
 import re
 import shutil
@@ -17,7 +16,6 @@ from pages import PAGES, ROOT, Block, Page
 
 Located = tuple[Page, Block]
 
-FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 BLOCKS = [(page, block) for page in PAGES for block in page.blocks("sh")]
 
 
@@ -27,15 +25,16 @@ def programs(block: Block) -> set[str]:
     return {line.split()[0] for line in joined.splitlines() if line.strip()}
 
 
-def calling(*names: str) -> list[Located]:
-    return [(page, block) for page, block in BLOCKS if programs(block) & set(names)]
+def calling(name: str) -> list[Located]:
+    return [(page, block) for page, block in BLOCKS if name in programs(block)]
 
 
 def ids(blocks: list[Located]) -> list[str]:
     return [f"{page.name}:{block.line}" for page, block in blocks]
 
 
-MAKE, CLI, CMAKE, PIP = (calling(name) for name in ("make", "tensor-bridge", "cmake", "pip"))
+KNOWN = ("make", "tensor-bridge", "cmake", "pip")
+MAKE, CLI, CMAKE, PIP = map(calling, KNOWN)
 CPP = Page(ROOT / "docs/guides/cpp.md")
 
 
@@ -77,8 +76,7 @@ def copy_of_the_tree(folder: Path) -> Path:
 
 def test_every_command_is_in_one_of_these_tests() -> None:
     assert all((MAKE, CLI, CMAKE, PIP))
-    known = {"make", "tensor-bridge", "cmake", "pip"}
-    assert not [f"{page.name}:{block.line}" for page, block in BLOCKS if programs(block) - known]
+    assert not ids([(page, block) for page, block in BLOCKS if programs(block) - set(KNOWN)])
     assert [page.name for page in PAGES if page.blocks("cmake")] == [CPP.name]
 
 
@@ -106,27 +104,22 @@ CONSUMING, INSTALLING = (block.text for _, block in CMAKE)
 SITE = package_dir("torch").parent
 
 
-def application(folder: Path) -> Path:
-    """The page's CMake code, and its first program."""
+def check_application(folder: Path, configure: str) -> None:
+    """The page's CMake code and first program: configured, built, and they print what it says."""
     (code,) = CPP.blocks("cmake")
+    program = CPP.blocks("cpp")[0]
+    assert program.output is not None
     folder.mkdir()
     head = "cmake_minimum_required(VERSION 3.26...4.0)\nproject(app LANGUAGES CXX)\n"
     (folder / "CMakeLists.txt").write_text(head + code.text, "utf-8")
-    (folder / "main.cc").write_text(CPP.blocks("cpp")[0].text, "utf-8")
-    return folder
-
-
-def check_application(folder: Path, configure: str) -> None:
-    """It configures as the page says, builds, and prints what the page says."""
+    (folder / "main.cc").write_text(program.text, "utf-8")
     printed = run(f"{configure} >&2\ncmake --build build >&2\nbuild/app", folder, SITE=str(SITE))
-    wanted = CPP.blocks("cpp")[0].output
-    assert wanted is not None
-    assert doctest.OutputChecker().check_output(wanted, printed, FLAGS), printed
+    assert program.prints(printed), printed
 
 
 def test_an_application_finds_the_sdk_of_the_installed_package(tmp_path: Path) -> None:
     assert "tensor_bridge.config --cmakedir" in CONSUMING
-    check_application(application(tmp_path / "app"), CONSUMING.rstrip("\n"))
+    check_application(tmp_path / "app", CONSUMING.rstrip("\n"))
 
 
 @pytest.mark.exhaustive
@@ -138,7 +131,7 @@ def test_the_sdk_is_built_and_found_without_pip(tmp_path: Path) -> None:
     )
     (found_with,) = re.findall(r'`(-DCMAKE_PREFIX_PATH="/opt/tensor_bridge;[^`]*)`', CPP.text)
     check_application(
-        application(tmp_path / "app"),
+        tmp_path / "app",
         f"cmake -S . -B build {found_with.replace('/opt/tensor_bridge', str(prefix))} "
         '-DTENSORFLOW_DIR="$SITE/tensorflow"',
     )
@@ -179,16 +172,12 @@ def test_what_the_pages_say_of_pip_installs_it(tmp_path: Path) -> None:
     assert Path(site.getsitepackages()[0]) == SITE
     checkout = copy_of_the_tree(tmp_path / "checkout")
     python = environment(tmp_path / "environment")
-    # The same words stand in several places. The wheel comes last; it is that of this torch alone.
-    commands = dict.fromkeys(
-        re.sub(
-            r"^make wheel$",
-            "pip wheel --no-deps --no-build-isolation -w dist .",
-            block.text,
-            flags=re.MULTILINE,
-        )
-        for _, block in PIP
+    # The same words stand on several pages. The wheel is that of this torch alone.
+    tree, wheel = sorted(
+        {block.text.replace("make wheel\n", "") for _, block in PIP},
+        key=lambda text: "dist/" in text,
     )
-    for script in sorted(commands, key=lambda text: ("dist/" in text, "pip wheel" not in text)):
+    build = "pip wheel --no-deps --no-build-isolation -w dist ."
+    for script in (tree, f"{build}\n{wheel}"):
         run(f"{script}\npython -c '{USE}'\ntensor-bridge doctor", checkout, python)
         run("pip uninstall --yes tf-torch-tensor-bridge", checkout, python)

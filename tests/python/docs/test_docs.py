@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import importlib.util
 import json
 import re
@@ -16,7 +15,6 @@ from fresh import Done, run_forked, run_python
 from pages import PAGES, ROOT, Block, Page, spans
 
 HERE = Path(__file__).resolve().parent
-FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
 def ids(pages: list[Page]) -> list[str]:
@@ -40,10 +38,9 @@ def sessions(page: Page) -> Iterator[list[Block]]:
 
 def difference(block: Block, got: str, where: str) -> str | None:
     """What is wrong with a block's output, or None."""
-    want = block.output or ""
-    if doctest.OutputChecker().check_output(want, got, FLAGS):
+    if block.prints(got):
         return None
-    return f"{where}:{block.line}: expected\n{want}\ngot\n{got}"
+    return f"{where}:{block.line}: expected\n{block.output or ''}\ngot\n{got}"
 
 
 def run_session(blocks: list[Block], page: Page, run: Callable[..., Done]) -> list[str]:
