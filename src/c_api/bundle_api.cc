@@ -1,10 +1,10 @@
-// Checkpoints: the C ABI over core/bundle.h.
+// Checkpoints: the C ABI over formats/bundle.h.
 
 #include <algorithm>
 #include <cstring>
 
 #include "c_api/barrier.h"
-#include "core/bundle.h"
+#include "formats/bundle.h"
 #include "tensor_bridge/c_api.h"
 
 using namespace tensor_bridge;  // NOLINT: every function below is one call into it

@@ -6,7 +6,7 @@
 #include <cstdlib>
 #include <vector>
 
-#include "core/bundle.h"
+#include "formats/bundle.h"
 
 namespace {
 

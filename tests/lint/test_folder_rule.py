@@ -19,12 +19,13 @@ from tree import files
 CPP_EDGES = {
     "include/tensor_bridge": {"sdk"},
     "src/core": {"sdk", "dlpack", "core"},
+    "src/formats": {"sdk", "core", "formats"},
     "src/adapters/tensorflow": {"sdk", "dlpack", "core", "adapters/tensorflow"},
     "src/adapters/torch": {"sdk", "dlpack", "core", "adapters/torch", "torch"},
     # Part of the extension: of core it has the declarations of a torch adapter, nothing to link.
     "src/adapters/torch_copying": {"sdk", "dlpack", "core", "adapters/torch_copying", "CPython"},
     "src/bridge": {"sdk", "dlpack", "core", "adapters/tensorflow", "bridge"},
-    "src/c_api": {"sdk", "dlpack", "core", "adapters/tensorflow", "bridge", "c_api"},
+    "src/c_api": {"sdk", "dlpack", "core", "formats", "adapters/tensorflow", "bridge", "c_api"},
     # Through the C ABI: _C links libtensor_bridge.so, which exports nothing else.
     "src/python": {"sdk", "dlpack", "python", "CPython", "adapters/torch_copying"},
 }
@@ -37,6 +38,7 @@ CPP_AREAS = (
     ("tensor_bridge/", "sdk"),
     ("dlpack/", "dlpack"),
     ("core/", "core"),
+    ("formats/", "formats"),
     ("adapters/tensorflow/", "adapters/tensorflow"),
     ("adapters/torch/", "adapters/torch"),
     ("adapters/torch_copying/", "adapters/torch_copying"),
@@ -95,6 +97,9 @@ def test_includes_follow_the_folder_rule() -> None:
         ("src/core/layout.cc", '#include "tensorflow/c/tf_tensor.h"'),
         ("src/core/layout.cc", '#include "bridge/convert.h"'),
         ("src/core/layout.cc", "#include <Python.h>"),
+        ("src/core/layout.cc", '#include "formats/bundle.h"'),
+        ("src/formats/bundle.cc", '#include "adapters/tensorflow/tf_api.h"'),
+        ("src/bridge/convert.cc", '#include "formats/bundle.h"'),
         ("src/core/layout.cc", '#include "layout.h"'),
         ("src/core/layout.cc", '#include "../bridge/convert.h"'),
         ("src/adapters/tensorflow/export.cc", '#include "adapters/torch/import.h"'),
@@ -156,6 +161,12 @@ PY_EDGES: dict[str, set[str]] = {
     "cli": TREE | {"config", "data", "checkpoint", "autograd", "doctor", "__init__"},
     "__main__": {"cli"},
 }
+# The folders of a module that has folders -> those beside them that they may import.
+PY_INNER: dict[str, set[str]] = {
+    "checkpoint/read": set(),
+    "checkpoint/write": {"read"},
+    "checkpoint/into_module": {"read"},
+}
 # Imported inside the functions that need them; importing the package loads neither.
 LAZY = {"torch", "tensorflow", "keras", "tf_keras"}
 
@@ -205,11 +216,19 @@ def python_violations(name: str, text: str) -> Iterator[str]:
         yield f"{name}: no row for {module} in PY_EDGES"
         return
     allowed = PY_EDGES[module] | {module}
+    folder = "/".join(package[1:])
+    if len(package) > 2 and folder not in PY_INNER:
+        yield f"{name}: no row for {folder} in PY_INNER"
+        return
     for node in ast.walk(tree):
         for target in imported(node, package):
             parts = target.split(".")
             if parts[0] != "tensor_bridge":
                 continue
+            if len(package) > 2 and parts[1:2] == [module]:
+                beside = PY_INNER[folder] | {package[-1]}
+                if parts[2:3] and parts[2] not in beside:
+                    yield f"{name}: imports {target}; {folder} may use {sorted(beside)}"
             used = parts[1] if len(parts) > 1 else "__init__"
             if used == "__version__":
                 continue
@@ -241,6 +260,9 @@ def test_imports_follow_the_module_rule() -> None:
         ("composite/ragged.py", "from .. import data"),
         ("composite/ragged.py", "import tensor_bridge._tree"),
         ("newcomer.py", "pass"),
+        ("checkpoint/read/_keras.py", "from tensor_bridge.checkpoint.write import _save"),
+        ("checkpoint/read/_keras.py", "from tensor_bridge.checkpoint.write._save import save"),
+        ("checkpoint/new/_keras.py", "pass"),
         ("_convert.py", "import torch"),
         ("__init__.py", "import tensorflow as tf"),
         ("_convert.py", "class A:\n    from torch import nn"),
@@ -259,6 +281,8 @@ def test_a_forbidden_import_is_found(name: str, text: str) -> None:
         ("_convert.py", "if TYPE_CHECKING:\n    import torch"),
         ("composite/ragged.py", "from . import _registry\nfrom .._convert import to_torch"),
         ("__init__.py", "from tensor_bridge._tree import convert"),
+        ("checkpoint/write/_save.py", "from tensor_bridge.checkpoint.read import _crc"),
+        ("checkpoint/_commands.py", "from tensor_bridge.checkpoint.write import _save"),
     ],
 )
 def test_an_allowed_import_is_not_found(name: str, text: str) -> None:

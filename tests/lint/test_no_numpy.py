@@ -11,7 +11,7 @@ from tree import files
 
 MODULES = {"numpy", "ml_dtypes", "h5py"}
 # The one exception: h5py imports NumPy itself, and reads the structure of Keras' weight files.
-EXCEPTIONS = {"python/tensor_bridge/checkpoint/_hdf5.py": {"h5py"}}
+EXCEPTIONS = {"python/tensor_bridge/checkpoint/read/_hdf5.py": {"h5py"}}
 # Attributes and names of torch, TensorFlow and Python whose use makes or takes an array.
 NAMES = {
     "np",
@@ -107,7 +107,7 @@ def test_h5py_is_found_outside_its_file() -> None:
     (only,) = EXCEPTIONS
     assert not list(python_violations(only, "import h5py"))
     assert list(python_violations(only, "import numpy"))
-    assert list(python_violations("python/tensor_bridge/checkpoint/_keras.py", "import h5py"))
+    assert list(python_violations("python/tensor_bridge/checkpoint/read/_keras.py", "import h5py"))
 
 
 def test_words_about_numpy_are_not_found() -> None:

@@ -16,11 +16,11 @@ from tensor_bridge import _lazy
 from tensor_bridge.errors import CheckpointError, CheckpointNotFoundError
 
 if TYPE_CHECKING:
-    from tensor_bridge.checkpoint._checkpoint import Checkpoint, load
-    from tensor_bridge.checkpoint._convert_file import convert
-    from tensor_bridge.checkpoint._entry import Entry
-    from tensor_bridge.checkpoint._load_into import KERAS, Loaded, Report, load_into
-    from tensor_bridge.checkpoint._save import save
+    from tensor_bridge.checkpoint.into_module._load_into import KERAS, Loaded, Report, load_into
+    from tensor_bridge.checkpoint.read._checkpoint import Checkpoint, load
+    from tensor_bridge.checkpoint.read._entry import Entry
+    from tensor_bridge.checkpoint.write._convert import convert
+    from tensor_bridge.checkpoint.write._save import save
 
 __all__ = [
     "load",
@@ -38,15 +38,15 @@ __all__ = [
 ]
 
 _LAZY = {
-    "load": "_checkpoint",
-    "Checkpoint": "_checkpoint",
-    "Entry": "_entry",
-    "load_into": "_load_into",
-    "KERAS": "_load_into",
-    "Report": "_load_into",
-    "Loaded": "_load_into",
-    "convert": "_convert_file",
-    "save": "_save",
+    "load": "read._checkpoint",
+    "Checkpoint": "read._checkpoint",
+    "Entry": "read._entry",
+    "load_into": "into_module._load_into",
+    "KERAS": "into_module._load_into",
+    "Report": "into_module._load_into",
+    "Loaded": "into_module._load_into",
+    "convert": "write._convert",
+    "save": "write._save",
 }
 
 

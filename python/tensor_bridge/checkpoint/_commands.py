@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tensor_bridge.checkpoint._checkpoint import Checkpoint, load
-from tensor_bridge.checkpoint._convert_file import convert
-from tensor_bridge.checkpoint._entry import Entry
+from tensor_bridge.checkpoint.read._checkpoint import Checkpoint, load
+from tensor_bridge.checkpoint.read._entry import Entry
+from tensor_bridge.checkpoint.write._convert import convert
 from tensor_bridge.composite import StringTensor
 from tensor_bridge.errors import InvalidOptionError, TensorBridgeError
 

@@ -1,5 +1,5 @@
 // The C ABI of checkpoints: results, the place of an error, bounds. What is read is in
-// tests/cpp/core/bundle_test.cc.
+// tests/cpp/formats/bundle_test.cc.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -185,7 +185,7 @@ def sliced(shape: tuple[int, ...], *slices: tuple[tuple[int, int], ...]) -> byte
 
 
 def test_slices_must_exist_and_make_up_the_whole(tmp_path: Path) -> None:
-    from tensor_bridge.checkpoint._names import slice_key
+    from tensor_bridge.checkpoint.read._names import slice_key
 
     def part(start: int, length: int) -> tuple[str, bytes]:
         key = slice_key(b"w", (start, length)).decode("latin-1")
@@ -229,7 +229,7 @@ def test_unknown_dtypes_leave_the_rest_readable(tmp_path: Path) -> None:
 
 
 def test_a_damaged_object_graph_is_an_error_where_it_is_used(tmp_path: Path) -> None:
-    from tensor_bridge.checkpoint._names import GRAPH_KEY
+    from tensor_bridge.checkpoint.read._names import GRAPH_KEY
 
     text = b"\x0a\xff\xff"
     data = bytes([len(text)]) + b"crc!" + text

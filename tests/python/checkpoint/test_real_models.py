@@ -189,7 +189,7 @@ def with_intermediates(path: Path) -> tuple[bytes, list[str]]:
     outputs (12), each of a name (1). A node is field 1 of the graph, with inputs (1) and op_type
     (4).
     """
-    from tensor_bridge.checkpoint._graph import _fields, message
+    from tensor_bridge.checkpoint.read._object_graph import _fields, message
 
     data = path.read_bytes()
     (graph,) = (value for number, value in _fields(data) if number == 7)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C
 from tensor_bridge._dtypes import DtypeRow
-from tensor_bridge.checkpoint import _crc
-from tensor_bridge.checkpoint._elements import decoder_of, row_of, stored_dtype
-from tensor_bridge.checkpoint._entry import Entry, Extent
-from tensor_bridge.checkpoint._mapped import MappedFile, damaged
-from tensor_bridge.checkpoint._names import names_of, slice_key
+from tensor_bridge.checkpoint.read import _crc
+from tensor_bridge.checkpoint.read._elements import decoder_of, row_of, stored_dtype
+from tensor_bridge.checkpoint.read._entry import Entry, Extent
+from tensor_bridge.checkpoint.read._mapped import MappedFile, damaged
+from tensor_bridge.checkpoint.read._names import names_of, slice_key
 from tensor_bridge.composite import StringTensor
 from tensor_bridge.errors import (
     CheckpointError,

@@ -1,8 +1,8 @@
 // TensorFlow's checkpoint format, the tensor bundle: what its index file says, and where the
 // strings of an entry lie. Not for: opening files, the data files, names of objects (Python's
 // tensor_bridge.checkpoint).
-#ifndef TENSOR_BRIDGE_CORE_BUNDLE_H_
-#define TENSOR_BRIDGE_CORE_BUNDLE_H_
+#ifndef TENSOR_BRIDGE_FORMATS_BUNDLE_H_
+#define TENSOR_BRIDGE_FORMATS_BUNDLE_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -68,4 +68,4 @@ int64_t readBundleStrings(const uint8_t* data, size_t size, int64_t count, int64
 
 }  // namespace tensor_bridge
 
-#endif  // TENSOR_BRIDGE_CORE_BUNDLE_H_
+#endif  // TENSOR_BRIDGE_FORMATS_BUNDLE_H_

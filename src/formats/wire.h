@@ -1,7 +1,7 @@
 // WireReader: a walk over bytes from a file, protobuf's encoding included, that no content can lead
 // outside of them. Not for: what the bytes mean.
-#ifndef TENSOR_BRIDGE_CORE_WIRE_H_
-#define TENSOR_BRIDGE_CORE_WIRE_H_
+#ifndef TENSOR_BRIDGE_FORMATS_WIRE_H_
+#define TENSOR_BRIDGE_FORMATS_WIRE_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -118,4 +118,4 @@ class WireReader {
 
 }  // namespace tensor_bridge
 
-#endif  // TENSOR_BRIDGE_CORE_WIRE_H_
+#endif  // TENSOR_BRIDGE_FORMATS_WIRE_H_

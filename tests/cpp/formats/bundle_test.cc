@@ -1,7 +1,7 @@
 // Index files made byte by byte: what a correct one says, and what each wrong length, offset, shape
 // and shard is answered with.
 
-#include "core/bundle.h"
+#include "formats/bundle.h"
 
 #include <gtest/gtest.h>
 
@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-#include "core/wire.h"
+#include "formats/wire.h"
 #include "support/expect_error.h"
 
 namespace tensor_bridge {

@@ -1,4 +1,4 @@
-#include "core/bundle.h"
+#include "formats/bundle.h"
 
 #include <algorithm>
 #include <cstdarg>
@@ -6,7 +6,7 @@
 
 #include "core/dtype.h"
 #include "core/error.h"
-#include "core/wire.h"
+#include "formats/wire.h"
 
 namespace tensor_bridge {
 namespace {

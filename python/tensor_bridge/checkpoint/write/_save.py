@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C
-from tensor_bridge.checkpoint import _crc
-from tensor_bridge.checkpoint._elements import row_of, row_of_torch
-from tensor_bridge.checkpoint._graph import message, varint
-from tensor_bridge.checkpoint._names import GRAPH_KEY, escape
-from tensor_bridge.checkpoint._output import Output, dense_bytes, outputs
+from tensor_bridge.checkpoint.read import _crc
+from tensor_bridge.checkpoint.read._elements import row_of, row_of_torch
+from tensor_bridge.checkpoint.read._names import GRAPH_KEY, escape
+from tensor_bridge.checkpoint.read._object_graph import message, varint
+from tensor_bridge.checkpoint.write._output import Output, dense_bytes, outputs
 from tensor_bridge.composite import StringTensor
 from tensor_bridge.errors import InvalidOptionError, UnsupportedDtypeError, UnsupportedTypeError
 

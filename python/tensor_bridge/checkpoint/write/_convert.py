@@ -10,11 +10,11 @@ from math import prod
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from tensor_bridge.checkpoint._checkpoint import Checkpoint, Progress, load
-from tensor_bridge.checkpoint._elements import row_of, stored_dtype
-from tensor_bridge.checkpoint._entry import Entry
-from tensor_bridge.checkpoint._mapped import MappedFile
-from tensor_bridge.checkpoint._output import Output, dense_bytes, outputs
+from tensor_bridge.checkpoint.read._checkpoint import Checkpoint, Progress, load
+from tensor_bridge.checkpoint.read._elements import row_of, stored_dtype
+from tensor_bridge.checkpoint.read._entry import Entry
+from tensor_bridge.checkpoint.read._mapped import MappedFile
+from tensor_bridge.checkpoint.write._output import Output, dense_bytes, outputs
 from tensor_bridge.errors import InvalidOptionError, UnsupportedDtypeError
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge.checkpoint._checkpoint import Checkpoint, load
-from tensor_bridge.checkpoint._layouts import MisfitError, has_parts, layout_of
+from tensor_bridge.checkpoint.into_module._layouts import MisfitError, has_parts, layout_of
+from tensor_bridge.checkpoint.read._checkpoint import Checkpoint, load
 from tensor_bridge.composite import StringTensor
 from tensor_bridge.errors import InvalidOptionError, MismatchError, TensorBridgeError
 

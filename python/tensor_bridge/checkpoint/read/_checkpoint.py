@@ -9,11 +9,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from tensor_bridge.checkpoint._bundle import Bundle
-from tensor_bridge.checkpoint._entry import Entry
-from tensor_bridge.checkpoint._graph import variable_names
-from tensor_bridge.checkpoint._mapped import damaged
-from tensor_bridge.checkpoint._names import GRAPH_KEY
+from tensor_bridge.checkpoint.read._bundle import Bundle
+from tensor_bridge.checkpoint.read._entry import Entry
+from tensor_bridge.checkpoint.read._mapped import damaged
+from tensor_bridge.checkpoint.read._names import GRAPH_KEY
+from tensor_bridge.checkpoint.read._object_graph import variable_names
 from tensor_bridge.errors import CheckpointError, CheckpointNotFoundError
 
 __all__ = ["Checkpoint", "Entries", "Progress", "load", "near_misses"]
@@ -225,11 +225,11 @@ def _open(path: Path) -> tuple[Any, str]:
         file.seek(max(0, path.stat().st_size - 8))
         tail = file.read()
     if head == _HDF5_MAGIC or head[:4] == _ZIP_MAGIC:
-        from tensor_bridge.checkpoint._keras import open_keras
+        from tensor_bridge.checkpoint.read._keras import open_keras
 
         return open_keras(text, zipped=head != _HDF5_MAGIC), text
     if text.endswith(".weights.json"):
-        from tensor_bridge.checkpoint._keras import open_sharded
+        from tensor_bridge.checkpoint.read._keras import open_sharded
 
         return open_sharded(text), text
     if tail == _TABLE_MAGIC:

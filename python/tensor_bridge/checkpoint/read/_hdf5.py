@@ -15,9 +15,9 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge._dtypes import DtypeRow
-from tensor_bridge.checkpoint._elements import row_of
-from tensor_bridge.checkpoint._entry import Entry, Extent
-from tensor_bridge.checkpoint._mapped import MappedFile, damaged
+from tensor_bridge.checkpoint.read._elements import row_of
+from tensor_bridge.checkpoint.read._entry import Entry, Extent
+from tensor_bridge.checkpoint.read._mapped import MappedFile, damaged
 from tensor_bridge.errors import FrameworkError, TensorBridgeError, UnsupportedDtypeError
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tensor_bridge.checkpoint._crc import PIECE
-from tensor_bridge.checkpoint._entry import Entry
-from tensor_bridge.checkpoint._hdf5 import Hdf5File
-from tensor_bridge.checkpoint._mapped import MappedFile, damaged
+from tensor_bridge.checkpoint.read._crc import PIECE
+from tensor_bridge.checkpoint.read._entry import Entry
+from tensor_bridge.checkpoint.read._hdf5 import Hdf5File
+from tensor_bridge.checkpoint.read._mapped import MappedFile, damaged
 from tensor_bridge.errors import CheckpointError
 
 __all__ = ["KerasWeights", "open_keras", "open_sharded"]

@@ -1,0 +1,1 @@
+"""From the weights of a checkpoint into a torch module."""

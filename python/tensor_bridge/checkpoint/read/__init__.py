@@ -1,0 +1,1 @@
+"""Reading checkpoints: one file a format, and the mapping over all of them."""

@@ -1,0 +1,1 @@
+"""Writing: checkpoints of TensorFlow, and other files out of them."""
