@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tensor_bridge.checkpoint.into_module._load_into import KERAS, Loaded, Report, load_into
     from tensor_bridge.checkpoint.read._checkpoint import Checkpoint, load
     from tensor_bridge.checkpoint.read._entry import Entry
+    from tensor_bridge.checkpoint.read._layer import Layer
     from tensor_bridge.checkpoint.write._convert import convert
     from tensor_bridge.checkpoint.write._save import save
 
@@ -26,6 +27,7 @@ __all__ = [
     "load",
     "Checkpoint",
     "Entry",
+    "Layer",
     "load_into",
     "KERAS",
     "Report",
@@ -41,6 +43,7 @@ _LAZY = {
     "load": "read._checkpoint",
     "Checkpoint": "read._checkpoint",
     "Entry": "read._entry",
+    "Layer": "read._layer",
     "load_into": "into_module._load_into",
     "KERAS": "into_module._load_into",
     "Report": "into_module._load_into",

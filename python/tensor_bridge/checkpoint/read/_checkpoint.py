@@ -11,6 +11,7 @@ from typing import Any
 
 from tensor_bridge.checkpoint.read._bundle import Bundle
 from tensor_bridge.checkpoint.read._entry import Entry
+from tensor_bridge.checkpoint.read._layer import Layer
 from tensor_bridge.checkpoint.read._mapped import damaged
 from tensor_bridge.checkpoint.read._names import GRAPH_KEY
 from tensor_bridge.checkpoint.read._object_graph import variable_names
@@ -104,6 +105,18 @@ class Checkpoint(Entries):
             for group in (self, self.slots, self.counters, self.metadata)
             for entry in group.entries.values()
         ]
+
+    @property
+    def layers(self) -> Mapping[str, Layer]:
+        """The layers of Keras that a file describes, by the beginning of their variables' names.
+
+        Empty for a file that holds no configuration.
+
+        Raises:
+          CheckpointError: The configuration is damaged.
+        """
+        layers: Mapping[str, Layer] = getattr(self._source, "layers", {})
+        return layers
 
     @property
     def variable_names(self) -> dict[str, str]:
