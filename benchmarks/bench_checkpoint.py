@@ -35,6 +35,7 @@ ROUNDS = 5
 TENSORS = 64
 
 LEGEND = {
+    "first load": "the first checkpoint.load after import torch, tensor_bridge's import included",
     "load": "checkpoint.load(path), every tensor made, none touched",
     "load, NumPy": "tf.train.load_checkpoint, get_tensor and torch.from_numpy of every tensor",
     "touch": "the same as load, and a byte of every page added up",
@@ -42,6 +43,22 @@ LEGEND = {
     "convert": "checkpoint.convert(path, .safetensors), the file flushed to disk",
     "cp": "cp of the data file, the copy flushed to disk",
 }
+
+
+FIRST_LOAD = """
+import sys, time
+import torch
+begin = time.perf_counter()
+import tensor_bridge
+tensor_bridge.checkpoint.load(sys.argv[1])
+print(time.perf_counter() - begin)
+"""
+
+
+def first_load(prefix: str) -> float:
+    """Seconds that the first load of a new process takes."""
+    command = [sys.executable, "-c", FIRST_LOAD, prefix]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def rss(field: str) -> int:
@@ -140,7 +157,7 @@ def measure(folder: Path, size: int, rounds: int) -> dict[str, Any]:
     kept = load()
     grown = rss("VmRSS") - before
     del kept
-    times: dict[str, list[float]] = {}
+    times: dict[str, list[float]] = {"first load": [first_load(prefix) for _ in range(rounds + 2)]}
     pairs: list[dict[str, Callable[[], Any]]] = [
         {"load": load, "load, NumPy": with_numpy},
         {"touch": touch, "read": read},
@@ -185,7 +202,8 @@ def show(results: dict[str, Any]) -> None:
     console = Console()
     table = Table("what", "median, ms", "GB/s", title=f"{results['bytes'] / 2**30:g} GiB, warm")
     for name, seconds in results["median_seconds"].items():
-        table.add_row(name, f"{seconds * 1e3:,.1f}", f"{results['bytes'] / seconds / 1e9:,.1f}")
+        rate = "" if name == "first load" else f"{results['bytes'] / seconds / 1e9:,.1f}"
+        table.add_row(name, f"{seconds * 1e3:,.1f}", rate)
     console.print(table)
     for name, meaning in LEGEND.items():
         console.print(f"  {name:<12} {meaning}", highlight=False)

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import h5py
 import needs
 import pytest
 import tensorflow as tf
@@ -332,3 +333,40 @@ def test_near_misses_are_suggested(saved: str, tmp_path: Path) -> None:
         checkpoint.load(saved)["ood"]
     with pytest.raises(tensor_bridge.CheckpointNotFoundError, match=r"did you mean 'ck'\?"):
         checkpoint.load(tmp_path / "ckk")
+
+
+# What reading some files needs, and a plain checkpoint does not: each costs the first `load` of a
+# process milliseconds, all of them together more than 50.
+NOT_FOR_EVERY_FILE = {"difflib", "h5py", "json", "numpy", "tensorflow", "torch", "zipfile"} | {
+    "tensor_bridge.composite",
+    "tensor_bridge.checkpoint.into_module",
+    "tensor_bridge.checkpoint.write",
+    "tensor_bridge.checkpoint.read._hdf5",
+    "tensor_bridge.checkpoint.read._keras",
+    "tensor_bridge.checkpoint.read._layer",
+    "tensor_bridge.checkpoint.read._object_graph",
+}
+
+
+def brought_by_first_load(path: str) -> set[str]:
+    """Those of NOT_FOR_EVERY_FILE that a new process has after its first load."""
+    done = run_python(
+        f"""
+        import sys, tensor_bridge
+        tensor_bridge.checkpoint.load({path!r})
+        print(*sys.modules)
+        """
+    )
+    return NOT_FOR_EVERY_FILE & set(done.check().split())
+
+
+def test_the_first_load_imports_what_the_file_needs_and_no_more(tmp_path: Path) -> None:
+    prefix = tf.train.Checkpoint(w=tf.Variable([1.0])).write(str(tmp_path / "w"))
+    assert brought_by_first_load(prefix) == set()
+
+
+def test_what_a_file_needs_is_imported(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        file["w"] = [1.0]
+    found = brought_by_first_load(str(tmp_path / "w.h5"))
+    assert found >= {"h5py", "numpy", "tensor_bridge.checkpoint.read._hdf5"}

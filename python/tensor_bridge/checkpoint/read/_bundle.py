@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,6 @@ from tensor_bridge.checkpoint.read._elements import decoder_of, row_of, stored_d
 from tensor_bridge.checkpoint.read._entry import Entry, Extent
 from tensor_bridge.checkpoint.read._mapped import MappedFile, damaged
 from tensor_bridge.checkpoint.read._names import names_of, slice_key
-from tensor_bridge.composite import StringTensor
 from tensor_bridge.errors import (
     CheckpointError,
     CheckpointNotFoundError,
@@ -26,6 +25,8 @@ from tensor_bridge.errors import (
 
 if TYPE_CHECKING:
     import torch
+
+    from tensor_bridge.composite import StringTensor
 
 __all__ = ["Bundle"]
 
@@ -146,15 +147,16 @@ def _mismatch(stored: int, found: int) -> str:
     return f"expected the masked CRC-32C {stored:08x}, got {found:08x}; the bytes are damaged"
 
 
-@dataclass(frozen=True)
+# Equality and repr are those of Entry.
+@dataclass(frozen=True, eq=False, repr=False)
 class BundleEntry(Entry):
     """An entry of a bundle."""
 
-    bundle: Bundle = field(repr=False)
-    shard: int = field(repr=False)
-    row: DtypeRow | None = field(repr=False)
-    crc: int = field(repr=False)
-    pieces: tuple[BundleSlice, ...] = field(repr=False)
+    bundle: Bundle
+    shard: int
+    row: DtypeRow | None
+    crc: int
+    pieces: tuple[BundleSlice, ...]
 
     def _known_row(self) -> DtypeRow:
         if self.row is None:
@@ -228,6 +230,9 @@ class BundleEntry(Entry):
     def _strings(self) -> StringTensor:
         import torch
 
+        # Not above: it brings every kind of composite value, 20 ms of the first `load`.
+        from tensor_bridge.composite import StringTensor
+
         if self.pieces:
             raise UnsupportedDtypeError(
                 f"{self.file}, entry {self.key!r}: a partitioned variable of strings"
@@ -298,7 +303,7 @@ class BundleEntry(Entry):
         return value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class BundleSlice(BundleEntry):
     """A slice of a partitioned variable; ``place`` has (start, length) for each axis."""
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tensor_bridge.checkpoint.read._bundle import Bundle
 from tensor_bridge.checkpoint.read._entry import Entry
-from tensor_bridge.checkpoint.read._layer import Layer
 from tensor_bridge.checkpoint.read._mapped import damaged
 from tensor_bridge.checkpoint.read._names import GRAPH_KEY
-from tensor_bridge.checkpoint.read._object_graph import variable_names
 from tensor_bridge.errors import CheckpointError, CheckpointNotFoundError
+
+if TYPE_CHECKING:
+    from tensor_bridge.checkpoint.read._layer import Layer
 
 __all__ = ["Checkpoint", "Entries", "Progress", "load", "near_misses"]
 
@@ -27,6 +27,8 @@ _ZIP_MAGIC = b"PK\x03\x04"
 
 def near_misses(name: str, names: Any) -> str:
     """``; did you mean ...?`` with the names that are most alike, or nothing."""
+    from difflib import get_close_matches
+
     found = get_close_matches(name, list(names), n=3, cutoff=0.6)
     return f"; did you mean {', '.join(map(repr, found))}?" if found else ""
 
@@ -127,6 +129,8 @@ class Checkpoint(Entries):
         Raises:
           CheckpointError: The object graph is damaged.
         """
+        from tensor_bridge.checkpoint.read._object_graph import variable_names
+
         if GRAPH_KEY not in self.metadata:
             return {}
         entry = self.metadata.entries[GRAPH_KEY]

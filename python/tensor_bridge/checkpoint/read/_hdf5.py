@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -172,15 +172,16 @@ class Hdf5File:
         )
 
 
-@dataclass(frozen=True)
+# Equality and repr are those of Entry.
+@dataclass(frozen=True, eq=False, repr=False)
 class DataSet(Entry):
     """A data set."""
 
-    source: Hdf5File = field(repr=False)
-    row: DtypeRow | None = field(repr=False)
-    big_endian: bool = field(repr=False)
-    plain: bool = field(repr=False)
-    data_set: Any = field(repr=False)
+    source: Hdf5File
+    row: DtypeRow | None
+    big_endian: bool
+    plain: bool
+    data_set: Any
 
     def _checked(self) -> tuple[torch.dtype, int]:
         """The torch dtype, and how many bytes there must be."""
