@@ -121,6 +121,11 @@ class Checkpoint(Entries):
         return layers
 
     @property
+    def names_known(self) -> bool:
+        """Whether the file says of each variable which layer it is of; see `Entry.named`."""
+        return all(entry.named for entry in self.entries.values())
+
+    @property
     def variable_names(self) -> dict[str, str]:
         """Names that variables had in TensorFlow ("dense/kernel"), by their name here.
 

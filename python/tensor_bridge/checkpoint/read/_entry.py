@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = ["Entry", "Extent"]
@@ -31,6 +31,9 @@ class Entry:
       nbytes: Bytes in the file.
       file: The file that holds it, or its first piece.
       offset: Where in that file; -1 if it is in several pieces.
+      named: Whether the file says which layer it is of. If not, ``name`` is a path in the file
+        that counts layers by their class, "layers/dense_1/0" for the second Dense: it may be like
+        the name of another layer by chance, and is to be placed by a rule alone.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Entry:
     nbytes: int
     file: str
     offset: int
+    named: bool = field(default=True, kw_only=True)
 
     def read(self, raw: bool) -> Any:
         """The tensor, or a StringTensor."""
