@@ -160,7 +160,7 @@ fuzz: build $(STAMPS)/system-fuzz
 	@mkdir -p build/fuzz/corpus
 	$(CLANGXX) -std=c++17 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
 	  -Iinclude -Isrc -isystem $(dir $(firstword $(wildcard build/*/include/dlpack))) \
-	  tests/fuzz/bundle_fuzz.cc src/formats/bundle.cc $(addprefix src/core/,dtype.cc error.cc) -o build/fuzz/bundle_fuzz
+	  tests/fuzz/bundle_fuzz.cc $(wildcard src/formats/*.cc) $(addprefix src/core/,dtype.cc error.cc) -o build/fuzz/bundle_fuzz
 	build/fuzz/bundle_fuzz -runs=$(RUNS) -max_len=16384 -timeout=5 -rss_limit_mb=512 -malloc_limit_mb=64 \
 	  build/fuzz/corpus tests/fuzz/seeds/bundle
 

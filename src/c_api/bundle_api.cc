@@ -15,14 +15,14 @@ struct tb_bundle {
 
 namespace {
 
-// guarded(), with the place of a BundleError in `place`.
+// guarded(), with the place of a FormatError in `place`.
 template <typename Body>
 tb_status placed(tb_bundle_place* place, Body&& body) noexcept {
   return guarded([&] {
     if (place != nullptr) checkStructSize(place, "tb_bundle_place");
     try {
       body();
-    } catch (const BundleError& e) {
+    } catch (const FormatError& e) {
       if (place != nullptr) {
         const size_t size = std::min(e.entry().size(), sizeof(place->entry));
         std::memcpy(place->entry, e.entry().data(), size);

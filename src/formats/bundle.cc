@@ -1,11 +1,8 @@
 #include "formats/bundle.h"
 
-#include <algorithm>
-#include <cstdarg>
-#include <cstdio>
-
 #include "core/dtype.h"
 #include "core/error.h"
+#include "formats/protobuf_reader.h"
 #include "formats/wire.h"
 
 namespace tensor_bridge {
@@ -19,16 +16,15 @@ constexpr size_t kTrailerSize = 5;  // compression, checksum
 // A key is stored in full once in 16 records or fewer, so that honest keys take at most 16 times
 // the file. Without a limit a record of 4 bytes could repeat a key of any length.
 constexpr uint64_t kMaxKeysPerByte = 64;
-constexpr int kMaxDims = 254;  // TensorFlow's own limit
 
 struct Handle {
   uint64_t offset = 0;
   uint64_t size = 0;
 };
 
-class IndexReader {
+class IndexReader : private ProtobufReader {
  public:
-  IndexReader(const uint8_t* data, size_t size) : data_(data), size_(size) {}
+  IndexReader(const uint8_t* data, size_t size) : ProtobufReader(data), size_(size) {}
 
   BundleIndex read() {
     if (size_ < kFooterSize)
@@ -68,16 +64,6 @@ class IndexReader {
   }
 
  private:
-  [[noreturn]] __attribute__((format(printf, 3, 4))) void fail(const uint8_t* place,
-                                                               const char* format, ...) const {
-    char text[512];
-    va_list args;
-    va_start(args, format);
-    std::vsnprintf(text, sizeof(text), format, args);
-    va_end(args);
-    throw BundleError(place - data_, entry_, text);
-  }
-
   static bool readHandle(WireReader* reader, Handle* out) {
     return reader->varint(&out->offset) && reader->varint(&out->size);
   }
@@ -183,18 +169,6 @@ class IndexReader {
     result_.num_shards = static_cast<int32_t>(shards);
   }
 
-  template <typename Visit>
-  void eachField(WireReader message, const char* what, Visit visit) const {
-    while (!message.done()) {
-      const uint8_t* place = message.next();
-      uint32_t number = 0;
-      uint32_t type = 0;
-      if (!message.field(&number, &type) || !visit(number, type, &message)) {
-        fail(place, "expected %s as a protobuf message, got something else", what);
-      }
-    }
-  }
-
   BundleEntry readEntry(const std::string& key, WireReader record) const {
     BundleEntry entry;
     uint64_t dtype = 0;
@@ -249,30 +223,6 @@ class IndexReader {
     return entry;
   }
 
-  void readShape(WireReader message, std::vector<int64_t>* shape) const {
-    eachField(message, "a shape", [&](uint32_t number, uint32_t type, WireReader* field) {
-      if (number == 3 && type == WireReader::kVarint) {
-        uint64_t unknown = 0;
-        return field->varint(&unknown) && unknown == 0;
-      }
-      if (number != 2 || type != WireReader::kBytes) return field->skip(type);
-      WireReader dim;
-      if (!field->nested(&dim)) return false;
-      uint64_t size = 0;
-      eachField(dim, "a dimension", [&](uint32_t part, uint32_t part_type, WireReader* value) {
-        return part == 1 && part_type == WireReader::kVarint ? value->varint(&size)
-                                                             : value->skip(part_type);
-      });
-      if (size > INT64_MAX || shape->size() == kMaxDims) {
-        fail(dim.next(), "expected at most %d dimensions of at least 0, got size %lld", kMaxDims,
-             static_cast<long long>(size));
-      }
-      shape->push_back(static_cast<int64_t>(size));
-      return true;
-    });
-    static_cast<void>(elements(*shape, message.next()));
-  }
-
   void readSlice(WireReader message, BundleEntry* entry) const {
     size_t axis = 0;
     const uint8_t* place = message.next();
@@ -310,18 +260,6 @@ class IndexReader {
     if (axis == 0) fail(place, "expected no slices of a scalar");
   }
 
-  // Number of elements; not more than an int64 of 64-byte elements can count.
-  int64_t elements(const std::vector<int64_t>& shape, const uint8_t* place) const {
-    if (std::find(shape.begin(), shape.end(), 0) != shape.end()) return 0;
-    int64_t count = 1;
-    for (const int64_t size : shape) {
-      if (__builtin_mul_overflow(count, size, &count) || count > INT64_MAX / 64) {
-        fail(place, "expected a shape that memory can hold, got one with too many elements");
-      }
-    }
-    return count;
-  }
-
   void checkSize(const BundleEntry& entry, const uint8_t* place) const {
     const Dtype dtype = dtypeFromTf(entry.dtype);
     const int64_t count = elements(entry.shape, place);
@@ -336,10 +274,8 @@ class IndexReader {
     }
   }
 
-  const uint8_t* data_;
   size_t size_;
   BundleIndex result_;
-  std::string entry_;
   uint64_t key_bytes_ = 0;
   bool has_header_ = false;
 };
@@ -357,7 +293,7 @@ int64_t readBundleStrings(const uint8_t* data, size_t size, int64_t count, int64
   for (int64_t i = 0; i < count; ++i) {
     uint64_t length = 0;
     if (!reader.varint(&length) || length > size - total) {
-      throw BundleError(reader.next() - data, "",
+      throw FormatError(reader.next() - data, "",
                         formatted("expected the lengths of %lld strings in %zu bytes, got another "
                                   "at string %lld",
                                   static_cast<long long>(count), size, static_cast<long long>(i)));
@@ -366,7 +302,7 @@ int64_t readBundleStrings(const uint8_t* data, size_t size, int64_t count, int64
     offsets[i + 1] = static_cast<int64_t>(total);
   }
   if (reader.left() < 4 || reader.left() - 4 != total) {
-    throw BundleError(reader.next() - data, "",
+    throw FormatError(reader.next() - data, "",
                       formatted("expected a checksum and %llu bytes of strings, got %zu bytes",
                                 static_cast<unsigned long long>(total), reader.left()));
   }

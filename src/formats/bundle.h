@@ -7,25 +7,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
-#include <utility>
 #include <vector>
 
-#include "tensor_bridge/error.h"
+#include "formats/format_error.h"
 
 namespace tensor_bridge {
-
-/// Error{kCheckpoint} with the place in the file, and the entry if it is known.
-class BundleError : public Error {
- public:
-  BundleError(int64_t offset, std::string entry, const std::string& message)
-      : Error(ErrorCode::kCheckpoint, message), offset_(offset), entry_(std::move(entry)) {}
-  int64_t offset() const noexcept { return offset_; }
-  const std::string& entry() const noexcept { return entry_; }
-
- private:
-  int64_t offset_;
-  std::string entry_;
-};
 
 /// One record of the index. Of a partitioned variable there is a record of the whole, with slices
 /// and without data, and one for each slice under a key that encodes name and slice.
@@ -55,14 +41,14 @@ struct BundleIndex {
 
 /// Reads an index file that is `size` bytes in memory. Nothing refers to `data` afterwards. What it
 /// allocates is bounded by a multiple of `size`, whatever the bytes say. Checksums are not looked
-/// at; they are in the result. Throws BundleError for anything but an index whose every length,
+/// at; they are in the result. Throws FormatError for anything but an index whose every length,
 /// offset, shape and shard is possible; whether the data files are as long as it says is for the
 /// caller to see.
 BundleIndex readBundleIndex(const uint8_t* data, size_t size);
 
 /// Where the strings of an entry lie in its `size` bytes: string i from begin + offsets[i] to
 /// begin + offsets[i + 1]. `offsets` has room for count + 1. The return value is `begin`; the 4
-/// bytes before it are the masked checksum of the lengths. Throws BundleError, with an offset from
+/// bytes before it are the masked checksum of the lengths. Throws FormatError, with an offset from
 /// `data`, unless the strings fill the bytes exactly.
 int64_t readBundleStrings(const uint8_t* data, size_t size, int64_t count, int64_t* offsets);
 

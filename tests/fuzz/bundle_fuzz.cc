@@ -40,7 +40,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     } else {
       readIndex(data + 1, size - 1);
     }
-  } catch (const tensor_bridge::BundleError&) {  // anything else is a defect
+  } catch (const tensor_bridge::FormatError&) {  // anything else is a defect
   }
   return 0;
 }

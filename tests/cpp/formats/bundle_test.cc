@@ -95,7 +95,7 @@ void expectDamaged(const std::string& file, const std::vector<std::string>& part
   expectError(ErrorCode::kCheckpoint, parts, [&] {
     try {
       read(file);
-    } catch (const BundleError& e) {
+    } catch (const FormatError& e) {
       EXPECT_EQ(e.entry(), entry_name);
       EXPECT_GE(e.offset(), 0);
       EXPECT_LE(e.offset(), static_cast<int64_t>(file.size()));
@@ -246,7 +246,7 @@ TEST(Bundle, DamageIsNeverFollowed) {
   const auto attempt = [&](const std::string& file) {
     try {
       read(file);
-    } catch (const BundleError&) {
+    } catch (const FormatError&) {
       ++refused;
     }
   };

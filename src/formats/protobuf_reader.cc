@@ -1,0 +1,58 @@
+#include "formats/protobuf_reader.h"
+
+#include <algorithm>
+#include <cstdarg>
+#include <cstdio>
+
+namespace tensor_bridge {
+namespace {
+
+constexpr int kMaxDims = 254;  // TensorFlow's own limit
+
+}  // namespace
+
+void ProtobufReader::fail(const uint8_t* place, const char* format, ...) const {
+  char text[512];
+  va_list args;
+  va_start(args, format);
+  std::vsnprintf(text, sizeof(text), format, args);
+  va_end(args);
+  throw FormatError(place - data_, entry_, text);
+}
+
+void ProtobufReader::readShape(WireReader message, std::vector<int64_t>* shape) const {
+  eachField(message, "a shape", [&](uint32_t number, uint32_t type, WireReader* field) {
+    if (number == 3 && type == WireReader::kVarint) {
+      uint64_t unknown = 0;
+      return field->varint(&unknown) && unknown == 0;
+    }
+    if (number != 2 || type != WireReader::kBytes) return field->skip(type);
+    WireReader dim;
+    if (!field->nested(&dim)) return false;
+    uint64_t size = 0;
+    eachField(dim, "a dimension", [&](uint32_t part, uint32_t part_type, WireReader* value) {
+      return part == 1 && part_type == WireReader::kVarint ? value->varint(&size)
+                                                           : value->skip(part_type);
+    });
+    if (size > INT64_MAX || shape->size() == kMaxDims) {
+      fail(dim.next(), "expected at most %d dimensions of at least 0, got size %lld", kMaxDims,
+           static_cast<long long>(size));
+    }
+    shape->push_back(static_cast<int64_t>(size));
+    return true;
+  });
+  static_cast<void>(elements(*shape, message.next()));
+}
+
+int64_t ProtobufReader::elements(const std::vector<int64_t>& shape, const uint8_t* place) const {
+  if (std::find(shape.begin(), shape.end(), 0) != shape.end()) return 0;
+  int64_t count = 1;
+  for (const int64_t size : shape) {
+    if (__builtin_mul_overflow(count, size, &count) || count > INT64_MAX / 64) {
+      fail(place, "expected a shape that memory can hold, got one with too many elements");
+    }
+  }
+  return count;
+}
+
+}  // namespace tensor_bridge
