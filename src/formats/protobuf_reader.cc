@@ -23,8 +23,11 @@ void ProtobufReader::fail(const uint8_t* place, const char* format, ...) const {
 void ProtobufReader::readShape(WireReader message, std::vector<int64_t>* shape) const {
   eachField(message, "a shape", [&](uint32_t number, uint32_t type, WireReader* field) {
     if (number == 3 && type == WireReader::kVarint) {
+      const uint8_t* place = field->next();
       uint64_t unknown = 0;
-      return field->varint(&unknown) && unknown == 0;
+      if (!field->varint(&unknown)) return false;
+      if (unknown != 0) fail(place, "expected a shape, got one of unknown rank");
+      return true;
     }
     if (number != 2 || type != WireReader::kBytes) return field->skip(type);
     WireReader dim;

@@ -14,36 +14,17 @@
 
 #include "formats/wire.h"
 #include "support/expect_error.h"
+#include "support/protobuf_bytes.h"
 
 namespace tensor_bridge {
 namespace {
 
+using testing::bytes;
 using testing::expectError;
-
-std::string varint(uint64_t value) {
-  std::string out;
-  for (; value > 0x7f; value >>= 7) out.push_back(static_cast<char>((value & 0x7f) | 0x80));
-  out.push_back(static_cast<char>(value));
-  return out;
-}
-
-std::string number(uint32_t field, uint64_t value) { return varint(field << 3) + varint(value); }
-
-std::string bytes(uint32_t field, const std::string& value) {
-  return varint(field << 3 | 2) + varint(value.size()) + value;
-}
-
-std::string fixed32(uint32_t value) {
-  std::string out(4, '\0');
-  std::memcpy(out.data(), &value, 4);
-  return out;
-}
-
-std::string shapeOf(const std::vector<uint64_t>& sizes) {
-  std::string out;
-  for (const uint64_t size : sizes) out += bytes(2, number(1, size));
-  return out;
-}
+using testing::fixed32;
+using testing::number;
+using testing::shapeOf;
+using testing::varint;
 
 std::string entry(uint64_t dtype, const std::vector<uint64_t>& shape, uint64_t shard,
                   uint64_t offset, uint64_t size) {
@@ -215,7 +196,7 @@ TEST(Bundle, EntriesAreChecked) {
   expectDamagedEntry(entry(1, {INT64_MAX, 3}, 0, 0, 4), {"memory can hold"});
   expectDamagedEntry(entry(1, {1u << 31, 1u << 31}, 0, 0, 0), {"memory can hold"});
   expectDamagedEntry(entry(1, std::vector<uint64_t>(300, 1), 0, 0, 4), {"254 dimensions"});
-  expectDamagedEntry(number(1, 1) + bytes(2, number(3, 1)), {"protobuf"});
+  expectDamagedEntry(number(1, 1) + bytes(2, number(3, 1)), {"shape", "unknown rank"});
   expectDamagedEntry("\x0a", {"protobuf"});
   expectDamagedEntry("\x0b", {"protobuf"});
   expectDamagedEntry(std::string("\x00\x00", 2), {"protobuf"});
