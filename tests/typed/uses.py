@@ -241,6 +241,8 @@ def checkpoints(path: str | os.PathLike[str], module: nn.Module) -> Report:
     report = checkpoint.load_into(module, stored, rules=checkpoint.KERAS, strict=False, cast=True)
     assert_type(report, Report)
     checkpoint.load_into(module, state, rules=[("^a/", "b.")], assign=True)
+    rule = checkpoint.Rule("^c$", "head.weight", layout="as_is")
+    checkpoint.load_into(module, state, rules=[rule, ("^a/", None), ("d", "d.bias", "transposed")])
     assert_type(report.missing, list[str])
     assert_type(report.loaded, list[checkpoint.Loaded])
     assert_type(report.complete, bool)

@@ -16,7 +16,9 @@ from tensor_bridge import _lazy
 from tensor_bridge.errors import CheckpointError, CheckpointNotFoundError
 
 if TYPE_CHECKING:
-    from tensor_bridge.checkpoint.into_module._load_into import KERAS, Loaded, Report, load_into
+    from tensor_bridge.checkpoint.into_module._load_into import load_into
+    from tensor_bridge.checkpoint.into_module._report import Loaded, Report
+    from tensor_bridge.checkpoint.into_module._rules import KERAS, Rule
     from tensor_bridge.checkpoint.read._checkpoint import Checkpoint, load
     from tensor_bridge.checkpoint.read._entry import Entry
     from tensor_bridge.checkpoint.read._layer import Layer
@@ -29,6 +31,7 @@ __all__ = [
     "Entry",
     "Layer",
     "load_into",
+    "Rule",
     "KERAS",
     "Report",
     "Loaded",
@@ -45,9 +48,10 @@ _LAZY = {
     "Entry": "read._entry",
     "Layer": "read._layer",
     "load_into": "into_module._load_into",
-    "KERAS": "into_module._load_into",
-    "Report": "into_module._load_into",
-    "Loaded": "into_module._load_into",
+    "Rule": "into_module._rules",
+    "KERAS": "into_module._rules",
+    "Report": "into_module._report",
+    "Loaded": "into_module._report",
     "convert": "write._convert",
     "save": "write._save",
 }

@@ -421,3 +421,136 @@ def test_tied_and_own_tensors() -> None:
     assert checkpoint.load_into(module, weights).complete
     assert torch.equal(module.scale, weights["scale"])
     assert torch.equal(module.out.weight, weights["embed/embeddings"])
+
+
+# --- rules with a layout --------------------------------------------------------------------------
+
+
+def as_bert_has_it() -> tuple[nn.Module, dict[str, torch.Tensor]]:
+    module = nn.ModuleDict({"classifier": nn.Linear(6, 2), "square": nn.Linear(3, 3, bias=False)})
+    weights = {
+        "output_weights": torch.rand(2, 6),
+        "output_bias": torch.rand(2),
+        "square": torch.rand(3, 3),
+    }
+    return module, weights
+
+
+@pytest.mark.parametrize("mark", ["/", "."])
+@pytest.mark.parametrize("layout", ["as_is", "transposed"])
+def test_a_rule_says_how_a_tensor_is_laid_out(mark: str, layout: str) -> None:
+    module, weights = as_bert_has_it()
+    if layout == "transposed":
+        weights["output_weights"] = weights["output_weights"].t()
+    report = checkpoint.load_into(
+        module,
+        weights,
+        rules=[
+            checkpoint.Rule("^output_weights$", f"classifier{mark}weight", layout),
+            ("^output_bias$", f"classifier{mark}bias", "as_is"),
+            ("^square$", f"square{mark}weight", layout),
+        ],
+    )
+    assert report.complete
+
+    def laid_out(x: torch.Tensor) -> torch.Tensor:
+        return x if layout == "as_is" else x.t()
+
+    state = module.state_dict()
+    assert torch.equal(state["classifier.weight"], laid_out(weights["output_weights"]))
+    assert torch.equal(state["classifier.bias"], weights["output_bias"])
+    assert torch.equal(state["square.weight"], laid_out(weights["square"]))
+
+
+def test_the_bias_beside_a_weight_with_a_layout_needs_none() -> None:
+    module, weights = as_bert_has_it()
+    rules = [
+        ("^output_weights", "classifier/weight", "as_is"),
+        ("^output_bias", "classifier/bias"),
+        ("^square", "square/weight", "as_is"),
+    ]
+    assert checkpoint.load_into(module, weights, rules=rules).complete
+    assert torch.equal(module["classifier"].bias, weights["output_bias"])
+
+
+def test_tensors_of_a_recurrent_module_are_placed_as_they_are() -> None:
+    module = nn.ModuleDict({"rnn": nn.LSTM(3, 4)})
+    weights = {f"old.{name}": torch.rand_like(x) for name, x in module["rnn"].named_parameters()}
+    assert checkpoint.load_into(module, weights, rules=[(r"^old\.", "rnn/", "as_is")]).complete
+    assert all(torch.equal(module["rnn"].get_parameter(n[4:]), x) for n, x in weights.items())
+
+
+def test_a_later_rule_changes_the_name_and_keeps_the_layout() -> None:
+    module, weights = as_bert_has_it()
+    rules = [("^output_(.*)s?$", r"top.\1", "as_is"), ("^top.weights$", "classifier.weight")]
+    rules += [("^top", "classifier"), ("square", "square.weight", "transposed")]
+    assert checkpoint.load_into(module, weights, rules=rules).complete
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "layout", "message"),
+    [
+        (
+            "w",
+            "classifier/weights",
+            "as_is",
+            "got 'classifier/weights'; did you mean 'classifier.w",
+        ),
+        ("w", "classifier", "as_is", "needs a name of the module's state_dict, got 'classifier'"),
+        ("w", "classifier/weight", "transposed", "classifier.weight: expected the shape (2, 6), "),
+        ("b", "classifier/bias", "transposed", "expected two dimensions to be transposed, got"),
+        ("s", "classifier/bias", "as_is", "classifier.bias <- s: it holds strings"),
+        ("b64", "classifier/bias", "as_is", "torch.float64 does not fit into torch.float32"),
+    ],
+)
+def test_what_a_rule_with_a_layout_cannot_place_is_told(
+    name: str, target: str, layout: str, message: str
+) -> None:
+    module, _ = as_bert_has_it()
+    weights = {
+        "w": torch.rand(2, 6),
+        "b": torch.rand(2),
+        "s": tensor_bridge.StringTensor.from_list(["a", "b"]),
+        "b64": torch.rand(2, dtype=torch.float64),
+    }
+    rules = [(f"^{name}$", target, layout)]
+    assert_refused(module, {name: weights[name]}, message, rules=rules, strict=False)
+
+
+def test_two_names_for_a_tensor_that_a_rule_places_are_refused() -> None:
+    module, weights = as_bert_has_it()
+    to_one = [("^(output_weights|other)$", "classifier/weight", "as_is")]
+    weights["other"] = weights["output_weights"]
+    message = "classifier.weight: both output_weights and other"
+    assert_refused(module, weights, message, rules=to_one, strict=False)
+    del weights["other"]
+    weights["classifier/kernel"] = weights["output_weights"].t()
+    message = "classifier.weight: both output_weights and classifier/kernel"
+    assert_refused(module, weights, message, rules=to_one, strict=False)
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ({"^a": "b"}, r"to be a list of .* got \{'\^a': 'b'\}; rules=list\(rules.items\(\)\)"),
+        ("^a", r"expected rules to be a list of .*, got '\^a'"),
+        (3, "expected rules to be a list of .*, got 3"),
+        (None, "expected rules to be a list of .*, got None"),
+        (("^a", "b"), r"expected a rule to be .*, got '\^a'; a single rule needs a list"),
+        ([3], "expected a rule to be .*, got 3"),
+        ([("a",)], r"got 1 values: \('a',\)"),
+        ([("a", "b", "as_is", "c")], "got 4 values"),
+        ([("a", "b", "as it is")], "'as_is', 'transposed' or None, got 'as it is'"),
+        ([("a", "b", ["as_is"])], r"'as_is', 'transposed' or None, got \['as_is'\]"),
+        ([("a", None, "as_is")], "a rule that drops names has no layout"),
+        ([(b"a", "b")], r"expected a rule to be .*, got \(b'a', 'b'\)"),
+        ([("a", 3)], r"expected a rule to be .*, got \('a', 3\)"),
+        ([("(", "b")], r"the rule \('\(', 'b'\) is no regular expression: missing \)"),
+        ([("(a)", r"\2")], "is no regular expression: invalid group reference 2"),
+        ([("(a)", r"\g<b>")], "is no regular expression: unknown group name 'b'"),
+    ],
+)
+def test_rules_that_are_none_are_told(rules: Any, message: str) -> None:
+    module, weights = small()
+    with pytest.raises(tensor_bridge.InvalidOptionError, match=message):
+        checkpoint.load_into(module, weights, rules=rules)

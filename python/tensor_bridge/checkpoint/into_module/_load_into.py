@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge.checkpoint.into_module._layouts import MisfitError, has_parts, layout_of
+from tensor_bridge.checkpoint.into_module._report import Loaded, Report
+from tensor_bridge.checkpoint.into_module._rules import KERAS, CompiledRule, compiled, renamed
 from tensor_bridge.checkpoint.read._checkpoint import Checkpoint, load
 from tensor_bridge.composite import StringTensor
 from tensor_bridge.errors import InvalidOptionError, MismatchError, TensorBridgeError
@@ -18,98 +19,16 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["KERAS", "Loaded", "Report", "load_into"]
+    from tensor_bridge.checkpoint.into_module._rules import AnyRule
 
-KERAS: tuple[tuple[str, str], ...] = (
-    # A recurrent layer is one module in torch, with its cell and the two directions in it.
-    (r"(^|/)(?:lstm_cell|gru_cell|simple_rnn_cell|cell)(?:_\d+)?/", r"\1"),
-    (r"^(forward|backward)_[^/]+/", r"\1/"),
-)
-"""Applied to what is left of a name behind the path of its module, after the caller's rules."""
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """One tensor of the module.
-
-    Attributes:
-      target: Its name in the module's ``state_dict``.
-      sources: Names in the checkpoint.
-      shape: Its sizes.
-      stored: Sizes of the sources.
-    """
-
-    target: str
-    sources: tuple[str, ...]
-    shape: tuple[int, ...]
-    stored: tuple[tuple[int, ...], ...]
-
-
-@dataclass
-class Report:
-    """What `load_into` did, or would have done.
-
-    Attributes:
-      loaded: What has a source.
-      missing: Tensors of the module that have none.
-      unused: Names in the checkpoint that no module takes.
-      ignored: Names that a rule drops.
-      problems: What does not fit, one text for each.
-    """
-
-    loaded: list[Loaded] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    unused: list[str] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-
-    @property
-    def complete(self) -> bool:
-        """Whether every tensor has a source and every name a target."""
-        return not (self.missing or self.unused or self.problems)
-
-    def __str__(self) -> str:
-        lines = [
-            f"{len(self.loaded)} loaded, {len(self.missing)} missing, {len(self.unused)} unused, "
-            f"{len(self.ignored)} ignored, {len(self.problems)} problems"
-        ]
-        width = max((len(item.target) for item in self.loaded), default=0)
-        for item in self.loaded:
-            stored = " ".join(str(shape) for shape in item.stored)
-            change = "" if item.stored == (item.shape,) else f"  from {stored}"
-            lines.append(
-                f"  {item.target:<{width}} {item.shape} <- {', '.join(item.sources)}{change}"
-            )
-        known = [item.target for item in self.loaded]
-        for title, names, others in (
-            ("missing", self.missing, self.unused),
-            ("unused", self.unused, self.missing),
-        ):
-            for name in names:
-                lines.append(f"  {title}: {name}{_alike(name, others, known)}")
-        lines += [f"  problem: {problem}" for problem in self.problems]
-        return "\n".join(lines)
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "", name.lower().rsplit("/", 1)[0].rsplit(".", 1)[0])
-
-
-def _alike(name: str, others: list[str], _known: list[str]) -> str:
-    """A hint at the names on the other side that are most like this one."""
-    by_plain: dict[str, list[str]] = {}
-    for other in others:
-        by_plain.setdefault(_plain(other), []).append(other)
-    near = get_close_matches(_plain(name), list(by_plain), n=2, cutoff=0.6)
-    found = [other for plain in near for other in by_plain[plain]][:3]
-    return f" (near: {', '.join(found)})" if found else ""
+__all__ = ["load_into"]
 
 
 def load_into(
     module: nn.Module,
     source: str | os.PathLike[str] | Checkpoint | Mapping[str, Any],
     *,
-    rules: Iterable[tuple[str, str | None]] = (),
+    rules: Iterable[AnyRule] = (),
     names: str = "path",
     flattened: Mapping[str, tuple[int, ...]] | None = None,
     strict: bool = True,
@@ -130,8 +49,10 @@ def load_into(
     Args:
       module: Where to. Not changed but for the values of its parameters and buffers.
       source: A path as for `load`, an open checkpoint, or names and tensors.
-      rules: Pairs of a regular expression and what takes the place of each match (`re.sub`), in
-        order; None instead of a text drops names in which the expression is found.
+      rules: A list of `Rule`, or of plain tuples: a regular expression and what takes the place of
+        each match (`re.sub`), in order; None instead of a text drops names in which the expression
+        is found. A third item, "as_is" or "transposed", takes the layout from the rule instead of
+        from the kind of the module; the name that comes out is then that of a tensor.
       names: "path" takes the checkpoint's names, "variable" those that its variables had in
         TensorFlow ("dense/kernel"), which an object-based checkpoint knows.
       flattened: For a Linear module after a flattened picture the sizes (channels, height, width)
@@ -146,7 +67,7 @@ def load_into(
 
     Raises:
       MismatchError: Something does not fit; all of it is listed, and ``report`` is an attribute.
-      InvalidOptionError: A rule that is no regular expression, unknown ``names``.
+      InvalidOptionError: A rule that is none, unknown ``names``.
       CheckpointError, CheckpointNotFoundError: As `load`.
 
     Example:
@@ -162,9 +83,20 @@ def load_into(
         source = load(source)
     given = _named(source, names)
     report = Report()
-    groups = _grouped(module, given, _compiled(rules), report)
+    groups, placed = _grouped(module, given, compiled(rules), report)
     modules = dict(module.named_modules())
     values: dict[str, Any] = {}
+
+    def take(target: str, x: torch.Tensor, sources: tuple[str, ...]) -> None:
+        values[target] = x
+        stored = tuple(tuple(given.shape(name)) for name in sources)
+        report.loaded.append(Loaded(target, sources, tuple(x.shape), stored))
+
+    for target, (name, layout) in placed.items():
+        try:
+            take(target, _laid_out(given[name], layout), (name,))
+        except (MisfitError, TensorBridgeError) as e:
+            report.problems.append(f"{target} <- {name}: {e}")
     flat = dict(flattened or {})
     for path in sorted(set(flat) - set(modules)):
         report.problems.append(f"flattened: {path!r} is no module")
@@ -176,14 +108,14 @@ def load_into(
         except (MisfitError, TensorBridgeError) as e:
             report.problems.append(f"{path or 'the module'} <- {', '.join(roles.values())}: {e}")
             continue
-        sources = tuple(roles.values())
         for name, x in made.items():
             target = f"{path}.{name}" if path else name
-            values[target] = x
-            own = _sources_of(name, roles) or sources
-            report.loaded.append(
-                Loaded(target, own, tuple(x.shape), tuple(tuple(given.shape(n)) for n in own))
-            )
+            if target in placed:
+                report.problems.append(
+                    f"{target}: both {placed[target][0]} and {', '.join(roles.values())}"
+                )
+                continue
+            take(target, x, _sources_of(name, roles) or tuple(roles.values()))
     _check(module, values, report, cast)
     if report.problems or (strict and not report.complete):
         error = MismatchError(f"nothing was loaded. {report}")
@@ -233,60 +165,85 @@ def _named(source: Mapping[str, Any], names: str) -> _Given:
     return _Given(source, found)
 
 
-def _compiled(rules: Iterable[tuple[str, str | None]]) -> list[tuple[re.Pattern[str], str | None]]:
-    compiled = []
-    for rule in rules:
-        try:
-            pattern, replacement = rule
-            compiled.append((re.compile(pattern), replacement))
-        except (re.error, TypeError, ValueError) as e:
-            raise InvalidOptionError(
-                f"expected rules to be pairs (regular expression, text), got {rule!r}: {e}"
-            ) from None
-    return compiled
-
-
 def _grouped(
-    module: nn.Module,
-    given: _Given,
-    rules: list[tuple[re.Pattern[str], str | None]],
-    report: Report,
-) -> dict[str, dict[str, str]]:
-    """For each module's path the roles, and which name has each."""
+    module: nn.Module, given: _Given, rules: list[CompiledRule], report: Report
+) -> tuple[dict[str, dict[str, str]], dict[str, tuple[str, str]]]:
+    """Where each name goes.
+
+    Returns:
+      For each module's path the roles, and which name has each; and the tensors that rules with a
+      layout name, for each the name that goes there and the layout.
+    """
     modules = dict(module.named_modules())
     own = {
         path: {n for n, _ in (*m.named_parameters(recurse=False), *m.named_buffers(recurse=False))}
         for path, m in modules.items()
     }
+    tensors = module.state_dict(keep_vars=True)
     groups: dict[str, dict[str, str]] = {}
+    placed: dict[str, tuple[str, str]] = {}
     for name in given:
-        target: str | None = re.sub(r":\d+$", "", name)  # "kernel:0" of TensorFlow 1
-        for pattern, replacement in rules:
-            if replacement is None:
-                target = None if pattern.search(target or "") else target
-            elif target is not None:
-                try:
-                    target = pattern.sub(replacement, target)
-                except (re.error, IndexError) as e:
-                    raise InvalidOptionError(f"{replacement!r} cannot replace: {e}") from None
-            if target is None:
-                break
+        target, layout = renamed(name, rules)
         if target is None:
             report.ignored.append(name)
-            continue
-        place = _place(target, modules, own)
-        if place is None:
+        elif layout is not None:
+            _put(name, target, layout, tensors, placed, report)
+        elif (place := _place(target, modules, own)) is None:
             report.unused.append(name)
-            continue
-        path, role = place
-        for expression, text in KERAS:
-            role = re.sub(expression, text, role)
-        taken = groups.setdefault(path, {})
-        if role in taken:
-            report.problems.append(f"{path or 'the module'}, {role}: both {taken[role]} and {name}")
-            continue
-        taken[role] = name
-    return groups
+        else:
+            path, role = place
+            for expression, text in KERAS:
+                role = re.sub(expression, text, role)
+            taken = groups.setdefault(path, {})
+            if role in taken:
+                report.problems.append(
+                    f"{path or 'the module'}, {role}: both {taken[role]} and {name}"
+                )
+            else:
+                taken[role] = name
+    for path in {target.rpartition(".")[0] for target in placed}:
+        if list(groups.get(path, ())) == ["bias"]:
+            # Beside a weight that a rule places: of one dimension, the same in both frameworks.
+            bias = f"{path}.bias" if path else "bias"
+            _put(groups.pop(path)["bias"], bias, "as_is", tensors, placed, report)
+    return groups, placed
+
+
+def _put(
+    name: str,
+    target: str,
+    layout: str,
+    tensors: Mapping[str, Any],
+    placed: dict[str, tuple[str, str]],
+    report: Report,
+) -> None:
+    """Notes where a name goes that a rule with a layout leads to a tensor."""
+    dotted = target if target in tensors else target.replace("/", ".")
+    if dotted not in tensors:
+        near = get_close_matches(dotted, list(tensors), n=3, cutoff=0.6)
+        advice = f"; did you mean {', '.join(map(repr, near))}?" if near else ""
+        report.problems.append(
+            f"{name}: the layout {layout!r} of its rule needs a name of the module's state_dict, "
+            f"got {target!r}{advice}"
+        )
+    elif dotted in placed:
+        report.problems.append(f"{dotted}: both {placed[dotted][0]} and {name}")
+    else:
+        placed[dotted] = name, layout
+
+
+def _laid_out(x: Any, layout: str) -> torch.Tensor:
+    """A value in the layout that a rule demands."""
+    if isinstance(x, StringTensor):
+        raise MisfitError("it holds strings")
+    tensor: torch.Tensor = x
+    if layout == "as_is":
+        return tensor
+    if tensor.ndim != 2:
+        raise MisfitError(
+            f"expected two dimensions to be transposed, got the shape {tuple(tensor.shape)}"
+        )
+    return tensor.t()
 
 
 def _place(
