@@ -12,7 +12,16 @@ if TYPE_CHECKING:
 
     from tensor_bridge.checkpoint.into_module._roles import Weights
 
-__all__ = ["conv", "conv_transpose", "embedding", "linear", "prelu", "separable"]
+__all__ = [
+    "conv",
+    "conv1d_of_gpt2",
+    "conv_transpose",
+    "embedding",
+    "is_conv1d_of_gpt2",
+    "linear",
+    "prelu",
+    "separable",
+]
 
 
 def linear(module: nn.Linear, weights: Weights) -> Weights:
@@ -23,25 +32,49 @@ def linear(module: nn.Linear, weights: Weights) -> Weights:
         kernel = kernel.reshape(module.in_features, module.out_features)
     if kernel.ndim != 2:
         raise MisfitError(f"expected a kernel of 2 dimensions, got {tuple(kernel.shape)}")
-    return {"weight": kernel.t(), **bias_of(found, module.bias is not None)}
+    return {"weight": kernel.t(), **bias_of(found, module.bias is not None, module.out_features)}
+
+
+def is_conv1d_of_gpt2(module: nn.Module) -> bool:
+    """Whether a module is transformers' Conv1D, a Linear whose weight is (in, out).
+
+    Its class and attributes tell, without an import of transformers:
+    https://github.com/huggingface/transformers/blob/main/src/transformers/pytorch_utils.py
+    """
+    weight: Any = getattr(module, "weight", None)
+    return (
+        any(kind.__name__ == "Conv1D" for kind in type(module).__mro__)
+        and hasattr(module, "nf")
+        and getattr(weight, "ndim", 0) == 2
+        and weight.shape[1] == module.nf
+    )
+
+
+def conv1d_of_gpt2(module: Any, weights: Weights) -> Weights:
+    found = by_role(weights, ("kernel", "bias"))
+    kernel = need(found, "kernel")
+    if kernel.ndim == 3 and kernel.shape[0] == 1:
+        kernel = kernel[0]  # GPT-2 keeps it as a convolution's, (1, in, out).
+    return {"weight": kernel, **bias_of(found, True, module.nf)}
 
 
 def conv(module: Any, weights: Weights) -> Weights:
-    roles = ("depthwise_kernel", "bias") if "depthwise_kernel" in weights else ("kernel", "bias")
-    found = by_role(weights, roles)
-    kernel = need(found, roles[0])
+    named = any("depthwise" in name or name == "w_dw" for name in weights)
+    role = "depthwise_kernel" if named else "kernel"
+    found = by_role(weights, (role, "bias"))
+    kernel = need(found, role)
     ndim = len(module.kernel_size)
     if kernel.ndim != ndim + 2:
         raise MisfitError(f"expected a kernel of {ndim + 2} dimensions, got {tuple(kernel.shape)}")
     spatial = tuple(range(ndim))
     depthwise = module.groups > 1 and kernel.shape[-2] == module.in_channels == module.groups
-    if depthwise or roles[0] == "depthwise_kernel":
+    if depthwise or named:
         # (*, in, multiplier): torch counts the channels of one group together, as Keras does.
         kernel = kernel.permute(ndim, ndim + 1, *spatial)
         kernel = kernel.reshape(-1, 1, *kernel.shape[2:])
     else:
         kernel = kernel.permute(ndim + 1, ndim, *spatial)
-    return {"weight": kernel, **bias_of(found, module.bias is not None)}
+    return {"weight": kernel, **bias_of(found, module.bias is not None, module.out_channels)}
 
 
 def conv_transpose(module: Any, weights: Weights) -> Weights:
@@ -52,7 +85,7 @@ def conv_transpose(module: Any, weights: Weights) -> Weights:
         raise MisfitError(f"expected a kernel of {ndim + 2} dimensions, got {tuple(kernel.shape)}")
     # Keras has (*, out, in), torch (in, out, *); neither turns the kernel.
     kernel = kernel.permute(ndim + 1, ndim, *range(ndim))
-    return {"weight": kernel, **bias_of(found, module.bias is not None)}
+    return {"weight": kernel, **bias_of(found, module.bias is not None, module.out_channels)}
 
 
 def separable(module: nn.Sequential, weights: Weights) -> Weights:

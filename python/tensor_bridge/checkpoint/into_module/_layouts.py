@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 from tensor_bridge.checkpoint.into_module._attention_layout import attention
 from tensor_bridge.checkpoint.into_module._kernel_layouts import (
     conv,
+    conv1d_of_gpt2,
     conv_transpose,
     embedding,
+    is_conv1d_of_gpt2,
     linear,
     prelu,
     separable,
 )
 from tensor_bridge.checkpoint.into_module._norm_layouts import batch_norm, plain_norm, rms_norm
 from tensor_bridge.checkpoint.into_module._recurrent_layouts import recurrent
-from tensor_bridge.checkpoint.into_module._roles import MisfitError
+from tensor_bridge.checkpoint.into_module._roles import MisfitError, is_state
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
     Layout = Callable[[Any, Weights], Weights]
 
-__all__ = ["MisfitError", "has_parts", "layout_of"]
+__all__ = ["MisfitError", "has_parts", "is_state", "layout_of"]
 
 
 def has_parts(module: nn.Module) -> bool:
@@ -48,7 +50,10 @@ def layout_of(module: nn.Module) -> Layout | None:
         ((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), conv_transpose),
         ((nn.Conv1d, nn.Conv2d, nn.Conv3d), conv),
         ((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm), batch_norm),
-        ((nn.LayerNorm, nn.GroupNorm), plain_norm),
+        (
+            (nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
+            plain_norm,
+        ),
         (nn.RMSNorm, rms_norm),
         ((nn.Embedding, nn.EmbeddingBag), embedding),
         (nn.PReLU, prelu),
@@ -66,4 +71,6 @@ def layout_of(module: nn.Module) -> Layout | None:
         and all(isinstance(part, convolutions) for part in module)
     ):
         return separable
+    if is_conv1d_of_gpt2(module):
+        return conv1d_of_gpt2
     return None

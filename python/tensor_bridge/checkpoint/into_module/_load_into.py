@@ -8,7 +8,12 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge.checkpoint.into_module._layouts import MisfitError, has_parts, layout_of
+from tensor_bridge.checkpoint.into_module._layouts import (
+    MisfitError,
+    has_parts,
+    is_state,
+    layout_of,
+)
 from tensor_bridge.checkpoint.into_module._report import Loaded, Report
 from tensor_bridge.checkpoint.into_module._rules import KERAS, CompiledRule, compiled, renamed
 from tensor_bridge.checkpoint.read._checkpoint import Checkpoint, load
@@ -194,6 +199,9 @@ def _grouped(
             path, role = place
             for expression, text in KERAS:
                 role = re.sub(expression, text, role)
+            if is_state(role) and layout_of(modules[path]) is not None:
+                report.ignored.append(name)
+                continue
             taken = groups.setdefault(path, {})
             if role in taken:
                 report.problems.append(
@@ -268,7 +276,14 @@ def _sources_of(name: str, roles: dict[str, str]) -> tuple[str, ...]:
         return tuple(roles.values()) if len(roles) == 1 else ()
     last = name.rsplit(".", 1)[-1]
     for role, source in roles.items():
-        is_bias = role.rsplit("/", 1)[-1].lstrip("_") in ("bias", "biases", "beta", "offset", "1")
+        is_bias = role.rsplit("/", 1)[-1].lstrip("_") in (
+            "bias",
+            "biases",
+            "b",
+            "beta",
+            "offset",
+            "1",
+        )
         if is_bias == (last == "bias"):
             return (source,)
     return ()

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge.checkpoint.into_module._roles import MisfitError, by_role, need
+from tensor_bridge.checkpoint.into_module._roles import (
+    MisfitError,
+    by_role,
+    need,
+    reshaped,
+)
 
 if TYPE_CHECKING:
     from tensor_bridge.checkpoint.into_module._roles import Weights
@@ -25,19 +30,21 @@ def _norm(module: Any, weights: Weights, statistics: tuple[str, ...]) -> Weights
     found = by_role(weights, roles if numbered else ("gamma", "beta", *statistics))
     out: Weights = {}
     for role, name, neutral in (("gamma", "weight", 1.0), ("beta", "bias", 0.0)):
-        target = getattr(module, name, None)
+        target: Any = getattr(module, name, None)
         if role in found and target is None:
             if (found[role] != neutral).any():
                 raise MisfitError(f"the layer has {role!r}, the module has no {name}")
+        elif role in found:
+            out[name] = reshaped(found[role], target.shape, role)
         elif target is not None:
             # scale=False and center=False leave out what would be 1 and 0.
-            out[name] = found.get(role, torch.full(target.shape, neutral, device="cpu"))
-            out[name] = out[name].reshape(target.shape) if role in found else out[name]
+            out[name] = torch.full(target.shape, neutral, dtype=target.dtype, device="cpu")
     for role, name in (("moving_mean", "running_mean"), ("moving_variance", "running_var")):
         if role in statistics:
-            if getattr(module, name, None) is None:
+            target = getattr(module, name, None)
+            if target is None:
                 raise MisfitError(f"the layer has {role!r}, the module keeps no statistics")
-            out[name] = need(found, role)
+            out[name] = reshaped(need(found, role), target.shape, role)
     return out
 
 
@@ -46,13 +53,9 @@ def batch_norm(module: Any, weights: Weights) -> Weights:
 
 
 def plain_norm(module: Any, weights: Weights) -> Weights:
-    target = module.weight
-    for name, x in weights.items():
-        if target is not None and x.numel() != target.numel():
-            raise MisfitError(f"expected {tuple(target.shape)}, got {name!r} of {tuple(x.shape)}")
     return _norm(module, weights, ())
 
 
 def rms_norm(module: Any, weights: Weights) -> Weights:
     found = by_role(weights, ("gamma",))
-    return {"weight": need(found, "gamma")}
+    return {"weight": reshaped(need(found, "gamma"), module.weight.shape, "gamma")}
