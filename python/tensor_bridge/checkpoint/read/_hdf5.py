@@ -79,6 +79,7 @@ class Hdf5File:
     Attributes:
       file: The mapped file.
       begin: Where in it the HDF5 file begins.
+      groups: Paths of the groups that `data_sets` came through.
     """
 
     def __init__(self, file: MappedFile, begin: int, size: int) -> None:
@@ -97,6 +98,7 @@ class Hdf5File:
                 name="h5py",
             ) from e
         self.file, self.begin = file, begin
+        self.groups: list[str] = []
         try:
             self._h5 = h5py.File(_Window(file, begin, size), "r")
         except (OSError, ValueError, RuntimeError, KeyError) as e:
@@ -125,6 +127,8 @@ class Hdf5File:
         def visit(path: str, item: Any) -> None:
             if isinstance(item, self._dataset_class):
                 found.append((path, item))
+            else:
+                self.groups.append(path)
 
         try:
             self._h5.visititems(visit)
@@ -136,7 +140,7 @@ class Hdf5File:
         """Whether there is a group or data set at the path."""
         return path in self._h5
 
-    def entry(self, path: str, name: str, kind: str, data_set: Any) -> DataSet:
+    def entry(self, path: str, name: str, kind: str, data_set: Any, named: bool = True) -> DataSet:
         """The entry for a data set.
 
         Raises:
@@ -164,6 +168,7 @@ class Hdf5File:
             nbytes=nbytes,
             file=self.file.path,
             offset=-1 if offset is None else self.begin + int(offset),
+            named=named,
             source=self,
             row=row,
             big_endian=code[0] == ">",

@@ -8,23 +8,42 @@ import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
 
 from tensor_bridge.checkpoint.read._crc import PIECE
 from tensor_bridge.checkpoint.read._entry import Entry
 from tensor_bridge.checkpoint.read._hdf5 import Hdf5File
+from tensor_bridge.checkpoint.read._keras_config import MAX_BYTES, Node, layers_of, parse
+from tensor_bridge.checkpoint.read._keras_names import Group, find_names
+from tensor_bridge.checkpoint.read._layer import Layer
 from tensor_bridge.checkpoint.read._mapped import MappedFile, damaged
 from tensor_bridge.errors import CheckpointError
 
 __all__ = ["KerasWeights", "open_keras", "open_sharded"]
 
 _MEMBER = "model.weights.h5"
-# Groups that only say what kind of children follow.
-_GROUPING = {"layers", "vars", "_layer_checkpoint_dependencies"}
 _OPTIMIZER = {"optimizer", "optimizer_weights"}
 # The list of files that hold a model in pieces; a million groups take less.
 _MAX_LIST = 256 << 20
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What an archive holds beside the weights; empty where it does not."""
+
+    config: bytes = b""
+    metadata: bytes = b""
+
+    def version(self) -> int:
+        """The first number of the version of Keras, or 0."""
+        try:
+            return int(str(json.loads(self.metadata)["keras_version"]).partition(".")[0])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return 0
 
 
 class KerasWeights:
@@ -34,23 +53,67 @@ class KerasWeights:
       entries: In the order of the model's layers where the file has it.
     """
 
-    def __init__(self, *files: Hdf5File, crc: tuple[int, int, int] | None = None) -> None:
+    def __init__(
+        self,
+        *files: Hdf5File,
+        crc: tuple[int, int, int] | None = None,
+        stored: _Stored | None = None,
+    ) -> None:
         """Reads the structure; ``crc`` is (begin, size, CRC-32) of an archive's member."""
         hdf5 = files[0]
-        self._hdf5, self._crc = hdf5, crc
+        self._hdf5, self._crc, self._stored = hdf5, crc, stored or _Stored()
         legacy = hdf5.has("model_weights") or hdf5.texts("/", "layer_names") is not None
+        found = [(file, path, data_set) for file in files for path, data_set in file.data_sets()]
+        named: _LegacyNames | _Names
+        named = _LegacyNames(hdf5) if legacy else _Names(files, self._model, self._stored.version())
+        groups = [(named.group(path), _kind(path)) for _, path, _ in found]
+        taken = Counter((group.name, kind) for group, kind in groups)
         self.entries: list[Entry] = []
-        taken: set[tuple[str, str]] = set()
-        named = _LegacyNames(hdf5) if legacy else _Names(files)
-        for file in files:
-            for path, data_set in file.data_sets():
-                kind = "slot" if path.split("/")[0] in _OPTIMIZER else "variable"
-                name = named.name(path)
-                if (name, kind) in taken:
-                    name = path
-                taken.add((name, kind))
-                self.entries.append(file.entry(path, name, kind, data_set))
+        for (group, kind), (file, path, data_set) in zip(groups, found, strict=True):
+            if taken[group.name, kind] > 1:
+                group = Group(path, legacy)
+            self.entries.append(file.entry(path, group.name, kind, data_set, group.named))
         self.entries.sort(key=lambda entry: named.position(entry.key))
+
+    @cached_property
+    def layers(self) -> dict[str, Layer]:
+        """The layers by the beginning of their entries' names.
+
+        Raises:
+          CheckpointError: The configuration is damaged.
+        """
+        model = self._config()
+        try:
+            found = {} if model is None else layers_of(model)
+        except ValueError as e:
+            raise self._no_config(e) from None
+        return _as_entries_have_it(found, [entry.name for entry in self.entries])
+
+    def _config(self) -> Node | None:
+        """The model that the file describes; None if it does not.
+
+        Raises:
+          CheckpointError: The configuration is damaged.
+        """
+        text: str | bytes = self._stored.config
+        if not text:
+            text = "".join(self._hdf5.texts("/", "model_config") or ())
+        if not text:
+            return None
+        try:
+            return parse(text)
+        except ValueError as e:
+            raise self._no_config(e) from None
+
+    def _no_config(self, error: ValueError) -> CheckpointError:
+        return damaged(self._hdf5.file.path, f"expected the configuration of a model: {error}")
+
+    def _model(self) -> Node | None:
+        """As `_config`, for names, which without it are not known."""
+        try:
+            return self._config()
+        except CheckpointError:
+            return None
 
     def problems(self) -> Iterator[CheckpointError]:
         """What the archive's checksum says; HDF5 has none."""
@@ -73,31 +136,56 @@ class KerasWeights:
             )
 
 
+def _kind(path: str) -> str:
+    return "slot" if re.split(r"[/\\]", path, maxsplit=1)[0] in _OPTIMIZER else "variable"
+
+
+def _as_entries_have_it(layers: dict[str, Layer], names: list[str]) -> dict[str, Layer]:
+    """Under the names that Keras 2 gave to layers of models in models: "outer/dense" alone."""
+    beginnings = {name[:at] for name in names for at, c in enumerate(name) if c == "/"}
+    called = {}
+    for path in layers:
+        outer, _, last = path.partition("/")
+        short = f"{outer}/{last.rpartition('/')[2]}"
+        called[path] = short if path not in beginnings and short in beginnings else path
+    times = Counter(called.values())
+    called = {path: short if times[short] == 1 else path for path, short in called.items()}
+    return {
+        called[path]: replace(layer, inputs=tuple(called[name] for name in layer.inputs))
+        for path, layer in layers.items()
+    }
+
+
 class _Names:
     """Names in files of Keras 3: a layer's name, and the number of the variable in it."""
 
-    def __init__(self, files: Sequence[Hdf5File]) -> None:
+    def __init__(
+        self, files: Sequence[Hdf5File], model: Callable[[], Node | None], version: int
+    ) -> None:
         self._files = files
-        self._called: dict[str, str] = {}
+        self._paths: dict[str, str] = {}
+        for file in files:
+            for path in file.groups:
+                # Keras on Windows joined what leads to a group with backslashes.
+                outer, _, last = f"/{path}".replace("\\", "/").rpartition("/")
+                if last == "vars":
+                    self._paths.setdefault(outer.lstrip("/"), path)
+        self._groups = find_names(self._paths, self._name_of, cache(model), version)
 
-    def _name_of(self, group: str, own: str) -> str:
-        # The group is called for the class ("conv2d_1"), its attribute has the layer's name. Of
-        # several files that have the group the first has the attribute.
-        if group not in self._called:
-            variables = f"{group}/vars"
-            found = (f.texts(variables, "name") for f in self._files if f.has(variables))
-            self._called[group] = next((names[0] for names in found if names), own)
-        return self._called[group]
+    def _name_of(self, group: str) -> str | None:
+        # Of several files that have the group the first has the attribute.
+        path = self._paths.get(group, f"{group}/vars")
+        found = (file.texts(path, "name") for file in self._files if file.has(path))
+        return next((names[0] for names in found if names), None)
 
-    def name(self, path: str) -> str:
-        parts = path.split("/")
-        *groups, last = parts
-        out = [
-            self._name_of("/".join(parts[: i + 1]), part)
-            for i, part in enumerate(groups)
-            if part not in _GROUPING
-        ]
-        return "/".join([*out, last])
+    def group(self, path: str) -> Group:
+        plain = "/" + path.replace("\\", "/")
+        at = plain.find("/vars/")
+        group = self._groups.get(plain[1:at] if at > 0 else "") if at >= 0 else None
+        if group is None:
+            return Group(path, True)
+        last = plain[at + len("/vars/") :]
+        return Group(f"{group.name}/{last}" if group.name else last, group.named)
 
     def position(self, path: str) -> tuple[object, ...]:
         """Variables by their numbers, 10 after 9."""
@@ -118,14 +206,14 @@ class _LegacyNames:
             for weight in hdf5.texts(group, "weight_names") or ():
                 self._order.setdefault(f"{group}/{weight}", len(self._order))
 
-    def name(self, path: str) -> str:
+    def group(self, path: str) -> Group:
         parts = path.removeprefix("model_weights/").removeprefix("optimizer_weights/").split("/")
         # Keras puts the layer's name before one that holds it already: dense/dense/kernel,
         # dense/sequential/dense/kernel.
         layer, *rest = parts
         if layer in rest[:-1]:
             parts = rest[rest.index(layer) :]
-        return re.sub(r":\d+$", "", "/".join(parts))
+        return Group(re.sub(r":\d+$", "", "/".join(parts)), True)
 
     def position(self, path: str) -> tuple[object, ...]:
         return (self._order.get(path, len(self._order)), path)
@@ -150,13 +238,15 @@ def open_keras(path: str, zipped: bool) -> KerasWeights:
                     f"{', '.join(archive.namelist()[:5])}",
                 )
             member = archive.getinfo(_MEMBER)
+            stored = _Stored(_text(archive, "config.json"), _text(archive, "metadata.json"))
             if member.compress_type != zipfile.ZIP_STORED:
-                return _unpacked(path, archive, member)
+                return _unpacked(path, archive, member, stored)
             file = MappedFile(path)
             begin = _begin_of(file, member)
             return KerasWeights(
                 Hdf5File(file, begin, member.file_size),
                 crc=(begin, member.file_size, member.CRC),
+                stored=stored,
             )
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as e:
         raise damaged(path, f"expected an archive of Keras: {e}") from None
@@ -204,11 +294,21 @@ def _begin_of(file: MappedFile, member: zipfile.ZipInfo) -> int:
     return begin
 
 
-def _unpacked(path: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> KerasWeights:
+def _text(archive: zipfile.ZipFile, name: str) -> bytes:
+    """A small member, or nothing; what is too long is for the reader of it to refuse."""
+    if name not in archive.namelist():
+        return b""
+    with archive.open(name) as file:
+        return file.read(MAX_BYTES + 1)
+
+
+def _unpacked(
+    path: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo, stored: _Stored
+) -> KerasWeights:
     """A compressed member in a temporary file that nobody else sees; zipfile checks its CRC."""
     with tempfile.TemporaryFile() as target, archive.open(member) as source:
         while piece := source.read(PIECE):
             target.write(piece)
         target.flush()
         file = MappedFile(f"{path}:{Path(_MEMBER)}", target.fileno())
-    return KerasWeights(Hdf5File(file, 0, file.size))
+    return KerasWeights(Hdf5File(file, 0, file.size), stored=stored)

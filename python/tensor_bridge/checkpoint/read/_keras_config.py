@@ -1,0 +1,184 @@
+"""The configuration that Keras stores beside weights: its layers, and which feeds which.
+
+Keras 1 and 2 keep it in the attribute model_config of an .h5 file, Keras 3 and late releases of
+Keras 2 in config.json of a .keras archive; what they write is told by ``get_config`` of
+keras/src/models/functional.py and sequential.py, and in Keras 2 by get_network_config of
+engine/functional.py. Not for: which group of a weight file is which layer (_keras_names.py).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tensor_bridge.checkpoint.read._layer import Layer
+
+__all__ = ["MAX_BYTES", "Node", "layers_of", "parse"]
+
+MAX_BYTES = 16 << 20
+"""Above what a configuration may take: the largest of Keras' own applications takes 1 MB."""
+_MAX_DEPTH, _MAX_PATH = 200, 1024
+
+
+@dataclass(frozen=True)
+class Node:
+    """A layer or model of a configuration.
+
+    Attributes:
+      name: Of the layer; "" if none is stored.
+      class_name: Of its class.
+      config: What ``from_config`` takes; {} of a model of Keras 1, which is a list of layers.
+      inbound: The calls, as they are stored.
+      layers: Of a model, in its order.
+      inner: What a layer holds in its configuration, by the key there: the cell of an RNN.
+      is_model: Whether ``layers`` are its layers: no class of somebody's own says how it is built.
+      is_layer: Whether it is none of keras.ops, which have no variables and no group in a file.
+      again: Whether the same object stands before this in the configuration.
+    """
+
+    name: str
+    class_name: str
+    config: Mapping[str, Any]
+    inbound: Any
+    layers: tuple[Node, ...]
+    inner: Mapping[str, tuple[Node, ...]]
+    is_model: bool
+    is_layer: bool
+    again: bool
+
+
+def parse(text: str | bytes) -> Node:
+    """The model that a configuration describes.
+
+    Raises:
+      ValueError: It is no configuration of Keras, or larger or deeper than Keras makes them.
+    """
+    if len(text) > MAX_BYTES:
+        raise ValueError(f"expected at most {MAX_BYTES} bytes, got {len(text)}")
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError(f"expected at most {_MAX_DEPTH} levels, got more") from None
+    _check_depth(value)
+    node = _node(value, set())
+    if node is None:
+        raise ValueError("expected an object with the class and the configuration of a model")
+    return node
+
+
+def _check_depth(value: Any) -> None:
+    level = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(_MAX_DEPTH):
+        level = [
+            item
+            for outer in level
+            for item in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(item, (dict, list))
+        ]
+        if not level:
+            return
+    raise ValueError(f"expected at most {_MAX_DEPTH} levels, got more")
+
+
+def _node(value: Any, met: set[tuple[str, str]]) -> Node | None:
+    """What a serialized object describes; None if the value is none.
+
+    ``met`` are the names and classes of what stands before it.
+    """
+    if not isinstance(value, dict) or not isinstance(value.get("class_name"), str):
+        return None
+    class_name, config = value["class_name"], value.get("config")
+    if not isinstance(config, (dict, list)):
+        return None
+    name = config.get("name") if isinstance(config, dict) else None
+    name = name if isinstance(name, str) else value.get("name")
+    name = name if isinstance(name, str) else ""
+    # Keras numbers an object that it meets again, and loses the number of where it was first.
+    again = "shared_object_id" in value and (name, class_name) in met
+    met.add((name, class_name))
+    stored = config if isinstance(config, list) else config.get("layers")
+    # A class of somebody's own has input_layers if it is built as Keras' models are.
+    is_model = isinstance(stored, list) and (
+        class_name == "Sequential" or isinstance(config, list) or "input_layers" in config
+    )
+    parts = [_node(part, met) for part in stored] if is_model and stored is not None else []
+    module = value.get("module")
+    return Node(
+        name=name,
+        class_name=class_name,
+        config=config if isinstance(config, dict) else {},
+        inbound=value.get("inbound_nodes"),
+        layers=tuple(part for part in parts if part is not None),
+        inner={} if is_model else _inner(config, met),
+        is_model=is_model,
+        is_layer=not (isinstance(module, str) and ".ops." in f"{module}."),
+        again=again,
+    )
+
+
+def _inner(config: Any, met: set[tuple[str, str]]) -> dict[str, tuple[Node, ...]]:
+    found: dict[str, tuple[Node, ...]] = {}
+    for key, value in config.items() if isinstance(config, dict) else ():
+        several = value if isinstance(value, list) else [value]
+        nodes = [part for part in (_node(item, met) for item in several) if part is not None]
+        if nodes and len(nodes) == len(several):
+            found[key] = tuple(nodes)
+    return found
+
+
+def layers_of(model: Node) -> dict[str, Layer]:
+    """All layers by their path, "inner/dense"; nested models, and what stands in them, too.
+
+    Raises:
+      ValueError: A path is longer than any that Keras makes.
+    """
+    found: dict[str, Layer] = {}
+    waiting = [(model, "")]
+    while waiting:
+        outer, prefix = waiting.pop()
+        names = {part.name for part in outer.layers}
+        before: tuple[str, ...] = ()
+        for part in outer.layers:
+            path = prefix + part.name
+            if outer.class_name == "Sequential":
+                inputs = before
+            else:
+                inputs = tuple(
+                    prefix + name for name in dict.fromkeys(_feeding(part.inbound, names))
+                )
+            before = (path,) if part.name else ()
+            if not part.name:
+                continue
+            if len(path) > _MAX_PATH:
+                raise ValueError(f"expected names of at most {_MAX_PATH} characters, got more")
+            found[path] = Layer(part.class_name, part.config, inputs)
+            waiting.append((part, f"{path}/"))
+            waiting += [
+                (nodes[0], f"{path}/{key}/")
+                for key, nodes in part.inner.items()
+                if len(nodes) == 1 and nodes[0].is_model
+            ]
+    return found
+
+
+def _feeding(calls: Any, names: set[str]) -> Iterator[str]:
+    """Names of the layers whose outputs stand in the arguments of calls.
+
+    Keras 1 and 2 write a tensor as [layer, call, output], with or without keyword arguments behind;
+    Keras 3 as an object __keras_tensor__, whose keras_history is such a list.
+    """
+    if isinstance(calls, dict):
+        for value in calls.values():
+            yield from _feeding(value, names)
+    elif isinstance(calls, list):
+        if (
+            len(calls) >= 3
+            and isinstance(calls[0], str)
+            and calls[0] in names
+            and type(calls[1]) is type(calls[2]) is int
+        ):
+            yield calls[0]
+        for value in calls:
+            yield from _feeding(value, names)

@@ -1,0 +1,242 @@
+"""Which layer each group of a weight file of Keras 3 and late Keras 2 is of.
+
+Such a file has a group for each object, at the path of the attributes that lead to it, and in it a
+group "vars" (keras/src/saving/saving_lib.py, _save_state). Objects in a list or dict are counted by
+their classes, "dense", "dense_1"; so are the layers of a model, in "layers". That is no name: the
+configuration says which layer is meant, or from Keras 3.6 on the attribute "name" of "vars".
+Not for: .h5 files with the variables' own names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache, partial
+
+from tensor_bridge.checkpoint.read._keras_config import Node
+
+__all__ = ["Group", "find_names"]
+
+# The layers of a model, in Keras 2.12 to 2.14 under the second name.
+_LAYERS = ("layers", "_layer_checkpoint_dependencies")
+# Whose attribute is called otherwise than what its configuration has.
+_ATTRIBUTES = {"forward_layer": "layer", "backward_layer": "layer"}
+_CLASSES = {"GroupQueryAttention": "GroupedQueryAttention"}
+_MODELS = re.compile(r"(functional|sequential)(_\d+)?")
+
+
+@dataclass(frozen=True)
+class Group:
+    """What a group of a file is.
+
+    Attributes:
+      name: Path of the layer by its name, or path in the file where that is not known.
+      named: Whether it is known.
+    """
+
+    name: str
+    named: bool
+
+
+def find_names(
+    paths: Iterable[str],
+    stored: Callable[[str], str | None],
+    model: Callable[[], Node | None],
+    keras: int,
+) -> dict[str, Group]:
+    """What each group is, by its path in the file.
+
+    Args:
+      paths: Of the groups that have "vars"; "" for the model itself.
+      stored: The attribute "name" for such a path.
+      model: The configuration; called only if it is needed.
+      keras: 2 or 3, the version that wrote the file; 0 if that is not known.
+    """
+    return _Finder(paths, stored, model, keras).found
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A group that is yet to be looked into; ``node`` gives what the configuration has for it."""
+
+    path: str
+    group: Group
+    node: Callable[[], Node | None]
+
+
+class _Finder:
+    def __init__(
+        self,
+        paths: Iterable[str],
+        stored: Callable[[str], str | None],
+        model: Callable[[], Node | None],
+        keras: int,
+    ) -> None:
+        self._objects = set(paths)
+        self._stored, self._keras = stored, keras
+        self._children: dict[str, set[str]] = {}
+        for path in self._objects:
+            while path:
+                outer, _, last = path.rpartition("/")
+                of = self._children.setdefault(outer, set())
+                if last in of:
+                    break
+                of.add(last)
+                path = outer
+        self.found: dict[str, Group] = {}
+        # No recursion: how deep groups are nested is the file's to say.
+        self._waiting = [_Place("", Group("", True), model)]
+        while self._waiting:
+            place = self._waiting.pop()
+            self.found[place.path] = place.group
+            self._look_into(place)
+
+    def _look_into(self, place: _Place) -> None:
+        for child in self._children.get(place.path, ()):
+            path, name = _join(place.path, child), _join(place.group.name, child)
+            if path in self._objects:
+                node = _held(place.node, child)
+                self._waiting.append(_Place(path, Group(name, place.group.named), node))
+            elif child in _LAYERS:
+                self._look_into_layers(place, child)
+            else:
+                self._look_into_container(path, name)
+
+    def _look_into_container(self, path: str, name: str) -> None:
+        """Objects in a list or dict of the program's; where in it each stands is not known."""
+        pending = [(path, name)]
+        while pending:
+            path, name = pending.pop()
+            for child in self._children.get(path, ()):
+                inner, called = _join(path, child), _join(name, child)
+                if inner in self._objects:
+                    self._waiting.append(_Place(inner, Group(called, False), _nothing))
+                else:
+                    pending.append((inner, called))
+
+    def _look_into_layers(self, place: _Place, container: str) -> None:
+        path = _join(place.path, container)
+        groups = sorted(self._children[path])
+        nodes = cache(lambda: _assigned(place.node(), groups, self._keras))
+        names = self._names_of_layers(place, path, groups, nodes)
+        for group in groups:
+            inner, known = _join(path, group), group in names
+            name = _join(place.group.name, names[group] if known else f"{container}/{group}")
+            if inner in self._objects:
+                here = Group(name, place.group.named and known)
+                self._waiting.append(_Place(inner, here, partial(_of, nodes, group)))
+            else:
+                self._look_into_container(inner, name)
+
+    def _names_of_layers(
+        self, place: _Place, path: str, groups: list[str], nodes: Callable[[], dict[str, Node]]
+    ) -> dict[str, str]:
+        """The names of those layers that have one, each of which is one layer's alone."""
+        stored = {group: self._stored(_join(path, group)) for group in groups}
+        certain = self._is_model(place, groups)
+        said: dict[str, Node] = {}
+        if not certain or None in stored.values():
+            said = nodes()
+            node = place.node()
+            certain = certain or (node is not None and node.is_model)
+        found: dict[str, list[str]] = {}
+        for group, name in stored.items():
+            configured = said[group].name if group in said else ""
+            if name is None:
+                name = configured
+            elif configured not in ("", name) or (not certain and _is_automatic(name, group)):
+                continue
+            if name and not {"layers", "vars"} & set(name.split("/")):
+                found.setdefault(name, []).append(group)
+        attributes = self._children[place.path]
+        return {
+            of[0]: name for name, of in found.items() if len(of) == 1 and name not in attributes
+        }
+
+    def _is_model(self, place: _Place, groups: list[str]) -> bool:
+        """Whether the file shows that layers are listed by a model that Keras itself built.
+
+        In a class of somebody's own "layers" holds those alone whose attribute comes later in the
+        alphabet, and the name that they got by chance may be that of another attribute.
+        """
+        kind = place.path.rpartition("/")
+        if kind[0].rpartition("/")[2] in _LAYERS and _MODELS.fullmatch(kind[2]):
+            return True
+        if _MODELS.fullmatch(self._stored(place.path) or ""):
+            return True
+        return any(re.fullmatch(r"input_layer(_\d+)?", group) for group in groups)
+
+
+def _nothing() -> None:
+    return None
+
+
+def _join(outer: str, last: str) -> str:
+    return f"{outer}/{last}" if outer else last
+
+
+def _of(nodes: Callable[[], dict[str, Node]], group: str) -> Node | None:
+    return nodes().get(group)
+
+
+def _held(outer: Callable[[], Node | None], attribute: str) -> Callable[[], Node | None]:
+    """What a layer's configuration has for an attribute."""
+
+    def node() -> Node | None:
+        found = outer()
+        if found is None:
+            return None
+        other = _ATTRIBUTES.get(attribute, attribute)
+        nodes = found.inner.get(attribute) or found.inner.get(other) or ()
+        return nodes[0] if len(nodes) == 1 else None
+
+    return node
+
+
+def _is_automatic(name: str, group: str) -> bool:
+    """Whether Keras would give such a name to a layer of that class."""
+    base = re.sub(r"_\d+$", "", group)
+    return re.fullmatch(rf"{re.escape(base)}(_\d+)?", name) is not None
+
+
+def _snake_case(class_name: str) -> str:
+    """As naming.to_snake_case of Keras."""
+    name = re.sub(r"\W+", "", _CLASSES.get(class_name, class_name))
+    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+def _is_input(layers: list[Node]) -> bool:
+    return [layer.class_name for layer in layers] == ["InputLayer"]
+
+
+def _assigned(model: Node | None, groups: list[str], keras: int) -> dict[str, Node]:
+    """The layer for each group that counts a class."""
+    layers = [part for part in model.layers if part.is_layer] if model is not None else []
+    if model is not None and model.class_name == "Sequential" and _is_input(layers[:1]):
+        layers = layers[1:]
+    by_class: dict[str, list[Node]] = {}
+    for layer in layers:
+        by_class.setdefault(_snake_case(layer.class_name), []).append(layer)
+    numbered: dict[str, dict[int, str]] = {}
+    for group in groups:
+        counted = re.fullmatch(r"(.+)_([1-9]\d{0,8})", group)
+        base, number = (counted[1], int(counted[2])) if counted else (group, 0)
+        if counted and group in by_class:
+            # The first of a class that ends in a number, or one more of another.
+            base, number = (group, 0) if base not in by_class else ("", 0)
+        if base in by_class:
+            numbered.setdefault(base, {})[number] = group
+    found: dict[str, Node] = {}
+    for base, groups_of in numbered.items():
+        of_class = dict(enumerate(by_class[base]))
+        if keras != 3:
+            # Keras 2.14 on does not count a layer that has a group elsewhere, 2.12 and 2.13 count
+            # one with weights twice. Either way the order is that of the model.
+            first = [layer for layer in by_class[base] if not layer.again]
+            of_class = dict(zip(sorted(groups_of), first, strict=False))
+            if len(groups_of) != len(first):
+                continue
+        found.update((group, of_class[n]) for n, group in groups_of.items() if n in of_class)
+    return found
