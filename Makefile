@@ -31,7 +31,7 @@ help:
 	@echo 'make test-exhaustive  the Python tests that take minutes'
 	@echo 'make test-asan        C++ tests under AddressSanitizer and UBSan'
 	@echo 'make test-tsan        concurrent C++ tests under ThreadSanitizer'
-	@echo 'make fuzz             the reader of checkpoints under libFuzzer (RUNS=...)'
+	@echo 'make fuzz             the readers of file formats under libFuzzer (RUNS=...)'
 	@echo 'make bench            conversion times next to the other ways, from one run'
 	@echo 'make bench-draw       charts and tables of the docs from the numbers of make bench'
 	@echo 'make bench-compare    instructions of each operation against a commit (BASE=HEAD)'
@@ -152,17 +152,20 @@ test-asan test-tsan: test-%: $(STAMPS)/tools $(STAMPS)/system-tests
 	cmake --build --preset $*
 	ctest --preset $*
 
-# The reader of checkpoint indices under libFuzzer, with sanitizers and a limit on what it allocates.
+# Every reader of a file format under libFuzzer, with sanitizers and a limit on what it allocates.
 # New inputs go to build/fuzz/corpus; the seeds are kept in the tree.
 RUNS ?= 1000000
 CLANGXX = $(firstword $(shell command -v clang++ || ls /usr/bin/clang++-* 2>/dev/null))
-fuzz: build $(STAMPS)/system-fuzz
-	@mkdir -p build/fuzz/corpus
+FUZZED := $(patsubst tests/fuzz/%_fuzz.cc,%,$(wildcard tests/fuzz/*_fuzz.cc))
+fuzz: $(addprefix fuzz-,$(FUZZED))
+
+fuzz-%: build $(STAMPS)/system-fuzz
+	@mkdir -p build/fuzz/corpus/$*
 	$(CLANGXX) -std=c++17 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
 	  -Iinclude -Isrc -isystem $(dir $(firstword $(wildcard build/*/include/dlpack))) \
-	  tests/fuzz/bundle_fuzz.cc $(wildcard src/formats/*.cc) $(addprefix src/core/,dtype.cc error.cc) -o build/fuzz/bundle_fuzz
-	build/fuzz/bundle_fuzz -runs=$(RUNS) -max_len=16384 -timeout=5 -rss_limit_mb=512 -malloc_limit_mb=64 \
-	  build/fuzz/corpus tests/fuzz/seeds/bundle
+	  tests/fuzz/$*_fuzz.cc $(wildcard src/formats/*.cc) $(addprefix src/core/,dtype.cc error.cc) -o build/fuzz/$*_fuzz
+	build/fuzz/$*_fuzz -runs=$(RUNS) -max_len=16384 -timeout=5 -rss_limit_mb=512 -malloc_limit_mb=64 \
+	  build/fuzz/corpus/$* tests/fuzz/seeds/$*
 
 test-consumers: test-cpp build
 	tests/consumer/run.sh $(BIN)/python

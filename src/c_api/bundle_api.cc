@@ -88,7 +88,7 @@ tb_status tb_bundle_block_get(const tb_bundle* bundle, int64_t index, tb_bundle_
     require(bundle, "a tb_bundle");
     require(out, "a place for the result");
     checkIndex(index, bundle->index.blocks.size());
-    const BundleBlock& block = bundle->index.blocks[static_cast<size_t>(index)];
+    const TableBlock& block = bundle->index.blocks[static_cast<size_t>(index)];
     *out = {block.offset, block.size, block.crc32c};
   });
 }

@@ -3,137 +3,40 @@
 #include "core/dtype.h"
 #include "core/error.h"
 #include "formats/protobuf_reader.h"
-#include "formats/wire.h"
 
 namespace tensor_bridge {
 namespace {
 
-// The table format is LevelDB's: blocks of records with shared key prefixes, an index block of
-// handles, and a footer of two handles and a magic number.
-constexpr size_t kFooterSize = 48;
-constexpr uint64_t kMagic = 0xdb4775248b80fb57;
-constexpr size_t kTrailerSize = 5;  // compression, checksum
 // A key is stored in full once in 16 records or fewer, so that honest keys take at most 16 times
-// the file. Without a limit a record of 4 bytes could repeat a key of any length.
+// the records. Without a limit a record of 4 bytes could repeat a key of any length.
 constexpr uint64_t kMaxKeysPerByte = 64;
-
-struct Handle {
-  uint64_t offset = 0;
-  uint64_t size = 0;
-};
+constexpr uint64_t kMaxKeysPerUnpackedByte = 16;
 
 class IndexReader : private ProtobufReader {
  public:
-  IndexReader(const uint8_t* data, size_t size) : ProtobufReader(data), size_(size) {}
+  IndexReader(const uint8_t* data, size_t size)
+      : ProtobufReader(data), end_(data + size), size_(size), table_(data, size) {}
 
   BundleIndex read() {
-    if (size_ < kFooterSize)
-      fail(data_, "expected an index of %zu bytes or more, got %zu", kFooterSize, size_);
-    const uint8_t* footer = data_ + size_ - kFooterSize;
-    WireReader magic(footer + kFooterSize - 8, 8);
-    uint64_t number = 0;
-    if (!magic.fixed64(&number) || number != kMagic) {
-      fail(footer + kFooterSize - 8,
-           "expected the magic number of a TensorFlow checkpoint index, got %016llx",
-           static_cast<unsigned long long>(number));
+    while (table_.next()) {
+      data_ = table_.origin().data;
+      packed_at_ = table_.origin().packed_at;
+      add(table_.key(), table_.value());
     }
-    WireReader reader(footer, kFooterSize - 8);
-    const Handle metaindex = readHandleOrFail(&reader);
-    const Handle index = readHandleOrFail(&reader);
-    // It is empty, and has a checksum all the same.
-    static_cast<void>(openBlock(metaindex, footer));
-    const WireReader block = openBlock(index, footer);
-    uint64_t end_of_last = 0;
-    readBlock(block, [&](const std::string&, WireReader value) {
-      const uint8_t* place = value.next();
-      const Handle handle = readHandleOrFail(&value);
-      // Blocks that overlap would let a small file say the same records any number of times.
-      if (handle.offset < end_of_last) {
-        fail(place,
-             "expected blocks one behind the other, got one at %llu before the end of "
-             "another at %llu",
-             static_cast<unsigned long long>(handle.offset),
-             static_cast<unsigned long long>(end_of_last));
-      }
-      const WireReader records = openBlock(handle, place);
-      end_of_last = handle.offset + handle.size + kTrailerSize;
-      readBlock(records, [&](const std::string& key, WireReader record) { add(key, record); });
-    });
-    if (!has_header_) fail(footer, "expected a header, got an index without one");
+    if (!has_header_) fail(end_, "expected a header, got an index without one");
+    result_.blocks = table_.blocks();
     return std::move(result_);
   }
 
  private:
-  static bool readHandle(WireReader* reader, Handle* out) {
-    return reader->varint(&out->offset) && reader->varint(&out->size);
-  }
-
-  Handle readHandleOrFail(WireReader* reader) const {
-    const uint8_t* place = reader->next();
-    Handle handle;
-    if (!readHandle(reader, &handle)) fail(place, "expected offset and size of a block");
-    return handle;
-  }
-
-  // The records of a block, and its checksum remembered.
-  WireReader openBlock(const Handle& handle, const uint8_t* place) {
-    const uint64_t space = size_ - kFooterSize;
-    if (handle.offset > space || space - handle.offset < kTrailerSize ||
-        handle.size > space - handle.offset - kTrailerSize) {
-      fail(place, "expected a block inside the %zu bytes of the file, got %llu bytes at %llu",
-           size_, static_cast<unsigned long long>(handle.size),
-           static_cast<unsigned long long>(handle.offset));
-    }
-    const uint8_t* begin = data_ + handle.offset;
-    const uint8_t compression = begin[handle.size];
-    if (compression != 0) {
-      fail(begin + handle.size,
-           "expected a block without compression, as TensorFlow writes them, got compression %d",
-           compression);
-    }
-    uint32_t crc = 0;
-    WireReader trailer(begin + handle.size + 1, 4);
-    static_cast<void>(trailer.fixed32(&crc));
-    result_.blocks.push_back(
-        {static_cast<int64_t>(handle.offset), static_cast<int64_t>(handle.size) + 1, crc});
-    uint32_t restarts = 0;
-    if (handle.size >= 4) {
-      WireReader last(begin + handle.size - 4, 4);
-      static_cast<void>(last.fixed32(&restarts));
-    }
-    if (handle.size < 4 || restarts > (handle.size - 4) / 4) {
-      fail(begin, "expected a block that ends with its restart points, got %llu bytes with %u",
-           static_cast<unsigned long long>(handle.size), restarts);
-    }
-    return WireReader(begin, static_cast<size_t>(handle.size) - 4 - size_t{4} * restarts);
-  }
-
-  template <typename Visit>
-  void readBlock(WireReader block, Visit visit) {
-    std::string key;
-    while (!block.done()) {
-      const uint8_t* place = block.next();
-      uint32_t shared = 0;
-      uint32_t own = 0;
-      uint32_t length = 0;
-      const uint8_t* suffix = nullptr;
-      const uint8_t* value = nullptr;
-      if (!block.varint32(&shared) || !block.varint32(&own) || !block.varint32(&length) ||
-          shared > key.size() || !block.bytes(own, &suffix) || !block.bytes(length, &value)) {
-        fail(place, "expected a record, got lengths that do not fit its block");
-      }
-      key_bytes_ += uint64_t{shared} + own;
-      if (key_bytes_ > kMaxKeysPerByte * size_) {
-        fail(place, "expected keys of at most %llu times the file, got more",
-             static_cast<unsigned long long>(kMaxKeysPerByte));
-      }
-      key.resize(shared);
-      key.append(reinterpret_cast<const char*>(suffix), own);
-      visit(key, WireReader(value, length));
-    }
-  }
-
   void add(const std::string& key, WireReader record) {
+    key_bytes_ += key.size();
+    const uint64_t most =
+        kMaxKeysPerByte * size_ + kMaxKeysPerUnpackedByte * table_.unpackedBytes();
+    if (key_bytes_ > most) {
+      fail(record.next(), "expected keys of at most %llu bytes in all, got more",
+           static_cast<unsigned long long>(most));
+    }
     if (!has_header_) {
       if (!key.empty()) fail(record.next(), "expected the header as the first record");
       readHeader(record);
@@ -218,46 +121,11 @@ class IndexReader : private ProtobufReader {
     entry.shard = static_cast<int32_t>(shard);
     entry.offset = static_cast<int64_t>(offset);
     entry.size = static_cast<int64_t>(size);
-    for (const WireReader& slice : slices) readSlice(slice, &entry);
+    // Else a record could repeat a message of two bytes as often as it likes, for a scalar.
+    if (!slices.empty() && entry.shape.empty()) fail(place, "expected no slices of a scalar");
+    for (const WireReader& slice : slices) readSlice(slice, entry.shape, &entry.slices);
     if (slices.empty()) checkSize(entry, place);
     return entry;
-  }
-
-  void readSlice(WireReader message, BundleEntry* entry) const {
-    size_t axis = 0;
-    const uint8_t* place = message.next();
-    eachField(message, "a slice", [&](uint32_t number, uint32_t type, WireReader* field) {
-      if (number != 1 || type != WireReader::kBytes) return field->skip(type);
-      WireReader extent;
-      if (!field->nested(&extent)) return false;
-      uint64_t start = 0;
-      uint64_t length = 0;
-      bool whole = true;
-      eachField(extent, "an extent", [&](uint32_t part, uint32_t part_type, WireReader* value) {
-        if (part == 1 && part_type == WireReader::kVarint) return value->varint(&start);
-        if (part == 2 && part_type == WireReader::kVarint) {
-          whole = false;
-          return value->varint(&length);
-        }
-        return value->skip(part_type);
-      });
-      const uint64_t bound =
-          axis < entry->shape.size() ? static_cast<uint64_t>(entry->shape[axis]) : 0;
-      if (axis == entry->shape.size() || start > bound || (!whole && length > bound - start) ||
-          (whole && start != 0)) {
-        fail(extent.next(), "expected a slice inside the shape, got %lld from %lld on axis %zu",
-             whole ? -1LL : static_cast<long long>(length), static_cast<long long>(start), axis);
-      }
-      entry->slices.push_back(static_cast<int64_t>(start));
-      entry->slices.push_back(whole ? -1 : static_cast<int64_t>(length));
-      ++axis;
-      return true;
-    });
-    if (axis != entry->shape.size()) {
-      fail(place, "expected a slice with %zu extents, got %zu", entry->shape.size(), axis);
-    }
-    // Else a record could repeat a message of two bytes as often as it likes, for a scalar.
-    if (axis == 0) fail(place, "expected no slices of a scalar");
   }
 
   void checkSize(const BundleEntry& entry, const uint8_t* place) const {
@@ -274,7 +142,9 @@ class IndexReader : private ProtobufReader {
     }
   }
 
+  const uint8_t* end_;
   size_t size_;
+  TableReader table_;
   BundleIndex result_;
   uint64_t key_bytes_ = 0;
   bool has_header_ = false;

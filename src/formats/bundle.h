@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "formats/format_error.h"
+#include "formats/table.h"
 
 namespace tensor_bridge {
 
@@ -26,24 +26,17 @@ struct BundleEntry {
   uint32_t crc32c = 0;  // masked
 };
 
-/// A stretch of the index file that has a checksum.
-struct BundleBlock {
-  int64_t offset;
-  int64_t size;
-  uint32_t crc32c;  // masked
-};
-
 struct BundleIndex {
   std::vector<BundleEntry> entries;  // ascending by key
-  std::vector<BundleBlock> blocks;
+  std::vector<TableBlock> blocks;
   int32_t num_shards = 0;
 };
 
 /// Reads an index file that is `size` bytes in memory. Nothing refers to `data` afterwards. What it
-/// allocates is bounded by a multiple of `size`, whatever the bytes say. Checksums are not looked
-/// at; they are in the result. Throws FormatError for anything but an index whose every length,
-/// offset, shape and shard is possible; whether the data files are as long as it says is for the
-/// caller to see.
+/// allocates is bounded by a multiple of `size`, whatever the bytes say (22 times as large if
+/// Snappy packed them). Checksums are not looked at; they are in the result. Throws FormatError for
+/// anything but an index whose every length, offset, shape and shard is possible; whether the data
+/// files are as long as it says is for the caller to see.
 BundleIndex readBundleIndex(const uint8_t* data, size_t size);
 
 /// Where the strings of an entry lie in its `size` bytes: string i from begin + offsets[i] to

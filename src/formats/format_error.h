@@ -1,5 +1,5 @@
-// FormatError: a file that says something impossible, and where. Not for: files that cannot be
-// opened; who opens them says so.
+// FormatError: a file that says something impossible, and where. Origin: the way to that place from
+// bytes in memory. Not for: files that cannot be opened; who opens them says so.
 #ifndef TENSOR_BRIDGE_FORMATS_FORMAT_ERROR_H_
 #define TENSOR_BRIDGE_FORMATS_FORMAT_ERROR_H_
 
@@ -22,6 +22,15 @@ class FormatError : public Error {
  private:
   int64_t offset_;
   std::string entry_;
+};
+
+/// What a place in memory is in the file.
+struct Origin {
+  const uint8_t* data = nullptr;  // the file's first byte, or the first of bytes unpacked from it
+  int64_t packed_at = -1;         // where these are packed in the file; then no place is nearer
+  int64_t offsetOf(const uint8_t* place) const noexcept {
+    return packed_at < 0 ? place - data : packed_at;
+  }
 };
 
 }  // namespace tensor_bridge

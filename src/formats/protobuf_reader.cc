@@ -17,7 +17,7 @@ void ProtobufReader::fail(const uint8_t* place, const char* format, ...) const {
   va_start(args, format);
   std::vsnprintf(text, sizeof(text), format, args);
   va_end(args);
-  throw FormatError(place - data_, entry_, text);
+  throw FormatError(Origin{data_, packed_at_}.offsetOf(place), entry_, text);
 }
 
 void ProtobufReader::readShape(WireReader message, std::vector<int64_t>* shape) const {
@@ -45,6 +45,42 @@ void ProtobufReader::readShape(WireReader message, std::vector<int64_t>* shape) 
     return true;
   });
   static_cast<void>(elements(*shape, message.next()));
+}
+
+void ProtobufReader::readSlice(WireReader message, const std::vector<int64_t>& shape,
+                               std::vector<int64_t>* slices) const {
+  size_t axis = 0;
+  const uint8_t* place = message.next();
+  eachField(message, "a slice", [&](uint32_t number, uint32_t type, WireReader* field) {
+    if (number != 1 || type != WireReader::kBytes) return field->skip(type);
+    WireReader extent;
+    if (!field->nested(&extent)) return false;
+    uint64_t start = 0;
+    uint64_t length = 0;
+    bool whole = true;
+    eachField(extent, "an extent", [&](uint32_t part, uint32_t part_type, WireReader* value) {
+      if (part == 1 && part_type == WireReader::kVarint) return value->varint(&start);
+      if (part == 2 && part_type == WireReader::kVarint) {
+        if (!value->varint(&length)) return false;
+        whole = length == UINT64_MAX;  // -1
+        return true;
+      }
+      return value->skip(part_type);
+    });
+    const uint64_t bound = axis < shape.size() ? static_cast<uint64_t>(shape[axis]) : 0;
+    if (axis == shape.size() || start > bound || (!whole && length > bound - start) ||
+        (whole && start != 0)) {
+      fail(extent.next(), "expected a slice inside the shape, got %lld from %lld on axis %zu",
+           whole ? -1LL : static_cast<long long>(length), static_cast<long long>(start), axis);
+    }
+    slices->push_back(static_cast<int64_t>(start));
+    slices->push_back(whole ? -1 : static_cast<int64_t>(length));
+    ++axis;
+    return true;
+  });
+  if (axis != shape.size()) {
+    fail(place, "expected a slice with %zu extents, got %zu", shape.size(), axis);
+  }
 }
 
 int64_t ProtobufReader::elements(const std::vector<int64_t>& shape, const uint8_t* place) const {

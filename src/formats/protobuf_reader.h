@@ -14,7 +14,7 @@
 namespace tensor_bridge {
 
 /// The base of a reader of a file in memory. Every failure is a FormatError with the offset from
-/// the file's first byte and the entry at hand.
+/// the file's first byte (as `Origin` has it) and the entry at hand.
 class ProtobufReader {
  public:
   /// `file` is the first byte; `entry` what errors name.
@@ -42,10 +42,16 @@ class ProtobufReader {
   /// Appends the sizes of a TensorShapeProto; one of unknown rank or size is refused.
   void readShape(WireReader message, std::vector<int64_t>* shape) const;
 
+  /// Appends the extents of a TensorSliceProto: for each axis of `shape` a pair (start, length),
+  /// which is inside of it; length -1: all of the axis.
+  void readSlice(WireReader message, const std::vector<int64_t>& shape,
+                 std::vector<int64_t>* slices) const;
+
   /// Number of elements; not more than an int64 of 64-byte elements can count.
   int64_t elements(const std::vector<int64_t>& shape, const uint8_t* place) const;
 
-  const uint8_t* data_;
+  const uint8_t* data_;     // the file, or what was unpacked from it
+  int64_t packed_at_ = -1;  // from where, if so
   std::string entry_;
 };
 

@@ -25,7 +25,7 @@ void readIndex(const uint8_t* data, size_t size) {
     if (entry.shard >= index.num_shards || entry.offset < 0 || entry.size < 0) std::abort();
     if (entry.offset > INT64_MAX - entry.size) std::abort();
   }
-  for (const tensor_bridge::BundleBlock& block : index.blocks) {
+  for (const tensor_bridge::TableBlock& block : index.blocks) {
     if (block.offset < 0 || block.offset + block.size > static_cast<int64_t>(size)) std::abort();
   }
 }

@@ -14,17 +14,12 @@
 
 #include "formats/wire.h"
 #include "support/expect_error.h"
-#include "support/protobuf_bytes.h"
+#include "support/tables.h"
 
 namespace tensor_bridge {
 namespace {
 
-using testing::bytes;
-using testing::expectError;
-using testing::fixed32;
-using testing::number;
-using testing::shapeOf;
-using testing::varint;
+using namespace testing;  // NOLINT: what index files are made of
 
 std::string entry(uint64_t dtype, const std::vector<uint64_t>& shape, uint64_t shard,
                   uint64_t offset, uint64_t size) {
@@ -32,38 +27,7 @@ std::string entry(uint64_t dtype, const std::vector<uint64_t>& shape, uint64_t s
          number(5, size) + varint(6 << 3 | 5) + fixed32(0x12345678);
 }
 
-std::string record(const std::string& key, const std::string& value, size_t shared = 0) {
-  return varint(shared) + varint(key.size() - shared) + varint(value.size()) + key.substr(shared) +
-         value;
-}
-
 const std::string kHeader = number(1, 1);
-
-// A block as it stands in a file: records, one restart point, no compression, a checksum.
-std::string block(const std::string& records) {
-  return records + fixed32(0) + fixed32(1) + std::string(1, '\0') + fixed32(0xabcdef01);
-}
-
-std::string handle(uint64_t offset, uint64_t size) { return varint(offset) + varint(size); }
-
-std::string footer(const std::string& handles) {
-  std::string out = handles;
-  out.resize(40, '\0');
-  const uint64_t magic = 0xdb4775248b80fb57;
-  out.append(reinterpret_cast<const char*>(&magic), 8);
-  return out;
-}
-
-// An index of one block of records; `index_records` as given, or the one that belongs there.
-std::string indexOf(const std::string& records, std::string index_records = "") {
-  const std::string data = block(records);
-  if (index_records.empty()) index_records = record("~", handle(0, data.size() - 5));
-  const std::string metaindex = block("");
-  const std::string index = block(index_records);
-  return data + metaindex + index +
-         footer(handle(data.size(), metaindex.size() - 5) +
-                handle(data.size() + metaindex.size(), index.size() - 5));
-}
 
 BundleIndex read(const std::string& file) {
   // In a block of its own size, so that a read behind it is seen by AddressSanitizer.
@@ -145,10 +109,41 @@ TEST(Bundle, BlocksThatOverlapAreRefused) {
                 {"one behind the other"});
 }
 
-TEST(Bundle, CompressedBlocksAreRefused) {
+TEST(Bundle, PackedBlocksAreRead) {
+  std::string records = record("", number(1, 2));
+  for (const char* key : {"a", "b", "c"}) records += record(key, entry(1, {2, 3}, 1, 64, 24));
+  const std::string data = stored(packed(contents(records)), 1);
+  const BundleIndex index = read(tableOf(data, record("~", handle(0, data.size() - 5))));
+  EXPECT_EQ(index.num_shards, 2);
+  ASSERT_EQ(index.entries.size(), 3u);
+  EXPECT_EQ(index.entries[2].key, "c");
+  EXPECT_EQ(index.entries[2].shape, (std::vector<int64_t>{2, 3}));
+  // Checksums are of what is stored.
+  ASSERT_EQ(index.blocks.size(), 3u);
+  EXPECT_EQ(index.blocks[2].offset, 0);
+  EXPECT_EQ(index.blocks[2].size, static_cast<int64_t>(data.size()) - 4);
+}
+
+TEST(Bundle, AnErrorInAPackedBlockNamesBlockAndEntry) {
+  const std::string wrong = record("", kHeader) + record("w", entry(1, {2, 3}, 0, 0, 23));
+  const std::string first = block("");
+  const std::string data = stored(packed(contents(wrong)), 1);
+  const std::string file =
+      tableOf(first + data, record("", handle(0, first.size() - 5)) +
+                                record("~", handle(first.size(), data.size() - 5)));
+  try {
+    read(file);
+    ADD_FAILURE() << "expected a FormatError";
+  } catch (const FormatError& e) {
+    EXPECT_EQ(e.entry(), "w");
+    EXPECT_EQ(e.offset(), static_cast<int64_t>(first.size()));
+  }
+}
+
+TEST(Bundle, BlocksPackedOtherwiseAreRefused) {
   std::string file = indexOf(record("", kHeader));
-  file[block(record("", kHeader)).size() - 5] = 1;
-  expectDamaged(file, {"without compression", "compression 1"});
+  file[block(record("", kHeader)).size() - 5] = 2;
+  expectDamaged(file, {"by Snappy", "compression 2"});
 }
 
 TEST(Bundle, RecordsThatDoNotFitAreRefused) {

@@ -1,0 +1,117 @@
+// TensorFlow's tables, which are LevelDB's: records in ascending order of their keys, in blocks,
+// with an index block of handles and a footer. Not for: what the records say (bundle.h,
+// v1_checkpoint.h).
+//
+// The format: https://github.com/google/leveldb/blob/main/doc/table_format.md, and in TensorFlow
+// tensorflow/core/lib/io/format.cc and block.cc.
+#ifndef TENSOR_BRIDGE_FORMATS_TABLE_H_
+#define TENSOR_BRIDGE_FORMATS_TABLE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "formats/format_error.h"
+#include "formats/wire.h"
+
+namespace tensor_bridge {
+
+/// A stretch of the file that has a checksum: a block as it is stored, packed or not.
+struct TableBlock {
+  int64_t offset;
+  int64_t size;
+  uint32_t crc32c;  // masked
+};
+
+/// Where a block stands in the file.
+struct BlockHandle {
+  uint64_t offset = 0;
+  uint64_t size = 0;  // without the trailer
+};
+
+/// The records of one block, each with the key that its shared prefix gives.
+class BlockReader {
+ public:
+  BlockReader() = default;
+  /// `unpacked`: what `records` are in, if not in the file; `unpacked_bytes` of them, else 0.
+  BlockReader(WireReader records, const Origin& origin, std::unique_ptr<uint8_t[]> unpacked,
+              size_t unpacked_bytes)
+      : records_(records),
+        origin_(origin),
+        unpacked_(std::move(unpacked)),
+        unpacked_bytes_(unpacked_bytes) {}
+
+  /// Goes to the next record, the first one at first. False behind the last one. Throws
+  /// FormatError.
+  bool next();
+
+  const std::string& key() const noexcept { return key_; }
+  /// Lives as long as this reader, or the file if the block is not packed.
+  WireReader value() const noexcept { return value_; }
+  /// Of the bytes of value().
+  const Origin& origin() const noexcept { return origin_; }
+  size_t unpackedBytes() const noexcept { return unpacked_bytes_; }
+
+ private:
+  WireReader records_;
+  WireReader value_;
+  std::string key_;
+  Origin origin_;
+  std::unique_ptr<uint8_t[]> unpacked_;
+  size_t unpacked_bytes_ = 0;
+};
+
+/// A walk over a table that is `size` bytes in memory. Blocks packed with Snappy are unpacked one
+/// at a time, into at most 22 times their size; others are read where they are. Checksums are not
+/// looked at. Every member but the accessors throws FormatError for what no table has.
+class TableReader {
+ public:
+  /// Reads the footer. `data` outlives the reader.
+  TableReader(const uint8_t* data, size_t size);
+
+  /// Goes to the next record, the first one of the table at first. False behind the last one.
+  bool next();
+
+  /// Goes to the record of this key, over no other block than the one that can hold it. False if
+  /// there is none; the place is undefined then.
+  bool seek(std::string_view key);
+
+  const std::string& key() const noexcept { return block_.key(); }
+  /// Of the record, until the reader moves on.
+  WireReader value() const noexcept { return block_.value(); }
+  const Origin& origin() const noexcept { return block_.origin(); }
+
+  /// What packed blocks have become so far, in bytes.
+  uint64_t unpackedBytes() const noexcept { return unpacked_bytes_; }
+
+  /// All blocks of the table, whether they have been read or not.
+  std::vector<TableBlock> blocks() const;
+
+ private:
+  /// The handles of the index block, in their order.
+  struct Handles {
+    BlockReader index;
+    uint64_t end_of_last = 0;
+  };
+
+  BlockHandle readHandle(WireReader* reader, const Origin& origin) const;
+  BlockReader open(const BlockHandle& handle) const;
+  bool next(Handles* handles, BlockHandle* out) const;
+  TableBlock stored(const BlockHandle& handle) const;
+
+  const uint8_t* data_;
+  size_t size_;
+  BlockHandle metaindex_handle_;
+  BlockHandle index_handle_;
+  Handles handles_;
+  BlockReader block_;
+  uint64_t unpacked_bytes_ = 0;
+};
+
+}  // namespace tensor_bridge
+
+#endif  // TENSOR_BRIDGE_FORMATS_TABLE_H_
