@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 import torch
 from fresh import run_python
+from like_tensorflow import assert_like_tensorflow
 from tf_bytes import BY_DEFAULT, random_tensor, tf_memory, torch_memory
 
 import tensor_bridge
@@ -43,25 +44,6 @@ def mappings(path: str) -> list[tuple[int, int, str]]:
 
 def is_mapped(x: torch.Tensor, path: str) -> bool:
     return any(begin <= torch_data_address(x) < end for begin, end, _ in mappings(path))
-
-
-def assert_like_tensorflow(loaded: checkpoint.Checkpoint, prefix: str) -> None:
-    reader = tf.train.load_checkpoint(prefix)
-    entries = {entry.key: entry for entry in loaded.all_entries}
-    assert set(entries) == set(reader.get_variable_to_shape_map())
-    for key, entry in entries.items():
-        assert list(entry.shape) == reader.get_variable_to_shape_map()[key]
-        assert entry.dtype == reader.get_variable_to_dtype_map()[key].name
-        expected = tf.constant(reader.get_tensor(key), reader.get_variable_to_dtype_map()[key])
-        expected = tensor_bridge.to_torch(expected)
-        found = entry.read(False)
-        if isinstance(expected, tensor_bridge.StringTensor):
-            assert found.tolist() == expected.tolist()
-            continue
-        assert found.dtype == expected.dtype
-        assert found.shape == expected.shape
-        as_bytes = [x.contiguous().reshape(-1).view(torch.uint8) for x in (found, expected)]
-        assert torch.equal(*as_bytes)
 
 
 @pytest.mark.parametrize("row", BY_DEFAULT, ids=lambda row: row.name)
