@@ -94,7 +94,13 @@ def _ls(arguments: Any) -> int:
 
 
 def _find(checkpoint: Checkpoint, name: str) -> Any:
-    for group in (checkpoint, checkpoint.slots, checkpoint.counters, checkpoint.metadata):
+    for group in (
+        checkpoint,
+        checkpoint.slots,
+        checkpoint.counters,
+        checkpoint.state,
+        checkpoint.metadata,
+    ):
         if name in group:
             return group[name]
     return checkpoint[name]  # the KeyError with suggestions

@@ -326,6 +326,7 @@ NOT_FOR_EVERY_FILE = {"difflib", "h5py", "json", "numpy", "tensorflow", "torch",
     "tensor_bridge.checkpoint.read._hdf5",
     "tensor_bridge.checkpoint.read._keras",
     "tensor_bridge.checkpoint.read._layer",
+    "tensor_bridge.checkpoint.read._name_kinds",
     "tensor_bridge.checkpoint.read._object_graph",
 }
 
@@ -344,7 +345,12 @@ def brought_by_first_load(path: str) -> set[str]:
 
 def test_the_first_load_imports_what_the_file_needs_and_no_more(tmp_path: Path) -> None:
     prefix = tf.train.Checkpoint(w=tf.Variable([1.0])).write(str(tmp_path / "w"))
-    assert brought_by_first_load(prefix) == set()
+    read = "tensor_bridge.checkpoint.read"
+    assert brought_by_first_load(prefix) == {f"{read}._object_graph"}
+    tf.raw_ops.SaveV2(
+        prefix=str(tmp_path / "v"), tensor_names=["v"], shape_and_slices=[""], tensors=[[1.0]]
+    )
+    assert brought_by_first_load(str(tmp_path / "v")) == {f"{read}._name_kinds"}
 
 
 def test_what_a_file_needs_is_imported(tmp_path: Path) -> None:

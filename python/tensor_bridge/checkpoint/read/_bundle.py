@@ -15,7 +15,7 @@ from tensor_bridge.checkpoint.read import _crc
 from tensor_bridge.checkpoint.read._elements import decoder_of, row_of, stored_dtype
 from tensor_bridge.checkpoint.read._entry import Entry, Extent
 from tensor_bridge.checkpoint.read._mapped import MappedFile, damaged
-from tensor_bridge.checkpoint.read._names import names_of, slice_key
+from tensor_bridge.checkpoint.read._names import GRAPH_KEY, Stored, names_of, slice_key
 from tensor_bridge.errors import (
     CheckpointError,
     CheckpointNotFoundError,
@@ -32,6 +32,7 @@ __all__ = ["Bundle"]
 
 # TensorFlow's own index files stay far below; reading one takes a multiple of its size.
 _MAX_INDEX = 1 << 30
+_STRING = 7  # DataType.DT_STRING
 
 
 class Bundle:
@@ -60,7 +61,9 @@ class Bundle:
         # Slices of partitioned variables, whose keys no text begins like.
         self._slices = {record[0]: record for record in records if record[0][:1] == b"\0"}
         whole = [(_text(record[0]), record) for record in records if record[0][:1] != b"\0"]
-        names = names_of([key for key, _ in whole])
+        names = names_of(
+            {key: _stored(record) for key, record in whole}, self._graph(dict(whole).get(GRAPH_KEY))
+        )
         self.entries: list[Entry] = []
         for key, (_, dtype, shape, shard, offset, size, crc, slices) in whole:
             row = row_of(dtype)
@@ -82,6 +85,21 @@ class Bundle:
                     pieces=pieces,
                 )
             )
+
+    def _graph(self, record: Any) -> bytes:
+        """The object graph; nothing where there is none, or none that can be read."""
+        if record is None or record[1] != _STRING or record[2] != () or record[7]:
+            return b""
+        from tensor_bridge.checkpoint.read._object_graph import one_string
+
+        _, _, _, shard, offset, size, *_ = record
+        try:
+            file = self.mapped(shard)
+            file.check(offset, size, GRAPH_KEY)
+        except TensorBridgeError:  # it is told by what reads an entry
+            return b""
+        with file.piece(offset, size) as piece:
+            return one_string(bytes(piece))
 
     def _slice(
         self, key: str, row: DtypeRow | None, shape: tuple[int, ...], extents: tuple[int, ...]
@@ -141,6 +159,11 @@ class Bundle:
 
 def _text(key: bytes) -> str:
     return key.decode("utf-8", "surrogateescape")
+
+
+def _stored(record: Any) -> Stored:
+    _, dtype, shape, _, _, size, crc, slices = record
+    return Stored(shape, None if slices else (dtype, size, crc))
 
 
 def _mismatch(stored: int, found: int) -> str:

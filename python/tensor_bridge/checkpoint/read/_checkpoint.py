@@ -79,12 +79,14 @@ class Checkpoint(Entries):
       format: "bundle" (TensorFlow's checkpoints and SavedModels) or "hdf5" (Keras).
       slots: What optimizers keep for each variable, "optimizer/slot/variable".
       counters: How often was saved, TensorFlow 1's global step and the like.
+      state: What else training keeps: metrics, settings of optimizers, loss scales, generators of
+        random numbers; and what Keras 3's ``model.export()`` stores a second time.
       metadata: The object graph, configurations.
     """
 
     def __init__(self, source: Any, path: str, raw: bool) -> None:
         by_kind: dict[str, dict[str, Entry]] = {
-            kind: {} for kind in ("variable", "slot", "counter", "metadata")
+            kind: {} for kind in ("variable", "slot", "counter", "state", "metadata")
         }
         for entry in source.entries:
             by_kind[entry.kind][entry.name] = entry
@@ -94,6 +96,7 @@ class Checkpoint(Entries):
         self.format = "bundle" if isinstance(source, Bundle) else "hdf5"
         self.slots = Entries(by_kind["slot"], "slot", raw)
         self.counters = Entries(by_kind["counter"], "counter", raw)
+        self.state = Entries(by_kind["state"], "state", raw)
         self.metadata = Entries(by_kind["metadata"], "piece of metadata", raw)
 
     def __repr__(self) -> str:
@@ -104,7 +107,7 @@ class Checkpoint(Entries):
         """Entries of every kind."""
         return [
             entry
-            for group in (self, self.slots, self.counters, self.metadata)
+            for group in (self, self.slots, self.counters, self.state, self.metadata)
             for entry in group.entries.values()
         ]
 

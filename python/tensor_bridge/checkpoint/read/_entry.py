@@ -24,7 +24,7 @@ class Entry:
 
     Attributes:
       name: As in the mapping that holds it.
-      kind: "variable", "slot", "counter" or "metadata".
+      kind: "variable", "slot", "counter", "state" or "metadata".
       key: As in the file.
       dtype: TensorFlow's name of it.
       shape: Its sizes.

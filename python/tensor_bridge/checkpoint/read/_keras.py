@@ -21,12 +21,12 @@ from tensor_bridge.checkpoint.read._keras_config import MAX_BYTES, Node, layers_
 from tensor_bridge.checkpoint.read._keras_names import Group, find_names
 from tensor_bridge.checkpoint.read._layer import Layer
 from tensor_bridge.checkpoint.read._mapped import MappedFile, damaged
+from tensor_bridge.checkpoint.read._name_kinds import kind_of_data_set
 from tensor_bridge.errors import CheckpointError
 
 __all__ = ["KerasWeights", "open_keras", "open_sharded"]
 
 _MEMBER = "model.weights.h5"
-_OPTIMIZER = {"optimizer", "optimizer_weights"}
 # The list of files that hold a model in pieces; a million groups take less.
 _MAX_LIST = 256 << 20
 
@@ -63,16 +63,24 @@ class KerasWeights:
         hdf5 = files[0]
         self._hdf5, self._crc, self._stored = hdf5, crc, stored or _Stored()
         legacy = hdf5.has("model_weights") or hdf5.texts("/", "layer_names") is not None
-        found = [(file, path, data_set) for file in files for path, data_set in file.data_sets()]
+        found = [
+            file.entry(path, path, "variable", data_set)
+            for file in files
+            for path, data_set in file.data_sets()
+        ]
         named: _LegacyNames | _Names
         named = _LegacyNames(hdf5) if legacy else _Names(files, self._model, self._stored.version())
-        groups = [(named.group(path), _kind(path)) for _, path, _ in found]
-        taken = Counter((group.name, kind) for group, kind in groups)
+        paths = [entry.key.replace("\\", "/") for entry in found]  # as Windows wrote them
+        shapes = {path: entry.shape for path, entry in zip(paths, found, strict=True)}
+        integers = {p for p, entry in zip(paths, found, strict=True) if "int" in entry.dtype}
+        kinds = [kind_of_data_set(path, shapes, integers, legacy) for path in paths]
+        groups = [named.group(entry.key) for entry in found]
+        taken = Counter((group.name, kind) for group, kind in zip(groups, kinds, strict=True))
         self.entries: list[Entry] = []
-        for (group, kind), (file, path, data_set) in zip(groups, found, strict=True):
+        for entry, group, kind in zip(found, groups, kinds, strict=True):
             if taken[group.name, kind] > 1:
-                group = Group(path, legacy)
-            self.entries.append(file.entry(path, group.name, kind, data_set, group.named))
+                group = Group(entry.key, legacy)
+            self.entries.append(replace(entry, name=group.name, kind=kind, named=group.named))
         self.entries.sort(key=lambda entry: named.position(entry.key))
 
     @cached_property
@@ -134,10 +142,6 @@ class KerasWeights:
                 "damaged",
                 offset=begin,
             )
-
-
-def _kind(path: str) -> str:
-    return "slot" if re.split(r"[/\\]", path, maxsplit=1)[0] in _OPTIMIZER else "variable"
 
 
 def _as_entries_have_it(layers: dict[str, Layer], names: list[str]) -> dict[str, Layer]:

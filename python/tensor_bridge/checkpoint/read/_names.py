@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
-__all__ = ["GRAPH_KEY", "Name", "escape", "names_of", "slice_key"]
+from tensor_bridge.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from tensor_bridge.checkpoint.read._graph_kinds import GraphKinds
+
+__all__ = ["GRAPH_KEY", "Name", "Stored", "escape", "names_of", "slice_key"]
 
 GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 """The entry of an object-based checkpoint that describes its objects."""
@@ -14,13 +20,15 @@ _ATTRIBUTES = "/.ATTRIBUTES/"
 _SLOT = "/.OPTIMIZER_SLOT/"
 _VALUE = "VARIABLE_VALUE"
 _METADATA = {"OBJECT_CONFIG_JSON"}
+# Where an iterator of tf.data, or an object of Python, stands.
+_POSITIONS = {"ITERATOR_STATE", "py_state"}
 _COUNTERS = {"save_counter", "global_step"}
-# What the optimizers of TensorFlow 1 call the variables they make beside a model's.
-_TF1_SLOT = re.compile(
-    r"(?P<of>.+)/(?P<slot>(?:Adam|AdamW|Adamax|Nadam|Momentum|RMSProp|Adagrad|AdagradDA|Adadelta"
-    r"|Ftrl|LARS|LAMB|ExponentialMovingAverage|adam_[mv])(?:_\d+)?)"
-)
-_TF1_COUNTERS = {"beta1_power", "beta2_power"}
+# What training loops put beside the model into a tf.train.Checkpoint, which counts how often it is
+# saved (TensorFlow's guide to checkpoints).
+_BESIDE = {"step", "epoch", "iteration"}
+_SAVES = f"save_counter{_ATTRIBUTES}{_VALUE}"
+# What Keras 3's ``model.export()`` refers to twice, under two numbers.
+_EXPORTED, _AGAIN = "variables/", "_all_variables/"
 
 
 class Name(NamedTuple):
@@ -28,15 +36,32 @@ class Name(NamedTuple):
 
     Attributes:
       name: For people; unique in its kind.
-      kind: "variable", "slot" (an optimizer's, of a variable), "counter" or "metadata".
+      kind: "variable", "slot" (an optimizer's, of a variable), "counter", "state" or "metadata".
     """
 
     name: str
     kind: str
 
 
+class Stored(NamedTuple):
+    """What an index says of an entry.
+
+    Attributes:
+      shape: Its sizes.
+      content: Equal for two entries only if they hold the same bytes as the same dtype; None if
+        that is not known.
+    """
+
+    shape: tuple[int, ...]
+    content: Hashable = None
+
+
 def _unescape(path: str) -> str:
     return re.sub(r"\.([.S])", lambda m: "/" if m[1] == "S" else ".", path)
+
+
+def _parts(path: str) -> list[str]:
+    return [_unescape(part) for part in path.split("/")]
 
 
 def escape(part: str) -> str:
@@ -44,43 +69,95 @@ def escape(part: str) -> str:
     return part.replace(".", "..").replace("/", ".S")
 
 
-def _object_name(key: str) -> Name:
-    path, _, attribute = key.rpartition(_ATTRIBUTES)
-    if attribute in _METADATA:
-        return Name(f"{_unescape(path)}/{attribute}", "metadata")
-    of, is_slot, rest = path.partition(_SLOT)
-    if is_slot:
-        # The optimizer's path, and the name of the slot as its last part.
-        return Name(f"{_unescape(rest)}/{_unescape(of)}", "slot")
-    name = _unescape(path) if attribute == _VALUE else f"{_unescape(path)}/{attribute}"
-    return Name(name, "counter" if path.rsplit("/", 1)[-1] in _COUNTERS else "variable")
+def names_of(stored: Mapping[str, Stored], graph: bytes = b"") -> dict[str, Name]:
+    """The name of each key of a checkpoint.
 
-
-def names_of(keys: list[str]) -> dict[str, Name]:
-    """The name of each key of a bundle; of a name-based checkpoint that is the key."""
-    known = set(keys)
+    Args:
+      stored: What the index says of each.
+      graph: The object graph of an object-based checkpoint. Without it, and with one that is
+        damaged, the keys alone tell the kinds.
+    """
+    objects = any(_ATTRIBUTES in key for key in stored)
+    plain = any(_ATTRIBUTES not in key and key != GRAPH_KEY for key in stored)
+    by_object = _named_by_objects(graph, stored) if objects else None
+    by_key = _named_by_keys(stored) if plain else None
     found: dict[str, Name] = {}
     taken: set[Name] = set()
-    for key in keys:
+    for key in stored:
         if key == GRAPH_KEY:
             name = Name(key, "metadata")
-        elif _ATTRIBUTES in key:
-            name = _object_name(key)
         else:
-            slot = _TF1_SLOT.fullmatch(key)
-            last = key.rsplit("/", 1)[-1]
-            if slot is not None and slot["of"] in known:
-                name = Name(key, "slot")
-            elif last in _COUNTERS or last in _TF1_COUNTERS:
-                name = Name(key, "counter")
-            else:
-                name = Name(key, "variable")
+            named = by_object if _ATTRIBUTES in key else by_key
+            assert named is not None
+            name = named(key)
         # Attributes whose names hold a slash can meet; the key as it is cannot.
         if name in taken:
             name = Name(key, name.kind)
         taken.add(name)
         found[key] = name
     return found
+
+
+def _named_by_keys(stored: Mapping[str, Stored]) -> Callable[[str], Name]:
+    from tensor_bridge.checkpoint.read._name_kinds import kind_of_key
+
+    shapes = {key: item.shape for key, item in stored.items()}
+    return lambda key: Name(key, kind_of_key(key, shapes))
+
+
+def _named_by_objects(graph: bytes, stored: Mapping[str, Stored]) -> Callable[[str], Name]:
+    from tensor_bridge.checkpoint.read._graph_kinds import GraphKinds
+    from tensor_bridge.checkpoint.read._object_graph import read_graph
+
+    try:
+        kinds = GraphKinds(read_graph(graph))
+    except CheckpointError:  # `variable_names` tells
+        kinds = GraphKinds([])
+    return _Objects(kinds, stored).name
+
+
+class _Objects:
+    """Names of the keys of an object-based checkpoint."""
+
+    def __init__(self, graph: GraphKinds, stored: Mapping[str, Stored]) -> None:
+        self._graph, self._stored = graph, stored
+        self._copies = _copies(graph.called, stored)
+        self._beside = _BESIDE if _SAVES in stored else set()
+
+    def name(self, key: str) -> Name:
+        """The path of the object, of a slot with that of its variable behind it."""
+        path, _, attribute = key.rpartition(_ATTRIBUTES)
+        of, is_slot, rest = path.partition(_SLOT)
+        if is_slot:
+            # The optimizer's path, and the name of the slot as its last part.
+            return Name(f"{_unescape(rest)}/{'/'.join(self._path(of))}", "slot")
+        parts = _parts(path)
+        if attribute in _METADATA:
+            return Name("/".join([*parts, attribute]), "metadata")
+        if attribute != _VALUE:
+            # Tables of strings are a model's own; where a reader of data stands is not.
+            kind = "state" if attribute in _POSITIONS else "variable"
+            return Name("/".join([*parts, attribute]), kind)
+        if parts[-1] in _COUNTERS or (path in self._beside and self._stored[key].shape == ()):
+            return Name("/".join(parts), "counter")
+        kind = "state" if key in self._copies else self._graph.kinds.get(key, "variable")
+        return Name("/".join(self._path(path) if kind == "variable" else parts), kind)
+
+    def _path(self, path: str) -> Sequence[str]:
+        return self._graph.path(f"{path}{_ATTRIBUTES}{_VALUE}", _parts(path))
+
+
+def _copies(called: Mapping[str, str], stored: Mapping[str, Stored]) -> set[str]:
+    """Variables that Keras 3's ``model.export()`` stores a second time.
+
+    They are copies where one of those stored first had the same name and holds the same bytes.
+    """
+    again = [key for key in stored if key.startswith(_AGAIN) and called.get(key)]
+    if not again:
+        return set()
+    first = {(called.get(key), stored[key]) for key in stored if key.startswith(_EXPORTED)}
+    known = (key for key in again if stored[key].content is not None)
+    return {key for key in known if (called[key], stored[key]) in first}
 
 
 def _signed(value: int) -> bytes:

@@ -1,15 +1,20 @@
 """The object graph of a checkpoint: which object has which children, and what variables are called.
 
-A protobuf message, TrackableObjectGraph, read and written without protobuf.
+A protobuf message, TrackableObjectGraph, read and written without protobuf
+(tensorflow/core/protobuf/trackable_object_graph.proto).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple, TypeGuard
 
 from tensor_bridge.errors import CheckpointError
 
-__all__ = ["message", "varint", "variable_names"]
+__all__ = ["Node", "message", "one_string", "read_graph", "varint", "variable_names"]
+
+# That of a ResNet-50 with its optimizer takes 50 kB. Reading takes 30 ns a byte.
+_MAX_GRAPH = 64 << 20
 
 
 def varint(value: int) -> bytes:
@@ -65,25 +70,76 @@ def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
         at += size
 
 
+class Node(NamedTuple):
+    """An object.
+
+    Attributes:
+      children: Numbers of the objects that it refers to, by the names it has for them.
+      values: Of each tensor that it stores (name, name in TensorFlow, key in the checkpoint).
+      slots: What it keeps for variables: (number of the variable, name, number of the slot).
+    """
+
+    children: dict[str, int]
+    values: list[tuple[str, str, str]]
+    slots: list[tuple[int, str, int]]
+
+
+def one_string(stored: bytes) -> bytes:
+    """The string of a tensor that has one, as a checkpoint stores it; nothing if it has not."""
+    try:
+        size, at = _read_varint(stored, 0)
+    except CheckpointError:
+        return b""
+    begin = at + 4  # behind the checksum of the length
+    return stored[begin:] if begin + size == len(stored) else b""
+
+
+def read_graph(graph: bytes) -> list[Node]:
+    """The objects; the first is the one that was saved.
+
+    Raises:
+      CheckpointError: The bytes are no object graph, or of a size that none has.
+    """
+    if len(graph) > _MAX_GRAPH:
+        raise CheckpointError(f"expected an object graph of at most {_MAX_GRAPH} bytes")
+    return [_node(value) for number, value in _fields(graph) if number == 1 and _is_bytes(value)]
+
+
+def _is_bytes(value: int | bytes) -> TypeGuard[bytes]:
+    return isinstance(value, bytes)
+
+
+def _node(data: bytes) -> Node:
+    node = Node({}, [], [])
+    for number, value in _fields(data):
+        if not _is_bytes(value) or number > 3:
+            continue
+        fields = dict(_fields(value))
+        if number == 1:  # ObjectReference: node_id, local_name
+            node.children[_text(fields.get(2))] = _number(fields.get(1))
+        elif number == 2:  # SerializedTensor: name, full_name, checkpoint_key
+            name, full, key = (_text(fields.get(i)) for i in (1, 2, 3))
+            node.values.append((name, full, key))
+        else:  # SlotVariableReference: original_variable_node_id, slot_name, slot_variable_node_id
+            slot = (_number(fields.get(1)), _text(fields.get(2)), _number(fields.get(3)))
+            node.slots.append(slot)
+    return node
+
+
+def _text(value: int | bytes | None) -> str:
+    # As in the keys of the index, which may be any bytes.
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else ""
+
+
+def _number(value: int | bytes | None) -> int:
+    return value if isinstance(value, int) else 0
+
+
 def variable_names(graph: bytes) -> dict[str, str]:
     """From the key of each variable to the name that it had in TensorFlow ("dense/kernel").
 
     Raises:
       CheckpointError: The bytes are no object graph.
     """
-    names: dict[str, str] = {}
-    for number, node in _fields(graph):
-        if number != 1 or isinstance(node, int):
-            continue
-        for part, attribute in _fields(node):
-            if part != 2 or isinstance(attribute, int):
-                continue
-            # SerializedTensor: name, full_name, checkpoint_key
-            texts = {
-                n: v.decode("utf-8", "replace")
-                for n, v in _fields(attribute)
-                if isinstance(v, bytes)
-            }
-            if texts.get(2) and texts.get(3):
-                names[texts[3]] = texts[2]
-    return names
+    values = (value for node in read_graph(graph) for value in node.values)
+    return {key: full for _, full, key in values if full and key}
