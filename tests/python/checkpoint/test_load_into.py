@@ -499,7 +499,7 @@ def test_a_later_rule_changes_the_name_and_keeps_the_layout() -> None:
         ("w", "classifier", "as_is", "needs a name of the module's state_dict, got 'classifier'"),
         ("w", "classifier/weight", "transposed", "classifier.weight: expected the shape (2, 6), "),
         ("b", "classifier/bias", "transposed", "expected two dimensions to be transposed, got"),
-        ("s", "classifier/bias", "as_is", "classifier.bias <- s: it holds strings"),
+        ("s", "classifier/bias", "as_is", "classifier.bias <- s: 's' holds strings"),
         ("b64", "classifier/bias", "as_is", "torch.float64 does not fit into torch.float32"),
     ],
 )

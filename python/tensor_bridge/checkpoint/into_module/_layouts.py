@@ -60,8 +60,10 @@ def layout_of(module: nn.Module) -> Layout | None:
         ((nn.RNNBase, nn.RNNCellBase), recurrent),
         (nn.MultiheadAttention, attention),
     ]
+    # A lazy norm is no norm before its first input.
+    kind = getattr(module, "cls_to_become", None) or type(module)
     for classes, layout in table:
-        if isinstance(module, classes):
+        if issubclass(kind, classes):
             found: Layout = layout
             return found
     convolutions = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge.checkpoint.into_module._layouts import (
-    MisfitError,
-    has_parts,
-    is_state,
-    layout_of,
+from tensor_bridge.checkpoint.into_module._conversion import converted, laid_out
+from tensor_bridge.checkpoint.into_module._destinations import destinations
+from tensor_bridge.checkpoint.into_module._given import Given, given_by
+from tensor_bridge.checkpoint.into_module._layouts import MisfitError, layout_of
+from tensor_bridge.checkpoint.into_module._lazy_modules import (
+    is_lazy,
+    materialized,
+    refuse_lazy_parts,
+    sizes_from,
 )
+from tensor_bridge.checkpoint.into_module._places import Places
 from tensor_bridge.checkpoint.into_module._report import Loaded, Report
-from tensor_bridge.checkpoint.into_module._rules import KERAS, CompiledRule, compiled, renamed
-from tensor_bridge.checkpoint.read._checkpoint import Checkpoint, load
-from tensor_bridge.composite import StringTensor
-from tensor_bridge.errors import InvalidOptionError, MismatchError, TensorBridgeError
+from tensor_bridge.checkpoint.into_module._rules import compiled
+from tensor_bridge.checkpoint.into_module._stored_form import stored_form
+from tensor_bridge.checkpoint.into_module._tied import conflicts
+from tensor_bridge.checkpoint.into_module._write import write
+from tensor_bridge.errors import (
+    InvalidOptionError,
+    MismatchError,
+    TensorBridgeError,
+    UnsupportedTypeError,
+)
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
     from tensor_bridge.checkpoint.into_module._rules import AnyRule
+    from tensor_bridge.checkpoint.read._checkpoint import Checkpoint
 
 __all__ = ["load_into"]
 
@@ -84,266 +95,194 @@ def load_into(
         dense.weight (2, 3) <- dense/kernel  from (3, 2)
         dense.bias   (2,) <- dense/bias
     """
-    if isinstance(source, (str, os.PathLike)):
-        source = load(source)
-    given = _named(source, names)
+    _look_at(module, flattened)
+    given = given_by(source, names)
+    places = Places(module)
     report = Report()
-    groups, placed = _grouped(module, given, compiled(rules), report)
-    modules = dict(module.named_modules())
-    values: dict[str, Any] = {}
-
-    def take(target: str, x: torch.Tensor, sources: tuple[str, ...]) -> None:
-        values[target] = x
-        stored = tuple(tuple(given.shape(name)) for name in sources)
-        report.loaded.append(Loaded(target, sources, tuple(x.shape), stored))
-
-    for target, (name, layout) in placed.items():
-        try:
-            take(target, _laid_out(given[name], layout), (name,))
-        except (MisfitError, TensorBridgeError) as e:
-            report.problems.append(f"{target} <- {name}: {e}")
+    plan = destinations(places, given, given, compiled(rules), report)
     flat = dict(flattened or {})
-    for path in sorted(set(flat) - set(modules)):
-        report.problems.append(f"flattened: {path!r} is no module")
-    for path, roles in groups.items():
-        try:
-            made = _converted(
-                modules[path], {r: given[n] for r, n in roles.items()}, flat.get(path)
-            )
-        except (MisfitError, TensorBridgeError) as e:
-            report.problems.append(f"{path or 'the module'} <- {', '.join(roles.values())}: {e}")
-            continue
-        for name, x in made.items():
-            target = f"{path}.{name}" if path else name
-            if target in placed:
-                report.problems.append(
-                    f"{target}: both {placed[target][0]} and {', '.join(roles.values())}"
-                )
-                continue
-            take(target, x, _sources_of(name, roles) or tuple(roles.values()))
-    _check(module, values, report, cast)
+    for path in sorted(set(flat) - set(places.modules)):
+        report.problems.append(f"flattened: {path!r} is no module{_near(path, places.modules)}")
+    loading = _Loading(places, given, flat, report)
+    for target, (name, layout) in plan.placed.items():
+        loading.place(target, name, layout)
+    for path, roles in plan.groups.items():
+        loading.convert(path, roles)
+    loading.check(cast, assign)
     if report.problems or (strict and not report.complete):
-        error = MismatchError(f"nothing was loaded. {report}")
-        error.report = report  # type: ignore[attr-defined]
-        raise error
-    module.load_state_dict(
-        {name: x.contiguous() if assign else x for name, x in values.items()},
-        strict=False,
-        assign=assign,
-    )
+        raise _refusal(str(report), report)
+    try:
+        write(module, loading.values, loading.lazy, assign)
+    except MismatchError as e:
+        e.report = report  # type: ignore[attr-defined]
+        raise
+    report.written = True
     return report
 
 
-class _Given(dict[str, str]):
-    """Names as the caller knows them; the tensors, read once each."""
+def _look_at(module: Any, flattened: Any) -> None:
+    """Refuses arguments of a wrong kind."""
+    from torch import nn
 
-    def __init__(self, source: Mapping[str, Any], names: dict[str, str]) -> None:
-        super().__init__(names)
-        self._source = source
-        self._read: dict[str, Any] = {}
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self._read:
-            self._read[name] = self._source[super().__getitem__(name)]
-        return self._read[name]
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self[name].shape)
-
-
-def _named(source: Mapping[str, Any], names: str) -> _Given:
-    if names == "path":
-        return _Given(source, {name: name for name in source})
-    if names != "variable":
-        raise InvalidOptionError(f"expected names to be 'path' or 'variable', got {names!r}")
-    called = source.variable_names if isinstance(source, Checkpoint) else {}
-    if not called:
-        raise InvalidOptionError("the source does not know what its variables were called")
-    found: dict[str, str] = {}
-    for path, variable in called.items():
-        if variable in found:
-            raise InvalidOptionError(
-                f"two variables were called {variable!r}: {found[variable]} and {path}; use their "
-                "paths"
-            )
-        found[variable] = path
-    return _Given(source, found)
+    if not isinstance(module, nn.Module):
+        advice = ""
+        if isinstance(module, Mapping):
+            advice = "; give the module itself, not its state_dict"
+        elif isinstance(module, type):
+            advice = f"; make one first: {module.__name__}(...)"
+        kind = "None" if module is None else type(module).__name__
+        raise UnsupportedTypeError(f"expected module to be a torch.nn.Module, got {kind}{advice}")
+    if flattened is None:
+        return
+    if not isinstance(flattened, Mapping) or not all(
+        isinstance(path, str)
+        and isinstance(sizes, (tuple, list))
+        and len(sizes) > 1
+        and all(isinstance(size, int) and size > 0 for size in sizes)
+        for path, sizes in flattened.items()
+    ):
+        raise InvalidOptionError(
+            "expected flattened to be paths of modules and the sizes (channels, height, width) of "
+            f"a picture for each, got {flattened!r}"
+        )
 
 
-def _grouped(
-    module: nn.Module, given: _Given, rules: list[CompiledRule], report: Report
-) -> tuple[dict[str, dict[str, str]], dict[str, tuple[str, str]]]:
-    """Where each name goes.
+def _near(name: str, names: Iterable[str]) -> str:
+    found = get_close_matches(name, list(names), n=3, cutoff=0.6)
+    return f"; did you mean {', '.join(map(repr, found))}?" if found else ""
 
-    Returns:
-      For each module's path the roles, and which name has each; and the tensors that rules with a
-      layout name, for each the name that goes there and the layout.
+
+def _refusal(text: str, report: Report) -> MismatchError:
+    error = MismatchError(text)
+    error.report = report  # type: ignore[attr-defined]
+    return error
+
+
+class _Loading:
+    """Values on their way into a module.
+
+    Attributes:
+      values: What goes where, by names of the ``state_dict``.
+      lazy: Lazy modules by path, and the sizes of a first input for each.
     """
-    modules = dict(module.named_modules())
-    own = {
-        path: {n for n, _ in (*m.named_parameters(recurse=False), *m.named_buffers(recurse=False))}
-        for path, m in modules.items()
-    }
-    tensors = module.state_dict(keep_vars=True)
-    groups: dict[str, dict[str, str]] = {}
-    placed: dict[str, tuple[str, str]] = {}
-    for name in given:
-        target, layout = renamed(name, rules)
-        if target is None:
-            report.ignored.append(name)
-        elif layout is not None:
-            _put(name, target, layout, tensors, placed, report)
-        elif (place := _place(target, modules, own)) is None:
-            report.unused.append(name)
-        else:
-            path, role = place
-            for expression, text in KERAS:
-                role = re.sub(expression, text, role)
-            if is_state(role) and layout_of(modules[path]) is not None:
-                report.ignored.append(name)
+
+    def __init__(
+        self, places: Places, given: Given, flat: Mapping[str, tuple[int, ...]], report: Report
+    ) -> None:
+        self.values: dict[str, torch.Tensor] = {}
+        self.lazy: dict[str, tuple[nn.Module, tuple[int, ...]]] = {}
+        self._places = places
+        self._given = given
+        self._flat = flat
+        self._report = report
+        self._sources: dict[str, tuple[str, ...]] = {}
+        self._expected = dict(places.tensors)
+        self._refused: set[str] = set()
+
+    def place(self, target: str, name: str, layout: str) -> None:
+        """Takes a value for a tensor that a rule names."""
+        path = self._places.path_of(target)
+        try:
+            self._refuse_text([name])
+            x = self._given[name]
+            module = self._sized(path, [x])
+            x = laid_out(module, x, layout, self._flat.get(path))
+            self._take(path, module, target.rpartition(".")[2], x, (name,))
+        except (MisfitError, TensorBridgeError) as e:
+            self._report.problems.append(f"{target} <- {name}: {e}")
+            self._refused.add(target)
+
+    def convert(self, path: str, roles: dict[str, str]) -> None:
+        """Takes the weights of a module."""
+        names = list(roles.values())
+        try:
+            self._refuse_text(names)
+            weights = {role: self._given[name] for role, name in roles.items()}
+            module = self._sized(path, weights.values())
+            made, origins = converted(module, weights, self._flat.get(path))
+            for name, x in made.items():
+                self._take(path, module, name, x, tuple(roles[r] for r in origins[name]))
+        except (MisfitError, TensorBridgeError) as e:
+            self._report.problems.append(f"{path or 'the module'} <- {', '.join(names)}: {e}")
+            self._refused.update(self._places.own_tensors(path))
+
+    def _refuse_text(self, names: list[str]) -> None:
+        for name in names:
+            if self._given.is_text(name):
+                raise MisfitError(f"{name!r} holds strings")
+
+    def _sized(self, path: str, weights: Iterable[torch.Tensor]) -> nn.Module:
+        """The module at a path, or for a lazy one a copy that has its sizes."""
+        module = self._places.modules[path]
+        if layout_of(module) is not None:
+            refuse_lazy_parts(module)
+        if not is_lazy(module):
+            return module
+        sizes = sizes_from(module, weights)
+        if path in self.lazy and self.lazy[path][1] != sizes:
+            return materialized(module, self.lazy[path][1])
+        self.lazy[path] = module, sizes
+        twin = materialized(module, sizes)
+        for name, x in twin.state_dict(keep_vars=True).items():
+            self._expected[self._places.target(path, name)] = x
+        return twin
+
+    def _take(
+        self, path: str, module: nn.Module, name: str, x: torch.Tensor, sources: tuple[str, ...]
+    ) -> None:
+        for own, part in stored_form(module, name, x).items():
+            target = self._places.target(path, own)
+            if target in self.values:
+                others = ", ".join(self._sources[target])
+                self._report.problems.append(f"{target}: both {others} and {', '.join(sources)}")
                 continue
-            taken = groups.setdefault(path, {})
-            if role in taken:
-                report.problems.append(
-                    f"{path or 'the module'}, {role}: both {taken[role]} and {name}"
-                )
+            self.values[target], self._sources[target] = part, sources
+            stored = tuple(self._given.shape(source) for source in sources)
+            self._report.loaded.append(Loaded(target, sources, tuple(part.shape), stored))
+
+    def check(self, cast: bool, assign: bool) -> None:
+        """Tells the report what is missing and what does not fit."""
+        report, expected = self._report, self._expected
+        fitting = {}
+        for name, x in self.values.items():
+            if name not in expected:
+                report.problems.append(f"{name}: the module has no such tensor")
+            elif (misfit := _misfit(x, expected[name], cast, assign)) is not None:
+                report.problems.append(f"{name}: {misfit}")
             else:
-                taken[role] = name
-    for path in {target.rpartition(".")[0] for target in placed}:
-        if list(groups.get(path, ())) == ["bias"]:
-            # Beside a weight that a rule places: of one dimension, the same in both frameworks.
-            bias = f"{path}.bias" if path else "bias"
-            _put(groups.pop(path)["bias"], bias, "as_is", tensors, placed, report)
-    return groups, placed
+                fitting[name] = x
+        sources = {name: ", ".join(self._sources[name]) for name in fitting}
+        report.problems += conflicts(expected, fitting, sources)
+        without_memory = [name for name in fitting if expected[name].is_meta]
+        if without_memory and not assign:
+            report.problems.append(
+                f"{without_memory[0]}{' and others' if len(without_memory) > 1 else ''}: on the "
+                "device meta a module has no memory for values; give assign=True, or call "
+                "module.to_empty(device='cpu') before"
+            )
+        self._tell_missing()
+
+    def _tell_missing(self) -> None:
+        import torch
+
+        tensors = self._places.tensors
+        given = {id(tensors[name]) for name in {*self.values, *self._refused} if name in tensors}
+        for name, x in tensors.items():
+            if id(x) in given or not isinstance(x, torch.Tensor):
+                continue  # A tied tensor has several names.
+            # It counts batches for momentum=None; Keras has no such thing.
+            if not name.endswith("num_batches_tracked"):
+                self._report.missing.append(name)
 
 
-def _put(
-    name: str,
-    target: str,
-    layout: str,
-    tensors: Mapping[str, Any],
-    placed: dict[str, tuple[str, str]],
-    report: Report,
-) -> None:
-    """Notes where a name goes that a rule with a layout leads to a tensor."""
-    dotted = target if target in tensors else target.replace("/", ".")
-    if dotted not in tensors:
-        near = get_close_matches(dotted, list(tensors), n=3, cutoff=0.6)
-        advice = f"; did you mean {', '.join(map(repr, near))}?" if near else ""
-        report.problems.append(
-            f"{name}: the layout {layout!r} of its rule needs a name of the module's state_dict, "
-            f"got {target!r}{advice}"
-        )
-    elif dotted in placed:
-        report.problems.append(f"{dotted}: both {placed[dotted][0]} and {name}")
-    else:
-        placed[dotted] = name, layout
-
-
-def _laid_out(x: Any, layout: str) -> torch.Tensor:
-    """A value in the layout that a rule demands."""
-    if isinstance(x, StringTensor):
-        raise MisfitError("it holds strings")
-    tensor: torch.Tensor = x
-    if layout == "as_is":
-        return tensor
-    if tensor.ndim != 2:
-        raise MisfitError(
-            f"expected two dimensions to be transposed, got the shape {tuple(tensor.shape)}"
-        )
-    return tensor.t()
-
-
-def _place(
-    name: str, modules: dict[str, nn.Module], own: dict[str, set[str]]
-) -> tuple[str, str] | None:
-    """The deepest module that the name leads to, and what is left of the name."""
-    parts = re.split(r"[/.]", name)
-    for length in range(len(parts) - 1, -1, -1):
-        path, rest = ".".join(parts[:length]), parts[length:]
-        if path not in modules:
-            continue
-        if layout_of(modules[path]) is not None:
-            return path, "/".join(rest)
-        if len(rest) == 1 and rest[0] in own[path]:
-            return path, rest[0]
-    return None
-
-
-def _sources_of(name: str, roles: dict[str, str]) -> tuple[str, ...]:
-    """The one name that a tensor comes from, where that can be told from two roles."""
-    if len(roles) > 2 or len(roles) == 1:
-        return tuple(roles.values()) if len(roles) == 1 else ()
-    last = name.rsplit(".", 1)[-1]
-    for role, source in roles.items():
-        is_bias = role.rsplit("/", 1)[-1].lstrip("_") in (
-            "bias",
-            "biases",
-            "b",
-            "beta",
-            "offset",
-            "1",
-        )
-        if is_bias == (last == "bias"):
-            return (source,)
-    return ()
-
-
-def _converted(
-    module: nn.Module, weights: dict[str, Any], flattened: tuple[int, ...] | None
-) -> dict[str, torch.Tensor]:
-    for role, x in weights.items():
-        if isinstance(x, StringTensor):
-            raise MisfitError(f"{role!r} holds strings")
-    layout = layout_of(module)
-    if layout is None:
-        return weights
-    inner = {role.rpartition("/")[0] for role in weights}
-    if not has_parts(module) and len(inner) == 1:
-        # TimeDistributed and other wrappers: "wrapper/dense/kernel" is the wrapper's own here.
-        weights = {role.rpartition("/")[2]: x for role, x in weights.items()}
-    if flattened is not None:
-        weights = dict(weights)
-        for role, x in weights.items():
-            if x.ndim == 2:
-                weights[role] = _channels_first(x, tuple(flattened))
-    return layout(module, weights)
-
-
-def _channels_first(kernel: torch.Tensor, sizes: tuple[int, ...]) -> torch.Tensor:
-    from math import prod
-
-    if prod(sizes) != kernel.shape[0]:
-        raise MisfitError(f"flattened: {sizes} are not the {kernel.shape[0]} inputs of the kernel")
-    channels, *spatial = sizes
-    picture = kernel.reshape(*spatial, channels, -1)
-    return picture.movedim(-2, 0).reshape(kernel.shape)
-
-
-def _check(module: nn.Module, values: dict[str, Any], report: Report, cast: bool) -> None:
-    """Adds what is missing and what does not fit."""
+def _misfit(x: torch.Tensor, target: torch.Tensor, cast: bool, assign: bool) -> str | None:
+    """Why a value cannot be written to a tensor."""
     import torch
 
-    state = module.state_dict(keep_vars=True)
-    loaded = {id(state[name]) for name in values if name in state}
-    for name, target in state.items():
-        if name in values:
-            x = values[name]
-            if x.shape != target.shape:
-                report.problems.append(
-                    f"{name}: expected the shape {tuple(target.shape)}, got {tuple(x.shape)}"
-                )
-            elif not cast and torch.promote_types(x.dtype, target.dtype) != target.dtype:
-                report.problems.append(
-                    f"{name}: {x.dtype} does not fit into {target.dtype}; cast=True rounds"
-                )
-        # Counts batches for momentum=None; Keras has no such thing. Tied tensors have two names.
-        elif (
-            id(target) not in loaded
-            and isinstance(target, torch.Tensor)
-            and not name.endswith("num_batches_tracked")
-        ):
-            report.missing.append(name)
-    for name in values:
-        if name not in state:
-            report.problems.append(f"{name}: the module has no such tensor")
+    if x.shape != target.shape:
+        return f"expected the shape {tuple(target.shape)}, got {tuple(x.shape)}"
+    if not cast and torch.promote_types(x.dtype, target.dtype) != target.dtype:
+        return f"{x.dtype} does not fit into {target.dtype}; cast=True rounds"
+    if assign and x.dtype.is_floating_point != target.dtype.is_floating_point:
+        return f"{x.dtype} cannot take the place of {target.dtype}; without assign it is converted"
+    return None

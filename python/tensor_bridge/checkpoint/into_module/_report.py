@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tensor_bridge.checkpoint.into_module._proposal import Proposal
+    from tensor_bridge.checkpoint.into_module._rules import Rule
 
 __all__ = ["Loaded", "Report"]
+
+# Names are compared with each other for hints; more of them help nobody.
+_HINTS = 20
+_COMPARED = 200
 
 
 @dataclass(frozen=True)
@@ -15,7 +25,8 @@ class Loaded:
 
     Attributes:
       target: Its name in the module's ``state_dict``.
-      sources: Names in the checkpoint.
+      sources: Names in the checkpoint; none for a tensor that the layer leaves out and that is
+        filled with what has no effect.
       shape: Its sizes.
       stored: Sizes of the sources.
     """
@@ -34,41 +45,99 @@ class Report:
       loaded: What has a source.
       missing: Tensors of the module that have none.
       unused: Names in the checkpoint that no module takes.
-      ignored: Names that a rule drops.
+      unnamed: Those of ``unused`` that only count layers by their class, because the file does
+        not say what its layers are called. Only a rule places them: a name that fits would do so
+        by chance.
+      ignored: Names that a rule drops, or that only training needs.
       problems: What does not fit, one text for each.
+      written: Whether the values are in the module.
     """
 
     loaded: list[Loaded] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
+    unnamed: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    written: bool = False
+    _propose: Callable[[], Proposal] | None = field(default=None, repr=False, compare=False)
+    _proposed: Proposal | None = field(default=None, repr=False, compare=False)
 
     @property
     def complete(self) -> bool:
         """Whether every tensor has a source and every name a target."""
         return not (self.missing or self.unused or self.problems)
 
+    @property
+    def proposal(self) -> list[Rule]:
+        """Rules with which names fit that do not fit now, after the rules that were given.
+
+        Found by shapes, names and order; empty if none are found. `load_into` never applies them:
+        look at them first. In the text of the report they stand ready to be pasted, and those that
+        could as well be others are marked as guesses.
+        """
+        proposed = self._proposal()
+        return list(proposed.rules) if proposed else []
+
+    def _proposal(self) -> Proposal | None:
+        if self._propose is not None:
+            self._proposed, self._propose = self._propose(), None
+        return self._proposed
+
     def __str__(self) -> str:
-        lines = [
-            f"{len(self.loaded)} loaded, {len(self.missing)} missing, {len(self.unused)} unused, "
-            f"{len(self.ignored)} ignored, {len(self.problems)} problems"
-        ]
+        lines = [self._headline()]
         width = max((len(item.target) for item in self.loaded), default=0)
-        for item in self.loaded:
-            stored = " ".join(str(shape) for shape in item.stored)
-            change = "" if item.stored == (item.shape,) else f"  from {stored}"
-            lines.append(
-                f"  {item.target:<{width}} {item.shape} <- {', '.join(item.sources)}{change}"
-            )
+        lines += [f"  {_line(item, width)}" for item in self.loaded]
         for title, names, others in (
             ("missing", self.missing, self.unused),
             ("unused", self.unused, self.missing),
         ):
-            for name in names:
-                lines.append(f"  {title}: {name}{_alike(name, others)}")
+            for i, name in enumerate(names):
+                lines.append(f"  {title}: {name}{_alike(name, others) if i < _HINTS else ''}")
+        if self.unnamed:
+            lines.append(
+                f"  {_count(self.unnamed, 'name')} of these only count layers by their class, as "
+                "the file does not say what its layers are called: only rules place them"
+            )
         lines += [f"  problem: {problem}" for problem in self.problems]
+        proposed = self._proposal()
+        if proposed:
+            lines += ["  proposed by shapes and names, not applied:", str(proposed)]
         return "\n".join(lines)
+
+    def _headline(self) -> str:
+        if self.written:
+            return (
+                f"{len(self.loaded)} loaded, {len(self.missing)} missing, {len(self.unused)} "
+                f"unused, {len(self.ignored)} ignored, {len(self.problems)} problems"
+            )
+        faults = [
+            text
+            for names, text in (
+                (self.problems, _count(self.problems, "problem")),
+                (self.missing, f"{len(self.missing)} missing"),
+                (self.unused, f"{len(self.unused)} unused"),
+            )
+            if names
+        ]
+        ignored = f", {_count(self.ignored, 'name')} ignored" if self.ignored else ""
+        return (
+            f"nothing was loaded: {', '.join(faults)}. {_count(self.loaded, 'tensor')} would have "
+            f"been loaded{ignored}"
+        )
+
+
+def _count(things: list[str] | list[Loaded], noun: str) -> str:
+    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
+
+
+def _line(item: Loaded, width: int) -> str:
+    start = f"{item.target:<{width}} {item.shape} <- "
+    if not item.sources:
+        return f"{start}nothing, as the layer leaves it out"
+    stored = " ".join(str(shape) for shape in item.stored)
+    change = "" if item.stored == (item.shape,) else f"  from {stored}"
+    return f"{start}{', '.join(item.sources)}{change}"
 
 
 def _plain(name: str) -> str:
@@ -78,7 +147,7 @@ def _plain(name: str) -> str:
 def _alike(name: str, others: list[str]) -> str:
     """A hint at the names on the other side that are most like this one."""
     by_plain: dict[str, list[str]] = {}
-    for other in others:
+    for other in others[:_COMPARED]:
         by_plain.setdefault(_plain(other), []).append(other)
     near = get_close_matches(_plain(name), list(by_plain), n=2, cutoff=0.6)
     found = [other for plain in near for other in by_plain[plain]][:3]

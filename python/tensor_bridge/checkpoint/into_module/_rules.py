@@ -12,7 +12,7 @@ from tensor_bridge.errors import InvalidOptionError
 if TYPE_CHECKING:
     AnyRule = tuple[str, str | None] | tuple[str, str | None, str | None]
 
-__all__ = ["KERAS", "CompiledRule", "Rule", "compiled", "renamed"]
+__all__ = ["KERAS", "CompiledRule", "Renamed", "Rule", "compiled", "renamed"]
 
 KERAS: tuple[tuple[str, str], ...] = (
     # A recurrent layer is one module in torch, with its cell and the two directions in it.
@@ -119,16 +119,31 @@ def _short(value: Any) -> str:
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 
-def renamed(name: str, rules: Iterable[CompiledRule]) -> tuple[str | None, str | None]:
-    """The name after all rules, None if one drops it; and the layout that the last one demands."""
+class Renamed(NamedTuple):
+    """A name after all rules.
+
+    Attributes:
+      name: What came out; None if a rule drops it.
+      layout: The one that the last rule which has any demands.
+      by_rule: Whether any rule is about the name.
+    """
+
+    name: str | None
+    layout: str | None
+    by_rule: bool
+
+
+def renamed(name: str, rules: Iterable[CompiledRule]) -> Renamed:
+    """What the rules make of a name."""
     name = re.sub(r":\d+$", "", name)  # "kernel:0" of TensorFlow 1
-    layout = None
+    layout, by_rule = None, False
     for rule in rules:
         if rule.replacement is None:
             if rule.pattern.search(name):
-                return None, None
+                return Renamed(None, None, True)
             continue
         name, count = rule.pattern.subn(rule.replacement, name)
-        if count and rule.layout is not None:
-            layout = rule.layout
-    return name, layout
+        if count:
+            by_rule = True
+            layout = rule.layout or layout
+    return Renamed(name, layout, by_rule)

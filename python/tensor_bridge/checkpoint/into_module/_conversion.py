@@ -1,0 +1,71 @@
+"""Weights by role into the tensors of one module."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING
+
+from tensor_bridge.checkpoint.into_module._layouts import MisfitError, has_parts, layout_of
+from tensor_bridge.checkpoint.into_module._origins import with_origins
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    Weights = dict[str, torch.Tensor]
+
+__all__ = ["converted", "laid_out"]
+
+
+def converted(
+    module: nn.Module, weights: Weights, flattened: tuple[int, ...] | None
+) -> tuple[Weights, dict[str, tuple[str, ...]]]:
+    """The module's own tensors, and the roles that each comes from.
+
+    Raises:
+      MisfitError: They are no weights of this module.
+    """
+    layout = layout_of(module)
+    if layout is None:
+        return weights, {name: (name,) for name in weights}
+    called = {role: role for role in weights}
+    if not has_parts(module) and len({role.rpartition("/")[0] for role in weights}) == 1:
+        # TimeDistributed and other wrappers: "wrapper/dense/kernel" is the wrapper's own here.
+        called = {role.rpartition("/")[2]: role for role in weights}
+    own = {short: weights[role] for short, role in called.items()}
+    if flattened is not None:
+        own = {role: _turned(module, x, flattened) for role, x in own.items()}
+    made, origins = with_origins(layout, module, own)
+    return made, {name: tuple(called[role] for role in roles) for name, roles in origins.items()}
+
+
+def laid_out(
+    module: nn.Module, x: torch.Tensor, layout: str, flattened: tuple[int, ...] | None
+) -> torch.Tensor:
+    """A value in the layout that a rule demands.
+
+    Raises:
+      MisfitError: It has not got it.
+    """
+    if layout == "transposed" and x.ndim != 2:
+        raise MisfitError(
+            f"expected two dimensions to be transposed, got the shape {tuple(x.shape)}"
+        )
+    if flattened is None:
+        return x if layout == "as_is" else x.t()
+    if layout == "as_is" and x.ndim == 2:
+        return _turned(module, x.t(), flattened).t()
+    x = _turned(module, x, flattened)
+    return x if layout == "as_is" else x.t()
+
+
+def _turned(module: nn.Module, x: torch.Tensor, sizes: tuple[int, ...]) -> torch.Tensor:
+    """A weight whose first axis counts a flattened picture, from channels last to first."""
+    # A Linear's bias is behind the picture; what a norm has is of the picture itself.
+    if x.ndim != 2 and not (x.ndim == 1 and "Linear" not in type(module).__name__):
+        return x
+    if prod(sizes) != x.shape[0]:
+        raise MisfitError(f"flattened: {sizes} are not the {x.shape[0]} inputs of the kernel")
+    channels, *spatial = sizes
+    picture = x.reshape(*spatial, channels, -1)
+    return picture.movedim(-2, 0).reshape(x.shape)

@@ -1,0 +1,96 @@
+"""Where each name of a checkpoint goes, by the rules and the paths of a module."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from tensor_bridge.checkpoint.into_module._layouts import is_state, layout_of
+from tensor_bridge.checkpoint.into_module._places import Places, joined
+from tensor_bridge.checkpoint.into_module._rules import KERAS, CompiledRule, renamed
+
+if TYPE_CHECKING:
+    from tensor_bridge.checkpoint.into_module._given import Given
+    from tensor_bridge.checkpoint.into_module._report import Report
+
+__all__ = ["Destinations", "destinations", "role_of"]
+
+
+@dataclass
+class Destinations:
+    """Where names go.
+
+    Attributes:
+      groups: For the path of each module the roles of weights, and which name has each.
+      placed: Tensors that rules with a layout name: for each the name that goes there, and how.
+    """
+
+    groups: dict[str, dict[str, str]] = field(default_factory=dict)
+    placed: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+
+def role_of(rest: str) -> str:
+    """What a weight is in its module, by the end of its name."""
+    for expression, text in KERAS:
+        rest = re.sub(expression, text, rest)
+    return rest
+
+
+def destinations(
+    places: Places, given: Given, names: Iterable[str], rules: list[CompiledRule], report: Report
+) -> Destinations:
+    """Sorts names; what goes nowhere, and what contradicts, is told to the report."""
+    found = Destinations()
+    for name in names:
+        change = renamed(name, rules)
+        if change.name is None:
+            report.ignored.append(name)
+        elif change.layout is not None:
+            _put(name, change.name, change.layout, places, found, report)
+        elif not (given.named(name) or change.by_rule):
+            report.unused.append(name)
+            report.unnamed.append(name)
+        elif (place := places.place(change.name)) is None:
+            report.unused.append(name)
+        else:
+            path, role = place[0], role_of(place[1])
+            if is_state(role) and layout_of(places.modules[path]) is not None:
+                report.ignored.append(name)
+            else:
+                _group(name, path, role, found, report)
+    for path in {places.path_of(target) for target in found.placed}:
+        if list(found.groups.get(path, ())) == ["bias"]:
+            # Beside a weight that a rule places: of one dimension, the same in both frameworks.
+            _put(
+                found.groups.pop(path)["bias"], joined(path, "bias"), "as_is", places, found, report
+            )
+    return found
+
+
+def _group(name: str, path: str, role: str, found: Destinations, report: Report) -> None:
+    taken = found.groups.setdefault(path, {})
+    if role in taken:
+        report.problems.append(f"{path or 'the module'}, {role}: both {taken[role]} and {name}")
+    else:
+        taken[role] = name
+
+
+def _put(
+    name: str, wanted: str, layout: str, places: Places, found: Destinations, report: Report
+) -> None:
+    """Notes where a name goes that a rule with a layout leads to a tensor."""
+    target = places.tensor(wanted)
+    if target is None:
+        near = get_close_matches(wanted.replace("/", "."), places.tensors, n=3, cutoff=0.6)
+        advice = f"; did you mean {', '.join(map(repr, near))}?" if near else ""
+        report.problems.append(
+            f"{name}: the layout {layout!r} of its rule needs a name of the module's state_dict, "
+            f"got {wanted!r}{advice}"
+        )
+    elif target in found.placed:
+        report.problems.append(f"{target}: both {found.placed[target][0]} and {name}")
+    else:
+        found.placed[target] = name, layout

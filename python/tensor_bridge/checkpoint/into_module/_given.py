@@ -1,0 +1,124 @@
+"""What `load_into` is given: a checkpoint or names and tensors, under the names that are wanted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tensor_bridge.checkpoint.read._checkpoint import Checkpoint, load
+from tensor_bridge.errors import InvalidOptionError, UnsupportedTypeError
+
+__all__ = ["Given", "given_by"]
+
+
+class Given:
+    """Tensors by the names that the caller uses, each read once.
+
+    Attributes:
+      source: Where they are from.
+    """
+
+    def __init__(self, source: Mapping[str, Any], names: dict[str, str]) -> None:
+        self.source = source
+        self._names = names
+        self._entries = source.entries if isinstance(source, Checkpoint) else {}
+        self._read: dict[str, Any] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._read:
+            self._read[name] = self.source[self._names[name]]
+        return self._read[name]
+
+    def stored_name(self, name: str) -> str:
+        """What the checkpoint calls it."""
+        return self._names[name]
+
+    def named(self, name: str) -> bool:
+        """Whether the name says which layer it is of, and not only where it is in the file."""
+        entry = self._entries.get(self._names[name])
+        return entry is None or entry.named
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Its sizes, which a checkpoint knows without reading it."""
+        entry = self._entries.get(self._names[name])
+        return tuple(self[name].shape) if entry is None else entry.shape
+
+    def is_text(self, name: str) -> bool:
+        """Whether it holds strings."""
+        entry = self._entries.get(self._names[name])
+        return _is_text(self[name]) if entry is None else entry.dtype == "string"
+
+
+def given_by(source: Any, names: str) -> Given:
+    """What a caller of `load_into` hands over.
+
+    Raises:
+      UnsupportedTypeError: It is no path, no checkpoint and no mapping from names to tensors.
+      InvalidOptionError: ``names`` is unknown, or asks for what the source does not have.
+      CheckpointError, CheckpointNotFoundError: As `load`.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        source = load(source)
+    if not isinstance(source, Checkpoint):
+        _look_at(source)
+    if names == "path":
+        return Given(source, {name: name for name in source})
+    if names != "variable":
+        raise InvalidOptionError(f"expected names to be 'path' or 'variable', got {names!r}")
+    called = source.variable_names if isinstance(source, Checkpoint) else {}
+    if not called:
+        raise InvalidOptionError("the source does not know what its variables were called")
+    found: dict[str, str] = {}
+    for path, variable in called.items():
+        if variable in found:
+            raise InvalidOptionError(
+                f"two variables were called {variable!r}: {found[variable]} and {path}; use their "
+                "paths"
+            )
+        found[variable] = path
+    return Given(source, found)
+
+
+def _look_at(source: Any) -> None:
+    from torch import Tensor, nn
+
+    if not isinstance(source, Mapping):
+        advice = ""
+        if isinstance(source, nn.Module):
+            advice = "; from one torch module into another: module.load_state_dict(...)"
+        elif hasattr(source, "save_weights"):
+            advice = "; save the model first: model.save_weights('model.weights.h5')"
+        raise UnsupportedTypeError(
+            "expected source to be a path, a Checkpoint, or a mapping from names to torch tensors, "
+            f"got {_kind(source)}{advice}"
+        )
+    for name, x in source.items():
+        if not isinstance(name, str):
+            raise UnsupportedTypeError(
+                f"expected names of tensors in source, got {name!r} ({_kind(name)})"
+            )
+        if not isinstance(x, Tensor) and not _is_text(x):
+            raise UnsupportedTypeError(
+                f"expected torch tensors in source, got {_kind(x)} for {name!r}; "
+                "tensor_bridge.to_torch makes one of a TensorFlow tensor"
+            )
+
+
+def _is_text(x: Any) -> bool:
+    # Not at the top: it brings every kind of composite value.
+    from tensor_bridge.composite import StringTensor
+
+    return isinstance(x, StringTensor)
+
+
+def _kind(value: Any) -> str:
+    kind = type(value)
+    return (
+        "None"
+        if value is None
+        else f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
+    )

@@ -1,0 +1,72 @@
+"""Which weights each tensor that a layout makes comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    Weights = dict[str, torch.Tensor]
+
+__all__ = ["with_origins"]
+
+
+def with_origins(
+    layout: Callable[[Any, Weights], Weights], module: Any, weights: Weights
+) -> tuple[Weights, dict[str, tuple[str, ...]]]:
+    """Calls a layout, and finds out what it makes each tensor from.
+
+    Returns:
+      What the layout makes; and for each tensor the roles of its weights in their order, none for
+      one that the layout fills in by itself.
+    """
+    import torch
+
+    traced = _traced_class()
+    watched = {}
+    for role, x in weights.items():
+        watched[role] = x.as_subclass(traced)
+        watched[role].origins = frozenset((role,))
+    made = layout(module, watched)
+    plain = {name: x.as_subclass(torch.Tensor) for name, x in made.items()}
+    found = {
+        name: tuple(role for role in weights if role in getattr(x, "origins", ()))
+        for name, x in made.items()
+    }
+    return plain, found
+
+
+_class: list[Any] = []
+
+
+def _traced_class() -> Any:
+    """A tensor that passes its origins on; made on first use, as torch is imported late."""
+    if _class:
+        return _class[0]
+    import torch
+
+    class Traced(torch.Tensor):  # type: ignore[misc]
+        origins: frozenset[str] = frozenset()
+
+        @classmethod
+        def __torch_function__(
+            cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            result = super().__torch_function__(func, types, args, kwargs or {})
+            origins = _origins_in(args) | _origins_in((kwargs or {}).values())
+            for x in result if isinstance(result, (tuple, list)) else (result,):
+                if isinstance(x, Traced):
+                    x.origins = origins
+            return result
+
+    _class.append(Traced)
+    return Traced
+
+
+def _origins_in(values: Any) -> frozenset[str]:
+    found: frozenset[str] = frozenset()
+    for x in values:
+        found |= _origins_in(x) if isinstance(x, (tuple, list)) else getattr(x, "origins", found)
+    return found

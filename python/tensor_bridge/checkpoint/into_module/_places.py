@@ -1,0 +1,103 @@
+"""Where names lead in a torch module: its submodules and tensors by path."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from tensor_bridge.checkpoint.into_module._layouts import layout_of
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["Places", "joined"]
+
+
+def joined(path: str, name: str) -> str:
+    """The name of something in the module at a path; "" is the path of the outermost one."""
+    return f"{path}.{name}" if path else name
+
+
+class Places:
+    """The submodules and tensors of a module.
+
+    What torch.compile, DataParallel and DistributedDataParallel wrap around a module is no part of
+    the paths: "conv" leads to "_orig_mod.conv". A module that is used twice has two paths.
+
+    Attributes:
+      modules: Each submodule by its path; the module itself is at "".
+      tensors: The module's ``state_dict``, the parameters themselves.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.tensors: dict[str, Any] = module.state_dict(keep_vars=True)
+        self.modules: dict[str, nn.Module] = {}
+        self._full: dict[str, str] = {}
+        self._seen: dict[str, tuple[str, nn.Module]] = {}
+        for full, found in module.named_modules(remove_duplicate=False):
+            parent, _, name = full.rpartition(".")
+            path = ""
+            if full:
+                above, holder = self._seen[parent]
+                path = above if _wraps(holder, name) else joined(above, name)
+            self._seen[full] = path, found
+            self.modules[path] = found
+            self._full[path] = full
+
+    def target(self, path: str, name: str) -> str:
+        """What the ``state_dict`` calls a tensor of the module at a path."""
+        return joined(self._full[path], name)
+
+    def path_of(self, target: str) -> str:
+        """The path of the module that has the tensor of that name in the ``state_dict``."""
+        full = target.rpartition(".")[0]
+        while full not in self._seen:  # inside of what a module's own hooks add
+            full = full.rpartition(".")[0]
+        return self._seen[full][0]
+
+    def tensor(self, name: str) -> str | None:
+        """What the ``state_dict`` calls the tensor that a name, with dots or slashes, leads to."""
+        for dotted in (name, name.replace("/", ".")):
+            if dotted in self.tensors:
+                return dotted
+            path, _, last = dotted.rpartition(".")
+            if path in self.modules and self._has(path, last):
+                return self.target(path, last)
+        return None
+
+    def place(self, name: str) -> tuple[str, str] | None:
+        """The deepest module that a name leads to, and what is left of the name."""
+        parts = re.split(r"[/.]", name)
+        for length in range(len(parts) - 1, -1, -1):
+            path, rest = ".".join(parts[:length]), parts[length:]
+            if path not in self.modules:
+                continue
+            if layout_of(self.modules[path]) is not None:
+                return path, "/".join(rest)
+            if len(rest) == 1 and self._has(path, rest[0]):
+                return path, rest[0]
+        return None
+
+    def own_tensors(self, path: str) -> list[str]:
+        """What the ``state_dict`` calls the tensors that weights for a module go to."""
+        full = self._full[path]
+        if layout_of(self.modules[path]) is None:
+            return [name for name in self.tensors if name.rpartition(".")[0] == full]
+        return [name for name in self.tensors if not full or name.startswith(f"{full}.")]
+
+    def _has(self, path: str, name: str) -> bool:
+        """Whether a module has a tensor of its own, stored as it is or by parts of a formula."""
+        if self.target(path, name) in self.tensors:
+            return True
+        return name in getattr(self.modules[path], "parametrizations", ())
+
+
+def _wraps(module: nn.Module, name: str) -> bool:
+    """Whether the submodule of that name is what the module was made from."""
+    from torch import nn
+
+    # Its class is in torch._dynamo, whose import takes a second.
+    if name == "_orig_mod":
+        return type(module).__name__ == "OptimizedModule"
+    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    return name == "module" and isinstance(module, parallel)

@@ -1,0 +1,46 @@
+"""Rules that are proposed, as a text to paste."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tensor_bridge.checkpoint.into_module._rules import Rule
+
+__all__ = ["Proposal"]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Rules, and what is to be said of each.
+
+    Attributes:
+      rules: All rules to pass to `load_into`.
+      notes: A comment for each of them; "" for one that says all there is to say.
+    """
+
+    rules: tuple[Rule, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.rules)
+
+    def __str__(self) -> str:
+        lines = ["rules=["]
+        for rule, note in zip(self.rules, self.notes, strict=True):
+            parts = [
+                _raw(rule.pattern),
+                "None" if rule.replacement is None else _raw(rule.replacement),
+            ]
+            if rule.layout is not None:
+                parts.append(f'"{rule.layout}"')
+            lines.append(f"    ({', '.join(parts)}),{f'  # {note}' if note else ''}")
+        return "\n".join([*lines, "]"])
+
+
+def _raw(text: str) -> str:
+    """A string as it is written in Python; raw where it holds backslashes and can be."""
+    if "\\" in text and text.isprintable() and '"' not in text and not text.endswith("\\"):
+        return f'r"{text}"'
+    return repr(text) if '"' in text or not text.isprintable() else f'"{text}"'

@@ -1,0 +1,42 @@
+"""How a module stores a tensor: as it is, or in the parts that a formula makes it from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tensor_bridge.checkpoint.into_module._layouts import MisfitError
+from tensor_bridge.checkpoint.into_module._places import joined
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["stored_form"]
+
+
+def stored_form(module: Any, name: str, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The tensors that a module stores for one of its own, by their names in it.
+
+    A tensor parametrized by ``torch.nn.utils.parametrize``, weight normalization for example, is
+    stored as the originals that give it.
+
+    Raises:
+      MisfitError: They cannot be computed from the tensor.
+    """
+    parts = getattr(module, "parametrizations", {})
+    if name not in parts:
+        return {name: x}
+    prefix = joined("parametrizations", name)
+    shape = tuple(getattr(module, name).shape)
+    if tuple(x.shape) != shape:
+        raise MisfitError(f"expected {name!r} of {shape}, got {tuple(x.shape)}")
+    value: Any = x
+    try:
+        for step in reversed(list(parts[name])):
+            value = step.right_inverse(value)
+    except (AttributeError, NotImplementedError, RuntimeError, ValueError) as e:
+        raise MisfitError(
+            f"{name!r} is parametrized by {type(step).__name__}, which cannot be inverted: {e}"
+        ) from None
+    if parts[name].is_tensor:
+        return {f"{prefix}.original": value}
+    return {f"{prefix}.original{i}": part for i, part in enumerate(value)}

@@ -1,0 +1,124 @@
+"""Values into the tensors of a module: all, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from tensor_bridge.checkpoint.into_module._lazy_modules import copied, materialize
+from tensor_bridge.errors import MismatchError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+__all__ = ["write"]
+
+
+def write(
+    module: nn.Module,
+    values: Mapping[str, torch.Tensor],
+    lazy: Mapping[str, tuple[nn.Module, tuple[int, ...]]],
+    assign: bool,
+) -> None:
+    """Loads values that fit.
+
+    Args:
+      module: Where to.
+      values: By names of the module's ``state_dict``.
+      lazy: Lazy modules, and the sizes of a first input for each.
+      assign: As for `load_into`.
+
+    Raises:
+      MismatchError: Code of the module's own refuses; it is as it was.
+    """
+    kept = _Kept(module, values, lazy, assign)
+    try:
+        for part, sizes in lazy.values():
+            materialize(part, sizes)
+        module.load_state_dict(
+            _to_assign(module, values) if assign else dict(values), strict=False, assign=assign
+        )
+    except Exception as e:
+        kept.restore()
+        raise MismatchError(
+            f"nothing was loaded: the module's own code refuses what it is given: {e}"
+        ) from e
+    except BaseException:
+        kept.restore()
+        raise
+
+
+def _to_assign(module: nn.Module, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What takes the place of tensors, the same under each of their names."""
+    from torch import nn
+
+    state = module.state_dict(keep_vars=True)
+    made: dict[int, torch.Tensor] = {}
+    for name, x in values.items():
+        target = state[name]
+        x = x.contiguous()
+        if isinstance(target, nn.Parameter):
+            x = nn.Parameter(x, requires_grad=target.requires_grad)
+        made.setdefault(id(target), x)
+    return {name: made[id(target)] for name, target in state.items() if id(target) in made}
+
+
+class _Kept:
+    """What a module was before, as far as something can go wrong."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        values: Mapping[str, torch.Tensor],
+        lazy: Mapping[str, Any],
+        assign: bool,
+    ) -> None:
+        self._tensors: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._members: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        self._lazy = [(part, copied(part)) for part, _ in lazy.values()]
+        if assign:
+            for part in module.modules():
+                for members in (part._parameters, part._buffers):
+                    self._members.append((members, dict(members)))
+        elif _has_code(module):
+            lazy_tensors = {
+                id(x) for part, _ in self._lazy for x in part.state_dict(keep_vars=True).values()
+            }
+            state = module.state_dict(keep_vars=True)
+            for name in values:
+                if id(state[name]) not in lazy_tensors:
+                    self._tensors.append((state[name], state[name].detach().clone()))
+
+    def restore(self) -> None:
+        import torch
+
+        with torch.no_grad():
+            for x, before in self._tensors:
+                x.copy_(before)
+        for members, before_members in self._members:
+            members.clear()
+            members.update(before_members)
+        for part, before_part in self._lazy:
+            part.__class__ = type(before_part)
+            part.__dict__ = before_part.__dict__
+
+
+def _has_code(module: nn.Module) -> bool:
+    """Whether something else than torch takes part in loading, which may fail halfway.
+
+    torch itself copies tensor by tensor what was looked at before; a copy of the module for the
+    case that it fails is not worth its memory.
+    """
+
+    def own(part: nn.Module, name: str) -> bool:
+        function = getattr(type(part), name)
+        return not getattr(function, "__module__", "").startswith("torch.")
+
+    return any(
+        part._load_state_dict_pre_hooks
+        or part._load_state_dict_post_hooks
+        or own(part, "_load_from_state_dict")
+        or own(part, "load_state_dict")
+        for part in module.modules()
+    )
