@@ -233,6 +233,7 @@ def checkpoints(path: str | os.PathLike[str], module: nn.Module) -> Report:
     state: Mapping[str, Any] = stored
     assert_type(stored.all_entries, list[Entry])
     assert_type(stored.all_entries[0].shape, tuple[int, ...])
+    assert_type(stored.layers, Mapping[str, checkpoint.Layer])
     assert_type(stored.variable_names, dict[str, str])
     for problem in stored.problems():
         assert_type(problem, Exception)
