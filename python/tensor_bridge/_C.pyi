@@ -102,6 +102,45 @@ def bundle_index(
     list[tuple[int, int, int]],
 ]: ...
 def bundle_strings(address: int, size: int, count: int, offsets_address: int, /) -> int: ...
+
+# Of a file in memory: 0, 1 for a graph, 2 for TensorFlow Lite.
+def stored_format(address: int, size: int, /) -> int: ...
+
+# name, dtype, shape, (offset, size) of values that need no decoding, (offset, size) of the message,
+# whether a node reads it as a variable.
+def graph_constants(
+    address: int, size: int, /
+) -> list[
+    tuple[bytes, int, tuple[int, ...], tuple[int, int] | None, tuple[int, int], bool]
+]: ...
+
+# name, (index, name) of the subgraph, type, dtype, bits, shape, (offset, size), storage,
+# (scales, zero points, axis).
+def tflite_tensors(
+    address: int, size: int, /
+) -> list[
+    tuple[
+        bytes,
+        tuple[int, bytes],
+        int,
+        int,
+        int,
+        tuple[int, ...],
+        tuple[int, int] | None,
+        int,
+        tuple[tuple[float, ...], tuple[int, ...], int],
+    ]
+]: ...
+def tensor_values(
+    address: int, size: int, dtype: int, count: int, out_address: int, /
+) -> None: ...
+
+# Bytes of all strings; with addresses other than 0 offsets and strings are written there.
+def tensor_strings(
+    address: int, size: int, count: int, offsets_address: int, out_address: int, /
+) -> int: ...
+def tflite_unpack(address: int, bits: int, count: int, out_address: int, /) -> None: ...
+def tflite_strings(address: int, size: int, count: int, offsets_address: int, /) -> None: ...
 def is_eager_tensor(t: Any, /) -> bool: ...
 def has_handle(t: Any, /) -> bool: ...
 def tf_address(t: Any, /) -> int: ...

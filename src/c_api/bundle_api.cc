@@ -1,9 +1,6 @@
 // Checkpoints: the C ABI over formats/bundle.h.
 
-#include <algorithm>
-#include <cstring>
-
-#include "c_api/barrier.h"
+#include "c_api/placed.h"
 #include "formats/bundle.h"
 #include "tensor_bridge/c_api.h"
 
@@ -12,36 +9,6 @@ using namespace tensor_bridge;  // NOLINT: every function below is one call into
 struct tb_bundle {
   BundleIndex index;
 };
-
-namespace {
-
-// guarded(), with the place of a FormatError in `place`.
-template <typename Body>
-tb_status placed(tb_bundle_place* place, Body&& body) noexcept {
-  return guarded([&] {
-    if (place != nullptr) checkStructSize(place, "tb_bundle_place");
-    try {
-      body();
-    } catch (const FormatError& e) {
-      if (place != nullptr) {
-        const size_t size = std::min(e.entry().size(), sizeof(place->entry));
-        std::memcpy(place->entry, e.entry().data(), size);
-        place->entry_size = static_cast<int32_t>(size);
-        place->offset = e.offset();
-      }
-      throw;
-    }
-  });
-}
-
-void checkIndex(int64_t index, size_t count) {
-  if (index < 0 || static_cast<uint64_t>(index) >= count) {
-    throwError(ErrorCode::kInvalidOption, "expected an index below %zu, got %lld", count,
-               static_cast<long long>(index));
-  }
-}
-
-}  // namespace
 
 tb_status tb_bundle_read(const void* data, size_t size, tb_bundle** out, tb_bundle_place* place) {
   return placed(place, [&] {

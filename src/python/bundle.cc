@@ -14,36 +14,6 @@ struct BundleRelease {
   void operator()(tb_bundle* bundle) const { tb_bundle_release(bundle); }
 };
 
-// Raises the exception for `status`; a CheckpointError with what is known of the place.
-PyObject* raiseAt(tb_status status, const tb_bundle_place& place) {
-  raiseStatus(status);
-  if (status != TB_CHECKPOINT) return nullptr;
-  PyObject* type = nullptr;
-  PyObject* value = nullptr;
-  PyObject* traceback = nullptr;
-  PyErr_Fetch(&type, &value, &traceback);
-  PyErr_NormalizeException(&type, &value, &traceback);
-  PyObject* offset = PyLong_FromLongLong(place.offset);
-  PyObject* entry = PyUnicode_DecodeUTF8(place.entry, place.entry_size, "backslashreplace");
-  if (offset == nullptr || entry == nullptr ||
-      PyObject_SetAttrString(value, "offset", offset) != 0 ||
-      PyObject_SetAttrString(value, "entry", entry) != 0) {
-    PyErr_Clear();
-  }
-  Py_XDECREF(offset);
-  Py_XDECREF(entry);
-  PyErr_Restore(type, value, traceback);
-  return nullptr;
-}
-
-// Appends a new reference, which it consumes.
-bool append(PyObject* list, PyObject* item) {
-  if (item == nullptr) return false;
-  const bool done = PyList_Append(list, item) == 0;
-  Py_DECREF(item);
-  return done;
-}
-
 PyObject* entryTuple(const tb_bundle_entry& entry) {
   PyObject* shape = shapeTuple(entry.shape, entry.ndim);
   if (shape == nullptr) return nullptr;
@@ -99,7 +69,7 @@ PyObject* bundleIndex(PyObject*, PyObject* data) {
   place.struct_size = sizeof(place);
   tb_bundle* read = nullptr;
   const tb_status status = tb_bundle_read(bytes, static_cast<size_t>(size), &read, &place);
-  if (status != TB_OK) return raiseAt(status, place);
+  if (status != TB_OK) return raisePlaced(status, place);
   const std::unique_ptr<tb_bundle, BundleRelease> bundle(read);
   PyObject* entries = entryList(bundle.get());
   if (entries == nullptr) return nullptr;
@@ -124,7 +94,7 @@ PyObject* bundleStrings(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
   PyThreadState* state = PyEval_SaveThread();
   const tb_status status = tb_bundle_strings(data, size, count, offsets, &begin, &place);
   PyEval_RestoreThread(state);
-  return status == TB_OK ? PyLong_FromLongLong(begin) : raiseAt(status, place);
+  return status == TB_OK ? PyLong_FromLongLong(begin) : raisePlaced(status, place);
 }
 
 }  // namespace tensor_bridge::python

@@ -45,6 +45,27 @@ PyObject* raiseStatusAt(tb_status status, const char* path) {
   return nullptr;
 }
 
+PyObject* raisePlaced(tb_status status, const tb_bundle_place& place) {
+  raiseStatus(status);
+  if (status != TB_CHECKPOINT) return nullptr;
+  PyObject* type = nullptr;
+  PyObject* value = nullptr;
+  PyObject* traceback = nullptr;
+  PyErr_Fetch(&type, &value, &traceback);
+  PyErr_NormalizeException(&type, &value, &traceback);
+  PyObject* offset = PyLong_FromLongLong(place.offset);
+  PyObject* entry = PyUnicode_DecodeUTF8(place.entry, place.entry_size, "backslashreplace");
+  if (offset == nullptr || entry == nullptr ||
+      PyObject_SetAttrString(value, "offset", offset) != 0 ||
+      PyObject_SetAttrString(value, "entry", entry) != 0) {
+    PyErr_Clear();
+  }
+  Py_XDECREF(offset);
+  Py_XDECREF(entry);
+  PyErr_Restore(type, value, traceback);
+  return nullptr;
+}
+
 PyObject* raiseNothingConverted(PyObject* structure, bool to_torch) {
   PyObject* type = exceptionClass(TB_UNSUPPORTED_TYPE);
   PyObject* kind =

@@ -20,6 +20,9 @@ PyObject* raiseStatus(tb_status status);
 /// The same for a leaf of a structure: the message begins with where it is.
 PyObject* raiseStatusAt(tb_status status, const char* path);
 
+/// The same for what reads a file: a CheckpointError has the place as its attributes.
+PyObject* raisePlaced(tb_status status, const tb_bundle_place& place);
+
 /// Sets UnsupportedTypeError: a structure without anything to convert. Always returns null.
 PyObject* raiseNothingConverted(PyObject* structure, bool to_torch);
 

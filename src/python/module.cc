@@ -8,6 +8,7 @@
 #include "python/data.h"
 #include "python/dlpack.h"
 #include "python/errors.h"
+#include "python/stored.h"
 #include "python/strings.h"
 #include "python/structure.h"
 #include "tensor_bridge/c_api.h"
@@ -150,6 +151,13 @@ PyMethodDef kMethods[] = {
     {"data_close", dataClose, METH_O, nullptr},
     {"bundle_index", bundleIndex, METH_O, nullptr},
     {"bundle_strings", asCFunction(bundleStrings), METH_FASTCALL, nullptr},
+    {"stored_format", asCFunction(storedFormat), METH_FASTCALL, nullptr},
+    {"graph_constants", asCFunction(graphConstants), METH_FASTCALL, nullptr},
+    {"tflite_tensors", asCFunction(tfliteTensors), METH_FASTCALL, nullptr},
+    {"tensor_values", asCFunction(tensorValues), METH_FASTCALL, nullptr},
+    {"tensor_strings", asCFunction(tensorStrings), METH_FASTCALL, nullptr},
+    {"tflite_unpack", asCFunction(tfliteUnpack), METH_FASTCALL, nullptr},
+    {"tflite_strings", asCFunction(tfliteStrings), METH_FASTCALL, nullptr},
     {"is_eager_tensor", isEagerTensor, METH_O, nullptr},
     {"has_handle", hasHandle, METH_O, nullptr},
     {"tf_address", tfAddress, METH_O, nullptr},

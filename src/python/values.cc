@@ -21,6 +21,13 @@ PyObject* shapeTuple(const int64_t* shape, int32_t ndim) {
   return tuple;
 }
 
+bool append(PyObject* list, PyObject* item) {
+  if (item == nullptr) return false;
+  const bool done = PyList_Append(list, item) == 0;
+  Py_DECREF(item);
+  return done;
+}
+
 PyObject* explanationTuple(const tb_explanation& e, const int64_t* shape) {
   PyObject* dims = e.ndim < 0 ? Py_NewRef(Py_None) : shapeTuple(shape, e.ndim);
   if (dims == nullptr) return nullptr;

@@ -18,6 +18,10 @@ PyObject* shapeTuple(const int64_t* shape, int32_t ndim);
 /// What tensor_bridge._explanation.from_native takes; `shape` has explanation.ndim sizes.
 PyObject* explanationTuple(const tb_explanation& explanation, const int64_t* shape);
 
+/// Appends a new reference, which it consumes; false with a Python error set. A null one is an
+/// error that is set already.
+bool append(PyObject* list, PyObject* item);
+
 }  // namespace tensor_bridge::python
 
 #endif  // TENSOR_BRIDGE_PYTHON_VALUES_H_

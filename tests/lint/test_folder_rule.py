@@ -25,9 +25,9 @@ CPP_EDGES = {
     # Part of the extension: of core it has the declarations of a torch adapter, nothing to link.
     "src/adapters/torch_copying": {"sdk", "dlpack", "core", "adapters/torch_copying", "CPython"},
     "src/bridge": {"sdk", "dlpack", "core", "adapters/tensorflow", "bridge"},
-    "src/c_api": {"sdk", "dlpack", "core", "formats", "adapters/tensorflow", "bridge", "c_api"},
-    # Through the C ABI: _C links libtensor_bridge.so, which exports nothing else.
-    "src/python": {"sdk", "dlpack", "python", "CPython", "adapters/torch_copying"},
+    "src/c_api": {"sdk", "dlpack", "core", "formats", "adapters/tensorflow", "bridge", "c_api", "private"},
+    # Through the C ABI, public and private: _C links libtensor_bridge.so, which exports nothing else.
+    "src/python": {"sdk", "dlpack", "private", "python", "CPython", "adapters/torch_copying"},
 }
 # Public headers that an application with libtorch includes by choice.
 CPP_EXTRA = {
@@ -43,6 +43,7 @@ CPP_AREAS = (
     ("adapters/torch/", "adapters/torch"),
     ("adapters/torch_copying/", "adapters/torch_copying"),
     ("bridge/", "bridge"),
+    ("c_api/private_api.h", "private"),
     ("c_api/", "c_api"),
     ("python/", "python"),
     ("ATen/", "torch"),
@@ -108,6 +109,7 @@ def test_includes_follow_the_folder_rule() -> None:
         ("src/bridge/convert.cc", "#include <torch/torch.h>"),
         ("src/c_api/c_api.cc", "#include <Python.h>"),
         ("src/python/module.cc", '#include "bridge/convert.h"'),
+        ("src/python/module.cc", '#include "c_api/barrier.h"'),
         ("src/python/module.cc", "#include <numpy/arrayobject.h>"),
         ("include/tensor_bridge/c_api.h", '#include "core/layout.h"'),
         ("include/tensor_bridge/c_api.h", "#include <dlpack/dlpack.h>"),

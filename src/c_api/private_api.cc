@@ -1,0 +1,138 @@
+// The private entries: the C ABI over formats/graph_def.h, tensor_proto.h and tflite.h.
+
+#include "c_api/private_api.h"
+
+#include <vector>
+
+#include "c_api/placed.h"
+#include "formats/graph_def.h"
+#include "formats/tensor_proto.h"
+#include "formats/tflite.h"
+
+using namespace tensor_bridge;  // NOLINT: every function below is one call into it
+
+struct tb_stored {
+  const uint8_t* data;  // to count offsets from
+  std::vector<GraphConstant> constants;
+  std::vector<TfliteTensor> tensors;  // one of the two is empty
+};
+
+namespace {
+
+void fill(const tb_stored& stored, const GraphConstant& constant, tb_stored_tensor* out) {
+  out->dtype = constant.tensor.dtype;
+  out->ndim = static_cast<int32_t>(constant.tensor.shape.size());
+  out->shape = constant.tensor.shape.data();
+  out->offset = constant.extent.offset;
+  out->size = constant.extent.size;
+  out->name = constant.name.data();
+  out->name_size = static_cast<int64_t>(constant.name.size());
+  out->message_offset = constant.tensor.message.next() - stored.data;
+  out->message_size = static_cast<int64_t>(constant.tensor.message.left());
+  out->read_as_variable = constant.read_as_variable ? 1 : 0;
+}
+
+void fill(const TfliteTensor& tensor, tb_stored_tensor* out) {
+  out->dtype = tensor.dtype;
+  out->ndim = static_cast<int32_t>(tensor.shape.size());
+  out->shape = tensor.shape.data();
+  out->axis = tensor.axis;
+  out->offset = tensor.data.offset;
+  out->size = tensor.data.size;
+  out->name = tensor.name.data();
+  out->name_size = static_cast<int64_t>(tensor.name.size());
+  out->subgraph_index = tensor.subgraph_index;
+  out->subgraph = tensor.subgraph.data();
+  out->subgraph_size = static_cast<int64_t>(tensor.subgraph.size());
+  out->type = tensor.type;
+  out->bits = tensor.bits;
+  out->storage = static_cast<int32_t>(tensor.storage);
+  out->num_scales = static_cast<int32_t>(tensor.scales.size());
+  out->scales = tensor.scales.data();
+  out->zero_points = tensor.zero_points.data();
+}
+
+TensorProto tensorOf(const void* message, size_t size, int32_t dtype, int64_t count) {
+  require(message, "the bytes of a tensor");
+  if (count < 0) throwError(ErrorCode::kInvalidOption, "expected a count of at least 0");
+  TensorProto tensor;
+  tensor.dtype = dtype;
+  tensor.count = count;
+  tensor.message = WireReader(static_cast<const uint8_t*>(message), size);
+  return tensor;
+}
+
+}  // namespace
+
+tb_stored_format tb_stored_format_of(const void* data, size_t size) {
+  const auto* bytes = static_cast<const uint8_t*>(data);
+  if (isTflite(bytes, size)) return TB_STORED_TFLITE;
+  return isGraph(bytes, size) ? TB_STORED_GRAPH : TB_STORED_NONE;
+}
+
+tb_status tb_stored_read(const void* data, size_t size, tb_stored** out, tb_bundle_place* place) {
+  return placed(place, [&] {
+    require(data, "the bytes of a file");
+    require(out, "a place for the result");
+    const auto* bytes = static_cast<const uint8_t*>(data);
+    if (isTflite(bytes, size)) {
+      *out = new tb_stored{bytes, {}, readTflite(bytes, size)};
+    } else {
+      *out = new tb_stored{bytes, readGraphConstants(bytes, size), {}};
+    }
+  });
+}
+
+int64_t tb_stored_count(const tb_stored* stored) {
+  return static_cast<int64_t>(stored->constants.size() + stored->tensors.size());
+}
+
+tb_status tb_stored_get(const tb_stored* stored, int64_t index, tb_stored_tensor* out) {
+  return guarded([&] {
+    checkStructSize(out, "tb_stored_tensor");
+    require(stored, "a tb_stored");
+    checkIndex(index, stored->constants.size() + stored->tensors.size());
+    *out = {};
+    out->struct_size = sizeof(*out);
+    if (stored->tensors.empty()) {
+      fill(*stored, stored->constants[static_cast<size_t>(index)], out);
+    } else {
+      fill(stored->tensors[static_cast<size_t>(index)], out);
+    }
+  });
+}
+
+void tb_stored_release(tb_stored* stored) { delete stored; }
+
+tb_status tb_tensor_values(const void* message, size_t size, int32_t dtype, int64_t count,
+                           void* out, tb_bundle_place* place) {
+  return placed(place, [&] {
+    const TensorProto tensor = tensorOf(message, size, dtype, count);
+    require(out, "a place for the values");
+    decodeTensorValues(tensor.message.next(), tensor, "", static_cast<uint8_t*>(out));
+  });
+}
+
+tb_status tb_tensor_strings(const void* message, size_t size, int64_t count, int64_t* total,
+                            int64_t* offsets, void* out, tb_bundle_place* place) {
+  return placed(place, [&] {
+    const TensorProto tensor = tensorOf(message, size, 0, count);
+    require(total, "a place for the result");
+    *total = tensorStringsSize(tensor.message.next(), tensor, "");
+    if (offsets == nullptr) return;
+    decodeTensorStrings(tensor.message.next(), tensor, "", offsets, static_cast<uint8_t*>(out));
+  });
+}
+
+void tb_tflite_unpack(const void* data, int32_t bits, int64_t count, void* out) {
+  unpackTflite(static_cast<const uint8_t*>(data), bits, count, static_cast<uint8_t*>(out));
+}
+
+tb_status tb_tflite_strings(const void* data, size_t size, int64_t count, int64_t* offsets,
+                            tb_bundle_place* place) {
+  return placed(place, [&] {
+    require(data, "the bytes of a tensor");
+    require(offsets, "a place for the offsets");
+    readTfliteStrings(static_cast<const uint8_t*>(data), size, count, offsets);
+  });
+}
