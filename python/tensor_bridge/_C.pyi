@@ -110,9 +110,7 @@ def stored_format(address: int, size: int, /) -> int: ...
 # whether a node reads it as a variable.
 def graph_constants(
     address: int, size: int, /
-) -> list[
-    tuple[bytes, int, tuple[int, ...], tuple[int, int] | None, tuple[int, int], bool]
-]: ...
+) -> list[tuple[bytes, int, tuple[int, ...], tuple[int, int] | None, tuple[int, int], bool]]: ...
 
 # name, (index, name) of the subgraph, type, dtype, bits, shape, (offset, size), storage,
 # (scales, zero points, axis).
@@ -131,9 +129,7 @@ def tflite_tensors(
         tuple[tuple[float, ...], tuple[int, ...], int],
     ]
 ]: ...
-def tensor_values(
-    address: int, size: int, dtype: int, count: int, out_address: int, /
-) -> None: ...
+def tensor_values(address: int, size: int, dtype: int, count: int, out_address: int, /) -> None: ...
 
 # Bytes of all strings; with addresses other than 0 offsets and strings are written there.
 def tensor_strings(

@@ -25,8 +25,17 @@ CPP_EDGES = {
     # Part of the extension: of core it has the declarations of a torch adapter, nothing to link.
     "src/adapters/torch_copying": {"sdk", "dlpack", "core", "adapters/torch_copying", "CPython"},
     "src/bridge": {"sdk", "dlpack", "core", "adapters/tensorflow", "bridge"},
-    "src/c_api": {"sdk", "dlpack", "core", "formats", "adapters/tensorflow", "bridge", "c_api", "private"},
-    # Through the C ABI, public and private: _C links libtensor_bridge.so, which exports nothing else.
+    "src/c_api": {
+        "sdk",
+        "dlpack",
+        "core",
+        "formats",
+        "adapters/tensorflow",
+        "bridge",
+        "c_api",
+        "private",
+    },
+    # Through the C ABI, public and private: of libtensor_bridge.so _C can link nothing else.
     "src/python": {"sdk", "dlpack", "private", "python", "CPython", "adapters/torch_copying"},
 }
 # Public headers that an application with libtorch includes by choice.

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tensor_bridge.checkpoint.read._checkpoint import Checkpoint, load
     from tensor_bridge.checkpoint.read._entry import Entry
     from tensor_bridge.checkpoint.read._layer import Layer
+    from tensor_bridge.checkpoint.read._quantization import Quantization
     from tensor_bridge.checkpoint.write._convert import convert
     from tensor_bridge.checkpoint.write._save import save
 
@@ -30,6 +31,7 @@ __all__ = [
     "Checkpoint",
     "Entry",
     "Layer",
+    "Quantization",
     "load_into",
     "Rule",
     "KERAS",
@@ -47,6 +49,7 @@ _LAZY = {
     "Checkpoint": "read._checkpoint",
     "Entry": "read._entry",
     "Layer": "read._layer",
+    "Quantization": "read._quantization",
     "load_into": "into_module._load_into",
     "Rule": "into_module._rules",
     "KERAS": "into_module._rules",

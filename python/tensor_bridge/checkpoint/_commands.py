@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 from tensor_bridge.checkpoint.read._checkpoint import Checkpoint, load
@@ -61,6 +62,7 @@ def _size(text: str) -> int:
 
 
 def _row(entry: Entry) -> dict[str, Any]:
+    how = entry.quantization
     return {
         "name": entry.name,
         "kind": entry.kind,
@@ -69,6 +71,7 @@ def _row(entry: Entry) -> dict[str, Any]:
         "bytes": entry.nbytes,
         "file": entry.file,
         "offset": entry.offset,
+        **({} if how is None else {"quantization": asdict(how)}),
     }
 
 
@@ -109,7 +112,7 @@ def _find(checkpoint: Checkpoint, name: str) -> Any:
 def _plain(value: Any) -> Any:
     if isinstance(value, StringTensor):
         return value.to_str(errors="backslashreplace")
-    values = value.tolist()
+    values = (value.dequantize() if value.is_quantized else value).tolist()
     return json.loads(json.dumps(values, default=str))
 
 
@@ -162,6 +165,16 @@ def _convert(arguments: Any) -> int:
     return 0
 
 
+def _scales(x: Any) -> Any:
+    """What turns the integers of a quantized tensor into real numbers."""
+    import torch
+
+    if x.qscheme() == torch.per_tensor_affine:
+        return x.q_scale(), x.q_zero_point()
+    scales, zero_points = x.q_per_channel_scales(), x.q_per_channel_zero_points()
+    return scales.tolist(), zero_points.tolist(), x.q_per_channel_axis()
+
+
 def _difference(one: Any, two: Any) -> str | None:
     import torch
 
@@ -172,6 +185,10 @@ def _difference(one: Any, two: Any) -> str | None:
         return f"{one.dtype} and {two.dtype}"
     if one.shape != two.shape:
         return f"shapes {tuple(one.shape)} and {tuple(two.shape)}"
+    if one.is_quantized:
+        if _scales(one) != _scales(two):
+            return "scales or zero points differ"
+        one, two = one.int_repr(), two.int_repr()
     # By bytes: NaN is equal to itself.
     flat = [x.reshape(-1).view(torch.uint8) for x in (one, two)]
     if torch.equal(*flat):

@@ -30,7 +30,9 @@ class Given:
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._read:
-            self._read[name] = self.source[self._names[name]]
+            x = self.source[self._names[name]]
+            # Modules compute with the real numbers.
+            self._read[name] = x.dequantize() if getattr(x, "is_quantized", False) else x
         return self._read[name]
 
     def stored_name(self, name: str) -> str:

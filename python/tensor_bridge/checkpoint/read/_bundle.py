@@ -43,6 +43,8 @@ class Bundle:
       entries: In ascending order of their keys.
     """
 
+    format = "bundle"
+
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
         self.index = prefix + ".index"

@@ -23,6 +23,8 @@ Progress = Callable[[int, int], None]
 _TABLE_MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _ZIP_MAGIC = b"PK\x03\x04"
+# Bytes that tell what a file is.
+_HEAD = 1024
 
 
 def near_misses(name: str, names: Any) -> str:
@@ -76,7 +78,9 @@ class Checkpoint(Entries):
 
     Attributes:
       path: What was opened.
-      format: "bundle" (TensorFlow's checkpoints and SavedModels) or "hdf5" (Keras).
+      format: "bundle" (TensorFlow's checkpoints and SavedModels), "hdf5" (Keras), "frozen_graph" or
+        "tflite".
+      raw: As given to `load`.
       slots: What optimizers keep for each variable, "optimizer/slot/variable".
       counters: How often was saved, TensorFlow 1's global step and the like.
       state: What else training keeps: metrics, settings of optimizers, loss scales, generators of
@@ -93,7 +97,8 @@ class Checkpoint(Entries):
         super().__init__(by_kind["variable"], "variable", raw)
         self._source = source
         self.path = path
-        self.format = "bundle" if isinstance(source, Bundle) else "hdf5"
+        self.raw = raw
+        self.format: str = source.format
         self.slots = Entries(by_kind["slot"], "slot", raw)
         self.counters = Entries(by_kind["counter"], "counter", raw)
         self.state = Entries(by_kind["state"], "state", raw)
@@ -193,8 +198,10 @@ def load(path: str | os.PathLike[str], *, verify: bool = False, raw: bool = Fals
 
     Args:
       path: The prefix of a checkpoint, its ``.index`` file, a folder with a ``checkpoint`` file
-        (the latest one is taken), a SavedModel, or a file ``.keras``, ``.weights.h5``,
-        ``.weights.json`` (its pieces beside it) or ``.h5``; the last four need the extra ``h5``.
+        (the latest one is taken), a SavedModel, a file ``.keras``, ``.weights.h5``,
+        ``.weights.json`` (its pieces beside it) or ``.h5``, which need the extra ``h5``; a frozen
+        graph (``.pb``, ``.meta``) or a model of TensorFlow Lite (``.tflite``). What a file is says
+        its content.
       verify: Reads all files now and compares their checksums. HDF5 files
         have none as a rule; an archive ``.keras`` has one.
       raw: The stored bytes as uint8 of a dtype that torch lacks, the plain integers of a quantized
@@ -227,6 +234,7 @@ def load(path: str | os.PathLike[str], *, verify: bool = False, raw: bool = Fals
 class _NoVariables:
     """The variables of a SavedModel that has none."""
 
+    format = "bundle"
     entries: tuple[Entry, ...] = ()
 
     def problems(self) -> Iterator[Exception]:
@@ -246,13 +254,13 @@ def _open(path: Path) -> tuple[Any, str]:
             f"checkpoint, a folder, or a .keras, .h5 or .weights.json file{_siblings(path)}"
         )
     with path.open("rb") as file:
-        head = file.read(8)
+        head = file.read(_HEAD)
         file.seek(max(0, path.stat().st_size - 8))
         tail = file.read()
-    if head == _HDF5_MAGIC or head[:4] == _ZIP_MAGIC:
+    if head.startswith((_HDF5_MAGIC, _ZIP_MAGIC)):
         from tensor_bridge.checkpoint.read._keras import open_keras
 
-        return open_keras(text, zipped=head != _HDF5_MAGIC), text
+        return open_keras(text, zipped=head[:4] == _ZIP_MAGIC), text
     if text.endswith(".weights.json"):
         from tensor_bridge.checkpoint.read._keras import open_sharded
 
@@ -264,9 +272,15 @@ def _open(path: Path) -> tuple[Any, str]:
             "before 1.0); let TensorFlow read it and save it anew: "
             "tf.compat.v1.train.Saver(write_version=2)",
         )
+    from tensor_bridge.checkpoint.read._stored_files import open_stored
+
+    stored = open_stored(text, head)
+    if stored is not None:
+        return stored, text
     raise damaged(
         text,
-        "expected an .index file, an HDF5 file or a .keras archive, got none of them",
+        "expected an .index file, an HDF5 file, a .keras archive, a frozen graph or a model of "
+        "TensorFlow Lite, got none of them",
         offset=0,
     )
 
@@ -282,8 +296,13 @@ def _open_folder(folder: Path) -> tuple[Any, str]:
     variables = folder / "variables" / "variables"
     if Path(f"{variables}.index").is_file():
         return Bundle(str(variables)), str(folder)
-    if (folder / "saved_model.pb").is_file() or (folder / "saved_model.pbtxt").is_file():
-        return _NoVariables(), str(folder)
+    model = folder / "saved_model.pb"
+    if model.is_file() or (folder / "saved_model.pbtxt").is_file():
+        from tensor_bridge.checkpoint.read._stored_files import open_stored
+
+        # Frozen before it was saved: its weights are constants of its graph.
+        frozen = open_stored(str(model), b"") if model.is_file() else None
+        return frozen or _NoVariables(), str(folder)
     state = folder / "checkpoint"
     if state.is_file():
         with state.open("rb") as file:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from tensor_bridge.checkpoint.read._quantization import Quantization
+
 __all__ = ["Entry", "Extent"]
 
 
@@ -45,6 +47,11 @@ class Entry:
     file: str
     offset: int
     named: bool = field(default=True, kw_only=True)
+
+    @property
+    def quantization(self) -> Quantization | None:
+        """How its integers stand for real numbers, if the file says that they do."""
+        return None
 
     def read(self, raw: bool) -> Any:
         """The tensor, or a StringTensor."""

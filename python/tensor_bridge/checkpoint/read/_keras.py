@@ -53,6 +53,8 @@ class KerasWeights:
       entries: In the order of the model's layers where the file has it.
     """
 
+    format = "hdf5"
+
     def __init__(
         self,
         *files: Hdf5File,

@@ -48,6 +48,7 @@ _KEPT = 64 << 20
 @dataclass(frozen=True)
 class _Item:
     entry: Entry
+    raw: bool
     dtype: torch.dtype
     nbytes: int
 
@@ -70,7 +71,7 @@ def convert(
 
     Args:
       source: A path as for `load`, or an open checkpoint, whose files are read: what was written to
-        its tensors is not stored.
+        its tensors is not stored. One that was opened with ``raw=True`` is stored so.
       target: The file. Its ending says the format.
       max_shard_bytes: Splits ``.safetensors`` into files of at most so many bytes of tensors, with
         an index ``<target>.index.json`` as Hugging Face's libraries read it.
@@ -104,14 +105,20 @@ def convert(
         for entry in checkpoint.entries.values()
         if not (skip_strings and entry.dtype == "string")
     ]
-    items = [_item(entry) for entry in entries]
+    items = [_item(entry, checkpoint.raw) for entry in entries]
     if path.suffix != ".safetensors":
         return _write_torch(items, path, overwrite, report)
     return _write_safetensors(items, path, max_shard_bytes, overwrite, report)
 
 
-def _item(entry: Entry) -> _Item:
+def _item(entry: Entry, raw: bool) -> _Item:
     import torch
+
+    if entry.quantization is not None and not raw:
+        raise UnsupportedDtypeError(
+            f"{entry.name!r} is quantized, which the format cannot hold; convert(load(path, "
+            "raw=True), ...) writes the plain integers, whose scales are in entries"
+        )
 
     row = row_of(entry.dtype)
     if row is None or row.name == "string":
@@ -119,10 +126,10 @@ def _item(entry: Entry) -> _Item:
             f"{entry.name!r} is of dtype {entry.dtype}, which the format cannot hold; "
             "skip_strings=True leaves strings out"
         )
-    dtype = stored_dtype(row, raw=False)
-    if row.kind == "converted":
+    dtype = stored_dtype(row, raw)
+    if row.kind == "converted" and not (raw and entry.quantization is None):
         dtype = getattr(torch, row.nearest.removeprefix("torch."))
-    return _Item(entry, dtype, prod(entry.shape) * dtype.itemsize)
+    return _Item(entry, raw, dtype, prod(entry.shape) * dtype.itemsize)
 
 
 def _append(item: _Item, file: Output) -> None:
@@ -130,7 +137,7 @@ def _append(item: _Item, file: Output) -> None:
     if extent is not None:
         extent.file.copy_to(file.fd, extent.offset, extent.size)
     elif item.nbytes:
-        tensor, view = dense_bytes(item.entry.read(False))
+        tensor, view = dense_bytes(item.entry.read(item.raw))
         file.write(view)
         del tensor
 
@@ -187,7 +194,7 @@ def _place(item: _Item, unnamed: IO[bytes]) -> tuple[MappedFile | None, int]:
         return extent.file, extent.offset
     offset = unnamed.tell()
     if item.nbytes:
-        tensor, view = dense_bytes(item.entry.read(False))
+        tensor, view = dense_bytes(item.entry.read(item.raw))
         unnamed.write(view)
         del tensor
     return None, offset

@@ -1,0 +1,142 @@
+"""Frozen graphs: the constants of a GraphDef, which C++ finds in .pb and .meta files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tensor_bridge import _C
+from tensor_bridge._dtypes import DtypeRow
+from tensor_bridge.checkpoint.read._elements import decoder_of, row_of, stored_dtype
+from tensor_bridge.checkpoint.read._entry import Entry
+from tensor_bridge.checkpoint.read._mapped import MappedFile, damaged
+from tensor_bridge.checkpoint.read._stored import (
+    StoredEntry,
+    UniqueNames,
+    kind_of,
+    read_whole,
+    text,
+)
+from tensor_bridge.composite import StringTensor
+from tensor_bridge.errors import UnsupportedDtypeError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["FrozenGraph"]
+
+# A constant of one value repeated takes a few bytes, whatever its shape. This is what one may take
+# in memory, or this many times its bytes in the file if that is more: an int64 of one byte becomes
+# eight.
+_MAX_MADE, _MAX_RATIO = 1 << 30, 16
+
+
+class FrozenGraph:
+    """The constants of a graph, under the names of their nodes.
+
+    Of a node in a function the name is "function/node".
+
+    Attributes:
+      entries: In the order of the file.
+    """
+
+    format = "frozen_graph"
+
+    def __init__(self, file: MappedFile) -> None:
+        """Reads a file that `_C.stored_format` takes for a graph.
+
+        Raises:
+          CheckpointError: It is damaged.
+        """
+        unique = UniqueNames()
+        self.entries: list[Entry] = []
+        for key, dtype, shape, extent, message, is_read in read_whole(file, _C.graph_constants):
+            row = row_of(dtype)
+            name = row.name if row is not None else f"number {dtype}"
+            offset, nbytes = extent or message
+            self.entries.append(
+                ConstantEntry(
+                    name=unique(text(key)),
+                    kind=kind_of(name, [is_read]),
+                    key=text(key),
+                    dtype=name,
+                    shape=shape,
+                    nbytes=nbytes,
+                    file=file.path,
+                    offset=offset,
+                    mapped=file,
+                    row=row,
+                    plain=extent is not None,
+                    number=dtype,
+                    message=message,
+                )
+            )
+
+    def problems(self) -> Iterator[Exception]:
+        """Nothing: a graph has no checksums."""
+        return iter(())
+
+
+@dataclass(frozen=True)
+class ConstantEntry(StoredEntry):
+    """A constant; ``message`` is (offset, size) of its TensorProto."""
+
+    number: int = field(repr=False)
+    message: tuple[int, int] = field(repr=False)
+
+    def read(self, raw: bool) -> Any:
+        row = self.known_row()
+        if row.name == "string":
+            return self._strings()
+        try:
+            if self.plain:
+                return self.plain_values(row, raw)
+            return self._made(row, raw)
+        except UnsupportedDtypeError as e:
+            raise self.unsupported(str(e)) from None
+
+    def _made(self, row: DtypeRow, raw: bool) -> torch.Tensor:
+        import torch
+
+        dtype, decode = stored_dtype(row, raw), decoder_of(row, raw)
+        self._check_size(self.count * row.itemsize)
+        x = torch.empty(self.shape, dtype=dtype, device="cpu")
+        if self.count:
+            at, size = self._message_address()
+            self.placed(
+                lambda: _C.tensor_values(at, size, self.number, self.count, x.data_ptr()),
+                self.message[0],
+            )
+            self.mapped.drop()
+        return x if decode is None else decode(x)
+
+    def _strings(self) -> StringTensor:
+        import torch
+
+        self._check_size(8 * (self.count + 1))
+        at, size = self._message_address()
+        total = self.placed(lambda: _C.tensor_strings(at, size, self.count, 0, 0), self.message[0])
+        self._check_size(8 * (self.count + 1) + total)
+        offsets = torch.empty(self.count + 1, dtype=torch.int64, device="cpu")
+        data = torch.empty(max(total, 1), dtype=torch.uint8, device="cpu")[:total]
+        _C.tensor_strings(at, size, self.count, offsets.data_ptr(), data.data_ptr())
+        self.mapped.drop()
+        return StringTensor(data, offsets, torch.Size(self.shape))
+
+    def _message_address(self) -> tuple[int, int]:
+        import torch
+
+        offset, size = self.message
+        return self.mapped.stored(offset, (size,), torch.uint8).data_ptr(), size
+
+    def _check_size(self, size: int) -> None:
+        limit = max(_MAX_MADE, _MAX_RATIO * self.message[1])
+        if size > limit:
+            raise damaged(
+                self.file,
+                f"expected a constant of at most {limit} bytes, got one of {self.message[1]} bytes "
+                f"that stands for {size}, one value repeated for the shape {self.shape}",
+                entry=self.key,
+                offset=self.message[0],
+            )

@@ -1,0 +1,116 @@
+"""Named tensors among other things in one file: what graphs and TensorFlow Lite's models share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, TypeVar
+
+from tensor_bridge._dtypes import DtypeRow
+from tensor_bridge.checkpoint.read._elements import decoder_of, stored_dtype
+from tensor_bridge.checkpoint.read._entry import Entry, Extent
+from tensor_bridge.checkpoint.read._mapped import MappedFile, damaged
+from tensor_bridge.errors import CheckpointError, UnsupportedDtypeError
+
+__all__ = ["StoredEntry", "UniqueNames", "kind_of", "read_whole", "text"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class StoredEntry(Entry):
+    """An entry whose values may lie in the file as they do in memory."""
+
+    mapped: MappedFile = field(repr=False)
+    row: DtypeRow | None = field(repr=False)
+    plain: bool = field(repr=False)
+
+    def known_row(self) -> DtypeRow:
+        """The row of the dtype.
+
+        Raises:
+          UnsupportedDtypeError: It is not known.
+        """
+        if self.row is None:
+            raise self.unsupported(f"no TensorFlow up to 2.21 has a dtype of {self.dtype}")
+        return self.row
+
+    def unsupported(self, reason: str) -> UnsupportedDtypeError:
+        """The error for a tensor that cannot be one of torch's."""
+        return UnsupportedDtypeError(f"{self.file}, entry {self.key!r}: {reason}")
+
+    def plain_values(self, row: DtypeRow, raw: bool) -> Any:
+        """The tensor of an entry whose values lie as they do in memory."""
+        dtype, decode = stored_dtype(row, raw), decoder_of(row, raw)
+        if decode is None:
+            return self.mapped.tensor(self.offset, self.shape, dtype)
+        x = decode(self.mapped.stored(self.offset, self.shape, dtype))
+        self.mapped.drop()
+        return x
+
+    def extent(self) -> Extent | None:
+        row = self.known_row()
+        if not self.plain or row.kind != "shared" or row.name == "bool":
+            return None
+        return Extent(self.mapped, self.offset, self.nbytes)
+
+    def placed(self, call: Callable[[], T], begin: int) -> T:
+        """The result of a call into C++ that counts places from ``begin``."""
+        try:
+            return call()
+        except CheckpointError as e:
+            raise damaged(
+                self.file, str(e), entry=self.key, offset=begin + max(e.offset, 0)
+            ) from None
+
+    @property
+    def count(self) -> int:
+        """Elements."""
+        return prod(self.shape)
+
+
+def read_whole(file: MappedFile, call: Callable[[int, int], list[T]]) -> list[T]:
+    """The result of a call into C++ with address and size of the whole file.
+
+    Raises:
+      CheckpointError: The file is damaged.
+    """
+    import torch
+
+    try:
+        return call(file.stored(0, (file.size,), torch.uint8).data_ptr(), file.size)
+    except CheckpointError as e:
+        raise damaged(file.path, str(e), entry=e.entry, offset=e.offset) from None
+    finally:
+        file.drop()
+
+
+def text(name: bytes) -> str:
+    """A name as a string that can be printed, whatever the bytes."""
+    return name.decode("utf-8", "backslashreplace")
+
+
+class UniqueNames:
+    """Gives each name once; one that is taken gets a number, "name#2"."""
+
+    def __init__(self) -> None:
+        self._count: dict[str, int] = {}
+
+    def __call__(self, name: str) -> str:
+        while (count := self._count.get(name, 0) + 1) > 1:
+            self._count[name] = count
+            name = f"{name}#{count}"
+        self._count[name] = 1
+        return name
+
+
+def kind_of(dtype: str, signs: Sequence[bool]) -> str:
+    """The kind of a constant in a graph: "variable" or "metadata".
+
+    Neither format says which of its constants were variables. Floats, complex and quantized
+    numbers may all have been, whatever their shape; other numbers (shapes, axes, sizes) and
+    strings only where one of ``signs`` says so.
+    """
+    number = dtype.startswith(("float", "bfloat", "complex", "qint", "quint"))
+    return "variable" if number or any(signs) else "metadata"

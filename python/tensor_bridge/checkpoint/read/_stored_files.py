@@ -1,0 +1,57 @@
+"""Which files are frozen graphs or models of TensorFlow Lite. Not for: what is in them."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from tensor_bridge import _C
+from tensor_bridge.checkpoint.read._mapped import MappedFile, damaged
+
+if TYPE_CHECKING:
+    from tensor_bridge.checkpoint.read._frozen_graph import FrozenGraph
+    from tensor_bridge.checkpoint.read._tflite import Tflite
+
+__all__ = ["open_stored"]
+
+_GRAPH, _TFLITE = 1, 2
+# How GraphDef, MetaGraphDef and SavedModel begin as text.
+_AS_TEXT = re.compile(
+    rb"(\s|#[^\n]*\n)*"
+    rb"(node|library|versions|meta_info_def|graph_def|meta_graphs|saved_model_schema_version)"
+    rb"\s*[:{]"
+)
+
+
+def open_stored(path: str, head: bytes) -> FrozenGraph | Tflite | None:
+    """Opens a graph or a model; None for a file that begins as neither.
+
+    Args:
+      path: The file.
+      head: Its first bytes.
+
+    Raises:
+      CheckpointError: It is damaged, or a graph as text.
+    """
+    import torch
+
+    if _AS_TEXT.match(head):
+        raise damaged(
+            path,
+            "expected a graph as protobuf has it in binary files, got one as text (.pbtxt); write "
+            "it anew: tf.io.write_graph(graph_def, folder, name, as_text=False)",
+        )
+    file = MappedFile(path)
+    if not file.size:
+        return None
+    kind = _C.stored_format(file.stored(0, (file.size,), torch.uint8).data_ptr(), file.size)
+    file.drop()
+    if kind == _TFLITE:
+        from tensor_bridge.checkpoint.read._tflite import Tflite
+
+        return Tflite(file)
+    if kind == _GRAPH:
+        from tensor_bridge.checkpoint.read._frozen_graph import FrozenGraph
+
+        return FrozenGraph(file)
+    return None
