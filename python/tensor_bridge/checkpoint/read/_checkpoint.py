@@ -293,16 +293,11 @@ def _siblings(path: Path) -> str:
 
 
 def _open_folder(folder: Path) -> tuple[Any, str]:
+    if any((folder / f"saved_model.{ending}").is_file() for ending in ("pb", "pbtxt")):
+        return _open_saved_model(folder), str(folder)
     variables = folder / "variables" / "variables"
     if Path(f"{variables}.index").is_file():
         return Bundle(str(variables)), str(folder)
-    model = folder / "saved_model.pb"
-    if model.is_file() or (folder / "saved_model.pbtxt").is_file():
-        from tensor_bridge.checkpoint.read._stored_files import open_stored
-
-        # Frozen before it was saved: its weights are constants of its graph.
-        frozen = open_stored(str(model), b"") if model.is_file() else None
-        return frozen or _NoVariables(), str(folder)
     state = folder / "checkpoint"
     if state.is_file():
         with state.open("rb") as file:
@@ -320,3 +315,17 @@ def _open_folder(folder: Path) -> tuple[Any, str]:
         f"{folder}: expected a SavedModel, a checkpoint file or one .index file, got "
         f"{'several checkpoints: ' + names if indices else 'none of them'}"
     )
+
+
+def _open_saved_model(folder: Path) -> Any:
+    prefix = str(folder / "variables" / "variables")
+    source = Bundle(prefix) if Path(f"{prefix}.index").is_file() else _NoVariables()
+    if any(entry.kind == "variable" for entry in source.entries):
+        return source
+    model = folder / "saved_model.pb"
+    if not model.is_file():
+        return source
+    from tensor_bridge.checkpoint.read._stored_files import open_stored
+
+    # Frozen before it was saved: its weights are constants of its graph.
+    return open_stored(str(model), b"") or source
