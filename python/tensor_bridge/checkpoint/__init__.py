@@ -18,7 +18,7 @@ from tensor_bridge.errors import CheckpointError, CheckpointNotFoundError
 if TYPE_CHECKING:
     from tensor_bridge.checkpoint.into_module._load_into import load_into
     from tensor_bridge.checkpoint.into_module._report import Loaded, Report
-    from tensor_bridge.checkpoint.into_module._rules import KERAS, Rule
+    from tensor_bridge.checkpoint.into_module._rules import Rule
     from tensor_bridge.checkpoint.read._checkpoint import Checkpoint, load
     from tensor_bridge.checkpoint.read._entry import Entry
     from tensor_bridge.checkpoint.read._layer import Layer
@@ -34,7 +34,6 @@ __all__ = [
     "Quantization",
     "load_into",
     "Rule",
-    "KERAS",
     "Report",
     "Loaded",
     "convert",
@@ -52,7 +51,6 @@ _LAZY = {
     "Quantization": "read._quantization",
     "load_into": "into_module._load_into",
     "Rule": "into_module._rules",
-    "KERAS": "into_module._rules",
     "Report": "into_module._report",
     "Loaded": "into_module._report",
     "convert": "write._convert",

@@ -6,6 +6,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from tensor_bridge.checkpoint.into_module._layouts import MisfitError, has_parts, layout_of
+from tensor_bridge.checkpoint.into_module._made_with import MadeWith
 from tensor_bridge.checkpoint.into_module._origins import with_origins
 
 if TYPE_CHECKING:
@@ -18,14 +19,17 @@ __all__ = ["converted", "laid_out"]
 
 
 def converted(
-    module: nn.Module, weights: Weights, flattened: tuple[int, ...] | None
+    module: nn.Module,
+    weights: Weights,
+    flattened: tuple[int, ...] | None,
+    made_with: MadeWith | None = None,
 ) -> tuple[Weights, dict[str, tuple[str, ...]]]:
     """The module's own tensors, and the roles that each comes from.
 
     Raises:
       MisfitError: They are no weights of this module.
     """
-    layout = layout_of(module)
+    layout = layout_of(module, made_with)
     if layout is None:
         return weights, {name: (name,) for name in weights}
     called = {role: role for role in weights}

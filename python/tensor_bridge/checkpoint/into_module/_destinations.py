@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -10,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from tensor_bridge.checkpoint.into_module._layouts import is_state, layout_of
 from tensor_bridge.checkpoint.into_module._places import Places, joined
-from tensor_bridge.checkpoint.into_module._rules import KERAS, CompiledRule, renamed
+from tensor_bridge.checkpoint.into_module._rules import CompiledRule, renamed
 
 if TYPE_CHECKING:
     from tensor_bridge.checkpoint.into_module._given import Given
     from tensor_bridge.checkpoint.into_module._report import Report
 
-__all__ = ["Destinations", "destinations", "role_of"]
+__all__ = ["Destinations", "destinations"]
 
 
 @dataclass
@@ -30,13 +29,6 @@ class Destinations:
 
     groups: dict[str, dict[str, str]] = field(default_factory=dict)
     placed: dict[str, tuple[str, str]] = field(default_factory=dict)
-
-
-def role_of(rest: str) -> str:
-    """What a weight is in its module, by the end of its name."""
-    for expression, text in KERAS:
-        rest = re.sub(expression, text, rest)
-    return rest
 
 
 def destinations(
@@ -56,7 +48,7 @@ def destinations(
         elif (place := places.place(change.name)) is None:
             report.unused.append(name)
         else:
-            path, role = place[0], role_of(place[1])
+            path, role = place
             if is_state(role) and layout_of(places.modules[path]) is not None:
                 report.ignored.append(name)
             else:

@@ -7,6 +7,7 @@ tensors. Not for: names of layers (_load_into.py).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge.checkpoint.into_module._attention_layout import attention
@@ -20,6 +21,7 @@ from tensor_bridge.checkpoint.into_module._kernel_layouts import (
     prelu,
     separable,
 )
+from tensor_bridge.checkpoint.into_module._made_with import MadeWith
 from tensor_bridge.checkpoint.into_module._norm_layouts import batch_norm, plain_norm, rms_norm
 from tensor_bridge.checkpoint.into_module._recurrent_layouts import recurrent
 from tensor_bridge.checkpoint.into_module._roles import MisfitError, is_state
@@ -41,7 +43,7 @@ def has_parts(module: nn.Module) -> bool:
     return isinstance(module, (nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention))
 
 
-def layout_of(module: nn.Module) -> Layout | None:
+def layout_of(module: nn.Module, made_with: MadeWith | None = None) -> Layout | None:
     """The layout for a module, or None for one whose tensors are taken as they are."""
     from torch import nn
 
@@ -57,7 +59,7 @@ def layout_of(module: nn.Module) -> Layout | None:
         (nn.RMSNorm, rms_norm),
         ((nn.Embedding, nn.EmbeddingBag), embedding),
         (nn.PReLU, prelu),
-        ((nn.RNNBase, nn.RNNCellBase), recurrent),
+        ((nn.RNNBase, nn.RNNCellBase), partial(recurrent, made_with=made_with or MadeWith())),
         (nn.MultiheadAttention, attention),
     ]
     # A lazy norm is no norm before its first input.

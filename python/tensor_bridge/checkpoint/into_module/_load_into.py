@@ -17,6 +17,7 @@ from tensor_bridge.checkpoint.into_module._lazy_modules import (
     refuse_lazy_parts,
     sizes_from,
 )
+from tensor_bridge.checkpoint.into_module._made_with import MadeWith, made_with_of
 from tensor_bridge.checkpoint.into_module._places import Places
 from tensor_bridge.checkpoint.into_module._report import Loaded, Report
 from tensor_bridge.checkpoint.into_module._rules import compiled
@@ -47,6 +48,7 @@ def load_into(
     rules: Iterable[AnyRule] = (),
     names: str = "path",
     flattened: Mapping[str, tuple[int, ...]] | None = None,
+    made_with: Mapping[str, Any] | None = None,
     strict: bool = True,
     cast: bool = False,
     assign: bool = False,
@@ -54,11 +56,12 @@ def load_into(
     """Loads the weights of a checkpoint into a torch module.
 
     A name in the checkpoint, "block/conv/kernel", is changed by the rules; then its longest
-    beginning that is the path of a submodule, "block.conv", says where it goes, and the rest,
-    changed by `KERAS`, what it is. The kind of the module says how it is laid out there: Conv,
-    ConvTranspose and depthwise kernels, Linear, norms, Embedding, LSTM, GRU and RNN (also in
-    cuDNN's form), PReLU, MultiheadAttention, and a Sequential of two convolutions for a separable
-    one. Tensors of other modules are taken as they are, by their own names.
+    beginning that is the path of a submodule, "block.conv", says where it goes, and the rest what
+    it is, by the names of Keras, TensorFlow 1, Sonnet and GPT-2. The kind of the module says how it
+    is laid out there: Conv, ConvTranspose and depthwise kernels, Linear, norms, Embedding, LSTM,
+    GRU and RNN (with all their layers and both directions), PReLU, MultiheadAttention, and a
+    Sequential of two convolutions for a separable one. Tensors of other modules are taken as they
+    are, by their own names.
 
     Everything is looked at before anything is written: after an exception the module is as it was.
 
@@ -73,6 +76,9 @@ def load_into(
         TensorFlow ("dense/kernel"), which an object-based checkpoint knows.
       flattened: For a Linear module after a flattened picture the sizes (channels, height, width)
         of that picture in torch: Keras flattens channels last.
+      made_with: What the layers were made with where the file does not say it and their weights
+        mean different things by it: ``forget_bias`` of the LSTM cells of TensorFlow 1,
+        ``reset_after`` of a GRU without a bias.
       strict: Whether a tensor without a source, and a name without a target, is an error.
       cast: Whether values may be rounded to the module's dtype.
       assign: Puts the checkpoint's tensors in the place of the module's, as in
@@ -83,7 +89,8 @@ def load_into(
 
     Raises:
       MismatchError: Something does not fit; all of it is listed, and ``report`` is an attribute.
-      InvalidOptionError: A rule that is none, unknown ``names``.
+      InvalidOptionError: A rule that is none, unknown ``names``, an option in ``made_with`` that
+        is unknown or has a value that it cannot have.
       CheckpointError, CheckpointNotFoundError: As `load`.
 
     Example:
@@ -97,13 +104,14 @@ def load_into(
     """
     _look_at(module, flattened)
     given = given_by(source, names)
+    options = made_with_of(made_with)
     places = Places(module)
     report = Report()
     plan = destinations(places, given, given, compiled(rules), report)
     flat = dict(flattened or {})
     for path in sorted(set(flat) - set(places.modules)):
         report.problems.append(f"flattened: {path!r} is no module{_near(path, places.modules)}")
-    loading = _Loading(places, given, flat, report)
+    loading = _Loading(places, given, flat, options, report)
     for target, (name, layout) in plan.placed.items():
         loading.place(target, name, layout)
     for path, roles in plan.groups.items():
@@ -167,13 +175,19 @@ class _Loading:
     """
 
     def __init__(
-        self, places: Places, given: Given, flat: Mapping[str, tuple[int, ...]], report: Report
+        self,
+        places: Places,
+        given: Given,
+        flat: Mapping[str, tuple[int, ...]],
+        made_with: MadeWith,
+        report: Report,
     ) -> None:
         self.values: dict[str, torch.Tensor] = {}
         self.lazy: dict[str, tuple[nn.Module, tuple[int, ...]]] = {}
         self._places = places
         self._given = given
         self._flat = flat
+        self._made_with = made_with
         self._report = report
         self._sources: dict[str, tuple[str, ...]] = {}
         self._expected = dict(places.tensors)
@@ -199,7 +213,8 @@ class _Loading:
             self._refuse_text(names)
             weights = {role: self._given[name] for role, name in roles.items()}
             module = self._sized(path, weights.values())
-            made, origins = converted(module, weights, self._flat.get(path))
+            flat = self._flat.get(path)
+            made, origins = converted(module, weights, flat, self._made_with)
             for name, x in made.items():
                 self._take(path, module, name, x, tuple(roles[r] for r in origins[name]))
         except (MisfitError, TensorBridgeError) as e:

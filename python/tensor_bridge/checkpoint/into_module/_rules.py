@@ -12,14 +12,7 @@ from tensor_bridge.errors import InvalidOptionError
 if TYPE_CHECKING:
     AnyRule = tuple[str, str | None] | tuple[str, str | None, str | None]
 
-__all__ = ["KERAS", "CompiledRule", "Renamed", "Rule", "compiled", "renamed"]
-
-KERAS: tuple[tuple[str, str], ...] = (
-    # A recurrent layer is one module in torch, with its cell and the two directions in it.
-    (r"(^|/)(?:lstm_cell|gru_cell|simple_rnn_cell|cell)(?:_\d+)?/", r"\1"),
-    (r"^(forward|backward)_[^/]+/", r"\1/"),
-)
-"""Applied to what is left of a name behind the path of its module, after the caller's rules."""
+__all__ = ["CompiledRule", "Renamed", "Rule", "compiled", "renamed"]
 
 LAYOUTS = ("as_is", "transposed")
 _EXPECTED = (
