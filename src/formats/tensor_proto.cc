@@ -158,12 +158,21 @@ class Reader : private ProtobufReader {
     return {values.next() - data_, size};
   }
 
+  int64_t count(const TensorProto& tensor) const {
+    const Dtype dtype = dtypeFromTf(tensor.dtype);
+    if (!bytesOf(tensor, kContentField).done()) return 0;
+    if (dtype == Dtype::kString) return countStrings(tensor);
+    const TypedField typed = typedFieldOf(tensor);
+    const auto itemsize = static_cast<int64_t>(dtypeInfo(dtype).itemsize);
+    if (typed.coding == Coding::kBytes) {
+      return static_cast<int64_t>(bytesOf(tensor, kFloat8Field).left()) / itemsize;
+    }
+    return countUnits(tensor, typed) * static_cast<int64_t>(typed.unit) / itemsize;
+  }
+
   void decode(const TensorProto& tensor, uint8_t* out) const {
     const Dtype dtype = dtypeFromTf(tensor.dtype);
-    const TypedField typed = typedField(dtype);
-    if (typed.coding == Coding::kNone) {
-      fail(tensor.message.next(), "expected a dtype of numbers, got number %d", tensor.dtype);
-    }
+    const TypedField typed = typedFieldOf(tensor);
     if (tensor.count == 0) return;
     const size_t itemsize = dtypeInfo(dtype).itemsize;
     const size_t size = static_cast<size_t>(tensor.count) * itemsize;
@@ -211,6 +220,47 @@ class Reader : private ProtobufReader {
   }
 
  private:
+  TypedField typedFieldOf(const TensorProto& tensor) const {
+    const TypedField typed = typedField(dtypeFromTf(tensor.dtype));
+    if (typed.coding == Coding::kNone) {
+      fail(tensor.message.next(), "expected a dtype of numbers, got number %d", tensor.dtype);
+    }
+    return typed;
+  }
+
+  int64_t countStrings(const TensorProto& tensor) const {
+    int64_t found = 0;
+    eachField(tensor.message, "a tensor", [&](uint32_t number, uint32_t type, WireReader* field) {
+      if (number == kStringField && type == WireReader::kBytes) ++found;
+      return field->skip(type);
+    });
+    return found;
+  }
+
+  // Numbers in the typed field; a complex number is two.
+  int64_t countUnits(const TensorProto& tensor, const TypedField& typed) const {
+    int64_t found = 0;
+    eachField(tensor.message, "a tensor", [&](uint32_t number, uint32_t type, WireReader* field) {
+      if (number != typed.number) return field->skip(type);
+      if (type == wireType(typed)) {
+        ++found;
+        return field->skip(type);
+      }
+      WireReader packed;
+      if (type != WireReader::kBytes) return field->skip(type);
+      if (!field->nested(&packed)) return false;
+      if (typed.coding == Coding::kFixed) {
+        found += static_cast<int64_t>(packed.left() / typed.unit);
+        return packed.left() % typed.unit == 0;
+      }
+      // The last byte of each is below 128; decoding finds what is none.
+      const uint8_t* bytes = packed.next();
+      found += std::count_if(bytes, bytes + packed.left(), [](uint8_t b) { return b < 0x80; });
+      return true;
+    });
+    return found;
+  }
+
   // The value of a field of bytes; the last one counts.
   WireReader bytesOf(const TensorProto& tensor, uint32_t wanted) const {
     WireReader found;
@@ -319,6 +369,11 @@ TensorProto readTensorProto(const uint8_t* file, WireReader message, const std::
 TensorExtent findTensorValues(const uint8_t* file, const TensorProto& tensor,
                               const std::string& entry) {
   return Reader(file, entry).find(tensor);
+}
+
+int64_t countTensorValues(const uint8_t* file, const TensorProto& tensor,
+                          const std::string& entry) {
+  return Reader(file, entry).count(tensor);
 }
 
 void decodeTensorValues(const uint8_t* file, const TensorProto& tensor, const std::string& entry,

@@ -42,6 +42,10 @@ TensorProto readTensorProto(const uint8_t* file, WireReader message, const std::
 TensorExtent findTensorValues(const uint8_t* file, const TensorProto& tensor,
                               const std::string& entry);
 
+/// How many elements the typed field of the dtype has, strings included; none if tensor_content is
+/// there. Throws FormatError for another dtype, or a field that is damaged.
+int64_t countTensorValues(const uint8_t* file, const TensorProto& tensor, const std::string& entry);
+
 /// Writes count elements of the dtype's size to `out`, as TensorFlow does (tensor.cc,
 /// FromProtoField): values beyond `count` are ignored, missing ones repeat the last one, and are
 /// zeros if there is none. Integers lose their upper bits as in a cast. Throws FormatError for

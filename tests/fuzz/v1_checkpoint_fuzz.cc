@@ -1,0 +1,52 @@
+// libFuzzer over the reader of checkpoints of the first format: `make fuzz`. The first two bytes
+// choose dtype and number of the values that the slices are read as. Not for: tables
+// (bundle_fuzz.cc).
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "core/dtype.h"
+#include "formats/v1_checkpoint.h"
+
+namespace {
+
+using tensor_bridge::V1Slice;
+
+void readSlice(const uint8_t* data, size_t size, const std::string& key, int32_t dtype,
+               int64_t count) {
+  const V1Slice slice(data, size, key, dtype, count);
+  if (tensor_bridge::dtypeFromTf(dtype) == tensor_bridge::Dtype::kString) {
+    std::vector<int64_t> offsets(static_cast<size_t>(count) + 1);
+    std::vector<uint8_t> bytes(static_cast<size_t>(slice.stringsSize()));
+    slice.decodeStrings(offsets.data(), bytes.data());
+    if (offsets.back() != static_cast<int64_t>(bytes.size())) std::abort();
+    return;
+  }
+  const tensor_bridge::TensorExtent extent = slice.extent();
+  if (extent.offset >= 0 && extent.offset + extent.size > static_cast<int64_t>(size)) std::abort();
+  std::vector<uint8_t> out(static_cast<size_t>(count) * 16);
+  slice.decode(out.data());
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  if (size < 2) return 0;
+  const int32_t dtype = data[0] % 32;
+  const int64_t count = data[1] % 32;
+  try {
+    tensor_bridge::readV1Index(data + 2, size - 2);
+    tensor_bridge::TableReader table(data + 2, size - 2);
+    for (int i = 0; i < 4 && table.next(); ++i) {
+      try {
+        readSlice(data + 2, size - 2, table.key(), dtype, count);
+      } catch (const tensor_bridge::FormatError&) {  // others may be read
+      }
+    }
+  } catch (const tensor_bridge::FormatError&) {  // anything else is a defect
+  }
+  return 0;
+}
