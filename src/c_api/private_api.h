@@ -78,6 +78,49 @@ TB_EXPORT void tb_tflite_unpack(const void* data, int32_t bits, int64_t count, v
 TB_EXPORT tb_status tb_tflite_strings(const void* data, size_t size, int64_t count,
                                       int64_t* offsets, tb_bundle_place* place);
 
+/* ---- checkpoints of the first format ------------------------------------------------------- */
+
+/* What a file says of its tensors; nothing refers to its bytes. */
+typedef struct tb_v1 tb_v1;
+
+/* One tensor; the pointers live as long as the tb_v1. */
+typedef struct tb_v1_tensor {
+  uint32_t struct_size; /* set by the caller */
+  int32_t dtype;        /* TF_DataType */
+  int32_t ndim;
+  int32_t num_slices;
+  int64_t name_size;
+  const char* name;
+  const int64_t* shape;
+  const int64_t* slices; /* as tb_bundle_entry has them */
+} tb_v1_tensor;
+
+TB_EXPORT tb_status tb_v1_read(const void* data, size_t size, tb_v1** out, tb_bundle_place* place);
+/* Tensor or block `index`; TB_INVALID_OPTION past the end. */
+TB_EXPORT tb_status tb_v1_tensor_get(const tb_v1* v1, int64_t index, tb_v1_tensor* out);
+TB_EXPORT tb_status tb_v1_block_get(const tb_v1* v1, int64_t index, tb_bundle_block* out);
+TB_EXPORT void tb_v1_release(tb_v1* v1);
+
+/* One slice, found by its key. It refers to the bytes of the file. */
+typedef struct tb_v1_slice tb_v1_slice;
+
+typedef struct tb_v1_values {
+  uint32_t struct_size; /* set by the caller */
+  int32_t reserved;
+  int64_t offset; /* of the values in the file; -1: they have to be decoded from the message */
+  int64_t size;
+  int64_t message_offset; /* in the file; -1: it was unpacked */
+  int64_t message_size;
+  const void* message; /* a TensorProto without dtype and shape */
+} tb_v1_values;
+
+/* The slice of `key` with `count` values of `dtype`; another number of them is TB_CHECKPOINT. */
+TB_EXPORT tb_status tb_v1_slice_find(const void* data, size_t size, const char* key,
+                                     size_t key_size, int32_t dtype, int64_t count,
+                                     tb_v1_slice** out, tb_bundle_place* place);
+TB_EXPORT tb_status tb_v1_slice_values(const tb_v1_slice* slice, tb_v1_values* out);
+TB_EXPORT void tb_v1_slice_release(tb_v1_slice* slice);
+
 #ifdef __cplusplus
 } /* extern "C" */
 #endif

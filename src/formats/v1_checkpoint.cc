@@ -122,18 +122,6 @@ class RecordReader : private ProtobufReader {
   }
 };
 
-// What `call` gives for the first byte of the file, or of the unpacked block; its errors tell
-// offsets from there.
-template <typename Call>
-auto inBlock(const Origin& origin, Call call) {
-  try {
-    return call(origin.data);
-  } catch (const FormatError& e) {
-    if (origin.packed_at < 0) throw;
-    throw FormatError(origin.packed_at, e.entry(), e.what());
-  }
-}
-
 }  // namespace
 
 V1Index readV1Index(const uint8_t* data, size_t size) {
@@ -151,8 +139,7 @@ V1Slice::V1Slice(const uint8_t* data, size_t size, std::string_view key, int32_t
   values_.dtype = dtype;
   values_.count = count;
   values_.message = RecordReader(table_.origin()).read(table_.value());
-  const int64_t found = inBlock(
-      table_.origin(), [&](const uint8_t* block) { return countTensorValues(block, values_, ""); });
+  const int64_t found = countValues();
   if (found != count) {
     throw FormatError(table_.origin().offsetOf(values_.message.next()), "",
                       formatted("expected %lld values, got %lld", static_cast<long long>(count),
@@ -160,24 +147,25 @@ V1Slice::V1Slice(const uint8_t* data, size_t size, std::string_view key, int32_t
   }
 }
 
+TensorExtent V1Slice::place() const {
+  if (table_.origin().packed_at >= 0) return {};
+  return {table_.origin().offsetOf(values_.message.next()),
+          static_cast<int64_t>(values_.message.left())};
+}
+
 TensorExtent V1Slice::extent() const {
   if (table_.origin().packed_at >= 0) return {};
   return findTensorValues(table_.origin().data, values_, "");
 }
 
-void V1Slice::decode(uint8_t* out) const {
-  inBlock(table_.origin(),
-          [&](const uint8_t* block) { decodeTensorValues(block, values_, "", out); });
-}
-
-int64_t V1Slice::stringsSize() const {
-  return inBlock(table_.origin(),
-                 [&](const uint8_t* block) { return tensorStringsSize(block, values_, ""); });
-}
-
-void V1Slice::decodeStrings(int64_t* offsets, uint8_t* out) const {
-  inBlock(table_.origin(),
-          [&](const uint8_t* block) { decodeTensorStrings(block, values_, "", offsets, out); });
+int64_t V1Slice::countValues() const {
+  const Origin& origin = table_.origin();
+  try {
+    return countTensorValues(origin.data, values_, "");
+  } catch (const FormatError& e) {
+    if (origin.packed_at < 0) throw;
+    throw FormatError(origin.packed_at, e.entry(), e.what());
+  }
 }
 
 }  // namespace tensor_bridge

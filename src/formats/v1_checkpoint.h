@@ -41,17 +41,18 @@ class V1Slice {
   /// Throws FormatError unless there is such a slice with as many values.
   V1Slice(const uint8_t* data, size_t size, std::string_view key, int32_t dtype, int64_t count);
 
+  /// The TensorProto. It lives as long as the slice, or the file if it is not packed.
+  WireReader message() const { return values_.message; }
+
+  /// Where the message lies in the file; nowhere if it is in a packed block.
+  TensorExtent place() const;
+
   /// Where the values lie just as in memory; nowhere if they have to be decoded.
   TensorExtent extent() const;
 
-  /// Writes the values, numbers of the dtype, to `out`, which has room for `count` of them.
-  void decode(uint8_t* out) const;
-
-  /// Of a slice of strings: their bytes; and they themselves, as decodeTensorStrings() writes them.
-  int64_t stringsSize() const;
-  void decodeStrings(int64_t* offsets, uint8_t* out) const;
-
  private:
+  int64_t countValues() const;
+
   TableReader table_;
   TensorProto values_;
 };

@@ -17,11 +17,7 @@ struct BundleRelease {
 PyObject* entryTuple(const tb_bundle_entry& entry) {
   PyObject* shape = shapeTuple(entry.shape, entry.ndim);
   if (shape == nullptr) return nullptr;
-  PyObject* slices = PyList_New(0);
-  for (int32_t i = 0; slices != nullptr && i < entry.num_slices; ++i) {
-    const int64_t* first = entry.slices + int64_t{2} * i * entry.ndim;
-    if (!append(slices, shapeTuple(first, 2 * entry.ndim))) Py_CLEAR(slices);
-  }
+  PyObject* slices = sliceList(entry.slices, entry.num_slices, entry.ndim);
   if (slices == nullptr) {
     Py_DECREF(shape);
     return nullptr;
@@ -51,10 +47,7 @@ PyObject* blockList(const tb_bundle* bundle) {
   PyObject* list = PyList_New(0);
   tb_bundle_block block;
   for (int64_t i = 0; list != nullptr && tb_bundle_block_get(bundle, i, &block) == TB_OK; ++i) {
-    PyObject* tuple =
-        Py_BuildValue("(LLk)", static_cast<long long>(block.offset),
-                      static_cast<long long>(block.size), static_cast<unsigned long>(block.crc32c));
-    if (!append(list, tuple)) Py_CLEAR(list);
+    if (!append(list, blockTuple(block))) Py_CLEAR(list);
   }
   return list;
 }

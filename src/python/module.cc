@@ -11,6 +11,7 @@
 #include "python/stored.h"
 #include "python/strings.h"
 #include "python/structure.h"
+#include "python/v1.h"
 #include "tensor_bridge/c_api.h"
 
 namespace tensor_bridge::python {
@@ -158,6 +159,8 @@ PyMethodDef kMethods[] = {
     {"tensor_strings", asCFunction(tensorStrings), METH_FASTCALL, nullptr},
     {"tflite_unpack", asCFunction(tfliteUnpack), METH_FASTCALL, nullptr},
     {"tflite_strings", asCFunction(tfliteStrings), METH_FASTCALL, nullptr},
+    {"v1_index", asCFunction(v1Index), METH_FASTCALL, nullptr},
+    {"v1_slice", asCFunction(v1Slice), METH_FASTCALL, nullptr},
     {"is_eager_tensor", isEagerTensor, METH_O, nullptr},
     {"has_handle", hasHandle, METH_O, nullptr},
     {"tf_address", tfAddress, METH_O, nullptr},

@@ -28,6 +28,20 @@ bool append(PyObject* list, PyObject* item) {
   return done;
 }
 
+PyObject* sliceList(const int64_t* slices, int32_t count, int32_t ndim) {
+  PyObject* list = PyList_New(0);
+  for (int32_t i = 0; list != nullptr && i < count; ++i) {
+    if (!append(list, shapeTuple(slices + int64_t{2} * i * ndim, 2 * ndim))) Py_CLEAR(list);
+  }
+  return list;
+}
+
+PyObject* blockTuple(const tb_bundle_block& block) {
+  return Py_BuildValue("(LLk)", static_cast<long long>(block.offset),
+                       static_cast<long long>(block.size),
+                       static_cast<unsigned long>(block.crc32c));
+}
+
 PyObject* explanationTuple(const tb_explanation& e, const int64_t* shape) {
   PyObject* dims = e.ndim < 0 ? Py_NewRef(Py_None) : shapeTuple(shape, e.ndim);
   if (dims == nullptr) return nullptr;

@@ -18,6 +18,12 @@ PyObject* shapeTuple(const int64_t* shape, int32_t ndim);
 /// What tensor_bridge._explanation.from_native takes; `shape` has explanation.ndim sizes.
 PyObject* explanationTuple(const tb_explanation& explanation, const int64_t* shape);
 
+/// The slices of a partitioned tensor, each a tuple of `ndim` pairs (start, length).
+PyObject* sliceList(const int64_t* slices, int32_t count, int32_t ndim);
+
+/// (offset, size, checksum) of a block.
+PyObject* blockTuple(const tb_bundle_block& block);
+
 /// Appends a new reference, which it consumes; false with a Python error set. A null one is an
 /// error that is set already.
 bool append(PyObject* list, PyObject* item);

@@ -18,17 +18,23 @@ using tensor_bridge::V1Slice;
 void readSlice(const uint8_t* data, size_t size, const std::string& key, int32_t dtype,
                int64_t count) {
   const V1Slice slice(data, size, key, dtype, count);
+  const tensor_bridge::TensorExtent extent = slice.extent();
+  if (extent.offset >= 0 && extent.offset + extent.size > static_cast<int64_t>(size)) std::abort();
+  tensor_bridge::TensorProto tensor;
+  tensor.dtype = dtype;
+  tensor.count = count;
+  tensor.message = slice.message();
+  const uint8_t* begin = tensor.message.next();
   if (tensor_bridge::dtypeFromTf(dtype) == tensor_bridge::Dtype::kString) {
     std::vector<int64_t> offsets(static_cast<size_t>(count) + 1);
-    std::vector<uint8_t> bytes(static_cast<size_t>(slice.stringsSize()));
-    slice.decodeStrings(offsets.data(), bytes.data());
+    std::vector<uint8_t> bytes(
+        static_cast<size_t>(tensor_bridge::tensorStringsSize(begin, tensor, "")));
+    tensor_bridge::decodeTensorStrings(begin, tensor, "", offsets.data(), bytes.data());
     if (offsets.back() != static_cast<int64_t>(bytes.size())) std::abort();
     return;
   }
-  const tensor_bridge::TensorExtent extent = slice.extent();
-  if (extent.offset >= 0 && extent.offset + extent.size > static_cast<int64_t>(size)) std::abort();
   std::vector<uint8_t> out(static_cast<size_t>(count) * 16);
-  slice.decode(out.data());
+  tensor_bridge::decodeTensorValues(begin, tensor, "", out.data());
 }
 
 }  // namespace

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -16,6 +15,7 @@ from tensor_bridge.checkpoint.read._elements import decoder_of, row_of, stored_d
 from tensor_bridge.checkpoint.read._entry import Entry, Extent
 from tensor_bridge.checkpoint.read._mapped import MappedFile, damaged
 from tensor_bridge.checkpoint.read._names import GRAPH_KEY, Stored, names_of, slice_key
+from tensor_bridge.checkpoint.read._slices import Piece, Place, join, place_of, shape_of
 from tensor_bridge.errors import (
     CheckpointError,
     CheckpointNotFoundError,
@@ -106,20 +106,15 @@ class Bundle:
     def _slice(
         self, key: str, row: DtypeRow | None, shape: tuple[int, ...], extents: tuple[int, ...]
     ) -> BundleSlice:
-        place = tuple(
-            (start, size if length < 0 else length)
-            for (start, length), size in zip(
-                itertools.zip_longest(*[iter(extents)] * 2), shape, strict=True
-            )
-        )
+        place = place_of(extents, shape)
         record = self._slices.get(slice_key(key.encode("utf-8", "surrogateescape"), extents))
         if record is None:
             raise damaged(self.index, f"expected a slice at {place}, there is none", entry=key)
         _, dtype, own_shape, shard, offset, size, crc, nested = record
-        if own_shape != tuple(n for _, n in place) or row_of(dtype) is not row or nested:
+        if own_shape != shape_of(place) or row_of(dtype) is not row or nested:
             raise damaged(
                 self.index,
-                f"expected a slice of shape {tuple(n for _, n in place)} like its variable, got "
+                f"expected a slice of shape {shape_of(place)} like its variable, got "
                 f"shape {own_shape} of dtype number {dtype}",
                 entry=key,
             )
@@ -156,7 +151,7 @@ class Bundle:
         for offset, size, stored in self._blocks:
             found = _crc.mask(crc(self._bytes[offset : offset + size], 0))
             if found != stored:
-                yield damaged(self.index, _mismatch(stored, found), offset=offset)
+                yield damaged(self.index, _crc.mismatch(stored, found), offset=offset)
 
 
 def _text(key: bytes) -> str:
@@ -166,10 +161,6 @@ def _text(key: bytes) -> str:
 def _stored(record: Any) -> Stored:
     _, dtype, shape, _, _, size, crc, slices = record
     return Stored(shape, None if slices else (dtype, size, crc))
-
-
-def _mismatch(stored: int, found: int) -> str:
-    return f"expected the masked CRC-32C {stored:08x}, got {found:08x}; the bytes are damaged"
 
 
 # Equality and repr are those of Entry.
@@ -215,42 +206,12 @@ class BundleEntry(Entry):
         return x
 
     def _joined(self, dtype: torch.dtype) -> torch.Tensor:
-        import torch
-
-        def wrong(message: str) -> CheckpointError:
-            return damaged(self.bundle.index, message, entry=self.key)
-
-        # The slices are as large as the files say, the whole is what a header claims.
-        if sum(prod(piece.shape) for piece in self.pieces) != prod(self.shape):
-            raise wrong(f"expected slices that make up the shape {self.shape}, they do not")
-        sources = [piece._checked_file() for piece in self.pieces]
-        split = [
-            axis
-            for axis, size in enumerate(self.shape)
-            if any(p.place[axis] != (0, size) for p in self.pieces)
-        ]
-        if len(split) <= 1:
-            axis = split[0] if split else 0
-            places = sorted(piece.place[axis] for piece in self.pieces)
-            ends = [start + length for start, length in places]
-            covered = all(start == end for (start, _), end in zip(places, [0, *ends], strict=False))
-        else:
-            seen = torch.zeros(self.shape, dtype=torch.bool, device="cpu")
-            for piece in self.pieces:
-                piece.inside(seen).fill_(True)
-            covered = bool(seen.all())
-        if not covered:
-            raise wrong("expected slices that do not overlap, they do")
-        whole = torch.empty(self.shape, dtype=dtype, device="cpu")
-        into = whole.unsqueeze(-1).view(torch.uint8)
-        for piece, source in zip(self.pieces, sources, strict=True):
-            # As bytes, which are at home at any address.
-            stored = source.stored(piece.offset, (*piece.shape, dtype.itemsize), torch.uint8)
-            piece.inside(into).copy_(stored)
-            source.drop()
-        if dtype == torch.bool:
-            into.clamp_(max=1)  # any byte is a bool in a file
-        return whole
+        return join(
+            self.shape,
+            dtype,
+            [Piece(piece.place, piece.copier(dtype)) for piece in self.pieces],
+            lambda message: damaged(self.bundle.index, message, entry=self.key),
+        )
 
     def _strings(self) -> StringTensor:
         import torch
@@ -306,7 +267,9 @@ class BundleEntry(Entry):
             yield e
             return
         if found != self.crc:
-            yield damaged(self.file, _mismatch(self.crc, found), entry=self.key, offset=self.offset)
+            yield damaged(
+                self.file, _crc.mismatch(self.crc, found), entry=self.key, offset=self.offset
+            )
 
     def _crc(self) -> int:
         crc = _crc.crc_function()
@@ -320,22 +283,24 @@ class BundleEntry(Entry):
             lengths = (offsets[1:] - offsets[:-1]).tolist()
             sizes = b"".join(n.to_bytes(4 if n < 1 << 32 else 8, "little") for n in lengths)
             value = crc(sizes, 0)
-        for at in range(begin, self.nbytes, _crc.PIECE):
-            size = min(_crc.PIECE, self.nbytes - at)
-            with file.piece(self.offset + at, size) as piece:
-                value = crc(piece, value)
-            file.drop()
-        return value
+        return _crc.crc_of(file, self.offset + begin, self.nbytes - begin, value)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class BundleSlice(BundleEntry):
-    """A slice of a partitioned variable; ``place`` has (start, length) for each axis."""
+    """A slice of a partitioned variable."""
 
-    place: tuple[tuple[int, int], ...] = ()
+    place: Place = ()
 
-    def inside(self, whole: torch.Tensor) -> torch.Tensor:
-        """This slice of the whole, as a view."""
-        for axis, (start, length) in enumerate(self.place):
-            whole = whole.narrow(axis, start, length)
-        return whole
+    def copier(self, dtype: torch.dtype) -> Callable[[torch.Tensor], None]:
+        """What writes the bytes, which are known to be in the file."""
+        import torch
+
+        file = self._checked_file()
+
+        def copy(into: torch.Tensor) -> None:
+            # As bytes, which are at home at any address.
+            into.copy_(file.stored(self.offset, (*self.shape, dtype.itemsize), torch.uint8))
+            file.drop()
+
+        return copy

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from tensor_bridge.checkpoint.read._bundle import Bundle
 from tensor_bridge.checkpoint.read._entry import Entry
+from tensor_bridge.checkpoint.read._latest import latest_prefixes
 from tensor_bridge.checkpoint.read._mapped import damaged
 from tensor_bridge.checkpoint.read._names import GRAPH_KEY
+from tensor_bridge.checkpoint.read._table import is_table
 from tensor_bridge.errors import CheckpointError, CheckpointNotFoundError
 
 if TYPE_CHECKING:
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["Checkpoint", "Entries", "Progress", "load", "near_misses"]
 
 Progress = Callable[[int, int], None]
-_TABLE_MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _ZIP_MAGIC = b"PK\x03\x04"
 # Bytes that tell what a file is.
@@ -78,8 +79,8 @@ class Checkpoint(Entries):
 
     Attributes:
       path: What was opened.
-      format: "bundle" (TensorFlow's checkpoints and SavedModels), "hdf5" (Keras), "frozen_graph" or
-        "tflite".
+      format: "bundle" (TensorFlow's checkpoints and SavedModels), "v1" (checkpoints of its first
+        format), "hdf5" (Keras), "frozen_graph" or "tflite".
       raw: As given to `load`.
       slots: What optimizers keep for each variable, "optimizer/slot/variable".
       counters: How often was saved, TensorFlow 1's global step and the like.
@@ -197,8 +198,9 @@ def load(path: str | os.PathLike[str], *, verify: bool = False, raw: bool = Fals
     """Opens a checkpoint of TensorFlow or Keras, without TensorFlow.
 
     Args:
-      path: The prefix of a checkpoint, its ``.index`` file, a folder with a ``checkpoint`` file
-        (the latest one is taken), a SavedModel, a file ``.keras``, ``.weights.h5``,
+      path: The prefix of a checkpoint, its ``.index`` file, a checkpoint of TensorFlow's first
+        format (one file, or the prefix of several), a folder with a ``checkpoint`` file (the
+        latest one is taken), a SavedModel, a file ``.keras``, ``.weights.h5``,
         ``.weights.json`` (its pieces beside it) or ``.h5``, which need the extra ``h5``; a frozen
         graph (``.pb``, ``.meta``) or a model of TensorFlow Lite (``.tflite``). What a file is says
         its content.
@@ -249,14 +251,14 @@ def _open(path: Path) -> tuple[Any, str]:
     if path.is_dir():
         return _open_folder(path)
     if not path.is_file():
+        if (found := _at_prefix(text)) is not None:
+            return found
         raise CheckpointNotFoundError(
             f"{text}: no such file or folder, and no {prefix}.index; expected the prefix of a "
             f"checkpoint, a folder, or a .keras, .h5 or .weights.json file{_siblings(path)}"
         )
     with path.open("rb") as file:
         head = file.read(_HEAD)
-        file.seek(max(0, path.stat().st_size - 8))
-        tail = file.read()
     if head.startswith((_HDF5_MAGIC, _ZIP_MAGIC)):
         from tensor_bridge.checkpoint.read._keras import open_keras
 
@@ -265,13 +267,8 @@ def _open(path: Path) -> tuple[Any, str]:
         from tensor_bridge.checkpoint.read._keras import open_sharded
 
         return open_sharded(text), text
-    if tail == _TABLE_MAGIC:
-        raise damaged(
-            text,
-            "expected a checkpoint with an .index file, got one of the first format (TensorFlow "
-            "before 1.0); let TensorFlow read it and save it anew: "
-            "tf.compat.v1.train.Saver(write_version=2)",
-        )
+    if is_table(text) and (found := _at_prefix(text)) is not None:
+        return found
     from tensor_bridge.checkpoint.read._stored_files import open_stored
 
     stored = open_stored(text, head)
@@ -283,6 +280,16 @@ def _open(path: Path) -> tuple[Any, str]:
         "TensorFlow Lite, got none of them",
         offset=0,
     )
+
+
+def _at_prefix(prefix: str) -> tuple[Any, str] | None:
+    """TensorFlow's checkpoint of that prefix, in its second format or its first, or None."""
+    if Path(prefix + ".index").is_file():
+        return Bundle(prefix), prefix
+    from tensor_bridge.checkpoint.read._v1 import V1Checkpoint, v1_files
+
+    files = v1_files(prefix)
+    return (V1Checkpoint(files), prefix) if files else None
 
 
 def _siblings(path: Path) -> str:
@@ -298,14 +305,15 @@ def _open_folder(folder: Path) -> tuple[Any, str]:
     variables = folder / "variables" / "variables"
     if Path(f"{variables}.index").is_file():
         return Bundle(str(variables)), str(folder)
-    state = folder / "checkpoint"
-    if state.is_file():
-        with state.open("rb") as file:
-            text = file.read(1 << 20).decode("utf-8", "replace")
-        latest = re.search(r'^model_checkpoint_path:\s*"((?:[^"\\]|\\.)*)"', text, re.MULTILINE)
-        if latest is not None:
-            prefix = str(folder / re.sub(r"\\(.)", r"\1", latest[1]))
-            return Bundle(prefix), prefix
+    prefixes = latest_prefixes(folder)
+    for prefix in prefixes:
+        if (found := _at_prefix(prefix)) is not None:
+            return found
+    if prefixes:
+        raise CheckpointNotFoundError(
+            f"{folder / 'checkpoint'}: expected the checkpoint that it names, {prefixes[0]}, got "
+            "neither that nor its last parts in the folder; name the prefix that is meant"
+        )
     indices = sorted(folder.glob("*.index"))
     if len(indices) == 1:
         prefix = str(indices[0]).removesuffix(".index")

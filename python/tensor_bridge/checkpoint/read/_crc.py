@@ -6,11 +6,14 @@ It uses the processor's instruction where there is one and lets other threads ru
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tensor_bridge.errors import FrameworkError
 
-__all__ = ["PIECE", "crc_function", "mask"]
+if TYPE_CHECKING:
+    from tensor_bridge.checkpoint.read._mapped import MappedFile
+
+__all__ = ["PIECE", "crc_function", "crc_of", "mask", "mismatch"]
 
 PIECE = 16 << 20
 """Bytes looked at in one go, so that an interrupt is soon heard."""
@@ -37,3 +40,18 @@ def crc_function() -> Callable[[Any, int], int]:
 def mask(crc: int) -> int:
     """What is stored: a checksum of bytes that hold their own checksum would be weak."""
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def crc_of(file: MappedFile, offset: int, size: int, value: int = 0) -> int:
+    """The checksum of a stretch of a file, behind bytes whose checksum is ``value``."""
+    crc = crc_function()
+    for at in range(0, size, PIECE):
+        with file.piece(offset + at, min(PIECE, size - at)) as piece:
+            value = crc(piece, value)
+        file.drop()
+    return value
+
+
+def mismatch(stored: int, found: int) -> str:
+    """What an error says of two masked checksums."""
+    return f"expected the masked CRC-32C {stored:08x}, got {found:08x}; the bytes are damaged"

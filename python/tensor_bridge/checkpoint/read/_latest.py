@@ -1,0 +1,68 @@
+"""The file ``checkpoint`` of a folder, which names the latest of its checkpoints.
+
+It is a CheckpointState as protobuf's text (tensorflow/python/checkpoint/checkpoint_management.py).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+__all__ = ["latest_prefixes"]
+
+# It holds a few names; more is something else.
+_MAX_SIZE = 1 << 20
+_TOKEN = re.compile(rb"""#[^\n]*|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|\w+|[^\s\w]""")
+_ESCAPE = re.compile(
+    rb"\\(?:(?P<octal>[0-7]{1,3})|[xX](?P<hex>[0-9a-fA-F]{1,2})|(?P<one>[abfnrtv])|(?P<same>.))"
+)
+_ONE = dict(zip(b"abfnrtv", b"\a\b\f\n\r\t\v", strict=True))
+
+
+def latest_prefixes(folder: Path) -> list[str]:
+    """Where the latest checkpoint of a folder may be, the likeliest place first.
+
+    A path that another machine, or the folder in another place, wrote is not there: then the last
+    parts of it are looked for in the folder, more of them first.
+
+    Returns:
+      Prefixes; [] if there is no file ``checkpoint``, or it names none.
+    """
+    try:
+        with (folder / "checkpoint").open("rb") as file:
+            text = file.read(_MAX_SIZE)
+    except OSError:
+        return []
+    named = os.fsdecode(_model_checkpoint_path(text))
+    if not named or "\0" in named:
+        return []
+    parts = [part for part in re.split(r"[\\/]+", named) if part not in ("", ".")]
+    tails = ["/".join(parts[i:]) for i in range(len(parts)) if ".." not in parts[i:]]
+    first = named if named.startswith("/") else f"{folder}/{named}"
+    return list(dict.fromkeys([first, *(f"{folder}/{tail}" for tail in tails)]))
+
+
+def _model_checkpoint_path(text: bytes) -> bytes:
+    """The value of that field; nothing if it is not there."""
+    value = b""
+    tokens = [token for token in _TOKEN.findall(text) if token[:1] != b"#"]
+    for at, token in enumerate(tokens):
+        if token == b"model_checkpoint_path" and tokens[at + 1 : at + 2] == [b":"]:
+            value = b""
+            # Strings that follow one another are one.
+            for string in tokens[at + 2 :]:
+                if string[:1] not in (b'"', b"'"):
+                    break
+                value += _ESCAPE.sub(_unescaped, string[1:-1])
+    return value
+
+
+def _unescaped(match: re.Match[bytes]) -> bytes:
+    if match["octal"]:
+        return bytes([int(match["octal"], 8) & 0xFF])
+    if match["hex"]:
+        return bytes([int(match["hex"], 16)])
+    if match["one"]:
+        return bytes([_ONE[match["one"][0]]])
+    return match["same"]
