@@ -29,7 +29,11 @@ class MetaReader : private ProtobufReader {
       readMeta(meta, &tensors);
       return true;
     });
-    if (!found) fail(record.next(), "expected a description of the tensors, there is none");
+    if (!found) {
+      fail(record.next(),
+           "expected a description of the tensors, there is none; the name of an index file of the "
+           "second format ends in .index");
+    }
     return tensors;
   }
 

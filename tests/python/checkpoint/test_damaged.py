@@ -142,9 +142,9 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     path.write_bytes(b"not a checkpoint at all")
     with pytest.raises(CheckpointError, match="got none of them"):
         checkpoint.load(path)
-    # Of the format before TensorFlow 1.0, the file itself is the table.
-    path.write_bytes(b"\0" * 40 + bundles.MAGIC.to_bytes(8, "little"))
-    with pytest.raises(CheckpointError, match="first format"):
+    # An index under another name.
+    path.write_bytes(bundles.index_bytes([(b"", bundles.header())]))
+    with pytest.raises(CheckpointError, match=r"a description of the tensors.*ends in \.index"):
         checkpoint.load(path)
 
 

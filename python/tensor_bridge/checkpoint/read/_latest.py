@@ -37,10 +37,15 @@ def latest_prefixes(folder: Path) -> list[str]:
     named = os.fsdecode(_model_checkpoint_path(text))
     if not named or "\0" in named:
         return []
-    parts = [part for part in re.split(r"[\\/]+", named) if part not in ("", ".")]
-    tails = ["/".join(parts[i:]) for i in range(len(parts)) if ".." not in parts[i:]]
+    # Here a backslash is part of a name, on Windows it is none.
+    tails = [*_tails(named.split("/")), *_tails(re.split(r"[\\/]", named))]
     first = named if named.startswith("/") else f"{folder}/{named}"
     return list(dict.fromkeys([first, *(f"{folder}/{tail}" for tail in tails)]))
+
+
+def _tails(parts: list[str]) -> list[str]:
+    parts = [part for part in parts if part not in ("", ".")]
+    return ["/".join(parts[i:]) for i in range(len(parts)) if ".." not in parts[i:]]
 
 
 def _model_checkpoint_path(text: bytes) -> bytes:
