@@ -82,7 +82,7 @@ def test_a_moved_folder_is_read_all_the_same(tmp_path: Path, seed: int) -> None:
     # As a path from Windows, where no name has a backslash.
     file = tmp_path / "moved/checkpoint"
     text = file.read_text()
-    if "\\" in text:
+    if 2 * "\\" in text:
         return
     file.write_text(text.replace(f"{tmp_path}/run/", r"C:\\models\\run\\"))
     assert checkpoint.load(tmp_path / "moved")["w"].item() == 2
