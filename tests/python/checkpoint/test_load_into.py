@@ -554,3 +554,39 @@ def test_rules_that_are_none_are_told(rules: Any, message: str) -> None:
     module, weights = small()
     with pytest.raises(tensor_bridge.InvalidOptionError, match=message):
         checkpoint.load_into(module, weights, rules=rules)
+
+
+@pytest.mark.parametrize("heads", [1, 4, 8])
+def test_attention_with_other_heads_is_refused(heads: int) -> None:
+    shapes = {"query": (8, 2, 4), "key": (8, 2, 4), "value": (8, 2, 4), "output": (2, 4, 8)}
+    weights = {f"m/{part}/kernel": torch.rand(shape) for part, shape in shapes.items()}
+    module = nn.ModuleDict({"m": nn.MultiheadAttention(8, heads, bias=False)})
+    assert_refused(module, weights, f"expected {heads} heads of {8 // heads}, got a kernel of (8")
+
+
+def test_what_a_layer_leaves_out_has_the_dtype_of_the_rest() -> None:
+    shapes = {"query": (8, 2, 4), "key": (8, 2, 4), "value": (8, 2, 4), "output": (2, 4, 8)}
+    weights = {f"m/{part}/kernel": torch.rand(s).half() for part, s in shapes.items()}
+    weights["n/beta"] = torch.rand(3).half()
+    weights["r/kernel"], weights["r/recurrent_kernel"] = (
+        torch.rand(3, 8).half(),
+        weights["m/query/kernel"].reshape(8, 8)[:2],
+    )
+    parts = {"m": nn.MultiheadAttention(8, 2), "n": nn.LayerNorm(3), "r": nn.LSTM(3, 2)}
+    module = nn.ModuleDict(parts).half()
+    assert checkpoint.load_into(module, weights).complete
+    assert not module["r"].bias_ih_l0.any()
+
+
+@needs.keras_3
+def test_the_parts_of_an_encoder_layer(tmp_path: Path) -> None:
+    data = keras.Input((5, 8))
+    attend = L.MultiHeadAttention(2, 4, name="self_attn")(data, data)
+    x = L.LayerNormalization(epsilon=1e-5, name="norm1")(data + attend)
+    inner = L.Dense(8, name="linear2")(L.Dense(8, activation="relu", name="linear1")(x))
+    model = keras.Model(data, L.LayerNormalization(epsilon=1e-5, name="norm2")(x + inner))
+    random_weights(model)
+    model.save(tmp_path / "m.keras")
+    module = nn.TransformerEncoderLayer(8, 2, 8, batch_first=True)
+    assert checkpoint.load_into(module, tmp_path / "m.keras").complete
+    same_output(model, module, Case(L.Dense, (5, 8), nn.Module))

@@ -37,8 +37,15 @@ def attention(module: nn.MultiheadAttention, weights: Weights) -> Weights:
             f"torch's heads make up its embed_dim {size}, got kernels "
             f"{', '.join(str(tuple(k.shape)) for k in ins)}"
         )
-    ins = [k.reshape(k.shape[0], size).t() for k in ins]
     last = need(found["output"], "kernel")
+    for kernel, heads in [*((k, k.shape[1:]) for k in ins), (last, last.shape[:-1])]:
+        # Other heads of the same size together would be other columns.
+        if len(heads) > 1 and tuple(heads) != (module.num_heads, size // module.num_heads):
+            raise MisfitError(
+                f"expected {module.num_heads} heads of {size // module.num_heads}, got a kernel of "
+                f"{tuple(kernel.shape)}"
+            )
+    ins = [k.reshape(k.shape[0], size).t() for k in ins]
     out = {"out_proj.weight": last.reshape(-1, last.shape[-1]).t()}
     if module.in_proj_weight is not None:
         if any(k.shape[1] != size for k in ins):
@@ -57,9 +64,12 @@ def attention(module: nn.MultiheadAttention, weights: Weights) -> Weights:
             raise MisfitError("the layer has biases, the module has none (bias=False)")
         return out
     out["in_proj_bias"] = torch.cat(
-        [torch.zeros(size, device="cpu") if b is None else b.reshape(-1) for b in biases]
+        [
+            torch.zeros(size, dtype=last.dtype, device="cpu") if b is None else b.reshape(-1)
+            for b in biases
+        ]
     )
     if last_bias is None:
-        last_bias = torch.zeros(last.shape[-1], device="cpu")
+        last_bias = torch.zeros(last.shape[-1], dtype=last.dtype, device="cpu")
     out["out_proj.bias"] = last_bias.reshape(-1)
     return out
