@@ -11,15 +11,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge.checkpoint.into_module._attention_layout import attention
+from tensor_bridge.checkpoint.into_module._conv_layouts import conv, conv_transpose, separable
 from tensor_bridge.checkpoint.into_module._kernel_layouts import (
-    conv,
     conv1d_of_gpt2,
-    conv_transpose,
     embedding,
     is_conv1d_of_gpt2,
     linear,
     prelu,
-    separable,
 )
 from tensor_bridge.checkpoint.into_module._made_with import MadeWith
 from tensor_bridge.checkpoint.into_module._norm_layouts import batch_norm, plain_norm, rms_norm
