@@ -45,11 +45,18 @@ def layout_of(module: nn.Module, made_with: MadeWith | None = None) -> Layout | 
     """The layout for a module, or None for one whose tensors are taken as they are."""
     from torch import nn
 
+    options = made_with or MadeWith()
     table: list[tuple[Any, Any]] = [
         (nn.Linear, linear),
-        ((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), conv_transpose),
-        ((nn.Conv1d, nn.Conv2d, nn.Conv3d), conv),
-        ((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm), batch_norm),
+        (
+            (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+            partial(conv_transpose, made_with=options),
+        ),
+        ((nn.Conv1d, nn.Conv2d, nn.Conv3d), partial(conv, made_with=options)),
+        (
+            (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
+            partial(batch_norm, made_with=options),
+        ),
         (
             (nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
             plain_norm,
@@ -57,7 +64,7 @@ def layout_of(module: nn.Module, made_with: MadeWith | None = None) -> Layout | 
         (nn.RMSNorm, rms_norm),
         ((nn.Embedding, nn.EmbeddingBag), embedding),
         (nn.PReLU, prelu),
-        ((nn.RNNBase, nn.RNNCellBase), partial(recurrent, made_with=made_with or MadeWith())),
+        ((nn.RNNBase, nn.RNNCellBase), partial(recurrent, made_with=options)),
         (nn.MultiheadAttention, attention),
     ]
     # A lazy norm is no norm before its first input.
@@ -72,7 +79,7 @@ def layout_of(module: nn.Module, made_with: MadeWith | None = None) -> Layout | 
         and len(module) == 2
         and all(isinstance(part, convolutions) for part in module)
     ):
-        return separable
+        return partial(separable, made_with=options)
     if is_conv1d_of_gpt2(module):
         return conv1d_of_gpt2
     return None

@@ -78,7 +78,8 @@ def load_into(
         of that picture in torch: Keras flattens channels last.
       made_with: What the layers were made with where the file does not say it and their weights
         mean different things by it: ``forget_bias`` of the LSTM cells of TensorFlow 1,
-        ``reset_after`` of a GRU without a bias.
+        ``reset_after`` of a GRU without a bias; of Keras 1 ``keras_version``, ``dim_ordering`` and
+        ``backend`` ("theano" turns kernels of convolutions around).
       strict: Whether a tensor without a source, and a name without a target, is an error.
       cast: Whether values may be rounded to the module's dtype.
       assign: Puts the checkpoint's tensors in the place of the module's, as in
@@ -104,7 +105,7 @@ def load_into(
     """
     _look_at(module, flattened)
     given = given_by(source, names)
-    options = made_with_of(made_with)
+    options = made_with_of(made_with).or_of(given.source)
     places = Places(module)
     report = Report()
     plan = destinations(places, given, given, compiled(rules), report)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tensor_bridge.errors import InvalidOptionError
@@ -21,19 +22,37 @@ class MadeWith:
       reset_after: Whether a GRU without a bias multiplies by the reset gate after its kernel.
       dim_ordering: "tf" or "th", how Keras 1 laid out the kernels of convolutions.
       backend: "tensorflow" or "theano", which turns the kernels of convolutions around.
+      keras_version: Such as "1.2.2"; what ``running_std`` is depends on it.
     """
 
     forget_bias: float | None = None
     reset_after: bool | None = None
     dim_ordering: str | None = None
     backend: str | None = None
+    keras_version: str | None = None
+
+    def or_of(self, source: Any) -> MadeWith:
+        """These options; where one is unknown, what a checkpoint says of itself."""
+        return replace(
+            self,
+            backend=self.backend or getattr(source, "backend", None),
+            keras_version=self.keras_version or getattr(source, "keras_version", None),
+        )
 
 
-_ALLOWED: dict[str, tuple[str, tuple[Any, ...]]] = {
-    "forget_bias": ("a number", ()),
-    "reset_after": ("True or False", (True, False)),
-    "dim_ordering": ("'tf' or 'th'", ("tf", "th")),
-    "backend": ("'tensorflow' or 'theano'", ("tensorflow", "theano")),
+def _is_bool(x: Any) -> bool:
+    return isinstance(x, bool)
+
+
+_ALLOWED: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "forget_bias": ("a number", lambda x: isinstance(x, (int, float)) and not _is_bool(x)),
+    "reset_after": ("True or False", _is_bool),
+    "dim_ordering": ("'tf' or 'th'", lambda x: x in ("tf", "th")),
+    "backend": ("'tensorflow' or 'theano'", lambda x: x in ("tensorflow", "theano")),
+    "keras_version": (
+        "a text such as '1.2.2'",
+        lambda x: re.match(r"\d+\.\d+", str(x)) is not None,
+    ),
 }
 
 
@@ -54,8 +73,7 @@ def made_with_of(given: Mapping[str, Any] | None) -> MadeWith:
             raise InvalidOptionError(
                 f"expected made_with to have {', '.join(_ALLOWED)}, got {name!r}"
             )
-        text, values = _ALLOWED[name]
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if value not in values if values else not number:
+        text, allows = _ALLOWED[name]
+        if not allows(value):
             raise InvalidOptionError(f"expected {name} to be {text}, got {value!r}")
-    return MadeWith(**given)
+    return MadeWith(**dict(given))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
+from tensor_bridge.checkpoint.into_module._made_with import MadeWith
 from tensor_bridge.checkpoint.into_module._roles import (
     MisfitError,
     by_role,
@@ -48,8 +50,31 @@ def _norm(module: Any, weights: Weights, statistics: tuple[str, ...]) -> Weights
     return out
 
 
-def batch_norm(module: Any, weights: Weights) -> Weights:
+def batch_norm(module: Any, weights: Weights, made_with: MadeWith) -> Weights:
+    weights = _with_variance(weights, made_with.keras_version)
     return _norm(module, weights, ("moving_mean", "moving_variance"))
+
+
+def _with_variance(weights: Weights, keras_version: str | None) -> Weights:
+    """running_std of Keras 1 as what it is, by the version: the deviation, or the variance.
+
+    https://github.com/keras-team/keras/commits/1.0.6/keras/layers/normalization.py
+    """
+    old = next((name for name in weights if name.endswith("running_std")), None)
+    if old is None:
+        return weights
+    version = [int(part) for part in re.findall(r"\d+", keras_version or "")]
+    if not version:
+        raise MisfitError(
+            "running_std holds the deviation before Keras 1.0.6 and the variance since; say "
+            "made_with={'keras_version': '1.2.2'}, or whichever it was"
+        )
+    if version < [1, 0, 6]:
+        raise MisfitError(
+            f"with Keras {keras_version} epsilon is added to the deviation, with torch to the "
+            "variance"
+        )
+    return {"moving_variance" if name == old else name: x for name, x in weights.items()}
 
 
 def plain_norm(module: Any, weights: Weights) -> Weights:

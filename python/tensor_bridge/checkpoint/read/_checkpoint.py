@@ -118,6 +118,18 @@ class Checkpoint(Entries):
         ]
 
     @property
+    def backend(self) -> str | None:
+        """What Keras ran on when it wrote the file, such as "theano"; None if it does not say."""
+        backend: str | None = getattr(self._source, "backend", None)
+        return backend
+
+    @property
+    def keras_version(self) -> str | None:
+        """The version of Keras that wrote a .h5 file; None if the file does not say."""
+        version: str | None = getattr(self._source, "keras_version", None)
+        return version
+
+    @property
     def layers(self) -> Mapping[str, Layer]:
         """The layers of Keras that a file describes, by the beginning of their variables' names.
 

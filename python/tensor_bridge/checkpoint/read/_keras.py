@@ -99,6 +99,28 @@ class KerasWeights:
             raise self._no_config(e) from None
         return _as_entries_have_it(found, [entry.name for entry in self.entries])
 
+    @property
+    def backend(self) -> str | None:
+        """What Keras ran on; its first version only by TensorFlow's names, which end in ":0"."""
+        if said := self._attribute("backend"):
+            return said
+        return "tensorflow" if any(entry.key.endswith(":0") for entry in self.entries) else None
+
+    @property
+    def keras_version(self) -> str | None:
+        """The version of Keras, which older files do not say."""
+        return self._attribute("keras_version")
+
+    def _attribute(self, name: str) -> str | None:
+        for place in ("/", "model_weights"):
+            try:
+                found = self._hdf5.texts(place, name) if self._hdf5.has(place) else None
+            except TypeError:  # A number, or nothing.
+                continue
+            if found:
+                return found[0]
+        return None
+
     def _config(self) -> Node | None:
         """The model that the file describes; None if it does not.
 
