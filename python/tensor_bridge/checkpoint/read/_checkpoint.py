@@ -23,6 +23,8 @@ __all__ = ["Checkpoint", "Entries", "Progress", "load", "near_misses"]
 
 Progress = Callable[[int, int], None]
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+# What TensorFlow 1 calls the moving average of a variable, behind the variable's name.
+_AVERAGE = "/ExponentialMovingAverage"
 _ZIP_MAGIC = b"PK\x03\x04"
 # Bytes that tell what a file is.
 _HEAD = 1024
@@ -128,6 +130,33 @@ class Checkpoint(Entries):
         """The version of Keras that wrote a .h5 file; None if the file does not say."""
         version: str | None = getattr(self._source, "keras_version", None)
         return version
+
+    @property
+    def averages(self) -> Mapping[str, Any]:
+        """The variables, each with the moving average of its values where the file has one.
+
+        A source for `load_into`, by the names of the variables. The averages are those of
+        TensorFlow 1's `tf.train.ExponentialMovingAverage`, with which such models are evaluated;
+        among `slots` they are "variable/ExponentialMovingAverage".
+
+        Raises:
+          CheckpointError: The checkpoint has no averages.
+        """
+        found = {
+            name.removesuffix(_AVERAGE): entry
+            # The average of a variable that was not saved itself counts as a variable.
+            for entries in (self.entries, self.slots.entries)
+            for name, entry in entries.items()
+            if name.endswith(_AVERAGE)
+        }
+        if not found:
+            raise damaged(
+                self.path,
+                f"expected moving averages, entries named variable{_AVERAGE}, got none; the "
+                "variables are in the checkpoint itself",
+            )
+        plain = {n: e for n, e in self.entries.items() if not n.endswith(_AVERAGE)}
+        return Entries({**plain, **found}, "variable", self._raw)
 
     @property
     def layers(self) -> Mapping[str, Layer]:
