@@ -243,6 +243,8 @@ def checkpoints(path: str | os.PathLike[str], module: nn.Module) -> Report:
     checkpoint.load_into(module, state, rules=[("^a/", "b.")], strict=False, assign=True)
     rule = checkpoint.Rule("^c$", "head.weight", layout="as_is")
     checkpoint.load_into(module, state, rules=[rule, ("^a/", None), ("d", "d.bias", "transposed")])
+    own = [("^bert/pooler/", None), *checkpoint.rules.BERT]
+    checkpoint.load_into(module, stored.averages, rules=own)
     assert_type(report.missing, list[str])
     assert_type(report.loaded, list[checkpoint.Loaded])
     assert_type(report.complete, bool)

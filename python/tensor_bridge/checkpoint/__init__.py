@@ -16,6 +16,7 @@ from tensor_bridge import _lazy
 from tensor_bridge.errors import CheckpointError, CheckpointNotFoundError
 
 if TYPE_CHECKING:
+    from tensor_bridge.checkpoint import rules
     from tensor_bridge.checkpoint.into_module._load_into import load_into
     from tensor_bridge.checkpoint.into_module._report import Loaded, Report
     from tensor_bridge.checkpoint.into_module._rules import Rule
@@ -34,6 +35,7 @@ __all__ = [
     "Quantization",
     "load_into",
     "Rule",
+    "rules",
     "Report",
     "Loaded",
     "convert",
@@ -51,6 +53,7 @@ _LAZY = {
     "Quantization": "read._quantization",
     "load_into": "into_module._load_into",
     "Rule": "into_module._rules",
+    "rules": None,
     "Report": "into_module._report",
     "Loaded": "into_module._report",
     "convert": "write._convert",
