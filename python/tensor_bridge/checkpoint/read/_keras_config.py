@@ -15,7 +15,7 @@ from typing import Any
 
 from tensor_bridge.checkpoint.read._layer import Layer
 
-__all__ = ["MAX_BYTES", "Node", "layers_of", "parse"]
+__all__ = ["MAX_BYTES", "Node", "class_of", "layers_of", "parse"]
 
 MAX_BYTES = 16 << 20
 """Above what a configuration may take: the largest of Keras' own applications takes 1 MB."""
@@ -29,6 +29,7 @@ class Node:
     Attributes:
       name: Of the layer; "" if none is stored.
       class_name: Of its class.
+      registered: The class as `Layer` has it, which tells Keras' Dense from somebody's own.
       config: What ``from_config`` takes; {} of a model of Keras 1, which is a list of layers.
       inbound: The calls, as they are stored.
       layers: Of a model, in its order.
@@ -40,6 +41,7 @@ class Node:
 
     name: str
     class_name: str
+    registered: str
     config: Mapping[str, Any]
     inbound: Any
     layers: tuple[Node, ...]
@@ -100,22 +102,34 @@ def _node(value: Any, met: set[tuple[str, str]]) -> Node | None:
     met.add((name, class_name))
     stored = config if isinstance(config, list) else config.get("layers")
     # A class of somebody's own has input_layers if it is built as Keras' models are.
+    registered = class_of(value)
     is_model = isinstance(stored, list) and (
-        class_name == "Sequential" or isinstance(config, list) or "input_layers" in config
+        registered == "Sequential" or isinstance(config, list) or "input_layers" in config
     )
     parts = [_node(part, met) for part in stored] if is_model and stored is not None else []
-    module = value.get("module")
     return Node(
         name=name,
         class_name=class_name,
+        registered=registered,
         config=config if isinstance(config, dict) else {},
         inbound=value.get("inbound_nodes"),
         layers=tuple(part for part in parts if part is not None),
         inner={} if is_model else _inner(config, met),
         is_model=is_model,
-        is_layer=not (isinstance(module, str) and ".ops." in f"{module}."),
+        is_layer=".ops." not in f"{value.get('module')}.",
         again=again,
     )
+
+
+def class_of(value: Mapping[str, Any]) -> str:
+    """The class of a serialized object, with the package it is from if that is not Keras."""
+    registered, module = value.get("registered_name"), value.get("module")
+    if isinstance(registered, str) and ">" in registered:
+        return registered
+    # Neither Keras 1 and 2 nor an .h5 file tell the module.
+    if "module" not in value or str(module).partition(".")[0] in ("keras", "tf_keras"):
+        return str(value["class_name"])
+    return f"{module or '__main__'}>{value['class_name']}"
 
 
 def _inner(config: Any, met: set[tuple[str, str]]) -> dict[str, tuple[Node, ...]]:
@@ -153,7 +167,7 @@ def layers_of(model: Node) -> dict[str, Layer]:
                 continue
             if len(path) > _MAX_PATH:
                 raise ValueError(f"expected names of at most {_MAX_PATH} characters, got more")
-            found[path] = Layer(part.class_name, part.config, inputs)
+            found[path] = Layer(part.registered, part.config, inputs)
             waiting.append((part, f"{path}/"))
             waiting += [
                 (nodes[0], f"{path}/{key}/")

@@ -140,16 +140,18 @@ class _Finder:
             said = nodes()
             node = place.node()
             certain = certain or (node is not None and node.is_model)
+        attributes = self._children[place.path] - {*_LAYERS, "optimizer"}
         found: dict[str, list[str]] = {}
         for group, name in stored.items():
             configured = said[group].name if group in said else ""
             if name is None:
                 name = configured
-            elif configured not in ("", name) or (not certain and _is_automatic(name, group)):
+            elif configured not in ("", name):
+                continue
+            elif not certain and (attributes or _is_automatic(name, groups)):
                 continue
             if name and not {"layers", "vars"} & set(name.split("/")):
                 found.setdefault(name, []).append(group)
-        attributes = self._children[place.path]
         return {
             of[0]: name for name, of in found.items() if len(of) == 1 and name not in attributes
         }
@@ -158,7 +160,8 @@ class _Finder:
         """Whether the file shows that layers are listed by a model that Keras itself built.
 
         In a class of somebody's own "layers" holds those alone whose attribute comes later in the
-        alphabet, and the name that they got by chance may be that of another attribute.
+        alphabet. Such a layer is known by its attribute, and the name that Keras gave it may be
+        another one's attribute.
         """
         kind = place.path.rpartition("/")
         if kind[0].rpartition("/")[2] in _LAYERS and _MODELS.fullmatch(kind[2]):
@@ -194,10 +197,10 @@ def _held(outer: Callable[[], Node | None], attribute: str) -> Callable[[], Node
     return node
 
 
-def _is_automatic(name: str, group: str) -> bool:
-    """Whether Keras would give such a name to a layer of that class."""
-    base = re.sub(r"_\d+$", "", group)
-    return re.fullmatch(rf"{re.escape(base)}(_\d+)?", name) is not None
+def _is_automatic(name: str, groups: list[str]) -> bool:
+    """Whether Keras would give such a name to a layer of one of the classes."""
+    classes = {re.sub(r"_\d+$", "", group) for group in groups}
+    return name in classes or re.sub(r"_\d+$", "", name) in classes
 
 
 def _snake_case(class_name: str) -> str:
@@ -214,7 +217,7 @@ def _is_input(layers: list[Node]) -> bool:
 def _assigned(model: Node | None, groups: list[str], keras: int) -> dict[str, Node]:
     """The layer for each group that counts a class."""
     layers = [part for part in model.layers if part.is_layer] if model is not None else []
-    if model is not None and model.class_name == "Sequential" and _is_input(layers[:1]):
+    if model is not None and model.registered == "Sequential" and _is_input(layers[:1]):
         layers = layers[1:]
     by_class: dict[str, list[Node]] = {}
     for layer in layers:
