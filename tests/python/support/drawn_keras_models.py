@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import warnings
 from dataclasses import dataclass, field
@@ -195,12 +196,11 @@ def _walk(
     if is_model:
         inside = [(part.name, part) for part in layer.layers]
     else:
-        inside = [
-            (attribute, value)
-            for attribute in dir(layer)
-            if not attribute.startswith("__")
-            and isinstance(value := getattr(layer, attribute, None), base)
-        ]
+        inside = []
+        for attribute in dir(layer):
+            with contextlib.suppress(Exception):  # properties that are not there yet
+                value = None if attribute.startswith("__") else getattr(layer, attribute)
+                inside += [(attribute, value)] if isinstance(value, base) else []
         if isinstance(layer, keras.Model):
             # A name that the program gave is one too.
             inside += [(p.name, p) for p in layer.layers if id(p) in draw.given]

@@ -62,9 +62,7 @@ _CLASSES: dict[str, _Roles] = {
             "LSTMCell",
             "GRUCell",
             "SimpleRNNCell",
-            "ConvLSTM1D",
-            "ConvLSTM2D",
-            "ConvLSTM3D",
+            "ConvLSTMCell",
             "CuDNNLSTM",
             "CuDNNGRU",
         ),
@@ -72,7 +70,12 @@ _CLASSES: dict[str, _Roles] = {
     ),
 }
 # Layers that make a cell, or layers of their own, and keep no configuration of it.
-_CELLS = {"LSTM": "LSTMCell", "GRU": "GRUCell", "SimpleRNN": "SimpleRNNCell"}
+_CELLS = {
+    "LSTM": "LSTMCell",
+    "GRU": "GRUCell",
+    "SimpleRNN": "SimpleRNNCell",
+    **dict.fromkeys(("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"), "ConvLSTMCell"),
+}
 _ATTENTION = ("MultiHeadAttention", "GroupQueryAttention")
 _ATTENTION_PARTS = ("query", "key", "value", "output")
 _DIRECTIONS = ("forward_layer", "backward_layer")

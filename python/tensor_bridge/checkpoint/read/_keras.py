@@ -148,7 +148,11 @@ class KerasWeights:
             return None
 
     def problems(self) -> Iterator[CheckpointError]:
-        """What the archive's checksum says; HDF5 has none."""
+        """What the archive's checksum says, HDF5 has none; and a damaged configuration."""
+        try:
+            self._config()
+        except CheckpointError as e:
+            yield e
         if self._crc is None:
             return
         begin, size, expected = self._crc

@@ -144,12 +144,10 @@ class _Finder:
         found: dict[str, list[str]] = {}
         for group, name in stored.items():
             configured = said[group].name if group in said else ""
-            if name is None:
-                name = configured
-            elif configured not in ("", name):
+            doubtful = not certain and (attributes or _is_automatic(name or "", groups))
+            if name is not None and (doubtful or configured not in ("", name)):
                 continue
-            elif not certain and (attributes or _is_automatic(name, groups)):
-                continue
+            name = name or configured
             if name and not {"layers", "vars"} & set(name.split("/")):
                 found.setdefault(name, []).append(group)
         return {

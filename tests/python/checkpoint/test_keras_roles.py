@@ -1,0 +1,139 @@
+"""What the numbered variables of Keras' layers are, against the layers themselves."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import needs
+import numpy as np
+import pytest
+
+from tensor_bridge import checkpoint
+from tensor_bridge.checkpoint.into_module._keras_roles import role_of, roles_of
+
+Maker = Callable[[Any, str], Any]
+
+
+def of(class_name: str, *args: Any, inner: Any = None, **options: Any) -> Maker:
+    def make(keras: Any, name: str) -> Any:
+        held = [] if inner is None else [inner(keras, "inside")]
+        return getattr(keras.layers, class_name)(*held, *args, name=name, **options)
+
+    return make
+
+
+def switched(*options: str) -> Iterator[dict[str, bool]]:
+    for values in itertools.product((True, False), repeat=len(options)):
+        yield dict(zip(options, values, strict=True))
+
+
+CASES: list[tuple[Maker, tuple[int, ...]]] = [
+    *((of("Dense", 2, **o), (3,)) for o in switched("use_bias", "trainable")),
+    *(
+        (of(f"Conv{n}D", 2, 1, **o), (4,) * n + (3,))
+        for n in (1, 2, 3)
+        for o in switched("use_bias")
+    ),
+    *(
+        (of(f"Conv{n}DTranspose", 2, 1, **o), (4,) * n + (3,))
+        for n in (1, 2, 3)
+        for o in switched("use_bias")
+    ),
+    *(
+        (of(f"{kind}{n}D", *args, **o), (4,) * n + (3,))
+        for kind, args in (("DepthwiseConv", (1,)), ("SeparableConv", (2, 1)))
+        for n in (1, 2)
+        for o in switched("use_bias")
+    ),
+    (of("EinsumDense", "ab,bc->ac", (2,)), (3,)),
+    (of("EinsumDense", "ab,bc->ac", (2,), bias_axes="c"), (3,)),
+    (of("Embedding", 5, 2), (3,)),
+    (of("PReLU"), (3,)),
+    *((of("BatchNormalization", **o), (3,)) for o in switched("scale", "center", "trainable")),
+    *((of("LayerNormalization", **o), (3,)) for o in switched("scale", "center")),
+    *((of("GroupNormalization", 1, **o), (3,)) for o in switched("scale", "center")),
+    *(
+        (of(kind, 2, **o), (4, 3))
+        for kind in ("LSTM", "GRU", "SimpleRNN")
+        for o in switched("use_bias")
+    ),
+    (of("GRU", 2, reset_after=False), (4, 3)),
+    (of("RNN", inner=of("LSTMCell", 2)), (4, 3)),
+    *((of("ConvLSTM1D", 2, 1, **o), (4, 5, 3)) for o in switched("use_bias")),
+    (of("Bidirectional", inner=of("GRU", 2, use_bias=False)), (4, 3)),
+    (of("TimeDistributed", inner=of("BatchNormalization", scale=False)), (4, 3)),
+]
+ONLY_KERAS_3: list[tuple[Maker, tuple[int, ...]]] = [
+    (of("RMSNormalization"), (3,)),
+    (of("LayerNormalization", rms_scaling=True), (3,)),
+    (of("BatchNormalization", renorm=True, scale=False), (3,)),
+    (of("ReversibleEmbedding", 5, 2, tie_weights=False), (3,)),
+]
+
+
+def model_of(keras: Any, cases: list[tuple[Maker, tuple[int, ...]]]) -> Any:
+    """All layers side by side in one model."""
+    inputs = [keras.Input(shape) for _, shape in cases]
+    layers = [make(keras, f"layer_{number}") for number, (make, _) in enumerate(cases)]
+    outputs = [layer(x) for layer, x in zip(layers, inputs, strict=True)]
+    for use_bias in (True, False):
+        x = keras.Input((4, 6))
+        attention = keras.layers.MultiHeadAttention(2, 3, use_bias=use_bias)
+        inputs.append(x)
+        outputs.append(attention(x, x))
+    return keras.Model(inputs, outputs)
+
+
+@pytest.mark.parametrize("generation", [pytest.param("keras", marks=needs.keras_3), "tf_keras"])
+def test_each_number_is_the_variable_of_that_role(tmp_path: Path, generation: str) -> None:
+    of_keras = keras if generation == "keras" else pytest.importorskip("tf_keras")
+    cases = CASES + [case for case in ONLY_KERAS_3 if _is_there(case[0], of_keras)]
+    names = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = model_of(of_keras, cases)
+        for value, variable in enumerate(model.weights, 1):
+            variable.assign(np.full(variable.shape, value, "float32"))
+            names[float(value)] = variable.name.removesuffix(":0").rpartition("/")[2]
+        model.save(tmp_path / "model.keras")
+    loaded = checkpoint.load(tmp_path / "model.keras")
+    assert len(loaded) == len(names)
+    layers = loaded.layers
+    found = {name: role_of(name, layers) for name in loaded}
+    # Keras 3 calls the depthwise kernel "kernel".
+    kernel = "kernel" if generation == "keras" else "depthwise_kernel"
+    separable = {n for n, layer in layers.items() if layer.class_name.startswith("Separable")}
+    real = {name: names[float(x.flatten()[0])] for name, x in loaded.items()}
+    for name, role in found.items():
+        if role == "depthwise_kernel" and name.rpartition("/")[0] not in separable:
+            found[name] = kernel
+    assert found == real
+
+
+def _is_there(make: Maker, of_keras: Any) -> bool:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            make(of_keras, "layer")
+    except (AttributeError, TypeError, ValueError):
+        return False
+    return True
+
+
+def test_what_is_not_known_has_no_role() -> None:
+    quantized = {"dtype": {"class_name": "QuantizedDTypePolicy", "config": {}}}
+    assert roles_of("Dense", quantized) is None
+    assert roles_of("Dense", {"quantization_config": {"mode": "int8"}}) is None
+    assert roles_of("somebody>Dense", {}) is None
+    layers = {
+        "a": checkpoint.Layer("Dense", {"use_bias": False}),
+        "b": checkpoint.Layer("TimeDistributed", {"layer": {"class_name": 3, "config": {}}}),
+    }
+    assert role_of("a/0", layers) == "kernel"
+    for name in ("a/1", "a/kernel", "a/x/0", "c/0", "0", "a/" + "9" * 5000, "b/layer/0", "a/²"):
+        assert role_of(name, layers) is None, name
