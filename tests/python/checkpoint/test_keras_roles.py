@@ -12,8 +12,10 @@ import keras
 import needs
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
-from tensor_bridge import checkpoint
+from tensor_bridge import MismatchError, checkpoint
 from tensor_bridge.checkpoint.into_module._keras_roles import role_of, roles_of
 
 Maker = Callable[[Any, str], Any]
@@ -137,3 +139,50 @@ def test_what_is_not_known_has_no_role() -> None:
     assert role_of("a/0", layers) == "kernel"
     for name in ("a/1", "a/kernel", "a/x/0", "c/0", "0", "a/" + "9" * 5000, "b/layer/0", "a/²"):
         assert role_of(name, layers) is None, name
+
+
+NORMS = {
+    "BatchNormalization": lambda affine: nn.BatchNorm1d(3, eps=1e-3, affine=affine),
+    "LayerNormalization": lambda affine: nn.LayerNorm(3, eps=1e-3, elementwise_affine=affine),
+}
+
+
+@pytest.mark.parametrize("generation", [pytest.param("keras", marks=needs.keras_3), "tf_keras"])
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("options", list(switched("scale", "center")), ids=str)
+def test_a_norm_without_scale_or_center_is_loaded(
+    tmp_path: Path, generation: str, norm: str, options: dict[str, bool]
+) -> None:
+    of_keras = keras if generation == "keras" else pytest.importorskip("tf_keras")
+    layer = getattr(of_keras.layers, norm)(name="norm", **options)
+    model = of_keras.Sequential([of_keras.Input((3,)), layer])
+    rng = np.random.default_rng(0)
+    layer.set_weights([rng.random(w.shape, "float32") + 1 for w in layer.get_weights()])
+    x = rng.random((5, 3), "float32")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.save(tmp_path / "m.keras")
+        expected = np.asarray(model(x))
+    twin = nn.ModuleDict({"norm": NORMS[norm](any(options.values()))}).eval()
+    report = checkpoint.load_into(twin, tmp_path / "m.keras", strict=False)
+    assert not report.unused
+    found = twin["norm"](torch.from_numpy(x)).detach().numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@needs.keras_3
+def test_a_norm_whose_weights_have_no_names_is_refused_where_it_is_not_clear(
+    tmp_path: Path,
+) -> None:
+    for scale in (True, False):
+        layer = keras.layers.BatchNormalization(name="norm", scale=scale, center=False)
+        model = keras.Sequential([keras.Input((3,)), layer])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model.save_weights(tmp_path / "m.weights.h5")
+        twin = nn.ModuleDict({"norm": nn.BatchNorm1d(3)})
+        if scale:
+            with pytest.raises(MismatchError, match=r"got 3 without names; a \.keras or \.h5"):
+                checkpoint.load_into(twin, tmp_path / "m.weights.h5")
+        else:
+            assert checkpoint.load_into(twin, tmp_path / "m.weights.h5").complete

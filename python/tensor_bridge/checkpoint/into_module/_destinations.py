@@ -48,7 +48,7 @@ def destinations(
         elif (place := places.place(change.name)) is None:
             report.unused.append(name)
         else:
-            path, role = place
+            path, role = place[0], _spelled(place[1], name, given)
             if is_state(role) and layout_of(places.modules[path]) is not None:
                 report.ignored.append(name)
             else:
@@ -60,6 +60,13 @@ def destinations(
                 found.groups.pop(path)["bias"], joined(path, "bias"), "as_is", places, found, report
             )
     return found
+
+
+def _spelled(rest: str, name: str, given: Given) -> str:
+    """The end of a name with the role of the variable instead of its number."""
+    outer, _, last = rest.rpartition("/")
+    role = given.role(name) if last == name.rpartition("/")[2] else None
+    return rest if role is None else f"{outer}/{role}".lstrip("/")
 
 
 def _group(name: str, path: str, role: str, found: Destinations, report: Report) -> None:

@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tensor_bridge.checkpoint.into_module._keras_roles import role_of
 from tensor_bridge.checkpoint.read._checkpoint import Checkpoint, load
-from tensor_bridge.errors import InvalidOptionError, UnsupportedTypeError
+from tensor_bridge.errors import CheckpointError, InvalidOptionError, UnsupportedTypeError
 
 __all__ = ["Given", "given_by"]
 
@@ -48,6 +49,16 @@ class Given:
         """Its sizes, which a checkpoint knows without reading it."""
         entry = self._entries.get(self._names[name])
         return tuple(self[name].shape) if entry is None else entry.shape
+
+    def role(self, name: str) -> str | None:
+        """What a variable is that the checkpoint only numbers, by its layer's configuration."""
+        stored = self._names[name]
+        if not isinstance(self.source, Checkpoint) or not stored.rpartition("/")[2].isdecimal():
+            return None
+        try:
+            return role_of(stored, self.source.layers)
+        except CheckpointError:  # numbers are read without a configuration too
+            return None
 
     def is_text(self, name: str) -> bool:
         """Whether it holds strings."""

@@ -25,9 +25,12 @@ def _norm(module: Any, weights: Weights, statistics: tuple[str, ...]) -> Weights
     affine = getattr(module, "weight", None) is not None
     numbered = any(name.lstrip("_").isdigit() for name in weights)
     roles = ("gamma", "beta", *statistics) if affine else statistics
+    if statistics and len(weights) == len(statistics):
+        roles = statistics  # scale=False and center=False
     if numbered and len(weights) != len(roles):
         raise MisfitError(
-            f"expected {len(roles)} weights ({', '.join(roles)}), got {len(weights)} without names"
+            f"expected {len(roles)} weights ({', '.join(roles)}), got {len(weights)} without "
+            "names; a .keras or .h5 file says which they are"
         )
     found = by_role(weights, roles if numbered else ("gamma", "beta", *statistics))
     out: Weights = {}
