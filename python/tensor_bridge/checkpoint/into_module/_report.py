@@ -88,12 +88,16 @@ class Report:
         lines = [self._headline()]
         width = max((len(item.target) for item in self.loaded), default=0)
         lines += [f"  {_line(item, width)}" for item in self.loaded]
+        # A path that counts layers is like another layer's name by chance.
+        unnamed = set(self.unnamed)
+        named = [name for name in self.unused if name not in unnamed]
         for title, names, others in (
-            ("missing", self.missing, self.unused),
+            ("missing", self.missing, named),
             ("unused", self.unused, self.missing),
         ):
             for i, name in enumerate(names):
-                lines.append(f"  {title}: {name}{_alike(name, others) if i < _HINTS else ''}")
+                hint = _alike(name, others) if i < _HINTS and name not in unnamed else ""
+                lines.append(f"  {title}: {name}{hint}")
         if self.unnamed:
             lines.append(
                 f"  {_count(self.unnamed, 'name')} of these only count layers by their class, as "
