@@ -250,6 +250,35 @@ def test_two_cells_for_one_layer_are_refused() -> None:
     assert torch.equal(module["rnn"].weight_ih_l1, weights["lstm_cell_1/kernel"].t())
 
 
+def slim_separable(x: Any) -> Any:
+    """tf.contrib.layers.separable_conv2d with batch_norm, by their names."""
+    with v1.variable_scope("part"):
+        depthwise = v1.get_variable("depthwise_weights", (3, 3, 3, 2))
+        pointwise = v1.get_variable("pointwise_weights", (1, 1, 6, 6))
+        biases = v1.get_variable("biases", (6,))
+    y = tf.nn.separable_conv2d(x, depthwise, pointwise, [1, 1, 1, 1], "VALID") + biases
+    with v1.variable_scope("norm"):
+        names = ("gamma", "beta", "moving_mean", "moving_variance")
+        gamma, beta, mean, variance = (v1.get_variable(name, (6,)) for name in names)
+        v1.get_variable("norm/moving_mean/biased", (6,))
+        v1.get_variable("renorm_mean", (6,))
+    return tf.nn.batch_normalization(y, mean, tf.abs(variance), beta, gamma, 1e-3)
+
+
+def test_the_names_of_slim(tmp_path: Path) -> None:
+    x, y = trained(tmp_path / "model.ckpt", slim_separable, (2, 5, 6, 3))
+    part = nn.Sequential(nn.Conv2d(3, 6, 3, groups=3, bias=False), nn.Conv2d(6, 6, 1))
+    module = nn.ModuleDict({"part": part, "norm": nn.BatchNorm2d(6, eps=1e-3)})
+    rules = [("norm/norm/moving_mean", "norm/moving_mean")]
+    report = checkpoint.load_into(module, tmp_path / "model.ckpt", rules=rules)
+    assert report.complete
+    assert sorted(report.ignored) == ["norm/norm/moving_mean/biased", "norm/renorm_mean"]
+    module["norm"].running_var.abs_()  # Random values may be below zero.
+    with torch.no_grad():
+        found = module["norm"].eval()(part(x.movedim(-1, 1))).movedim(1, -1)
+    torch.testing.assert_close(found, y, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("made_with", "message"),
     [

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensor_bridge.checkpoint.into_module._made_with import MadeWith
 from tensor_bridge.checkpoint.into_module._roles import MisfitError, bias_of, by_role, need
+from tensor_bridge.checkpoint.into_module._weight_norm import folded
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +20,7 @@ __all__ = ["conv", "conv_transpose", "separable"]
 
 
 def conv(module: Any, weights: Weights, made_with: MadeWith) -> Weights:
+    weights = folded(weights, (-1,))
     named = any("depthwise" in name or name == "w_dw" for name in weights)
     role = "depthwise_kernel" if named else "kernel"
     found = by_role(weights, (role, "bias"))
@@ -39,6 +41,8 @@ def conv(module: Any, weights: Weights, made_with: MadeWith) -> Weights:
 
 
 def conv_transpose(module: Any, weights: Weights, made_with: MadeWith) -> Weights:
+    # Addons' g counts the last axis, the inputs; that of the paper's code the outputs.
+    weights = folded(weights, (-1, -2))
     found = by_role(weights, ("kernel", "bias"))
     kernel = need(found, "kernel")
     ndim = len(module.kernel_size)

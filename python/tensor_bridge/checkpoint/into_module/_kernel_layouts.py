@@ -6,6 +6,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge.checkpoint.into_module._roles import MisfitError, bias_of, by_role, need
+from tensor_bridge.checkpoint.into_module._weight_norm import folded
 
 if TYPE_CHECKING:
     from torch import nn
@@ -16,7 +17,7 @@ __all__ = ["conv1d_of_gpt2", "embedding", "is_conv1d_of_gpt2", "linear", "prelu"
 
 
 def linear(module: nn.Linear, weights: Weights) -> Weights:
-    found = by_role(weights, ("kernel", "bias"))
+    found = by_role(folded(weights, (-1,)), ("kernel", "bias"))
     kernel = need(found, "kernel")
     if kernel.ndim > 2 and kernel.numel() == module.in_features * module.out_features:
         # EinsumDense: several axes in or out, row by row.

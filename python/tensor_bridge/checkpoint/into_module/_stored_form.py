@@ -24,7 +24,7 @@ def stored_form(module: Any, name: str, x: torch.Tensor) -> dict[str, torch.Tens
     """
     parts = getattr(module, "parametrizations", {})
     if name not in parts:
-        return {name: x}
+        return _with_weight_norm(module, name, x)
     prefix = joined("parametrizations", name)
     shape = tuple(getattr(module, name).shape)
     if tuple(x.shape) != shape:
@@ -40,3 +40,14 @@ def stored_form(module: Any, name: str, x: torch.Tensor) -> dict[str, torch.Tens
     if parts[name].is_tensor:
         return {f"{prefix}.original": value}
     return {f"{prefix}.original{i}": part for i, part in enumerate(value)}
+
+
+def _with_weight_norm(module: Any, name: str, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    """A tensor of a module to which ``torch.nn.utils.weight_norm``, of older code, was applied."""
+    import torch
+
+    for hook in module._forward_pre_hooks.values():
+        if type(hook).__name__ == "WeightNorm" and getattr(hook, "name", None) == name:
+            norm = torch.norm_except_dim(x, 2, hook.dim)
+            return {f"{name}_g": norm, f"{name}_v": x}
+    return {name: x}
