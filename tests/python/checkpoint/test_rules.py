@@ -135,6 +135,15 @@ def test_bert_classifier(bert: Any) -> None:
     assert_equal(run_bert(loaded(model, prefix, rules.BERT)).logits, right["logits"])
 
 
+def test_bert_with_a_classifier_of_tokens(bert: Any) -> None:
+    """As programs that were made after run_classifier.py save it, with a pooler that is not used."""
+    prefix, _ = bert("classifier")
+    model = bert_model("BertForTokenClassification", num_labels=3)
+    loaded(model, prefix, [("^bert/pooler/", None), *rules.BERT])
+    weights = tf.train.load_variable(str(prefix), "output_weights")
+    assert torch.equal(model.classifier.weight, torch.from_numpy(weights))
+
+
 def test_bert_that_answers_questions(bert: Any) -> None:
     prefix, right = bert("squad")
     model = bert_model("BertForQuestionAnswering")
