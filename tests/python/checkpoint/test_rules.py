@@ -136,7 +136,7 @@ def test_bert_classifier(bert: Any) -> None:
 
 
 def test_bert_with_a_classifier_of_tokens(bert: Any) -> None:
-    """As programs that were made after run_classifier.py save it, with a pooler that is not used."""
+    """As programs made after run_classifier.py save it, with a pooler that is not used."""
     prefix, _ = bert("classifier")
     model = bert_model("BertForTokenClassification", num_labels=3)
     loaded(model, prefix, [("^bert/pooler/", None), *rules.BERT])
