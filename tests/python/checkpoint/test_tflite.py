@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -351,6 +352,31 @@ def test_convert_writes_floats_and_integers_but_never_loses_a_scale(tmp_path: Pa
             "four": (torch.int8, [-1, 2]),
             "b": (torch.float16, [2]),
         }
+
+
+def test_commands_tell_of_quantization(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tensor_bridge.cli import main
+
+    def model(name: str, scale: float, data: bytes = b"\1\xff") -> str:
+        path = tmp_path / name
+        tensors = [Drawn("w", T.INT8, (2,), data, [scale], [0])]
+        path.write_bytes(tflite_models.made(tensors))
+        return str(path)
+
+    one, two, other = model("1", 0.5), model("2", 0.25), model("3", 0.5, b"\1\2")
+    assert main(["checkpoint", "ls", "--json", one]) == 0
+    [row] = json.loads(capsys.readouterr().out)
+    assert (row["dtype"], row["shape"]) == ("int8", [2])
+    assert row["quantization"] == {"scale": [0.5], "zero_point": [0], "axis": None}
+    assert main(["checkpoint", "show", "--json", one, "w"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"w": [0.5, -0.5]}
+    assert main(["checkpoint", "diff", one, one]) == 0
+    assert main(["checkpoint", "diff", one, two]) == 1
+    assert "w: scales or zero points differ" in capsys.readouterr().out
+    assert main(["checkpoint", "diff", one, other]) == 1
+    assert "w: 1 of 2 values differ, by at most 3" in capsys.readouterr().out
+    assert main(["checkpoint", "convert", one, str(tmp_path / "x.pt")]) == 2
+    assert "'w' is quantized" in capsys.readouterr().err
 
 
 # --- real models ---------------------------------------------------------------------------------

@@ -243,8 +243,8 @@ def load(path: str | os.PathLike[str], *, verify: bool = False, raw: bool = Fals
         format (one file, or the prefix of several), a folder with a ``checkpoint`` file (the
         latest one is taken), a SavedModel, a file ``.keras``, ``.weights.h5``,
         ``.weights.json`` (its pieces beside it) or ``.h5``, which need the extra ``h5``; a frozen
-        graph (``.pb``, ``.meta``) or a model of TensorFlow Lite (``.tflite``). What a file is says
-        its content.
+        graph (``.pb``, ``.meta``) or a model of TensorFlow Lite (``.tflite``). The content of
+        a file decides, not its name.
       verify: Reads all files now and compares their checksums. HDF5 files
         have none as a rule; an archive ``.keras`` has one.
       raw: The stored bytes as uint8 of a dtype that torch lacks, the plain integers of a quantized
