@@ -18,6 +18,7 @@ import tensor_bridge
 from tensor_bridge import CheckpointError, CheckpointNotFoundError, checkpoint
 
 v1 = tf.compat.v1
+DATA = Path(__file__).parents[2] / "data/checkpoints"
 # TensorFlow's TensorSliceWriter has no others.
 DTYPES = [
     "float32", "float64", "int32", "uint8", "int16", "int8", "complex64", "int64", "bool", "uint16",
@@ -74,6 +75,20 @@ def pack(path: str, seed: int) -> None:
     """The file again, some of its blocks packed by Snappy as early TensorFlows did."""
     file = Path(path)
     file.write_bytes(tables.pack(tables.records_of(file.read_bytes()), random.Random(seed)))
+
+
+@pytest.mark.parametrize(
+    ("path", "pattern", "names"),
+    [
+        # The file `checkpoint` names a folder of the machine that it was made on.
+        ("serving_bad_half_plus_two", "export", ["Variable", "Variable_1"]),
+        ("serving_session_bundle/export", "export-?????-of-00001", ["a", "b"]),
+    ],
+)
+def test_real_checkpoints(path: str, pattern: str, names: list[str]) -> None:
+    loaded = checkpoint.load(DATA / path, verify=True)
+    assert {name: loaded[name].item() for name in loaded} == dict(zip(names, [0.5, 2], strict=True))
+    assert_like_tensorflow(loaded, str(DATA / path.split("/")[0] / pattern))
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -15,7 +15,6 @@ from tensor_bridge.checkpoint.read._elements import decoder_of, row_of, stored_d
 from tensor_bridge.checkpoint.read._entry import Entry, Extent
 from tensor_bridge.checkpoint.read._mapped import MappedFile, damaged
 from tensor_bridge.checkpoint.read._names import GRAPH_KEY, Stored, names_of, slice_key
-from tensor_bridge.checkpoint.read._slices import Piece, Place, join, place_of, shape_of
 from tensor_bridge.errors import (
     CheckpointError,
     CheckpointNotFoundError,
@@ -26,6 +25,7 @@ from tensor_bridge.errors import (
 if TYPE_CHECKING:
     import torch
 
+    from tensor_bridge.checkpoint.read._slices import Place
     from tensor_bridge.composite import StringTensor
 
 __all__ = ["Bundle"]
@@ -106,6 +106,8 @@ class Bundle:
     def _slice(
         self, key: str, row: DtypeRow | None, shape: tuple[int, ...], extents: tuple[int, ...]
     ) -> BundleSlice:
+        from tensor_bridge.checkpoint.read._slices import place_of, shape_of
+
         place = place_of(extents, shape)
         record = self._slices.get(slice_key(key.encode("utf-8", "surrogateescape"), extents))
         if record is None:
@@ -206,6 +208,8 @@ class BundleEntry(Entry):
         return x
 
     def _joined(self, dtype: torch.dtype) -> torch.Tensor:
+        from tensor_bridge.checkpoint.read._slices import Piece, join
+
         return join(
             self.shape,
             dtype,

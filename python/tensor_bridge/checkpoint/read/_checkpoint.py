@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from tensor_bridge.checkpoint.read._bundle import Bundle
 from tensor_bridge.checkpoint.read._entry import Entry
-from tensor_bridge.checkpoint.read._latest import latest_prefixes
 from tensor_bridge.checkpoint.read._mapped import damaged
 from tensor_bridge.checkpoint.read._names import GRAPH_KEY
 from tensor_bridge.checkpoint.read._table import is_table
@@ -346,6 +345,8 @@ def _open_folder(folder: Path) -> tuple[Any, str]:
     variables = folder / "variables" / "variables"
     if Path(f"{variables}.index").is_file():
         return Bundle(str(variables)), str(folder)
+    from tensor_bridge.checkpoint.read._latest import latest_prefixes
+
     prefixes = latest_prefixes(folder)
     for prefix in prefixes:
         if (found := _at_prefix(prefix)) is not None:

@@ -86,9 +86,11 @@ class V1Checkpoint:
 
     Attributes:
       entries: In the order of the files.
+      checks_all: Its own checksums are of all bytes of the entries.
     """
 
     format = "v1"
+    checks_all = True
 
     def __init__(self, files: list[str]) -> None:
         """Reads what the files say of their tensors.
