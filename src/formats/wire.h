@@ -22,21 +22,18 @@ class WireReader {
   const uint8_t* next() const noexcept { return next_; }
 
   bool varint(uint64_t* out) noexcept {
-    uint64_t value = 0;
-    const uint8_t* p = next_;
-    for (int shift = 0; shift < 64; shift += 7) {
-      if (p == end_) return false;
-      const uint8_t byte = *p++;
-      // The tenth byte holds the last bit of 64.
-      if (shift == 63 && byte > 1) return false;
-      value |= static_cast<uint64_t>(byte & 0x7f) << shift;
-      if ((byte & 0x80) == 0) {
-        next_ = p;
-        *out = value;
-        return true;
-      }
+    // Nearly all have one byte. The others are read elsewhere, by values: a reader whose address is
+    // passed on does not stay in registers.
+    if (next_ != end_ && *next_ < 0x80) {
+      *out = *next_++;
+      return true;
     }
-    return false;
+    uint64_t value = 0;
+    const uint8_t* behind = longVarint(next_, end_, &value);
+    if (behind == nullptr) return false;
+    next_ = behind;
+    *out = value;
+    return true;
   }
 
   bool varint32(uint32_t* out) noexcept {
@@ -103,6 +100,24 @@ class WireReader {
   }
 
  private:
+  // Behind it, or null if there is none.
+  __attribute__((noinline)) static const uint8_t* longVarint(const uint8_t* p, const uint8_t* end,
+                                                             uint64_t* out) noexcept {
+    uint64_t value = 0;
+    for (int shift = 0; shift < 64; shift += 7) {
+      if (p == end) return nullptr;
+      const uint8_t byte = *p++;
+      // The tenth byte holds the last bit of 64.
+      if (shift == 63 && byte > 1) return nullptr;
+      value |= static_cast<uint64_t>(byte & 0x7f) << shift;
+      if ((byte & 0x80) == 0) {
+        *out = value;
+        return p;
+      }
+    }
+    return nullptr;
+  }
+
   // Little-endian, as is every machine that this library is built for.
   template <typename T>
   bool fixed(T* out) noexcept {
