@@ -247,6 +247,7 @@ def checkpoints(path: str | os.PathLike[str], module: nn.Module) -> Report:
     checkpoint.load_into(module, stored.averages, rules=own)
     assert_type(report.missing, list[str])
     assert_type(report.loaded, list[checkpoint.Loaded])
+    assert_type(report.proposal, list[checkpoint.Rule])
     assert_type(report.complete, bool)
     assert_type(checkpoint.convert(stored, Path("out"), max_shard_bytes=1 << 30), list[Path])
     assert_type(checkpoint.save(module.state_dict(), "prefix", overwrite=True), str)

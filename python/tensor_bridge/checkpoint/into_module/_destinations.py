@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from tensor_bridge.checkpoint.into_module._layouts import is_state, layout_of
 from tensor_bridge.checkpoint.into_module._places import Places, joined
-from tensor_bridge.checkpoint.into_module._rules import CompiledRule, renamed
+from tensor_bridge.checkpoint.into_module._rules import Renamed
 
 if TYPE_CHECKING:
     from tensor_bridge.checkpoint.into_module._given import Given
@@ -32,12 +32,11 @@ class Destinations:
 
 
 def destinations(
-    places: Places, given: Given, names: Iterable[str], rules: list[CompiledRule], report: Report
+    places: Places, given: Given, changes: Mapping[str, Renamed], report: Report
 ) -> Destinations:
-    """Sorts names; what goes nowhere, and what contradicts, is told to the report."""
+    """Sorts names by what rules make of them; what goes nowhere is told to the report."""
     found = Destinations()
-    for name in names:
-        change = renamed(name, rules)
+    for name, change in changes.items():
         if change.name is None:
             report.ignored.append(name)
         elif change.layout is not None:

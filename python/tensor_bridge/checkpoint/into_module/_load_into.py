@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge.checkpoint.into_module._conversion import converted, laid_out
-from tensor_bridge.checkpoint.into_module._destinations import destinations
+from tensor_bridge.checkpoint.into_module._destinations import Destinations, destinations
 from tensor_bridge.checkpoint.into_module._given import Given, given_by
 from tensor_bridge.checkpoint.into_module._layouts import MisfitError, layout_of
 from tensor_bridge.checkpoint.into_module._lazy_modules import (
@@ -20,7 +21,7 @@ from tensor_bridge.checkpoint.into_module._lazy_modules import (
 from tensor_bridge.checkpoint.into_module._made_with import MadeWith, made_with_of
 from tensor_bridge.checkpoint.into_module._places import Places
 from tensor_bridge.checkpoint.into_module._report import Loaded, Report
-from tensor_bridge.checkpoint.into_module._rules import compiled
+from tensor_bridge.checkpoint.into_module._rules import CompiledRule, Renamed, compiled, renamed
 from tensor_bridge.checkpoint.into_module._stored_form import stored_form
 from tensor_bridge.checkpoint.into_module._tied import conflicts
 from tensor_bridge.checkpoint.into_module._write import write
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from tensor_bridge.checkpoint.into_module._proposal import Proposal
     from tensor_bridge.checkpoint.into_module._rules import AnyRule
     from tensor_bridge.checkpoint.read._checkpoint import Checkpoint
 
@@ -108,7 +110,9 @@ def load_into(
     options = made_with_of(made_with).or_of(given.source)
     places = Places(module)
     report = Report()
-    plan = destinations(places, given, given, compiled(rules), report)
+    own_rules = compiled(rules)
+    changes = {name: renamed(name, own_rules) for name in given}
+    plan = destinations(places, given, changes, report)
     flat = dict(flattened or {})
     for path in sorted(set(flat) - set(places.modules)):
         report.problems.append(f"flattened: {path!r} is no module{_near(path, places.modules)}")
@@ -118,6 +122,8 @@ def load_into(
     for path, roles in plan.groups.items():
         loading.convert(path, roles)
     loading.check(cast, assign)
+    if report.missing or report.unused or loading.misfits:
+        report.propose_with(partial(loading.proposal, plan, own_rules, changes))
     if report.problems or (strict and not report.complete):
         raise _refusal(str(report), report)
     try:
@@ -173,6 +179,7 @@ class _Loading:
     Attributes:
       values: What goes where, by names of the ``state_dict``.
       lazy: Lazy modules by path, and the sizes of a first input for each.
+      misfits: Paths of modules of which something does not fit.
     """
 
     def __init__(
@@ -193,6 +200,7 @@ class _Loading:
         self._sources: dict[str, tuple[str, ...]] = {}
         self._expected = dict(places.tensors)
         self._refused: set[str] = set()
+        self.misfits: dict[str, None] = {}
 
     def place(self, target: str, name: str, layout: str) -> None:
         """Takes a value for a tensor that a rule names."""
@@ -206,6 +214,7 @@ class _Loading:
         except (MisfitError, TensorBridgeError) as e:
             self._report.problems.append(f"{target} <- {name}: {e}")
             self._refused.add(target)
+            self.misfits[path] = None
 
     def convert(self, path: str, roles: dict[str, str]) -> None:
         """Takes the weights of a module."""
@@ -221,6 +230,7 @@ class _Loading:
         except (MisfitError, TensorBridgeError) as e:
             self._report.problems.append(f"{path or 'the module'} <- {', '.join(names)}: {e}")
             self._refused.update(self._places.own_tensors(path))
+            self.misfits[path] = None
 
     def _refuse_text(self, names: list[str]) -> None:
         for name in names:
@@ -263,8 +273,11 @@ class _Loading:
         for name, x in self.values.items():
             if name not in expected:
                 report.problems.append(f"{name}: the module has no such tensor")
+                self.misfits[self._places.path_of(name)] = None
             elif (misfit := _misfit(x, expected[name], cast, assign)) is not None:
                 report.problems.append(f"{name}: {misfit}")
+                if x.shape != expected[name].shape:
+                    self.misfits[self._places.path_of(name)] = None
             else:
                 fitting[name] = x
         sources = {name: ", ".join(self._sources[name]) for name in fitting}
@@ -289,6 +302,17 @@ class _Loading:
             # It counts batches for momentum=None; Keras has no such thing.
             if not name.endswith("num_batches_tracked"):
                 self._report.missing.append(name)
+
+    def proposal(
+        self, plan: Destinations, rules: list[CompiledRule], changes: Mapping[str, Renamed]
+    ) -> Proposal:
+        """Rules for what goes nowhere, and for modules that get what does not fit."""
+        from tensor_bridge.checkpoint.into_module._propose import Search, propose, unsettled
+
+        free, wanted = unsettled(self._report, self._places, plan, changes, self.misfits)
+        options = self._flat, self._made_with
+        search = Search(self._places, self._given, changes, *options, free, wanted)
+        return propose(search, rules, plan)
 
 
 def _misfit(x: torch.Tensor, target: torch.Tensor, cast: bool, assign: bool) -> str | None:

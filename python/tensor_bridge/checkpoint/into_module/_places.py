@@ -34,6 +34,10 @@ class Places:
         self.modules: dict[str, nn.Module] = {}
         self._full: dict[str, str] = {}
         self._seen: dict[str, tuple[str, nn.Module]] = {}
+        self._below: dict[str, list[str]] = {"": list(self.tensors)}
+        for name in self.tensors:
+            for end in (m.start() for m in re.finditer(r"\.", name)):
+                self._below.setdefault(name[:end], []).append(name)
         for full, found in module.named_modules(remove_duplicate=False):
             parent, _, name = full.rpartition(".")
             path = ""
@@ -81,9 +85,10 @@ class Places:
     def own_tensors(self, path: str) -> list[str]:
         """What the ``state_dict`` calls the tensors that weights for a module go to."""
         full = self._full[path]
+        below = self._below.get(full, [])
         if layout_of(self.modules[path]) is None:
-            return [name for name in self.tensors if name.rpartition(".")[0] == full]
-        return [name for name in self.tensors if not full or name.startswith(f"{full}.")]
+            return [name for name in below if name.rpartition(".")[0] == full]
+        return below
 
     def _has(self, path: str, name: str) -> bool:
         """Whether a module has a tensor of its own, stored as it is or by parts of a formula."""

@@ -79,6 +79,10 @@ class Report:
         proposed = self._proposal()
         return list(proposed.rules) if proposed else []
 
+    def propose_with(self, propose: Callable[[], Proposal]) -> None:
+        """Sets what finds proposals when somebody asks for them; `load_into` does."""
+        self._propose = propose
+
     def _proposal(self) -> Proposal | None:
         if self._propose is not None:
             self._proposed, self._propose = self._propose(), None

@@ -1,0 +1,80 @@
+"""Whether weights of some shapes are those of a module, tried with its own layout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from tensor_bridge.checkpoint.into_module._conversion import converted
+from tensor_bridge.checkpoint.into_module._layouts import MisfitError, is_state
+from tensor_bridge.checkpoint.into_module._lazy_modules import is_lazy, materialized, sizes_from
+from tensor_bridge.checkpoint.into_module._stored_form import stored_form
+from tensor_bridge.errors import TensorBridgeError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from tensor_bridge.checkpoint.into_module._made_with import MadeWith
+
+__all__ = ["fits_module", "is_counter"]
+
+Shape = tuple[int, ...]
+
+
+def is_counter(name: str) -> bool:
+    """Whether a tensor of the module counts batches, which Keras does not."""
+    return name.endswith("num_batches_tracked")
+
+
+def fits_module(
+    module: nn.Module,
+    shapes: Mapping[str, Shape],
+    flattened: tuple[int, ...] | None,
+    made_with: MadeWith,
+) -> bool:
+    """Whether weights of these roles and shapes give every tensor of the module its shape."""
+    import torch
+
+    # Not 0 and not 1, which a layer that leaves a weight out has; no memory, whatever the size.
+    weights = {
+        role: torch.full((), 2.0, device="cpu").expand(shape)
+        for role, shape in shapes.items()
+        if not is_state(role)
+    }
+    if not weights:
+        return False
+    try:
+        if is_lazy(module):
+            module = materialized(module, sizes_from(module, weights.values()))
+        expected = _shapes(module)
+        if not _may_fit(weights, expected):
+            return False
+        made, _ = converted(module, weights, flattened, made_with)
+        parts: dict[str, torch.Tensor] = {}
+        for name, x in made.items():
+            own, _, last = name.rpartition(".")
+            inner = module.get_submodule(own) if own else module
+            parts.update(
+                (f"{own}.{part}" if own else part, value)
+                for part, value in stored_form(inner, last, x).items()
+            )
+    # A layout may index what other shapes do not have.
+    except (MisfitError, TensorBridgeError, RuntimeError, IndexError, ValueError, AttributeError):
+        return False
+    made_shapes: dict[str, Shape] = {name: tuple(x.shape) for name, x in parts.items()}
+    return made_shapes == expected
+
+
+def _shapes(module: nn.Module) -> dict[str, Shape]:
+    state = module.state_dict(keep_vars=True)
+    return {name: tuple(x.shape) for name, x in state.items() if not is_counter(name)}
+
+
+def _may_fit(weights: Mapping[str, torch.Tensor], expected: Mapping[str, Shape]) -> bool:
+    """A quick look: no layout makes numbers up, beyond the second bias of an RNN and the like."""
+    from math import prod
+
+    there: int = sum(x.numel() for x in weights.values())
+    wanted = sum(prod(shape) for shape in expected.values())
+    return there <= wanted <= 4 * there
