@@ -108,11 +108,23 @@ def test_the_norm_of_t5(tmp_path: Path) -> None:
         # Which way round it is nobody can tell from a name that both libraries use.
         (nn.Linear(3, 3), {"weight": (3, 3)}, r"expected kernel, bias, got 'weight'"),
         (nn.Linear(3, 3), {"w": (3, 3), "kernel": (3, 3)}, r"expected one 'kernel', got two: w, k"),
+        (
+            nn.Linear(3, 2),
+            {"w": (2, 3)},
+            r"of \(3, 2\), got \(2, 3\), which is torch's layout; a rule",
+        ),
+        # Outputs before and behind the inputs, as EinsumDense may have them.
+        (nn.Linear(3, 8), {"kernel": (2, 3, 4)}, r"of inputs before outputs, \(3, 8\), got \(2, 3"),
+        # A digit, and a number, that are none for Python.
+        (nn.Linear(3, 3), {"\u00b2": (3, 3)}, r"expected kernel, bias, got '\u00b2'"),
+        (nn.Linear(3, 3), {"9" * 5000: (3, 3)}, r"expected kernel, bias, got '9999"),
+        (nn.LSTM(3, 3), {f"l{'9' * 5000}/kernel": (3, 12)}, r"of one recurrent layer, got 'l9999"),
+        (nn.LSTM(3, 3), {"a_W_i": (3, 3), "b_W_i": (3, 3)}, "one cell, got a_W_i, b_W_i"),
         (nn.LayerNorm((2, 3)), {"g": (3, 2)}, r"expected 'gamma' of \(2, 3\), got \(3, 2\)"),
         (nn.BatchNorm1d(4), {"moving_mean": (2, 2), "moving_variance": (4,)}, r"'moving_mean' of"),
         (nn.Conv2d(2, 3, 1), {"w": (1, 1, 2, 3), "b": (5, 5, 3)}, r"a bias of 3, got \(5, 5, 3\)"),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:40],
 )
 def test_what_names_and_shapes_do_not_say_is_refused(
     module: nn.Module, weights: dict[str, tuple[int, ...]], message: str

@@ -190,7 +190,11 @@ GRU = {f"part_{x}_{gate}": (3, 3) if x != "b" else (3,) for gate in "zrh" for x 
             "expected W_i, W_f, W_c, W_o, U_",
         ),
         (nn.Linear(3, 3), {"part_W": (3, 3), "part_W_carry": (3, 3)}, "bias, got 'part_W_carry'"),
-        (nn.Linear(3, 2), {"part_W": (4, 3, 2), "part_b": (4, 2)}, "a kernel of 2 dimensions"),
+        (
+            nn.Linear(3, 2),
+            {"part_W": (4, 3, 2), "part_b": (4, 2)},
+            "a kernel of 2 dimensions, or of",
+        ),
         (nn.Conv2d(3, 3, 3), {"part_W": (3, 3, 3, 3)}, "may be of both orders.*dim_ordering"),
         (nn.Conv2d(3, 4, 2), {"part_W": (2, 2, 3, 4)}, "which of them Keras 1 ran on"),
         (nn.Conv2d(3, 4, 2), {"part_W": (2, 2, 4, 3)}, r"\(2, 2, 3, 4\) or \(4, 3, 2, 2\), got"),

@@ -95,6 +95,8 @@ def cell_of(kind: Kind, weights: Weights, cell: str, made_with: MadeWith) -> Cel
       MisfitError: They are none, or one that torch computes otherwise.
     """
     named = {_plain(name): x for name, x in weights.items()}
+    if len(named) != len(weights):
+        raise MisfitError(f"expected the weights of one cell, got {', '.join(weights)}")
     _refuse_what_torch_lacks(kind, named)
     if "candidate/input_projection/kernel" in named:
         return _gru_of_cudnn(kind, named)

@@ -19,11 +19,21 @@ __all__ = ["conv1d_of_gpt2", "embedding", "is_conv1d_of_gpt2", "linear", "prelu"
 def linear(module: nn.Linear, weights: Weights) -> Weights:
     found = by_role(folded(weights, (-1,)), ("kernel", "bias"))
     kernel = need(found, "kernel")
-    if kernel.ndim > 2 and kernel.numel() == module.in_features * module.out_features:
+    size, out = module.in_features, module.out_features
+    inputs = [prod(kernel.shape[:i]) for i in range(1, kernel.ndim)]
+    if kernel.ndim > 2 and size in inputs and kernel.numel() == size * out:
         # EinsumDense: several axes in or out, row by row.
-        kernel = kernel.reshape(module.in_features, module.out_features)
+        kernel = kernel.reshape(size, out)
     if kernel.ndim != 2:
-        raise MisfitError(f"expected a kernel of 2 dimensions, got {tuple(kernel.shape)}")
+        raise MisfitError(
+            f"expected a kernel of 2 dimensions, or of inputs before outputs, ({size}, {out}), got "
+            f"{tuple(kernel.shape)}"
+        )
+    if size != out and tuple(kernel.shape) == (out, size):
+        raise MisfitError(
+            f"expected a kernel of {(size, out)}, got {(out, size)}, which is torch's layout; a "
+            "rule with the layout 'as_is' takes it for the weight"
+        )
     return {"weight": kernel.t(), **bias_of(found, module.bias is not None, module.out_features)}
 
 

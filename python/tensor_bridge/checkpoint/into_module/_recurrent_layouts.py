@@ -93,8 +93,9 @@ class _Place(NamedTuple):
 
 
 # How layers are counted: as torch does, by names of scopes, and by indices of a list of cells.
-_OF_TORCH = re.compile(r"l(\d+)")
-_OF_SCOPE = re.compile(r"(?:cell[_-]|Cell)(\d+)")
+_OF_TORCH = re.compile(r"l(\d{1,6})")
+_OF_SCOPE = re.compile(r"(?:cell[_-]|Cell)(\d{1,6})")
+_OF_LIST = re.compile(r"(\d{1,6})")
 _LISTS = {"cells", "layers"}
 _DIRECTION = re.compile(r"(?:(forward|fw)|backward|bw)(?:_.+)?")
 
@@ -107,7 +108,7 @@ def _place(name: str) -> _Place:
     for part in scope:
         word = _word(part)
         plain = re.sub(r"_\d+$", "", word)
-        stacked = _OF_SCOPE.fullmatch(word) or (above in _LISTS and re.fullmatch(r"(\d+)", word))
+        stacked = _OF_SCOPE.fullmatch(word) or (above in _LISTS and _OF_LIST.fullmatch(word))
         if stacked:
             layer = int(stacked[1])
             if layer and reverse is not None:

@@ -67,7 +67,7 @@ def by_role(weights: Weights, roles: tuple[str, ...]) -> Weights:
     found: Weights = {}
     for name, x in weights.items():
         plain = "/".join(part.lstrip("_") for part in name.split("/"))
-        if plain.isdigit():
+        if re.fullmatch(r"[0-9]{1,6}", plain):
             if int(plain) >= len(roles):
                 raise MisfitError(f"expected {len(roles)} weights ({', '.join(roles)}), got more")
             role: str | None = roles[int(plain)]
