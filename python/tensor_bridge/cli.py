@@ -8,6 +8,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from tensor_bridge import __version__
+from tensor_bridge._exit_status import ExitStatus
 from tensor_bridge.checkpoint._commands import add_commands
 from tensor_bridge.errors import TensorBridgeError
 
@@ -51,8 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
       arguments: those after the command's name; by default the process's own.
 
     Returns:
-      0; 1 for what a command found (differences, damage, a conversion that is impossible); 2 for
-      an error or a wrong command line; 130 if it was interrupted.
+      The exit status, the same in all commands: 0 where it did what was asked; 1 for what it found
+      (differences, damage, a conversion that is impossible); 2 for an error or a wrong command
+      line; 3 where there was nothing to compare (no checksums, no variables); 130 if it was
+      interrupted.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -60,12 +63,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except BrokenPipeError:  # `tensor-bridge ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
+        return ExitStatus.DONE
     except (TensorBridgeError, OSError) as e:
         print(f"tensor-bridge: {e}", file=sys.stderr)
-        return 2
+        return ExitStatus.ERROR
     except KeyboardInterrupt:
-        return 130
+        return ExitStatus.INTERRUPTED
     return status
 
 

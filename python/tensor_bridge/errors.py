@@ -30,6 +30,7 @@ __all__ = [
     "TorchError",
     "UnsupportedDeviceError",
     "UnsupportedDtypeError",
+    "UnsupportedFileError",
     "UnsupportedTypeError",
     "ValueRangeError",
     "WorkerProcessError",
@@ -148,6 +149,10 @@ class CheckpointError(TensorBridgeError, ValueError):
     file: str = ""
     entry: str = ""
     offset: int = -1
+
+
+class UnsupportedFileError(CheckpointError):
+    """A file that is no checkpoint, or one of a format that is not read."""
 
 
 class CheckpointNotFoundError(TensorBridgeError, FileNotFoundError):

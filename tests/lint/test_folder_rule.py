@@ -165,11 +165,13 @@ PY_EDGES: dict[str, set[str]] = {
     "_lazy": set(),
     "_tree": CONVERT | {"composite", "_nodes"},
     "data": TREE | {"_graph_function", "_lazy"},
-    "checkpoint": TREE | {"_lazy"},
+    "_exit_status": set(),
+    "checkpoint": TREE | {"_exit_status", "_lazy"},
     "autograd": TREE | {"_graph_function", "_lazy"},
     # What it tries, it tries in a process of its own, as users do.
     "doctor": BASE | {"_C", "config", "__init__", "testing"},
-    "cli": TREE | {"config", "data", "checkpoint", "autograd", "doctor", "__init__"},
+    "cli": TREE
+    | {"_exit_status", "config", "data", "checkpoint", "autograd", "doctor", "__init__"},
     "__main__": {"cli"},
 }
 # The folders of a module that has folders -> those beside them that they may import.

@@ -26,6 +26,7 @@ BUILTIN_BASES: dict[type[Exception], type[Exception]] = {
     tensor_bridge.ValueRangeError: ValueError,
     tensor_bridge.CheckpointError: ValueError,
     tensor_bridge.CheckpointNotFoundError: FileNotFoundError,
+    tensor_bridge.UnsupportedFileError: ValueError,
     tensor_bridge.InternalError: RuntimeError,
     tensor_bridge.PipelineError: RuntimeError,
     tensor_bridge.DataServiceError: ConnectionError,

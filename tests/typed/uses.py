@@ -176,6 +176,7 @@ ERRORS: dict[type[Exception], tuple[type[TensorBridgeError], ...]] = {
 ALL_ERRORS: list[type[TensorBridgeError]] = [
     tensor_bridge.CheckpointError,
     tensor_bridge.CheckpointNotFoundError,
+    tensor_bridge.UnsupportedFileError,
     tensor_bridge.FrameworkError,
     tensor_bridge.InternalError,
     tensor_bridge.InvalidHandleError,

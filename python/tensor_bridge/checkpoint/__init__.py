@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _lazy
-from tensor_bridge.errors import CheckpointError, CheckpointNotFoundError
+from tensor_bridge.errors import CheckpointError, CheckpointNotFoundError, UnsupportedFileError
 
 if TYPE_CHECKING:
     from tensor_bridge.checkpoint import rules
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tensor_bridge.checkpoint.read._entry import Entry
     from tensor_bridge.checkpoint.read._layer import Layer
     from tensor_bridge.checkpoint.read._quantization import Quantization
+    from tensor_bridge.checkpoint.read._verification import Verification
     from tensor_bridge.checkpoint.write._convert import convert
     from tensor_bridge.checkpoint.write._save import save
 
@@ -33,6 +34,7 @@ __all__ = [
     "Entry",
     "Layer",
     "Quantization",
+    "Verification",
     "load_into",
     "Rule",
     "rules",
@@ -43,6 +45,7 @@ __all__ = [
     # exceptions
     "CheckpointError",
     "CheckpointNotFoundError",
+    "UnsupportedFileError",
 ]
 
 _LAZY = {
@@ -51,6 +54,7 @@ _LAZY = {
     "Entry": "read._entry",
     "Layer": "read._layer",
     "Quantization": "read._quantization",
+    "Verification": "read._verification",
     "load_into": "into_module._load_into",
     "Rule": "into_module._rules",
     "rules": None,

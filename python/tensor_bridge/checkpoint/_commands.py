@@ -1,13 +1,13 @@
 """The commands `tensor-bridge checkpoint ...`: ls, show, convert, diff, verify.
 
-Each returns its exit status: 0 for success, 1 for what was found (differences, damage). Errors are
-raised; what runs the command makes 2 of them.
+Each returns its `ExitStatus`. Errors are raised; what runs the command makes ERROR of them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -15,17 +15,29 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
+from tensor_bridge._exit_status import ExitStatus
+from tensor_bridge.checkpoint._compare import differences, pairs
 from tensor_bridge.checkpoint.read._checkpoint import Checkpoint, load
 from tensor_bridge.checkpoint.read._entry import Entry
+from tensor_bridge.checkpoint.read._verification import Verification
 from tensor_bridge.checkpoint.write._convert import convert
 from tensor_bridge.composite import StringTensor
-from tensor_bridge.errors import InvalidOptionError, TensorBridgeError
+from tensor_bridge.errors import (
+    CheckpointError,
+    InvalidOptionError,
+    TensorBridgeError,
+    UnsupportedFileError,
+)
 
 __all__ = ["add_commands"]
 
-# Elements compared at a time: what they take as float64 is far below a tensor.
-_PART = 1 << 22
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+# What messages advise to Python, and the option of the command that does it.
+_OPTIONS = {
+    "overwrite=True": "--overwrite",
+    "skip_strings=True": "--skip-strings",
+    "max_shard_bytes": "--max-shard-size",
+}
 
 
 def add_commands(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +48,7 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
         sub = commands.add_parser(name, help=text, description=text)
         sub.add_argument("path", help="checkpoint prefix, folder, SavedModel, .keras or .h5 file")
         sub.add_argument("--json", action="store_true", help="print JSON")
-        sub.set_defaults(run=run)
+        sub.set_defaults(run=lambda arguments: _run(run, arguments))
         return sub
 
     ls = command("ls", "list the tensors of a checkpoint", _ls)
@@ -52,6 +64,20 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     diff = command("diff", "compare two checkpoints; status 1 if they differ", _diff)
     diff.add_argument("other", help="the second checkpoint")
     command("verify", "compare all checksums; status 1 if something is damaged", _verify)
+
+
+def _run(command: Callable[[Any], int], arguments: Any) -> int:
+    try:
+        return command(arguments)
+    except TensorBridgeError as e:
+        e.args = tuple(_as_options(a) if isinstance(a, str) else a for a in e.args)
+        raise
+
+
+def _as_options(message: str) -> str:
+    for keyword, option in _OPTIONS.items():
+        message = message.replace(keyword, option)
+    return message
 
 
 def _size(text: str) -> int:
@@ -75,25 +101,45 @@ def _row(entry: Entry) -> dict[str, Any]:
     }
 
 
+def _human(nbytes: int) -> str:
+    """In the units of --max-shard-size: 1.5 kB are 1500 bytes."""
+    size, unit = float(nbytes), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if size < 999.5:
+            break
+        size, unit = size / 1000, larger
+    return f"{size:.3g} {unit}"
+
+
+def _naturally(entry: Entry) -> list[tuple[int, str]]:
+    """Sorts w/2 before w/10."""
+    return [(int(p), "") if p.isdecimal() else (0, p) for p in re.split(r"([0-9]+)", entry.name)]
+
+
 def _ls(arguments: Any) -> int:
     checkpoint = load(arguments.path)
     entries = checkpoint.all_entries if arguments.all else list(checkpoint.entries.values())
+    if checkpoint.format != "hdf5":  # which are in the order of the model's layers
+        entries.sort(key=_naturally)
     if arguments.json:
         print(json.dumps([_row(entry) for entry in entries]))
-        return 0
-    rows = [
-        (e.name, e.dtype, "x".join(map(str, e.shape)) or "-", str(e.nbytes), e.kind)
-        for e in entries
-    ]
-    widths = [max((len(row[i]) for row in rows), default=0) for i in range(4)]
+        return ExitStatus.DONE
+    if not entries:
+        print(checkpoint.summary)
+        return ExitStatus.DONE
+    rows = [("NAME", "DTYPE", "SHAPE", "SIZE", "KIND")]
+    for e in entries:
+        shape = "x".join(map(str, e.shape)) or "-"
+        rows.append((e.name, e.dtype, shape, _human(e.nbytes), e.kind))
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
     for name, dtype, shape, size, kind in rows:
-        line = (
-            f"{name:<{widths[0]}}  {dtype:<{widths[1]}}  {shape:<{widths[2]}}  {size:>{widths[3]}}"
-        )
-        print(line + (f"  {kind}" if arguments.all else ""))
-    total = sum(entry.nbytes for entry in entries)
-    print(f"{len(entries)} tensors, {total} bytes")
-    return 0
+        line = f"{name:<{widths[0]}}  {dtype:<{widths[1]}}  {shape:<{widths[2]}}"
+        print(f"{line}  {size:>{widths[3]}}" + (f"  {kind}" if arguments.all else ""))
+    total = _human(sum(entry.nbytes for entry in entries))
+    hidden = len(checkpoint.all_entries) - len(entries)
+    more = f"; --all lists {hidden} more that are no variables" if hidden else ""
+    print(f"{len(entries)} tensor{'' if len(entries) == 1 else 's'}, {total}{more}")
+    return ExitStatus.DONE
 
 
 def _find(checkpoint: Checkpoint, name: str) -> Any:
@@ -112,8 +158,18 @@ def _find(checkpoint: Checkpoint, name: str) -> Any:
 def _plain(value: Any) -> Any:
     if isinstance(value, StringTensor):
         return value.to_str(errors="backslashreplace")
-    values = (value.dequantize() if value.is_quantized else value).tolist()
-    return json.loads(json.dumps(values, default=str))
+    return _json_values((value.dequantize() if value.is_quantized else value).tolist())
+
+
+def _json_values(value: Any) -> Any:
+    """What JSON holds: it has no complex numbers, and no NaN and Infinity but as texts."""
+    if isinstance(value, list):
+        return [_json_values(item) for item in value]
+    if isinstance(value, complex):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
 
 
 def _show(arguments: Any) -> int:
@@ -125,11 +181,12 @@ def _show(arguments: Any) -> int:
         except KeyError as e:
             raise InvalidOptionError(e.args[0]) from None
     if arguments.json:
-        print(json.dumps({name: _plain(value) for name, value in found.items()}))
-        return 0
+        plain = {name: _plain(value) for name, value in found.items()}
+        print(json.dumps(plain, allow_nan=False))
+        return ExitStatus.DONE
     for name, value in found.items():
         print(f"{name}: {value}")
-    return 0
+    return ExitStatus.DONE
 
 
 @contextmanager
@@ -162,84 +219,68 @@ def _convert(arguments: Any) -> int:
             progress=progress,
         )
     print(json.dumps([str(p) for p in paths]) if arguments.json else "\n".join(map(str, paths)))
-    return 0
-
-
-def _scales(x: Any) -> Any:
-    """What turns the integers of a quantized tensor into real numbers."""
-    import torch
-
-    if x.qscheme() == torch.per_tensor_affine:
-        return x.q_scale(), x.q_zero_point()
-    scales, zero_points = x.q_per_channel_scales(), x.q_per_channel_zero_points()
-    return scales.tolist(), zero_points.tolist(), x.q_per_channel_axis()
-
-
-def _difference(one: Any, two: Any) -> str | None:
-    import torch
-
-    if isinstance(one, StringTensor) or isinstance(two, StringTensor):
-        same = type(one) is type(two) and one.tolist() == two.tolist()
-        return None if same else "strings differ"
-    if one.dtype != two.dtype:
-        return f"{one.dtype} and {two.dtype}"
-    if one.shape != two.shape:
-        return f"shapes {tuple(one.shape)} and {tuple(two.shape)}"
-    if one.is_quantized:
-        if _scales(one) != _scales(two):
-            return "scales or zero points differ"
-        one, two = one.int_repr(), two.int_repr()
-    # By bytes: NaN is equal to itself.
-    flat = [x.reshape(-1).view(torch.uint8) for x in (one, two)]
-    if torch.equal(*flat):
-        return None
-    wide = torch.complex128 if one.is_complex() else torch.float64
-    count, most = 0, 0.0
-    for parts in zip(*(x.reshape(-1).split(_PART) for x in (one, two)), strict=True):
-        a, b = (x.to(wide) for x in parts)
-        count += int((a != b).sum())
-        most = max(most, float((a - b).abs().nan_to_num(nan=0.0).max()))
-    return f"{count} of {one.numel()} values differ, by at most {most:g}"
+    return ExitStatus.DONE
 
 
 def _diff(arguments: Any) -> int:
     one, two = load(arguments.path), load(arguments.other)
-    found = {name: f"only in {arguments.path}" for name in one if name not in two}
-    found.update({name: f"only in {arguments.other}" for name in two if name not in one})
-    common = [name for name in one if name in two]
-    total = sum(one.entries[name].nbytes for name in common)
+    same = pairs(one, two)
+    others = set(same.values())
+    found = {name: f"only in {arguments.path}" for name in one if name not in same}
+    found.update((name, f"only in {arguments.other}") for name in two if name not in others)
     with _bar("diff") as progress:
-        done = 0
-        for name in common:
-            text = _difference(one[name], two[name])
-            if text is not None:
-                found[name] = text
-            done += one.entries[name].nbytes
-            if progress is not None:
-                progress(done, total)
+        found.update(differences(one, two, same, progress))
     if arguments.json:
         print(json.dumps(found))
     else:
         for name, text in found.items():
-            print(f"{name}: {text}")
-    return 1 if found else 0
+            other = same.get(name, name)
+            print(f"{name}{f' and {other}' if other != name else ''}: {text}")
+        _tell_pairs(same)
+        if not (one or two):
+            print("neither has variables: nothing was compared")
+    if found:
+        return ExitStatus.FOUND
+    return ExitStatus.DONE if one else ExitStatus.NOTHING_COMPARED
+
+
+def _tell_pairs(same: dict[str, str]) -> None:
+    renamed = [f"{name} with {other}" for name, other in same.items() if name != other]
+    if renamed:
+        few = ", ".join(renamed[:3]) + (", ..." if len(renamed) > 3 else "")
+        print(f"{len(renamed)} compared by their order in their layer: {few}")
 
 
 def _verify(arguments: Any) -> int:
+    problems: list[Exception] = []
+    covered = Verification(0, 0)
     try:
         with _bar("verify") as progress:
-            problems = list(load(arguments.path).problems(progress))
-    except TensorBridgeError as e:
-        if not hasattr(e, "entry"):  # no damage: a missing package or path
-            raise
-        problems = [e]
+            checkpoint = load(arguments.path)
+            covered = checkpoint.checksums()
+            problems.extend(checkpoint.problems(progress))
+    except UnsupportedFileError:
+        raise
+    except CheckpointError as e:  # what is damaged so that it cannot be opened
+        problems.append(e)
     if arguments.json:
         keys = ("file", "entry", "offset")
         rows = [{**{k: getattr(p, k, None) for k in keys}, "message": str(p)} for p in problems]
-        print(json.dumps(rows))
+        counts = {"compared": covered.compared, "without_checksum": covered.without}
+        print(json.dumps({**counts, "problems": rows}))
     else:
         for problem in problems:
             print(problem)
         if not problems:
-            print("no damage found")
-    return 1 if problems else 0
+            print(f"{covered}{_said(covered)}")
+    if problems:
+        return ExitStatus.FOUND
+    return ExitStatus.DONE if covered.compared else ExitStatus.NOTHING_COMPARED
+
+
+def _said(covered: Verification) -> str:
+    if not covered.compared:
+        return ": nothing could be compared, damage would not be seen"
+    if covered.without:
+        return "; no damage found in those, the others cannot be compared"
+    return "; no damage found"

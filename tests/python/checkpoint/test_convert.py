@@ -14,7 +14,6 @@ import needs
 import pytest
 import tensorflow as tf
 import torch
-from fresh import run_python
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tf_bytes import BY_DEFAULT, random_tensor, torch_memory
@@ -346,81 +345,3 @@ def test_a_shared_tensor_stays_shared(tmp_path: Path) -> None:
     x = tensor_bridge.to_torch(t)
     checkpoint.save({"x": x}, tmp_path / "ck")
     assert tensor_bridge.testing.shares_memory(t, x)
-
-
-# --- the command line -----------------------------------------------------------------------------
-
-
-def run_command(*arguments: str) -> tuple[int, str, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "tensor_bridge", "checkpoint", *arguments],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    return done.returncode, done.stdout, done.stderr
-
-
-def main(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    from tensor_bridge.cli import main as entry
-
-    status = entry(["checkpoint", *map(str, arguments)])
-    captured = capsys.readouterr()
-    return status, captured.out, captured.err
-
-
-def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    prefix = bundle(tmp_path, w=tf.constant([[1.0, 2.0]]), s=tf.constant(["é"]))
-    status, out, _ = main(capsys, "ls", prefix)
-    assert (status, out.splitlines()[-1]) == (0, "2 tensors, 15 bytes")
-    assert "w  float32  1x2" in out
-    status, out, _ = main(capsys, "ls", prefix, "--json", "--all")
-    assert [row["name"] for row in json.loads(out)] == ["s", "w"]
-    assert json.loads(main(capsys, "show", prefix, "w", "s", "--json")[1]) == {
-        "w": [[1.0, 2.0]],
-        "s": ["é"],
-    }
-    assert main(capsys, "show", prefix, "w")[1] == "w: tensor([[1., 2.]])\n"
-    status, _, err = main(capsys, "show", prefix, "ww")
-    assert status == 2
-    assert "did you mean 'w'" in err
-    assert main(capsys, "verify", prefix)[:2] == (0, "no damage found\n")
-    target = tmp_path / "out.safetensors"
-    assert main(capsys, "convert", prefix, target, "--skip-strings")[0] == 0
-    assert load_file(target)["w"].tolist() == [[1, 2]]
-    assert main(capsys, "convert", prefix, target, "--skip-strings")[0] == 2
-    other = checkpoint.save({"w": torch.tensor([[1.0, 5.0]])}, tmp_path / "b", object_based=False)
-    assert main(capsys, "diff", prefix, prefix)[0] == 0
-    status, out, _ = main(capsys, "diff", prefix, other)
-    assert status == 1
-    assert "w: 1 of 2 values differ, by at most 3" in out
-    assert f"s: only in {prefix}" in out
-
-
-def test_verify_reports_all_damage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    prefix = bundle(tmp_path, a=tf.zeros(4), b=tf.zeros(4), c=tf.zeros(4))
-    data = Path(prefix + ".data-00000-of-00001")
-    damaged = bytearray(data.read_bytes())
-    damaged[0] = damaged[40] = 1
-    data.write_bytes(damaged)
-    status, out, _ = main(capsys, "verify", prefix, "--json")
-    assert status == 1
-    assert [row["entry"] for row in json.loads(out)] == ["a", "c"]
-
-
-def test_the_command_needs_no_tensorflow(tmp_path: Path) -> None:
-    prefix = bundle(tmp_path, w=tf.constant([1.0]))
-    status, out, err = run_command("ls", prefix)
-    assert (status, err) == (0, "")
-    assert out.endswith("1 tensors, 4 bytes\n")
-    done = run_python(
-        f"""
-        import sys
-        sys.modules["tensorflow"] = sys.modules["numpy"] = None
-        from tensor_bridge.cli import main
-        print(main(["checkpoint", "verify", {prefix!r}]))
-        """
-    )
-    assert done.check() == "no damage found\n0"
-    assert run_command("ls", str(tmp_path / "nowhere"))[0] == 2
-    assert run_command("nothing")[0] == 2

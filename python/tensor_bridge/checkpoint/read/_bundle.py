@@ -260,6 +260,10 @@ class BundleEntry(Entry):
             return None
         return Extent(self._checked_file(), self.offset, self.nbytes)
 
+    @property
+    def has_checksum(self) -> bool:
+        return True
+
     def problems(self) -> Iterator[Exception]:
         if self.pieces:
             for piece in self.pieces:

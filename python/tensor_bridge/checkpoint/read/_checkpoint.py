@@ -12,7 +12,9 @@ from tensor_bridge.checkpoint.read._bundle import Bundle
 from tensor_bridge.checkpoint.read._entry import Entry
 from tensor_bridge.checkpoint.read._mapped import damaged
 from tensor_bridge.checkpoint.read._names import GRAPH_KEY
+from tensor_bridge.checkpoint.read._paths import local_path
 from tensor_bridge.checkpoint.read._table import is_table
+from tensor_bridge.checkpoint.read._verification import Verification
 from tensor_bridge.errors import CheckpointError, CheckpointNotFoundError
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ _AVERAGE = "/ExponentialMovingAverage"
 _ZIP_MAGIC = b"PK\x03\x04"
 # Bytes that tell what a file is.
 _HEAD = 1024
+_EMPTY_ZIP = b"PK\x05\x06"
 
 
 def near_misses(name: str, names: Any) -> str:
@@ -52,9 +55,7 @@ class Entries(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         entry = self.entries.get(name)
         if entry is None:
-            raise KeyError(
-                f"{name!r} is no {self._what} of the checkpoint{near_misses(name, self.entries)}"
-            )
+            raise KeyError(f"{name!r} is no {self._what} of the checkpoint{self._hint(name)}")
         return entry.read(self._raw)
 
     def __iter__(self) -> Iterator[str]:
@@ -68,6 +69,9 @@ class Entries(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         return f"<{len(self)} of kind {self._what}>"
+
+    def _hint(self, name: Any) -> str:
+        return near_misses(str(name), self.entries)
 
 
 class Checkpoint(Entries):
@@ -107,7 +111,26 @@ class Checkpoint(Entries):
         self.metadata = Entries(by_kind["metadata"], "piece of metadata", raw)
 
     def __repr__(self) -> str:
-        return f"<Checkpoint {self.path}: {len(self)} variables, {len(self.slots)} slots>"
+        return f"<Checkpoint {self.path}: {self.summary}>"
+
+    @property
+    def summary(self) -> str:
+        """How many variables there are, and what else; or that there are none."""
+        if not self:
+            if Path(self.path, "saved_model.pb").is_file():
+                return "a SavedModel without variables, nor weights among its graph's constants"
+            if Path(self.path, "saved_model.pbtxt").is_file():
+                return "a SavedModel without variables, whose graph is text and is not read"
+            return "no variables"
+        others = (("slots", self.slots), ("counters", self.counters), ("state", self.state))
+        parts = [f"{len(self)} variables", *(f"{len(group)} {n}" for n, group in others if group)]
+        return ", ".join(parts)
+
+    def _hint(self, name: Any) -> str:
+        for kind in ("slots", "counters", "state", "metadata"):
+            if name in getattr(self, kind):
+                return f"; it is among its {kind}: checkpoint.{kind}[{name!r}]"
+        return super()._hint(name)
 
     @property
     def all_entries(self) -> list[Entry]:
@@ -219,11 +242,14 @@ class Checkpoint(Entries):
             if progress is not None:
                 progress(done, total)
 
-    def verify(self, progress: Progress | None = None) -> None:
+    def verify(self, progress: Progress | None = None) -> Verification:
         """Reads every byte and compares all checksums.
 
         Args:
           progress: As for `problems`.
+
+        Returns:
+          How many tensors have a checksum, which is that of the bytes, and how many have none.
 
         Raises:
           CheckpointError: The first entry that is damaged, with file, entry and offset.
@@ -232,6 +258,14 @@ class Checkpoint(Entries):
         """
         for problem in self.problems(progress):
             raise problem
+        return self.checksums()
+
+    def checksums(self) -> Verification:
+        """How many tensors have a checksum. None is compared."""
+        entries = self.all_entries
+        covered = getattr(self._source, "checks_all", False)
+        compared = len(entries) if covered else sum(entry.has_checksum for entry in entries)
+        return Verification(compared, len(entries) - compared)
 
 
 def load(path: str | os.PathLike[str], *, verify: bool = False, raw: bool = False) -> Checkpoint:
@@ -254,7 +288,9 @@ def load(path: str | os.PathLike[str], *, verify: bool = False, raw: bool = Fals
 
     Raises:
       CheckpointNotFoundError: There is no checkpoint at the path.
-      CheckpointError: A file is damaged, truncated or of another format.
+      UnsupportedFileError: A file of a format that is not read; the message names it.
+      CheckpointError: A file is damaged or truncated.
+      UnsupportedTypeError, InvalidOptionError: What is given is no path of a local file.
       FrameworkError: torch, crc32c (``verify``) or h5py is not installed.
 
     Example:
@@ -266,7 +302,8 @@ def load(path: str | os.PathLike[str], *, verify: bool = False, raw: bool = Fals
       >>> dict(checkpoint)
       {'layer/w': tensor([[1., 2.]])}
     """
-    source, found = _open(Path(path))
+    hint = "; load_into(module, path) puts a checkpoint into a module"
+    source, found = _open(local_path(path, hint))
     checkpoint = Checkpoint(source, found, raw)
     if verify:
         checkpoint.verify()
@@ -299,10 +336,10 @@ def _open(path: Path) -> tuple[Any, str]:
         )
     with path.open("rb") as file:
         head = file.read(_HEAD)
-    if head.startswith((_HDF5_MAGIC, _ZIP_MAGIC)):
+    if head.startswith((_HDF5_MAGIC, _ZIP_MAGIC, _EMPTY_ZIP)):
         from tensor_bridge.checkpoint.read._keras import open_keras
 
-        return open_keras(text, zipped=head[:4] == _ZIP_MAGIC), text
+        return open_keras(text, zipped=not head.startswith(_HDF5_MAGIC)), text
     if text.endswith(".weights.json"):
         from tensor_bridge.checkpoint.read._keras import open_sharded
 
@@ -314,12 +351,9 @@ def _open(path: Path) -> tuple[Any, str]:
     stored = open_stored(text, head)
     if stored is not None:
         return stored, text
-    raise damaged(
-        text,
-        "expected an .index file, an HDF5 file, a .keras archive, a frozen graph or a model of "
-        "TensorFlow Lite, got none of them",
-        offset=0,
-    )
+    from tensor_bridge.checkpoint.read._other_formats import refused_file
+
+    raise refused_file(text, head)
 
 
 def _at_prefix(prefix: str) -> tuple[Any, str] | None:

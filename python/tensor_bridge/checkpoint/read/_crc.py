@@ -30,7 +30,7 @@ def crc_function() -> Callable[[Any, int], int]:
     except ModuleNotFoundError as e:
         raise FrameworkError(
             "crc32c is not installed; checksums of checkpoints need it. Install it: "
-            "pip install 'tf-torch-tensor-bridge[checkpoint]'",
+            "pip install crc32c",
             name="crc32c",
         ) from e
     function: Callable[[Any, int], int] = crc32c

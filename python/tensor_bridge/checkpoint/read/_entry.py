@@ -61,6 +61,11 @@ class Entry:
         """Where the bytes of the tensor lie, if they lie in one piece just as in memory."""
         return None
 
+    @property
+    def has_checksum(self) -> bool:
+        """Whether `problems` can see damage to any byte of the tensor."""
+        return False
+
     def problems(self) -> Iterator[Exception]:
         """What is wrong with the bytes, as far as checksums tell."""
         return iter(())

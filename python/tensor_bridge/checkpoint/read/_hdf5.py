@@ -93,8 +93,7 @@ class Hdf5File:
             import h5py
         except ModuleNotFoundError as e:
             raise FrameworkError(
-                "h5py is not installed; Keras' weight files need it. Install it: "
-                "pip install 'tf-torch-tensor-bridge[h5]'",
+                "h5py is not installed; Keras' weight files need it. Install it: pip install h5py",
                 name="h5py",
             ) from e
         self.file, self.begin = file, begin
@@ -331,11 +330,18 @@ class DataSet(Entry):
             )
         return data
 
-    def problems(self) -> Iterator[Exception]:
+    @property
+    def has_checksum(self) -> bool:
         if not self.plain or self.data_set.chunks is None:
-            return
+            return False
         try:
-            if _FLETCHER32 in self._filters():
+            return _FLETCHER32 in self._filters()
+        except TensorBridgeError:  # packed in another way
+            return False
+
+    def problems(self) -> Iterator[Exception]:
+        try:
+            if self.has_checksum:
                 self.read(False)
         except TensorBridgeError as e:
             yield e

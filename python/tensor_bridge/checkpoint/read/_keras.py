@@ -50,6 +50,7 @@ class KerasWeights:
     """The data sets of one weight file, or of the pieces of one, under the names of their layers.
 
     Attributes:
+      checks_all: Whether a checksum covers all of them: that of an archive's member.
       entries: In the order of the model's layers where the file has it.
     """
 
@@ -64,6 +65,7 @@ class KerasWeights:
         """Reads the structure; ``crc`` is (begin, size, CRC-32) of an archive's member."""
         hdf5 = files[0]
         self._hdf5, self._crc, self._stored = hdf5, crc, stored or _Stored()
+        self.checks_all = crc is not None
         legacy = hdf5.has("model_weights") or hdf5.texts("/", "layer_names") is not None
         found = [
             file.entry(path, path, "variable", data_set)
@@ -264,11 +266,9 @@ def open_keras(path: str, zipped: bool) -> KerasWeights:
     try:
         with zipfile.ZipFile(path) as archive:
             if _MEMBER not in archive.namelist():
-                raise damaged(
-                    path,
-                    f"expected an archive of Keras with {_MEMBER}, got "
-                    f"{', '.join(archive.namelist()[:5])}",
-                )
+                from tensor_bridge.checkpoint.read._other_formats import refused_archive
+
+                raise refused_archive(path, archive.namelist())
             member = archive.getinfo(_MEMBER)
             stored = _Stored(_text(archive, "config.json"), _text(archive, "metadata.json"))
             if member.compress_type != zipfile.ZIP_STORED:
@@ -343,4 +343,6 @@ def _unpacked(
             target.write(piece)
         target.flush()
         file = MappedFile(f"{path}:{Path(_MEMBER)}", target.fileno())
-    return KerasWeights(Hdf5File(file, 0, file.size), stored=stored)
+    weights = KerasWeights(Hdf5File(file, 0, file.size), stored=stored)
+    weights.checks_all = True
+    return weights

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from tensor_bridge import _C
-from tensor_bridge.checkpoint.read._mapped import MappedFile, damaged
+from tensor_bridge.checkpoint.read._mapped import MappedFile
 
 if TYPE_CHECKING:
     from tensor_bridge.checkpoint.read._frozen_graph import FrozenGraph
@@ -31,12 +31,15 @@ def open_stored(path: str, head: bytes) -> FrozenGraph | Tflite | None:
       head: Its first bytes.
 
     Raises:
-      CheckpointError: It is damaged, or a graph as text.
+      UnsupportedFileError: It is a graph as text.
+      CheckpointError: It is damaged.
     """
     import torch
 
     if _AS_TEXT.match(head):
-        raise damaged(
+        from tensor_bridge.checkpoint.read._other_formats import unsupported
+
+        raise unsupported(
             path,
             "expected a graph as protobuf has it in binary files, got one as text (.pbtxt); write "
             "it anew: tf.io.write_graph(graph_def, folder, name, as_text=False)",

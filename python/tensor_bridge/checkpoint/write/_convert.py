@@ -14,8 +14,9 @@ from tensor_bridge.checkpoint.read._checkpoint import Checkpoint, Progress, load
 from tensor_bridge.checkpoint.read._elements import row_of, stored_dtype
 from tensor_bridge.checkpoint.read._entry import Entry
 from tensor_bridge.checkpoint.read._mapped import MappedFile
-from tensor_bridge.checkpoint.write._output import Output, dense_bytes, outputs
-from tensor_bridge.errors import InvalidOptionError, UnsupportedDtypeError
+from tensor_bridge.checkpoint.read._paths import local_path
+from tensor_bridge.checkpoint.write._output import Output, dense_bytes, naming, outputs
+from tensor_bridge.errors import CheckpointError, InvalidOptionError, UnsupportedDtypeError
 
 if TYPE_CHECKING:
     import torch
@@ -85,10 +86,11 @@ def convert(
 
     Raises:
       UnsupportedDtypeError: The format has nothing for a dtype.
-      InvalidOptionError: A file exists, or the ending is another.
-      CheckpointError, CheckpointNotFoundError, FrameworkError: As `load`.
+      InvalidOptionError: A file exists, its folder does not, or the ending is another.
+      CheckpointError: The checkpoint has no variables, or as `load`.
+      CheckpointNotFoundError, FrameworkError: As `load`.
     """
-    path = Path(target)
+    path = local_path(target)
     if path.suffix not in (".safetensors", ".pt", ".pth"):
         raise InvalidOptionError(
             f"expected a target .safetensors, .pt or .pth, got {path.name!r}; save() writes "
@@ -97,6 +99,10 @@ def convert(
     if max_shard_bytes is not None and (max_shard_bytes < 1 or path.suffix != ".safetensors"):
         raise InvalidOptionError("max_shard_bytes is a positive number, for .safetensors")
     checkpoint = source if isinstance(source, Checkpoint) else load(source)
+    if not checkpoint:
+        raise CheckpointError(
+            f"{checkpoint.path}: expected variables to write, got {checkpoint.summary}"
+        )
     report = progress or (lambda done, total: None)
     if verify:
         checkpoint.verify(progress=report)
@@ -105,6 +111,11 @@ def convert(
         for entry in checkpoint.entries.values()
         if not (skip_strings and entry.dtype == "string")
     ]
+    if not entries:
+        raise InvalidOptionError(
+            f"{checkpoint.path}: without strings there is nothing to write; skip_strings=True left "
+            "out all variables"
+        )
     items = [_item(entry, checkpoint.raw) for entry in entries]
     if path.suffix != ".safetensors":
         return _write_torch(items, path, overwrite, report)
@@ -135,7 +146,8 @@ def _item(entry: Entry, raw: bool) -> _Item:
 def _append(item: _Item, file: Output) -> None:
     extent = item.entry.extent() if item.nbytes else None
     if extent is not None:
-        extent.file.copy_to(file.fd, extent.offset, extent.size)
+        with naming(file.path):
+            extent.file.copy_to(file.fd, extent.offset, extent.size)
     elif item.nbytes:
         tensor, view = dense_bytes(item.entry.read(item.raw))
         file.write(view)
@@ -148,8 +160,16 @@ class _Stream:
     def __init__(self, file: Output, sources: list[MappedFile], total: int, report: Progress):
         self._file, self._sources, self._total, self._report = file, sources, total, report
         self._done = self._kept = 0
+        self.error: BaseException | None = None
 
     def write(self, data: Any) -> int:
+        try:
+            return self._write(data)
+        except BaseException as e:  # torch.save raises one of its own in its place
+            self.error = e
+            raise
+
+    def _write(self, data: Any) -> int:
         size = memoryview(data).nbytes
         self._file.write(data)
         self._done += size
@@ -173,8 +193,9 @@ def _write_torch(items: list[_Item], path: Path, overwrite: bool, report: Progre
     folder = path.parent
     with outputs([path], overwrite) as [file], tempfile.TemporaryFile(dir=folder) as unnamed:
         report(0, total)
-        places = [_place(item, unnamed) for item in items]
-        unnamed.flush()
+        with naming(path):
+            places = [_place(item, unnamed) for item in items]
+            unnamed.flush()
         made = MappedFile(f"{folder}, a file without a name", unnamed.fileno())
         state = {}
         for item, (source, offset) in zip(items, places, strict=True):
@@ -182,7 +203,13 @@ def _write_torch(items: list[_Item], path: Path, overwrite: bool, report: Progre
             stored = (source or made).stored(offset, item.entry.shape, item.dtype)
             state[item.entry.name] = stored
         sources = {id(source): source for source, _ in places if source is not None}
-        torch.save(state, _Stream(file, [*sources.values(), made], total, report))
+        stream = _Stream(file, [*sources.values(), made], total, report)
+        try:
+            torch.save(state, stream)
+        except RuntimeError:
+            if stream.error is not None:
+                raise stream.error from None
+            raise
         report(total, total)
     return [path]
 

@@ -15,7 +15,20 @@ from tensor_bridge.errors import InvalidOptionError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Output", "dense_bytes", "outputs"]
+__all__ = ["Output", "dense_bytes", "naming", "outputs"]
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Has errors of the operating system name this file, not one that nobody asked for."""
+    try:
+        yield
+    except FileNotFoundError as e:
+        raise InvalidOptionError(
+            f"{path}: expected a folder that exists, there is no {path.parent}; make it first"
+        ) from e
+    except OSError as e:
+        raise OSError(e.errno, e.strerror, str(path)) from e
 
 
 class Output:
@@ -25,11 +38,12 @@ class Output:
         self.path = path
         self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        self.fd = os.open(self._partial, flags, 0o666)
+        with naming(path):
+            self.fd = os.open(self._partial, flags, 0o666)
 
     def write(self, data: Any) -> None:
         """Appends any bytes-like object."""
-        with memoryview(data) as view:
+        with naming(self.path), memoryview(data) as view:
             done = 0
             while done < view.nbytes:
                 done += os.write(self.fd, view[done : done + (64 << 20)])
@@ -42,7 +56,8 @@ class Output:
 
     def publish(self) -> None:
         """Gives the file its name."""
-        self._partial.replace(self.path)
+        with naming(self.path):
+            self._partial.replace(self.path)
 
     def discard(self) -> None:
         """Removes what there is."""

@@ -15,6 +15,7 @@ from tensor_bridge.checkpoint.read import _crc
 from tensor_bridge.checkpoint.read._elements import row_of, row_of_torch
 from tensor_bridge.checkpoint.read._names import GRAPH_KEY, escape
 from tensor_bridge.checkpoint.read._object_graph import message, varint
+from tensor_bridge.checkpoint.read._paths import local_path
 from tensor_bridge.checkpoint.write._output import Output, dense_bytes, outputs
 from tensor_bridge.composite import StringTensor
 from tensor_bridge.errors import InvalidOptionError, UnsupportedDtypeError, UnsupportedTypeError
@@ -29,6 +30,9 @@ _MAGIC = 0xDB4775248B80FB57
 _ALIGNMENT = 64
 _BLOCK = 16 << 10
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
+_OTHER = re.compile(
+    r"\.(keras|h5|hdf5|safetensors|pth?|bin|pb|pbtxt|tflite|onnx|np[yz]|pkl|json|zip|gguf)$", re.I
+)
 
 
 def save(
@@ -52,9 +56,11 @@ def save(
       The prefix, for ``tf.train.load_checkpoint`` or ``tf.train.Checkpoint.restore``.
 
     Raises:
-      UnsupportedTypeError: A value that is neither a torch.Tensor nor a StringTensor.
+      UnsupportedTypeError: No mapping, or a value that is neither a torch.Tensor nor a
+        StringTensor.
       UnsupportedDtypeError: TensorFlow has nothing for a dtype.
-      InvalidOptionError: A name is empty or means two things, or a file exists.
+      InvalidOptionError: A name is empty or means two things, a file exists or its folder does
+        not, or the prefix ends as a file of another format does.
       FrameworkError: The package crc32c is not installed; checksums are part of the format.
 
     Example:
@@ -66,7 +72,8 @@ def save(
       >>> layer.w.numpy()
       array([1., 1.], dtype=float32)
     """
-    base = Path(prefix)
+    base = _prefix(prefix)
+    _check_mapping(state)
     crc = _crc.crc_function()
     keys: dict[str, Any] = {}
     for name, value in state.items():
@@ -95,6 +102,29 @@ def save(
             offset += size
         index.write(_table(records, crc))
     return str(base)
+
+
+def _check_mapping(state: Any) -> None:
+    if not isinstance(state, Mapping):
+        advice = "; its state_dict() is one" if hasattr(state, "state_dict") else ""
+        raise UnsupportedTypeError(
+            f"expected a mapping from names to tensors, got a {type(state).__name__}{advice}"
+        )
+    for name in state:
+        if not isinstance(name, str):
+            raise UnsupportedTypeError(f"expected names to be texts, got {name!r}")
+
+
+def _prefix(value: Any) -> Path:
+    base = local_path(value)
+    if _OTHER.search(base.name):
+        raise InvalidOptionError(
+            f"{base}: expected a prefix, for what is saved is {base.name}.index and a data file "
+            "beside it, which TensorFlow reads; got the name of one file of another format"
+        )
+    if base.name.endswith(".index") or not base.name:
+        raise InvalidOptionError(f"{value}: expected a prefix, such as 'folder/model'")
+    return base
 
 
 def _object_key(name: str) -> str:

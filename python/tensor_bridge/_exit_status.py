@@ -1,0 +1,27 @@
+"""The exit statuses of the command ``tensor-bridge``, the same in all of its commands."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+__all__ = ["ExitStatus"]
+
+
+class ExitStatus(IntEnum):
+    """What the command's process ends with.
+
+    Attributes:
+      DONE: It did what was asked; what it looked for (differences, damage) is not there.
+      FOUND: It found what it looked for: checkpoints that differ, damage, a conversion that is
+        impossible.
+      ERROR: It could not: a missing file, a file of a format that is not read, a target that
+        exists, a wrong command line.
+      NOTHING_COMPARED: There was nothing to compare: no tensor with a checksum, no variables.
+      INTERRUPTED: By Ctrl-C, as shells count it.
+    """
+
+    DONE = 0
+    FOUND = 1
+    ERROR = 2
+    NOTHING_COMPARED = 3
+    INTERRUPTED = 130

@@ -1,0 +1,39 @@
+"""Paths as callers give them. Not for: what lies there."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from tensor_bridge.errors import InvalidOptionError, UnsupportedTypeError
+
+__all__ = ["local_path"]
+
+_REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/{1,2}")
+
+
+def local_path(value: Any, hint: str = "") -> Path:
+    """The path that a caller means, with ``~`` for the home folder.
+
+    Args:
+      value: A string or path of the local file system.
+      hint: What to do with a value that is none.
+
+    Raises:
+      UnsupportedTypeError: It is no path.
+      InvalidOptionError: It is empty, or the address of something that is no local file.
+    """
+    if not isinstance(value, (str, os.PathLike)) or isinstance(os.fspath(value), bytes):
+        raise UnsupportedTypeError(f"expected a path, got a {type(value).__name__}{hint}")
+    text = str(os.fspath(value))
+    if not text or "\0" in text:
+        raise InvalidOptionError(f"expected a path, got {text!r}")
+    remote = _REMOTE.match(text)
+    if remote is not None and not Path(remote[0]).exists():
+        raise InvalidOptionError(
+            f"{text}: expected a local path, for only local files are read and written; copy it to "
+            "a disk first"
+        )
+    return Path(text).expanduser()
