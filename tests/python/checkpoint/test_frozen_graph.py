@@ -140,7 +140,9 @@ def test_a_graph_as_text_is_refused_by_name(tmp_path: Path) -> None:
     ],
 )
 def test_other_files_are_no_graphs(tmp_path: Path, data: bytes) -> None:
-    with pytest.raises(CheckpointError, match=r"a frozen graph or a model of .*got none of them"):
+    with pytest.raises(
+        tensor_bridge.UnsupportedFileError, match=r"graph \(\.pb\).*got an?"
+    ):
         checkpoint.load(graphs.write(tmp_path, data))
 
 

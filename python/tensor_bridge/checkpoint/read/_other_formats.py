@@ -32,6 +32,8 @@ _BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
 _PICKLE = re.compile(rb"\x80[\x00-\x05]")
 _SAFETENSORS = re.compile(rb".{8}\{\s*(\"|\})", re.DOTALL)
 _PAGE = re.compile(rb"\s*<(!doctype\s+html|html|\?xml)", re.IGNORECASE)
+# ModelProto: ir_version, producer_name.
+_ONNX = re.compile(rb"\x08[\x01-\x20]\x12[\x01-\x40](pytorch|tf2onnx|keras2onnx|onnx|skl2onnx)")
 _ENDINGS: dict[str, tuple[str, str]] = {
     ".onnx": ("a model of ONNX", "onnx.load(path), or the package onnx2torch"),
     ".mlmodel": ("a model of Core ML", "the package coremltools reads it"),
@@ -82,6 +84,8 @@ def _recognised(path: str, head: bytes) -> tuple[str, str]:
     if head.lstrip()[:1] in (b"{", b"["):
         return "JSON", "it describes a model without its weights; pass the file of the weights"
     ending = Path(path).suffix.lower()
+    if _ONNX.match(head):
+        ending = ".onnx"
     if ending in _ENDINGS:
         return _ENDINGS[ending]
     if re.search(r"\.data-\d{5}-of-\d{5}$", path):
