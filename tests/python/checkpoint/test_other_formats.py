@@ -175,7 +175,7 @@ def test_a_prefix_that_ends_as_another_format_is_refused(tmp_path: Path, name: s
 @pytest.fixture
 def prefix(tmp_path: Path) -> str:
     state = {"w": torch.ones(1 << 18), "b": torch.ones(4, dtype=torch.bool)}
-    return checkpoint.save(state, tmp_path / "ck", object_based=False)
+    return checkpoint.save(state, tmp_path / "weights", object_based=False)
 
 
 def writers(prefix: str, folder: Path) -> dict[str, Callable[[], Any]]:
