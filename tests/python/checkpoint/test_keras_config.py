@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import warnings
 import zipfile
 from pathlib import Path
@@ -14,7 +15,7 @@ import keras
 import needs
 import pytest
 
-from tensor_bridge import CheckpointError, checkpoint
+from tensor_bridge import CheckpointError, CheckpointNotFoundError, checkpoint
 from tensor_bridge.checkpoint.read._keras_config import layers_of, parse
 
 
@@ -250,3 +251,64 @@ def test_layers_that_feed_each_other_are_no_trouble() -> None:
     config = {"layers": layers, "input_layers": [], "name": "m"}
     found = layers_of(parse(json.dumps({"class_name": "Functional", "config": config})))
     assert {name: layer.inputs for name, layer in found.items()} == {"a": ("b",), "b": ("a",)}
+
+
+@pytest.fixture(scope="module")
+def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    of = pytest.importorskip("tf_keras")
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    inner = of.Sequential([of.Input((3, 4)), of.layers.Dense(4, name="d1")], name="inner")
+    x = of.Input((3, 4), name="start")
+    y = inner(of.layers.Dense(4, activation="relu", name="d0")(x))
+    y = of.layers.Bidirectional(of.layers.LSTM(2, return_sequences=True), name="both")(y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        of.Model(x, of.layers.Add(name="sum")([x, y])).save(folder, save_format="tf")
+    return folder
+
+
+def test_layers_of_a_saved_model_of_keras_2(saved_model: Path) -> None:
+    loaded = checkpoint.load(saved_model)
+    layers = loaded.layers
+    named = {layer.config["name"]: path for path, layer in layers.items()}
+    assert named["inner"] + "/" + "layer_with_weights-0" == named["d1"]
+    feeding = {name: layers[path].inputs for name, path in named.items()}
+    assert feeding["d0"] == (named["start"],)
+    assert feeding["inner"] == (named["d0"],)
+    assert feeding["sum"] == (named["start"], named["both"])
+    assert layers[named["d0"]].class_name == "Dense"
+    assert layers[named["d0"]].config["activation"] == "relu"
+    owners = {n: [path for path in layers if n.startswith(f"{path}/")] for n in loaded}
+    assert all(owners.values()), owners
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"\xff" * 20, b"\x0a\x7f", b"\x0a\x02\x18\x05", b"\x0a\x14\x22\x0f_tf_keras_layer0\x2a\x01{"],
+)
+def test_a_damaged_description_of_a_saved_model_is_told(
+    tmp_path: Path, saved_model: Path, data: bytes
+) -> None:
+    shutil.copytree(saved_model, tmp_path / "m")
+    (tmp_path / "m" / "keras_metadata.pb").write_bytes(data)
+    loaded = checkpoint.load(tmp_path / "m")
+    assert len(loaded)
+    with pytest.raises(CheckpointError, match="expected what Keras says of a SavedModel") as caught:
+        _ = loaded.layers
+    assert caught.value.file == str(tmp_path / "m" / "keras_metadata.pb")
+
+
+@needs.keras_3
+def test_a_folder_as_keras_unpacks_an_archive(tmp_path: Path) -> None:
+    model = model_of(keras)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.save(tmp_path / "m.keras")
+    with zipfile.ZipFile(tmp_path / "m.keras") as archive:
+        archive.extractall(tmp_path / "m")
+    archived, unpacked = (checkpoint.load(tmp_path / name) for name in ("m.keras", "m"))
+    assert list(archived) == list(unpacked)
+    assert set(archived.layers) == set(unpacked.layers)
+    (tmp_path / "m" / "metadata.json").unlink()
+    with pytest.raises(CheckpointNotFoundError, match="expected a SavedModel"):
+        checkpoint.load(tmp_path / "m")

@@ -102,6 +102,7 @@ class Checkpoint(Entries):
             by_kind[entry.kind][entry.name] = entry
         super().__init__(by_kind["variable"], "variable", raw)
         self._source = source
+        self._layers: Mapping[str, Layer] | None = None
         self.path = path
         self.raw = raw
         self.format: str = source.format
@@ -184,13 +185,18 @@ class Checkpoint(Entries):
     def layers(self) -> Mapping[str, Layer]:
         """The layers of Keras that a file describes, by the beginning of their variables' names.
 
-        Empty for a file that holds no configuration.
+        Of a .keras archive, an .h5 file with a model, a SavedModel of Keras 2; empty for others.
 
         Raises:
           CheckpointError: The configuration is damaged.
         """
-        layers: Mapping[str, Layer] = getattr(self._source, "layers", {})
-        return layers
+        if self._layers is None:
+            self._layers = getattr(self._source, "layers", None)
+        if self._layers is None:
+            from tensor_bridge.checkpoint.read._saved_layers import saved_layers
+
+            self._layers = saved_layers(Path(self.path))
+        return self._layers
 
     @property
     def names_known(self) -> bool:
@@ -379,6 +385,11 @@ def _open_folder(folder: Path) -> tuple[Any, str]:
     variables = folder / "variables" / "variables"
     if Path(f"{variables}.index").is_file():
         return Bundle(str(variables)), str(folder)
+    if (folder / "model.weights.h5").is_file():
+        from tensor_bridge.checkpoint.read._keras import open_keras_folder
+
+        if (weights := open_keras_folder(folder)) is not None:
+            return weights, str(folder)
     from tensor_bridge.checkpoint.read._latest import latest_prefixes
 
     prefixes = latest_prefixes(folder)

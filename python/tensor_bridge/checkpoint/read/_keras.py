@@ -24,7 +24,7 @@ from tensor_bridge.checkpoint.read._mapped import MappedFile, damaged
 from tensor_bridge.checkpoint.read._name_kinds import kind_of_data_set
 from tensor_bridge.errors import CheckpointError
 
-__all__ = ["KerasWeights", "open_keras", "open_sharded"]
+__all__ = ["KerasWeights", "open_keras", "open_keras_folder", "open_sharded"]
 
 _MEMBER = "model.weights.h5"
 # The list of files that hold a model in pieces; a million groups take less.
@@ -282,6 +282,24 @@ def open_keras(path: str, zipped: bool) -> KerasWeights:
             )
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as e:
         raise damaged(path, f"expected an archive of Keras: {e}") from None
+
+
+def open_keras_folder(folder: Path) -> KerasWeights | None:
+    """Opens what `model.save(..., zipped=False)` writes; None if the folder is none of that.
+
+    Raises:
+      CheckpointError: The weights are damaged.
+      FrameworkError: h5py is not installed.
+    """
+    parts = [folder / name for name in ("config.json", "metadata.json")]
+    if not all(part.is_file() for part in (*parts, folder / _MEMBER)):
+        return None
+    texts = []
+    for part in parts:
+        with part.open("rb") as stream:
+            texts.append(stream.read(MAX_BYTES + 1))
+    file = MappedFile(str(folder / _MEMBER))
+    return KerasWeights(Hdf5File(file, 0, file.size), stored=_Stored(*texts))
 
 
 def open_sharded(path: str) -> KerasWeights:

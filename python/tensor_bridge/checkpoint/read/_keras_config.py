@@ -15,7 +15,7 @@ from typing import Any
 
 from tensor_bridge.checkpoint.read._layer import Layer
 
-__all__ = ["MAX_BYTES", "Node", "class_of", "layers_of", "parse"]
+__all__ = ["MAX_BYTES", "Node", "class_of", "fed_by", "layers_of", "parse"]
 
 MAX_BYTES = 16 << 20
 """Above what a configuration may take: the largest of Keras' own applications takes 1 MB."""
@@ -152,22 +152,11 @@ def layers_of(model: Node) -> dict[str, Layer]:
     waiting = [(model, "")]
     while waiting:
         outer, prefix = waiting.pop()
-        names = {part.name for part in outer.layers}
-        before: tuple[str, ...] = ()
-        for part in outer.layers:
+        for part, inputs in fed_by(outer):
             path = prefix + part.name
-            if outer.class_name == "Sequential":
-                inputs = before
-            else:
-                inputs = tuple(
-                    prefix + name for name in dict.fromkeys(_feeding(part.inbound, names))
-                )
-            before = (path,) if part.name else ()
-            if not part.name:
-                continue
             if len(path) > _MAX_PATH:
                 raise ValueError(f"expected names of at most {_MAX_PATH} characters, got more")
-            found[path] = Layer(part.registered, part.config, inputs)
+            found[path] = Layer(part.registered, part.config, tuple(prefix + n for n in inputs))
             waiting.append((part, f"{path}/"))
             waiting += [
                 (nodes[0], f"{path}/{key}/")
@@ -175,6 +164,17 @@ def layers_of(model: Node) -> dict[str, Layer]:
                 if len(nodes) == 1 and nodes[0].is_model
             ]
     return found
+
+
+def fed_by(model: Node) -> Iterator[tuple[Node, tuple[str, ...]]]:
+    """The layers of a model that have names, and for each the names of those that feed it."""
+    names = {part.name for part in model.layers}
+    before = ""
+    for part in model.layers:
+        feeding = [before] if model.class_name == "Sequential" else _feeding(part.inbound, names)
+        before = part.name
+        if part.name:
+            yield part, tuple(dict.fromkeys(name for name in feeding if name))
 
 
 def _feeding(calls: Any, names: set[str]) -> Iterator[str]:

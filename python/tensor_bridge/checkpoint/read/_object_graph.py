@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeGuard
 
 from tensor_bridge.errors import CheckpointError
 
-__all__ = ["Node", "message", "one_string", "read_graph", "varint", "variable_names"]
+__all__ = ["Node", "fields_of", "message", "one_string", "read_graph", "varint", "variable_names"]
 
 # That of a ResNet-50 with its optimizer takes 50 kB. Reading takes 30 ns a byte.
 _MAX_GRAPH = 64 << 20
@@ -50,7 +50,12 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
     raise CheckpointError("expected an object graph, got something else")
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+def fields_of(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Number and value of each field of a message; of those with numbers or bytes.
+
+    Raises:
+      CheckpointError: The bytes are no message.
+    """
     at = 0
     while at < len(data):
         tag, at = _read_varint(data, at)
@@ -102,7 +107,7 @@ def read_graph(graph: bytes) -> list[Node]:
     """
     if len(graph) > _MAX_GRAPH:
         raise CheckpointError(f"expected an object graph of at most {_MAX_GRAPH} bytes")
-    return [_node(value) for number, value in _fields(graph) if number == 1 and _is_bytes(value)]
+    return [_node(value) for number, value in fields_of(graph) if number == 1 and _is_bytes(value)]
 
 
 def _is_bytes(value: int | bytes) -> TypeGuard[bytes]:
@@ -111,10 +116,10 @@ def _is_bytes(value: int | bytes) -> TypeGuard[bytes]:
 
 def _node(data: bytes) -> Node:
     node = Node({}, [], [])
-    for number, value in _fields(data):
+    for number, value in fields_of(data):
         if not _is_bytes(value) or number > 3:
             continue
-        fields = dict(_fields(value))
+        fields = dict(fields_of(value))
         if number == 1:  # ObjectReference: node_id, local_name
             node.children[_text(fields.get(2))] = _number(fields.get(1))
         elif number == 2:  # SerializedTensor: name, full_name, checkpoint_key
