@@ -69,8 +69,14 @@ def check(seed: int, generation: str, tmp_path: Path) -> None:
     bare = tmp_path / f"{seed}.weights.h5"
     compare(saved(model.model, bare), model.names)
     compare(without_names(bare), model.names)
-    if model.kind != "subclassed":
-        compare_top(saved(model.model, tmp_path / f"{seed}.h5"), model.names)
+    if model.kind == "subclassed":
+        return
+    try:
+        whole = saved(model.model, tmp_path / f"{seed}.h5")
+    except ValueError as e:  # Keras 2 does not save a model in a model with two layers of one name
+        assert "name already exists" in str(e)
+    else:
+        compare_top(whole, model.names)
 
 
 def compare_top(loaded: checkpoint.Checkpoint, names: dict[float, set[str]]) -> None:
