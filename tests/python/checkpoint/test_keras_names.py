@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
 import zipfile
@@ -71,12 +72,9 @@ def check(seed: int, generation: str, tmp_path: Path) -> None:
     compare(without_names(bare), model.names)
     if model.kind == "subclassed":
         return
-    try:
-        whole = saved(model.model, tmp_path / f"{seed}.h5")
-    except ValueError as e:  # Keras 2 does not save a model in a model with two layers of one name
-        assert "name already exists" in str(e)
-    else:
-        compare_top(whole, model.names)
+    # Keras 2 does not save models in models with two layers of one name.
+    with contextlib.suppress(ValueError):
+        compare_top(saved(model.model, tmp_path / f"{seed}.h5"), model.names)
 
 
 def compare_top(loaded: checkpoint.Checkpoint, names: dict[float, set[str]]) -> None:

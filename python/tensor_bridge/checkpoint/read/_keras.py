@@ -196,20 +196,18 @@ class _Names:
     def __init__(
         self, files: Sequence[Hdf5File], model: Callable[[], Node | None], version: int
     ) -> None:
-        self._files = files
-        self._paths: dict[str, str] = {}
+        self._places: dict[str, list[tuple[Hdf5File, str]]] = {}
         for file in files:
             for path in file.groups:
                 # Keras on Windows joined what leads to a group with backslashes.
                 outer, _, last = f"/{path}".replace("\\", "/").rpartition("/")
                 if last == "vars":
-                    self._paths.setdefault(outer.lstrip("/"), path)
-        self._groups = find_names(self._paths, self._name_of, cache(model), version)
+                    self._places.setdefault(outer.lstrip("/"), []).append((file, path))
+        self._groups = find_names(self._places, self._name_of, cache(model), version)
 
     def _name_of(self, group: str) -> str | None:
         # Of several files that have the group the first has the attribute.
-        path = self._paths.get(group, f"{group}/vars")
-        found = (file.texts(path, "name") for file in self._files if file.has(path))
+        found = (file.texts(path, "name") for file, path in self._places.get(group, ()))
         return next((names[0] for names in found if names), None)
 
     def group(self, path: str) -> Group:
