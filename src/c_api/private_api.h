@@ -106,7 +106,6 @@ typedef struct tb_v1_slice tb_v1_slice;
 
 typedef struct tb_v1_values {
   uint32_t struct_size; /* set by the caller */
-  int32_t reserved;
   int64_t offset; /* of the values in the file; -1: they have to be decoded from the message */
   int64_t size;
   int64_t message_offset; /* in the file; -1: it was unpacked */

@@ -69,7 +69,6 @@ tb_status tb_v1_slice_values(const tb_v1_slice* slice, tb_v1_values* out) {
     const TensorExtent extent = slice->slice.extent();
     const TensorExtent place = slice->slice.place();
     const WireReader message = slice->slice.message();
-    out->reserved = 0;
     out->offset = extent.offset;
     out->size = extent.size;
     out->message_offset = place.offset;

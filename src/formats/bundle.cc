@@ -8,9 +8,10 @@ namespace tensor_bridge {
 namespace {
 
 // A key is stored in full once in 16 records or fewer, so that honest keys take at most 16 times
-// the records. Without a limit a record of 4 bytes could repeat a key of any length.
+// the file. Without a limit a record of 4 bytes could repeat a key of any length. Packed keys may
+// take more, the longer the more; a checksum that cannot be packed stands beside each.
 constexpr uint64_t kMaxKeysPerByte = 64;
-constexpr uint64_t kMaxKeysPerUnpackedByte = 16;
+constexpr uint64_t kMaxKeysPerUnpackedByte = 4;
 
 class IndexReader : private ProtobufReader {
  public:
