@@ -110,12 +110,15 @@ CASES = {
         lambda: L.Conv3DTranspose(2, 2), (3, 4, 5, 3), lambda: nn.ConvTranspose3d(3, 2, 2), picture
     ),
     "batch_norm": Case(
-        lambda: L.BatchNormalization(epsilon=1e-5), (6, 7, 3), lambda: nn.BatchNorm2d(3), picture
+        lambda: L.BatchNormalization(epsilon=1e-5),
+        (6, 7, 3),
+        lambda: nn.BatchNorm2d(3, momentum=0.01),
+        picture,
     ),
     "batch_norm_plain": Case(
         lambda: L.BatchNormalization(epsilon=1e-5, center=False, scale=False),
         (6, 3),
-        lambda: nn.BatchNorm1d(3, affine=False),
+        lambda: nn.BatchNorm1d(3, affine=False, momentum=0.01),
         picture,
     ),
     "layer_norm": Case(lambda: L.LayerNormalization(epsilon=1e-5), (4, 6), lambda: nn.LayerNorm(6)),

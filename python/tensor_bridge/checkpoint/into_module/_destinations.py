@@ -30,6 +30,13 @@ class Destinations:
     groups: dict[str, dict[str, str]] = field(default_factory=dict)
     placed: dict[str, tuple[str, str]] = field(default_factory=dict)
 
+    def sources(self, places: Places) -> dict[str, list[str]]:
+        """The names that each module takes, by its path."""
+        found = {path: list(roles.values()) for path, roles in self.groups.items()}
+        for target, (name, _) in self.placed.items():
+            found.setdefault(places.path_of(target), []).append(name)
+        return found
+
 
 def destinations(
     places: Places, given: Given, changes: Mapping[str, Renamed], report: Report

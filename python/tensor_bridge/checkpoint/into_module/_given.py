@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tensor_bridge.checkpoint.into_module._keras_roles import role_of
 from tensor_bridge.checkpoint.read._checkpoint import Checkpoint, load
+from tensor_bridge.checkpoint.read._layer import Layer
 from tensor_bridge.errors import CheckpointError, InvalidOptionError, UnsupportedTypeError
 
 __all__ = ["Given", "given_by"]
@@ -39,6 +40,23 @@ class Given:
     def stored_name(self, name: str) -> str:
         """What the checkpoint calls it."""
         return self._names[name]
+
+    @property
+    def layers(self) -> Mapping[str, Layer]:
+        """The layers of Keras that a checkpoint describes."""
+        return self.source.layers if isinstance(self.source, Checkpoint) else {}
+
+    def layers_of(self, names: Iterable[str]) -> list[str]:
+        """The layers that tensors are of: the longest beginnings of stored names that are one."""
+        layers = self.layers
+        found: dict[str, None] = {}
+        for name in names if layers else ():
+            parts = self._names[name].split("/")
+            prefixes = ("/".join(parts[:n]) for n in range(len(parts) - 1, 0, -1))
+            layer = next((prefix for prefix in prefixes if prefix in layers), None)
+            if layer is not None:
+                found[layer] = None
+        return list(found)
 
     def named(self, name: str) -> bool:
         """Whether the name says which layer it is of, and not only where it is in the file."""

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from tensor_bridge.checkpoint.into_module._computation import compared, options_known
 from tensor_bridge.checkpoint.into_module._conversion import converted, laid_out
 from tensor_bridge.checkpoint.into_module._destinations import Destinations, destinations
 from tensor_bridge.checkpoint.into_module._given import Given, given_by
@@ -52,6 +53,7 @@ def load_into(
     flattened: Mapping[str, tuple[int, ...]] | None = None,
     made_with: Mapping[str, Any] | None = None,
     strict: bool = True,
+    compare: bool = True,
     cast: bool = False,
     assign: bool = False,
 ) -> Report:
@@ -76,13 +78,18 @@ def load_into(
         from the kind of the module; the name that comes out is then that of a tensor.
       names: "path" takes the checkpoint's names, "variable" those that its variables had in
         TensorFlow ("dense/kernel"), which an object-based checkpoint knows.
-      flattened: For a Linear module after a flattened picture the sizes (channels, height, width)
-        of that picture in torch: Keras flattens channels last.
+      flattened: For a Linear module or a norm after a flattened picture the sizes (channels,
+        height, width) of that picture in torch: Keras flattens channels last. The one size
+        (inputs,) says that the module's own code moves the channels last.
       made_with: What the layers were made with where the file does not say it and their weights
         mean different things by it: ``forget_bias`` of the LSTM cells of TensorFlow 1,
         ``reset_after`` of a GRU without a bias; of Keras 1 ``keras_version``, ``dim_ordering`` and
         ``backend`` ("theano" turns kernels of convolutions around).
-      strict: Whether a tensor without a source, and a name without a target, is an error.
+      strict: Whether a tensor without a source, a name without a target, and a module that
+        computes something else than its layer, is an error.
+      compare: Whether what the modules compute is compared with the layers that the checkpoint
+        describes: activations, padding, strides, epsilon and the like. False for a module whose
+        own code makes up for what differs.
       cast: Whether values may be rounded to the module's dtype.
       assign: Puts the checkpoint's tensors in the place of the module's, as in
         ``Module.load_state_dict``; needed for a module on the device "meta".
@@ -116,12 +123,15 @@ def load_into(
     flat = dict(flattened or {})
     for path in sorted(set(flat) - set(places.modules)):
         report.problems.append(f"flattened: {path!r} is no module{_near(path, places.modules)}")
-    loading = _Loading(places, given, flat, options, report)
+    loading = _Loading(places, given, flat, options, compare, report)
     for target, (name, layout) in plan.placed.items():
         loading.place(target, name, layout)
     for path, roles in plan.groups.items():
         loading.convert(path, roles)
     loading.check(cast, assign)
+    if compare and given.layers:
+        taken = {path: given.layers_of(names) for path, names in plan.sources(places).items()}
+        report.differences += compared(places.modules, taken, given.layers, flat)
     if report.missing or report.unused or loading.misfits:
         report.propose_with(partial(loading.proposal, plan, own_rules, changes))
     if report.problems or (strict and not report.complete):
@@ -152,7 +162,7 @@ def _look_at(module: Any, flattened: Any) -> None:
     if not isinstance(flattened, Mapping) or not all(
         isinstance(path, str)
         and isinstance(sizes, (tuple, list))
-        and len(sizes) > 1
+        and sizes
         and all(isinstance(size, int) and size > 0 for size in sizes)
         for path, sizes in flattened.items()
     ):
@@ -180,6 +190,8 @@ class _Loading:
       values: What goes where, by names of the ``state_dict``.
       lazy: Lazy modules by path, and the sizes of a first input for each.
       misfits: Paths of modules of which something does not fit.
+
+    ``described`` says whether the checkpoint's own description of its layers is looked at.
     """
 
     def __init__(
@@ -188,6 +200,7 @@ class _Loading:
         given: Given,
         flat: Mapping[str, tuple[int, ...]],
         made_with: MadeWith,
+        described: bool,
         report: Report,
     ) -> None:
         self.values: dict[str, torch.Tensor] = {}
@@ -196,6 +209,7 @@ class _Loading:
         self._given = given
         self._flat = flat
         self._made_with = made_with
+        self._described = described
         self._report = report
         self._sources: dict[str, tuple[str, ...]] = {}
         self._expected = dict(places.tensors)
@@ -224,7 +238,10 @@ class _Loading:
             weights = {role: self._given[name] for role, name in roles.items()}
             module = self._sized(path, weights.values())
             flat = self._flat.get(path)
-            made, origins = converted(module, weights, flat, self._made_with)
+            options = self._made_with
+            for layer in self._given.layers_of(names) if self._described else ():
+                options = options_known(options, self._given.layers[layer])
+            made, origins = converted(module, weights, flat, options)
             for name, x in made.items():
                 self._take(path, module, name, x, tuple(roles[r] for r in origins[name]))
         except (MisfitError, TensorBridgeError) as e:

@@ -50,6 +50,8 @@ class Report:
         by chance.
       ignored: Names that a rule drops, or that only training needs.
       problems: What does not fit, one text for each.
+      differences: What the module computes differently from the Keras model that the checkpoint
+        describes, one text for each.
       written: Whether the values are in the module.
     """
 
@@ -59,14 +61,15 @@ class Report:
     unnamed: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    differences: list[str] = field(default_factory=list)
     written: bool = False
     _propose: Callable[[], Proposal] | None = field(default=None, repr=False, compare=False)
     _proposed: Proposal | None = field(default=None, repr=False, compare=False)
 
     @property
     def complete(self) -> bool:
-        """Whether every tensor has a source and every name a target."""
-        return not (self.missing or self.unused or self.problems)
+        """Whether every tensor has a source, every name a target, and nothing differs."""
+        return not (self.missing or self.unused or self.problems or self.differences)
 
     @property
     def proposal(self) -> list[Rule]:
@@ -108,6 +111,9 @@ class Report:
                 "the file does not say what its layers are called: only rules place them"
             )
         lines += [f"  problem: {problem}" for problem in self.problems]
+        lines += [f"  differs: {difference}" for difference in self.differences]
+        if self.differences and not self.written:
+            lines.append("  compare=False: the module's own code makes up for what differs")
         proposed = self._proposal()
         if proposed:
             lines += ["  proposed by shapes and names, not applied:", str(proposed)]
@@ -125,6 +131,7 @@ class Report:
                 (self.problems, _count(self.problems, "problem")),
                 (self.missing, f"{len(self.missing)} missing"),
                 (self.unused, f"{len(self.unused)} unused"),
+                (self.differences, _count(self.differences, "difference")),
             )
             if names
         ]

@@ -1,0 +1,104 @@
+"""What torch's normalizing modules compute differently from Keras' layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from math import isclose
+from typing import Any
+
+from tensor_bridge.checkpoint.into_module._keras_options import number, option
+from tensor_bridge.checkpoint.into_module._pair import Pair
+
+__all__ = ["batch_norm", "group_norm", "layer_norm", "rms_norm"]
+
+
+def _same(a: float | None, b: float | None) -> bool:
+    # Keras 2 rounds some to float32 before it stores them.
+    return a is not None and b is not None and isclose(a, b, rel_tol=1e-6)
+
+
+def _epsilon(pair: Pair, config: Mapping[str, Any]) -> Iterator[str]:
+    module: Any = pair.module
+    value, other = number(config, "epsilon"), module.eps
+    if other is None:
+        other = _smallest(module)
+    if value is not None and not _same(value, other):
+        yield pair.differs("epsilon", value, f"eps={other}")
+
+
+def _smallest(module: Any) -> float:
+    """What RMSNorm takes for eps=None."""
+    import torch
+
+    weight = module.weight
+    dtype = torch.get_default_dtype() if weight is None else weight.dtype
+    return float(torch.finfo(dtype).eps)
+
+
+def _axes(pair: Pair, config: Mapping[str, Any]) -> tuple[list[int], int | None]:
+    """The axes that a layer names, negative where the rank is known, and the rank."""
+    value = option(config, "axis", -1)
+    axes = list(value) if isinstance(value, (list, tuple)) else [value]
+    if not all(isinstance(axis, int) for axis in axes):
+        return [], None
+    shape = pair.graph.input_shape(pair.name)
+    rank = None if shape is None else len(shape) + 1
+    return [axis - rank if rank is not None and axis > 0 else axis for axis in axes], rank
+
+
+def _channel_axis(pair: Pair, config: Mapping[str, Any]) -> Iterator[str]:
+    """Keras may take any axis for the channels, torch takes the second.
+
+    The last is Keras' own, which the caller moves for torch; the second is torch's.
+    """
+    axes, rank = _axes(pair, config)
+    second = 1 if rank is None else 1 - rank
+    wrong = [axis for axis in axes if axis not in (-1, second) and (rank is not None or axis < 0)]
+    if wrong or len(axes) > 1:
+        yield pair.differs("axis", config.get("axis"), "the channels")
+
+
+def batch_norm(pair: Pair, _kind: str, config: Mapping[str, Any]) -> Iterator[str]:
+    """The momentum counts where the module is in training mode."""
+    yield from _epsilon(pair, config)
+    yield from _channel_axis(pair, config)
+    momentum, other = number(config, "momentum"), getattr(pair.module, "momentum", None)
+    if pair.module.training and momentum is not None and not _same(1 - momentum, other):
+        yield (
+            f"the layer's momentum is {momentum} (torch: {round(1 - momentum, 9)}), "
+            f"{pair.torch_name} has {other}; a module in eval() mode does not use it"
+        )
+    mode = config.get("mode", 0)  # of Keras 1
+    if mode != 0:
+        yield pair.differs("mode", mode, "what Keras 1 calls 0")
+
+
+def layer_norm(pair: Pair, _kind: str, config: Mapping[str, Any]) -> Iterator[str]:
+    """Torch takes the last axes."""
+    yield from _epsilon(pair, config)
+    axes, rank = _axes(pair, config)
+    last = list(range(-len(axes), 0))
+    if sorted(axes) != last and (rank is not None or all(axis < 0 for axis in axes)):
+        yield pair.differs("axis", config.get("axis"), "the last axes")
+    if config.get("rms_scaling"):
+        yield pair.differs("rms_scaling", True, "none")
+
+
+def rms_norm(pair: Pair, _kind: str, config: Mapping[str, Any]) -> Iterator[str]:
+    """As `layer_norm`."""
+    yield from layer_norm(pair, _kind, config)
+
+
+def group_norm(pair: Pair, kind: str, config: Mapping[str, Any]) -> Iterator[str]:
+    """Also instance normalization, which is one channel a group."""
+    yield from _epsilon(pair, config)
+    yield from _channel_axis(pair, config)
+    module: Any = pair.module
+    channels = getattr(module, "num_channels", getattr(module, "num_features", None))
+    groups = -1 if kind == "InstanceNormalization" else config.get("groups", 32)
+    groups = channels if groups == -1 else groups
+    other = getattr(module, "num_groups", channels)
+    if groups != other:
+        yield pair.differs("groups", groups, other)
+    if getattr(module, "track_running_stats", False):
+        yield f"the layer keeps no statistics, {pair.torch_name} has track_running_stats=True"

@@ -1,0 +1,189 @@
+"""What is around a layer and its module: the activation behind, the flattened picture in front."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from tensor_bridge.checkpoint.into_module._keras_options import (
+    activation,
+    channels_first,
+    is_keras_3,
+    kind_of,
+    number,
+    option,
+)
+from tensor_bridge.checkpoint.into_module._layer_graph import ELEMENTWISE, MERGING, LayerGraph
+from tensor_bridge.checkpoint.into_module._pair import Pair, torch_class
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["activation_behind", "flatten_before"]
+
+_KEEPS_PICTURE = ELEMENTWISE | MERGING | {
+    f"{kind}{n}D" for kind in ("Cropping", "UpSampling", "ZeroPadding") for n in (1, 2, 3)
+} | {"Concatenate"}  # fmt: skip
+
+
+def flatten_before(pair: Pair) -> Iterator[str]:
+    """Keras flattens channels last, torch's pictures have them first.
+
+    Nothing is said where the order cannot matter (one channel, one place), nor of sequences of
+    vectors that no convolution made, which torch's modules keep as Keras does.
+    """
+    graph = pair.graph
+    if pair.flattened is not None:
+        return
+    for name in graph.before(pair.name, ELEMENTWISE | MERGING | {"Concatenate"}):
+        picture = _flattened_picture(graph, name)
+        if picture is not None:
+            yield _told(pair, name, picture)
+            return
+
+
+def _flattened_picture(graph: LayerGraph, name: str) -> tuple[int | None, ...] | None:
+    """(channels, height, width) of what the layer flattens, if torch counts it otherwise."""
+    config = graph.layers[name].config
+    target = config.get("target_shape")
+    reshapes = isinstance(target, (list, tuple)) and len(target) == 1
+    if graph.kind(name) != "Flatten" and not (graph.kind(name) == "Reshape" and reshapes):
+        return None
+    windows = [n for n in graph.before(name, _KEEPS_PICTURE) if graph.is_window(n)]
+    shape = graph.input_shape(name)
+    if not windows and (shape is None or len(shape) < 3):
+        return None
+    first = any(channels_first(graph.layers[n].config) for n in windows)
+    if first and not channels_first(config):
+        return None  # Keras flattens as it lies: channels first, as torch does
+    if shape is None or len(shape) < 2:
+        return (None, None)
+    channels, spatial = (shape[0], shape[1:]) if first else (shape[-1], shape[:-1])
+    if channels == 1 or all(n == 1 for n in spatial):
+        return None
+    return (channels, *spatial)
+
+
+def _told(pair: Pair, name: str, picture: tuple[int | None, ...]) -> str:
+    inputs = getattr(pair.module, "in_features", getattr(pair.module, "num_features", "inputs"))
+    sizes = f"({', '.join('?' if n is None else str(n) for n in picture)})"
+    return (
+        f"{name} in front of the layer counts channels last, torch's pictures have them first; "
+        f"flattened={{{pair.path!r}: {sizes}}} turns the weights, {{{pair.path!r}: ({inputs},)}} "
+        "keeps them for a picture whose channels are moved last"
+    )
+
+
+# What torch's modules compute, in Keras' words. Of two with one name the numbers decide.
+_ACTIVATIONS = {
+    "ELU": "elu",
+    "GELU": "gelu",
+    "Hardsigmoid": "hard_sigmoid",
+    "Hardswish": "hard_silu",
+    "Hardtanh": "hard_tanh",
+    "LeakyReLU": "leaky_relu",
+    "LogSigmoid": "log_sigmoid",
+    "LogSoftmax": "log_softmax",
+    "Mish": "mish",
+    "ReLU": "relu",
+    "ReLU6": "relu6",
+    "SELU": "selu",
+    "SiLU": "silu",
+    "Sigmoid": "sigmoid",
+    "Softmax": "softmax",
+    "Softplus": "softplus",
+    "Softsign": "softsign",
+    "Tanh": "tanh",
+}
+_SYNONYMS = {"swish": "silu", "hard_swish": "hard_silu"}
+_NEUTRAL = {"Identity", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout"}
+_NEUTRAL_LAYERS = {
+    "ActivityRegularization", "AlphaDropout", "Dropout", "GaussianDropout", "GaussianNoise",
+    "Identity", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D",
+}  # fmt: skip
+_COMPUTING = ("Linear", "Conv", "BatchNorm", "LayerNorm", "GroupNorm", "InstanceNorm", "RMSNorm")
+_ACTIVATION_LAYERS = {"Activation", "ReLU", "LeakyReLU", "ELU", "Softmax", "ThresholdedReLU"}
+
+
+def activation_behind(pair: Pair, config: Mapping[str, Any]) -> Iterator[str]:
+    """Compares what follows in an nn.Sequential; other code may apply an activation anywhere."""
+    _, behind = pair.neighbours()
+    following = next((m for m in behind if torch_class(m) not in _NEUTRAL), None)
+    other = _torch_activation(following)
+    value = _keras_activation(pair, config)
+    if following is None or None in (value, other) or value == other:
+        return
+    yield (
+        f"the layer's activation is {value}, in the torch.nn.Sequential follows "
+        f"{'none' if other == 'linear' else other} (torch.nn.{torch_class(following)})"
+    )
+
+
+def _torch_activation(module: nn.Module | None) -> str | None:
+    """The activation that a module is; "linear" for one that computes, None for the unknown."""
+    name = torch_class(module) if module is not None else None
+    if name is None:
+        return None
+    if name.startswith(_COMPUTING):
+        return "linear"
+    found = _ACTIVATIONS.get(name)
+    if found == "leaky_relu":
+        return _sloped(found, getattr(module, "negative_slope", None))
+    if found == "elu":
+        return _sloped(found, getattr(module, "alpha", None))
+    if found == "gelu" and getattr(module, "approximate", "none") != "none":
+        return "gelu by tanh"
+    return found
+
+
+def _keras_activation(pair: Pair, config: Mapping[str, Any]) -> str | None:
+    """The activation of a layer, or that of the one layer behind it; None for the unknown."""
+    own = _named(config, option(config, "activation"))
+    if own != "linear":
+        return own
+    behind, name = pair.graph.consumers(pair.name), pair.name
+    while len(behind) == 1 and pair.graph.kind(behind[0]) in _NEUTRAL_LAYERS:
+        name = behind[0]
+        behind = pair.graph.consumers(name)
+    if len(behind) != 1:
+        return None
+    kind, layer = pair.graph.kind(behind[0]), pair.graph.layers[behind[0]].config
+    if kind in _ACTIVATION_LAYERS:
+        value = layer.get("activation") if kind == "Activation" else {"class_name": kind}
+        if kind != "Activation":
+            value = {"class_name": kind, "config": layer}
+        return _named(layer, value)
+    return (
+        "linear" if kind.endswith("Normalization") or kind.startswith(("Dense", "Conv")) else None
+    )
+
+
+def _named(config: Mapping[str, Any], value: Any) -> str:
+    """An activation with what its name leaves open."""
+    inner = value.get("config") if isinstance(value, Mapping) else None
+    if isinstance(value, Mapping) and isinstance(inner, Mapping):
+        return _layer_named(kind_of(str(value.get("class_name"))), inner)
+    name = activation(value)
+    name = _SYNONYMS.get(name, name)
+    if name == "leaky_relu":
+        return _sloped(name, 0.2)
+    if name == "elu":
+        return _sloped(name, 1.0)
+    if name.startswith("hard_") and name != "hard_tanh" and not is_keras_3(config):
+        return f"{name} of Keras 2"
+    return name
+
+
+def _layer_named(kind: str, config: Mapping[str, Any]) -> str:
+    if kind == "LeakyReLU":
+        return _sloped("leaky_relu", number(config, "negative_slope", 0.3))
+    if kind == "ELU":
+        return _sloped("elu", number(config, "alpha", 1.0))
+    if kind == "ReLU" and not number(config, "threshold") and not number(config, "negative_slope"):
+        top = number(config, "max_value")
+        return "relu" if top is None else "relu6" if top == 6 else f"relu up to {top}"
+    return kind.lower()
+
+
+def _sloped(name: str, slope: float | None) -> str:
+    return name if slope is None else f"{name} of {round(slope, 6):g}"

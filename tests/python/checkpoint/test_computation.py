@@ -1,0 +1,494 @@
+"""What torch's modules compute differently from the layers that a file describes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import needs
+import pytest
+import torch
+from torch import nn
+
+from tensor_bridge import MismatchError, checkpoint
+from tensor_bridge.checkpoint import Layer
+from tensor_bridge.checkpoint.into_module._computation import compared
+
+pytestmark = [
+    needs.keras_3,
+    needs.module("tf_keras"),
+    pytest.mark.filterwarnings("ignore"),  # of Keras, about its own files and NumPy
+]
+
+L = keras.layers
+
+
+def old(class_name: str, **config: Any) -> Layer:
+    return Layer(class_name, config)
+
+
+def described(layer: Any) -> Layer:
+    return layer if isinstance(layer, Layer) else Layer(type(layer).__name__, layer.get_config())
+
+
+def found(module: nn.Module, layers: Mapping[str, Any], **flattened: tuple[int, ...]) -> list[str]:
+    """What is told of a model whose module "part" takes the weights of the layer "part"."""
+    modules = dict(nn.ModuleDict({"part": module}).named_modules())
+    given = {name: described(layer) for name, layer in layers.items()}
+    return compared(modules, {"part": ["part"]}, given, flattened)
+
+
+class Case(NamedTuple):
+    layer: Any
+    module: nn.Module
+    text: str
+
+
+def norm(kind: Any, *sizes: Any, **options: Any) -> nn.Module:
+    return kind(*sizes, **options).eval()
+
+
+DIFFERENT = {
+    "lstm_hard_sigmoid": Case(
+        L.LSTM(3, recurrent_activation="hard_sigmoid"),
+        nn.LSTM(2, 3),
+        "part: the layer's recurrent_activation is hard_sigmoid, torch.nn.LSTM computes sigmoid",
+    ),
+    "lstm_of_keras_1": Case(
+        old("LSTM", output_dim=3, activation="tanh", inner_activation="hard_sigmoid"),
+        nn.LSTM(2, 3),
+        "part: the layer's recurrent_activation is hard_sigmoid, torch.nn.LSTM computes sigmoid",
+    ),
+    "lstm_activation": Case(
+        L.LSTM(3, activation="relu"),
+        nn.LSTMCell(2, 3),
+        "part: the layer's activation is relu, torch.nn.LSTMCell computes tanh",
+    ),
+    "own_activation": Case(
+        old("LSTM", activation={"class_name": "function", "config": "f",
+                                "registered_name": "Mine>f"}),
+        nn.LSTM(2, 3),
+        "part: the layer's activation is Mine>f, torch.nn.LSTM computes tanh",
+    ),
+    "gru_reset_after": Case(
+        L.GRU(3, reset_after=False, use_bias=False),
+        nn.GRU(2, 3, bias=False),
+        "part: the layer's reset_after is False, torch.nn.GRU computes what Keras does with True",
+    ),
+    "gru_before_reset_after": Case(
+        old("GRU", units=3),
+        nn.GRU(2, 3),
+        "part: the layer's reset_after is False, torch.nn.GRU computes what Keras does with True",
+    ),
+    "rnn_nonlinearity": Case(
+        L.SimpleRNN(3, activation="relu"),
+        nn.RNN(2, 3),
+        "part: the layer's activation is relu, torch.nn.RNN computes tanh",
+    ),
+    "go_backwards": Case(
+        L.LSTM(3, go_backwards=True),
+        nn.LSTM(2, 3),
+        "part: the layer's go_backwards is True, torch.nn.LSTM computes it as False",
+    ),
+    "stateful": Case(
+        L.LSTM(3, stateful=True),
+        nn.LSTM(2, 3),
+        "part: the layer's stateful is True: it goes on from its last state, torch.nn.LSTM begins "
+        "with zeros",
+    ),
+    "merge_mode": Case(
+        L.Bidirectional(L.LSTM(3), merge_mode="sum"),
+        nn.LSTM(2, 3, bidirectional=True),
+        "part: the layer's merge_mode is sum, torch.nn.LSTM has concat",
+    ),
+    "within_bidirectional": Case(
+        L.Bidirectional(L.GRU(3, recurrent_activation="relu")),
+        nn.GRU(2, 3, bidirectional=True),
+        "part: the layer's recurrent_activation is relu, torch.nn.GRU computes sigmoid",
+    ),
+    "within_stacked_cells": Case(
+        L.RNN([L.LSTMCell(3), L.LSTMCell(3, recurrent_activation="hard_sigmoid")]),
+        nn.LSTM(2, 3, num_layers=2),
+        "part: the layer's recurrent_activation is hard_sigmoid, torch.nn.LSTM computes sigmoid",
+    ),
+    "another_cell": Case(
+        L.RNN(L.GRUCell(3)),
+        nn.LSTM(2, 3),
+        "part: the layer is of the kind GRUCell, the module is a torch.nn.LSTM",
+    ),
+    "strides": Case(
+        L.Conv2D(3, 3, strides=2),
+        nn.Conv2d(2, 3, 3),
+        "part: the layer's strides is 2, torch.nn.Conv2d has stride=1",
+    ),
+    "strides_of_keras_1": Case(
+        old("Convolution2D", nb_filter=3, subsample=[2, 1], border_mode="valid"),
+        nn.Conv2d(2, 3, 3),
+        "part: the layer's strides is (2, 1), torch.nn.Conv2d has stride=1",
+    ),
+    "dilation": Case(
+        L.DepthwiseConv1D(3, dilation_rate=2),
+        nn.Conv1d(2, 2, 3, groups=2),
+        "part: the layer's dilation_rate is 2, torch.nn.Conv1d has dilation=1",
+    ),
+    "groups": Case(
+        L.Conv1D(4, 3, groups=2),
+        nn.Conv1d(2, 4, 3),
+        "part: the layer's groups is 2, torch.nn.Conv1d has 1",
+    ),
+    "padding": Case(
+        L.Conv2D(3, 3, padding="same"),
+        nn.Conv2d(2, 3, 3),
+        "part: the layer's padding is same: (1, 1) zeros around an input of 3, torch.nn.Conv2d has "
+        "(0, 0)",
+    ),
+    "padding_by_size": Case(
+        L.Conv2D(3, 3, strides=2, padding="same"),
+        nn.Conv2d(2, 3, 3, stride=2, padding=1),
+        "part: the layer's padding is same: (0, 1) zeros around an input of 4, torch.nn.Conv2d has "
+        "(1, 1)",
+    ),
+    "padding_of_an_even_kernel": Case(
+        old("Convolution1D", border_mode="same"),
+        nn.Conv1d(2, 3, 4, padding=2),
+        "part: the layer's padding is same: (1, 2) zeros around an input of 4, torch.nn.Conv1d has "
+        "(2, 2)",
+    ),
+    "causal": Case(
+        L.Conv1D(3, 2, dilation_rate=3, padding="causal"),
+        nn.Conv1d(2, 3, 2, dilation=3),
+        "part: the layer's padding is causal: (3, 0) zeros around an input of 4, torch.nn.Conv1d "
+        "has (0, 0)",
+    ),
+    "padding_mode": Case(
+        L.Conv1D(3, 3, padding="same"),
+        nn.Conv1d(2, 3, 3, padding=1, padding_mode="reflect"),
+        "part: the layer pads with zeros, torch.nn.Conv1d has 'reflect'",
+    ),
+    "separable_padding": Case(
+        L.SeparableConv2D(3, 3, padding="same"),
+        nn.Sequential(nn.Conv2d(2, 2, 3, groups=2), nn.Conv2d(2, 3, 1)),
+        "part: the layer's padding is same: (1, 1) zeros around an input of 3, torch.nn.Sequential "
+        "has (0, 0)",
+    ),
+    "separable_second": Case(
+        L.SeparableConv2D(3, 3),
+        nn.Sequential(nn.Conv2d(2, 2, 3, groups=2), nn.Conv2d(2, 3, 1, padding=1)),
+        "part: the layer's second convolution has no padding, the module's has (1, 1)",
+    ),
+    "transposed_strides": Case(
+        L.Conv1DTranspose(3, 3, strides=2),
+        nn.ConvTranspose1d(2, 3, 3),
+        "part: the layer's strides is 2, torch.nn.ConvTranspose1d has stride=1",
+    ),
+    "transposed_same": Case(
+        L.Conv2DTranspose(3, 3, strides=2, padding="same"),
+        nn.ConvTranspose2d(2, 3, 3, stride=2, padding=1, output_padding=1),
+        "part: the layer's padding is same: 6 outputs of 3 inputs, the first 0 cut off; "
+        "torch.nn.ConvTranspose2d has 6, the first 1 cut off",
+    ),
+    "not_transposed": Case(
+        L.Conv2DTranspose(2, 3),
+        nn.Conv2d(2, 2, 3),
+        "part: the layer is of the kind Conv2DTranspose, the module is a torch.nn.Conv2d",
+    ),
+    "epsilon": Case(
+        L.BatchNormalization(),
+        norm(nn.BatchNorm2d, 3),
+        "part: the layer's epsilon is 0.001, torch.nn.BatchNorm2d has eps=1e-05",
+    ),
+    "epsilon_of_rms": Case(
+        L.RMSNormalization(epsilon=1e-6),
+        norm(nn.RMSNorm, 3),
+        f"part: the layer's epsilon is 1e-06, torch.nn.RMSNorm has eps={torch.finfo().eps}",
+    ),
+    "momentum": Case(
+        L.BatchNormalization(),
+        nn.BatchNorm1d(3, eps=1e-3),
+        "part: the layer's momentum is 0.99 (torch: 0.01), torch.nn.BatchNorm1d has 0.1; a module "
+        "in eval() mode does not use it",
+    ),
+    "mode_of_keras_1": Case(
+        old("BatchNormalization", epsilon=1e-5, mode=2),
+        norm(nn.BatchNorm1d, 3),
+        "part: the layer's mode is 2, torch.nn.BatchNorm1d has what Keras 1 calls 0",
+    ),
+    "layer_norm_axis": Case(
+        L.LayerNormalization(axis=-2, epsilon=1e-5),
+        nn.LayerNorm(3),
+        "part: the layer's axis is -2, torch.nn.LayerNorm has the last axes",
+    ),
+    "groups_of_a_norm": Case(
+        L.GroupNormalization(3, epsilon=1e-5),
+        nn.GroupNorm(2, 6),
+        "part: the layer's groups is 3, torch.nn.GroupNorm has 2",
+    ),
+    "another_norm": Case(
+        L.LayerNormalization(epsilon=1e-5),
+        nn.GroupNorm(1, 6),
+        "part: the layer is of the kind LayerNormalization, the module is a torch.nn.GroupNorm",
+    ),
+    "heads": Case(
+        L.MultiHeadAttention(2, 4),
+        nn.MultiheadAttention(8, 4),
+        "part: the layer's num_heads is 2, torch.nn.MultiheadAttention has 4",
+    ),
+    "zero_attention": Case(
+        L.MultiHeadAttention(2, 4),
+        nn.MultiheadAttention(8, 2, add_zero_attn=True),
+        "part: the layer attends to its input, torch.nn.MultiheadAttention has add_zero_attn=True",
+    ),
+    "equation": Case(
+        L.EinsumDense("ab,cb->ac", 3),
+        nn.Linear(3, 3),
+        "part: the layer's equation is ab,cb->ac, torch.nn.Linear computes ...i,io->...o",
+    ),
+    "max_norm": Case(
+        L.Embedding(3, 2),
+        nn.Embedding(3, 2, max_norm=1.0),
+        "part: the layer keeps its vectors, torch.nn.Embedding has max_norm=1.0",
+    ),
+    "time_distributed": Case(
+        L.TimeDistributed(L.Conv2D(3, 3, strides=2)),
+        nn.Conv2d(2, 3, 3),
+        "part: the layer's strides is 2, torch.nn.Conv2d has stride=1",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DIFFERENT)
+def test_a_difference_is_told_with_both_values(name: str) -> None:
+    layer, module, text = DIFFERENT[name]
+    assert found(module, {"part": layer}) == [text]
+
+
+class Same(nn.Conv2d):
+    """Pads as TensorFlow does, nobody knows how."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(nn.functional.pad(x, (0, 1, 0, 1)))
+
+
+EQUAL = {
+    "lstm": (L.LSTM(3), nn.LSTM(2, 3)),
+    "gru": (L.GRU(3), nn.GRU(2, 3)),
+    "cudnn": (old("CuDNNGRU", units=3), nn.GRU(2, 3)),
+    "rnn_relu": (L.SimpleRNN(3, activation="relu"), nn.RNN(2, 3, nonlinearity="relu")),
+    "bidirectional": (L.Bidirectional(L.GRU(3)), nn.GRU(2, 3, bidirectional=True)),
+    "cell": (L.RNN(L.LSTMCell(3), go_backwards=True), nn.LSTMCell(2, 3)),
+    "function": (
+        old("LSTM", activation={"class_name": "function", "config": "tanh",
+                                "registered_name": "function"}),
+        nn.LSTM(2, 3),
+    ),
+    "dense_activation": (L.Dense(3, activation="relu"), nn.Linear(2, 3)),
+    "conv_same": (L.Conv2D(3, 3, padding="same"), nn.Conv2d(2, 3, 3, padding=1)),
+    "conv_same_even": (L.Conv2D(3, 4, padding="same"), nn.Conv2d(2, 3, 4, padding="same")),
+    "conv_one_tap": (
+        L.Conv2D(3, 1, strides=2, padding="same"), nn.Conv2d(2, 3, 1, stride=2),
+    ),
+    "conv_of_its_own": (L.Conv2D(3, 3, strides=2, padding="same"), Same(2, 3, 3, stride=2)),
+    "conv_as_linear": (L.Conv1D(3, 1), nn.Linear(2, 3)),
+    "transposed": (
+        L.Conv2DTranspose(3, 4, strides=2, padding="same"),
+        nn.ConvTranspose2d(2, 3, 4, stride=2, padding=1),
+    ),
+    "transposed_wide": (
+        L.Conv1DTranspose(3, 2, strides=3), nn.ConvTranspose1d(2, 3, 2, stride=3, output_padding=1),
+    ),
+    "rounded_epsilon": (
+        old("BatchNormalization", epsilon=0.0010000000474974513, momentum=0.99),
+        nn.BatchNorm1d(3, eps=1e-3, momentum=0.01),
+    ),
+    "instance_norm": (L.GroupNormalization(-1, epsilon=1e-5), nn.InstanceNorm1d(4, affine=True)),
+    "einsum": (L.EinsumDense("...a,abc->...bc", (None, 2, 3)), nn.Linear(4, 6)),
+    "unknown_layer": (old("Mine>Dense", activation="cube"), nn.Linear(2, 3)),
+    "module_of_its_own": (L.LSTM(3, go_backwards=True), nn.ParameterDict()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EQUAL)
+def test_nothing_is_told_of_what_is_the_same_or_unknown(name: str) -> None:
+    layer, module = EQUAL[name]
+    assert found(module, {"part": layer}) == []
+
+
+def chain(*layers: Any) -> dict[str, Layer]:
+    """Layers that feed each other; the last is "part"."""
+    names = [f"layer_{i}" for i in range(len(layers) - 1)] + ["part"]
+    given = {}
+    for i, (name, layer) in enumerate(zip(names, map(described, layers), strict=True)):
+        given[name] = Layer(layer.class_name, layer.config, tuple(names[i - 1 : i]) if i else ())
+    return given
+
+
+def test_the_size_of_the_input_decides_on_same_padding() -> None:
+    module = nn.Conv1d(2, 3, 3, stride=2, padding=1)
+    conv = L.Conv1D(3, 3, strides=2, padding="same")
+    assert found(module, chain(L.InputLayer((9, 2)), conv)) == []
+    assert found(module, chain(L.InputLayer((8, 2)), conv)) == [
+        "part: the layer's padding is same: (0, 1) zeros around an input of 8, torch.nn.Conv1d has "
+        "(1, 1)"
+    ]
+
+
+def test_zeros_may_be_put_in_front_on_either_side() -> None:
+    conv = L.Conv2D(3, 7, strides=2)
+    layers = chain(L.InputLayer((32, 32, 2)), L.ZeroPadding2D(3), conv)
+    assert found(nn.Conv2d(2, 3, 7, stride=2, padding=3), layers) == []
+    assert found(nn.Conv2d(2, 3, 7, stride=2), layers) == []
+    assert len(found(nn.Conv2d(2, 3, 7, stride=2, padding=2), layers)) == 1
+
+
+def in_sequential(modules: list[nn.Module], layers: Mapping[str, Layer], at: int) -> list[str]:
+    """What is told of a module in an nn.Sequential."""
+    named = dict(nn.Sequential(*modules).named_modules())
+    return compared(named, {str(at): ["part"]}, layers, {})
+
+
+def test_zeros_that_a_module_in_front_puts_there_count() -> None:
+    layers = chain(L.InputLayer((8, 8, 2)), L.Conv2D(3, 3, strides=2, padding="same"))
+    conv = nn.Conv2d(2, 3, 3, stride=2)
+    assert in_sequential([nn.ZeroPad2d((0, 1, 0, 1)), conv], layers, 1) == []
+    assert len(in_sequential([nn.ZeroPad2d((1, 0, 0, 1)), conv], layers, 1)) == 1
+
+
+ACTIVATIONS = [
+    (L.Dense(3, activation="relu"), nn.Tanh(), "relu", "tanh"),
+    (L.Dense(3, activation="relu"), nn.Linear(3, 3), "relu", "none"),
+    (L.Dense(3, activation="leaky_relu"), nn.LeakyReLU(), "leaky_relu of 0.2",
+     "leaky_relu of 0.01"),
+    (L.Dense(3, activation="relu"), nn.ReLU(), None, None),
+    (L.Dense(3, activation="gelu"), nn.GELU(), None, None),
+    (L.Dense(3, activation="softmax"), nn.Flatten(), None, None),
+    (L.Dense(3), nn.ReLU(), None, None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("layer", "module", "one", "other"), ACTIVATIONS)
+def test_an_activation_is_compared_where_it_can_be_seen(
+    layer: Any, module: nn.Module, one: str | None, other: str | None
+) -> None:
+    told = in_sequential([nn.Linear(3, 3), nn.Dropout(), module], chain(layer), 0)
+    assert told == (
+        []
+        if one is None
+        else [
+            f"0 <- part: the layer's activation is {one}, in the torch.nn.Sequential follows "
+            f"{other} (torch.nn.{type(module).__name__})"
+        ]
+    )
+
+
+def test_an_activation_of_its_own_layer_is_compared_too() -> None:
+    layers = {
+        "part": Layer("Dense", L.Dense(3).get_config()),
+        "drop": Layer("Dropout", {}, ("part",)),
+        "act": Layer("LeakyReLU", {"alpha": 0.30000001192092896}, ("drop",)),
+    }
+    assert in_sequential([nn.Linear(3, 3), nn.LeakyReLU(0.3)], layers, 0) == []
+    assert in_sequential([nn.Linear(3, 3), nn.ReLU()], layers, 0) == [
+        "0 <- part: the layer's activation is leaky_relu of 0.3, in the torch.nn.Sequential "
+        "follows relu (torch.nn.ReLU)"
+    ]
+
+
+FLATTENED = (
+    "part: layer_2 in front of the layer counts channels last, torch's pictures have them first; "
+    "flattened={'part': (5, 2, 3)} turns the weights, {'part': (30,)} keeps them for a picture "
+    "whose channels are moved last"
+)
+
+
+@pytest.mark.parametrize("between", [[], [L.Dropout(0.5)], [L.Activation("relu")]])
+@pytest.mark.parametrize("flat", [L.Flatten(), L.Reshape((30,))])
+def test_a_flattened_picture_is_told_of(flat: Any, between: list[Any]) -> None:
+    layers = chain(L.InputLayer((4, 5, 2)), L.Conv2D(5, 3), flat, *between, L.Dense(3))
+    assert found(nn.Linear(30, 3), layers) == [FLATTENED]
+    assert found(nn.Linear(30, 3), layers, part=(5, 2, 3)) == []
+    assert found(nn.Linear(30, 3), layers, part=(30,)) == []
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [L.InputLayer((4, 5, 2)), L.Conv2D(1, 3), L.Flatten()],  # one channel
+        [L.InputLayer((3, 3, 2)), L.Conv2D(30, 3), L.Flatten()],  # one place
+        [L.InputLayer((5, 6)), L.Flatten()],  # a sequence that no convolution made
+        [L.InputLayer((4, 5, 2)), L.Conv2D(30, 3), L.GlobalAveragePooling2D(), L.Flatten()],
+        [L.InputLayer((2, 4, 5)), L.Conv2D(5, 3, data_format="channels_first"), L.Flatten()],
+    ],
+)
+def test_nothing_is_told_of_a_flattened_picture_whose_order_is_the_same(layers: list[Any]) -> None:
+    assert found(nn.Linear(30, 3), chain(*layers, L.Dense(3))) == []
+
+
+def test_a_picture_of_a_model_within_the_model_is_told_of(tmp_path: Path) -> None:
+    trunk = keras.Sequential([keras.Input((4, 5, 2)), L.Conv2D(5, 3, name="conv")], name="trunk")
+    model = keras.Sequential(
+        [keras.Input((4, 5, 2)), trunk, L.Flatten(name="flat"), L.Dense(3, name="head")]
+    )
+    model.save(tmp_path / "model.keras")
+    twin = nn.ModuleDict(
+        {"trunk": nn.ModuleDict({"conv": nn.Conv2d(2, 5, 3)}), "head": nn.Linear(30, 3)}
+    )
+    with pytest.raises(MismatchError, match=r"head: flat in front .*\{'head': \(5, 2, 3\)\} turns"):
+        checkpoint.load_into(twin, tmp_path / "model.keras")
+    assert checkpoint.load_into(
+        twin, tmp_path / "model.keras", flattened={"head": (5, 2, 3)}
+    ).complete
+
+
+@pytest.mark.parametrize("source", [L.Embedding(9, 2, mask_zero=True), L.Masking()])
+def test_steps_that_are_masked_are_told_of(source: Any) -> None:
+    kind = type(source).__name__
+    text = f"Keras leaves out the steps that layer_1 masks ({kind}), torch computes every step"
+    layers = chain(L.InputLayer((5,)), source, L.Dropout(0.5), L.LSTM(3))
+    assert found(nn.LSTM(2, 3), layers) == [f"part: {text}"]
+    layers = chain(L.InputLayer((5,)), source, L.GlobalAveragePooling1D(), L.Dense(3))
+    assert found(nn.Linear(2, 3), layers) == [f"layer_2: {text}"]
+    layers = chain(L.InputLayer((5,)), source, L.Flatten(), L.Dense(3))
+    assert found(nn.Linear(2, 3), layers) == []
+
+
+def test_a_layer_that_feeds_itself_is_no_trap() -> None:
+    layers = {
+        "part": Layer("Dense", {}, ("a",)),
+        "a": Layer("Flatten", {}, ("b",)),
+        "b": Layer("Conv2D", {"filters": 3, "kernel_size": [1, 1], "strides": [0, 0]}, ("a", "b")),
+        "m": Layer("Model", {"layers": [], "output_layers": [["m", 0, 0]]}, ("m",)),
+    }
+    assert len(found(nn.Linear(30, 3), layers)) == 1
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    model = keras.Sequential(
+        [keras.Input((4, 2)), L.LSTM(3, recurrent_activation="hard_sigmoid", name="part")]
+    )
+    model.save(tmp_path / "model.h5")
+    return tmp_path / "model.h5"
+
+
+def test_a_difference_is_an_error_if_strict(saved: Path) -> None:
+    module = nn.ModuleDict({"part": nn.LSTM(2, 3)})
+    before = {name: x.clone() for name, x in module.state_dict().items()}
+    with pytest.raises(MismatchError) as caught:
+        checkpoint.load_into(module, saved)
+    assert DIFFERENT["lstm_hard_sigmoid"].text in str(caught.value)
+    assert "compare=False: the module's own code makes up for what differs" in str(caught.value)
+    for name, x in module.state_dict().items():
+        torch.testing.assert_close(x, before[name], rtol=0, atol=0)
+
+
+def test_a_difference_is_reported_if_not_strict_and_not_looked_for_on_demand(saved: Path) -> None:
+    module = nn.ModuleDict({"part": nn.LSTM(2, 3)})
+    report = checkpoint.load_into(module, saved, strict=False)
+    assert report.differences == [DIFFERENT["lstm_hard_sigmoid"].text]
+    assert not report.complete
+    assert not report.problems
+    report = checkpoint.load_into(module, saved, compare=False)
+    assert report.complete
+    assert report.differences == []

@@ -1,0 +1,146 @@
+"""Models drawn at random, saved by Keras in every format and loaded into the torch twin.
+
+Either the twin computes what Keras does, or it is refused for something that torch's module cannot
+compute; and a twin with an option of its own is refused, or computes the same.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import needs
+import pytest
+import torch
+from drawn_files import formats, knows_names, roles, rules
+from drawn_models import KerasSide, Twin, draw
+
+import tensor_bridge
+from tensor_bridge import MismatchError, checkpoint
+
+pytestmark = [
+    needs.keras_3,
+    needs.module("tf_keras"),
+    pytest.mark.filterwarnings("ignore"),  # of Keras, about its own files and NumPy
+]
+
+
+def library(generation: int) -> Any:
+    if generation == 3:
+        return keras
+    import tf_keras
+
+    return tf_keras
+
+
+@pytest.fixture(params=[2, 3])
+def generation(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Keras 2 and 3, with 64 bits: rounding is not what is looked for."""
+    chosen = library(request.param)
+    chosen.backend.set_floatx("float64")
+    yield request.param
+    chosen.backend.set_floatx("float32")
+    chosen.backend.clear_session()
+
+
+def made(seed: int, generation: int) -> KerasSide:
+    # Automatic names begin anew; clear_session does that too, and takes seconds.
+    if generation == 3:
+        from keras.src.utils import naming
+
+        naming.reset_uids()
+    else:
+        library(generation).backend.reset_uids()
+    return KerasSide(library(generation), draw(seed, generation))
+
+
+def loaded(twin: Twin, file: checkpoint.Checkpoint, given: list[Any], **options: Any) -> Any:
+    # What draws random numbers keeps a state beside the weights.
+    given = [(r"seed_generator(_\d+)?/", None), *given]
+    options.setdefault("flattened", twin.flattened)
+    return checkpoint.load_into(twin, file, rules=given, **options)
+
+
+def known_to_a_user(side: KerasSide, kind: str, file: checkpoint.Checkpoint) -> list[Any]:
+    """The rules of a user who knows both models, for what is not in the file."""
+    given: list[Any] = [] if knows_names(side, kind) else rules(side, file)
+    return [*given, *roles(side)]
+
+
+def same(side: KerasSide, twin: Twin) -> bool:
+    """Whether Keras' model and torch's give the same."""
+    expected = tensor_bridge.to_torch(side.output)
+    with torch.no_grad():
+        found = twin.eval()(tensor_bridge.to_torch(side.example))
+    return found.shape == expected.shape and torch.allclose(
+        found, expected, rtol=1e-5, atol=1e-5, equal_nan=True
+    )
+
+
+class Outcome(Counter[str]):
+    """How often a model agreed, and why others were refused."""
+
+    def try_model(self, seed: int, generation: int) -> None:
+        side = made(seed, generation)
+        causes = set[str]()
+        with tempfile.TemporaryDirectory() as folder:
+            for kind, write in formats(side, saved_model=seed % 10 == 0).items():
+                file = checkpoint.load(write(side, Path(folder)))
+                causes |= self._try_file(side, kind, file)
+        self["agreed" if not causes else f"refused: {', '.join(sorted(causes))}"] += 1
+
+    def _try_file(self, side: KerasSide, kind: str, file: checkpoint.Checkpoint) -> set[str]:
+        """Why the file was refused."""
+        drawn = side.drawn
+        twin = Twin(drawn, side.paths).double()
+        where = f"draw({drawn.seed}, {drawn.generation}), {drawn.style}, {kind}"
+        causes = drawn.causes() | ({twin.cause} if twin.cause else set())
+        said = bool(file.layers)
+        given = known_to_a_user(side, kind, file)
+        if given:
+            try:
+                loaded(twin, file, [])
+            except MismatchError:
+                pass
+            else:
+                assert said or causes or same(side, twin), f"{where}: swapped in silence"
+        twin = Twin(drawn, side.paths).double()
+        try:
+            report = loaded(twin, file, given)
+        except MismatchError as e:
+            if not causes:
+                raise AssertionError(f"{where}: refused without a cause") from e
+            return causes
+        assert report.complete, where
+        if not same(side, twin):
+            # What only a configuration tells, a file without one cannot.
+            assert causes, f"{where}: loaded, but the outputs differ"
+            assert not said, f"{where}: {causes} was not seen"
+            self[f"the file does not say: {', '.join(sorted(causes))}"] += 1
+        return set()
+
+
+def agreed(outcome: Outcome) -> float:
+    models = {k: n for k, n in outcome.items() if not k.startswith("the file")}
+    return outcome["agreed"] / sum(models.values())
+
+
+def test_drawn_models_compute_the_same_or_are_refused_for_a_cause(generation: int) -> None:
+    outcome = Outcome()
+    for seed in range(12):
+        outcome.try_model(seed, generation)
+    assert outcome["agreed"] > 8, outcome
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(7200)
+def test_many_drawn_models(generation: int) -> None:
+    outcome = Outcome()
+    for seed in range(100, 1200):
+        outcome.try_model(seed, generation)
+    print(generation, outcome)
+    assert agreed(outcome) >= 0.95, outcome
