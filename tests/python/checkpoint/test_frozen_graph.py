@@ -140,9 +140,7 @@ def test_a_graph_as_text_is_refused_by_name(tmp_path: Path) -> None:
     ],
 )
 def test_other_files_are_no_graphs(tmp_path: Path, data: bytes) -> None:
-    with pytest.raises(
-        tensor_bridge.UnsupportedFileError, match=r"graph \(\.pb\).*got an?"
-    ):
+    with pytest.raises(tensor_bridge.UnsupportedFileError, match=r"graph \(\.pb\).*got an?"):
         checkpoint.load(graphs.write(tmp_path, data))
 
 

@@ -266,6 +266,24 @@ def test_what_export_stores_twice_is_there_once(tmp_path: Path) -> None:
     assert len(again) == len(model.weights)
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("write", [as_saved_model, as_export])
+def test_variables_of_a_saved_model_have_the_names_of_tensorflow(
+    tmp_path: Path, version: int, write: Any
+) -> None:
+    # Two metrics have a variable `count` each, and an export stores its variables twice.
+    model = trained(keras_of(version), "functional", "Adam")
+    with quiet():
+        path = write(model, tmp_path)
+    target = torch.nn.ModuleDict({name: torch.nn.Linear(3, 4) for name in ("metrics",)})
+    target["optimizer"], target["total"] = torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2)
+    report = checkpoint.load_into(target, path, names="variable")
+    assert report.complete
+    found = [x for n, x in target.state_dict().items() if "num_batches" not in n]
+    expected = sum(np.sum(variable.numpy()) for variable in weights_of(model))
+    assert sum(x.sum().item() for x in found) == pytest.approx(expected, rel=1e-5)
+
+
 def test_two_variables_of_an_export_that_differ_stay(tmp_path: Path) -> None:
     prefix = tf.train.Checkpoint(
         variables=[tf.Variable([1.0, 2.0], name="w"), tf.Variable([4.0], name="v")],
