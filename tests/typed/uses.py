@@ -235,6 +235,9 @@ def checkpoints(path: str | os.PathLike[str], module: nn.Module) -> Report:
     assert_type(stored.all_entries, list[Entry])
     assert_type(stored.all_entries[0].shape, tuple[int, ...])
     assert_type(stored.layers, Mapping[str, checkpoint.Layer])
+    assert_type(stored.verify(), checkpoint.Verification)
+    assert_type(stored.entries["w"].quantization, checkpoint.Quantization | None)
+    assert_type(stored.state.entries["loss"].has_checksum, bool)
     assert_type(stored.variable_names, dict[str, str])
     for problem in stored.problems():
         assert_type(problem, Exception)
