@@ -234,6 +234,8 @@ def checkpoints(path: str | os.PathLike[str], module: nn.Module) -> Report:
     state: Mapping[str, Any] = stored
     assert_type(stored.all_entries, list[Entry])
     assert_type(stored.all_entries[0].shape, tuple[int, ...])
+    assert_type(stored.all_entries[0].quantization, checkpoint.Quantization | None)
+    assert_type((stored.backend, stored.keras_version), tuple[str | None, str | None])
     assert_type(stored.layers, Mapping[str, checkpoint.Layer])
     assert_type(stored.verify(), checkpoint.Verification)
     assert_type(stored.entries["w"].quantization, checkpoint.Quantization | None)
