@@ -243,7 +243,7 @@ def checkpoints(path: str | os.PathLike[str], module: nn.Module) -> Report:
     assert_type(stored.variable_names, dict[str, str])
     for problem in stored.problems():
         assert_type(problem, Exception)
-    stored.verify()
+    assert_type(stored.verify(), checkpoint.Verification)
     report = checkpoint.load_into(module, stored, made_with={"forget_bias": 1.0}, cast=True)
     assert_type(report, Report)
     checkpoint.load_into(module, state, rules=[("^a/", "b.")], strict=False, assign=True)

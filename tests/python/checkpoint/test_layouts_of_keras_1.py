@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,24 @@ def test_convolutions_of_the_order_th(
     layer.build((None, *shape))
     layer.set_weights(source.get_weights())
     same(written(tmp_path / "m.h5", weights), target(3, 4, sizes), layer, shape)
+
+
+@pytest.mark.parametrize("order", ["tf", "th"])
+def test_the_configuration_says_the_order_where_the_shape_does_not(
+    tmp_path: Path, order: str
+) -> None:
+    weights = drawn({"part_W:0": (3, 3, 3, 3), "part_b:0": (3,)}, 1)
+    config = {"name": "part", "nb_filter": 3, "nb_row": 3, "nb_col": 3, "dim_ordering": order}
+    config |= {"border_mode": "valid", "subsample": [1, 1], "activation": "linear", "bias": True}
+    config["batch_input_shape"] = [None, 5, 6, 3] if order == "tf" else [None, 3, 5, 6]
+    layers = [{"class_name": "Convolution2D", "config": config}]
+    model = json.dumps({"class_name": "Sequential", "config": layers})
+    path = written(tmp_path / "m.h5", weights, model_config=model, keras_version="1.2.2")
+    module = nn.Conv2d(3, 3, 3)
+    assert checkpoint.load_into(nn.ModuleDict({"part": module}), path).complete
+    kernel = torch.tensor(weights["part_W:0"])
+    kernel = kernel.permute(3, 2, 0, 1) if order == "tf" else kernel
+    assert torch.equal(module.weight, kernel)
 
 
 @pytest.mark.parametrize("said", ["by the file", "by the caller", "by Keras 2"])

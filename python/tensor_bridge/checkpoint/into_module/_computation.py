@@ -134,6 +134,9 @@ def compared(
 
 def options_known(made_with: MadeWith, layer: Layer) -> MadeWith:
     """What the caller says of a layer, and what the checkpoint says where the caller does not."""
-    if made_with.reset_after is not None:
-        return made_with
-    return replace(made_with, reset_after=reset_after(kind_of(layer.class_name), layer.config))
+    if made_with.reset_after is None:
+        known = reset_after(kind_of(layer.class_name), layer.config)
+        made_with = replace(made_with, reset_after=known)
+    if made_with.dim_ordering is None and layer.config.get("dim_ordering") in ("tf", "th"):
+        made_with = replace(made_with, dim_ordering=layer.config["dim_ordering"])
+    return made_with
