@@ -8,9 +8,11 @@ import copy
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import tensorflow as tf
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
@@ -587,3 +589,27 @@ def test_a_name_that_fits_by_chance_places_nothing() -> None:
     report = checkpoint.load_into(module, source, rules=[("^dense/", "dense/")], strict=False)
     assert not report.unnamed
     assert module["dense"].bias.eq(1).all()
+
+
+# --- names of variables that several have ---------------------------------------------------------
+
+
+def test_a_name_that_several_variables_have_is_an_error_only_where_it_is_wanted(
+    tmp_path: Path,
+) -> None:
+    model = tf.Module()
+    model.kernel = tf.Variable([[1.0], [2.0]], name="dense/kernel")
+    model.a, model.b = tf.Variable(3.0, name="count"), tf.Variable(4.0, name="count")
+    prefix = tf.train.Checkpoint(model=model).write(str(tmp_path / "model"))
+    module = nn.ModuleDict({"dense": nn.Linear(2, 1, bias=False)})
+    report = checkpoint.load_into(module, prefix, names="variable", strict=False)
+    assert report.unused == ["count"]
+    assert module["dense"].weight.tolist() == [[1.0, 2.0]]
+    module.register_parameter("count", nn.Parameter(torch.zeros(())))
+    message = "count: several variables were called so: model/a and model/b; use names='path'"
+    refused(module, prefix, message, names="variable")
+    refused(module, prefix, message, names="variable", rules=[("^count", "count", "as_is")])
+    rules = [("^count", None)]
+    assert not checkpoint.load_into(
+        module, prefix, names="variable", rules=rules, strict=False
+    ).problems

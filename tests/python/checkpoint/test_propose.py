@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import needs
 import pytest
 import torch
 from torch import nn
@@ -15,10 +17,13 @@ from torch import nn
 from tensor_bridge import MismatchError, checkpoint
 from tensor_bridge.checkpoint import Report, Rule
 
+# Keras itself takes arrays in ways that NumPy deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:keras")
+
 Weights = dict[str, torch.Tensor]
 
 
-def refusal(module: nn.Module, source: Weights, **options: Any) -> Report:
+def refusal(module: nn.Module, source: Mapping[str, Any], **options: Any) -> Report:
     with pytest.raises(MismatchError) as caught:
         checkpoint.load_into(module, source, **options)
     report: Report = caught.value.report  # type: ignore[attr-defined]
@@ -153,7 +158,14 @@ def test_weights_in_the_layout_of_torch_are_placed_by_a_layout() -> None:
     weights["output_weights"] = torch.rand(6, 2)
     assert pasted(refusal(module, weights)).rules == [("^output_", "classifier.")]
     module = nn.ModuleDict({"square": nn.Linear(3, 3, bias=False)})
-    assert pasted(refusal(module, {"matrix": torch.rand(3, 3)})).guesses != []
+    rules, guesses = pasted(refusal(module, {"matrix": torch.rand(3, 3)}))
+    assert rules == guesses == [("^matrix$", "square.weight", "transposed")]
+    module = nn.ModuleDict({"a": nn.Conv2d(3, 4, 5), "b": nn.Embedding(4, 4)})
+    weights = {"v/0": torch.rand(5, 5, 3, 4), "v/1": torch.rand(4), "v/2": torch.rand(4, 4)}
+    rules, _ = pasted(refusal(module, weights))
+    assert checkpoint.load_into(module, weights, rules=rules).complete
+    assert torch.equal(module["a"].weight, weights["v/0"].permute(3, 2, 0, 1))
+    assert torch.equal(module["b"].weight, weights["v/2"])
 
 
 def test_names_that_fit_by_chance_are_exchanged() -> None:
@@ -242,6 +254,32 @@ def test_a_proposal_for_thousands_of_tensors_takes_no_time(alike: bool) -> None:
     report = refusal(module, weights)
     assert time.process_time() - start < 8  # 1.5 s on a machine that does nothing else
     assert len(report.proposal) >= 1
+
+
+@needs.keras_3
+@pytest.mark.parametrize("suffix", [".keras", ".weights.h5", ".h5"])
+def test_files_of_keras_take_what_is_proposed(tmp_path: Path, suffix: str) -> None:
+    import keras
+
+    layers = keras.layers
+    source = keras.Sequential(
+        [
+            keras.Input((9, 8, 3)),
+            layers.Conv2D(4, 3, name="first"),
+            layers.BatchNormalization(name="then"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(2, name="last"),
+        ]
+    )
+    path = tmp_path / f"model{suffix}"
+    source.save_weights(path) if "weights" in suffix else source.save(path)
+    module = nn.ModuleDict(
+        {"a": nn.Conv2d(3, 4, 3), "b": nn.BatchNorm2d(4, eps=1e-3), "c": nn.Linear(4, 2)}
+    )
+    rules, guesses = pasted(refusal(module, checkpoint.load(path)))
+    assert guesses == []
+    assert set(rules) == {("^first/", "a."), ("^then/", "b."), ("^last/", "c.")}
+    assert not checkpoint.load_into(module, path, rules=rules, strict=False).missing
 
 
 # --- models and renamings drawn at random ---------------------------------------------------------

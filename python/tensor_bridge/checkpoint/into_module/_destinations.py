@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tensor_bridge.checkpoint.into_module._given import Given
     from tensor_bridge.checkpoint.into_module._report import Report
 
-__all__ = ["Destinations", "destinations"]
+__all__ = ["Destinations", "destinations", "spelled"]
 
 
 @dataclass
@@ -46,6 +46,11 @@ def destinations(
     for name, change in changes.items():
         if change.name is None:
             report.ignored.append(name)
+        elif name in given.several and _is_wanted(change, places):
+            paths = " and ".join(given.several[name])
+            report.problems.append(
+                f"{name}: several variables were called so: {paths}; use names='path'"
+            )
         elif change.layout is not None:
             _put(name, change.name, change.layout, places, found, report)
         elif not (given.named(name) or change.by_rule):
@@ -54,7 +59,7 @@ def destinations(
         elif (place := places.place(change.name)) is None:
             report.unused.append(name)
         else:
-            path, role = place[0], _spelled(place[1], name, given)
+            path, role = place[0], spelled(place[1], name, given)
             if is_state(role) and layout_of(places.modules[path]) is not None:
                 report.ignored.append(name)
             else:
@@ -68,7 +73,15 @@ def destinations(
     return found
 
 
-def _spelled(rest: str, name: str, given: Given) -> str:
+def _is_wanted(change: Renamed, places: Places) -> bool:
+    """Whether a name leads anywhere."""
+    if change.name is None:
+        return False
+    find = places.place if change.layout is None else places.tensor
+    return find(change.name) is not None
+
+
+def spelled(rest: str, name: str, given: Given) -> str:
     """The end of a name with the role of the variable instead of its number."""
     outer, _, last = rest.rpartition("/")
     role = given.role(name) if last == name.rpartition("/")[2] else None

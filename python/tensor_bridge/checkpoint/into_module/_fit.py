@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
     from tensor_bridge.checkpoint.into_module._made_with import MadeWith
 
-__all__ = ["fits_module", "is_counter"]
+__all__ = ["fits_module", "is_counter", "kernel_becomes"]
 
 Shape = tuple[int, ...]
+# A layout may index what other shapes do not have.
+_NO_FIT = (MisfitError, TensorBridgeError, RuntimeError, IndexError, ValueError, AttributeError)
 
 
 def is_counter(name: str) -> bool:
@@ -59,11 +61,21 @@ def fits_module(
                 (f"{own}.{part}" if own else part, value)
                 for part, value in stored_form(inner, last, x).items()
             )
-    # A layout may index what other shapes do not have.
-    except (MisfitError, TensorBridgeError, RuntimeError, IndexError, ValueError, AttributeError):
+    except _NO_FIT:
         return False
     made_shapes: dict[str, Shape] = {name: tuple(x.shape) for name, x in parts.items()}
     return made_shapes == expected
+
+
+def kernel_becomes(module: nn.Module, shape: Shape) -> Shape | None:
+    """The shape that the module's layout gives a kernel, if it takes one of this shape."""
+    import torch
+
+    try:
+        made, _ = converted(module, {"kernel": torch.zeros((), device="cpu").expand(shape)}, None)
+    except _NO_FIT:
+        return None
+    return tuple(made["weight"].shape) if "weight" in made else None
 
 
 def _shapes(module: nn.Module) -> dict[str, Shape]:

@@ -19,10 +19,17 @@ class Given:
 
     Attributes:
       source: Where they are from.
+      several: For a name that several variables have what the checkpoint calls each.
     """
 
-    def __init__(self, source: Mapping[str, Any], names: dict[str, str]) -> None:
+    def __init__(
+        self,
+        source: Mapping[str, Any],
+        names: dict[str, str],
+        several: Mapping[str, list[str]] | None = None,
+    ) -> None:
         self.source = source
+        self.several = several or {}
         self._names = names
         self._entries = source.entries if isinstance(source, Checkpoint) else {}
         self._read: dict[str, Any] = {}
@@ -104,14 +111,12 @@ def given_by(source: Any, names: str) -> Given:
     if not called:
         raise InvalidOptionError("the source does not know what its variables were called")
     found: dict[str, str] = {}
+    several: dict[str, list[str]] = {}
     for path, variable in called.items():
         if variable in found:
-            raise InvalidOptionError(
-                f"two variables were called {variable!r}: {found[variable]} and {path}; use their "
-                "paths"
-            )
-        found[variable] = path
-    return Given(source, found)
+            several.setdefault(variable, [found[variable]]).append(path)
+        found.setdefault(variable, path)
+    return Given(source, found, several)
 
 
 def _look_at(source: Any) -> None:

@@ -13,8 +13,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge.checkpoint.into_module._anchored import AnchoredRule, renamed_by
-from tensor_bridge.checkpoint.into_module._destinations import Destinations, destinations
-from tensor_bridge.checkpoint.into_module._fit import Shape, fits_module, is_counter
+from tensor_bridge.checkpoint.into_module._destinations import (
+    Destinations,
+    destinations,
+    spelled,
+)
+from tensor_bridge.checkpoint.into_module._fit import (
+    Shape,
+    fits_module,
+    is_counter,
+    kernel_becomes,
+)
 from tensor_bridge.checkpoint.into_module._generalize import (
     Renaming,
     Rewrite,
@@ -262,7 +271,7 @@ class Search:
             assert target is not None
             return target, renaming.layout
         place = self.places.place(renaming.apply(text))
-        return place or ("", "")
+        return (place[0], spelled(place[1], self.name_of[text], self.given)) if place else ("", "")
 
     # --- whole modules ----------------------------------------------------------------------------
 
@@ -281,13 +290,16 @@ class Search:
         for start, texts in sorted(by_start.items(), key=lambda i: (-len(i[1]), -len(i[0]))):
             if len(texts) > _MOST_WEIGHTS:
                 continue
-            roles = {text[len(start) :].replace(".", "/"): text for text in texts}
+            roles = {self._role(start, text): text for text in texts}
             if len(roles) < len(texts):
                 continue
             known = all(self.given.named(self.name_of[text]) for text in texts)
             kind = tuple(sorted((role, self._shape(text)) for role, text in roles.items()))
             layers.append(Side(start, kind, _Layer(start, tuple(roles.items())), known))
         return layers
+
+    def _role(self, start: str, text: str) -> str:
+        return spelled(text[len(start) :].replace(".", "/"), self.name_of[text], self.given)
 
     def _shape(self, text: str) -> Shape:
         return self.given.shape(self.name_of[text])
@@ -372,13 +384,15 @@ class Search:
         if len(source.value.roles) != 1:
             return None
         shape, wanted = self._shape(source.value.roles[0][1]), target.value.shape
+        if not target.value.exact:
+            return "as_is" if shape == wanted else None
+        module = self.places.modules[self.places.path_of(target.value.target)]
+        if len(shape) == 2 and shape[::-1] == wanted and not isinstance(module, _tables()):
+            return "transposed"  # A square one too: TensorFlow has the inputs first.
         if shape == wanted:
             return "as_is"
-        return (
-            "transposed"
-            if target.value.exact and len(shape) == 2 and shape[::-1] == wanted
-            else None
-        )
+        last = target.name.rpartition(".")[2]
+        return "kernel" if last == "weight" and kernel_becomes(module, shape) == wanted else None
 
     def _of_tensors(self) -> list[Renaming]:
         """What is left, tensor by tensor; certain only if nothing before was a guess."""
@@ -400,7 +414,10 @@ class Search:
             self._take([value.target])
             form = self._form(match.source, match.target) if value.exact else None
             if form is not None and len(value.shape) > 1 and value.shape == value.shape[::-1]:
-                note = note or "a guess: it is square, and may have to be transposed"
+                note = note or "a guess: it is square, and may be transposed or not"
+            if form == "kernel":
+                new = f"{value.name.removesuffix('weight')}kernel"
+                return Renaming(names[0], new, True, names, None, note)
             return Renaming(names[0], value.name, True, names, form, note)
         self._take(self.places.own_tensors(match.target.name))
         return Renaming(layer.start, match.target.name, False, names, None, note)
@@ -409,6 +426,12 @@ class Search:
         for target in targets:
             for name in self._same.get(id(self.places.tensors[target]), ()):
                 self._wanted.pop(name, None)
+
+
+def _tables() -> tuple[type, ...]:
+    from torch import nn
+
+    return nn.Embedding, nn.EmbeddingBag
 
 
 def _first(text: str) -> str:
