@@ -85,7 +85,7 @@ def test_what_is_no_source_is_told(source: Any, message: str) -> None:
 
 @pytest.mark.parametrize(
     "flattened",
-    [3, {"a": 3}, {"a": (3,)}, {"a": (3, "4")}, {"a": (0, 2)}, [("a", (1, 2))], {1: (2, 3)}],
+    [3, {"a": 3}, {"a": ()}, {"a": (3, "4")}, {"a": (0, 2)}, [("a", (1, 2))], {1: (2, 3)}],
 )
 def test_flattened_of_a_wrong_kind_is_told(flattened: Any) -> None:
     with pytest.raises(InvalidOptionError, match="expected flattened to be paths of modules and"):
