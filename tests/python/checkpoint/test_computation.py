@@ -492,3 +492,21 @@ def test_a_difference_is_reported_if_not_strict_and_not_looked_for_on_demand(sav
     report = checkpoint.load_into(module, saved, compare=False)
     assert report.complete
     assert report.differences == []
+
+
+def test_a_layer_without_weights_is_compared_by_its_name(tmp_path: Path) -> None:
+    plain = L.LayerNormalization(center=False, scale=False, name="norm")
+    keras.Sequential([keras.Input((3,)), plain, L.Dense(2, name="head")]).save(tmp_path / "m.keras")
+    parts = {"norm": nn.LayerNorm(3, elementwise_affine=False), "out": nn.Linear(3, 2)}
+    text = "the layer's epsilon is 0.001, torch.nn.LayerNorm has eps=1e-05"
+    rules: list[Any] = [("^head/", "out/")]
+    report = checkpoint.load_into(
+        nn.ModuleDict(parts), tmp_path / "m.keras", rules=rules, strict=False
+    )
+    assert report.differences == [f"norm: {text}"]
+    parts["first"] = parts.pop("norm")
+    rules.append(("^norm/", "first/"))
+    report = checkpoint.load_into(
+        nn.ModuleDict(parts), tmp_path / "m.keras", rules=rules, strict=False
+    )
+    assert report.differences == [f"first <- norm: {text}"]

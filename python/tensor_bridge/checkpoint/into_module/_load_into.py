@@ -130,7 +130,7 @@ def load_into(
         loading.convert(path, roles)
     loading.check(cast, assign)
     if compare and given.layers:
-        taken = {path: given.layers_of(names) for path, names in plan.sources(places).items()}
+        taken = _layers_taken(places, given, plan, own_rules)
         report.differences += compared(places.modules, taken, given.layers, flat)
     if report.missing or report.unused or loading.misfits:
         report.propose_with(partial(loading.proposal, plan, own_rules, changes))
@@ -143,6 +143,20 @@ def load_into(
         raise
     report.written = True
     return report
+
+
+def _layers_taken(
+    places: Places, given: Given, plan: Destinations, rules: list[CompiledRule]
+) -> dict[str, list[str]]:
+    """The layers of each module, by its path; those without weights by their names."""
+    taken = {path: given.layers_of(names) for path, names in plan.sources(places).items()}
+    known = set(given.layers_of(given))
+    for layer in given.layers:
+        name = renamed(f"{layer}/", rules).name if layer not in known else None
+        path = ".".join((name or "").rstrip("/").split("/"))
+        if path and path in places.modules:
+            taken.setdefault(path, [layer])
+    return taken
 
 
 def _look_at(module: Any, flattened: Any) -> None:
