@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from tensor_bridge.checkpoint.into_module._layouts import is_state, layout_of
 from tensor_bridge.checkpoint.into_module._places import Places, joined
 from tensor_bridge.checkpoint.into_module._rules import Renamed
+from tensor_bridge.checkpoint.read._checkpoint import near_misses
 
 if TYPE_CHECKING:
     from tensor_bridge.checkpoint.into_module._given import Given
@@ -102,8 +102,7 @@ def _put(
     """Notes where a name goes that a rule with a layout leads to a tensor."""
     target = places.tensor(wanted)
     if target is None:
-        near = get_close_matches(wanted.replace("/", "."), places.tensors, n=3, cutoff=0.6)
-        advice = f"; did you mean {', '.join(map(repr, near))}?" if near else ""
+        advice = near_misses(wanted.replace("/", "."), places.tensors)
         report.problems.append(
             f"{name}: the layout {layout!r} of its rule needs a name of the module's state_dict, "
             f"got {wanted!r}{advice}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +25,7 @@ from tensor_bridge.checkpoint.into_module._rules import CompiledRule, Renamed, c
 from tensor_bridge.checkpoint.into_module._stored_form import stored_form
 from tensor_bridge.checkpoint.into_module._tied import conflicts
 from tensor_bridge.checkpoint.into_module._write import write
+from tensor_bridge.checkpoint.read._checkpoint import near_misses
 from tensor_bridge.errors import (
     InvalidOptionError,
     MismatchError,
@@ -122,7 +122,9 @@ def load_into(
     plan = destinations(places, given, changes, report)
     flat = dict(flattened or {})
     for path in sorted(set(flat) - set(places.modules)):
-        report.problems.append(f"flattened: {path!r} is no module{_near(path, places.modules)}")
+        report.problems.append(
+            f"flattened: {path!r} is no module{near_misses(path, places.modules)}"
+        )
     loading = _Loading(places, given, flat, options, compare, report)
     for target, (name, layout) in plan.placed.items():
         loading.place(target, name, layout)
@@ -184,11 +186,6 @@ def _look_at(module: Any, flattened: Any) -> None:
             "expected flattened to be paths of modules and the sizes (channels, height, width) of "
             f"a picture for each, got {flattened!r}"
         )
-
-
-def _near(name: str, names: Iterable[str]) -> str:
-    found = get_close_matches(name, list(names), n=3, cutoff=0.6)
-    return f"; did you mean {', '.join(map(repr, found))}?" if found else ""
 
 
 def _refusal(text: str, report: Report) -> MismatchError:
@@ -338,7 +335,8 @@ class _Loading:
         self, plan: Destinations, rules: list[CompiledRule], changes: Mapping[str, Renamed]
     ) -> Proposal:
         """Rules for what goes nowhere, and for modules that get what does not fit."""
-        from tensor_bridge.checkpoint.into_module._propose import Search, propose, unsettled
+        from tensor_bridge.checkpoint.into_module._propose import propose, unsettled
+        from tensor_bridge.checkpoint.into_module._search import Search
 
         free, wanted = unsettled(self._report, self._places, plan, changes, self.misfits)
         options = self._flat, self._made_with
