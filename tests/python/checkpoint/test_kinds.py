@@ -428,6 +428,27 @@ class TestGraphs:
         ]
         assert self.graph(*nodes).kinds == {"i": "counter", "s": "slot"}
 
+    @pytest.mark.parametrize(
+        ("graph", "text"),
+        [(b"\x0a\0" * 1_000_001, "1000000 objects"), (b"\x0a\0" * (5 << 20), "bytes")],
+    )
+    def test_more_than_any_graph_has_is_not_read(
+        self, tmp_path: Path, graph: bytes, text: str
+    ) -> None:
+        from tensor_bridge.checkpoint.read._object_graph import read_graph
+
+        with pytest.raises(tensor_bridge.CheckpointError, match=text):
+            read_graph(graph)
+        prefix = str(tmp_path / "huge")
+        names = ["_CHECKPOINTABLE_OBJECT_GRAPH", "w/.ATTRIBUTES/VARIABLE_VALUE"]
+        tf.raw_ops.SaveV2(
+            prefix=prefix,
+            tensor_names=names,
+            shape_and_slices=["", ""],
+            tensors=[tf.constant(graph), tf.ones(2)],
+        )
+        assert list(checkpoint.load(prefix)) == ["w"]
+
     def test_many_objects_take_a_moment(self) -> None:
         count = 20_000
         chain = [({"a": i + 1, "variables": i, "keras_api": 1}, [], []) for i in range(count)]
