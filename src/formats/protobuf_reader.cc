@@ -1,6 +1,5 @@
 #include "formats/protobuf_reader.h"
 
-#include <algorithm>
 #include <cstdarg>
 #include <cstdio>
 
@@ -84,14 +83,16 @@ void ProtobufReader::readSlice(WireReader message, const std::vector<int64_t>& s
 }
 
 int64_t ProtobufReader::elements(const std::vector<int64_t>& shape, const uint8_t* place) const {
-  if (std::find(shape.begin(), shape.end(), 0) != shape.end()) return 0;
   int64_t count = 1;
+  bool empty = false;
   for (const int64_t size : shape) {
-    if (__builtin_mul_overflow(count, size, &count) || count > INT64_MAX / 64) {
+    // Of an empty tensor too: strides are products of the other sizes.
+    empty |= size == 0;
+    if (size != 0 && (__builtin_mul_overflow(count, size, &count) || count > INT64_MAX / 64)) {
       fail(place, "expected a shape that memory can hold, got one with too many elements");
     }
   }
-  return count;
+  return empty ? 0 : count;
 }
 
 }  // namespace tensor_bridge

@@ -1,7 +1,8 @@
 #include "formats/tflite.h"
 
-#include <algorithm>
 #include <cstring>
+#include <iterator>
+#include <utility>
 
 #include "core/dtype.h"
 #include "formats/flatbuffer.h"
@@ -96,7 +97,7 @@ class ModelReader {
     if (external) tensor.storage = TfliteStorage::kExternal;
     if (file_.has(table, kTensorSparsity)) tensor.storage = TfliteStorage::kSparse;
     readQuantization(file_.table(table, kTensorQuantization), &tensor);
-    if (tensor.storage == TfliteStorage::kPlain) checkSize(table, tensor);
+    if (tensor.storage == TfliteStorage::kPlain) checkSize(tensor);
     file_.setEntry("");
     result_.push_back(std::move(tensor));
   }
@@ -126,12 +127,20 @@ class ModelReader {
   void readShape(const FlatTable& table, TfliteTensor* tensor) {
     const FlatVector shape = file_.vector(table, kTensorShape, 4);
     if (shape.count > kMaxDims) file_.fail(shape.begin, "expected at most 254 dimensions");
+    int64_t elements = 1;
     for (uint32_t i = 0; i < shape.count; ++i) {
       const auto size = file_.element<int32_t>(shape, i);
       if (size < 0) {
         file_.fail(shape.begin, formatted("expected sizes of at least 0, got %d", size));
       }
       tensor->shape.push_back(size);
+      // Of an empty tensor too: strides are products of the other sizes.
+      if (size != 0 && (__builtin_mul_overflow(elements, int64_t{size}, &elements) ||
+                        elements > INT64_MAX / 128)) {
+        file_.fail(shape.begin,
+                   "expected a shape that memory can hold, got one with too many "
+                   "elements");
+      }
     }
   }
 
@@ -173,16 +182,11 @@ class ModelReader {
     }
   }
 
-  void checkSize(const FlatTable& table, const TfliteTensor& tensor) const {
+  void checkSize(const TfliteTensor& tensor) const {
     if (tensor.bits == 0) return;
-    int64_t bits = tensor.bits;
-    const bool empty = std::find(tensor.shape.begin(), tensor.shape.end(), 0) != tensor.shape.end();
-    for (const int64_t size : tensor.shape) {
-      if (!empty && __builtin_mul_overflow(bits, size, &bits)) {
-        file_.fail(table.begin, "expected a shape that memory can hold");
-      }
-    }
-    const int64_t size = empty ? 0 : bits / 8 + (bits % 8 != 0);
+    int64_t bits = tensor.bits;  // at most 128
+    for (const int64_t size : tensor.shape) bits *= size;
+    const int64_t size = bits / 8 + (bits % 8 != 0);
     if (size != tensor.data.size) {
       file_.fail(static_cast<uint64_t>(tensor.data.offset),
                  formatted("expected %lld bytes for the shape and dtype %s, got %lld",

