@@ -46,7 +46,9 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
 
     def command(name: str, text: str, run: Callable[[Any], int]) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
-        sub.add_argument("path", help="checkpoint prefix, folder, SavedModel, .keras, .h5, .pb or .tflite file")
+        sub.add_argument(
+            "path", help="checkpoint prefix, folder, SavedModel, .keras, .h5, .pb or .tflite file"
+        )
         sub.add_argument("--json", action="store_true", help="print JSON")
         sub.set_defaults(run=lambda arguments: _run(run, arguments))
         return sub
