@@ -64,8 +64,8 @@ $(STAMPS)/peers $(STAMPS)/draw $(STAMPS)/wheel $(STAMPS)/matrix $(STAMPS)/releas
 	$(BIN)/python tools/install_group.py $* -- --quiet
 	@touch $@
 
-$(STAMPS)/models: $(STAMPS)/tools
-	$(BIN)/python tools/install_group.py models -- --quiet --no-deps
+$(STAMPS)/models $(STAMPS)/large-models: $(STAMPS)/%: $(STAMPS)/tools
+	$(BIN)/python tools/install_group.py $* -- --quiet --no-deps
 	@touch $@
 
 $(STAMPS)/interop: $(STAMPS)/tools
@@ -180,7 +180,7 @@ endef
 test-python: dev
 	$(call pytest-marked,not exhaustive)
 
-test-exhaustive: dev
+test-exhaustive: dev $(STAMPS)/large-models
 	$(call pytest-marked,exhaustive,--timeout 7200)
 
 CXX_FILES = $(shell git ls-files --cached --others --exclude-standard -- '*.cc' '*.h' '*.c')

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +9,12 @@ import needs
 import pytest
 import tensorflow as tf
 import torch
+from published import installed
 from torch import nn
 from torch.nn import functional
 
 import tensor_bridge
 from tensor_bridge import checkpoint
-
-
-def installed(package: str, *parts: str) -> Path:
-    spec = find_spec(package)  # without importing it: these want packages of their own
-    assert spec is not None, f"{package} is not installed; run make dev"
-    assert spec.origin is not None
-    return Path(spec.origin).parent.joinpath(*parts)
 
 
 class Guesslang(nn.Module):
