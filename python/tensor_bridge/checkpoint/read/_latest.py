@@ -44,7 +44,9 @@ def latest_prefixes(folder: Path) -> list[str]:
 
 
 def _tails(parts: list[str]) -> list[str]:
-    parts = [part for part in parts if part not in ("", ".")]
+    # The last may be empty: Saver.save(session, "folder/") writes "folder/.index".
+    *folders, name = parts
+    parts = [*(part for part in folders if part not in ("", ".")), name]
     return ["/".join(parts[i:]) for i in range(len(parts)) if ".." not in parts[i:]]
 
 
