@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import time
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from drawn_keras_models import drawn
 from torch import nn
 
 from tensor_bridge import MismatchError, checkpoint
+from tensor_bridge.checkpoint.read._keras_names import find_names
 
 
 def keras_of(generation: str) -> Any:
@@ -297,3 +299,12 @@ def test_paths_that_windows_wrote(tmp_path: Path, generation: str, suffix: str) 
         assert any("\\" in entry.key for entry in loaded.entries.values())
         found = {name: (e.named, loaded[name].tolist()) for name, e in loaded.entries.items()}
         assert found == expected
+
+
+def test_many_groups_take_no_time_for_each_pair() -> None:
+    paths = [f"layers/dense_{number}" for number in range(1, 20_000)]
+    begin = time.process_time()
+    found = find_names(paths, lambda path: path.rpartition("/")[2], lambda: None, 0)
+    assert time.process_time() - begin < 5
+    assert len(found) == len(paths) + 1
+    assert not found["layers/dense_7"].named

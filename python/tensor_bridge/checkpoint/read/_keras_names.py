@@ -141,10 +141,11 @@ class _Finder:
             node = place.node()
             certain = certain or (node is not None and node.is_model)
         attributes = self._children[place.path] - {*_LAYERS, "optimizer"}
+        classes = {re.sub(r"_\d+$", "", group) for group in groups}
         found: dict[str, list[str]] = {}
         for group, name in stored.items():
             configured = said[group].name if group in said else ""
-            doubtful = not certain and (attributes or _is_automatic(name or "", groups))
+            doubtful = not certain and (attributes or _is_automatic(name or "", classes))
             if name is not None and (doubtful or configured not in ("", name)):
                 continue
             name = name or configured
@@ -195,9 +196,8 @@ def _held(outer: Callable[[], Node | None], attribute: str) -> Callable[[], Node
     return node
 
 
-def _is_automatic(name: str, groups: list[str]) -> bool:
+def _is_automatic(name: str, classes: set[str]) -> bool:
     """Whether Keras would give such a name to a layer of one of the classes."""
-    classes = {re.sub(r"_\d+$", "", group) for group in groups}
     return name in classes or re.sub(r"_\d+$", "", name) in classes
 
 
