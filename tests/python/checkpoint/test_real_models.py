@@ -182,14 +182,14 @@ def with_intermediates(path: Path) -> tuple[bytes, list[str]]:
     outputs (12), each of a name (1). A node is field 1 of the graph, with inputs (1) and op_type
     (4).
     """
-    from tensor_bridge.checkpoint.read._object_graph import _fields, message
+    from tensor_bridge.checkpoint.read._object_graph import fields_of, message
 
     data = path.read_bytes()
-    (graph,) = (value for number, value in _fields(data) if number == 7)
+    (graph,) = (value for number, value in fields_of(data) if number == 7)
     names = []
-    for number, node in _fields(graph):
+    for number, node in fields_of(graph):
         if number == 1:
-            parts = list(_fields(node))
+            parts = list(fields_of(node))
             if (4, b"Conv") in parts:
                 names.append(next(value for field, value in parts if field == 1).decode())
     names = list(dict.fromkeys(names))
