@@ -425,6 +425,13 @@ def test_nothing_is_told_of_a_flattened_picture_whose_order_is_the_same(layers: 
     assert found(nn.Linear(30, 3), chain(*layers, L.Dense(3))) == []
 
 
+def test_what_has_no_weights_has_no_order_behind_a_flattened_picture() -> None:
+    norm = L.LayerNormalization(center=False, scale=False, epsilon=1e-5)
+    layers = chain(L.InputLayer((4, 5, 2)), L.Conv2D(5, 3), L.Flatten(), norm)
+    assert found(nn.LayerNorm(30, elementwise_affine=False), layers) == []
+    assert found(nn.LayerNorm(30), layers) == [FLATTENED.replace("(30,)", "(inputs,)")]
+
+
 def test_a_picture_of_a_model_within_the_model_is_told_of(tmp_path: Path) -> None:
     trunk = keras.Sequential([keras.Input((4, 5, 2)), L.Conv2D(5, 3, name="conv")], name="trunk")
     model = keras.Sequential(

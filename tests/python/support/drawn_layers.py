@@ -232,7 +232,7 @@ def draw_conv(rng: Random, shape: Shape, generation: int) -> Drawn | None:
 
 
 def draw_causal(rng: Random, shape: Shape, generation: int) -> Drawn | None:
-    if len(shape) != 2 or rng.random() < 0.8:
+    if len(shape) != 2 or rng.random() < 0.9:
         return None
     kernel, dilation, outs = rng.randint(2, 3), rng.randint(1, 2), rng.randint(1, 4)
     reach = (kernel - 1) * dilation
@@ -516,7 +516,7 @@ class _Odd:
 
 
 def draw_odd(rng: Random, kind: str) -> _Odd:
-    if rng.random() > 0.06:
+    if rng.random() > 0.05:
         return _Odd()
     odd = [_Odd({"go_backwards": True}, "go_backwards")]
     if kind == "SimpleRNN":

@@ -329,18 +329,20 @@ class Twin(nn.Module):
 
     Attributes:
       flattened: What `load_into` is to be told, by the paths of modules.
-      cause: Why it cannot be told.
+      keeps: Whether pictures are flattened as Keras does, channels last.
     """
 
     def __init__(self, drawn: Model, paths: dict[int, str]) -> None:
         super().__init__()
         self.drawn, self._paths = drawn, {k: p.replace("/", ".") for k, p in paths.items()}
         self.flattened: dict[str, Shape] = {}
-        self.cause: str | None = None
+        self.keeps = False
         for _, layer in drawn.layers():
             if layer.module is not None:
                 self._place(self._paths[id(layer)], layer.module())
         self._find_flattened(drawn.parts, None)
+        if self.keeps:
+            self._keep_order()
 
     def _place(self, path: str, module: nn.Module) -> None:
         *outer, name = path.split(".")
@@ -359,9 +361,8 @@ class Twin(nn.Module):
         for part in parts:
             if isinstance(part, Branch):
                 after = {self._find_flattened(side, sizes) for side in part.sides}
-                if after != {None}:
-                    # Keras' order and torch's beside each other: no one order for the next layer.
-                    self.cause = "joined behind Flatten"
+                # Keras' order and torch's beside each other: no one order for the next layer.
+                self.keeps |= after != {None}
                 sizes = None
             elif isinstance(part, Nested):
                 sizes = self._find_flattened(part.parts, sizes)
@@ -373,6 +374,17 @@ class Twin(nn.Module):
                         sizes = None
                 sizes = layer.flattens or sizes
         return sizes
+
+    def _keep_order(self) -> None:
+        """Tells `load_into` that what is behind Flatten counts as in Keras."""
+        layers = [layer for _, layer in self.drawn.layers()]
+        at = [layer.class_name for layer in layers].index("Flatten")
+        for layer in layers[at:]:
+            module = self.module_of(layer)
+            if module is not None and module.state_dict():
+                size = getattr(module, "in_features", None) or len(next(iter(module.buffers()), ()))
+                size = size or next(module.parameters()).numel()
+                self.flattened[self._paths[id(layer)]] = (size,)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if len(self.drawn.shape) == 3:
@@ -389,6 +401,8 @@ class Twin(nn.Module):
                 x = self._run(part.parts, x)
             else:
                 layer = part.layer if isinstance(part, Twice) else part
+                if layer.class_name == "Flatten" and self.keeps and x.ndim == 4:
+                    x = x.movedim(1, -1)
                 for _ in range(2 if isinstance(part, Twice) else 1):
                     x = layer.run(self.module_of(layer), x)
         return x

@@ -33,7 +33,7 @@ def flatten_before(pair: Pair) -> Iterator[str]:
     vectors that no convolution made, which torch's modules keep as Keras does.
     """
     graph = pair.graph
-    if pair.flattened is not None:
+    if pair.flattened is not None or not pair.module.state_dict():
         return
     for name in graph.before(pair.name, ELEMENTWISE | MERGING | {"Concatenate"}):
         picture = _flattened_picture(graph, name)
