@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -165,16 +164,32 @@ def _stored(record: Any) -> Stored:
     return Stored(shape, None if slices else (dtype, size, crc))
 
 
-# Equality and repr are those of Entry.
-@dataclass(frozen=True, eq=False, repr=False)
 class BundleEntry(Entry):
-    """An entry of a bundle."""
+    """An entry of a bundle.
+
+    No dataclass itself: writing the methods of one takes longer than all else that the first `load`
+    of a process does here.
+    """
 
     bundle: Bundle
     shard: int
     row: DtypeRow | None
     crc: int
     pieces: tuple[BundleSlice, ...]
+
+    def __init__(
+        self,
+        *,
+        bundle: Bundle,
+        shard: int,
+        row: DtypeRow | None,
+        crc: int,
+        pieces: tuple[BundleSlice, ...] = (),
+        **entry: Any,
+    ) -> None:
+        super().__init__(**entry)
+        # Past the frozen class's refusal to set anything.
+        self.__dict__.update(bundle=bundle, shard=shard, row=row, crc=crc, pieces=pieces)
 
     def _known_row(self) -> DtypeRow:
         if self.row is None:
@@ -294,11 +309,14 @@ class BundleEntry(Entry):
         return _crc.crc_of(file, self.offset + begin, self.nbytes - begin, value)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class BundleSlice(BundleEntry):
     """A slice of a partitioned variable."""
 
-    place: Place = ()
+    place: Place
+
+    def __init__(self, *, place: Place, **entry: Any) -> None:
+        super().__init__(**entry)
+        self.__dict__.update(place=place)
 
     def copier(self, dtype: torch.dtype) -> Callable[[torch.Tensor], None]:
         """What writes the bytes, which are known to be in the file."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tensor_bridge.checkpoint.read._quantization import Quantization
+if TYPE_CHECKING:
+    from tensor_bridge.checkpoint.read._quantization import Quantization
 
 __all__ = ["Entry", "Extent"]
 
 
-@dataclass(frozen=True)
-class Extent:
+class Extent(NamedTuple):
     """Where bytes lie: ``size`` of them at ``offset`` of ``file``."""
 
     file: Any
