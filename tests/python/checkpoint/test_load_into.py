@@ -593,3 +593,30 @@ def test_the_parts_of_an_encoder_layer(tmp_path: Path) -> None:
     module = nn.TransformerEncoderLayer(8, 2, 8, batch_first=True)
     assert checkpoint.load_into(module, tmp_path / "m.keras").complete
     same_output(model, module, Case(L.Dense, (5, 8), nn.Module))
+
+
+@needs.keras_3
+@pytest.mark.parametrize("name", ["model.keras", "model.weights.h5"])
+@pytest.mark.parametrize("layer", ["Dense", "EinsumDense"])
+def test_integers_of_a_quantized_layer_are_no_weights(
+    tmp_path: Path, name: str, layer: str
+) -> None:
+    """A kernel and its scale, which are as many as a kernel and its bias."""
+    made = (
+        L.Dense(4, use_bias=False, name="part")
+        if layer == "Dense"
+        else L.EinsumDense("ab,bc->ac", 4, name="part")
+    )
+    model = keras.Sequential([keras.Input((4,)), made])
+    made.quantize("int8")
+    (model.save if name.endswith(".keras") else model.save_weights)(tmp_path / name)
+    twin = nn.ModuleDict({"part": nn.Linear(4, 4)})
+    before = twin["part"].weight.clone()
+    for cast in (False, True):
+        with pytest.raises(
+            MismatchError,
+            match=r"part.weight: expected torch.float32, got the integers of torch.int8; what a "
+            "quantized layer keeps is a weight only with its scale",
+        ):
+            checkpoint.load_into(twin, tmp_path / name, cast=cast)
+    assert twin["part"].weight.equal(before)

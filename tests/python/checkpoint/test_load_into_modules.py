@@ -458,10 +458,18 @@ def test_a_module_without_memory_is_told() -> None:
     with torch.device("meta"):
         module = nn.ModuleDict({"dense": nn.Linear(3, 2)})
     refused(module, dense(), "dense.weight and others: on the device meta .* give assign=True")
-    weights = {name: x.to(torch.int32) for name, x in dense().items()}
-    message = "torch.int32 cannot take the place of torch.float32; without assign it is converted"
-    refused(module, weights, message, assign=True, cast=True)
     assert checkpoint.load_into(module, dense(), assign=True).complete
+
+
+def test_numbers_of_another_kind_take_no_places() -> None:
+    module = nn.ModuleDict({"dense": nn.Linear(3, 2)})
+    weights = {name: x.to(torch.int32) for name, x in dense().items()}
+    for options in ({}, {"cast": True}, {"cast": True, "assign": True}):
+        refused(module, weights, "expected torch.float32, got the integers of torch.i", **options)
+    counter = nn.Module()
+    counter.register_buffer("steps", torch.zeros(2, dtype=torch.int64))
+    message = "torch.float32 cannot take the place of torch.int64; without assign it is converted"
+    refused(counter, {"steps": torch.ones(2)}, message, assign=True, cast=True)
 
 
 @pytest.mark.parametrize("assign", [False, True])

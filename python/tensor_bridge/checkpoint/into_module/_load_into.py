@@ -80,7 +80,8 @@ def load_into(
         TensorFlow ("dense/kernel"), which an object-based checkpoint knows.
       flattened: For a Linear module or a norm after a flattened picture the sizes (channels,
         height, width) of that picture in torch: Keras flattens channels last. The one size
-        (inputs,) says that the module's own code moves the channels last.
+        (inputs,) says that the module's own code moves the channels last, in front of the module
+        or in the picture that it makes of the outputs.
       made_with: What the layers were made with where the file does not say it and their weights
         mean different things by it: ``forget_bias`` of the LSTM cells of TensorFlow 1,
         ``reset_after`` of a GRU without a bias; of Keras 1 ``keras_version``, ``dim_ordering`` and
@@ -350,6 +351,13 @@ def _misfit(x: torch.Tensor, target: torch.Tensor, cast: bool, assign: bool) -> 
 
     if x.shape != target.shape:
         return f"expected the shape {tuple(target.shape)}, got {tuple(x.shape)}"
+    if (target.is_floating_point() or target.is_complex()) and not (
+        x.is_floating_point() or x.is_complex()
+    ):
+        return (
+            f"expected {target.dtype}, got the integers of {x.dtype}; what a quantized layer keeps "
+            "is a weight only with its scale, and other integers are to be converted before"
+        )
     if not cast and torch.promote_types(x.dtype, target.dtype) != target.dtype:
         return f"{x.dtype} does not fit into {target.dtype}; cast=True rounds"
     if assign and x.dtype.is_floating_point != target.dtype.is_floating_point:
