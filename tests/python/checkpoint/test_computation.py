@@ -51,6 +51,11 @@ def norm(kind: Any, *sizes: Any, **options: Any) -> nn.Module:
 
 
 DIFFERENT = {
+    "conv_that_is_depthwise": Case(
+        L.Conv2D(4, 3, use_bias=False),
+        nn.Conv2d(4, 16, 3, groups=4, bias=False),
+        "part: the layer's groups is 1, torch.nn.Conv2d has 4",
+    ),
     "lstm_hard_sigmoid": Case(
         L.LSTM(3, recurrent_activation="hard_sigmoid"),
         nn.LSTM(2, 3),
@@ -430,6 +435,109 @@ def test_what_has_no_weights_has_no_order_behind_a_flattened_picture() -> None:
     layers = chain(L.InputLayer((4, 5, 2)), L.Conv2D(5, 3), L.Flatten(), norm)
     assert found(nn.LayerNorm(30, elementwise_affine=False), layers) == []
     assert found(nn.LayerNorm(30), layers) == [FLATTENED.replace("(30,)", "(inputs,)")]
+
+
+class Scaling(L.Layer):  # type: ignore[misc]
+    """A layer that is not Keras' own."""
+
+
+COUNTED = "counts channels last, torch's pictures have them first"
+JOINED = {
+    "behind an operation": ([L.Conv2D(5, 3), old("Tanh"), L.Flatten()], L.Dense(3)),
+    "behind a layer of somebody's own": ([L.Conv2D(5, 3), Scaling(), L.Flatten()], L.Dense(3)),
+    "an operation": ([L.Conv2D(5, 3), old("Reshape", newshape=[-1, 30])], L.Dense(3)),
+    "before an operation": ([L.Conv2D(5, 3), L.Flatten(), old("Tanh")], L.Dense(3)),
+    "height and width exchanged": ([L.Conv2D(5, 3), L.Permute((2, 1, 3)), L.Flatten()], L.Dense(3)),
+    "rows": ([L.Conv2D(5, 3), L.Reshape((2, 15))], L.Dense(3)),
+    "rows of a recurrent layer": ([L.Conv2D(5, 3), L.Reshape((2, 15))], L.LSTM(3)),
+    "one place": ([L.Conv2D(5, 3), L.Reshape((1, 1, 30))], L.Conv2D(3, 1)),
+    "one step": ([L.Conv2D(5, 3), L.Flatten(), L.Reshape((1, 30))], L.LSTM(3)),
+    "repeated": ([L.Conv2D(5, 3), L.Flatten(), L.RepeatVector(2)], L.GRU(3)),
+}
+
+
+@pytest.mark.parametrize("name", JOINED)
+def test_a_picture_is_told_of_however_it_becomes_a_vector(name: str) -> None:
+    between, layer = JOINED[name]
+    size = 15 if "rows" in name else 30
+    modules = {"Dense": nn.Linear, "LSTM": nn.LSTM, "GRU": nn.GRU}
+    module: nn.Module = nn.Conv2d(size, 3, 1)
+    if type(layer).__name__ in modules:
+        module = modules[type(layer).__name__](size, 3)
+    [told] = found(module, chain(L.InputLayer((4, 5, 2)), *between, layer))
+    assert COUNTED in told
+    assert ("flattened={" in told) == isinstance(module, nn.Linear)
+    assert ("compare=False" in told) != isinstance(module, nn.Linear)
+
+
+@pytest.mark.parametrize(
+    ("between", "layer", "module"),
+    [
+        ([L.Conv2D(5, 3), L.Permute((3, 1, 2)), L.Flatten()], L.Dense(3), nn.Linear(30, 3)),
+        ([L.Conv2D(5, 3), L.Reshape((6, 5))], L.Dense(3), nn.Linear(5, 3)),
+        ([L.Conv2D(5, 3), L.Reshape((6, 5))], L.LSTM(3), nn.LSTM(5, 3)),
+        ([L.Conv2D(5, 3), L.Flatten(), L.Reshape((2, 3, 5))], L.Conv2D(3, 1), nn.Conv2d(5, 3, 1)),
+        ([L.Conv2D(5, 3), L.Flatten(), L.Dense(5)], L.Dense(3), nn.Linear(5, 3)),
+    ],
+)
+def test_nothing_is_told_where_the_channels_are_an_axis_of_their_own(
+    between: list[Any], layer: Any, module: nn.Module
+) -> None:
+    assert found(module, chain(L.InputLayer((4, 5, 2)), *between, layer)) == []
+
+
+def test_a_picture_that_each_step_flattens_is_told_of(tmp_path: Path) -> None:
+    steps = L.InputLayer((3, 4, 5, 2))
+    flat = L.TimeDistributed(L.Flatten())
+    convolved = L.TimeDistributed(L.Conv2D(5, 3))
+    for layer, module in ((L.Dense(3), nn.Linear(30, 3)), (L.LSTM(3), nn.LSTM(30, 3))):
+        [told] = found(module, chain(steps, convolved, flat, layer))
+        assert COUNTED in told
+    picture = keras.Sequential([keras.Input((4, 5, 2)), L.Conv2D(5, 3), L.Flatten()])
+    [told] = found(nn.Linear(30, 3), chain(steps, L.TimeDistributed(picture), L.Dense(3)))
+    assert COUNTED in told
+    picture.add(L.Dense(3, name="head"))
+    model = keras.Sequential([keras.Input((3, 4, 5, 2)), L.TimeDistributed(picture, name="each")])
+    conv = picture.layers[0].name
+    for name in ("model.keras", "model.h5"):
+        model.save(tmp_path / name)
+        twin = nn.ModuleDict({conv: nn.Conv2d(2, 5, 3), "head": nn.Linear(30, 3)})
+        with pytest.raises(MismatchError, match=COUNTED):
+            checkpoint.load_into(twin, tmp_path / name, rules=[("^each/[^/]+/", "")])
+
+
+def behind(module: nn.Module, *layers: Any, **flattened: tuple[int, ...]) -> list[str]:
+    """What is told of the first of some layers that feed each other, behind an input of 4."""
+    given = {"input": described(L.InputLayer((4,)))}
+    last = "input"
+    for i, layer in enumerate(map(described, layers)):
+        name = "part" if i == 0 else f"layer_{i}"
+        given[name], last = Layer(layer.class_name, layer.config, (last,)), name
+    return found(module, given, **flattened)
+
+
+@pytest.mark.parametrize(
+    "between", [[], [L.ReLU()], [L.BatchNormalization()], [Scaling()], [old("Tanh")]]
+)
+def test_a_picture_that_is_made_of_a_vector_is_told_of(between: list[Any]) -> None:
+    reshape = L.Reshape((2, 3, 5))
+    if not between or type(between[0]) in (L.ReLU, L.BatchNormalization):
+        for reader in ([L.Conv2D(3, 2)], [L.UpSampling2D(), L.Conv2DTranspose(3, 2)], []):
+            [told] = behind(nn.Linear(4, 30), L.Dense(30), *between, reshape, *reader)
+            assert told == (
+                f"part: layer_{len(between) + 1} behind the layer makes a picture of 2x3x5 with "
+                "the channels last, torch's pictures have them first; flattened={'part': (4,)} "
+                "says that the module's own code makes one with the channels last and moves them"
+            )
+    assert behind(nn.Linear(4, 30), L.Dense(30), reshape, L.Conv2D(3, 2), part=(4,)) == []
+    for harmless in (
+        [L.Reshape((5, 6, 1)), L.Conv2D(3, 2)],  # one channel
+        [L.Reshape((1, 1, 30)), L.Conv2D(3, 1)],  # one place
+        [L.Reshape((6, 5)), L.LSTM(3)],  # a sequence
+        [L.Dense(30), reshape, L.Conv2D(3, 2)],  # another layer's outputs
+        [L.Reshape((5, 2, 3)), L.Conv2D(3, 2, data_format="channels_first")],
+    ):
+        assert behind(nn.Linear(4, 30), L.Dense(30), *harmless) == []
 
 
 def test_a_picture_of_a_model_within_the_model_is_told_of(tmp_path: Path) -> None:

@@ -19,9 +19,10 @@ from tensor_bridge.checkpoint.into_module._normalization import (
     rms_norm,
 )
 from tensor_bridge.checkpoint.into_module._pair import Pair, torch_class
+from tensor_bridge.checkpoint.into_module._picture_order import flatten_before, picture_behind
 from tensor_bridge.checkpoint.into_module._projection import attention, einsum, embedding
 from tensor_bridge.checkpoint.into_module._recurrence import masked, recurrent, reset_after
-from tensor_bridge.checkpoint.into_module._surroundings import activation_behind, flatten_before
+from tensor_bridge.checkpoint.into_module._surroundings import activation_behind
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,8 +65,8 @@ _COMPARISONS: dict[str, tuple[tuple[str, ...], Comparison]] = {
     **{f"Conv{n}DTranspose": ((f"ConvTranspose{n}d",), transposed) for n in (1, 2, 3)},
     **dict.fromkeys(_RECURRENT_LAYERS, (_RECURRENT, recurrent)),
 }
-# Whose weights are of the axis that Flatten makes.
-_BEHIND_FLATTEN = {"Dense", "EinsumDense", "PReLU"} | {
+# Whose outputs are those of their weights, place by place.
+_BEFORE_RESHAPE = {"Dense", "EinsumDense", "PReLU"} | {
     kind for kind in _COMPARISONS if kind.endswith("Normalization")
 }
 _KNOWN = {name for names, _ in _COMPARISONS.values() for name in names}
@@ -90,7 +91,8 @@ def differences(pair: Pair) -> list[str]:
     texts: list[str] = []
     if found in expected or (kind.startswith("Conv") and found == "Linear"):
         texts += compare(pair, kind, config)
-        texts += flatten_before(pair) if kind in _BEHIND_FLATTEN else ()
+        texts += flatten_before(pair) if kind != "Embedding" else ()
+        texts += picture_behind(pair) if kind in _BEFORE_RESHAPE else ()
     else:
         texts.append(f"the layer is of the kind {kind}, the module is a torch.nn.{found}")
     if kind not in _RECURRENT_LAYERS:  # whose activation is inside

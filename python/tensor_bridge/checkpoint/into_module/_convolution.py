@@ -20,14 +20,15 @@ def convolution(pair: Pair, kind: str, config: Mapping[str, Any]) -> Iterator[st
         if any(n not in (1, [1], (1,), [1, 1], (1, 1)) for n in (taps, strides)):
             yield f"the layer is of the kind {kind}, the module is a {pair.torch_name}"
         return
-    yield from _compared(pair, config, module)
+    plain = kind.startswith("Conv")  # Keras 2 says groups=1 of depthwise ones
+    yield from _compared(pair, config, module, config.get("groups", 1) if plain else None)
 
 
 def separable(pair: Pair, _kind: str, config: Mapping[str, Any]) -> Iterator[str]:
     """A depthwise convolution, and one with a single tap behind it."""
     depthwise, pointwise = pair.module.children()
     if torch_class(depthwise) is not None:
-        yield from _compared(pair, config, depthwise)
+        yield from _compared(pair, config, depthwise, None)
     last: Any = pointwise
     if torch_class(pointwise) is None:
         return
@@ -39,11 +40,12 @@ def separable(pair: Pair, _kind: str, config: Mapping[str, Any]) -> Iterator[str
         yield f"the layer's second convolution has no padding, the module's has {last.padding}"
 
 
-def _compared(pair: Pair, config: Mapping[str, Any], module: Any) -> Iterator[str]:
+def _compared(
+    pair: Pair, config: Mapping[str, Any], module: Any, groups: int | None
+) -> Iterator[str]:
     texts = list(_windows(pair, config, module))
     yield from texts
-    groups = config.get("groups")
-    if groups is not None and groups != 1 and groups != module.groups:
+    if groups is not None and groups != module.groups:
         yield pair.differs("groups", groups, module.groups)
     if module.padding_mode != "zeros":
         yield f"the layer pads with zeros, {pair.torch_name} has {module.padding_mode!r}"

@@ -5,7 +5,7 @@ Not for: what a layer computes (_computation.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -89,19 +89,25 @@ class LayerGraph:
         """The layers that take the output of one."""
         return self._consumers.get(name, [])
 
+    def applied(self, name: str) -> tuple[str, Mapping[str, Any]]:
+        """Class and configuration of a layer, or of the one that TimeDistributed applies."""
+        layer = self.layers[name]
+        inner = part(layer.config, "layer") if self.kind(name) == "TimeDistributed" else None
+        return inner or (self.kind(name), layer.config)
+
     def is_window(self, name: str) -> bool:
         """Whether a layer slides over a picture or a sequence: convolutions and pooling."""
-        return self.kind(name) in _WINDOWS
+        return self.applied(name)[0] in _WINDOWS
 
-    def before(self, name: str, through: set[str]) -> Iterator[str]:
-        """The layers in front of one, and those in front of them if they are ``through`` kinds."""
-        yield from self._walk(name, through, self.inputs.__getitem__)
+    def before(self, name: str, passes: Callable[[str], bool]) -> Iterator[str]:
+        """The layers in front of one, and those in front of them if one ``passes``."""
+        yield from self._walk(name, passes, self.inputs.__getitem__)
 
-    def behind(self, name: str, through: set[str]) -> Iterator[str]:
-        """The layers behind one, and those behind them if they are of the kinds ``through``."""
-        yield from self._walk(name, through, self.consumers)
+    def behind(self, name: str, passes: Callable[[str], bool]) -> Iterator[str]:
+        """The layers behind one, and those behind them if one ``passes``."""
+        yield from self._walk(name, passes, self.consumers)
 
-    def _walk(self, name: str, through: set[str], neighbours: Any) -> Iterator[str]:
+    def _walk(self, name: str, passes: Callable[[str], bool], neighbours: Any) -> Iterator[str]:
         seen = {name}
         waiting = list(neighbours(name))
         while waiting:
@@ -110,7 +116,7 @@ class LayerGraph:
                 continue
             seen.add(name)
             yield name
-            if self.kind(name) in through:
+            if passes(name):
                 waiting += neighbours(name)
 
     def shape(self, name: str) -> Shape | None:

@@ -24,7 +24,7 @@ _MASK_PASSES = ELEMENTWISE | {
 
 def masked(graph: LayerGraph, name: str) -> Iterator[str]:
     """A text for each layer that masks steps of what comes to the layer of that name."""
-    for source in graph.before(name, _MASK_PASSES):
+    for source in graph.before(name, lambda name: graph.kind(name) in _MASK_PASSES):
         kind = graph.kind(source)
         if kind == "Masking" or (
             kind == "Embedding" and graph.layers[source].config.get("mask_zero")

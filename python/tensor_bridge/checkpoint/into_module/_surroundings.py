@@ -1,4 +1,4 @@
-"""What is around a layer and its module: the activation behind, the flattened picture in front."""
+"""The activation behind a layer and behind its module."""
 
 from __future__ import annotations
 
@@ -7,72 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from tensor_bridge.checkpoint.into_module._keras_options import (
     activation,
-    channels_first,
     is_keras_3,
     kind_of,
     number,
     option,
 )
-from tensor_bridge.checkpoint.into_module._layer_graph import ELEMENTWISE, MERGING, LayerGraph
 from tensor_bridge.checkpoint.into_module._pair import Pair, torch_class
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["activation_behind", "flatten_before"]
-
-_KEEPS_PICTURE = ELEMENTWISE | MERGING | {
-    f"{kind}{n}D" for kind in ("Cropping", "UpSampling", "ZeroPadding") for n in (1, 2, 3)
-} | {"Concatenate"}  # fmt: skip
-
-
-def flatten_before(pair: Pair) -> Iterator[str]:
-    """Keras flattens channels last, torch's pictures have them first.
-
-    Nothing is said where the order cannot matter (one channel, one place), nor of sequences of
-    vectors that no convolution made, which torch's modules keep as Keras does.
-    """
-    graph = pair.graph
-    if pair.flattened is not None or not pair.module.state_dict():
-        return
-    for name in graph.before(pair.name, ELEMENTWISE | MERGING | {"Concatenate"}):
-        picture = _flattened_picture(graph, name)
-        if picture is not None:
-            yield _told(pair, name, picture)
-            return
-
-
-def _flattened_picture(graph: LayerGraph, name: str) -> tuple[int | None, ...] | None:
-    """(channels, height, width) of what the layer flattens, if torch counts it otherwise."""
-    config = graph.layers[name].config
-    target = config.get("target_shape")
-    reshapes = isinstance(target, (list, tuple)) and len(target) == 1
-    if graph.kind(name) != "Flatten" and not (graph.kind(name) == "Reshape" and reshapes):
-        return None
-    windows = [n for n in graph.before(name, _KEEPS_PICTURE) if graph.is_window(n)]
-    shape = graph.input_shape(name)
-    if not windows and (shape is None or len(shape) < 3):
-        return None
-    first = any(channels_first(graph.layers[n].config) for n in windows)
-    if first and not channels_first(config):
-        return None  # Keras flattens as it lies: channels first, as torch does
-    if shape is None or len(shape) < 2:
-        return (None, None)
-    channels, spatial = (shape[0], shape[1:]) if first else (shape[-1], shape[:-1])
-    if channels == 1 or all(n == 1 for n in spatial):
-        return None
-    return (channels, *spatial)
-
-
-def _told(pair: Pair, name: str, picture: tuple[int | None, ...]) -> str:
-    inputs = getattr(pair.module, "in_features", getattr(pair.module, "num_features", "inputs"))
-    sizes = f"({', '.join('?' if n is None else str(n) for n in picture)})"
-    return (
-        f"{name} in front of the layer counts channels last, torch's pictures have them first; "
-        f"flattened={{{pair.path!r}: {sizes}}} turns the weights, {{{pair.path!r}: ({inputs},)}} "
-        "keeps them for a picture whose channels are moved last"
-    )
-
+__all__ = ["activation_behind"]
 
 # What torch's modules compute, in Keras' words. Of two with one name the numbers decide.
 _ACTIVATIONS = {

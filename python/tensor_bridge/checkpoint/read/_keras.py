@@ -66,7 +66,9 @@ class KerasWeights:
         hdf5 = files[0]
         self._hdf5, self._crc, self._stored = hdf5, crc, stored or _Stored()
         self.checks_all = crc is not None
-        legacy = hdf5.has("model_weights") or hdf5.texts("/", "layer_names") is not None
+        self._legacy = legacy = (
+            hdf5.has("model_weights") or hdf5.texts("/", "layer_names") is not None
+        )
         found = [
             file.entry(path, path, "variable", data_set)
             for file in files
@@ -96,7 +98,7 @@ class KerasWeights:
         """
         model = self._config()
         try:
-            found = {} if model is None else layers_of(model)
+            found = {} if model is None else layers_of(model, by_name=self._legacy)
         except ValueError as e:
             raise self._no_config(e) from None
         return _as_entries_have_it(found, [entry.name for entry in self.entries])

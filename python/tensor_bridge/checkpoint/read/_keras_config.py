@@ -142,8 +142,13 @@ def _inner(config: Any, met: set[tuple[str, str]]) -> dict[str, tuple[Node, ...]
     return found
 
 
-def layers_of(model: Node) -> dict[str, Layer]:
+def layers_of(model: Node, by_name: bool = False) -> dict[str, Layer]:
     """All layers by their path, "inner/dense"; nested models, and what stands in them, too.
+
+    Args:
+      model: The outermost.
+      by_name: Whether a model that a layer holds has its own name in the paths, as in .h5 files,
+        and not that of the attribute, as in .keras archives.
 
     Raises:
       ValueError: A path is longer than any that Keras makes.
@@ -159,7 +164,7 @@ def layers_of(model: Node) -> dict[str, Layer]:
             found[path] = Layer(part.registered, part.config, tuple(prefix + n for n in inputs))
             waiting.append((part, f"{path}/"))
             waiting += [
-                (nodes[0], f"{path}/{key}/")
+                (nodes[0], f"{path}/{nodes[0].name if by_name else key}/")
                 for key, nodes in part.inner.items()
                 if len(nodes) == 1 and nodes[0].is_model
             ]
