@@ -19,7 +19,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 from tflite_models import Drawn
 from torch import nn
 
-from tensor_bridge import CheckpointError, UnsupportedDtypeError, checkpoint
+from tensor_bridge import CheckpointError, MismatchError, UnsupportedDtypeError, checkpoint
 from tensor_bridge.checkpoint import Quantization
 
 pytestmark = [
@@ -335,6 +335,19 @@ def test_quantized_weights_go_into_a_module_as_real_numbers(tmp_path: Path) -> N
     module = nn.ModuleDict({"fc": nn.Linear(3, 2)})
     assert checkpoint.load_into(module, path).complete
     assert module["fc"].weight.tolist() == [[0, 1, 2], [0.25, 0.75, 1.25]]
+
+
+def test_a_square_kernel_needs_a_rule_that_says_how_it_lies(tmp_path: Path) -> None:
+    """The converter turns the kernel of a fully connected layer."""
+    kernel = np.float32([[1, 2], [3, 4]])
+    path = write(tmp_path, [Drawn("fc/MatMul", T.FLOAT32, (2, 2), kernel.tobytes())])
+    module = nn.ModuleDict({"fc": nn.Linear(2, 2, bias=False)})
+    with pytest.raises(MismatchError, match=r"'kernel' of \(2, 2\) fits either way round.*'as_is'"):
+        checkpoint.load_into(module, path, rules=[("MatMul$", "kernel")])
+    for layout, expected in (("as_is", kernel), ("transposed", kernel.T)):
+        rule = checkpoint.Rule("MatMul$", "weight", layout)
+        assert checkpoint.load_into(module, path, rules=[rule]).complete
+        assert module["fc"].weight.tolist() == expected.tolist()
 
 
 def test_convert_writes_floats_and_integers_but_never_loses_a_scale(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Weights = dict[str, torch.Tensor]
 
-__all__ = ["converted", "laid_out"]
+__all__ = ["converted", "laid_out", "refuse_either_way"]
 
 
 def converted(
@@ -41,6 +41,28 @@ def converted(
         own = {role: _turned(module, x, flattened) for role, x in own.items()}
     made, origins = with_origins(layout, module, own)
     return made, {name: tuple(called[role] for role in roles) for name, roles in origins.items()}
+
+
+def refuse_either_way(module: nn.Module, weights: Weights) -> None:
+    """Refuses kernels of a TensorFlow Lite model whose sizes do not tell how they lie.
+
+    Its converter turns most of them, (out, in) and (out, height, width, in), and leaves others:
+    https://www.tensorflow.org/mlir/tfl_ops, fully_connected and batch_matmul.
+
+    Raises:
+      MisfitError: All sizes of a kernel are the same.
+    """
+    from torch import nn
+
+    if not isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        return
+    for role, x in weights.items():
+        if x.ndim > 1 and len(set(x.shape)) == 1 and x.shape[0] > 1:
+            raise MisfitError(
+                f"{role!r} of {tuple(x.shape)} fits either way round, and TensorFlow Lite has some "
+                "kernels outputs first, others inputs first; a rule with the layout 'as_is' "
+                "(outputs first) or 'transposed' says which"
+            )
 
 
 def laid_out(

@@ -8,7 +8,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge.checkpoint.into_module._computation import compared, options_known
-from tensor_bridge.checkpoint.into_module._conversion import converted, laid_out
+from tensor_bridge.checkpoint.into_module._conversion import (
+    converted,
+    laid_out,
+    refuse_either_way,
+)
 from tensor_bridge.checkpoint.into_module._destinations import Destinations, destinations
 from tensor_bridge.checkpoint.into_module._given import Given, given_by
 from tensor_bridge.checkpoint.into_module._layouts import MisfitError, layout_of
@@ -253,6 +257,8 @@ class _Loading:
             options = self._made_with
             for layer in self._given.layers_of(names) if self._described else ():
                 options = options_known(options, self._given.layers[layer])
+            if getattr(self._given.source, "format", None) == "tflite":
+                refuse_either_way(module, weights)
             made, origins = converted(module, weights, flat, options)
             for name, x in made.items():
                 self._take(path, module, name, x, tuple(roles[r] for r in origins[name]))
