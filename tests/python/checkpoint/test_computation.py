@@ -430,6 +430,21 @@ def test_nothing_is_told_of_a_flattened_picture_whose_order_is_the_same(layers: 
     assert found(nn.Linear(30, 3), chain(*layers, L.Dense(3))) == []
 
 
+@pytest.mark.parametrize(
+    ("layer", "sizes"),
+    [
+        (L.ZeroPadding2D(((0, 1), (2, 0))), (2, 5, 7)),
+        (L.ZeroPadding2D(1), (2, 6, 7)),
+        (L.Cropping2D((1, 2)), (2, 2, 1)),
+        (L.UpSampling2D((2, 3)), (2, 8, 15)),
+    ],
+)
+def test_the_sizes_of_a_picture_are_followed(layer: Any, sizes: tuple[int, ...]) -> None:
+    layers = chain(L.InputLayer((4, 5, 2)), layer, L.Flatten(), L.Dense(1))
+    (told,) = found(nn.Linear(70, 1), layers)
+    assert f"flattened={{'part': {sizes}}} turns" in told
+
+
 def test_what_has_no_weights_has_no_order_behind_a_flattened_picture() -> None:
     norm = L.LayerNormalization(center=False, scale=False, epsilon=1e-5)
     layers = chain(L.InputLayer((4, 5, 2)), L.Conv2D(5, 3), L.Flatten(), norm)

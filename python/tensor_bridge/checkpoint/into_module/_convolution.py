@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tensor_bridge.checkpoint.into_module._keras_options import channels_first, option, sizes
+from tensor_bridge.checkpoint.into_module._keras_options import channels_first, option, pairs, sizes
 from tensor_bridge.checkpoint.into_module._pads import Axis, Pads
 from tensor_bridge.checkpoint.into_module._pair import Pair, torch_class
 
@@ -131,13 +131,8 @@ def _keras_zeros(pair: Pair, i: int, ndim: int) -> tuple[int, int] | None:
     inputs = pair.graph.inputs[pair.name]
     if len(inputs) != 1 or pair.graph.kind(inputs[0]) != f"ZeroPadding{ndim}D":
         return None
-    value = pair.graph.layers[inputs[0]].config.get("padding")
-    if ndim > 1 and isinstance(value, (list, tuple)) and len(value) == ndim:
-        value = value[i]
-    pads = [value, value] if isinstance(value, int) else value
-    if not isinstance(pads, (list, tuple)) or [type(n) for n in pads] != [int, int]:
-        return None
-    return pads[0], pads[1]
+    zeros = pairs(pair.graph.layers[inputs[0]].config, "padding", ndim)
+    return None if zeros is None else zeros[i]
 
 
 def transposed(pair: Pair, _kind: str, config: Mapping[str, Any]) -> Iterator[str]:

@@ -17,6 +17,7 @@ __all__ = [
     "kind_of",
     "number",
     "option",
+    "pairs",
     "part",
     "sizes",
 ]
@@ -94,6 +95,18 @@ def sizes(config: Mapping[str, Any], name: str, ndim: int) -> tuple[int, ...] | 
 def channels_first(config: Mapping[str, Any]) -> bool:
     """Whether the layer's pictures have their channels in front, as Theano's had in Keras 1."""
     return option(config, "data_format") in ("channels_first", "th")
+
+
+def pairs(config: Mapping[str, Any], name: str, ndim: int) -> list[tuple[int, int]] | None:
+    """An option with two numbers for each of ``ndim`` axes, or in one of the shorter forms."""
+    value = config.get(name)
+    each: Any = value if ndim > 1 and isinstance(value, (list, tuple)) else [value] * ndim
+    both: list[Any] = [[v, v] if isinstance(v, int) else v for v in each]
+    if len(both) != ndim or not all(
+        isinstance(v, (list, tuple)) and [type(n) for n in v] == [int, int] for v in both
+    ):
+        return None
+    return [(v[0], v[1]) for v in both]
 
 
 def part(config: Mapping[str, Any], name: str) -> tuple[str, Mapping[str, Any]] | None:

@@ -15,6 +15,7 @@ from tensor_bridge.checkpoint.into_module._keras_options import (
     count,
     kind_of,
     option,
+    pairs,
     part,
     sizes,
 )
@@ -34,6 +35,10 @@ ELEMENTWISE = {
     "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "ThresholdedReLU",
     "UnitNormalization",
 }  # fmt: skip
+# Layers that change the sizes of a picture and not what is in it, with its number of axes.
+_RESIZING = {
+    f"{kind}{n}D": n for kind in ("Cropping", "UpSampling", "ZeroPadding") for n in (1, 2, 3)
+}
 MERGING = {"Add", "Average", "Maximum", "Minimum", "Multiply", "Subtract"}
 _CONVOLUTIONS = {f"{kind}Conv{n}D": n for kind in ("", "Depthwise", "Separable") for n in (1, 2, 3)}
 _TRANSPOSED = {f"Conv{n}DTranspose": n for n in (1, 2, 3)}
@@ -213,6 +218,8 @@ def _output(kind: str, config: Mapping[str, Any], inputs: list[Shape | None]) ->
         return None
     if kind in ELEMENTWISE or kind in MERGING or kind == "MultiHeadAttention":
         return given
+    if kind in _RESIZING:
+        return _resized(kind, config, given)
     if kind == "Flatten":
         return (_product(given),)
     if kind == "Reshape":
@@ -249,6 +256,29 @@ def _wrapped(kind: str, config: Mapping[str, Any], given: Shape) -> Shape | None
     if not shape or config.get("merge_mode", "concat") != "concat":
         return shape
     return (*shape[:-1], None if shape[-1] is None else 2 * shape[-1])
+
+
+def _resized(kind: str, config: Mapping[str, Any], given: Shape) -> Shape | None:
+    """Of a picture that is padded, cropped or enlarged."""
+    ndim = _RESIZING[kind]
+    name, sign = ("padding", 1) if kind.startswith("Zero") else ("cropping", -1)
+    if len(given) != ndim + 1:
+        return None
+    first = channels_first(config)
+    channels, spatial = (given[0], given[1:]) if first else (given[-1], given[:-1])
+    if kind.startswith("Up"):
+        factors = sizes(config, "size", ndim)
+        changes = None if factors is None else [(n, 0) for n in factors]
+    else:
+        ends = pairs(config, name, ndim)
+        changes = None if ends is None else [(1, sign * sum(both)) for both in ends]
+    if changes is None:
+        return None
+    out = [
+        None if size is None else size * factor + more
+        for size, (factor, more) in zip(spatial, changes, strict=True)
+    ]
+    return (channels, *out) if first else (*out, channels)
 
 
 def _product(shape: Shape) -> int | None:
