@@ -38,6 +38,7 @@ from tensor_bridge.errors import (
     UnsupportedTypeError,
     ValueRangeError,
     WorkerProcessError,
+    WorldChangedError,
 )
 
 # typing takes as long to import as all the rest; checkers know the constant by its name.
@@ -110,6 +111,7 @@ __all__ = [
     "UnsupportedTypeError",
     "ValueRangeError",
     "WorkerProcessError",
+    "WorldChangedError",
     # the rest
     "autograd",
     "checkpoint",

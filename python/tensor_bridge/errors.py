@@ -34,6 +34,7 @@ __all__ = [
     "UnsupportedTypeError",
     "ValueRangeError",
     "WorkerProcessError",
+    "WorldChangedError",
 ]
 
 
@@ -112,6 +113,10 @@ class ResumeError(TensorBridgeError, RuntimeError):
 
 class WorkerProcessError(TensorBridgeError, RuntimeError):
     """A dataset of TensorFlow was taken into another process (``num_workers > 0``)."""
+
+
+class WorldChangedError(TensorBridgeError, RuntimeError):
+    """torch.distributed was initialised or destroyed in the middle of a pass over a dataset."""
 
 
 class TorchError(TensorBridgeError, RuntimeError):

@@ -193,6 +193,7 @@ ALL_ERRORS: list[type[TensorBridgeError]] = [
     tensor_bridge.UnsupportedTypeError,
     tensor_bridge.ValueRangeError,
     tensor_bridge.WorkerProcessError,
+    tensor_bridge.WorldChangedError,
 ]
 
 

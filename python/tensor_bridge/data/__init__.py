@@ -20,6 +20,7 @@ from tensor_bridge.errors import (
     PipelineError,
     ResumeError,
     WorkerProcessError,
+    WorldChangedError,
 )
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ __all__ = [
     "PipelineError",
     "ResumeError",
     "WorkerProcessError",
+    "WorldChangedError",
 ]
 
 _LAZY = {

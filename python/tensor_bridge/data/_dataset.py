@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from tensor_bridge import _C, _options
@@ -32,6 +33,11 @@ _ELSEWHERE = (
     "prefetches in another, so worker processes would gain nothing; more cores are used with "
     "num_parallel_calls=tf.data.AUTOTUNE in the pipeline, more machines with "
     "tensor_bridge.data.loader(ds, service=...)"
+)
+
+_NO_COPY = (
+    "a TorchDataset and its passes have one iterator of TensorFlow's, which cannot be copied; make "
+    "another TorchDataset over the same tf.data.Dataset"
 )
 
 
@@ -65,8 +71,10 @@ class TorchDatasetBase:
       on_error: "raise" raises `PipelineError` for an element that could not be made, and the next
         call goes on behind it; "skip" leaves such elements out.
       shard: How ranks share the dataset: "file" (each file to one rank), "data" (each element),
-        "auto" (by file where there are enough), or None: every rank gets everything.
-      rank: This process's number; by default that of torch.distributed, if it is initialised.
+        "auto" (by file where there are enough), "all" (every rank gets everything). None is "auto"
+        where ``rank`` is given, else "all", with one warning where there are several ranks and
+        nothing is known to share the elements out.
+      rank: This process's number; by default that of torch.distributed when a pass begins.
       world_size: The number of processes; likewise.
       equal_steps: Every rank ends after as many elements as the one with the fewest has. Unless the
         number is known before, one all_reduce an element.
@@ -95,7 +103,7 @@ class TorchDatasetBase:
         prefetch: int = 2,
         resume: Literal["exact", "position", "replay"] = "exact",
         on_error: Literal["raise", "skip"] = "raise",
-        shard: Literal["auto", "file", "data"] | None = "auto",
+        shard: Literal["auto", "file", "data", "all"] | None = None,
         rank: int | None = None,
         world_size: int | None = None,
         equal_steps: bool = False,
@@ -113,8 +121,10 @@ class TorchDatasetBase:
         self._dense: dict[str, Any] = {"copy": copy, "on_write": on_write, "raw": raw}
         self._prefetch = prefetch
         self._skip = on_error == "skip"
-        self._shard = shard
-        self._rank, self._world_size = _sharding.place(rank, world_size)
+        self._given_place = _sharding.check_place(rank, world_size)
+        self._shard = _sharding.check_policy(shard)
+        if self._shard is None and self._given_place is not None:
+            self._shard = "auto"  # who says which rank this is asks for its part
         self._equal_steps = bool(equal_steps)
         self._service = _service
         self._process = os.getpid()
@@ -138,6 +148,7 @@ class TorchDatasetBase:
         self._started = 0  # passes begun over self._dataset, by which tf.data seeds its shuffles
         self._current: Elements | None = None
         self._state: dict[str, Any] | None = None
+        self._warned = False
 
     # ---- the dataset -----------------------------------------------------------------------------
 
@@ -152,27 +163,50 @@ class TorchDatasetBase:
         return dataset
 
     def _use(self, dataset: Any) -> None:
+        self._like = self._whole = dataset
+        self._share_out()
+
+    def _share_out(self) -> None:
+        """Takes this rank's part of the whole, by the world as it is now."""
+        self._rank, self._world_size = self._given_place or _sharding.place()
         self._steps = None
         self._policy: str | None = None
+        dataset = self._whole
         if self._service is not None:
             dataset = self._service.distribute(dataset)
-        elif self._shard is not None and self._world_size > 1:
-            whole = dataset
+        elif self._shard not in (None, "all") and self._world_size > 1:
             dataset, self._policy = _sharding.shard(
-                dataset, self._shard, self._rank, self._world_size
+                dataset, self._like, self._shard, self._rank, self._world_size
             )
             if self._equal_steps:
-                self._steps = _sharding.equal_length(whole, self._policy, self._world_size)
+                self._steps = _sharding.equal_length(self._whole, self._policy, self._world_size)
                 if self._steps is not None:
                     dataset = dataset.take(self._steps)
-        self._dataset = _pipeline.prepare(dataset)
+        self._dataset = _pipeline.prepare(dataset, self._like)
         self._settings = self._make_settings()
+
+    def _follow_world(self) -> None:
+        """Shares the dataset out anew if the world is not the one that it was shared out for."""
+        place = self._given_place or _sharding.place()
+        if place == (self._rank, self._world_size):
+            return
+        # The passes that were begun are counted by the resource of the whole.
+        self._share_out()
 
     def _make_settings(self) -> Settings:
         plan = plan_element(
             self._dataset.element_spec,
             string_lists=self._strings == "list",
-            nested=self._nested,
+            # Not a method of this object: what is dropped is to be freed without the collector.
+            nested=partial(
+                torch_dataset_class(),
+                strings=self._strings,
+                **self._dense,
+                prefetch=self._prefetch,
+                resume=self._resume,
+                on_error="skip" if self._skip else "raise",
+                shard="all",
+            ),
             options={**self._dense, "strings": self._strings},
         )
         defaults = self._dense == {"copy": None, "on_write": "copy", "raw": False}
@@ -194,21 +228,10 @@ class TorchDatasetBase:
                 "spec": repr(self._dataset.element_spec),
                 "resume": self._resume,
                 "strings": self._strings,
-                "rank": self._rank,
-                "world_size": self._world_size,
+                "rank": self._rank if self._policy else 0,
+                "world_size": self._world_size if self._policy else 1,
                 "shard": self._policy,
             },
-        )
-
-    def _nested(self, dataset: Any) -> TorchDatasetBase:
-        return torch_dataset_class()(
-            dataset,
-            strings=self._strings,
-            **self._dense,
-            prefetch=self._prefetch,
-            resume=self._resume,
-            on_error="skip" if self._skip else "raise",
-            shard=None,
         )
 
     @property
@@ -242,21 +265,41 @@ class TorchDatasetBase:
     def set_epoch(self, epoch: int) -> None:
         """Chooses the number of the next pass; without a call it counts up from 0.
 
-        A seeded ``shuffle()`` has one order for each number, in every process. With a function in
-        place of a dataset the number is its argument.
+        A seeded ``shuffle()`` has one order for each number, in every process, whatever passes came
+        before; without a seed there is no order to go back to. With a function in place of a
+        dataset the number is its argument.
 
         Raises:
-          InvalidOptionError: A negative number, or one that is past in a dataset that reshuffles.
+          InvalidOptionError: A negative number, or one that is past in a dataset that reshuffles
+            and of which TensorFlow cannot make another.
         """
         if type(epoch) is not int or epoch < 0:
             raise InvalidOptionError(f"epoch must be an int of at least 0, got {epoch!r}")
-        if self._source is None and self._reshuffles and epoch < self._started:
-            raise InvalidOptionError(
-                f"{self._started} passes over this dataset have begun, and tf.data cannot go back "
-                f"to the order of epoch {epoch}; make a new dataset, or give a function that "
-                "makes the one of an epoch: TorchDataset(lambda epoch: ...)"
-            )
+        left = self._current is not None and not self._current.finished
+        # A pass that was left has drawn the seeds of some of its shuffles and not of others.
+        if self._reshuffles and (
+            epoch < self._started or (left and not _pipeline.draws_once(self._like))
+        ):
+            self._begin_anew()
         self._epoch = epoch
+
+    def _no_order(self, cause: Exception) -> str:
+        return (
+            f"{self._started} passes over this dataset have begun, and TensorFlow cannot give the "
+            f"order of another epoch than the next: {cause}; give a function that makes the "
+            "dataset of an epoch: TorchDataset(lambda epoch: ...)"
+        )
+
+    def _begin_anew(self) -> None:
+        """Puts another dataset in the place of this one, of which no pass has begun."""
+        import tensorflow as tf
+
+        try:
+            self._whole = _pipeline.anew(self._like)
+        except tf.errors.OpError as e:
+            raise InvalidOptionError(self._no_order(e)) from None
+        self._started = 0
+        self._share_out()
 
     def _prepare_epoch(self, epoch: int) -> None:
         if self._source is not None:
@@ -265,11 +308,25 @@ class TorchDatasetBase:
                 self._built_for = epoch
             return
         if self._reshuffles:
-            # Each iterator draws the seeds of its order when it is made.
-            while self._started < epoch:
-                iter(self._dataset)
-                self._started += 1
+            if epoch < self._started:  # of a state that is older
+                self._begin_anew()
+            self._skip_passes(epoch - self._started)
+            self._started = epoch
         self._started += 1
+
+    def _skip_passes(self, count: int) -> None:
+        if count == 0:
+            return
+        if _pipeline.draws_once(self._like):
+            for _ in range(count):
+                iter(self._dataset)
+            return
+        import tensorflow as tf
+
+        try:
+            _pipeline.draw_seeds(self._whole, count)
+        except tf.errors.OpError as e:
+            raise InvalidOptionError(self._no_order(e)) from None
 
     def __iter__(self) -> Iterator[Any]:
         """Begins a pass.
@@ -282,24 +339,43 @@ class TorchDatasetBase:
     def elements(self) -> Elements | InStep:
         """Begins a pass; `iter` with all that the iterator can do."""
         self._check_process()
+        self._follow_world()
+        if self._shard is None and self._world_size > 1:
+            self._warn_of_copies()
         state, self._state = self._state, None
         epoch = self._epoch if state is None else state["epoch"]
         self._prepare_epoch(epoch)
         self._epoch = epoch + 1
-        elements = Elements(self._dataset, self._settings, epoch, state)
+        follows = self._given_place is None and self._shard not in (None, "all")
+        elements = Elements(self._dataset, self._settings, epoch, state, follows_world=follows)
         self._current = elements
         if self._equal_steps and self._world_size > 1 and self._steps is None:
             return InStep(elements)
         return elements
 
-    def _check_process(self) -> None:
-        import torch
+    def _warn_of_copies(self) -> None:
+        if self._warned or _sharding.is_shared_out_by_caller():
+            return
+        self._warned = True
+        warnings.warn(
+            f"each of {self._world_size} ranks gets every element of this TorchDataset, since "
+            "nothing shares it out. shard='auto' gives each element to one rank, as "
+            "tensor_bridge.data.loader(ds) does; shard='all' says that every rank is to get all",
+            stacklevel=4,
+        )
 
-        if os.getpid() != self._process or torch.utils.data.get_worker_info() is not None:
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
             raise WorkerProcessError(_ELSEWHERE)
 
     def __getstate__(self) -> Any:
         raise WorkerProcessError(_ELSEWHERE)
+
+    def __copy__(self) -> Any:
+        raise UnsupportedTypeError(_NO_COPY)
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        raise UnsupportedTypeError(_NO_COPY)
 
     # ---- state -----------------------------------------------------------------------------------
 

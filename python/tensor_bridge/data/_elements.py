@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C, errors
-from tensor_bridge.data import _resume
+from tensor_bridge.data import _resume, _sharding
 from tensor_bridge.data._stats import Stats
 from tensor_bridge.errors import (
     DataServiceError,
@@ -19,6 +19,7 @@ from tensor_bridge.errors import (
     ResumeError,
     TensorBridgeError,
     TensorFlowError,
+    WorldChangedError,
 )
 
 if TYPE_CHECKING:
@@ -124,12 +125,20 @@ class Elements:
     """Iterator over one pass. Made by `TorchDataset`."""
 
     def __init__(
-        self, dataset: Any, settings: Settings, epoch: int, state: dict[str, Any] | None
+        self,
+        dataset: Any,
+        settings: Settings,
+        epoch: int,
+        state: dict[str, Any] | None,
+        *,
+        follows_world: bool,
     ) -> None:
         from tensorflow.python.eager import context
 
         self.epoch = epoch
         self._settings = settings
+        self._follows = follows_world  # its part is that of a rank of torch.distributed
+        self._world = _sharding.world() if follows_world else None
         self._limit = -1.0 if settings.timeout is None else settings.timeout
         self._lock = threading.RLock()
         # Elements that were taken out of the queue for a state, as flat values, or failures.
@@ -167,7 +176,19 @@ class Elements:
     def __iter__(self) -> Elements:
         return self
 
+    def _check_world(self) -> None:
+        if self._finished or _sharding.world() is self._world:
+            return
+        self.close()
+        raise WorldChangedError(
+            "torch.distributed was initialised or destroyed in the middle of this pass, which gave "
+            "each element to one rank of the world as it was when it began. Begin the pass after "
+            "init_process_group(), or give rank= and world_size="
+        )
+
     def __next__(self) -> Any:
+        if self._follows:
+            self._check_world()
         if self._pending or self._finished or self._settings.skip_failures:
             return _C.data_build(self._native, self.next_flat())
         try:
@@ -187,6 +208,8 @@ class Elements:
           StopIteration: There is none.
           PipelineError: It could not be made.
         """
+        if self._follows:
+            self._check_world()
         failures = 0
         while True:
             try:
@@ -360,7 +383,8 @@ class Elements:
         self._finished = True
         _open.discard(self)
         _C.data_close(self._native)
-        self._iterator = None
+        self._iterator = self._world = None
+        self._follows = False
 
     def __del__(self) -> None:
         # Before the functions that its thread may be running.

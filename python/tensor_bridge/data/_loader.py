@@ -94,7 +94,7 @@ def loader(
     raw: bool = False,
     resume: Literal["exact", "position", "replay"] = "exact",
     on_error: Literal["raise", "skip"] = "raise",
-    shard: Literal["auto", "file", "data"] | None = "auto",
+    shard: Literal["auto", "file", "data", "all"] | None = "auto",
     rank: int | None = None,
     world_size: int | None = None,
     equal_steps: bool = False,
@@ -118,7 +118,7 @@ def loader(
       raw: As in `TorchDataset`.
       resume: As in `TorchDataset`.
       on_error: As in `TorchDataset`.
-      shard: As in `TorchDataset`.
+      shard: As in `TorchDataset`; None is "all". By default each element goes to one rank.
       rank: As in `TorchDataset`.
       world_size: As in `TorchDataset`.
       equal_steps: As in `TorchDataset`.
@@ -157,7 +157,7 @@ def loader(
         prefetch=prefetch,
         resume=resume,
         on_error=on_error,
-        shard=shard,
+        shard="all" if shard is None else shard,
         rank=rank,
         world_size=world_size,
         equal_steps=equal_steps,

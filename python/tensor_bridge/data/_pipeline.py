@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["is_nondeterministic", "prepare", "reshuffles", "unseeded_shuffles", "walk"]
+__all__ = [
+    "anew",
+    "draw_seeds",
+    "draws_once",
+    "is_nondeterministic",
+    "prepare",
+    "reshuffles",
+    "unseeded_shuffles",
+    "walk",
+]
 
 # Transformations without anything that tf.data could tune while it runs.
 _PLAIN = frozenset(
@@ -28,6 +37,10 @@ _PLAIN = frozenset(
 )
 
 
+# tensorflow::data::ExternalStatePolicy
+_IGNORE_STATE = 1
+
+
 def _kind(node: Any) -> str:
     return type(node).__name__.lstrip("_")
 
@@ -44,22 +57,26 @@ def walk(dataset: Any) -> Iterator[Any]:
         pending.extend(node._inputs())
 
 
-def prepare(dataset: Any) -> Any:
+def prepare(dataset: Any, like: Any) -> Any:
     """The dataset with the options that suit being drained by our own queue.
 
     What the user set stays. TensorFlow would add a prefetch of its own at the end, another thread
     between the pipeline and ours, and would watch every element to tune a pipeline that has nothing
     to tune: 5 us an element each on 2 cores.
+
+    Args:
+      dataset: To be drained.
+      like: The pipeline that it was made of, with all of its Python objects.
     """
     import tensorflow as tf
 
-    given = dataset.options()
+    given = like.options()
     options = tf.data.Options()
     changed = False
     if getattr(given.experimental_optimization, "inject_prefetch", True) is None:
         options.experimental_optimization.inject_prefetch = False
         changed = True
-    plain = all(_kind(node) in _PLAIN for node in walk(dataset))
+    plain = all(_kind(node) in _PLAIN for node in walk(like))
     if plain and given.autotune.enabled is None:
         options.autotune.enabled = False
         changed = True
@@ -71,11 +88,103 @@ def _is_shuffle(node: Any) -> bool:
 
 
 def reshuffles(dataset: Any) -> bool:
-    """Whether the order may change from one pass to the next."""
+    """Whether a seed gives each pass an order of its own."""
+    unseeded = set(map(id, unseeded_shuffles(dataset)))
     return any(
-        _is_shuffle(node) and getattr(node, "_reshuffle_each_iteration", True) is not False
+        _is_shuffle(node)
+        and getattr(node, "_reshuffle_each_iteration", True) is not False
+        and id(node) not in unseeded
         for node in walk(dataset)
     )
+
+
+def draws_once(dataset: Any) -> bool:
+    """Whether a pass draws the seeds of one shuffle, once, when its iterator is made."""
+    kinds = [_kind(node) for node in walk(dataset)]
+    return kinds.count("ShuffleDataset") == 1 and "RepeatDataset" not in kinds
+
+
+# The input that is the generator of the seeds of each pass, by the operation. It is a resource that
+# all iterators of a dataset share (tensorflow/core/kernels/data/shuffle_dataset_op.cc): each
+# iterator takes two numbers from it when it is made, and nothing sets it back.
+_SEED_GENERATOR = {"ShuffleDatasetV3": 4, "ShuffleAndRepeatDatasetV2": 5}
+
+
+def _graph(dataset: Any) -> Any:
+    import tensorflow as tf
+
+    from tensor_bridge import _C
+
+    serialized = tf.raw_ops.DatasetToGraphV2(
+        input_dataset=dataset._variant_tensor, external_state_policy=_IGNORE_STATE
+    )
+    return tf.compat.v1.GraphDef.FromString(_C.tf_strings_list(serialized))
+
+
+def _from_graph(graph: Any, element_spec: Any) -> Any:
+    import tensorflow as tf
+    from tensorflow.python.data.ops import dataset_ops
+
+    variant = tf.raw_ops.DatasetFromGraph(graph_def=graph.SerializeToString())
+    return dataset_ops._VariantDataset(variant, element_spec)
+
+
+def anew(dataset: Any) -> Any:
+    """The same dataset before its first pass: its shuffles draw their seeds from the start.
+
+    In TensorFlow's own graph of the dataset the generators of seeds are replaced by what
+    `shuffle()` gives at first. Functions, tables, caches and variables stay shared with the given
+    dataset, which has to be kept.
+
+    Raises:
+      tf.errors.OpError: The dataset has no graph, or one of more than 2 GiB.
+    """
+    graph = _graph(dataset)
+    for number, node in enumerate(list(graph.node)):
+        if node.op in _SEED_GENERATOR:
+            fresh = graph.node.add(op="DummySeedGenerator", name=f"tensor_bridge_seeds_{number}")
+            node.input[_SEED_GENERATOR[node.op]] = fresh.name
+    return _from_graph(graph, dataset.element_spec)
+
+
+def draw_seeds(dataset: Any, passes: int) -> None:
+    """Draws the seeds of so many whole passes, without making an element.
+
+    A dataset of one number is shuffled with each of the dataset's generators, as often as passes
+    make an iterator of that shuffle.
+
+    Raises:
+      tf.errors.OpError: As `anew`.
+    """
+    import tensorflow as tf
+
+    graph = _graph(dataset)
+    nodes = {node.name: node for node in graph.node}
+    consumers = {name: node for node in graph.node for name in node.input}
+    for node in graph.node:
+        if node.op not in _SEED_GENERATOR:
+            continue
+        number = tf.data.Dataset.range(1)
+        shuffled = _graph(number)
+        result = next(n for n in shuffled.node if n.op == "_Retval")
+        copies = [shuffled.node.add() for _ in node.input]
+        for copy, original in zip(copies, [node, *(nodes[n] for n in node.input[1:])], strict=True):
+            copy.CopyFrom(original)
+            copy.name = f"tensor_bridge/{original.name}"
+        copies[0].input[:] = [result.input[0], *(copy.name for copy in copies[1:])]
+        result.input[0] = copies[0].name
+        drawn = _from_graph(shuffled, number.element_spec)
+        drawn.repeat(passes * _repetitions(node, nodes, consumers)).reduce(0, lambda i, _: i)
+
+
+def _repetitions(node: Any, nodes: dict[str, Any], consumers: dict[str, Any]) -> int:
+    """How often one pass over the whole makes an iterator of the node."""
+    count = 1
+    while (node := consumers.get(node.name)) is not None:
+        if node.op == "RepeatDataset":
+            # Endless ones never come to a second pass.
+            count *= max(1, nodes[node.input[1]].attr["value"].tensor.int64_val[0])
+    return count
 
 
 def unseeded_shuffles(dataset: Any) -> list[Any]:

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import sys
+from types import FrameType
 from typing import Any
 
 from tensor_bridge.data import _pipeline
 from tensor_bridge.errors import InvalidOptionError
 
-__all__ = ["POLICIES", "agree", "equal_length", "place", "shard"]
+__all__ = [
+    "POLICIES",
+    "agree",
+    "check_place",
+    "check_policy",
+    "equal_length",
+    "is_shared_out_by_caller",
+    "place",
+    "shard",
+    "world",
+]
 
-POLICIES = ("auto", "file", "data")
+POLICIES = ("auto", "file", "data", "all")
 
 # Operations that read files whose names are elements of their input.
 _READERS = (
@@ -32,19 +44,22 @@ def _distributed() -> Any | None:
     return None
 
 
-def place(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    """(rank, world size): as given, else those of torch.distributed, else (0, 1).
+def world() -> Any | None:
+    """The group of all ranks, an object that lives as long as the world; None without one."""
+    distributed = _distributed()
+    return None if distributed is None else distributed.group.WORLD
+
+
+def check_place(rank: int | None, world_size: int | None) -> tuple[int, int] | None:
+    """What the caller says of this process; None: torch.distributed is to be asked.
 
     Raises:
       InvalidOptionError: Only one is given, or the rank is not in the world.
     """
-    if (rank is None) != (world_size is None):
-        raise InvalidOptionError("give both rank and world_size, or neither")
+    if rank is None and world_size is None:
+        return None
     if rank is None or world_size is None:
-        distributed = _distributed()
-        if distributed is None:
-            return 0, 1
-        return distributed.get_rank(), distributed.get_world_size()
+        raise InvalidOptionError("give both rank and world_size, or neither")
     if not 0 <= rank < world_size:
         raise InvalidOptionError(
             f"expected a rank from 0 to world_size - 1, got rank {rank} of {world_size}"
@@ -52,16 +67,51 @@ def place(rank: int | None, world_size: int | None) -> tuple[int, int]:
     return rank, world_size
 
 
-def shard(dataset: Any, policy: str, rank: int, world_size: int) -> tuple[Any, str]:
+def place() -> tuple[int, int]:
+    """(rank, world size) of torch.distributed as it is now; (0, 1) where it is not initialised."""
+    distributed = _distributed()
+    return (0, 1) if distributed is None else (distributed.get_rank(), distributed.get_world_size())
+
+
+def is_shared_out_by_caller() -> bool:
+    """Whether accelerate iterates, which gives each rank its part of what a dataset yields.
+
+    transformers' Trainer does so through accelerate.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").startswith("accelerate."):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def check_policy(policy: Any) -> str | None:
+    """The value of ``shard=``.
+
+    Raises:
+      InvalidOptionError: It is neither None nor a policy.
+    """
+    if policy is not None and policy not in POLICIES:
+        raise InvalidOptionError(f"shard must be None or one of {POLICIES}, got {policy!r}")
+    return None if policy is None else str(policy)
+
+
+def shard(dataset: Any, like: Any, policy: str, rank: int, world_size: int) -> tuple[Any, str]:
     """The rank's part of the dataset, and the policy that was taken ("file" or "data").
+
+    Args:
+      dataset: To be shared out.
+      like: The pipeline that it was made of, with all of its Python objects.
+      policy: "auto", "file" or "data".
+      rank: From 0.
+      world_size: Number of ranks.
 
     Raises:
       InvalidOptionError: The ranks would not see the same order, so that some elements would reach
         two of them and others none; or there is no file to shard by.
     """
-    if policy not in POLICIES:
-        raise InvalidOptionError(f"shard must be None or one of {POLICIES}, got {policy!r}")
-    files = _source_of_files(dataset)
+    files = _source_of_files(like)
     if policy == "auto":
         count = None if files is None else _cardinality(files)
         policy = "file" if count is not None and count >= world_size else "data"
@@ -72,8 +122,8 @@ def shard(dataset: Any, policy: str, rank: int, world_size: int) -> tuple[Any, s
             )
         _check_order(files)
         return _by_file(dataset, rank, world_size), policy
-    _check_order(dataset)
-    if _pipeline.is_nondeterministic(dataset):
+    _check_order(like)
+    if _pipeline.is_nondeterministic(like):
         raise InvalidOptionError(
             "shard='data' gives each rank every world_size-th element, but the dataset may change "
             "its order (deterministic=False), and does so differently on each rank; leave that "

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import tensorflow as tf
+from fresh import run_forked
 from ranks import run_ranks
 
 from tensor_bridge import InvalidOptionError
@@ -111,7 +112,7 @@ def test_shards_that_would_overlap_are_refused(tmp_path: Path) -> None:
     # All of it works where nothing is shared out.
     for ds in (plain.shuffle(10), parallel):
         assert len(list(TorchDataset(ds, rank=0, world_size=1))) == 10
-        assert len(list(TorchDataset(ds, rank=0, world_size=2, shard=None))) == 10
+        assert len(list(TorchDataset(ds, rank=0, world_size=2, shard="all"))) == 10
 
 
 def test_a_global_seed_counts_as_one() -> None:
@@ -139,9 +140,10 @@ def test_ranks_of_torch_distributed(tmp_path: Path) -> None:
     paths = records(tmp_path, files=3, per_file=4)
     seen = run_ranks(
         f"""
-        by_data = TorchDataset(tf.data.Dataset.range(9))
-        by_file = TorchDataset(tf.data.TFRecordDataset({paths!r}), strings="list", equal_steps=True)
-        everything = TorchDataset(tf.data.Dataset.range(3), shard=None)
+        by_data = TorchDataset(tf.data.Dataset.range(9), shard="auto")
+        by_file = TorchDataset(tf.data.TFRecordDataset({paths!r}), strings="list", shard="auto",
+                               equal_steps=True)
+        everything = TorchDataset(tf.data.Dataset.range(3), shard="all")
         steps = [[s.decode() for s in by_file] for _ in range(2)]
         see([[int(i) for i in by_data], steps, [int(i) for i in everything],
              [s.decode() for s in loader(tf.data.TFRecordDataset({paths!r}), strings="list")]])
@@ -156,3 +158,88 @@ def test_ranks_of_torch_distributed(tmp_path: Path) -> None:
         assert not set(first) & set(second)
     assert [rank[2] for rank in seen] == [[0, 1, 2]] * 2
     assert sorted(seen[0][3] + seen[1][3]) == [f"{f}-{i}" for f in range(3) for i in range(4)]
+
+
+def test_a_dataset_is_shared_out_only_when_asked(tmp_path: Path) -> None:
+    seen = run_ranks(
+        """
+        import warnings
+        ds = tf.data.Dataset.range(4)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            plain = TorchDataset(ds)
+            passes = [[int(i) for i in plain] for _ in range(2)]
+            meant = [int(i) for i in TorchDataset(ds, shard="all")]
+            none = [int(i) for i in loader(ds, shard=None)]
+        see([passes, meant, none, [str(w.message) for w in caught]])
+        """,
+        tmp_path,
+    )
+    for passes, meant, none, warned in seen:
+        assert passes == [[0, 1, 2, 3]] * 2
+        assert meant == none == [0, 1, 2, 3]
+        (text,) = warned  # once for two passes, and not where it was said
+        assert "each of 2 ranks gets every element" in text
+        assert "shard='auto'" in text
+
+
+_OWN_WORLD = """
+import torch.distributed as dist
+from tensor_bridge.data import TorchDataset, loader
+
+def begin(size=1):
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=size)
+"""
+
+
+def test_the_rank_is_taken_when_a_pass_begins(tmp_path: Path) -> None:
+    seen = run_ranks(
+        f"""
+        dist.destroy_process_group()
+        made = loader(tf.data.Dataset.range(6).shuffle(6, seed=1))
+        whole = [int(i) for i in made], len(made)
+        dist.init_process_group(
+            "gloo", init_method="file://{tmp_path}/second", rank=rank, world_size=2)
+        see([whole, [int(i) for i in made], len(made), [int(i) for i in made]])
+        """,
+        tmp_path,
+    )
+    for whole, _, length, _ in seen:
+        assert sorted(whole[0]) == list(range(6))
+        assert whole[1] == 6
+        assert length == 3
+    for turn in (1, 3):
+        assert sorted(seen[0][turn] + seen[1][turn]) == list(range(6))
+
+
+@pytest.mark.parametrize("made", ["loader(ds)", "loader(ds, on_error='skip')"])
+def test_a_world_that_changes_under_a_pass_raises(made: str) -> None:
+    done = run_forked(
+        f"""{_OWN_WORLD}
+import tensor_bridge
+ds = tf.data.Dataset.range(6)
+for change in (begin, dist.destroy_process_group):
+    made = {made}
+    elements = iter(made)
+    assert int(next(elements)) == 0
+    change()
+    try:
+        next(elements)
+    except tensor_bridge.WorldChangedError as e:
+        assert "in the middle of this pass" in str(e)
+        assert isinstance(e, RuntimeError)
+        print("raised")
+    assert list(elements) == []
+    assert [int(i) for i in made] == list(range(6))
+    assert tensor_bridge.testing.live_owners() == 0
+# What is not shared out, or is so by the caller's word, does not ask.
+for options in (dict(shard="all"), dict(rank=0, world_size=1)):
+    elements = iter(loader(ds, **options))
+    next(elements)
+    begin()
+    next(elements)
+    dist.destroy_process_group()
+""",
+        timeout=60,
+    )
+    assert done.check().split() == ["raised", "raised"]
