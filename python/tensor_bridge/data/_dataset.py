@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cache, partial
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
 
 from tensor_bridge import _C, _options
@@ -65,9 +67,10 @@ class TorchDatasetBase:
       on_write: As in `convert_tf_to_pytorch`.
       raw: As in `convert_tf_to_pytorch`.
       prefetch: Elements made ahead; 0 makes them on demand, without a thread.
-      resume: What `state_dict` saves. "exact": everything; refuses operations whose state
-        TensorFlow does not save. "position": such operations start anew. "replay": a count; as many
-        elements are made and skipped.
+      resume: What `state_dict` saves. "exact": everything; a dataset with operations whose state
+        TensorFlow does not save is refused at once. "position": such operations start anew.
+        "replay": a count; as many elements are made and skipped. "auto": the first of these three
+        that TensorFlow can do; one warning says if it is not the first.
       on_error: "raise" raises `PipelineError` for an element that could not be made, and the next
         call goes on behind it; "skip" leaves such elements out.
       shard: How ranks share the dataset: "file" (each file to one rank), "data" (each element),
@@ -83,6 +86,7 @@ class TorchDatasetBase:
       UnsupportedTypeError: ds is no dataset, or its elements have no form in torch.
       UnsupportedDtypeError: Its elements have a dtype without one.
       InvalidOptionError: A keyword that means nothing, or sharding that would lose elements.
+      ResumeError: ``resume`` asks for what TensorFlow cannot save of this dataset.
       FrameworkError: A framework is missing or of an unsupported version.
 
     Example:
@@ -101,7 +105,7 @@ class TorchDatasetBase:
         on_write: Literal["copy", "raise", "alias"] = "copy",
         raw: bool = False,
         prefetch: int = 2,
-        resume: Literal["exact", "position", "replay"] = "exact",
+        resume: Literal["auto", "exact", "position", "replay"] = "auto",
         on_error: Literal["raise", "skip"] = "raise",
         shard: Literal["auto", "file", "data", "all"] | None = None,
         rank: int | None = None,
@@ -143,12 +147,14 @@ class TorchDatasetBase:
                 "expected a tf.data.Dataset, or a function that makes the one of an epoch, got a "
                 f"{type(ds).__module__}.{type(ds).__qualname__}"
             )
+        if self._service is None:
+            _resume.check_dataset(self._like, self._resume)
         self._built_for = 0
         self._epoch = 0  # of the next pass
         self._started = 0  # passes begun over self._dataset, by which tf.data seeds its shuffles
         self._current: Elements | None = None
         self._state: dict[str, Any] | None = None
-        self._warned = False
+        self._warned = self._told_of_batches = False
 
     # ---- the dataset -----------------------------------------------------------------------------
 
@@ -334,6 +340,15 @@ class TorchDatasetBase:
         Raises:
           WorkerProcessError: In another process than the one that made this object.
         """
+        if not self._told_of_batches and _adds_an_axis(sys._getframe(1)):
+            self._told_of_batches = True
+            warnings.warn(
+                "DataLoader(TorchDataset(ds)) puts an axis of size 1 before each element: its "
+                "batch_size is 1 by default. Batch in tf.data, and give batch_size=None: "
+                "DataLoader(TorchDataset(ds.batch(n)), batch_size=None), or take "
+                "tensor_bridge.data.loader(ds.batch(n))",
+                stacklevel=2,
+            )
         return self.elements()
 
     def elements(self) -> Elements | InStep:
@@ -435,6 +450,16 @@ class TorchDatasetBase:
         """Ends the latest pass, if it is under way."""
         if self._current is not None:
             self._current.close()
+
+
+def _adds_an_axis(frame: FrameType) -> bool:
+    """Whether it is a DataLoader's whose batch_size nobody gave.
+
+    Its iterator makes the fetcher, which begins the pass (torch/utils/data/_utils/fetch.py).
+    """
+    maker = frame.f_back and frame.f_back.f_back
+    loader = maker and maker.f_locals.get("loader")
+    return getattr(loader, "batch_size", None) == 1 and hasattr(loader, "collate_fn")
 
 
 def _no_service_state() -> Exception:

@@ -109,6 +109,7 @@ class Settings:
       options: Keywords of the native conversion.
       addresses: Of tf.data service, if the elements come from one.
       identity: What a state must agree with.
+      told: What was warned of.
     """
 
     plan: ElementPlan
@@ -119,6 +120,7 @@ class Settings:
     options: dict[str, Any]
     addresses: Callable[[], tuple[str, ...]] | None
     identity: dict[str, Any] = field(default_factory=dict)
+    told: dict[str, str] = field(default_factory=dict)
 
 
 class Elements:
@@ -166,7 +168,7 @@ class Elements:
         _open.add(self)
         if state is None:
             return
-        if settings.resume == "replay":
+        if state["resume"] == "replay":
             self._skip(state["delivered"])
         elif state["ended"]:
             _C.data_close(self._native)  # only what is pending is left
@@ -320,12 +322,12 @@ class Elements:
                 _C.data_pause(self._native)
                 try:
                     self._drain()
-                    state["iterator"] = _resume.save(
-                        self._iterator._iterator_resource, self._settings.resume
-                    )
+                    self._save(state)
                 finally:
                     _C.data_resume(self._native)
             waiting = [*taken, *self._pending]
+        if state["resume"] == "replay":
+            return state
         if self._settings.plan.has_opaque and waiting:
             raise ResumeError(
                 "elements that were made ahead hold values that cannot be saved (datasets, "
@@ -338,6 +340,14 @@ class Elements:
         state["failed"] = [isinstance(item, _Failure) for item in waiting]
         return state
 
+    def _save(self, state: dict[str, Any]) -> None:
+        """Adds TensorFlow's part of the position."""
+        resource, mode = self._iterator._iterator_resource, self._settings.resume
+        if mode == "auto":
+            state["resume"], state["iterator"] = _resume.save_best(resource, self._settings.told)
+        else:
+            state["iterator"] = _resume.save(resource, mode)
+
     def _drain(self) -> None:
         while True:
             try:
@@ -349,7 +359,7 @@ class Elements:
                 self._pending.append(_Failure(ordinal + self._offset, *rest))
 
     def _load(self, state: dict[str, Any]) -> None:
-        if self._settings.resume == "replay":
+        if state["resume"] == "replay":
             return
         self._position = state["delivered"]
         for flat, failed in zip(state["pending"], state["failed"], strict=True):

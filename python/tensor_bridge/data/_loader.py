@@ -92,7 +92,7 @@ def loader(
     copy: bool | None = None,
     on_write: Literal["copy", "raise", "alias"] = "copy",
     raw: bool = False,
-    resume: Literal["exact", "position", "replay"] = "exact",
+    resume: Literal["auto", "exact", "position", "replay"] = "auto",
     on_error: Literal["raise", "skip"] = "raise",
     shard: Literal["auto", "file", "data", "all"] | None = "auto",
     rank: int | None = None,

@@ -10,6 +10,7 @@ __all__ = [
     "draw_seeds",
     "draws_once",
     "is_nondeterministic",
+    "operations",
     "prepare",
     "reshuffles",
     "unseeded_shuffles",
@@ -119,6 +120,17 @@ def _graph(dataset: Any) -> Any:
         input_dataset=dataset._variant_tensor, external_state_policy=_IGNORE_STATE
     )
     return tf.compat.v1.GraphDef.FromString(_C.tf_strings_list(serialized))
+
+
+def operations(dataset: Any) -> set[str]:
+    """The names of all operations in it, those of its functions included.
+
+    Raises:
+      tf.errors.OpError: As `anew`.
+    """
+    graph = _graph(dataset)
+    functions = (node for function in graph.library.function for node in function.node_def)
+    return {node.op for node in (*graph.node, *functions)}
 
 
 def _from_graph(graph: Any, element_spec: Any) -> Any:

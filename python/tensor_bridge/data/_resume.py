@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import re
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C
+from tensor_bridge.data import _pipeline
 from tensor_bridge.errors import InvalidOptionError, ResumeError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["MODES", "check_mode", "check_state", "copied", "restore", "save"]
+__all__ = [
+    "MODES",
+    "check_dataset",
+    "check_mode",
+    "check_state",
+    "copied",
+    "restore",
+    "save",
+    "save_best",
+]
 
-MODES = ("exact", "position", "replay")
+MODES = ("auto", "exact", "position", "replay")
+# What "auto" tries, from the best to what always works.
+_FALLBACKS = ("exact", "position", "replay")
 VERSION = 1
 
 # tensorflow::data::ExternalStatePolicy
@@ -26,11 +39,72 @@ def check_mode(mode: Any) -> str:
     """The value of ``resume=``.
 
     Raises:
-      InvalidOptionError: It is none of the three.
+      InvalidOptionError: It is no mode.
     """
     if mode not in MODES:
-        raise InvalidOptionError(f"resume must be 'exact', 'position' or 'replay', got {mode!r}")
+        raise InvalidOptionError(
+            f"resume must be 'auto', 'exact', 'position' or 'replay', got {mode!r}"
+        )
     return str(mode)
+
+
+def check_dataset(dataset: Any, mode: str) -> None:
+    """Finds out now whether positions in the dataset can be saved in the mode.
+
+    Raises:
+      ResumeError: They cannot.
+    """
+    import tensorflow as tf
+
+    if mode not in ("exact", "position"):
+        return
+    try:
+        # Another one, since each iterator draws the seeds of an epoch.
+        iterator = iter(_pipeline.anew(dataset))
+        generates = "GeneratorDataset" in _pipeline.operations(dataset)
+    except tf.errors.OpError:
+        return  # too large for a graph; `save` finds out
+    save(iterator._iterator_resource, mode)
+    if generates:  # refused once its iterator is there, which the first element makes
+        raise ResumeError(_unsaved("GeneratorDataset"))
+
+
+def save_best(resource: Any, told: dict[str, str]) -> tuple[str, list[bytes] | None]:
+    """What can be saved of the position, and in which mode; says once what is lost.
+
+    Args:
+      resource: As in `save`.
+      told: What was warned of, and why; added to.
+
+    Returns:
+      The mode, and what `save` gives; None for "replay".
+    """
+    for mode in _FALLBACKS:
+        try:
+            parts = None if mode == "replay" else save(resource, mode)
+        except ResumeError as e:
+            told.setdefault("cause", str(e.__cause__))
+            continue
+        if mode != "exact" and mode not in told:
+            told[mode] = "warned"
+            cause = _STATEFUL.search(told["cause"]) or _UNSAVED.search(told["cause"])
+            why = f"TensorFlow saves no state of {cause[1]}" if cause else told["cause"]
+            warnings.warn(_LOST[mode].format(why), stacklevel=5)
+        return mode, parts
+    raise AssertionError("replay saves nothing")
+
+
+_LOST = {
+    "position": (
+        "this state holds the position in the dataset, but {}, which starts anew when it is "
+        "loaded. resume='position' says that this is meant, resume='exact' refuses such datasets"
+    ),
+    "replay": (
+        "this state holds how many elements were delivered: {}. When it is loaded as many are made "
+        "and skipped, which is right if the dataset yields the same elements again. "
+        "resume='replay' says that this is meant, resume='exact' refuses such datasets"
+    ),
+}
 
 
 def save(resource: Any, mode: str) -> list[bytes]:
@@ -63,12 +137,16 @@ def _refusal(message: str) -> str:
         )
     unsaved = _UNSAVED.search(message)
     if unsaved:
-        return (
-            f"TensorFlow cannot save the position in a {unsaved[1]} (Dataset.from_generator, "
-            "tensor_bridge.data.from_torch). If it yields the same elements each time, "
-            "resume='replay' skips as many as were delivered"
-        )
+        return _unsaved(unsaved[1])
     return f"TensorFlow cannot save the position in this dataset: {message}"
+
+
+def _unsaved(operation: str) -> str:
+    return (
+        f"TensorFlow cannot save the position in a {operation} (Dataset.from_generator, "
+        "tensor_bridge.data.from_torch). If it yields the same elements each time, "
+        "resume='replay' skips as many as were delivered"
+    )
 
 
 def restore(resource: Any, parts: Sequence[bytes]) -> None:
@@ -105,6 +183,8 @@ def check_state(state: Any, expected: dict[str, Any]) -> None:
             + (f"version {state.get('version')!r}" if isinstance(state, dict) else repr(state))
         )
     for name, value in expected.items():
+        if name == "resume" and value == "auto" and state.get(name) in MODES:
+            continue  # it says itself what it holds
         if state.get(name) != value:
             raise ResumeError(
                 f"the state belongs to another dataset: it was saved with {name} "

@@ -230,14 +230,43 @@ def generator() -> tf.data.Dataset:
         (generator, "PyFunc"),
     ],
 )
-def test_exact_names_the_operation_that_cannot_be_saved(make: Any, name: str) -> None:
+def test_exact_is_refused_at_once_and_names_the_operation(make: Any, name: str) -> None:
+    for kind in (TorchDataset, loader):
+        with pytest.raises(ResumeError, match=rf"\b{name}\b.*resume='position'"):
+            kind(make(), resume="exact")
+
+
+@pytest.mark.parametrize("make", [random_map, python_map, variable_map, generator])
+def test_auto_saves_what_can_be_saved_and_says_once_what_is_lost(make: Any) -> None:
     dataset = TorchDataset(make())
     elements = iter(dataset)
-    assert next(elements)[0] == 0
-    with pytest.raises(ResumeError, match=rf"\b{name}\b.*resume='position'"):
-        dataset.state_dict()
+    for _ in range(5):
+        next(elements)
+    lost = r"how many elements.*PyFunc" if make is generator else "position.* starts anew"
+    with pytest.warns(UserWarning, match=lost):
+        first = saved_and_loaded(dataset.state_dict())
+    next(elements)
+    second = saved_and_loaded(dataset.state_dict())  # no warning: an error in these tests
+    assert first["resume"] == second["resume"] == ("replay" if make is generator else "position")
     # The pass goes on as if nobody had asked.
-    assert [int(i) for i, _ in elements] == list(range(1, 20))
+    assert [int(i) for i, _ in elements] == list(range(6, 20))
+    for state, position in ((first, 5), (second, 6)):
+        resumed = TorchDataset(make())
+        resumed.load_state_dict(state)
+        assert [int(i) for i, _ in resumed] == list(range(position, 20))
+
+
+def test_auto_is_exact_where_tensorflow_can() -> None:
+    dataset = TorchDataset(tf.data.Dataset.range(9).shuffle(9, seed=1))
+    elements = iter(dataset)
+    first = [int(next(elements)) for _ in range(4)]
+    state = saved_and_loaded(dataset.state_dict())
+    assert state["resume"] == "exact"
+    resumed = TorchDataset(tf.data.Dataset.range(9).shuffle(9, seed=1))
+    resumed.load_state_dict(state)
+    assert first + [int(i) for i in resumed] == values(
+        TorchDataset(tf.data.Dataset.range(9).shuffle(9, seed=1))
+    )
 
 
 @pytest.mark.parametrize("make", [random_map, python_map, variable_map])
@@ -253,13 +282,10 @@ def test_position_keeps_the_position_exact(make: Any) -> None:
 
 
 def test_generators_are_replayed_by_count() -> None:
-    for resume in ("exact", "position"):
-        dataset = TorchDataset(generator(), resume=resume)
-        elements = iter(dataset)
-        next(elements)
-        with pytest.raises(ResumeError, match="resume='replay'"):
-            dataset.state_dict()
-        del elements
+    # "exact" names the Python function, which is in the way first.
+    for resume, advice in (("exact", "PyFunc.*resume='replay'"), ("position", "resume='replay'")):
+        with pytest.raises(ResumeError, match=advice):
+            TorchDataset(generator(), resume=resume)
     dataset = TorchDataset(generator(), resume="replay", prefetch=4)
     elements = iter(dataset)
     for _ in range(7):
