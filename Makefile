@@ -68,8 +68,14 @@ $(STAMPS)/models $(STAMPS)/large-models: $(STAMPS)/%: $(STAMPS)/tools
 	$(BIN)/python tools/install_group.py $* -- --quiet --no-deps
 	@touch $@
 
-$(STAMPS)/interop: $(STAMPS)/tools
-	$(BIN)/python tools/install_group.py interop -- --quiet
+$(STAMPS)/interop $(STAMPS)/loops: $(STAMPS)/%: $(STAMPS)/tools
+	$(BIN)/python tools/install_group.py $* -- --quiet
+	@touch $@
+
+# In a folder of its own, for the tests that put it on the path of their processes: beside TensorFlow
+# it ends others.
+$(STAMPS)/triton: $(STAMPS)/tools
+	$(BIN)/python tools/install_group.py triton -- --quiet --no-deps --upgrade --target $(VENV)/triton
 	@touch $@
 
 # The names of all files that make up the package: one that came or went is a change too.
@@ -85,7 +91,7 @@ $(STAMPS)/package: $(NATIVE) pyproject.toml $(STAMPS)/files $(STAMPS)/tools
 
 build: $(STAMPS)/package
 
-dev: build $(STAMPS)/models $(STAMPS)/interop $(STAMPS)/docs $(STAMPS)/system-tests $(STAMPS)/system-docs
+dev: build $(STAMPS)/models $(STAMPS)/interop $(STAMPS)/loops $(STAMPS)/triton $(STAMPS)/docs $(STAMPS)/system-tests $(STAMPS)/system-docs
 	@echo 'Ready: . $(VENV)/bin/activate'
 
 # Downloads a wheel of every supported torch release once, some 0.8 GB each, and keeps the headers.

@@ -12,7 +12,7 @@ Importing this package loads neither framework.
 
 from __future__ import annotations
 
-from tensor_bridge import _lazy
+from tensor_bridge import _lazy, _triton
 from tensor_bridge._C import __version__, convert_pytorch_to_tf, convert_tf_to_pytorch
 from tensor_bridge.errors import (
     CheckpointError,
@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from tensor_bridge import autograd, checkpoint, data, dlpack, testing
     from tensor_bridge._dtypes import DtypeRow, dtypes
     from tensor_bridge._explanation import Explanation, StructureExplanation
-    from tensor_bridge._frameworks import prepare
     from tensor_bridge._tree import explain
+    from tensor_bridge._triton import prepare
     from tensor_bridge.capi import TensorBridge
     from tensor_bridge.composite import (
         Extension,
@@ -137,7 +137,7 @@ _LAZY = {
     "StructureExplanation": "_explanation",
     "dtypes": "_dtypes",
     "DtypeRow": "_dtypes",
-    "prepare": "_frameworks",
+    "prepare": "_triton",
     "autograd": None,
     "checkpoint": None,
     "data": None,
@@ -145,6 +145,9 @@ _LAZY = {
     "testing": None,
 }
 
+
+# Before anybody imports TensorFlow: nothing to do afterwards.
+_triton.keep_tensorflow_local()
 
 # Not for checkers, to which a misspelt name is an error.
 if not TYPE_CHECKING:

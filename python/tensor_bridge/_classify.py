@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tensor_bridge._frameworks import loaded_tensorflow
+from tensor_bridge._loaded import loaded_tensorflow
 from tensor_bridge.errors import (
     SymbolicTensorError,
     TensorBridgeError,

@@ -10,6 +10,8 @@ import sys
 from importlib import import_module
 from typing import Any, NamedTuple
 
+from tensor_bridge import _triton
+from tensor_bridge._loaded import loaded_tensorflow, version_pair
 from tensor_bridge.errors import FrameworkError
 
 __all__ = [
@@ -19,11 +21,7 @@ __all__ = [
     "adapters",
     "ensure",
     "ensure_tensorflow",
-    "loaded_tensorflow",
-    "loading_triton_ends_the_process",
-    "prepare",
     "say_that_it_copies",
-    "version_pair",
 ]
 
 TORCH_RANGE = ((2, 6), (2, 15))
@@ -37,15 +35,6 @@ _OUR_DISTRIBUTION = "tf-torch-tensor-bridge"
 
 
 _Range = tuple[tuple[int, int], tuple[int, int]]
-
-
-def version_pair(version: str) -> tuple[int, int]:
-    """(major, minor) of a version string such as "2.13.0+cpu"."""
-    parts = version.split(".")
-    try:
-        return int(parts[0]), int(parts[1])
-    except (IndexError, ValueError):
-        return 0, 0
 
 
 def _check_range(name: str, version: str, supported: _Range) -> tuple[int, int]:
@@ -92,62 +81,6 @@ def _import(module: str, name: str, supported: _Range) -> Any:
             name=package,
         )
     return imported
-
-
-def loaded_tensorflow() -> Any | None:
-    """The tensorflow module if this process has loaded it; never imports it."""
-    module = sys.modules.get("tensorflow")
-    # A stub, or a module that is still being imported, has no version.
-    return module if getattr(module, "__version__", None) is not None else None
-
-
-# TensorFlow 2.19 to 2.21 ask this module of theirs whether to load their libraries RTLD_GLOBAL, and
-# it says yes. Their LLVM then takes the place of every other one that is loaded later, triton's
-# first of all: https://github.com/tensorflow/tensorflow/issues/124205
-_GLOBAL_FLAGS = "tensorflow.python.pywrap_dlopen_global_flags"
-
-
-def loading_triton_ends_the_process() -> bool:
-    """Whether importing triton, which torch.compile does, would crash because of TensorFlow.
-
-    So it is after TensorFlow 2.19 to 2.21 was imported, unless triton was imported before it or
-    `prepare` was called.
-    """
-    from importlib.util import find_spec
-
-    tensorflow = loaded_tensorflow()
-    return (
-        tensorflow is not None
-        and (2, 19) <= version_pair(tensorflow.__version__) <= (2, 21)
-        and sys.modules.get(_GLOBAL_FLAGS) is not None
-        and "triton" not in sys.modules
-        and find_spec("triton") is not None
-    )
-
-
-def prepare() -> None:
-    """Keeps TensorFlow, which is imported after this call, from crashing triton and torch.compile.
-
-    TensorFlow 2.19 to 2.21 load their libraries with RTLD_GLOBAL, so that their LLVM takes the
-    place of triton's; importing triton, as `torch.compile` on a machine with CUDA does, then ends
-    the process. After this call TensorFlow loads them with RTLD_LOCAL, like every other release.
-    Harmless where it is not needed.
-
-    Raises:
-      FrameworkError: TensorFlow is loaded already, and in that way.
-    """
-    if sys.modules.get(_GLOBAL_FLAGS) is None:
-        # An import that fails is how a TensorFlow without the module is recognised by its code.
-        sys.modules[_GLOBAL_FLAGS] = None  # type: ignore[assignment]
-        return
-    tensorflow = loaded_tensorflow()
-    version = getattr(tensorflow, "__version__", "0")
-    if (2, 19) <= version_pair(version) <= (2, 21):
-        raise FrameworkError(
-            f"expected to be called before TensorFlow is imported, but TensorFlow {version} is "
-            "loaded; call tensor_bridge.prepare() first, or import triton before TensorFlow",
-            name="tensorflow",
-        )
 
 
 def _check_distribution() -> None:
@@ -260,4 +193,5 @@ def ensure() -> tuple[int, int, bool]:
     tensorflow = loaded_tensorflow()
     if tensorflow is not None:
         _check_range("tensorflow", tensorflow.__version__, TENSORFLOW_RANGE)
+        _triton.warn_of_abort()
     return (*pair, _is_proven(torch.__version__))

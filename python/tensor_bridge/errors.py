@@ -41,10 +41,9 @@ __all__ = [
 class TensorBridgeError(Exception):
     """Base of everything that tensor_bridge raises."""
 
-    # AutoGraph raises an exception that leaves a tf.function again as the same class only if it has
-    # this very __init__ (tensorflow/python/autograph/pyct/error_utils.py); else as a StagingError.
-    if not TYPE_CHECKING:
-        __init__ = Exception.__init__
+    # AutoGraph lets an exception with this attribute out of a tf.function as it is
+    # (tensorflow/python/autograph/impl/api.py); of others it makes new ones, with fewer attributes.
+    ag_pass_through = True
 
 
 class InvalidOptionError(TensorBridgeError, ValueError):

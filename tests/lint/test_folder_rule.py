@@ -139,7 +139,7 @@ def test_an_allowed_include_is_not_found() -> None:
 # --- Python -------------------------------------------------------------------------------------
 
 # Usable by all that convert, and standing on little: names, options, texts.
-BASE = {"errors", "_frameworks"}
+BASE = {"errors", "_frameworks", "_loaded", "_triton"}
 PLAIN = BASE | {"_classify", "_explanation", "_options"}
 CONVERT = PLAIN | {"_C", "_dtypes", "_convert"}
 TREE = CONVERT | {"composite", "_nodes", "_tree"}
@@ -147,7 +147,9 @@ TREE = CONVERT | {"composite", "_nodes", "_tree"}
 PY_EDGES: dict[str, set[str]] = {
     "_C": set(),
     "errors": set(),
-    "_frameworks": {"errors", "config"},
+    "_loaded": set(),
+    "_triton": {"errors", "_loaded"},
+    "_frameworks": {"errors", "config", "_loaded", "_triton"},
     "_copying": set(),
     "_classify": BASE,
     "_explanation": BASE,

@@ -8,7 +8,8 @@ import matrix
 import torch_wheels
 from tree import ROOT
 
-from tensor_bridge._frameworks import TENSORFLOW_RANGE, version_pair
+from tensor_bridge._frameworks import TENSORFLOW_RANGE
+from tensor_bridge._loaded import version_pair
 
 
 def test_the_table_is_that_of_the_results() -> None:

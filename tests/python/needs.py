@@ -18,7 +18,7 @@ import torch
 
 import tensor_bridge
 from tensor_bridge import DtypeRow
-from tensor_bridge._frameworks import version_pair
+from tensor_bridge._loaded import version_pair
 
 torch_release = version_pair(torch.__version__)
 tensorflow_release = version_pair(tf.__version__)

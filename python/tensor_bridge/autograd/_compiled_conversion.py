@@ -11,7 +11,7 @@ from functools import cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge import _C
+from tensor_bridge import _C, _triton
 from tensor_bridge.autograd import _dtype_names
 from tensor_bridge.errors import FrameworkError, UnsupportedDtypeError
 
@@ -111,10 +111,12 @@ def compile_conversions() -> None:
     return and convert them, and do nothing else with them.
 
     Raises:
-      FrameworkError: This torch has no opaque objects; 2.13 has them.
+      FrameworkError: This torch has no opaque objects; 2.13 has them. Or TensorFlow was imported
+        first, and triton, which torch.compile needs, would abort the process.
     """
     import torch
 
+    _triton.check("torch.compile")
     operators()
     for function, traced in (
         (_C.convert_tf_to_pytorch, _to_torch),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge import _C, _classify
+from tensor_bridge import _C, _classify, _triton
 from tensor_bridge._graph_function import py_function
 from tensor_bridge.autograd import _dtype_names, _tape, _tokens, _torch_function
 from tensor_bridge.autograd._graph_gradient import with_gradient
@@ -221,6 +221,7 @@ def infer(
     Raises:
       GradientError: a rank is unknown, or the function needs values.
     """
+    _triton.check("finding the shapes of a torch function, by torch's fake tensors,")
     import tensorflow as tf
 
     def refuse(why: str) -> GradientError:

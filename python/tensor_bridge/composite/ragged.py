@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge import _C, _explanation, _frameworks
+from tensor_bridge import _C, _explanation
 from tensor_bridge.composite._registry import (
     Composite,
     Options,
@@ -166,19 +166,20 @@ def _is_string(ragged: Any) -> bool:
 def _nested(
     values: torch.Tensor, offsets: torch.Tensor, lengths: tuple[int, int] | None
 ) -> torch.Tensor:
-    # Without the longest length torch pads to the number of all values. With it, torch imports
-    # torch._dynamo to mark it as dynamic, and that imports triton.
-    if lengths is None or _frameworks.loading_triton_ends_the_process():
-        shortest = longest = None
-    else:
-        shortest, longest = lengths
     try:
         # What nested_tensor_from_jagged() calls; torch 2.13 logs a warning about tracing there,
         # once a process, which speaks of nothing that the caller did.
         from torch.nested._internal.nested_tensor import nested_view_from_values_offsets as make
     except ImportError:
         from torch.nested import nested_tensor_from_jagged as make
-    nested: torch.Tensor = make(values, offsets, min_seqlen=shortest, max_seqlen=longest)
+    nested: torch.Tensor = make(values, offsets)
+    if lengths is not None:
+        # Without the longest length torch pads to the number of all values. Given to make(), it
+        # makes torch import torch._dynamo, seconds, and with it triton, to mark it as dynamic.
+        import torch
+
+        for name, length in zip(("_min_seqlen_tensor", "_max_seqlen_tensor"), lengths, strict=True):
+            setattr(nested, name, torch.zeros(length, 0))
     return nested
 
 

@@ -6,7 +6,8 @@ import re
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from tensor_bridge._frameworks import TENSORFLOW_RANGE, TORCH_RANGE, version_pair
+from tensor_bridge._frameworks import TENSORFLOW_RANGE, TORCH_RANGE
+from tensor_bridge._loaded import version_pair
 from tensor_bridge.doctor._facts import TENSORFLOW_DISTRIBUTIONS
 from tensor_bridge.doctor._report import Finding
 
@@ -167,9 +168,10 @@ def triton(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "triton",
-            f"TensorFlow {version} loads its libraries globally; a process that imports triton, as "
-            "torch.compile does, after it is ended by it (tensorflow/tensorflow#124205)",
-            "call tensor_bridge.prepare() before TensorFlow is imported, or import triton first",
+            f"TensorFlow {version} loads its libraries globally: a process that imports it and "
+            "then triton, as any optimizer of torch and torch.compile do, is aborted "
+            "(tensorflow/tensorflow#124205)",
+            "import tensor_bridge (or triton) before TensorFlow",
         )
 
 

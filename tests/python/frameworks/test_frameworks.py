@@ -15,7 +15,8 @@ import pytest
 from claims import run_claims
 from fresh import run_python
 
-from tensor_bridge._frameworks import adapters, version_pair
+from tensor_bridge._frameworks import adapters
+from tensor_bridge._loaded import version_pair
 
 TF_VERSION = version_pair(metadata.version("tensorflow-cpu"))
 
@@ -450,7 +451,7 @@ NESTED = """
 import sys
 sys.path.insert(0, {!r})
 import tensor_bridge, torch
-from tensor_bridge._frameworks import loading_triton_ends_the_process
+from tensor_bridge._triton import import_aborts
 x = tensor_bridge.to_torch(tf.ragged.constant([[1], [2, 3]]))
 assert [y.tolist() for y in x.unbind()] == [[1], [2, 3]]
 """
@@ -462,7 +463,7 @@ def test_global_loading_is_seen_and_row_lengths_are_left_out(triton: str) -> Non
         "import tensorflow as tf\n"
         + GLOBAL.format(True)
         + NESTED.format(triton)
-        + "assert loading_triton_ends_the_process()\n"
+        + "assert import_aborts()\n"
         "assert 'torch._dynamo' not in sys.modules\n"
         "try:\n"
         "    tensor_bridge.prepare()\n"
@@ -479,8 +480,8 @@ def test_prepared_tensorflow_is_loaded_locally(triton: str) -> None:
         "import tensorflow as tf\n"
         + GLOBAL.format(False)
         + f"import sys\nsys.path.insert(0, {triton!r})\n"
-        "from tensor_bridge._frameworks import loading_triton_ends_the_process\n"
-        "assert not loading_triton_ends_the_process()\n"
+        "from tensor_bridge._triton import import_aborts\n"
+        "assert not import_aborts()\n"
         "tensor_bridge.prepare()\n"
         "t = tf.constant([1.0]) * 2\n"
         "assert tensor_bridge.testing.shares_memory(t, tensor_bridge.to_torch(t))\n"
@@ -490,8 +491,6 @@ def test_prepared_tensorflow_is_loaded_locally(triton: str) -> None:
 @needs.without("triton")
 def test_row_lengths_are_given_where_no_triton_is_installed() -> None:
     run_python(
-        "import tensorflow as tf\n"
-        + NESTED.format("")
-        + "assert not loading_triton_ends_the_process()\n"
+        "import tensorflow as tf\n" + NESTED.format("") + "assert not import_aborts()\n"
         "assert x._maybe_max_seqlen == 2 and x._maybe_min_seqlen == 1\n"
     ).check()

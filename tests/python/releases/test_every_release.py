@@ -23,7 +23,7 @@ from torch import nn
 
 import tensor_bridge
 from tensor_bridge import testing
-from tensor_bridge._frameworks import version_pair
+from tensor_bridge._loaded import version_pair
 
 TORCH = version_pair(torch.__version__)
 SHARES_BACK = TORCH >= (2, 13)

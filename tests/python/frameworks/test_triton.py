@@ -1,0 +1,112 @@
+"""triton itself beside TensorFlow: nothing of ours aborts, and what would is told before."""
+
+from __future__ import annotations
+
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from fresh import Done, run_python
+
+from tensor_bridge._loaded import version_pair
+
+# In a folder of its own: on the ordinary path it would end other tests' processes.
+FOLDER = Path(sys.prefix) / "triton"
+pytestmark = [
+    pytest.mark.skipif(
+        not (2, 19) <= version_pair(metadata.version("tensorflow-cpu")) <= (2, 21),
+        reason="TensorFlow loads locally, and triton is no danger",
+    ),
+    pytest.mark.skipif(not FOLDER.is_dir(), reason="no triton; run make dev"),
+]
+
+USES = {
+    "optimizer": "torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], 0.1)",
+    "triton": "import triton",
+    "layer": """
+        layer = tensor_bridge.autograd.TorchLayer(torch.nn.Linear(2, 3))
+        assert layer(tf.keras.Input((2,))).shape == (None, 3)""",
+    "graph": """
+        f = tf.function(tensor_bridge.autograd.torch_to_tf(torch.tanh))
+        assert abs(float(f(tf.constant([1.0]))[0]) - 0.7616) < 1e-3""",
+    "ragged": """
+        x = tensor_bridge.to_torch(tf.ragged.constant([[1.0], [2.0, 3.0]]))
+        assert x._maybe_max_seqlen == 2
+        assert x.sum().item() == 6.0""",
+    "compile": """
+        f = torch.compile(lambda x: x.sin() + 1, backend="eager")
+        assert abs(f(torch.zeros(2)).sum().item() - 2) < 1e-6""",
+    "loader": """
+        made = tensor_bridge.data.loader(tf.data.Dataset.range(4))
+        parameter = torch.nn.Parameter(torch.zeros(()))
+        optimizer = torch.optim.Adam([parameter])
+        for x in made:
+            (parameter * x).sum().backward()
+            optimizer.step()""",
+}
+# What triton's place says: whose library answers for a symbol of TensorFlow's.
+IS_GLOBAL = "import ctypes; print(hasattr(ctypes.CDLL(None), 'TFE_NewContext'))"
+
+
+def run(code: str) -> Done:
+    lines = [line.removeprefix("        ") for line in code.splitlines()]
+    return run_python("\n".join(lines), PYTHONPATH=str(FOLDER))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        n if n in ("optimizer", "layer") else pytest.param(n, marks=pytest.mark.exhaustive)
+        for n in USES
+    ],
+)
+def test_imported_before_tensorflow_nothing_is_to_be_done(name: str) -> None:
+    imports = "import tensor_bridge\nimport tensorflow as tf\nimport torch\n"
+    done = run(f"{imports}{USES[name].strip()}\n{IS_GLOBAL}")
+    assert done.code == 0, done.err
+    assert done.out.strip() == "False"
+
+
+def test_tensorflow_alone_is_not_altered() -> None:
+    """Who imported TensorFlow first has it as it is, and is told once what is to come."""
+    done = run(
+        f"""import warnings
+        import tensorflow as tf
+        {IS_GLOBAL}
+        import torch, tensor_bridge
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for _ in range(2):
+                tensor_bridge.to_torch(tf.constant([1.0]))
+            x = tensor_bridge.to_torch(tf.ragged.constant([[1.0], [2.0, 3.0]]))
+            list(tensor_bridge.data.loader(tf.data.Dataset.range(2)))
+        (warning,) = caught
+        assert issubclass(warning.category, RuntimeWarning)
+        assert "any optimizer" in str(warning.message)
+        assert "import tensor_bridge (or triton) before TensorFlow" in str(warning.message)
+        assert x._maybe_max_seqlen == 2
+        refused = []
+        for use in (
+            lambda: tensor_bridge.autograd.TorchLayer(torch.nn.Linear(2, 3))(tf.keras.Input((2,))),
+            lambda: tf.function(tensor_bridge.autograd.torch_to_tf(torch.tanh))(tf.constant([1.0])),
+            tensor_bridge.autograd.compile_conversions,
+            tensor_bridge.prepare,
+        ):
+            try:
+                use()
+            except tensor_bridge.FrameworkError as e:
+                assert "before TensorFlow" in str(e), e
+                refused.append(type(e).__name__)
+        print(*refused)
+        {IS_GLOBAL}"""
+    )
+    assert done.code == 0, done.err
+    assert done.out.split() == ["True", *["FrameworkError"] * 4, "True"]
+
+
+def test_an_optimizer_of_that_process_would_abort() -> None:
+    """The danger is there: without it the tests above would prove nothing."""
+    done = run(f"import tensorflow as tf\nimport torch\n{USES['optimizer']}")
+    assert done.code in (-6, 134)
+    assert "LLVM ERROR" in done.err
