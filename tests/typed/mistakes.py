@@ -25,6 +25,8 @@ def mistakes(value: Any, x: torch.Tensor, module: nn.Module) -> None:
     StringTensor.from_list(["a"], errors=1)  # error
     data.loader(value, on_error="ignore")  # error
     data.loader(value, prefetch="many")  # error
+    data.loader(value, prefetc=3)  # error
+    data.loader(value, batch_size=4)  # error
     data.TorchDataset(value, resume=True)  # error
     checkpoint.load(3)  # error
     checkpoint.load_into(x, "path")  # error

@@ -24,15 +24,18 @@ from tensor_bridge.errors import (
 )
 
 if TYPE_CHECKING:
-    from torch.utils.data import IterableDataset
+    from torch.utils.data import DataLoader, IterableDataset
 
     from tensor_bridge.data._dataset import TorchDatasetBase
     from tensor_bridge.data._from_torch import from_torch
-    from tensor_bridge.data._loader import Loader, loader
+    from tensor_bridge.data._loader import LoaderBase, loader
     from tensor_bridge.data._stats import Stats
 
     class TorchDataset(TorchDatasetBase, IterableDataset[Any]):  # type: ignore[misc]
         """As `torch_dataset_class` makes it."""
+
+    class Loader(LoaderBase, DataLoader[Any]):  # type: ignore[misc]
+        """As `loader_class` makes it."""
 
 
 __all__ = [
@@ -51,10 +54,10 @@ __all__ = [
 
 _LAZY = {
     "loader": "_loader",
-    "Loader": "_loader",
     "Stats": "_stats",
     "from_torch": "_from_torch",
-    # A class that is made when torch is there to derive it from.
+    # Classes that are made when torch is there to derive them from.
+    "Loader": "_loader:loader_class",
     "TorchDataset": "_dataset:torch_dataset_class",
 }
 

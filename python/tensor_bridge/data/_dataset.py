@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tensor_bridge import _C, _options
 from tensor_bridge._frameworks import ensure, ensure_tensorflow
-from tensor_bridge.data import _pipeline, _resume, _sharding
+from tensor_bridge.data import _accelerate, _pipeline, _resume, _sharding
 from tensor_bridge.data._elements import Elements, Settings
 from tensor_bridge.data._spec import plan_element
 from tensor_bridge.data._stats import Stats
@@ -40,6 +40,26 @@ _ELSEWHERE = (
 _NO_COPY = (
     "a TorchDataset and its passes have one iterator of TensorFlow's, which cannot be copied; make "
     "another TorchDataset over the same tf.data.Dataset"
+)
+
+
+_COPIES = (
+    "each of {} ranks gets every element of this TorchDataset, since nothing shares it out. "
+    "shard='auto' gives each element to one rank, as tensor_bridge.data.loader(ds) does; "
+    "shard='all' says that every rank is to get all"
+)
+
+_SHARED_TWICE = (
+    "accelerate gives each rank its part of what a dataset yields, and shard= or rank= gave this "
+    "one a part already, so that some elements would reach no rank. Leave them out, or give "
+    "accelerate a tensor_bridge.data.loader(ds), which shares out by itself and is taken as it is"
+)
+
+
+_SKIPPED = (
+    "skip_first_batches() does not say in which epoch it skips: this pass has the order of epoch "
+    "0. In a later epoch call set_epoch() before it, or load_state_dict() instead; for the Trainer "
+    "of transformers give train_dataset=TorchDataset(ds), whose epochs it knows"
 )
 
 
@@ -152,8 +172,10 @@ class TorchDatasetBase:
         self._built_for = 0
         self._epoch = 0  # of the next pass
         self._started = 0  # passes begun over self._dataset, by which tf.data seeds its shuffles
+        self._resumed = False  # a pass went on from a state
         self._current: Elements | None = None
         self._state: dict[str, Any] | None = None
+        self._epoch_chosen = False
         self._warned = self._told_of_batches = False
 
     # ---- the dataset -----------------------------------------------------------------------------
@@ -251,6 +273,7 @@ class TorchDatasetBase:
         Raises:
           TypeError: It does not, or the dataset is infinite.
         """
+        self._follow_world()
         count = int(_C.convert_tensor(self._dataset.cardinality()).item())
         if count >= 0:
             return count
@@ -288,6 +311,7 @@ class TorchDatasetBase:
         ):
             self._begin_anew()
         self._epoch = epoch
+        self._epoch_chosen = True
 
     def _no_order(self, cause: Exception) -> str:
         return (
@@ -314,7 +338,8 @@ class TorchDatasetBase:
                 self._built_for = epoch
             return
         if self._reshuffles:
-            if epoch < self._started:  # of a state that is older
+            # TensorFlow's states of iterators change the seeds of later ones.
+            if epoch < self._started or self._resumed:
                 self._begin_anew()
             self._skip_passes(epoch - self._started)
             self._started = epoch
@@ -355,11 +380,12 @@ class TorchDatasetBase:
         """Begins a pass; `iter` with all that the iterator can do."""
         self._check_process()
         self._follow_world()
-        if self._shard is None and self._world_size > 1:
-            self._warn_of_copies()
+        self._check_sharing()
+        self._check_skipping()
         state, self._state = self._state, None
         epoch = self._epoch if state is None else state["epoch"]
         self._prepare_epoch(epoch)
+        self._resumed = state is not None
         self._epoch = epoch + 1
         follows = self._given_place is None and self._shard not in (None, "all")
         elements = Elements(self._dataset, self._settings, epoch, state, follows_world=follows)
@@ -368,16 +394,33 @@ class TorchDatasetBase:
             return InStep(elements)
         return elements
 
-    def _warn_of_copies(self) -> None:
-        if self._warned or _sharding.is_shared_out_by_caller():
+    @property
+    def is_shared_out(self) -> bool:
+        """Whether this rank gets a part of the dataset, as the world is now."""
+        self._follow_world()
+        return self._policy is not None
+
+    def _check_sharing(self) -> None:
+        """Sees to it that ranks share the elements out once.
+
+        Raises:
+          InvalidOptionError: They would twice.
+        """
+        if self._shard is None and self._world_size > 1:
+            if not self._warned and not _accelerate.shares_out():
+                self._warned = True
+                warnings.warn(_COPIES.format(self._world_size), stacklevel=4)
+        elif self._policy is not None and _accelerate.shares_out():
+            raise InvalidOptionError(_SHARED_TWICE)
+
+    def _check_skipping(self) -> None:
+        """Says so if accelerate's `skip_first_batches` may begin another epoch than is meant."""
+        ordered = self._reshuffles or self._source is not None
+        if self._epoch_chosen or self._state is not None or not ordered or self._epoch:
             return
-        self._warned = True
-        warnings.warn(
-            f"each of {self._world_size} ranks gets every element of this TorchDataset, since "
-            "nothing shares it out. shard='auto' gives each element to one rank, as "
-            "tensor_bridge.data.loader(ds) does; shard='all' says that every rank is to get all",
-            stacklevel=4,
-        )
+        if _accelerate.iterates("SkipDataLoader"):
+            self._epoch_chosen = True
+            warnings.warn(_SKIPPED, stacklevel=4)
 
     def _check_process(self) -> None:
         if os.getpid() != self._process:
@@ -408,6 +451,7 @@ class TorchDatasetBase:
         if self._current is None or self._current.finished:
             if self._service is not None:
                 raise _no_service_state()
+            self._follow_world()
             return {**self._at_start(), "epoch": self._epoch}
         return self._current.state_dict()
 
@@ -427,12 +471,14 @@ class TorchDatasetBase:
         """The next pass goes on where `state_dict` was called.
 
         Raises:
-          ResumeError: The state is of another dataset, another rank, or another ``resume=``.
+          ResumeError: The state is of another dataset, of another ``resume=``, or of another rank
+            where ``resume`` is not "auto": that makes and skips as many elements as the other rank
+            had, and says so.
         """
         if self._service is not None:
             raise _no_service_state()
-        _resume.check_state(state_dict, self._settings.identity)
-        self._state = state_dict
+        self._follow_world()
+        self._state = _resume.checked(state_dict, self._settings.identity)
         self._epoch = state_dict["epoch"]
 
     @property

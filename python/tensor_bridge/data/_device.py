@@ -72,10 +72,15 @@ class Mover:
     def __iter__(self) -> Mover:
         return self
 
-    def __next__(self) -> Any:
+    def begin(self) -> bool:
+        """Takes the first element ahead; whether there is one."""
         if not self._started:
             self._started = True
             self._fetch()
+        return bool(self._ahead)
+
+    def __next__(self) -> Any:
+        self.begin()
         if not self._ahead:
             self.finished = True
             raise StopIteration
@@ -88,6 +93,11 @@ class Mover:
         if event is not None:
             self._hand_over(element, event)
         return element
+
+    @property
+    def delivered_last(self) -> bool:
+        """Whether no element comes after those that were delivered."""
+        return self._started and not self._ahead
 
     def undelivered(self) -> list[list[Any]]:
         """Values of the elements that were taken ahead."""
@@ -110,7 +120,7 @@ class Mover:
                 element = map_tensors(self._move, element)
                 event = torch.cuda.Event()
                 event.record(self._stream)
-        else:
+        elif self._device is not None or self._pin:
             element = map_tensors(self._move, element)
         self._ahead.append((flat, element, event))
 

@@ -2,52 +2,110 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
-from typing import Any, Literal
+from functools import cache
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
+from tensor_bridge._frameworks import ensure
+from tensor_bridge.data import _accelerate, _lightning
 from tensor_bridge.data._dataset import TorchDatasetBase, torch_dataset_class
 from tensor_bridge.data._device import Mover
 from tensor_bridge.data._progress import with_progress
 from tensor_bridge.data._service import Service
 from tensor_bridge.data._stats import Stats
-from tensor_bridge.errors import InvalidOptionError
+from tensor_bridge.errors import InvalidOptionError, UnsupportedTypeError
 
-__all__ = ["Loader", "loader"]
+if TYPE_CHECKING:
+    from tensor_bridge.data import Loader
+
+__all__ = ["LoaderBase", "loader", "loader_class"]
 
 
-class Loader:
-    """What `loader` makes: an iterable over epochs, with a position that can be saved."""
+def _as_it_is(element: Any) -> Any:
+    return element
+
+
+class LoaderBase:
+    """What `loader` makes: an iterable over epochs, with a position that can be saved.
+
+    It is a `torch.utils.data.DataLoader` to those who look, one that does not batch and has no
+    worker processes; what it iterates, on which device and from where on, is its own.
+    """
+
+    batch_size = None
+    sampler = None
+    batch_sampler = None
+    drop_last = False
+    num_workers = 0
+    collate_fn = staticmethod(_as_it_is)
+    generator = None
+    timeout = 0.0
+    worker_init_fn = None
+    multiprocessing_context = None
+    prefetch_factor = None
+    persistent_workers = False
+    pin_memory_device = ""
+    in_order = True
 
     def __init__(
-        self, dataset: TorchDatasetBase, *, device: Any, pin_memory: bool, progress: bool
+        self,
+        dataset: TorchDatasetBase,
+        *,
+        device: Any = None,
+        pin_memory: bool = False,
+        progress: bool = False,
+        sampler: None = None,
+        batch_sampler: None = None,
     ) -> None:
+        # Lightning's predict() makes a loader anew of its public attributes, and with sampler=None
+        # and batch_sampler=None.
         self.dataset = dataset
-        self._device = device
-        self._pin = bool(pin_memory)
+        self.device = device
+        self.pin_memory = bool(pin_memory)
         self._progress = bool(progress)
+        self._prepared = False
+        self._told_of_files = self._told_of_length = False
+        self._skips_empty = False  # a pass of which nothing is left, in favour of the next one
         self._mover: Mover | None = None
         self._pass: Any = None
         if device is not None or pin_memory:
-            Mover(iter(()), device, self._pin)  # refuses a device that is not here at once
+            Mover(iter(()), device, self.pin_memory)  # refuses a device that is not here at once
 
     def __len__(self) -> int:
         """The number of elements of an epoch; TypeError where it is not known."""
         return len(self.dataset)
 
+    def _has_length(self) -> bool:
+        try:
+            len(self.dataset)
+        except TypeError:
+            return False
+        return True
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __getitem__(self, index: Any) -> NoReturn:
+        raise UnsupportedTypeError(
+            "a Loader yields batches and has no single examples, so it is no dataset for another "
+            "DataLoader; iterate it, or give DataLoader(TorchDataset(ds), batch_size=None)"
+        )
+
     def __iter__(self) -> Iterator[Any]:
         """Begins an epoch."""
-        self._pass = self.dataset.elements()
-        elements: Iterator[Any] = self._pass
-        self._mover = None
-        if self._device is not None or self._pin:
-            self._mover = Mover(self._pass, self._device, self._pin)
-            elements = self._mover
+        _refuse_keras(sys._getframe(1))
+        elements = self._begin()
+        if self._skips_empty:
+            self._skips_empty = False
+            if self._mover is None:
+                elements = self._mover = Mover(self._pass, None, False)
+            if not self._mover.begin():
+                elements = self._begin()
         if not self._progress:
             return elements
-        try:
-            total = len(self.dataset)
-        except TypeError:
-            total = None
+        total = len(self.dataset) if self._has_length() else None
         return with_progress(
             elements,
             total=total,
@@ -56,12 +114,50 @@ class Loader:
             describe=lambda: f"waits {100 * self.stats().wait_share:.0f}%",
         )
 
+    def _begin(self) -> Iterator[Any]:
+        self._pass = self.dataset.elements()
+        self._mover = None
+        device = self.device
+        if device is None and self._prepared:
+            device = _accelerate.device()
+        if device is None and not self.pin_memory and not self._prepared:
+            return self._pass  # type: ignore[no-any-return]
+        self._mover = Mover(self._pass, device, self.pin_memory)
+        return _accelerate.announced(self._mover) if self._prepared else self._mover
+
+    # ---- accelerate ------------------------------------------------------------------------------
+
+    @property
+    def _is_accelerate_prepared(self) -> bool:
+        """True: `Accelerator.prepare` keeps this object, and makes none over its dataset."""
+        return True
+
+    @_is_accelerate_prepared.setter
+    def _is_accelerate_prepared(self, value: bool) -> None:
+        self._prepared = bool(value)  # accelerate says so of what `prepare` was given
+
+    @property
+    def use_stateful_dataloader(self) -> bool:
+        """Whether accelerate's `save_state` and `load_state` take care of the position.
+
+        Not where ranks have positions of their own: it writes all of them to one file.
+        """
+        if self._prepared and self.dataset.is_shared_out:
+            self._told_of_files = _accelerate.tell_of_files(self._told_of_files)
+        return self._prepared and not self.dataset.is_shared_out
+
+    # ---- the position ----------------------------------------------------------------------------
+
     def set_epoch(self, epoch: int) -> None:
         """As `TorchDataset.set_epoch`."""
         self.dataset.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """As `TorchDataset.state_dict`; elements on their way to the device are part of it."""
+        if not self._told_of_length and _lightning.is_caller(sys._getframe(1)):
+            self._told_of_length = True
+            if self._pass is not None and not self._has_length():
+                _lightning.tell_of_length()
         if self._mover is not None and not self._mover.finished:
             state: dict[str, Any] = self._pass.state_dict(self._mover.undelivered())
             return state
@@ -71,6 +167,8 @@ class Loader:
         """As `TorchDataset.load_state_dict`."""
         self._mover = None
         self.dataset.load_state_dict(state_dict)
+        # Lightning saves behind the last batch of an epoch, and would stop at an empty one.
+        self._skips_empty = _lightning.is_caller(sys._getframe(1))
 
     def stats(self) -> Stats:
         """Counts and times of the latest epoch: who waits for whom."""
@@ -103,6 +201,7 @@ def loader(
     job_name: str | None = None,
     timeout: float | None = 60.0,
     progress: bool = False,
+    **unsupported: NoReturn,
 ) -> Loader:
     """Makes a loader over a tf.data.Dataset: what it yields are torch values.
 
@@ -131,6 +230,7 @@ def loader(
       timeout: Seconds without an element after which `DataServiceError` is raised; None waits for
         good, as TensorFlow does for a dead worker. Applies with ``service`` only.
       progress: Shows a bar (tqdm or rich).
+      unsupported: Nothing; the error names tf.data's way for what a DataLoader has.
 
     Raises:
       UnsupportedDeviceError: torch has no such device here.
@@ -145,6 +245,8 @@ def loader(
       [[3], [3]]
       [[3], [3]]
     """
+    if unsupported:
+        raise _no_such_keyword(next(iter(unsupported)))
     if service is None and (sharding != "dynamic" or job_name is not None):
         raise InvalidOptionError("sharding= and job_name= need service=")
     distributed = None if service is None else Service(service, sharding, job_name, timeout)
@@ -163,4 +265,58 @@ def loader(
         equal_steps=equal_steps,
         _service=distributed,
     )
-    return Loader(dataset, device=device, pin_memory=pin_memory, progress=progress)
+    return loader_class()(dataset, device=device, pin_memory=pin_memory, progress=progress)
+
+
+# What a DataLoader does with these keywords, tf.data does in the pipeline.
+_IN_TF_DATA = {
+    "batch_size": "batch in the pipeline: loader(ds.batch(n))",
+    "shuffle": "shuffle in the pipeline: loader(ds.shuffle(n, seed=...).batch(n))",
+    "sampler": "choose elements in the pipeline (ds.shuffle, ds.filter, "
+    "tf.data.Dataset.sample_from_datasets); ranks share them out with shard=",
+    "batch_sampler": "batch in the pipeline: ds.batch(n), ds.bucket_by_sequence_length(...)",
+    "num_workers": "tf.data works in threads of its own: "
+    "ds.map(f, num_parallel_calls=tf.data.AUTOTUNE); elements are made ahead by prefetch=",
+    "collate_fn": "make batches in the pipeline: ds.batch, ds.padded_batch, ds.ragged_batch, and "
+    "ds.map after it",
+    "drop_last": "say so in the pipeline: ds.batch(n, drop_remainder=True)",
+    "generator": "give the seed in the pipeline: ds.shuffle(n, seed=...)",
+    "prefetch_factor": "say how many elements are made ahead: loader(ds, prefetch=n)",
+    "worker_init_fn": "there are no worker processes; tf.data works in threads of its own",
+    "persistent_workers": "there are no worker processes; tf.data works in threads of its own",
+    "multiprocessing_context": "there are no worker processes; tf.data works in threads of its own",
+    "pin_memory_device": "say where the tensors go: loader(ds, device=...)",
+    "in_order": "say so in the pipeline: options.deterministic = False",
+}
+
+
+def _no_such_keyword(name: str) -> Exception:
+    remedy = _IN_TF_DATA.get(name)
+    if remedy is None:
+        return TypeError(f"loader() got an unexpected keyword argument {name!r}")
+    return InvalidOptionError(f"loader() has no {name}=; {remedy}")
+
+
+def _refuse_keras(frame: FrameType) -> None:
+    """Keras on TensorFlow would take each batch back into tf.data, through NumPy."""
+    if frame.f_code.co_name == "get_tf_dataset" and frame.f_globals["__name__"].startswith(
+        "keras."
+    ):
+        raise UnsupportedTypeError(
+            "Keras runs on TensorFlow here, and takes the tf.data.Dataset itself: model.fit(ds), "
+            "not model.fit(loader(ds)). A loader is for Keras on torch (KERAS_BACKEND=torch)"
+        )
+
+
+@cache
+def loader_class() -> type[Loader]:
+    """Loader; torch is imported for its base class."""
+    ensure()
+    from torch.utils.data import DataLoader
+
+    class Loader(LoaderBase, DataLoader):  # type: ignore[misc]
+        __doc__ = LoaderBase.__doc__
+        __module__ = "tensor_bridge.data"
+        __qualname__ = "Loader"
+
+    return Loader

@@ -17,7 +17,7 @@ __all__ = [
     "MODES",
     "check_dataset",
     "check_mode",
-    "check_state",
+    "checked",
     "copied",
     "restore",
     "save",
@@ -171,8 +171,8 @@ def copied(flat: Sequence[Any]) -> list[Any]:
     return [value.clone() if _C.is_torch_tensor(value) else value for value in flat]
 
 
-def check_state(state: Any, expected: dict[str, Any]) -> None:
-    """Checks that a state belongs to a dataset like this one.
+def checked(state: Any, expected: dict[str, Any]) -> dict[str, Any]:
+    """The state, which belongs to a dataset like this one.
 
     Raises:
       ResumeError: It does not.
@@ -182,11 +182,31 @@ def check_state(state: Any, expected: dict[str, Any]) -> None:
             f"expected a state made by state_dict() of this release (version {VERSION}), got "
             + (f"version {state.get('version')!r}" if isinstance(state, dict) else repr(state))
         )
+    automatic = expected["resume"] == "auto"
     for name, value in expected.items():
-        if name == "resume" and value == "auto" and state.get(name) in MODES:
+        if state.get(name) == value or (automatic and name == "rank"):
+            continue
+        if automatic and name == "resume" and state.get(name) in MODES:
             continue  # it says itself what it holds
-        if state.get(name) != value:
-            raise ResumeError(
-                f"the state belongs to another dataset: it was saved with {name} "
-                f"{state.get(name)!r}, this one has {value!r}"
-            )
+        raise ResumeError(
+            f"the state belongs to another dataset: it was saved with {name} "
+            f"{state.get(name)!r}, this one has {value!r}"
+        )
+    if state["rank"] == expected["rank"]:
+        return state
+    return _of_another_rank(state, expected["rank"])
+
+
+def _of_another_rank(state: dict[str, Any], rank: int) -> dict[str, Any]:
+    """The position of a rank that has had as many elements.
+
+    Lightning saves the state of the first rank, and loads it on all of them.
+    """
+    if state["delivered"]:
+        warnings.warn(
+            f"this state is of rank {state['rank']}, and this is rank {rank}: as many elements of "
+            "its own are made and skipped, which is right if the dataset yields the same elements "
+            "again. A state saved by each rank, in a file of its own, is exact",
+            stacklevel=5,
+        )
+    return {**state, "resume": "replay", "iterator": None, "pending": [], "failed": []}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from types import FrameType
 from typing import Any
 
 from tensor_bridge.data import _pipeline
@@ -15,7 +13,6 @@ __all__ = [
     "check_place",
     "check_policy",
     "equal_length",
-    "is_shared_out_by_caller",
     "place",
     "shard",
     "world",
@@ -71,19 +68,6 @@ def place() -> tuple[int, int]:
     """(rank, world size) of torch.distributed as it is now; (0, 1) where it is not initialised."""
     distributed = _distributed()
     return (0, 1) if distributed is None else (distributed.get_rank(), distributed.get_world_size())
-
-
-def is_shared_out_by_caller() -> bool:
-    """Whether accelerate iterates, which gives each rank its part of what a dataset yields.
-
-    transformers' Trainer does so through accelerate.
-    """
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if frame.f_globals.get("__name__", "").startswith("accelerate."):
-            return True
-        frame = frame.f_back
-    return False
 
 
 def check_policy(policy: Any) -> str | None:

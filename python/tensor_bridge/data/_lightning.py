@@ -1,0 +1,28 @@
+"""Whether Lightning saves or loads a position, which it does in a way of its own."""
+
+from __future__ import annotations
+
+import warnings
+from types import FrameType
+
+__all__ = ["is_caller", "tell_of_length"]
+
+
+def is_caller(frame: FrameType) -> bool:
+    """Whether the function is that of Lightning which asks loaders for their state."""
+    return str(frame.f_globals.get("__name__")).endswith(
+        (
+            "lightning.pytorch.utilities.combined_loader",
+            "pytorch_lightning.utilities.combined_loader",
+        )
+    )
+
+
+def tell_of_length() -> None:
+    """Warns that Lightning takes one element more than it trains with."""
+    warnings.warn(
+        "Lightning fetches one batch ahead of a loader whose length is not known, so the position "
+        "in this checkpoint is one batch too far. Where you know the number of batches, say so: "
+        "loader(ds.apply(tf.data.experimental.assert_cardinality(n)))",
+        stacklevel=3,
+    )

@@ -1,0 +1,300 @@
+"""Training loops of others around our data, on two ranks: each element as often as they promise.
+
+The judge is the same loop around a dataset of torch's own with the same elements, where the loop
+shares elements out; else each element once.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pages import ROOT, Page
+from rank_pair import RankPair
+
+pytestmark = pytest.mark.alone
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RankPair]:
+    pair = RankPair(tmp_path_factory.mktemp("ranks") / "errors")
+    yield pair
+    pair.close()
+
+
+# ---- the judges ----------------------------------------------------------------------------------
+
+
+def each_once(ranks: RankPair, name: str, draw: dict[str, Any]) -> None:
+    """Every element on one rank, in each epoch."""
+    seen = ranks.run(name, **draw)
+    for epoch in zip(*seen, strict=True):
+        assert sorted(i for rank in epoch for i in rank) == list(range(draw["length"])), seen
+
+
+def as_the_peer(ranks: RankPair, name: str, draw: dict[str, Any]) -> None:
+    """The elements of each rank, in their order, that torch's own dataset gives."""
+    ours, theirs = (ranks.run(name, **draw, ours=ours) for ours in (True, False))
+    if name == "trainer_loop":  # what it tells of addresses is for another test
+        ours, theirs = ([rank[:2] for rank in both] for both in (ours, theirs))
+    assert ours == theirs
+    assert any(rank for rank in ours)
+
+
+def in_step(ranks: RankPair, name: str, draw: dict[str, Any]) -> None:
+    """As many batches on each rank as go into the whole, no element twice in an epoch."""
+    seen = ranks.run(name, **draw)
+    batches = -(-draw["length"] // draw["batch"]) // 2
+    for part in range(2):  # training, evaluation
+        steps = [rank[part] for rank in seen]
+        assert [len(rank) for rank in steps] == 2 * [2 * batches]
+        for start in (0, batches):
+            epoch = Counter(i for rank in steps for b in rank[start : start + batches] for i in b)
+            assert max(epoch.values()) == 1
+            assert set(epoch) <= set(range(draw["length"]))
+            assert len(epoch) > draw["length"] - 2 * draw["batch"]
+
+
+Case = tuple[Callable[[RankPair, str, dict[str, Any]], None], str, dict[str, Any]]
+LOOPS: dict[str, Case] = {
+    **{
+        f"plain {kind}": (each_once, "plain", {"kind": kind})
+        for kind in ("loader", "dataloader", "stateful")
+    },
+    "accelerate loader": (each_once, "accelerate_loop", {"kind": "loader"}),
+    **{
+        f"accelerate {kind} {dispatch}": (
+            as_the_peer,
+            "accelerate_loop",
+            {"kind": kind, "dispatch": dispatch},
+        )
+        for kind in ("dataloader", "stateful")
+        for dispatch in (None, True, False)
+    },
+    **{
+        f"trainer {dispatch}": (
+            as_the_peer,
+            "trainer_loop",
+            {"kind": "dataset", "dispatch": dispatch},
+        )
+        for dispatch in (None, False)
+    },
+    "trainer loader": (in_step, "trainer_loop", {"kind": "loader"}),
+    "lightning loader": (in_step, "lightning_loop", {"kind": "loader"}),
+    "lightning dataloader": (in_step, "lightning_loop", {"kind": "dataloader"}),
+}
+
+
+def drawn(loop: str, number: int) -> dict[str, Any]:
+    draw = random.Random(f"{loop} {number}")
+    judge, _, options = LOOPS[loop]
+    batch = draw.randint(1, 5)
+    files = 0
+    if judge is not in_step:  # by file, only the elements tell how many there are
+        files = draw.choice([0, 0, 1, 3, 5])
+    shortest = 2 * batch if judge is in_step else 1
+    values = {
+        **options,
+        "batch": batch,
+        "length": draw.randint(shortest, max(shortest, 30)),
+        "seed": draw.choice([None, 1, 7]),
+        "world_first": draw.random() < 0.5,
+        "files": files,
+    }
+    if options.get("kind") in ("dataloader", "stateful") and "dispatch" in options:
+        values["stateful"] = draw.random() < 0.5
+        values["breaks"] = draw.random() < 0.3
+    if loop.startswith("plain"):
+        policies = ["auto", "data"] + ["file"] * (files >= 2)
+        values["shard"] = draw.choice(policies)
+    if loop.startswith("lightning"):
+        values["module"] = draw.random() < 0.5
+    if loop == "accelerate loader":
+        values["stateful"], values["breaks"] = draw.random() < 0.5, draw.random() < 0.3
+        values["dispatch"] = draw.choice([None, True, False])
+    return values
+
+
+QUICK = (
+    "plain loader",
+    "plain stateful",
+    "accelerate loader",
+    "accelerate dataloader None",
+    "accelerate dataloader False",
+    "trainer None",
+    "lightning loader",
+)
+
+
+@pytest.mark.parametrize("loop", QUICK)
+def test_no_element_is_lost_or_seen_twice(ranks: RankPair, loop: str) -> None:
+    judge, name, _ = LOOPS[loop]
+    judge(ranks, name, drawn(loop, 0))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("loop", LOOPS)
+def test_no_element_is_lost_or_seen_twice_in_any_draw(ranks: RankPair, loop: str) -> None:
+    judge, name, _ = LOOPS[loop]
+    for number in range(1, 21):
+        draw = drawn(loop, number)
+        try:
+            judge(ranks, name, draw)
+        except AssertionError as e:
+            raise AssertionError(f"draw {number}: {draw}") from e
+
+
+def test_the_judges_find_what_is_lost(ranks: RankPair) -> None:
+    lost = {"kind": "dataloader", "length": 8, "shard": "all"}
+    with pytest.raises(AssertionError):
+        each_once(ranks, "plain", lost)
+
+
+# ---- accelerate ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dispatch", [None, False])
+def test_what_would_be_shared_out_twice_is_refused(ranks: RankPair, dispatch: bool | None) -> None:
+    for text in ranks.run("accelerate_shared_twice", dispatch=dispatch):
+        assert "some elements would reach no rank" in text
+
+
+@pytest.mark.parametrize("inner", [None, "other"])
+def test_accelerate_steps_at_the_end_of_a_prepared_loader(
+    ranks: RankPair, inner: str | None
+) -> None:
+    # Batches of our own passes, no copies of them; dispatched ones are copies by nature.
+    draw = {"length": 16, "inner": inner}
+    (taken, ours), *_ = ranks.run("accelerate_accumulates", kind="loader", **draw)
+    (peers, _), *_ = ranks.run("accelerate_accumulates", kind="dataloader", **draw)
+    assert taken == peers == [[False, False, True, True]] * 2
+    assert all(ours)
+
+
+def test_accelerate_alone_adds_no_copy(ranks: RankPair) -> None:
+    for kind in ("loader", "dataloader"):
+        draw = {"kind": kind, "length": 10, "dispatch": False}  # which concatenates, by default
+        for taken, own in ranks.run("accelerate_accumulates", alone=True, **draw):
+            assert taken == [[False, False, True, False, True]] * 2
+            assert all(own)
+
+
+@pytest.mark.parametrize("by_rank", [False, True])
+def test_accelerate_checkpoints(ranks: RankPair, tmp_path: Path, by_rank: bool) -> None:
+    """Of each rank in a file of its own; accelerate's one file for all is left out, and told."""
+    draw = {"kind": "loader", "length": 16, "seed": 1, "stop": 1, "folder": str(tmp_path)}
+    straight = ranks.run("plain", kind="loader", length=16, seed=1, shard="auto", epochs=2)
+    seen = ranks.run("accelerate_checkpoint", by_rank=by_rank, **draw)
+    for (parts, told), whole in zip(seen, straight, strict=True):
+        assert told >= 1
+        before, rest, following = parts
+        assert (before + rest if by_rank else rest) == whole[0]
+        assert following == whole[1]
+
+
+def test_accelerate_alone_saves_and_loads_the_position(ranks: RankPair, tmp_path: Path) -> None:
+    draw = {"kind": "loader", "length": 16, "seed": 1, "stop": 1, "folder": str(tmp_path)}
+    straight = ranks.run("plain", kind="loader", length=16, seed=1, shard="all", epochs=2)
+    for shared in (False, True):  # by two ranks, each of which has everything
+        options = {"shard": "all"} if shared else {}
+        seen = ranks.run("accelerate_checkpoint", alone=not shared, options=options, **draw)
+        for ((before, rest, following), told), whole in zip(seen, straight, strict=True):
+            assert told == 0
+            assert [before + rest, following] == whole
+
+
+# ---- transformers' Trainer -----------------------------------------------------------------------
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("kind", ["dataset", "loader"])
+def test_the_trainer_trains_twice(ranks: RankPair, kind: str) -> None:
+    draw = {"kind": kind, "length": 8, "seed": 2}
+    once, twice = (ranks.run("trainer_loop", twice=twice, **draw) for twice in (False, True))
+    for first, both in zip(once, twice, strict=True):
+        assert both[0] == 2 * first[0]
+
+
+@pytest.mark.parametrize("checkpoint", [pytest.param(3, marks=pytest.mark.exhaustive), 6])
+def test_the_trainer_resumes(ranks: RankPair, tmp_path: Path, checkpoint: int) -> None:
+    draw = {"kind": "dataset", "length": 16, "seed": 2, "save": 3, "folder": str(tmp_path)}
+    straight = ranks.run("trainer_loop", **draw)
+    path = str(tmp_path / f"checkpoint-{checkpoint}")
+    for whole, rest in zip(straight, ranks.run("trainer_loop", resume=path, **draw), strict=True):
+        assert rest[0] == whole[0][checkpoint:]
+
+
+def test_the_trainer_says_where_it_does_not_know_the_epoch(ranks: RankPair, tmp_path: Path) -> None:
+    draw = {"kind": "loader", "length": 16, "seed": 2, "save": 3, "folder": str(tmp_path)}
+    ranks.run("trainer_loop", **draw)
+    with pytest.raises(AssertionError, match=r"skip_first_batches\(\) does not say"):
+        ranks.run("trainer_loop", resume=str(tmp_path / "checkpoint-6"), **draw)
+
+
+def test_the_trainer_adds_no_copy(ranks: RankPair) -> None:
+    # On several ranks it moves batches from "cpu" to "cpu:0", for which torch copies.
+    for seen, _, own in ranks.run("trainer_loop", kind="loader", length=8, alone=True):
+        assert sorted(i for batch in seen for i in batch) == sorted(2 * list(range(8)))
+        assert len(own) == 16
+        assert all(own)
+
+
+# ---- Lightning -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("step", [1, 4, pytest.param(7, marks=pytest.mark.exhaustive)])
+def test_lightning_resumes(ranks: RankPair, tmp_path: Path, step: int, alone: bool) -> None:
+    """In the middle of an epoch, and right behind its last batch."""
+    draw = {"kind": "loader", "length": 8 if alone else 16, "seed": 1, "alone": alone}
+    straight = ranks.run("lightning_loop", folder=str(tmp_path), **draw)
+    rest = ranks.run("lightning_loop", resume=str(tmp_path / f"step={step}.ckpt"), **draw)
+    for rank, (whole, part) in enumerate(zip(straight, rest, strict=True)):
+        assert len(whole[0]) == 8
+        assert part[0] == whole[0][step:]
+        assert all(whole[3])  # the memory of our passes
+        assert whole[4] == []
+        assert len(part[4]) == (not alone and rank == 1)  # it has the state of the other
+
+
+def test_lightning_is_told_of_a_length_that_nobody_knows(ranks: RankPair, tmp_path: Path) -> None:
+    draw = {"kind": "loader", "unknown_length": True, "folder": str(tmp_path)}
+    for *_, told in ranks.run("lightning_loop", **draw):
+        assert len(told) <= 1  # only the first rank saves
+        assert all("assert_cardinality" in text for text in told)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("kind", ["loader", "dataloader"])
+def test_lightning_predicts(ranks: RankPair, kind: str) -> None:
+    for _, validated, predicted, own, _told in ranks.run(
+        "lightning_loop", kind=kind, length=16, predict=True
+    ):
+        assert predicted == validated[:4]
+        assert all(own)
+
+
+# ---- the guides ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["accelerate", "trainer", "lightning"])
+def test_the_code_of_the_guides_on_two_ranks(ranks: RankPair, name: str) -> None:
+    blocks = [block.text for block in Page(ROOT / f"docs/guides/{name}.md").blocks("python")]
+    seen = Counter(i for rank in ranks.run("guide", blocks=blocks) for i in rank)
+    assert sorted(seen) == list(range(16))
+    assert len(set(seen.values())) == 1
+
+
+# ---- plain loops ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["loader", "stateful"])
+def test_a_pass_is_left_and_resumed(ranks: RankPair, kind: str) -> None:
+    straight = ranks.run("plain", kind="loader", length=16, seed=1, shard="auto", epochs=1)
+    for stop in range(4):
+        seen = ranks.run("left_and_resumed", kind=kind, length=16, seed=1, stop=stop)
+        assert seen == straight
