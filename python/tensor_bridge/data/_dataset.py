@@ -499,13 +499,16 @@ class TorchDatasetBase:
 
 
 def _adds_an_axis(frame: FrameType) -> bool:
-    """Whether it is a DataLoader's whose batch_size nobody gave.
+    """Whether it is a DataLoader's whose batch_size and collate_fn nobody gave.
 
     Its iterator makes the fetcher, which begins the pass (torch/utils/data/_utils/fetch.py).
     """
+    from torch.utils.data import default_collate
+
     maker = frame.f_back and frame.f_back.f_back
     loader = maker and maker.f_locals.get("loader")
-    return getattr(loader, "batch_size", None) == 1 and hasattr(loader, "collate_fn")
+    collate = getattr(loader, "collate_fn", None)
+    return getattr(loader, "batch_size", None) == 1 and collate is default_collate
 
 
 def _no_service_state() -> Exception:
