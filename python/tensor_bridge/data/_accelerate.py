@@ -11,7 +11,7 @@ from typing import Any
 
 from tensor_bridge.data._device import Mover
 
-__all__ = ["announced", "device", "iterates", "shares_out", "tell_of_files"]
+__all__ = ["announced", "device", "is_alone", "iterates", "shares_out", "tell_of_files"]
 
 
 def iterates(*kinds: str) -> bool:
@@ -83,13 +83,18 @@ def _announced_class() -> type[Any]:
     return Announced
 
 
-def tell_of_files(told: bool) -> bool:
-    """Warns once that `save_state` leaves out the positions of ranks."""
-    if not told:
-        warnings.warn(
-            "accelerate's save_state() and load_state() leave the position of this loader out: "
-            "each rank has one of its own, and accelerate writes all of them to one file. Save "
-            "loader.state_dict() of each rank in a file of its own",
-            stacklevel=4,
-        )
-    return True
+def is_alone() -> bool:
+    """Whether accelerate trains in one process only."""
+    from accelerate.state import PartialState
+
+    return int(PartialState().num_processes) == 1
+
+
+def tell_of_files() -> None:
+    """Warns that `save_state` leaves out the positions of ranks."""
+    warnings.warn(
+        "accelerate's save_state() and load_state() leave the position of this loader out on "
+        "several ranks, of which each would write to the same file. Save loader.state_dict() of "
+        "each rank in a file of its own",
+        stacklevel=4,
+    )

@@ -156,6 +156,7 @@ class TorchDatasetBase:
         self._dataset: Any = None
         self._steps: int | None = None
         self._reshuffles = False
+        self._told: dict[str, str] = {}
         if is_dataset(ds):
             self._use(ds)
             self._reshuffles = _pipeline.reshuffles(ds)
@@ -260,6 +261,7 @@ class TorchDatasetBase:
                 "world_size": self._world_size if self._policy else 1,
                 "shard": self._policy,
             },
+            told=self._told,
         )
 
     @property
@@ -393,12 +395,6 @@ class TorchDatasetBase:
         if self._equal_steps and self._world_size > 1 and self._steps is None:
             return InStep(elements)
         return elements
-
-    @property
-    def is_shared_out(self) -> bool:
-        """Whether this rank gets a part of the dataset, as the world is now."""
-        self._follow_world()
-        return self._policy is not None
 
     def _check_sharing(self) -> None:
         """Sees to it that ranks share the elements out once.

@@ -140,11 +140,16 @@ class LoaderBase:
     def use_stateful_dataloader(self) -> bool:
         """Whether accelerate's `save_state` and `load_state` take care of the position.
 
-        Not where ranks have positions of their own: it writes all of them to one file.
+        Not on several ranks: each of them would write to the same file, all at once.
         """
-        if self._prepared and self.dataset.is_shared_out:
-            self._told_of_files = _accelerate.tell_of_files(self._told_of_files)
-        return self._prepared and not self.dataset.is_shared_out
+        if not self._prepared:
+            return False
+        if _accelerate.is_alone():
+            return True
+        if not self._told_of_files:
+            self._told_of_files = True
+            _accelerate.tell_of_files()
+        return False
 
     # ---- the position ----------------------------------------------------------------------------
 

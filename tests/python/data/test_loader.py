@@ -11,7 +11,7 @@ from fresh import run_python
 from torch.utils.data import DataLoader
 
 import tensor_bridge
-from tensor_bridge.data import Loader, TorchDataset, loader
+from tensor_bridge.data import Loader, TorchDataset, _sharding, loader
 
 RANGE = tf.data.Dataset.range
 
@@ -127,6 +127,18 @@ def test_a_state_of_another_rank_is_its_count() -> None:
     exact = make(0, resume="exact")
     with pytest.raises(tensor_bridge.ResumeError, match="rank"):
         make(1, resume="exact").load_state_dict(exact.state_dict())
+
+
+def test_a_function_that_accelerate_calls_is_not_shared_out_by_it(monkeypatch: Any) -> None:
+    memory = pytest.importorskip("accelerate.utils.memory")
+    monkeypatch.setattr(_sharding, "place", lambda: (0, 2))
+
+    @memory.find_executable_batch_size(starting_batch_size=2)
+    def train(batch_size: int) -> list[Any]:
+        return list(TorchDataset(RANGE(4).batch(batch_size)))
+
+    with pytest.warns(UserWarning, match="each of 2 ranks gets every element"):
+        assert len(train()) == 2
 
 
 KERAS = """

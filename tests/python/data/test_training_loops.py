@@ -12,11 +12,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import needs
 import pytest
 from pages import ROOT, Page
 from rank_pair import RankPair
 
-pytestmark = pytest.mark.alone
+pytestmark = [
+    pytest.mark.alone,
+    *map(needs.module, ("accelerate", "lightning", "torchdata", "transformers")),
+]
 
 
 @pytest.fixture(scope="module")
@@ -197,14 +201,12 @@ def test_accelerate_checkpoints(ranks: RankPair, tmp_path: Path, by_rank: bool) 
 
 
 def test_accelerate_alone_saves_and_loads_the_position(ranks: RankPair, tmp_path: Path) -> None:
-    draw = {"kind": "loader", "length": 16, "seed": 1, "stop": 1, "folder": str(tmp_path)}
+    draw = {"kind": "loader", "length": 16, "seed": 1, "stop": 1, "folder": f"{tmp_path}/@RANK"}
     straight = ranks.run("plain", kind="loader", length=16, seed=1, shard="all", epochs=2)
-    for shared in (False, True):  # by two ranks, each of which has everything
-        options = {"shard": "all"} if shared else {}
-        seen = ranks.run("accelerate_checkpoint", alone=not shared, options=options, **draw)
-        for ((before, rest, following), told), whole in zip(seen, straight, strict=True):
-            assert told == 0
-            assert [before + rest, following] == whole
+    seen = ranks.run("accelerate_checkpoint", alone=True, **draw)
+    for ((before, rest, following), told), whole in zip(seen, straight, strict=True):
+        assert told == 0
+        assert [before + rest, following] == whole
 
 
 # ---- transformers' Trainer -----------------------------------------------------------------------
@@ -251,14 +253,28 @@ def test_the_trainer_adds_no_copy(ranks: RankPair) -> None:
 def test_lightning_resumes(ranks: RankPair, tmp_path: Path, step: int, alone: bool) -> None:
     """In the middle of an epoch, and right behind its last batch."""
     draw = {"kind": "loader", "length": 8 if alone else 16, "seed": 1, "alone": alone}
-    straight = ranks.run("lightning_loop", folder=str(tmp_path), **draw)
-    rest = ranks.run("lightning_loop", resume=str(tmp_path / f"step={step}.ckpt"), **draw)
+    folder = f"{tmp_path}/@RANK" if alone else str(tmp_path)
+    straight = ranks.run("lightning_loop", folder=folder, **draw)
+    rest = ranks.run("lightning_loop", resume=f"{folder}/step={step}.ckpt", **draw)
     for rank, (whole, part) in enumerate(zip(straight, rest, strict=True)):
         assert len(whole[0]) == 8
         assert part[0] == whole[0][step:]
         assert all(whole[3])  # the memory of our passes
         assert whole[4] == []
         assert len(part[4]) == (not alone and rank == 1)  # it has the state of the other
+
+
+def test_lightning_saves_the_position_of_an_augmented_pipeline(
+    ranks: RankPair, tmp_path: Path
+) -> None:
+    draw = {"kind": "loader", "length": 8, "seed": 1, "random": True, "alone": True}
+    folder = f"{tmp_path}/@RANK"
+    straight = ranks.run("lightning_loop", folder=folder, **draw)
+    rest = ranks.run("lightning_loop", resume=f"{folder}/step=2.ckpt", **draw)
+    for whole, part in zip(straight, rest, strict=True):
+        assert part[0] == whole[0][2:]
+        assert len(whole[4]) == 1  # of eight checkpoints
+        assert "RandomUniform, which starts anew" in whole[4][0]
 
 
 def test_lightning_is_told_of_a_length_that_nobody_knows(ranks: RankPair, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ class RankPair:
           name: Of the function.
           alone: Neither process knows of the other.
           timeout: Seconds.
-          draw: The arguments of `training_loops.Draw`.
+          draw: The arguments of `training_loops.Draw`; "@RANK" in them is the rank's number.
         """
         with socket.socket() as free:
             free.bind(("localhost", 0))
@@ -111,7 +111,7 @@ def _serve(rank: int, end: socket.socket) -> None:
     torch.set_num_threads(1)
     end.sendall(b"[null, null]\n")
     for line in end.makefile():
-        name, draw, alone, port = json.loads(line)
+        name, draw, alone, port = json.loads(line.replace("@RANK", str(rank)))
         os.environ.update({k: str(v) for k, v in {**environment, "MASTER_PORT": port}.items()})
         random.seed(0)
         # A rank that waits for the other for good shows where.

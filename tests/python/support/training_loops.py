@@ -63,7 +63,13 @@ class Draw:
             ds = ds.shuffle(100, seed=self.seed)
         if self.more.get("unknown_length"):
             ds = ds.filter(lambda i: i >= 0)
-        ds = ds.map(lambda i: {"x": tf.reshape(tf.cast(i, tf.float32), [1]), "labels": i})
+        noise = self.more.get("random", False)  # state that TensorFlow does not save
+
+        def example(i: tf.Tensor) -> dict[str, tf.Tensor]:
+            x = tf.reshape(tf.cast(i, tf.float32), [1])
+            return {"x": x + tf.random.uniform([1]) if noise else x, "labels": i}
+
+        ds = ds.map(example)
         return ds.batch(self.batch) if batched else ds
 
     def _files(self, length: int) -> list[str]:
