@@ -11,6 +11,7 @@ from tensor_bridge import _C, _nodes
 from tensor_bridge._frameworks import ensure, ensure_tensorflow
 from tensor_bridge._graph_function import py_function
 from tensor_bridge.composite import StringTensor, for_torch
+from tensor_bridge.data._buffers import has_buffer, read
 from tensor_bridge.errors import MismatchError, TensorBridgeError, UnsupportedTypeError
 
 __all__ = ["from_torch"]
@@ -21,7 +22,8 @@ def from_torch(data: Any, *, element_spec: Any = None) -> Any:
 
     Elements keep their structure (lists become tuples). Tensors share torch's memory where
     TensorFlow can use it, as with `convert_pytorch_to_tf`, and never pass through NumPy; numbers
-    and strings become scalars, lists and tuples of strings vectors.
+    and strings become scalars, lists and tuples of strings vectors. Arrays and scalars of NumPy
+    keep their dtype, and are copied.
 
     A dataset with ``__len__`` and ``__getitem__`` is read by its indices, in order. Everything else
     is iterated anew for each pass of the tf.data.Dataset.
@@ -36,8 +38,8 @@ def from_torch(data: Any, *, element_spec: Any = None) -> Any:
         unknown batch size for a DataLoader.
 
     Raises:
-      UnsupportedTypeError: data cannot be iterated more than once, or its elements have no form in
-        TensorFlow.
+      UnsupportedTypeError: data cannot be iterated more than once, its elements have no form in
+        TensorFlow, or element_spec is not made of tf.TypeSpec.
       MismatchError: data is empty, so that there is no first element.
 
     Example:
@@ -65,8 +67,20 @@ def from_torch(data: Any, *, element_spec: Any = None) -> Any:
         )
     if element_spec is None:
         element_spec = _first_spec(data, indexed, batched=loads)
+    _check_spec(element_spec)
     source = _Source(data, element_spec)
     return source.by_index() if indexed else source.by_iteration()
+
+
+def _check_spec(spec: Any) -> None:
+    import tensorflow as tf
+
+    for part in tf.nest.flatten(spec):
+        if not isinstance(part, tf.TypeSpec):
+            raise UnsupportedTypeError(
+                "expected element_spec to be a tf.TypeSpec or a nest of them, such as "
+                f"tf.TensorSpec([None], tf.float32), got {part!r} in it"
+            )
 
 
 def _first_spec(data: Any, indexed: bool, *, batched: bool) -> Any:
@@ -99,6 +113,8 @@ def _to_tensorflow(value: Any) -> Any:
     """An element of torch's as TensorFlow values in dicts and tuples."""
     if _C.is_torch_tensor(value):
         return _C.convert_pytorch_to_tf(value)
+    if has_buffer(value) and not isinstance(value, (str, bytes)):
+        return _C.convert_pytorch_to_tf(read(value))
     if isinstance(value, (bool, int, float, complex)):
         import torch
 
