@@ -13,7 +13,7 @@ from tensor_bridge.errors import UnsupportedDeviceError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Mover", "map_tensors"]
+__all__ = ["Mover", "map_tensors", "pins"]
 
 
 def map_tensors(function: Callable[[torch.Tensor], torch.Tensor], element: Any) -> Any:
@@ -39,6 +39,25 @@ def _is_plain(x: torch.Tensor) -> bool:
     return x.layout is torch.strided and not x.is_nested
 
 
+def pins(pin_memory: bool) -> bool:
+    """Whether to pin: where it is asked for and possible. Where it is not it warns, as torch does.
+
+    Training scripts ask for it whatever machine they run on.
+    """
+    import torch
+
+    if pin_memory and not torch.cuda.is_available():
+        import warnings
+
+        warnings.warn(
+            "pin_memory=True, but torch sees no GPU: the tensors are in ordinary memory",
+            UserWarning,
+            stacklevel=4,
+        )
+        return False
+    return bool(pin_memory)
+
+
 class Mover:
     """Iterator over the elements of another one on ``device``.
 
@@ -57,10 +76,9 @@ class Mover:
         self._source = source
         self._device = None if device is None else torch.device(device)
         cuda = self._device is not None and self._device.type == "cuda"
-        if (cuda or pin_memory) and not torch.cuda.is_available():
+        if cuda and not torch.cuda.is_available():
             raise UnsupportedDeviceError(
-                ("device='cuda'" if cuda else "pin_memory=True")
-                + " needs a CUDA build of torch and a visible GPU; neither is here"
+                "device='cuda' needs a CUDA build of torch and a visible GPU; neither is here"
             )
         self._pin = pin_memory or cuda
         self._stream = torch.cuda.Stream(self._device) if cuda else None

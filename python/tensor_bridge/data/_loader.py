@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from tensor_bridge._frameworks import ensure
 from tensor_bridge.data import _accelerate, _lightning
 from tensor_bridge.data._dataset import TorchDatasetBase, torch_dataset_class
-from tensor_bridge.data._device import Mover
+from tensor_bridge.data._device import Mover, pins
 from tensor_bridge.data._progress import with_progress
 from tensor_bridge.data._service import Service
 from tensor_bridge.data._stats import Stats
@@ -63,14 +63,14 @@ class LoaderBase:
         # and batch_sampler=None.
         self.dataset = dataset
         self.device = device
-        self.pin_memory = bool(pin_memory)
+        self.pin_memory = pins(pin_memory)
         self._progress = bool(progress)
         self._prepared = False
         self._told_of_files = self._told_of_length = False
         self._skips_empty = False  # a pass of which nothing is left, in favour of the next one
         self._mover: Mover | None = None
         self._pass: Any = None
-        if device is not None or pin_memory:
+        if device is not None:
             Mover(iter(()), device, self.pin_memory)  # refuses a device that is not here at once
 
     def __len__(self) -> int:
@@ -214,7 +214,7 @@ def loader(
       ds: As in `TorchDataset`, as are all keywords that are not named here.
       device: Where the tensors go. With "cuda" each element is copied into pinned memory and
         transferred on a stream of its own while the one before is computed on.
-      pin_memory: Without a device: the tensors are in pinned memory.
+      pin_memory: Without a device: the tensors are in pinned memory. A warning without a GPU.
       prefetch: As in `TorchDataset`.
       strings: As in `TorchDataset`.
       copy: As in `TorchDataset`.

@@ -412,6 +412,14 @@ def test_elements_on_another_device_run_one_ahead() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_refused() -> None:
-    for options in ({"device": "cuda"}, {"pin_memory": True}):
-        with pytest.raises(tensor_bridge.UnsupportedDeviceError, match="visible GPU"):
-            loader(tf.data.Dataset.range(3), **options)
+    with pytest.raises(tensor_bridge.UnsupportedDeviceError, match="visible GPU"):
+        loader(tf.data.Dataset.range(3), device="cuda")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_pinning_is_left_out_with_one_warning() -> None:
+    with pytest.warns(UserWarning, match="pin_memory=True.*no GPU") as caught:
+        made = loader(tf.data.Dataset.range(3), pin_memory=True)
+    assert [Path(warning.filename) for warning in caught] == [Path(__file__)]
+    for _ in range(2):
+        assert [int(x) for x in made] == [0, 1, 2]
