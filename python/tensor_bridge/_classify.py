@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections import UserDict
+from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 from tensor_bridge._loaded import loaded_tensorflow
@@ -13,6 +16,7 @@ from tensor_bridge.errors import (
 
 __all__ = [
     "RESOURCE_VARIABLE",
+    "TORCH_MODULE",
     "UNINITIALIZED",
     "class_names",
     "is_resource_variable",
@@ -29,6 +33,7 @@ _GRAPH_TENSOR = (
 )
 RESOURCE_VARIABLE = "tensorflow.python.ops.resource_variable_ops.BaseResourceVariable"
 UNINITIALIZED = "torch.nn.parameter.UninitializedTensorMixin"
+TORCH_MODULE = "torch.nn.modules.module.Module"
 _COMPOSITE = "tensorflow.python.framework.composite_tensor.CompositeTensor"
 
 
@@ -102,6 +107,71 @@ def _is_keras(names: list[str], kind: str) -> bool:
     )
 
 
+_LOADER = "tensor_bridge.data.loader(dataset) iterates over its elements as torch tensors"
+_TORCH_S = "iterate over it: its elements are torch's already"
+_FROM_TORCH = "tensor_bridge.data.from_torch(data) makes a tf.data.Dataset of it"
+
+# By the call and the full name of a class: what to do with its objects.
+_REMEDIES = {
+    "to_torch": {
+        "tensorflow.python.data.ops.dataset_ops.DatasetV2": _LOADER,
+        "tensorflow.python.data.ops.iterator_ops.IteratorBase": _LOADER,
+        TORCH_MODULE: "it is torch's already, nothing to convert",
+        "torch.utils.data.dataset.Dataset": _TORCH_S,
+        "torch.utils.data.dataloader.DataLoader": _TORCH_S,
+        "tensor_bridge.data._loader.Loader": _TORCH_S,
+    },
+    "to_tf": {
+        TORCH_MODULE: (
+            "convert its weights, module.state_dict(), or make it a function of TensorFlow's: "
+            "tensor_bridge.autograd.torch_to_tf(module)"
+        ),
+        "torch.utils.data.dataset.Dataset": _FROM_TORCH,
+        "torch.utils.data.dataloader.DataLoader": _FROM_TORCH,
+        "tensor_bridge.data._loader.Loader": "its elements are made by a tf.data.Dataset: use that",
+    },
+}
+_DLPACK = {
+    "to_torch": "tensor_bridge.dlpack.from_dlpack(x)",
+    "to_tf": "tensor_bridge.dlpack.from_dlpack(x, framework='tensorflow')",
+}
+
+
+def _remedy(value: Any, names: list[str], call: str) -> str | None:
+    """What to do with a value of a kind that is neither converted nor taken apart, if known."""
+    kind = type(value)
+    known = _REMEDIES[call]
+    for name in names:
+        if name in known:
+            return known[name]
+    if value is None:
+        return "leave it out; inside a list, tuple or dict None stays as it is"
+    if hasattr(kind, "__dlpack__") and not names[0].startswith(("torch.", "tensorflow.")):
+        return f"{_DLPACK[call]} takes its memory"
+    if issubclass(kind, Mapping) and not issubclass(kind, (dict, UserDict)):
+        return f"convert its dict: {call}(dict(x))"
+    if issubclass(kind, Set):
+        return f"convert a list, which has an order: {call}(list(x))"
+    if issubclass(kind, Iterator):
+        return f"convert what it yields: ({call}(x) for x in it)"
+    return None
+
+
+_FOREIGN = {"builtins", "jax", "jaxlib", "keras", "numpy", "tensorflow", "tf_keras", "torch"}
+
+
+def _registration(kind: type) -> str:
+    """How objects of a class that the caller may own are made convertible."""
+    package = kind.__module__.split(".")[0]
+    if package in _FOREIGN or package in sys.stdlib_module_names:
+        return ""
+    return (
+        ". Of a class of your own, optree.register_pytree_node(cls, flatten, unflatten, "
+        'namespace="tensor_bridge") makes a structure of tensors, and '
+        "tensor_bridge.register_composite a value with a twin in the other framework"
+    )
+
+
 def refusal(value: Any) -> TensorBridgeError:
     """The exception that says why ``value`` is not converted to torch, and what to do."""
     names = class_names(value)
@@ -132,6 +202,9 @@ def refusal(value: Any) -> TensorBridgeError:
             f"expected a tf.Tensor or tf.Variable, got a Keras variable ({kind}); convert its "
             "value: variable.value"
         )
+    remedy = _remedy(value, names, "to_torch")
+    if remedy is not None:
+        return UnsupportedTypeError(f"expected a tf.Tensor or tf.Variable, got a {kind}; {remedy}")
     if _COMPOSITE in names or kind.startswith("tensorflow."):
         return UnsupportedTypeError(
             f"expected a tf.Tensor or tf.Variable, got a {kind}; convert the dense tensors that "
@@ -144,14 +217,14 @@ def refusal(value: Any) -> TensorBridgeError:
         )
     return UnsupportedTypeError(
         f"expected a tf.Tensor or tf.Variable, got a {kind}; convert the tensors inside it one by "
-        "one, or make one of it first (tf.convert_to_tensor)"
+        f"one, or make one of it first (tf.convert_to_tensor){_registration(type(value))}"
     )
 
 
 def refusal_back(value: Any) -> TensorBridgeError:
     """The exception that says why ``value`` is not converted to TensorFlow, and what to do."""
     names = class_names(value)
-    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    kind = names[0].removeprefix("builtins.")
     if any(name in names for name in _GRAPH_TENSOR) or kind.startswith("tensorflow."):
         return UnsupportedTypeError(
             f"expected a torch.Tensor, got a {kind}: it is TensorFlow's already, nothing to convert"
@@ -165,4 +238,8 @@ def refusal_back(value: Any) -> TensorBridgeError:
             f"expected a torch.Tensor with a value, got a {kind}: the lazy module that it belongs "
             "to has not seen an input yet. Call the module once, then convert"
         )
-    return UnsupportedTypeError(f"expected a torch.Tensor, got a {kind}")
+    remedy = _remedy(value, names, "to_tf") or (
+        "convert the tensors inside it one by one, or make one of it first (torch.as_tensor)"
+        + _registration(type(value))
+    )
+    return UnsupportedTypeError(f"expected a torch.Tensor, got a {kind}; {remedy}")

@@ -1,13 +1,13 @@
 """Nodes of nested structures that the extension does not walk itself, one level at a time.
 
 optree knows ordered and default dicts, deques, struct sequences and what users register in its
-namespace "tensor_bridge"; dataclasses and attrs classes are taken apart here.
+namespace "tensor_bridge"; dataclasses, attrs classes and user dicts are taken apart here.
 """
 
 from __future__ import annotations
 
 import copy
-from collections import defaultdict
+from collections import UserDict, defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -71,6 +71,7 @@ def is_node(node: Any) -> bool:
     return (
         _tracked(node) is not None
         or not optree.tree_is_leaf(node, none_is_leaf=True, namespace=NAMESPACE)
+        or issubclass(type(node), UserDict)
         or _field_names(node) is not None
     )
 
@@ -88,6 +89,19 @@ def _dict_children(node: dict[Any, Any]) -> Children:
     return [f"[{key!r}]" for key in keys], list(node.values()), rebuild
 
 
+def _user_dict_children(node: UserDict[Any, Any]) -> Children:
+    """Of the encodings of Hugging Face's tokenizers, for one."""
+    keys = list(node.data)
+
+    def rebuild(values: list[Any]) -> Any:
+        result = copy.copy(node)
+        # What its class does at setting an item was done to these.
+        result.data = dict(zip(keys, values, strict=True))
+        return result
+
+    return [f"[{key!r}]" for key in keys], list(node.data.values()), rebuild
+
+
 def children(node: Any) -> Children:
     """Path entries, children, and the function that rebuilds the node from new children."""
     import optree
@@ -98,6 +112,8 @@ def children(node: Any) -> Children:
     if type(node) in (dict, defaultdict):
         return _dict_children(node)
     if optree.tree_is_leaf(node, none_is_leaf=True, namespace=NAMESPACE):
+        if issubclass(type(node), UserDict):
+            return _user_dict_children(node)
         names = _field_names(node) or []
         # A field of a frozen or slotted class may be unset.
         names = [name for name in names if hasattr(node, name)]

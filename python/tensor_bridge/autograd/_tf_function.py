@@ -295,7 +295,8 @@ def tf_to_torch(
       A callable. Its outputs require grad where they depend on an input that does.
 
     Raises:
-      UnsupportedTypeError: ``fn`` is not callable, or something in ``variables`` is no variable.
+      UnsupportedTypeError: ``fn`` is not callable or a torch.nn.Module, or something in
+        ``variables`` is no variable.
 
     Example:
       >>> import tensorflow as tf, torch
@@ -310,6 +311,12 @@ def tf_to_torch(
         raise UnsupportedTypeError(
             f"expected a TensorFlow callable, got a {type(fn).__qualname__}; of a SavedModel, give "
             "one of its signatures: loaded.signatures['serving_default']"
+        )
+    if _classify.TORCH_MODULE in _classify.class_names(fn):
+        raise UnsupportedTypeError(
+            f"expected a TensorFlow callable, got a {type(fn).__qualname__}, which is a "
+            "torch.nn.Module already, as are Keras' models and layers on the torch backend; use it "
+            "as it is"
         )
     ensure_tensorflow()
     given = () if variables is None else variables

@@ -73,7 +73,7 @@ MAKE_ONE = r"convert the tensors inside it one by one, or make one .*tf\.convert
 COMPONENTS = "convert the dense tensors that it is made of"
 
 WRONG_TYPES: dict[str, tuple[Any, str]] = {
-    "None": (lambda: None, MAKE_ONE),
+    "None": (lambda: None, "leave it out"),
     "int": (lambda: 3, MAKE_ONE),
     "float": (lambda: 3.0, MAKE_ONE),
     "bool": (lambda: True, MAKE_ONE),
@@ -106,8 +106,8 @@ COMPOUND: dict[str, tuple[Any, str]] = {
     "slices": (lambda: tf.IndexedSlices(tf.constant([1.0]), tf.constant([0])), COMPONENTS),
     "tensor array": (lambda: tf.TensorArray(tf.float32, 1), COMPONENTS),
     "optional": (lambda: tf.experimental.Optional.from_value(1), COMPONENTS),
-    "dataset": (lambda: tf.data.Dataset.range(2), COMPONENTS),
-    "iterator": (lambda: iter(tf.data.Dataset.range(2)), COMPONENTS),
+    "dataset": (lambda: tf.data.Dataset.range(2), r"tensor_bridge\.data\.loader\(dataset\)"),
+    "iterator": (lambda: iter(tf.data.Dataset.range(2)), r"tensor_bridge\.data\.loader\("),
 }
 
 
