@@ -151,6 +151,8 @@ PY_EDGES: dict[str, set[str]] = {
     "_triton": {"errors", "_loaded"},
     "_frameworks": {"errors", "config", "_loaded", "_triton"},
     "_copying": set(),
+    "_after_import": set(),
+    "_torch_tables": {"_after_import", "composite", "autograd"},
     "_classify": BASE,
     "_explanation": BASE,
     "_options": BASE | {"_explanation"},

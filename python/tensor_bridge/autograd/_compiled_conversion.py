@@ -21,8 +21,16 @@ if TYPE_CHECKING:
 __all__ = ["compile_conversions", "operators"]
 
 _OPAQUE = "tensor_bridge.TfTensor"
+_REMEDY = (
+    "call tensor_bridge.autograd.compile_conversions() before, or convert outside the compiled "
+    "function"
+)
 # An attribute of what stands for the result of `to_tf` while torch traces: sizes, dtype, device.
 _TRACED = "_tensor_bridge_traced"
+
+
+# Whether conversions are operators. Compiled functions are guarded by it.
+_compiled = False
 
 
 # ---- traced by torch.compile ---------------------------------------------------------------------
@@ -31,6 +39,8 @@ _TRACED = "_tensor_bridge_traced"
 def _to_torch(t: Any, **options: Any) -> Any:
     import torch
 
+    if not _compiled:
+        _leave("TensorFlow tensors", _REMEDY)
     if isinstance(t, dict):
         return {key: _to_torch(child, **options) for key, child in t.items()}
     if isinstance(t, (list, tuple)) and not hasattr(t, "_fields"):
@@ -48,6 +58,8 @@ def _to_torch(t: Any, **options: Any) -> Any:
 def _to_tf(x: Any, **options: Any) -> Any:
     import torch
 
+    if not _compiled:
+        _leave("torch tensors", _REMEDY)
     if isinstance(x, dict):
         return {key: _to_tf(child, **options) for key, child in x.items()}
     if isinstance(x, (list, tuple)) and not hasattr(x, "_fields"):
@@ -61,12 +73,12 @@ def _to_tf(x: Any, **options: Any) -> Any:
     return torch.ops.tensor_bridge.to_tf(x, given["copy"])
 
 
-def _leave(what: str) -> None:
+def _leave(what: str, remedy: str = "convert outside") -> None:
     """Ends the graph: the conversion then runs as it is, or is an error under fullgraph=True."""
     import torch
 
     torch._dynamo.graph_break(
-        msg=f"tensor_bridge: {what} cannot be converted inside a compiled graph; convert outside"
+        msg=f"tensor_bridge: {what} cannot be converted inside a compiled graph; {remedy}"
     )
 
 
@@ -95,6 +107,28 @@ _is_dense.__dict__["_dynamo_marked_constant"] = True
 _has_dtype.__dict__["_dynamo_marked_constant"] = True
 
 
+@cache
+def break_graphs() -> None:
+    """Makes the extension's functions known to torch.compile, which ends its graphs there.
+
+    So it does at any function of an extension, but of those that it does not know it says that they
+    are to be reported to its authors. Called when torch._dynamo is imported.
+    """
+    from types import BuiltinFunctionType
+
+    import torch
+
+    traced: dict[str, Any] = {"convert_tf_to_pytorch": _to_torch, "convert_pytorch_to_tf": _to_tf}
+    for name, function in vars(_C).items():
+        if isinstance(function, BuiltinFunctionType):
+            substitute = torch.compiler.substitute_in_graph(function, skip_signature_check=True)
+            substitute(traced.get(name, _untraced))
+
+
+def _untraced(*args: Any, **options: Any) -> Any:
+    _leave("this value")
+
+
 # ---- the operators -------------------------------------------------------------------------------
 
 
@@ -114,15 +148,13 @@ def compile_conversions() -> None:
       FrameworkError: This torch has no opaque objects; 2.13 has them. Or TensorFlow was imported
         first, and triton, which torch.compile needs, would abort the process.
     """
-    import torch
-
+    global _compiled
     _triton.check("torch.compile")
+    # Calls `break_graphs`, unless that failed: then it says here why.
+
+    break_graphs()
     operators()
-    for function, traced in (
-        (_C.convert_tf_to_pytorch, _to_torch),
-        (_C.convert_pytorch_to_tf, _to_tf),
-    ):
-        torch.compiler.substitute_in_graph(function, skip_signature_check=True)(traced)
+    _compiled = True
 
 
 @cache

@@ -14,6 +14,7 @@ from tensor_bridge.composite import (
     uninitialized,
     variable,
 )
+from tensor_bridge.composite._collate import COLLATE
 from tensor_bridge.composite._registry import Composite, for_tensorflow, for_torch, register
 from tensor_bridge.composite.extension_type import Extension
 from tensor_bridge.composite.ragged import Ragged
@@ -22,6 +23,7 @@ from tensor_bridge.composite.user import register_composite, unregister_composit
 from tensor_bridge.composite.variable import LiveView, assign
 
 __all__ = [
+    "COLLATE",
     "Composite",
     "Extension",
     "LiveView",

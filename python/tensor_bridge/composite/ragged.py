@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -84,6 +84,22 @@ class Ragged:
         """Size of each dimension; None where it differs from row to row."""
         rows = int(self.row_splits[0].shape[0]) - 1
         return (rows, *self.uniform_row_lengths, *tuple(self.values.shape)[1:])
+
+    def to(self, device: Any, *, non_blocking: bool = False) -> Ragged:
+        """The same with all tensors on ``device``."""
+        return self._with(lambda x: x.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Ragged:
+        """The same with all tensors in pinned memory."""
+        return self._with(lambda x: x.pin_memory())
+
+    def _with(self, function: Callable[[Any], Any]) -> Ragged:
+        splits = tuple(function(part) for part in self.row_splits)
+        return Ragged(function(self.values), splits, self.uniform_row_lengths)
+
+    def __reduce__(self) -> Any:
+        # By the constructor, which checks what comes out of a file.
+        return type(self), (self.values, self.row_splits, self.uniform_row_lengths)
 
     def to_list(self) -> list[Any]:
         """Nested Python lists of the values."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain
 from math import prod
@@ -149,9 +149,20 @@ class StringTensor:
         """Number of strings."""
         return int(self.offsets.shape[0]) - 1
 
-    def to(self, device: Any) -> StringTensor:
+    def to(self, device: Any, *, non_blocking: bool = False) -> StringTensor:
         """The same strings with both tensors on ``device``."""
-        return StringTensor(self.bytes.to(device), self.offsets.to(device), self.shape)
+        return self._with(lambda x: x.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> StringTensor:
+        """The same strings with both tensors in pinned memory."""
+        return self._with(lambda x: x.pin_memory())
+
+    def _with(self, function: Callable[[torch.Tensor], torch.Tensor]) -> StringTensor:
+        return StringTensor(function(self.bytes), function(self.offsets), self.shape)
+
+    def __reduce__(self) -> Any:
+        # By the constructor, which checks what comes out of a file.
+        return type(self), (self.bytes, self.offsets, self.shape)
 
     def reshape(self, *shape: Any) -> StringTensor:
         """The same two tensors under another shape; one size may be -1."""

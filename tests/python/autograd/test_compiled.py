@@ -93,6 +93,46 @@ for fn, count in ((lambda x: tf.tanh(x) * x, 1), (lambda x, y: (x, x + y, tf.con
     assert out.split("\n") == ["{'SUCCESS'}"] * 4
 
 
+IMPORTS = {
+    "ours first": "import tensor_bridge, tensorflow as tf, torch",
+    "torch first": "import torch, tensor_bridge, tensorflow as tf",
+    "the compiler first": "import torch._dynamo, tensor_bridge, tensorflow as tf",
+}
+
+
+@pytest.mark.parametrize("order", IMPORTS)
+def test_conversions_break_a_graph_without_a_word(order: str) -> None:
+    done = run_python(
+        IMPORTS[order]
+        + """
+import sys
+t = tf.constant([1.0, 2.0])
+
+def through(x):
+    return tensor_bridge.to_tf(x * 2 + tensor_bridge.to_torch(t))
+
+compiled = torch.compile(through, backend="eager")
+assert compiled(torch.ones(2)).numpy().tolist() == [3.0, 4.0]
+torch.compiler.reset()  # which knows the pieces by now
+whole = torch.compile(through, backend="eager", fullgraph=True)
+try:
+    whole(torch.ones(2))
+except torch._dynamo.exc.Unsupported as e:
+    assert "tensor_bridge.autograd.compile_conversions()" in str(e), e
+    assert "issue" not in str(e), e
+else:
+    raise AssertionError("a graph without its conversions")
+assert [repr(f) for f in sys.meta_path if "tensor_bridge" in type(f).__module__] == []
+if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 13):
+    for _ in range(2):
+        tensor_bridge.autograd.compile_conversions()
+    for function in (whole, compiled):
+        assert function(torch.ones(2)).numpy().tolist() == [3.0, 4.0]
+"""
+    )
+    done.check()
+
+
 CONVERSIONS = """
 from tensor_bridge.autograd import _compiled_conversion, compile_conversions
 from tensor_bridge.testing import live_owners, shares_memory
