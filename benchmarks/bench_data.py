@@ -4,7 +4,7 @@ All numbers of one pipeline come from one interleaved run: each round makes one 
 contender, in an order drawn anew, timed from the first element to the last. Values are compared
 before anything is timed. Writes the numbers, with machine and versions, to `results/data.json`.
 
-    python benchmarks/bench_data.py [--quick] [--output FOLDER]
+    python benchmarks/bench_data.py [--quick] [--only-records] [--output FOLDER]
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import ctypes
 import datetime
 import gc
+import json
 import random
 import statistics
 import sys
@@ -27,6 +28,7 @@ from typing import Any
 import tensorflow as tf
 import torch
 from _machine import describe_machine, describe_versions
+from _records import WrongResultError, time_records
 from _report import write_json
 from rich import box
 from rich.console import Console
@@ -50,10 +52,6 @@ LEGEND = {
     REDUCE: "ds.reduce(0, ...): tf.data drains itself",
 }
 ROUNDS = 9
-
-
-class WrongResultError(Exception):
-    """A contender yields other values."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--output", type=Path, default=here / "results", help="folder for data.json"
     )
+    parser.add_argument(
+        "--only-records", action="store_true", help="the records alone; other numbers are kept"
+    )
     options = parser.parse_args(arguments)
     warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 
@@ -91,6 +92,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"torch {versions['torch']}, Python {versions['python']}\n"
         f"{machine['cpu']}, {machine['cpus']} CPUs, load {machine['load_average_1m']}\n"
     )
+    records = _records(console, machine, count=2_000 if options.quick else 20_000)
+    if options.only_records:
+        report = json.loads((options.output / "data.json").read_text()) | {"records": records}
+        console.print(f"Written: {write_json(options.output, 'data', report)}")
+        return 0
     with tempfile.TemporaryDirectory() as folder:
         cases = _cases(Path(folder), scale=20 if options.quick else 1)
         rows = [row for case in cases for row in _run(case, console, rounds=ROUNDS)]
@@ -105,6 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "contenders": LEGEND,
         "results": rows,
         "memory": memory,
+        "records": records,
     }
     console.print(f"Written: {write_json(options.output, 'data', report)}")
     return 0
@@ -296,6 +303,17 @@ def _memory(count: int) -> dict[str, object]:
             info = mallinfo2()
             points.append(int(info.uordblks + info.hblkhd))
     return {"elements": count, "element_bytes": 65536, "allocated_bytes": points}
+
+
+def _records(console: Console, machine: dict[str, Any], count: int) -> dict[str, object]:
+    console.print(f"  records: {count} examples ...")
+    with tempfile.TemporaryDirectory() as folder:
+        found = time_records(Path(folder), count, rounds=5)
+    forms: Any = found["forms"]
+    for form in forms:
+        console.print(f"    {form['median_per_s']:>8,} examples a second  {form['form']}")
+    today = datetime.date.today().isoformat()
+    return {"date": today, "load_average_1m": machine["load_average_1m"], **found}
 
 
 # --- the table ------------------------------------------------------------------------------------

@@ -174,7 +174,7 @@ def test_a_process_that_only_imports_both_loads_them(first: str, tmp_path: Any) 
 # ---- moving --------------------------------------------------------------------------------------
 
 
-def test_accelerate_moves_slices_and_measures_batches_with_them() -> None:
+def test_accelerate_moves_batches_with_them_and_refuses_what_it_does_to_tensors_alone() -> None:
     operations = pytest.importorskip("accelerate.utils.operations")
     strings = StringTensor.from_list(["a", "bc"])
     nested = Ragged(torch.arange(3), (torch.tensor([0, 1, 3]),))
@@ -187,3 +187,5 @@ def test_accelerate_moves_slices_and_measures_batches_with_them() -> None:
     stayed = operations.send_to_device(batch, torch.device("cpu"))
     assert stayed["s"] == strings
     assert stayed["s"].bytes.data_ptr() == strings.bytes.data_ptr()
+    with pytest.raises(TypeError, match="Can only concatenate tensors"):
+        operations.concatenate([batch, batch])
