@@ -160,9 +160,9 @@ def _remedy(value: Any, names: list[str], call: str) -> str | None:
 _FOREIGN = {"builtins", "jax", "jaxlib", "keras", "numpy", "tensorflow", "tf_keras", "torch"}
 
 
-def _registration(kind: type) -> str:
+def _registration(kind: str) -> str:
     """How objects of a class that the caller may own are made convertible."""
-    package = kind.__module__.split(".")[0]
+    package = kind.split(".")[0]
     if package in _FOREIGN or package in sys.stdlib_module_names:
         return ""
     return (
@@ -170,6 +170,12 @@ def _registration(kind: type) -> str:
         'namespace="tensor_bridge") makes a structure of tensors, and '
         "tensor_bridge.register_composite a value with a twin in the other framework"
     )
+
+
+def _not_loaded() -> str:
+    if loaded_tensorflow() is not None:
+        return ""
+    return ". TensorFlow is not loaded in this process, so it cannot be a TensorFlow value"
 
 
 def refusal(value: Any) -> TensorBridgeError:
@@ -204,20 +210,18 @@ def refusal(value: Any) -> TensorBridgeError:
         )
     remedy = _remedy(value, names, "to_torch")
     if remedy is not None:
-        return UnsupportedTypeError(f"expected a tf.Tensor or tf.Variable, got a {kind}; {remedy}")
+        return UnsupportedTypeError(
+            f"expected a tf.Tensor or tf.Variable, got a {kind}; {remedy}{_not_loaded()}"
+        )
     if _COMPOSITE in names or kind.startswith("tensorflow."):
         return UnsupportedTypeError(
             f"expected a tf.Tensor or tf.Variable, got a {kind}; convert the dense tensors that "
             "it is made of (its components, value or values)"
         )
-    if loaded_tensorflow() is None:
-        return UnsupportedTypeError(
-            f"expected a tf.Tensor or tf.Variable, got a {kind}; TensorFlow is not loaded in this "
-            "process, so it cannot be a TensorFlow value"
-        )
     return UnsupportedTypeError(
         f"expected a tf.Tensor or tf.Variable, got a {kind}; convert the tensors inside it one by "
-        f"one, or make one of it first (tf.convert_to_tensor){_registration(type(value))}"
+        f"one, or make one of it first (tf.convert_to_tensor){_registration(names[0])}"
+        f"{_not_loaded()}"
     )
 
 
@@ -240,6 +244,6 @@ def refusal_back(value: Any) -> TensorBridgeError:
         )
     remedy = _remedy(value, names, "to_tf") or (
         "convert the tensors inside it one by one, or make one of it first (torch.as_tensor)"
-        + _registration(type(value))
+        + _registration(names[0])
     )
     return UnsupportedTypeError(f"expected a torch.Tensor, got a {kind}; {remedy}")
