@@ -8,6 +8,7 @@ read, its shape, dtype and device. ``tensor_bridge::to_tf`` returns one.
 from __future__ import annotations
 
 from functools import cache
+from importlib import import_module
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -150,8 +151,8 @@ def compile_conversions() -> None:
     """
     global _compiled
     _triton.check("torch.compile")
-    # Calls `break_graphs`, unless that failed: then it says here why.
-
+    # Importing it calls `break_graphs`. Where that failed, it says here why.
+    import_module("torch._dynamo")
     break_graphs()
     operators()
     _compiled = True
