@@ -119,7 +119,7 @@ _REMEDIES = {
         TORCH_MODULE: "it is torch's already, nothing to convert",
         "torch.utils.data.dataset.Dataset": _TORCH_S,
         "torch.utils.data.dataloader.DataLoader": _TORCH_S,
-        "tensor_bridge.data._loader.Loader": _TORCH_S,
+        "tensor_bridge.data._loader.LoaderBase": _TORCH_S,
     },
     "to_tf": {
         TORCH_MODULE: (
@@ -128,7 +128,7 @@ _REMEDIES = {
         ),
         "torch.utils.data.dataset.Dataset": _FROM_TORCH,
         "torch.utils.data.dataloader.DataLoader": _FROM_TORCH,
-        "tensor_bridge.data._loader.Loader": "its elements are made by a tf.data.Dataset: use that",
+        "tensor_bridge.data._loader.LoaderBase": "a tf.data.Dataset makes its elements: use that",
     },
 }
 _DLPACK = {
