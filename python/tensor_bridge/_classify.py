@@ -157,13 +157,12 @@ def _remedy(value: Any, names: list[str], call: str) -> str | None:
     return None
 
 
-_FOREIGN = {"builtins", "jax", "jaxlib", "keras", "numpy", "tensorflow", "tf_keras", "torch"}
+_OTHERS = ("builtins.", "jax", "keras.", "numpy.", "tensorflow.", "tf_keras.", "torch.")
 
 
 def _registration(kind: str) -> str:
     """How objects of a class that the caller may own are made convertible."""
-    package = kind.split(".")[0]
-    if package in _FOREIGN or package in sys.stdlib_module_names:
+    if kind.startswith(_OTHERS) or kind.split(".")[0] in sys.stdlib_module_names:
         return ""
     return (
         ". Of a class of your own, optree.register_pytree_node(cls, flatten, unflatten, "
