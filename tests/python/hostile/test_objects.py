@@ -222,7 +222,9 @@ def test_private_functions_of_the_extension_survive_nonsense() -> None:
         values = (None, 1, -1, 2**70, "x", b"", [], {}, 1.5, object(), tf.constant("a"),
                   v.handle, ctx, torch.zeros(2), tf.constant([1.0]), type, ...)
         calls = {name: getattr(_C, name) for name in dir(_C) if callable(getattr(_C, name))}
-        skip = ("torch_from_dlpack", "capsule_is_read_only", "__loader__")
+        # Of capsules and of addresses with sizes nobody can tell whether they are what they say.
+        skip = ("torch_from_dlpack", "capsule_is_read_only", "__loader__", "stored_format",
+                "graph_constants", "tflite_tensors", "v1_index")
         for name, function in calls.items():
             if name in skip or name.startswith("__"):
                 continue
