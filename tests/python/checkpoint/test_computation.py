@@ -329,6 +329,20 @@ def chain(*layers: Any) -> dict[str, Layer]:
     return given
 
 
+def test_a_convolution_in_front_says_which_axis_has_the_channels() -> None:
+    for data_format, channels, other in (("channels_last", -1, 1), ("channels_first", 1, -1)):
+        conv = L.Conv2D(4, 1, data_format=data_format)
+        for kind, module in (
+            (L.BatchNormalization, norm(nn.BatchNorm2d, 4)),
+            (lambda **options: L.GroupNormalization(2, **options), norm(nn.GroupNorm, 2, 4)),
+        ):
+            made = (kind(axis=axis, epsilon=1e-5) for axis in (channels, other))
+            right, wrong = (chain(L.InputLayer((4, 4, 4)), conv, L.ReLU(), one) for one in made)
+            assert found(module, right) == []
+            [told] = found(module, wrong)
+            assert told.startswith(f"part: the layer's axis is {other}, ")
+
+
 def test_the_size_of_the_input_decides_on_same_padding() -> None:
     module = nn.Conv1d(2, 3, 3, stride=2, padding=1)
     conv = L.Conv1D(3, 3, strides=2, padding="same")

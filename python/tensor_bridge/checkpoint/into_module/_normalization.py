@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from math import isclose
 from typing import Any
 
-from tensor_bridge.checkpoint.into_module._keras_options import number, option
+from tensor_bridge.checkpoint.into_module._keras_options import channels_first, number, option
+from tensor_bridge.checkpoint.into_module._layer_graph import ELEMENTWISE
 from tensor_bridge.checkpoint.into_module._pair import Pair
 
 __all__ = ["batch_norm", "group_norm", "layer_norm", "rms_norm"]
@@ -49,11 +50,20 @@ def _axes(pair: Pair, config: Mapping[str, Any]) -> tuple[list[int], int | None]
 def _channel_axis(pair: Pair, config: Mapping[str, Any]) -> Iterator[str]:
     """Keras may take any axis for the channels, torch takes the second.
 
-    The last is Keras' own, which the caller moves for torch; the second is torch's.
+    The last is Keras' own, which the caller moves for torch; the second is torch's. A convolution
+    in front says which of them has the channels.
     """
     axes, rank = _axes(pair, config)
     second = 1 if rank is None else 1 - rank
     wrong = [axis for axis in axes if axis not in (-1, second) and (rank is not None or axis < 0)]
+    graph = pair.graph
+    windows = filter(
+        graph.is_window, graph.before(pair.name, lambda n: graph.kind(n) in ELEMENTWISE)
+    )
+    window = next(windows, None)
+    if window is not None and rank is not None:
+        channels = second if channels_first(graph.applied(window)[1]) else -1
+        wrong = [axis for axis in axes if axis != channels]
     if wrong or len(axes) > 1:
         yield pair.differs("axis", config.get("axis"), "the channels")
 
