@@ -14,11 +14,11 @@ from tensor_bridge.checkpoint.read._mapped import damaged
 from tensor_bridge.checkpoint.read._names import GRAPH_KEY
 from tensor_bridge.checkpoint.read._paths import local_path
 from tensor_bridge.checkpoint.read._table import is_table
+from tensor_bridge.checkpoint.read._verification import Verification
 from tensor_bridge.errors import CheckpointError, CheckpointNotFoundError
 
 if TYPE_CHECKING:
     from tensor_bridge.checkpoint.read._layer import Layer
-    from tensor_bridge.checkpoint.read._verification import Verification
 
 __all__ = ["Checkpoint", "Entries", "Progress", "load", "near_misses"]
 
@@ -268,8 +268,6 @@ class Checkpoint(Entries):
 
     def checksums(self) -> Verification:
         """How many tensors have a checksum. None is compared."""
-        from tensor_bridge.checkpoint.read._verification import Verification
-
         entries = self.all_entries
         covered = getattr(self._source, "checks_all", False)
         compared = len(entries) if covered else sum(entry.has_checksum for entry in entries)
