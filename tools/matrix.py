@@ -125,7 +125,7 @@ def install(environment: Environment, wheel: Path, folder: Path) -> Path:
         groups = install_group.tomllib.loads(install_group.PYPROJECT.read_text("utf-8"))
         pinned = [
             requirement
-            for group in ("test", "helpers")
+            for group in ("test", "helpers", "triton")  # Builds for the CPU bring no triton along.
             for requirement in install_group.requirements(groups["dependency-groups"], group)
         ]
         # The newest for that Python: those that are pinned may have left it behind.

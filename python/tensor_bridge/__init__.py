@@ -147,7 +147,7 @@ _LAZY = {
 
 
 # Before anybody imports TensorFlow: nothing to do afterwards.
-_triton.keep_tensorflow_local()
+_triton.load_before_tensorflow()
 _torch_tables.tell_torch()
 
 # Not for checkers, to which a misspelt name is an error.

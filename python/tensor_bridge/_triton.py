@@ -5,20 +5,27 @@ Not for: importing either.
 
 from __future__ import annotations
 
+import os
 import sys
-from importlib.machinery import PathFinder
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
 
 from tensor_bridge._loaded import loaded_tensorflow, version_pair
 from tensor_bridge.errors import FrameworkError
 
-__all__ = ["check", "import_aborts", "keep_tensorflow_local", "prepare", "warn_of_abort"]
+__all__ = ["check", "import_aborts", "load_before_tensorflow", "prepare", "warn_of_abort"]
 
 # TensorFlow 2.19 to 2.21 ask this module of theirs whether to load their libraries RTLD_GLOBAL, and
 # it says yes. Their LLVM then takes the place of every other one that is loaded later, triton's
 # first of all: https://github.com/tensorflow/tensorflow/issues/124205
+#
+# They stay loaded so. An operator's library that was linked without TensorFlow's, or that brings
+# protobuf along, counts on it: with RTLD_LOCAL the first is not loaded, and tensorflow_text 2.21
+# ends the process in `ngrams`. Instead triton's library is loaded before theirs. Then it has found
+# all its symbols, and those are its own; its later import takes what is loaded.
 _GLOBAL_FLAGS = "tensorflow.python.pywrap_dlopen_global_flags"
-
-
 _GLOBAL_RANGE = ((2, 19), (2, 21))
 
 
@@ -29,15 +36,50 @@ def is_installed(name: str) -> bool:
     return PathFinder.find_spec(name) is not None
 
 
-def keep_tensorflow_local() -> None:
-    """Makes TensorFlow, if it is imported later, load its libraries as every other release does.
+_loaded = False
 
-    Only where triton is installed, which would end the process otherwise. A TensorFlow that is
-    loaded, or being loaded, stays as it is. Called when tensor_bridge is imported.
+
+def _load_library() -> None:
+    """Loads triton's native library, 0.1 s, and nothing of its Python code."""
+    global _loaded
+    spec = PathFinder.find_spec("triton")
+    if spec is None or spec.origin is None:
+        return
+    import ctypes
+
+    library = Path(spec.origin).parent / "_C" / "libtriton.so"
+    try:
+        ctypes.CDLL(str(library), mode=os.RTLD_NOW | os.RTLD_LOCAL)
+    except OSError:
+        return  # Not the triton that we know, or none that can be imported: as if we were not here.
+    _loaded = True
+
+
+class _BeforeTensorFlow:
+    """Finds no module; sees TensorFlow ask for its own, just before it loads its libraries."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        # Other releases ask too, and have no such module.
+        if name == _GLOBAL_FLAGS and PathFinder.find_spec(name, path) is not None:
+            _load_library()
+        return None
+
+
+def _watch() -> None:
+    if not any(isinstance(finder, _BeforeTensorFlow) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _BeforeTensorFlow())
+
+
+def load_before_tensorflow() -> None:
+    """Makes TensorFlow, if it is imported later and loads globally, load triton's library first.
+
+    Only where triton is installed, which would end the process otherwise. Nothing is loaded before
+    TensorFlow is, and TensorFlow stays as it is. Called when tensor_bridge is imported.
     """
     if "tensorflow" not in sys.modules and is_installed("triton"):
-        # An import that fails is how a TensorFlow without the module is recognised by its code.
-        sys.modules.setdefault(_GLOBAL_FLAGS, None)  # type: ignore[arg-type]
+        _watch()
 
 
 def import_aborts() -> bool:
@@ -51,6 +93,7 @@ def import_aborts() -> bool:
         tensorflow is not None
         and _GLOBAL_RANGE[0] <= version_pair(tensorflow.__version__) <= _GLOBAL_RANGE[1]
         and sys.modules.get(_GLOBAL_FLAGS) is not None
+        and not _loaded
         and "triton" not in sys.modules
         and is_installed("triton")
     )
@@ -100,22 +143,21 @@ def warn_of_abort() -> None:
 
 
 def prepare() -> None:
-    """Keeps TensorFlow, which is imported after this call, from crashing triton.
+    """Says that triton is to be used beside TensorFlow, and finds out if it is too late for that.
 
     TensorFlow 2.19 to 2.21 load their libraries with RTLD_GLOBAL, so that their LLVM takes the
     place of triton's; importing triton, as any optimizer of torch and `torch.compile` do where it
-    is installed, then ends the process. Importing tensor_bridge before TensorFlow is enough where
-    triton is installed; this says so whether it is or not, and finds out if it is too late.
+    is installed, then ends the process. Importing tensor_bridge before TensorFlow prevents it where
+    triton is installed by then; after this call it may also come to the path later.
 
     Raises:
-      FrameworkError: TensorFlow is loaded already, and in that way.
+      FrameworkError: TensorFlow was imported before tensor_bridge, and triton would abort.
     """
-    if sys.modules.get(_GLOBAL_FLAGS) is None:
-        sys.modules[_GLOBAL_FLAGS] = None  # type: ignore[assignment]
+    if "tensorflow" not in sys.modules:
+        _watch()
         return
-    tensorflow = loaded_tensorflow()
-    version = getattr(tensorflow, "__version__", "0")
-    if _GLOBAL_RANGE[0] <= version_pair(version) <= _GLOBAL_RANGE[1]:
+    if import_aborts():
+        version = sys.modules["tensorflow"].__version__
         raise FrameworkError(
             f"expected to be called before TensorFlow is imported, but TensorFlow {version} is "
             f"loaded; {_TRITON_REMEDY}",

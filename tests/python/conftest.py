@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib.util
 import os
 import time
 from collections.abc import Iterator
@@ -16,10 +15,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 import tensor_bridge
-
-# As the guide says, for torch with CUDA beside TensorFlow 2.19 to 2.21.
-if importlib.util.find_spec("triton") is not None:
-    tensor_bridge.prepare()
 
 _FAILED = pytest.StashKey[bool]()
 

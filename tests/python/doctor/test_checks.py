@@ -131,7 +131,7 @@ CASES: list[tuple[dict[str, Any], str, str, str, str]] = [
         "warning",
         "triton",
         "TensorFlow 2.21.0 loads its libraries globally",
-        "tensor_bridge.prepare()",
+        "import tensor_bridge (or triton) before TensorFlow",
     ),
     (
         {"trials": trials(libraries=[*LIBRARIES, "/usr/lib/libtensorflow.so.2"])},

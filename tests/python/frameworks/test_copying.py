@@ -21,13 +21,9 @@ from package_copy import FROM_COPY, copy_of_the_package
 
 PRELUDE = """
 import gc
-import importlib.util
 import warnings
 
 import tensor_bridge
-
-if importlib.util.find_spec("triton") is not None:
-    tensor_bridge.prepare()
 
 import tensorflow as tf
 import torch

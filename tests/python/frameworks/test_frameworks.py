@@ -7,6 +7,7 @@ without a restart.
 
 from __future__ import annotations
 
+import _ctypes
 from importlib import metadata
 from pathlib import Path
 
@@ -478,15 +479,34 @@ def test_global_loading_is_seen_and_row_lengths_are_known_without_triton(triton:
     ).check()
 
 
-def test_prepared_tensorflow_is_loaded_locally(triton: str) -> None:
+@loaded_globally
+def test_after_prepare_triton_may_come_to_the_path_and_tensorflow_is_as_it_is(triton: str) -> None:
+    library = Path(triton, "triton", "_C", "libtriton.so")
+    library.parent.mkdir()
+    library.symlink_to(_ctypes.__file__)  # Any library; which one is loaded is seen below.
     run_python(
         "import tensor_bridge\ntensor_bridge.prepare()\ntensor_bridge.prepare()\n"
+        f"import sys\nsys.path.insert(0, {triton!r})\n"
         "import tensorflow as tf\n"
-        + GLOBAL.format(False)
-        + f"import sys\nsys.path.insert(0, {triton!r})\n"
-        "from tensor_bridge._triton import import_aborts\n"
+        + GLOBAL.format(True)
+        + "from tensor_bridge._triton import import_aborts\n"
         "assert not import_aborts()\n"
         "tensor_bridge.prepare()\n"
         "t = tf.constant([1.0]) * 2\n"
         "assert tensor_bridge.testing.shares_memory(t, tensor_bridge.to_torch(t))\n"
+    ).check()
+
+
+@loaded_globally
+@pytest.mark.parametrize("library", [None, "no library"])
+def test_a_triton_that_cannot_be_loaded_before_is_told_of(library: str | None, triton: str) -> None:
+    """Its import would end the process, for all we know."""
+    if library is not None:
+        Path(triton, "triton", "_C").mkdir()
+        Path(triton, "triton", "_C", "libtriton.so").write_text(library)
+    run_python(
+        f"import sys\nsys.path.insert(0, {triton!r})\n"
+        "import tensor_bridge\nimport tensorflow as tf\n"
+        "from tensor_bridge._triton import import_aborts\n"
+        "assert import_aborts()\n"
     ).check()

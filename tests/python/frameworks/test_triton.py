@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -11,14 +12,17 @@ from fresh import Done, run_python
 
 from tensor_bridge._loaded import version_pair
 
-# In a folder of its own: on the ordinary path it would end other tests' processes.
+# In a folder of its own, where what is tested is a torch without it; a CUDA build brings it along.
 FOLDER = Path(sys.prefix) / "triton"
 pytestmark = [
     pytest.mark.skipif(
         not (2, 19) <= version_pair(metadata.version("tensorflow-cpu")) <= (2, 21),
         reason="TensorFlow loads locally, and triton is no danger",
     ),
-    pytest.mark.skipif(not FOLDER.is_dir(), reason="no triton; run make dev"),
+    pytest.mark.skipif(
+        not FOLDER.is_dir() and importlib.util.find_spec("triton") is None,
+        reason="no triton; run make dev",
+    ),
 ]
 
 USES = {
@@ -44,6 +48,15 @@ USES = {
         for x in made:
             (parameter * x).sum().backward()
             optimizer.step()""",
+    "kernel": f"""
+        import sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        import triton_kernel
+        assert ".entry add_one" in triton_kernel.compiled()
+        # And what TensorFlow compiles with its own LLVM.
+        f = tf.function(lambda x: tf.sin(x) + 1, jit_compile=True)
+        assert f(tf.zeros(2)).numpy().tolist() == [1.0, 1.0]
+        assert ".entry add_one" in triton_kernel.compiled()""",
 }
 # What triton's place says: whose library answers for a symbol of TensorFlow's.
 IS_GLOBAL = "import ctypes; print(hasattr(ctypes.CDLL(None), 'TFE_NewContext'))"
@@ -65,7 +78,32 @@ def test_imported_before_tensorflow_nothing_is_to_be_done(name: str) -> None:
     imports = "import tensor_bridge\nimport tensorflow as tf\nimport torch\n"
     done = run(f"{imports}{USES[name].strip()}\n{IS_GLOBAL}")
     assert done.code == 0, done.err
-    assert done.out.strip() == "False"
+    assert done.out.strip() == "True"
+
+
+def test_imported_before_tensorflow_an_operator_that_counts_on_global_loading_runs(
+    tmp_path: Path,
+) -> None:
+    """TensorFlow is as it would be without us: its symbols are there for whoever names none."""
+    library = tmp_path / "operator.so"
+    source = Path(__file__).with_name("operator.c")
+    done = run(
+        f"""import tensor_bridge
+        import subprocess
+        import tensorflow as tf
+        import torch
+        {USES["optimizer"]}
+        subprocess.run(
+            ["g++", "-x", "c++", "-std=c++17", "-w", "-shared", "-fPIC", "-o", {str(library)!r},
+             {str(source)!r}, "-I", tf.sysconfig.get_include()],
+            check=True,
+        )
+        same = tf.load_op_library({str(library)!r}).same_of_test
+        x = tf.constant([3, 4])
+        assert tensor_bridge.to_torch(same(x)).tolist() == [3, 4]
+        assert tensor_bridge.to_torch(tf.function(same)(x)).tolist() == [3, 4]"""
+    )
+    assert done.code == 0, done.err
 
 
 def test_tensorflow_alone_is_not_altered() -> None:
