@@ -1,5 +1,6 @@
 /* An operator of TensorFlow that is linked without its libraries. */
 #include <stddef.h>
+
 #include "tensorflow/c/kernels.h"
 #include "tensorflow/c/ops.h"
 #include "tensorflow/c/tf_status.h"
@@ -18,7 +19,7 @@ __attribute__((constructor)) static void register_op(void) {
   TF_OpDefinitionBuilderAddInput(op, "x: int32");
   TF_OpDefinitionBuilderAddOutput(op, "y: int32");
   TF_RegisterOpDefinition(op, status);
-  TF_RegisterKernelBuilder(
-      "SameOfTest", TF_NewKernelBuilder("SameOfTest", "CPU", NULL, &compute, NULL), status);
+  TF_RegisterKernelBuilder("SameOfTest",
+                           TF_NewKernelBuilder("SameOfTest", "CPU", NULL, &compute, NULL), status);
   TF_DeleteStatus(status);
 }
