@@ -220,6 +220,12 @@ DIFFERENT = {
         norm(nn.BatchNorm1d, 3),
         "part: the layer's mode is 2, torch.nn.BatchNorm1d has what Keras 1 calls 0",
     ),
+    "layer_norm_axes_alike": Case(
+        L.LayerNormalization(axis=[1, 2, 3], epsilon=1e-5),
+        nn.LayerNorm((4, 4, 4)),
+        "part: the layer normalizes axes [1, 2, 3] with the channels last; with sizes (4, 4, 4) "
+        "nothing says that torch.nn.LayerNorm has them in that order",
+    ),
     "layer_norm_axis": Case(
         L.LayerNormalization(axis=-2, epsilon=1e-5),
         nn.LayerNorm(3),

@@ -90,6 +90,13 @@ def layer_norm(pair: Pair, _kind: str, config: Mapping[str, Any]) -> Iterator[st
     last = list(range(-len(axes), 0))
     if sorted(axes) != last and (rank is not None or all(axis < 0 for axis in axes)):
         yield pair.differs("axis", config.get("axis"), "the last axes")
+    sizes = tuple(getattr(pair.module, "normalized_shape", ()))
+    if len(sizes) > 1 and len(set(sizes)) == 1 and sizes[0] > 1:
+        # Of other sizes the shape of the weights tells.
+        yield (
+            f"the layer normalizes axes {config.get('axis')} with the channels last; with sizes "
+            f"{sizes} nothing says that {pair.torch_name} has them in that order"
+        )
     if config.get("rms_scaling"):
         yield pair.differs("rms_scaling", True, "none")
 
