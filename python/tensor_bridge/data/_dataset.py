@@ -25,8 +25,6 @@ from tensor_bridge.errors import (
 if TYPE_CHECKING:
     from tensor_bridge.data._service import Service
 
-    _Base = object
-
 __all__ = ["TorchDatasetBase", "torch_dataset_class"]
 
 _ELSEWHERE = (

@@ -193,10 +193,7 @@ class BundleEntry(Entry):
 
     def _known_row(self) -> DtypeRow:
         if self.row is None:
-            raise UnsupportedDtypeError(
-                f"{self.file}, entry {self.key!r}: no TensorFlow up to 2.21 has a dtype of "
-                f"{self.dtype}"
-            )
+            raise self.unsupported(f"no TensorFlow up to 2.21 has a dtype of {self.dtype}")
         return self.row
 
     def _checked_file(self) -> MappedFile:
@@ -211,7 +208,7 @@ class BundleEntry(Entry):
         try:
             dtype, decode = stored_dtype(row, raw), decoder_of(row, raw)
         except UnsupportedDtypeError as e:
-            raise UnsupportedDtypeError(f"{self.file}, entry {self.key!r}: {e}") from None
+            raise self.unsupported(str(e)) from None
         if self.pieces:
             x = self._joined(dtype)
             return x if decode is None else decode(x)
@@ -239,9 +236,7 @@ class BundleEntry(Entry):
         from tensor_bridge.composite import StringTensor
 
         if self.pieces:
-            raise UnsupportedDtypeError(
-                f"{self.file}, entry {self.key!r}: a partitioned variable of strings"
-            )
+            raise self.unsupported("a partitioned variable of strings")
         count = prod(self.shape)
         data, offsets, begin = self._string_offsets(count)
         return StringTensor(data[begin:], offsets, torch.Size(self.shape))

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tensor_bridge.errors import UnsupportedDtypeError
+
 if TYPE_CHECKING:
     from tensor_bridge.checkpoint.read._quantization import Quantization
 
@@ -52,6 +54,10 @@ class Entry:
     def quantization(self) -> Quantization | None:
         """How its integers stand for real numbers, if the file says that they do."""
         return None
+
+    def unsupported(self, reason: str) -> UnsupportedDtypeError:
+        """The error for a tensor that cannot be one of torch's."""
+        return UnsupportedDtypeError(f"{self.file}, entry {self.key!r}: {reason}")
 
     def read(self, raw: bool) -> Any:
         """The tensor, or a StringTensor."""

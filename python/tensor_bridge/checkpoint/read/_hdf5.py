@@ -18,7 +18,7 @@ from tensor_bridge._dtypes import DtypeRow
 from tensor_bridge.checkpoint.read._elements import row_of
 from tensor_bridge.checkpoint.read._entry import Entry, Extent
 from tensor_bridge.checkpoint.read._mapped import MappedFile, damaged
-from tensor_bridge.errors import FrameworkError, TensorBridgeError, UnsupportedDtypeError
+from tensor_bridge.errors import FrameworkError, TensorBridgeError
 
 if TYPE_CHECKING:
     import torch
@@ -192,9 +192,7 @@ class DataSet(Entry):
         import torch
 
         if self.row is None or self.row.kind != "shared":
-            raise UnsupportedDtypeError(
-                f"{self.file}, entry {self.key!r}: torch has nothing for {self.dtype}"
-            )
+            raise self.unsupported(f"torch has nothing for {self.dtype}")
         if not self.plain:
             raise damaged(
                 self.file, "expected the data in this file, it is in others", entry=self.key

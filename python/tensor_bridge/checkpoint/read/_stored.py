@@ -11,7 +11,7 @@ from tensor_bridge._dtypes import DtypeRow
 from tensor_bridge.checkpoint.read._elements import decoder_of, stored_dtype
 from tensor_bridge.checkpoint.read._entry import Entry, Extent
 from tensor_bridge.checkpoint.read._mapped import MappedFile, damaged
-from tensor_bridge.errors import CheckpointError, UnsupportedDtypeError
+from tensor_bridge.errors import CheckpointError
 
 __all__ = ["StoredEntry", "UniqueNames", "kind_of", "read_whole", "text"]
 
@@ -35,10 +35,6 @@ class StoredEntry(Entry):
         if self.row is None:
             raise self.unsupported(f"no TensorFlow up to 2.21 has a dtype of {self.dtype}")
         return self.row
-
-    def unsupported(self, reason: str) -> UnsupportedDtypeError:
-        """The error for a tensor that cannot be one of torch's."""
-        return UnsupportedDtypeError(f"{self.file}, entry {self.key!r}: {reason}")
 
     def plain_values(self, row: DtypeRow, raw: bool) -> Any:
         """The tensor of an entry whose values lie as they do in memory."""

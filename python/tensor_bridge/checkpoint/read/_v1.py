@@ -184,7 +184,7 @@ class V1Entry(Entry):
         try:
             dtype, decode = stored_dtype(row, raw), decoder_of(row, raw)
         except UnsupportedDtypeError as e:
-            raise self._unsupported(str(e)) from None
+            raise self.unsupported(str(e)) from None
         values = [self._find(one) for one in self.slices]
         if len(values) == 1 and shape_of(self.slices[0].place) == self.shape:
             x = values[0].tensor(self.shape, dtype)
@@ -198,11 +198,8 @@ class V1Entry(Entry):
 
     def _known_row(self) -> DtypeRow:
         if self.row is None:
-            raise self._unsupported(f"no TensorFlow up to 2.21 has a dtype of {self.dtype}")
+            raise self.unsupported(f"no TensorFlow up to 2.21 has a dtype of {self.dtype}")
         return self.row
-
-    def _unsupported(self, reason: str) -> UnsupportedDtypeError:
-        return UnsupportedDtypeError(f"{self.file}, entry {self.key!r}: {reason}")
 
     def _find(self, one: _Slice) -> _Values:
         count = prod(shape_of(one.place))
@@ -211,7 +208,7 @@ class V1Entry(Entry):
 
     def _strings(self) -> StringTensor:
         if len(self.slices) > 1 or shape_of(self.slices[0].place) != self.shape:
-            raise self._unsupported("a partitioned variable of strings")
+            raise self.unsupported("a partitioned variable of strings")
         return self._find(self.slices[0]).strings(self.shape)
 
     def extent(self) -> Extent | None:
