@@ -1,4 +1,4 @@
-"""What the CMake modules decide without a compiler: adapter groups, DLPack header, version."""
+"""What the CMake modules decide without a compiler: adapter groups, version."""
 
 from __future__ import annotations
 
@@ -8,22 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from cmake_script import CMAKE, run_cmake
 from tree import ROOT
-
-CMAKE = shutil.which("cmake", path=str(Path(sys.executable).parent)) or "cmake"
-
-
-def run_cmake(folder: Path, script: str) -> tuple[bool, str]:
-    """Runs `script` with our modules on the path: whether it succeeded, and what it printed."""
-    path = folder / "script.cmake"
-    prelude = (
-        f'list(APPEND CMAKE_MODULE_PATH "{ROOT / "cmake"}")\nset(PROJECT_BINARY_DIR "{folder}")\n'
-    )
-    path.write_text(prelude + script, encoding="utf-8")
-    result = subprocess.run(
-        [CMAKE, "-P", str(path)], check=False, capture_output=True, text=True, cwd=folder
-    )
-    return result.returncode == 0, " ".join((result.stdout + result.stderr).split())
 
 
 def fake_torch(folder: Path, minor: int, header: str = "torch/headeronly/version.h") -> Path:
@@ -60,38 +46,6 @@ def test_the_version_is_also_found_where_older_releases_have_it(tmp_path: Path) 
     torch = fake_torch(tmp_path, 8, "torch/csrc/api/include/torch/version.h")
     script = f'include(torch_groups)\ntb_torch_version("{torch}" v)\nmessage("${{v}}")\n'
     assert run_cmake(tmp_path, script) == (True, "2.8")
-
-
-def dlpack_header(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True)
-    path.write_text(text, encoding="utf-8")
-
-
-def provide_dlpack(folder: Path) -> tuple[bool, str]:
-    script = 'include(wheels)\ntb_provide_dlpack("torch" "tensorflow")\n'
-    script = script.replace('"torch"', f'"{folder / "torch"}"')
-    return run_cmake(folder, script.replace('"tensorflow"', f'"{folder / "tensorflow"}"'))
-
-
-def test_an_old_dlpack_header_is_passed_over(tmp_path: Path) -> None:
-    dlpack_header(tmp_path / "torch/include/ATen/dlpack.h", "#define DLPACK_VERSION 80\n")
-    dlpack_header(
-        tmp_path / "tensorflow/include/external/dlpack/include/dlpack/dlpack.h",
-        "#define DLPACK_MAJOR_VERSION 1\n",
-    )
-    ok, text = provide_dlpack(tmp_path)
-    assert ok, text
-    copied = (tmp_path / "include/dlpack/dlpack.h").read_text(encoding="utf-8")
-    assert copied == "#define DLPACK_MAJOR_VERSION 1\n"
-
-
-def test_no_dlpack_header_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
-    dlpack_header(tmp_path / "torch/include/ATen/dlpack.h", "#define DLPACK_MAJOR_VERSION 0\n")
-    ok, text = provide_dlpack(tmp_path)
-    assert not ok
-    assert "older than DLPack 1.0" in text
-    assert "no such file" in text
-    assert "--no-build-isolation" in text
 
 
 @pytest.mark.parametrize(
