@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from tensor_bridge._printable import printable
 from tensor_bridge.errors import BY_STATUS, CopyRequiredError
 
 __all__ = [
@@ -61,7 +62,7 @@ class Explanation:
     def __str__(self) -> str:
         lines = [self._line()]
         for name, part in self.parts:
-            lines.append(f"  {name}: " + str(part).replace("\n", "\n  "))
+            lines.append(f"  {printable(name)}: " + str(part).replace("\n", "\n  "))
         return "\n".join(lines)
 
     def _line(self) -> str:
@@ -108,11 +109,12 @@ class StructureExplanation:
         return sum(explanation.nbytes or 0 for _, explanation in self.leaves)
 
     def __str__(self) -> str:
-        width = max((len(path) for path, _ in self.leaves), default=0)
+        paths = [printable(path) for path, _ in self.leaves]
+        width = max(map(len, paths), default=0)
         indent = "\n" + " " * (width + 2)
         lines = [
             f"{path:<{width}}  " + str(explanation).replace("\n", indent)
-            for path, explanation in self.leaves
+            for path, (_, explanation) in zip(paths, self.leaves, strict=True)
         ]
         counts = {action: sum(e.action == action for _, e in self.leaves) for action in _ACTIONS}
         total = ", ".join(f"{count} {action}" for action, count in counts.items() if count)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from tensor_bridge import __version__
+from tensor_bridge._command_line import CommandParser, say
 from tensor_bridge._exit_status import ExitStatus
 from tensor_bridge.checkpoint._commands import add_commands
 from tensor_bridge.errors import TensorBridgeError
@@ -22,12 +23,12 @@ def _doctor(options: Namespace) -> int:
     from tensor_bridge import doctor
 
     report = doctor.examine()
-    print(report.to_json() if options.json else report)
+    say(*(report.to_json() if options.json else str(report)).split("\n"))
     return report.exit_code
 
 
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="tensor-bridge", description="TensorFlow values become PyTorch values and back."
     )
     parser.add_argument("--version", action="version", version=f"tensor_bridge {__version__}")
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return ExitStatus.DONE
     except (TensorBridgeError, OSError) as e:
-        print(f"tensor-bridge: {e}", file=sys.stderr)
+        say(f"tensor-bridge: {e}", file=sys.stderr)
         return ExitStatus.ERROR
     except KeyboardInterrupt:
         return ExitStatus.INTERRUPTED

@@ -72,9 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
       0, or 1 if this installation lacks one of them.
     """
-    from argparse import ArgumentParser
+    from tensor_bridge._command_line import CommandParser, say
 
-    parser = ArgumentParser(
+    parser = CommandParser(
         prog="python -m tensor_bridge.config", description="Where the C++ SDK of tensor_bridge is."
     )
     options = {
@@ -88,9 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not finds:
         parser.error(f"expected one of {', '.join(options)}")
     try:
-        print("\n".join(str(find()) for find in finds))
+        say(*[str(find()) for find in finds])
     except FrameworkError as e:
-        print(f"tensor_bridge.config: {e}", file=sys.stderr)
+        say(f"tensor_bridge.config: {e}", file=sys.stderr)
         return 1
     return 0
 

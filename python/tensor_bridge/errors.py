@@ -1,11 +1,15 @@
 """Exceptions. Each derives from `TensorBridgeError` and from the builtin that fits.
 
-A message says what was expected, what came, and what to do. A write to a tensor converted with
+A message says what was expected, what came, and what to do. Its text, ``str(error)``, can be shown:
+names out of files have escapes in it for what is no visible character. `CheckpointError.entry`, its
+``file`` and ``error.args`` have them as they are. A write to a tensor converted with
 ``on_write="raise"`` raises a plain `BufferError` out of torch (`RuntimeError` out of compiled
 code), because torch raises it.
 """
 
 from __future__ import annotations
+
+from tensor_bridge._printable import printable
 
 TYPE_CHECKING = False  # as typing's, whose import takes longer than this package's
 
@@ -44,10 +48,17 @@ class TensorBridgeError(Exception):
     # AutoGraph lets an exception with this attribute out of a tf.function as it is
     # (tensorflow/python/autograph/impl/api.py); of others it makes new ones, with fewer attributes.
     ag_pass_through = True
+    # Other messages may quote several lines, of a framework or of a report.
+    _one_line = False
+
+    def __str__(self) -> str:
+        return printable(super().__str__(), keep="" if self._one_line else "\n\t")
 
 
 class InvalidOptionError(TensorBridgeError, ValueError):
     """A keyword, or a combination of keywords, that means nothing."""
+
+    _one_line = True
 
 
 class MismatchError(TensorBridgeError, ValueError):
@@ -57,9 +68,13 @@ class MismatchError(TensorBridgeError, ValueError):
 class UnsupportedDtypeError(TensorBridgeError, TypeError):
     """The other framework has nothing for the dtype."""
 
+    _one_line = True
+
 
 class UnsupportedTypeError(TensorBridgeError, TypeError):
     """The value is not one that can be converted."""
+
+    _one_line = True
 
 
 class SymbolicTensorError(UnsupportedTypeError):
@@ -150,6 +165,7 @@ class CheckpointError(TensorBridgeError, ValueError):
       offset: Where in the file; -1 where no place is known.
     """
 
+    _one_line = True
     file: str = ""
     entry: str = ""
     offset: int = -1
@@ -162,6 +178,7 @@ class UnsupportedFileError(CheckpointError):
 class CheckpointNotFoundError(TensorBridgeError, FileNotFoundError):
     """There is no checkpoint at a path, or one of its files is missing."""
 
+    _one_line = True
     if not TYPE_CHECKING:
         __init__ = FileNotFoundError.__init__
 

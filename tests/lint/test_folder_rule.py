@@ -139,14 +139,16 @@ def test_an_allowed_include_is_not_found() -> None:
 # --- Python -------------------------------------------------------------------------------------
 
 # Usable by all that convert, and standing on little: names, options, texts.
-BASE = {"errors", "_frameworks", "_loaded", "_triton"}
+BASE = {"errors", "_printable", "_frameworks", "_loaded", "_triton"}
 PLAIN = BASE | {"_classify", "_explanation", "_options"}
 CONVERT = PLAIN | {"_C", "_dtypes", "_convert"}
 TREE = CONVERT | {"composite", "_nodes", "_tree"}
 # Module (the first component under tensor_bridge) -> the modules of the package it may import.
 PY_EDGES: dict[str, set[str]] = {
     "_C": set(),
-    "errors": set(),
+    "_printable": set(),
+    "_command_line": {"_printable"},
+    "errors": {"_printable"},
     "_loaded": set(),
     "_triton": {"errors", "_loaded"},
     "_frameworks": {"errors", "config", "_loaded", "_triton"},
@@ -161,7 +163,7 @@ PY_EDGES: dict[str, set[str]] = {
     "testing": CONVERT,
     # composite: for StringTensor, which is what strings become through every door.
     "capi": PLAIN | {"composite"},
-    "config": {"errors"},
+    "config": {"errors", "_command_line"},
     "composite": CONVERT,
     "dlpack": CONVERT,
     "_nodes": set(),
@@ -170,12 +172,21 @@ PY_EDGES: dict[str, set[str]] = {
     "_tree": CONVERT | {"composite", "_nodes"},
     "data": TREE | {"_graph_function", "_lazy"},
     "_exit_status": set(),
-    "checkpoint": TREE | {"_exit_status", "_lazy"},
+    "checkpoint": TREE | {"_command_line", "_exit_status", "_lazy"},
     "autograd": TREE | {"_graph_function", "_lazy"},
     # What it tries, it tries in a process of its own, as users do.
     "doctor": BASE | {"_C", "config", "__init__", "testing"},
     "cli": TREE
-    | {"_exit_status", "config", "data", "checkpoint", "autograd", "doctor", "__init__"},
+    | {
+        "_command_line",
+        "_exit_status",
+        "config",
+        "data",
+        "checkpoint",
+        "autograd",
+        "doctor",
+        "__init__",
+    },
     "__main__": {"cli"},
 }
 # The folders of a module that has folders -> those beside them that they may import.

@@ -15,7 +15,9 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
+from tensor_bridge._command_line import padded, say
 from tensor_bridge._exit_status import ExitStatus
+from tensor_bridge._printable import printable
 from tensor_bridge.checkpoint._compare import differences, pairs
 from tensor_bridge.checkpoint.read._checkpoint import Checkpoint, load
 from tensor_bridge.checkpoint.read._entry import Entry
@@ -124,37 +126,42 @@ def _ls(arguments: Any) -> int:
     if checkpoint.format != "hdf5":  # which are in the order of the model's layers
         entries.sort(key=_naturally)
     if arguments.json:
-        print(json.dumps([_row(entry) for entry in entries]))
+        say(json.dumps([_row(entry) for entry in entries]))
         return ExitStatus.DONE
     if not entries:
-        print(checkpoint.summary)
+        say(checkpoint.summary)
         return ExitStatus.DONE
     rows = [("NAME", "DTYPE", "SHAPE", "SIZE", "KIND")]
     for e in entries:
         shape = "x".join(map(str, e.shape)) or "-"
         rows.append((e.name, e.dtype, shape, _human(e.nbytes), e.kind))
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    for name, dtype, shape, size, kind in rows:
-        line = f"{name:<{widths[0]}}  {dtype:<{widths[1]}}  {shape:<{widths[2]}}"
-        print(f"{line}  {size:>{widths[3]}}" + (f"  {kind}" if arguments.all else ""))
+    *columns, sizes, kinds = (list(column) for column in zip(*rows, strict=True))
+    shown = [*map(padded, columns), padded(sizes, right=True), *([kinds] if arguments.all else [])]
+    say(*("  ".join(row) for row in zip(*shown, strict=True)))
     total = _human(sum(entry.nbytes for entry in entries))
     hidden = len(checkpoint.all_entries) - len(entries)
     more = f"; --all lists {hidden} more that are no variables" if hidden else ""
-    print(f"{len(entries)} tensor{'' if len(entries) == 1 else 's'}, {total}{more}")
+    say(f"{len(entries)} tensor{'' if len(entries) == 1 else 's'}, {total}{more}")
     return ExitStatus.DONE
 
 
-def _find(checkpoint: Checkpoint, name: str) -> Any:
-    for group in (
+def _find(checkpoint: Checkpoint, name: str) -> tuple[str, Any]:
+    """The true name and the value of what has this name, or is shown so by `ls`."""
+    groups = (
         checkpoint,
         checkpoint.slots,
         checkpoint.counters,
         checkpoint.state,
         checkpoint.metadata,
-    ):
+    )
+    for group in groups:
         if name in group:
-            return group[name]
-    return checkpoint[name]  # the KeyError with suggestions
+            return name, group[name]
+    shown = [(group, n) for group in groups for n in group if printable(n) == name]
+    if len(shown) == 1:
+        ((group, name),) = shown
+        return name, group[name]
+    return name, checkpoint[name]  # the KeyError with suggestions
 
 
 def _plain(value: Any) -> Any:
@@ -179,15 +186,16 @@ def _show(arguments: Any) -> int:
     found = {}
     for name in arguments.name:
         try:
-            found[name] = _find(checkpoint, name)
+            true_name, value = _find(checkpoint, name)
+            found[true_name] = value
         except KeyError as e:
             raise InvalidOptionError(e.args[0]) from None
     if arguments.json:
         plain = {name: _plain(value) for name, value in found.items()}
-        print(json.dumps(plain, allow_nan=False))
+        say(json.dumps(plain, allow_nan=False))
         return ExitStatus.DONE
     for name, value in found.items():
-        print(f"{name}: {value}")
+        say(*f"{printable(name)}: {value}".split("\n"))
     return ExitStatus.DONE
 
 
@@ -220,7 +228,8 @@ def _convert(arguments: Any) -> int:
             overwrite=arguments.overwrite,
             progress=progress,
         )
-    print(json.dumps([str(p) for p in paths]) if arguments.json else "\n".join(map(str, paths)))
+    shown = [str(path) for path in paths]
+    say(*([json.dumps(shown)] if arguments.json else shown))
     return ExitStatus.DONE
 
 
@@ -233,14 +242,14 @@ def _diff(arguments: Any) -> int:
     with _bar("diff") as progress:
         found.update(differences(one, two, same, progress))
     if arguments.json:
-        print(json.dumps(found))
+        say(json.dumps(found))
     else:
         for name, text in found.items():
             other = same.get(name, name)
-            print(f"{name}{f' and {other}' if other != name else ''}: {text}")
+            say(f"{name}{f' and {other}' if other != name else ''}: {text}")
         _tell_pairs(same)
         if not (one or two):
-            print("neither has variables: nothing was compared")
+            say("neither has variables: nothing was compared")
     if found:
         return ExitStatus.FOUND
     return ExitStatus.DONE if one else ExitStatus.NOTHING_COMPARED
@@ -250,7 +259,7 @@ def _tell_pairs(same: dict[str, str]) -> None:
     renamed = [f"{name} with {other}" for name, other in same.items() if name != other]
     if renamed:
         few = ", ".join(renamed[:3]) + (", ..." if len(renamed) > 3 else "")
-        print(f"{len(renamed)} compared by their order in their layer: {few}")
+        say(f"{len(renamed)} compared by their order in their layer: {few}")
 
 
 def _verify(arguments: Any) -> int:
@@ -269,12 +278,12 @@ def _verify(arguments: Any) -> int:
         keys = ("file", "entry", "offset")
         rows = [{**{k: getattr(p, k, None) for k in keys}, "message": str(p)} for p in problems]
         counts = {"compared": covered.compared, "without_checksum": covered.without}
-        print(json.dumps({**counts, "problems": rows}))
+        say(json.dumps({**counts, "problems": rows}))
     else:
         for problem in problems:
-            print(problem)
+            say(str(problem))
         if not problems:
-            print(f"{covered}{_said(covered)}")
+            say(f"{covered}{_said(covered)}")
     if problems:
         return ExitStatus.FOUND
     return ExitStatus.DONE if covered.compared else ExitStatus.NOTHING_COMPARED

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from tensor_bridge._C import __version__
+from tensor_bridge._printable import printable
 
 if TYPE_CHECKING:
     from tensor_bridge.doctor._facts import Facts
@@ -83,13 +84,14 @@ class Report:
     def __str__(self) -> str:
         summary = self.summary()
         width = max(map(len, summary))
-        lines = [f"{name:<{width}}  {value}" for name, value in summary.items()]
+        lines = [printable(f"{name:<{width}}  {value}") for name, value in summary.items()]
         for finding in self.findings:
             lines.append("")
             head = f"{finding.level}: {finding.check}: "
-            lines += textwrap.wrap(head + finding.text, _WIDTH, subsequent_indent="  ")
+            text, remedy = printable(head + finding.text), printable(finding.remedy)
+            lines += textwrap.wrap(text, _WIDTH, subsequent_indent="  ")
             lines += textwrap.wrap(
-                finding.remedy, _WIDTH, initial_indent="  -> ", subsequent_indent="     "
+                remedy, _WIDTH, initial_indent="  -> ", subsequent_indent="     "
             )
         lines.append("")
         counts = [

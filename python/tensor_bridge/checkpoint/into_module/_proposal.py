@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tensor_bridge._printable import printable
+
 if TYPE_CHECKING:
     from tensor_bridge.checkpoint.into_module._rules import Rule
 
@@ -36,11 +38,12 @@ class Proposal:
             if rule.layout is not None:
                 parts.append(f'"{rule.layout}"')
             lines.append(f"    ({', '.join(parts)}),{f'  # {note}' if note else ''}")
-        return "\n".join([*lines, "]"])
+        return "\n".join(map(printable, [*lines, "]"]))
 
 
 def _raw(text: str) -> str:
     """A string as it is written in Python; raw where it holds backslashes and can be."""
-    if "\\" in text and text.isprintable() and '"' not in text and not text.endswith("\\"):
+    plain = text == printable(text) and '"' not in text
+    if plain and "\\" in text and not text.endswith("\\"):
         return f'r"{text}"'
-    return repr(text) if '"' in text or not text.isprintable() else f'"{text}"'
+    return f'"{text}"' if plain and "\\" not in text else repr(text)

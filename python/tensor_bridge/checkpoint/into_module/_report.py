@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+from tensor_bridge._printable import printable
+
 if TYPE_CHECKING:
     from tensor_bridge.checkpoint.into_module._proposal import Proposal
     from tensor_bridge.checkpoint.into_module._rules import Rule
@@ -93,7 +95,7 @@ class Report:
 
     def __str__(self) -> str:
         lines = [self._headline()]
-        width = max((len(item.target) for item in self.loaded), default=0)
+        width = max((len(printable(item.target)) for item in self.loaded), default=0)
         lines += [f"  {_line(item, width)}" for item in self.loaded]
         # A path that counts layers is like another layer's name by chance.
         unnamed = set(self.unnamed)
@@ -116,8 +118,8 @@ class Report:
             lines.append("  compare=False: the module's own code makes up for what differs")
         proposed = self._proposal()
         if proposed:
-            lines += ["  proposed by shapes and names, not applied:", str(proposed)]
-        return "\n".join(lines)
+            lines += ["  proposed by shapes and names, not applied:", *str(proposed).split("\n")]
+        return "\n".join(map(printable, lines))
 
     def _headline(self) -> str:
         if self.written:
@@ -147,7 +149,7 @@ def _count(things: list[str] | list[Loaded], noun: str) -> str:
 
 
 def _line(item: Loaded, width: int) -> str:
-    start = f"{item.target:<{width}} {item.shape} <- "
+    start = f"{printable(item.target):<{width}} {item.shape} <- "
     if not item.sources:
         return f"{start}nothing, as the layer leaves it out"
     stored = " ".join(str(shape) for shape in item.stored)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tensor_bridge._printable import printable
 from tensor_bridge.checkpoint.read._bundle import Bundle
 from tensor_bridge.checkpoint.read._entry import Entry
 from tensor_bridge.checkpoint.read._mapped import damaged
@@ -112,7 +113,7 @@ class Checkpoint(Entries):
         self.metadata = Entries(by_kind["metadata"], "piece of metadata", raw)
 
     def __repr__(self) -> str:
-        return f"<Checkpoint {self.path}: {self.summary}>"
+        return printable(f"<Checkpoint {self.path}: {self.summary}>")
 
     @property
     def summary(self) -> str:
