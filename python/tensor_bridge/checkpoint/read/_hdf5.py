@@ -73,6 +73,15 @@ class _Window(io.RawIOBase):
         return count
 
 
+def _text(stored: Any) -> str:
+    """A name or a text of the file; h5py gives bytes for what is not UTF-8."""
+    return stored.decode("utf-8", "surrogateescape") if isinstance(stored, bytes) else str(stored)
+
+
+def _stored(path: str) -> bytes:
+    return path.encode("utf-8", "surrogateescape")
+
+
 class Hdf5File:
     """An HDF5 file that is a stretch of a mapped one.
 
@@ -106,7 +115,7 @@ class Hdf5File:
 
     def texts(self, path: str, attribute: str) -> list[str] | None:
         """An attribute of strings, in one piece or in Keras' numbered ones; None without one."""
-        attributes = self._h5[path].attrs
+        attributes = self._h5[_stored(path)].attrs
         if attribute in attributes:
             value = attributes[attribute]
         elif f"{attribute}0" in attributes:  # HDF5 holds no attribute beyond 64 KiB
@@ -117,17 +126,17 @@ class Hdf5File:
         else:
             return None
         items = [value] if isinstance(value, (str, bytes)) else list(value)
-        return [i.decode("utf-8", "replace") if isinstance(i, bytes) else str(i) for i in items]
+        return [_text(i) for i in items]
 
     def data_sets(self) -> Iterator[tuple[str, Any]]:
         """Path and h5py data set of each, in the order of their names; links are not followed."""
         found: list[tuple[str, Any]] = []
 
-        def visit(path: str, item: Any) -> None:
+        def visit(path: str | bytes, item: Any) -> None:
             if isinstance(item, self._dataset_class):
-                found.append((path, item))
+                found.append((_text(path), item))
             else:
-                self.groups.append(path)
+                self.groups.append(_text(path))
 
         try:
             self._h5.visititems(visit)
@@ -137,7 +146,7 @@ class Hdf5File:
 
     def has(self, path: str) -> bool:
         """Whether there is a group or data set at the path."""
-        return path in self._h5
+        return self._h5.get(_stored(path)) is not None
 
     def entry(self, path: str, name: str, kind: str, data_set: Any, named: bool = True) -> DataSet:
         """The entry for a data set.
