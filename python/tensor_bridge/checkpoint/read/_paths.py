@@ -14,6 +14,14 @@ __all__ = ["local_path"]
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/{1,2}")
 
 
+def _is_path(text: str) -> bool:
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:  # a surrogate that stands for no byte
+        return False
+    return True
+
+
 def local_path(value: Any, hint: str = "") -> Path:
     """The path that a caller means, with ``~`` for the home folder.
 
@@ -28,7 +36,7 @@ def local_path(value: Any, hint: str = "") -> Path:
     if not isinstance(value, (str, os.PathLike)) or isinstance(os.fspath(value), bytes):
         raise UnsupportedTypeError(f"expected a path, got a {type(value).__name__}{hint}")
     text = str(os.fspath(value))
-    if not text or "\0" in text:
+    if not text or "\0" in text or not _is_path(text):
         raise InvalidOptionError(f"expected a path, got {text!r}")
     remote = _REMOTE.match(text)
     if remote is not None and not Path(remote[0]).exists():

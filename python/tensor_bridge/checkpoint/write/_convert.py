@@ -42,6 +42,9 @@ _SAFETENSORS = {
     "torch.float8_e5m2": "F8_E5M2",
     "torch.complex64": "C64",
 }
+# What safetensors' reader takes (MAX_HEADER_SIZE of its src/tensor.rs, 0.8.0), and the key of the
+# header that is no tensor.
+_MAX_HEADER, _NOT_A_TENSOR = 100_000_000, "__metadata__"
 # Bytes of the mapping that torch.save may leave behind before they are let go of.
 _KEPT = 64 << 20
 
@@ -86,7 +89,8 @@ def convert(
 
     Raises:
       UnsupportedDtypeError: The format has nothing for a dtype.
-      InvalidOptionError: A file exists, its folder does not, or the ending is another.
+      InvalidOptionError: The format cannot hold a name or a shape, a file exists, its folder does
+        not, or the ending is another.
       CheckpointError: The checkpoint has no variables, or as `load`.
       CheckpointNotFoundError, FrameworkError: As `load`.
     """
@@ -140,6 +144,11 @@ def _item(entry: Entry, raw: bool) -> _Item:
     dtype = stored_dtype(row, raw)
     if row.kind == "converted" and not (raw and entry.quantization is None):
         dtype = getattr(torch, row.nearest.removeprefix("torch."))
+    # A size of zero among them does not help: torch and safetensors multiply the others.
+    if prod(max(size, 1) for size in entry.shape) >= 1 << 63:
+        raise InvalidOptionError(
+            f"{entry.name!r}: neither format can hold the shape {entry.shape}, whose sizes overflow"
+        )
     return _Item(entry, raw, dtype, prod(entry.shape) * dtype.itemsize)
 
 
@@ -240,7 +249,7 @@ def _shards(items: list[_Item], limit: int | None) -> list[list[_Item]]:
 
 
 def _header(items: list[_Item]) -> bytes:
-    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    entries: dict[str, Any] = {_NOT_A_TENSOR: {"format": "pt"}}
     at = 0
     for item in items:
         entries[item.entry.name] = {
@@ -254,16 +263,47 @@ def _header(items: list[_Item]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
+def _refuse_what_safetensors_lacks(item: _Item) -> None:
+    name = item.entry.name
+    if str(item.dtype) not in _SAFETENSORS:
+        raise UnsupportedDtypeError(f"{name!r}: .safetensors has nothing for {item.dtype}; .pt has")
+    if name == _NOT_A_TENSOR or not _is_utf8(name):
+        raise InvalidOptionError(
+            f"{name!r} cannot be the name of a tensor in .safetensors, which keeps "
+            f"{_NOT_A_TENSOR!r} for itself and has its names in UTF-8; .pt holds any name"
+        )
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _write_safetensors(
     items: list[_Item], path: Path, limit: int | None, overwrite: bool, report: Progress
 ) -> list[Path]:
     for item in items:
-        if str(item.dtype) not in _SAFETENSORS:
-            raise UnsupportedDtypeError(
-                f"{item.entry.name!r}: .safetensors has nothing for {item.dtype}; .pt has"
-            )
+        _refuse_what_safetensors_lacks(item)
     total = sum(item.nbytes for item in items)
-    shards = _shards(items, limit)
+    # The widest first: then each begins at a multiple of its size.
+    shards = [
+        sorted(shard, key=lambda item: (-item.dtype.itemsize, item.entry.name))
+        for shard in _shards(items, limit)
+    ]
+    if len(shards) > 1 and not _is_utf8(path.name):
+        raise InvalidOptionError(
+            f"{path}: expected a name in UTF-8, as the index of several files names them in JSON"
+        )
+    headers = [_header(shard) for shard in shards]
+    if (longest := max(map(len, headers))) > _MAX_HEADER + 8:
+        raise InvalidOptionError(
+            f"{path}: expected names and shapes that take at most {_MAX_HEADER} bytes, which is "
+            f"what safetensors reads, got {longest}; max_shard_bytes makes several files, .pt "
+            "holds all"
+        )
     paths = [path]
     if len(shards) > 1:
         stem = path.name.removesuffix(".safetensors")
@@ -276,11 +316,9 @@ def _write_safetensors(
     report(0, total)
     with outputs(paths, overwrite) as files:
         where: dict[str, str] = {}
-        for shard, file in zip(shards, files, strict=False):
-            # The widest first: then each begins at a multiple of its size.
-            ordered = sorted(shard, key=lambda item: (-item.dtype.itemsize, item.entry.name))
-            file.write(_header(ordered))
-            for item in ordered:
+        for shard, header, file in zip(shards, headers, files, strict=False):
+            file.write(header)
+            for item in shard:
                 _append(item, file)
                 where[item.entry.name] = file.path.name
                 done += item.nbytes

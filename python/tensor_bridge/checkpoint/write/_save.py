@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge import _C
+from tensor_bridge import _C, _convert
 from tensor_bridge.checkpoint.read import _crc
 from tensor_bridge.checkpoint.read._elements import row_of, row_of_torch
 from tensor_bridge.checkpoint.read._names import GRAPH_KEY, escape
@@ -18,7 +18,12 @@ from tensor_bridge.checkpoint.read._object_graph import message, varint
 from tensor_bridge.checkpoint.read._paths import local_path
 from tensor_bridge.checkpoint.write._output import Output, dense_bytes, outputs
 from tensor_bridge.composite import StringTensor
-from tensor_bridge.errors import InvalidOptionError, UnsupportedDtypeError, UnsupportedTypeError
+from tensor_bridge.errors import (
+    InvalidOptionError,
+    UnsupportedDeviceError,
+    UnsupportedDtypeError,
+    UnsupportedTypeError,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +34,7 @@ _MAGIC = 0xDB4775248B80FB57
 # TensorFlow does not ask for it; with it tensors can be views of the mapped file.
 _ALIGNMENT = 64
 _BLOCK = 16 << 10
+_MAX_DIMS = 254  # TensorShape::MaxDimensions
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 _OTHER = re.compile(
     r"\.(keras|h5|hdf5|safetensors|pth?|bin|pb|pbtxt|tflite|onnx|np[yz]|pkl|json|zip|gguf)$", re.I
@@ -56,11 +62,13 @@ def save(
       The prefix, for ``tf.train.load_checkpoint`` or ``tf.train.Checkpoint.restore``.
 
     Raises:
-      UnsupportedTypeError: No mapping, or a value that is neither a torch.Tensor nor a
-        StringTensor.
-      UnsupportedDtypeError: TensorFlow has nothing for a dtype.
-      InvalidOptionError: A name is empty or means two things, a file exists or its folder does
-        not, or the prefix ends as a file of another format does.
+      UnsupportedTypeError: No mapping, or a value that is neither a dense torch.Tensor with memory
+        of its own nor a StringTensor.
+      UnsupportedDtypeError: TensorFlow has nothing for a dtype, or would lose the scale of a
+        quantized one.
+      UnsupportedDeviceError: A tensor on the meta device has no values.
+      InvalidOptionError: A name is empty, not UTF-8, or the same as another once it is a path; a
+        file exists or its folder does not, or the prefix ends as a file of another format does.
       FrameworkError: The package crc32c is not installed; checksums are part of the format.
 
     Example:
@@ -76,15 +84,17 @@ def save(
     _check_mapping(state)
     crc = _crc.crc_function()
     keys: dict[str, Any] = {}
+    names: dict[str, str] = {}
     for name, value in state.items():
-        if not isinstance(value, StringTensor) and not _C.is_torch_tensor(value):
-            raise UnsupportedTypeError(
-                f"{name!r}: expected a torch.Tensor or StringTensor, got a {type(value).__name__}"
-            )
+        _check_value(name, value)
         key = _object_key(name) if object_based else name
-        if not name or key in keys or key == GRAPH_KEY or key[0] == "\0":
-            raise InvalidOptionError(f"{name!r} cannot be the name of a tensor, or is there twice")
-        keys[key] = value
+        _check_name(name, key)
+        if key in names:
+            raise InvalidOptionError(
+                f"expected names that differ, got {names[key]!r} and {name!r}, which are one path; "
+                "rename one, or object_based=False takes names as they are"
+            )
+        keys[key], names[key] = value, name
     if object_based:
         keys[GRAPH_KEY] = StringTensor.from_list(_graph(list(keys)))
     data_path = base.with_name(f"{base.name}.data-00000-of-00001")
@@ -113,6 +123,78 @@ def _check_mapping(state: Any) -> None:
     for name in state:
         if not isinstance(name, str):
             raise UnsupportedTypeError(f"expected names to be texts, got {name!r}")
+
+
+def _check_name(name: str, key: str) -> None:
+    # An empty key is the header's, one that begins with NUL that of a slice.
+    if not name or key == GRAPH_KEY or key[0] == "\0":
+        raise InvalidOptionError(
+            f"expected the name of a tensor, got {name!r}, which TensorFlow keeps for itself"
+        )
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise InvalidOptionError(
+            f"expected names that UTF-8 can hold, as TensorFlow reads no others, got {name!r}; "
+            "rename it"
+        ) from None
+
+
+def _check_value(name: str, value: Any) -> None:
+    """Refuses what cannot be stored, before anything is written."""
+    if isinstance(value, StringTensor):
+        _check_dims(name, len(value.shape))
+        if bool((value.offsets[1:] < value.offsets[:-1]).any()):
+            raise InvalidOptionError(f"{name!r}: expected offsets of strings that do not descend")
+        return
+    if not _C.is_torch_tensor(value):
+        raise UnsupportedTypeError(
+            f"{name!r}: expected a torch.Tensor or StringTensor, got a {type(value).__name__}"
+        )
+    import torch
+
+    if value.layout is not torch.strided or value.is_nested:
+        layout = "nested" if value.is_nested else str(value.layout).removeprefix("torch.")
+        raise UnsupportedTypeError(
+            f"{name!r}: expected a dense torch.Tensor, got a {layout} one; make it dense first "
+            "(to_dense(), to_padded_tensor())"
+        )
+    if value.is_meta:
+        raise UnsupportedDeviceError(
+            f"{name!r}: expected a tensor with values, got one on the meta device, which has none"
+        )
+    if not _has_memory(value):
+        raise UnsupportedTypeError(
+            f"{name!r}: expected a tensor with memory of its own, got one that a transform or a "
+            "subclass wraps (torch.func, FakeTensor, DTensor, ...); save the plain tensor inside"
+        )
+    row = row_of_torch(value.dtype)
+    if row is None:
+        raise UnsupportedDtypeError(f"{name!r}: TensorFlow has nothing for {value.dtype}")
+    if row.kind == "quantized":
+        raise UnsupportedDtypeError(
+            f"{name!r} is quantized, and TensorFlow would lose its scale; save int_repr() for the "
+            "integers, or dequantize() for the values"
+        )
+    _check_dims(name, value.dim())
+
+
+def _check_dims(name: str, count: int) -> None:
+    if count > _MAX_DIMS:
+        raise UnsupportedTypeError(
+            f"{name!r}: expected at most {_MAX_DIMS} dimensions, as TensorFlow has no more, got "
+            f"{count}"
+        )
+
+
+def _has_memory(x: torch.Tensor) -> bool:
+    try:
+        # A FakeTensor says that it is on the CPU, its storage is not.
+        if x.untyped_storage().device != x.device:
+            return False
+        return x.numel() == 0 or _convert.torch_address(x) != 0
+    except (RuntimeError, NotImplementedError):  # "doesn't have storage"
+        return False
 
 
 def _prefix(value: Any) -> Path:
@@ -169,8 +251,7 @@ def _write_tensor(
     if isinstance(value, StringTensor):
         return _write_strings(value, file, crc)
     row = row_of_torch(value.dtype)
-    if row is None:
-        raise UnsupportedDtypeError(f"{key!r}: TensorFlow has nothing for {value.dtype}")
+    assert row is not None, key
     tensor, view = dense_bytes(value)
     checksum = 0
     for at in range(0, view.nbytes, _crc.PIECE):
@@ -184,8 +265,6 @@ def _write_strings(
 ) -> tuple[int, tuple[int, ...], int, int]:
     offsets = value.offsets.tolist()
     lengths = [end - begin for begin, end in pairwise(offsets)]
-    if any(n < 0 for n in lengths):
-        raise InvalidOptionError("expected offsets of strings that do not descend")
     tensor, view = dense_bytes(value.bytes[offsets[0] : offsets[-1]])
     stored = b"".join(varint(n) for n in lengths)
     sizes = b"".join(n.to_bytes(4 if n < 1 << 32 else 8, "little") for n in lengths)
