@@ -158,7 +158,7 @@ def as_flatbuffers(data: bytes, found: dict[str, Any]) -> int:
     graph = model.Subgraphs(0)
     for i in range(min(graph.TensorsLength(), 10)):
         tensor = graph.Tensors(i)
-        x = found.get(tensor.Name().decode("utf-8", "backslashreplace"))
+        x = found.get(tensor.Name().decode("utf-8", "surrogateescape"))
         if not isinstance(x, torch.Tensor) or x.dtype != torch.float32:
             continue
         buffer = model.Buffers(tensor.Buffer())

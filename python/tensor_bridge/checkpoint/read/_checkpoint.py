@@ -100,6 +100,8 @@ class Checkpoint(Entries):
             kind: {} for kind in ("variable", "slot", "counter", "state", "metadata")
         }
         for entry in source.entries:
+            if entry.name in by_kind[entry.kind]:
+                raise damaged(path, "expected names that differ, got one twice", entry=entry.name)
             by_kind[entry.kind][entry.name] = entry
         super().__init__(by_kind["variable"], "variable", raw)
         self._source = source

@@ -82,7 +82,6 @@ def names_of(stored: Mapping[str, Stored], graph: bytes = b"") -> dict[str, Name
     by_object = _named_by_objects(graph, stored) if objects else None
     by_key = _named_by_keys(stored) if plain else None
     found: dict[str, Name] = {}
-    taken: set[Name] = set()
     for key in stored:
         if key == GRAPH_KEY:
             name = Name(key, "metadata")
@@ -90,12 +89,26 @@ def names_of(stored: Mapping[str, Stored], graph: bytes = b"") -> dict[str, Name
             named = by_object if _ATTRIBUTES in key else by_key
             assert named is not None
             name = named(key)
-        # Attributes whose names hold a slash can meet; the key as it is cannot.
-        if name in taken:
-            name = Name(key, name.kind)
-        taken.add(name)
         found[key] = name
-    return found
+    return _distinct(found)
+
+
+def _distinct(found: dict[str, Name]) -> dict[str, Name]:
+    """The same, with keys, which differ, as the names of all but the first of those that meet.
+
+    Attributes whose names hold a slash can meet, and one can be called as the key of another is:
+    that other has its key for a name before it.
+    """
+    while True:
+        holders: dict[Name, list[str]] = {}
+        for key, name in found.items():
+            holders.setdefault(name, []).append(key)
+        meeting = [(name, keys) for name, keys in holders.items() if len(keys) > 1]
+        if not meeting:
+            return found
+        for name, keys in meeting:
+            stays = name.name if name.name in keys else keys[0]
+            found.update((key, Name(key, name.kind)) for key in keys if key != stays)
 
 
 def _named_by_keys(stored: Mapping[str, Stored]) -> Callable[[str], Name]:

@@ -83,8 +83,8 @@ def read_whole(file: MappedFile, call: Callable[[int, int], list[T]]) -> list[T]
 
 
 def text(name: bytes) -> str:
-    """A name as a string that can be printed, whatever the bytes."""
-    return name.decode("utf-8", "backslashreplace")
+    """A name as a string, whatever the bytes: surrogates stand for those that are not UTF-8."""
+    return name.decode("utf-8", "surrogateescape")
 
 
 class UniqueNames:
