@@ -318,7 +318,7 @@ def drawn_tensor(dice: Random) -> tuple[Any, bool]:
         data = data % 2
     try:
         return data.clone().view(dtype).reshape(shape), dtype in IN_TENSORFLOW
-    except RuntimeError:  # torch itself has not implemented it
+    except RuntimeError:  # torch itself cannot view it so
         return torch.empty(shape, dtype=dtype), dtype in IN_TENSORFLOW
 
 
