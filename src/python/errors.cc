@@ -54,7 +54,7 @@ PyObject* raisePlaced(tb_status status, const tb_bundle_place& place) {
   PyErr_Fetch(&type, &value, &traceback);
   PyErr_NormalizeException(&type, &value, &traceback);
   PyObject* offset = PyLong_FromLongLong(place.offset);
-  PyObject* entry = PyUnicode_DecodeUTF8(place.entry, place.entry_size, "backslashreplace");
+  PyObject* entry = PyUnicode_DecodeUTF8(place.entry, place.entry_size, "surrogateescape");
   if (offset == nullptr || entry == nullptr ||
       PyObject_SetAttrString(value, "offset", offset) != 0 ||
       PyObject_SetAttrString(value, "entry", entry) != 0) {

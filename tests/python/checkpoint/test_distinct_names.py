@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from itertools import product
 from pathlib import Path
 from random import Random
 
+import bundles
 import h5py
 import numpy as np
 import pytest
@@ -74,6 +76,18 @@ def test_names_that_are_not_utf8_stay_apart_from_their_escapes(tmp_path: Path) -
         (folder := tmp_path / kind).mkdir()
         loaded = checkpoint.load(FORMATS[kind]([b"w\xff", b"w\\xff"], folder))
         assert {"w\udcff", "w\\xff"} <= set(loaded)
+
+
+def test_damage_in_an_index_has_the_true_name(tmp_path: Path) -> None:
+    name = b"w\x1b\xff"
+    broken = bundles.entry(dtype=1, shape=(-2,))
+    (tmp_path / "ck.index").write_bytes(
+        bundles.index_bytes([(b"", bundles.header()), (name, broken)])
+    )
+    with pytest.raises(CheckpointError) as e:
+        checkpoint.load(tmp_path / "ck")
+    assert e.value.entry == os.fsdecode(name)
+    assert repr(os.fsdecode(name)) in str(e.value)
 
 
 def test_tensors_of_one_name_in_a_model_are_numbered(tmp_path: Path) -> None:
