@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,12 @@ from tensor_bridge.checkpoint.read._elements import decoder_of, row_of, stored_d
 from tensor_bridge.checkpoint.read._entry import Entry, Extent
 from tensor_bridge.checkpoint.read._mapped import MappedFile, damaged
 from tensor_bridge.checkpoint.read._names import GRAPH_KEY, Stored, names_of, slice_key
+from tensor_bridge.checkpoint.read._one_save import (
+    MARK_SIZE,
+    digest_of_entries,
+    digest_of_index,
+    mark_of_data,
+)
 from tensor_bridge.errors import (
     CheckpointError,
     CheckpointNotFoundError,
@@ -59,6 +66,12 @@ class Bundle:
             raise damaged(self.index, str(e), entry=e.entry, offset=e.offset) from None
         self._shards = shards
         self._files: dict[int, MappedFile] = {}
+        self._save = digest_of_index(self._bytes)
+        if shards == 1:
+            # Others are looked at when they are needed: `save` writes one data file. That it cannot
+            # be opened is told then too.
+            with suppress(OSError):
+                self.mapped(0)
         # Slices of partitioned variables, whose keys no text begins like.
         self._slices = {record[0]: record for record in records if record[0][:1] == b"\0"}
         whole = [(_text(record[0]), record) for record in records if record[0][:1] != b"\0"]
@@ -143,8 +156,24 @@ class Bundle:
     def mapped(self, shard: int) -> MappedFile:
         """The data file, mapped once."""
         if shard not in self._files:
-            self._files[shard] = MappedFile(self.shard_path(shard))
+            file = MappedFile(self.shard_path(shard))
+            self._check_same_save(file, shard)
+            self._files[shard] = file
         return self._files[shard]
+
+    def _check_same_save(self, file: MappedFile, shard: int) -> None:
+        mark = mark_of_data(file.head(MARK_SIZE))
+        expected = self._save
+        if expected is None and mark is not None and mark.size == file.size:
+            # A data file of `save` under an index of TensorFlow, which may have merged it.
+            records = _C.bundle_index(self._bytes)[1]
+            expected = digest_of_entries((*r[:3], *r[4:7]) for r in records if r[3] == shard)
+        if expected is not None and (mark is None or mark.digest != expected):
+            raise damaged(
+                self.index,
+                f"expected {file.path} to be of the same save, it is of another one; a writer may "
+                "be at work, or was ended between the two: load again, or save again",
+            )
 
     def problems(self) -> Iterator[CheckpointError]:
         """What the checksums of the index say."""

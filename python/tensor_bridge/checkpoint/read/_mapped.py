@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from tensor_bridge.errors import CheckpointError, CheckpointNotFoundError
 
 if TYPE_CHECKING:
+    import builtins
+
     import torch
 
 __all__ = ["MappedFile", "damaged"]
@@ -104,6 +106,10 @@ class MappedFile:
                 entry=entry,
                 offset=offset,
             )
+
+    def head(self, size: int) -> builtins.bytes:
+        """The first bytes of the file, which may have fewer. Nothing is mapped for them."""
+        return os.pread(self._fd, size, 0)
 
     def bytes(self, offset: int, size: int) -> torch.Tensor:
         """The bytes as a view, uint8. They have been checked to be in the file."""

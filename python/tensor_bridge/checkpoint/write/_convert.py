@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from tensor_bridge.checkpoint.read._checkpoint import Checkpoint, Progress, load
 from tensor_bridge.checkpoint.read._elements import row_of, stored_dtype
@@ -16,6 +15,7 @@ from tensor_bridge.checkpoint.read._entry import Entry
 from tensor_bridge.checkpoint.read._mapped import MappedFile
 from tensor_bridge.checkpoint.read._paths import local_path
 from tensor_bridge.checkpoint.write._output import Output, dense_bytes, naming, outputs
+from tensor_bridge.checkpoint.write._shards import index_path, shards
 from tensor_bridge.errors import CheckpointError, InvalidOptionError, UnsupportedDtypeError
 
 if TYPE_CHECKING:
@@ -199,13 +199,10 @@ def _write_torch(items: list[_Item], path: Path, overwrite: bool, report: Progre
     import torch
 
     total = sum(item.nbytes for item in items)
-    folder = path.parent
-    with outputs([path], overwrite) as [file], tempfile.TemporaryFile(dir=folder) as unnamed:
+    with outputs([path], overwrite) as [file], file.scratch() as unnamed:
         report(0, total)
-        with naming(path):
-            places = [_place(item, unnamed) for item in items]
-            unnamed.flush()
-        made = MappedFile(f"{folder}, a file without a name", unnamed.fileno())
+        places = [_place(item, unnamed) for item in items]
+        made = MappedFile(f"{path.parent}, a file without a name", unnamed.fd)
         state = {}
         for item, (source, offset) in zip(items, places, strict=True):
             # Stored as bytes, whatever the address; a copy of each would double the memory.
@@ -223,12 +220,12 @@ def _write_torch(items: list[_Item], path: Path, overwrite: bool, report: Progre
     return [path]
 
 
-def _place(item: _Item, unnamed: IO[bytes]) -> tuple[MappedFile | None, int]:
+def _place(item: _Item, unnamed: Output) -> tuple[MappedFile | None, int]:
     """Where the bytes of a tensor lie in a file; None: at the end of the one without a name."""
     extent = item.entry.extent() if item.nbytes else None
     if extent is not None:
         return extent.file, extent.offset
-    offset = unnamed.tell()
+    offset = unnamed.size
     if item.nbytes:
         tensor, view = dense_bytes(item.entry.read(item.raw))
         unnamed.write(view)
@@ -236,16 +233,16 @@ def _place(item: _Item, unnamed: IO[bytes]) -> tuple[MappedFile | None, int]:
     return None, offset
 
 
-def _shards(items: list[_Item], limit: int | None) -> list[list[_Item]]:
-    shards: list[list[_Item]] = [[]]
+def _parts(items: list[_Item], limit: int | None) -> list[list[_Item]]:
+    parts: list[list[_Item]] = [[]]
     size = 0
     for item in items:
-        if shards[-1] and limit is not None and size + item.nbytes > limit:
-            shards.append([])
+        if parts[-1] and limit is not None and size + item.nbytes > limit:
+            parts.append([])
             size = 0
-        shards[-1].append(item)
+        parts[-1].append(item)
         size += item.nbytes
-    return shards
+    return parts
 
 
 def _header(items: list[_Item]) -> bytes:
@@ -289,41 +286,39 @@ def _write_safetensors(
         _refuse_what_safetensors_lacks(item)
     total = sum(item.nbytes for item in items)
     # The widest first: then each begins at a multiple of its size.
-    shards = [
-        sorted(shard, key=lambda item: (-item.dtype.itemsize, item.entry.name))
-        for shard in _shards(items, limit)
+    parts = [
+        sorted(part, key=lambda item: (-item.dtype.itemsize, item.entry.name))
+        for part in _parts(items, limit)
     ]
-    if len(shards) > 1 and not _is_utf8(path.name):
+    if len(parts) > 1 and not _is_utf8(path.name):
         raise InvalidOptionError(
             f"{path}: expected a name in UTF-8, as the index of several files names them in JSON"
         )
-    headers = [_header(shard) for shard in shards]
+    headers = [_header(part) for part in parts]
     if (longest := max(map(len, headers))) > _MAX_HEADER + 8:
         raise InvalidOptionError(
             f"{path}: expected names and shapes that take at most {_MAX_HEADER} bytes, which is "
             f"what safetensors reads, got {longest}; max_shard_bytes makes several files, .pt "
             "holds all"
         )
-    paths = [path]
-    if len(shards) > 1:
-        stem = path.name.removesuffix(".safetensors")
-        paths = [
-            path.with_name(f"{stem}-{i + 1:05d}-of-{len(shards):05d}.safetensors")
-            for i in range(len(shards))
-        ]
-        paths.append(path.with_name(path.name + ".index.json"))
+
+    def index_of(names: list[str]) -> bytes:
+        where = {i.entry.name: name for part, name in zip(parts, names, strict=True) for i in part}
+        index = {"metadata": {"total_size": total}, "weight_map": where}
+        return json.dumps(index, indent=2).encode()
+
     done = 0
     report(0, total)
-    with outputs(paths, overwrite) as files:
-        where: dict[str, str] = {}
-        for shard, header, file in zip(shards, headers, files, strict=False):
+    several = len(parts) > 1
+    with (
+        shards(path, len(parts), overwrite, index_of)
+        if several
+        else outputs([path], overwrite) as files
+    ):
+        for part, header, file in zip(parts, headers, files, strict=True):
             file.write(header)
-            for item in shard:
+            for item in part:
                 _append(item, file)
-                where[item.entry.name] = file.path.name
                 done += item.nbytes
                 report(done, total)
-        if len(shards) > 1:
-            index = {"metadata": {"total_size": total}, "weight_map": where}
-            files[-1].write(json.dumps(index, indent=2).encode())
-    return paths
+    return [*(file.path for file in files), *([index_path(path)] if several else [])]

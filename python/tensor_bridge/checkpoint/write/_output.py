@@ -1,21 +1,35 @@
-"""Files that appear under their name when they are complete, or not at all."""
+"""Files that appear under their name when they are complete, or not at all.
+
+Every file that the package writes is written here. It has no name meanwhile, where the file system
+can do that: nothing that lies in the folder is opened, and a process that is killed leaves nothing.
+At the end it is brought to the disk, and linked or renamed to its name in one step of the kernel.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
-from collections.abc import Iterator
+import random
+import stat
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _convert
+from tensor_bridge.checkpoint.write._folder import Folder
 from tensor_bridge.errors import InvalidOptionError
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Output", "dense_bytes", "naming", "outputs"]
+__all__ = ["Output", "add", "dense_bytes", "naming", "outputs", "refuse_existing", "take_back"]
+
+# In pieces, so that an interrupt is soon heard.
+_PIECE = 64 << 20
+_ATTEMPTS = 12  # the last pause is of up to 4 s
 
 
 @contextmanager
@@ -32,62 +46,271 @@ def naming(path: Path) -> Iterator[None]:
 
 
 class Output:
-    """A file that is being written; ``path`` is its name at the end."""
+    """A file that is being written.
 
-    def __init__(self, path: Path) -> None:
+    Attributes:
+      path: Its name at the end.
+      fd: Its descriptor, to write to.
+    """
+
+    def __init__(
+        self, path: Path, folder: Folder, *, like: Sequence[str] = (), mode: int = 0o666
+    ) -> None:
+        """Makes the file in the folder of ``path``.
+
+        Args:
+          path: The name that it will have.
+          folder: Its folder, open.
+          like: The files whose modes it keeps; ``path`` itself by default.
+          mode: Of a file that replaces none, but for what umask takes away.
+        """
         self.path = path
-        self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        self._folder = folder
+        self._like = like or (path.name,)
         with naming(path):
-            self.fd = os.open(self._partial, flags, 0o666)
+            for old in self._replaced():
+                # Never broader than at the end: who has the file open reads what comes later.
+                mode &= old.st_mode
+            self.fd, self._name = folder.create(mode)
+
+    def _replaced(self) -> list[os.stat_result]:
+        found = map(self._folder.stat, self._like)
+        return [old for old in found if old is not None and stat.S_ISREG(old.st_mode)]
+
+    @property
+    def size(self) -> int:
+        """The bytes so far."""
+        return os.fstat(self.fd).st_size
 
     def write(self, data: Any) -> None:
         """Appends any bytes-like object."""
         with naming(self.path), memoryview(data) as view:
             done = 0
             while done < view.nbytes:
-                done += os.write(self.fd, view[done : done + (64 << 20)])
+                done += os.write(self.fd, view[done : done + _PIECE])
+
+    def write_at(self, offset: int, data: bytes) -> None:
+        """Writes a few bytes over others."""
+        with naming(self.path):
+            os.pwrite(self.fd, data, offset)
+
+    def sync(self) -> None:
+        """Waits until all is on the disk. Without it the name could get there before the bytes."""
+        with naming(self.path):
+            os.fsync(self.fd)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Output]:
+        """Another file, for the time of the block; nobody else finds it."""
+        new = Output(self.path, self._folder, mode=0o600)
+        try:
+            new._remove_name()
+            yield new
+        finally:
+            new.close()
+
+    def copy(self) -> Output:
+        """Another file of the same bytes, on the disk."""
+        new = Output(self.path, self._folder, like=self._like)
+        try:
+            size, at = self.size, 0
+            while at < size:
+                at += os.sendfile(new.fd, self.fd, at, min(_PIECE, size - at))
+            new.sync()
+        except BaseException:
+            new.close()
+            raise
+        return new
+
+    @property
+    def in_place(self) -> bool:
+        """Whether it is this file that has the name ``path``."""
+        found = self._folder.stat(self.path.name)
+        return found is not None and os.path.samestat(found, os.fstat(self.fd))
+
+    def add(self) -> None:
+        """Gives the file its name. FileExistsError if something has it."""
+        with naming(self.path):
+            self._take_mode()
+            if self._name:
+                self._folder.move(self._name, self.path.name)
+            else:
+                self._folder.link(self.fd, self.path.name)
+
+    def ready(self) -> str:
+        """A name from which the file can be renamed to its own."""
+        with naming(self.path):
+            self._take_mode()
+            if not self._name:
+                self._name = self._folder.free_name()
+                self._folder.link(self.fd, self._name)
+        return self._name
+
+    def _take_mode(self) -> None:
+        own = os.fstat(self.fd)
+        modes = [self._mode_after(old, own) for old in self._replaced()]
+        if modes:
+            mode = 0o777
+            for other in modes:
+                mode &= other
+            os.fchmod(self.fd, mode)
+
+    def _mode_after(self, old: os.stat_result, own: os.stat_result) -> int:
+        if old.st_uid != own.st_uid:
+            # Perhaps left there by somebody who wants to read what will be written.
+            return old.st_mode & own.st_mode
+        if old.st_gid != own.st_gid:
+            try:
+                os.fchown(self.fd, -1, old.st_gid)
+            except PermissionError:  # then its new group may do what all others may
+                return old.st_mode & ~0o070 | (old.st_mode & 0o007) << 3
+        return old.st_mode
+
+    def swap(self) -> bytes:
+        """Gives the file its name; what was under it. Of a large or special file nothing."""
+        name = self.ready()
+        while True:
+            with naming(self.path):
+                try:
+                    if self._folder.exchange(name, self.path.name):
+                        return self._folder.read(name)
+                except FileNotFoundError:
+                    pass
+                else:
+                    old = self._folder.read(self.path.name)
+                    self._folder.replace([name], [self.path.name])
+                    return old
+                try:
+                    self._folder.move(name, self.path.name)
+                except FileExistsError:
+                    continue
+                return b""
+
+    def take_back(self) -> None:
+        """Removes the file from under its name; what another writer put there stays."""
+        if not self.in_place:
+            return
+        # Moved first: the name could become another's between a look and a removal.
+        aside = self._folder.free_name()
+        self._folder.move(self.path.name, aside)
+        moved = self._folder.stat(aside)
+        if moved is not None and not os.path.samestat(moved, os.fstat(self.fd)):
+            with naming(self.path):
+                self._folder.move(aside, self.path.name)
+        self._folder.remove(aside)
 
     def close(self) -> None:
-        """Ends the writing; the name is still the partial one."""
+        """Lets go of the file. Without its name at the end it is gone."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+        self._remove_name()
 
-    def publish(self) -> None:
-        """Gives the file its name."""
-        with naming(self.path):
-            self._partial.replace(self.path)
+    def _remove_name(self) -> None:
+        if self._name:
+            self._folder.remove(self._name)
+            self._name = ""
 
-    def discard(self) -> None:
-        """Removes what there is."""
-        self.close()
-        self._partial.unlink(missing_ok=True)
+
+def refuse_existing(path: Path, folder: Folder) -> None:
+    """Tells before the work what `add` would tell after it."""
+    with naming(path):
+        if folder.stat(path.name) is not None:
+            raise _exists(path)
+
+
+def _exists(path: Path) -> InvalidOptionError:
+    return InvalidOptionError(f"{path} exists; overwrite=True replaces it")
+
+
+def _refuse_folder(path: Path, folder: Folder) -> None:
+    found = folder.stat(path.name)
+    if found is not None and stat.S_ISDIR(found.st_mode):
+        raise InvalidOptionError(f"{path}: expected the name of a file, got a folder")
 
 
 @contextmanager
 def outputs(paths: list[Path], overwrite: bool) -> Iterator[list[Output]]:
-    """Files to write, which get their names in this order after the block, if it does not raise.
+    """Files of one folder to write; they get their names after the block, if it does not raise.
+
+    Several are one thing: of writers at the same time, one has all of its files at the end.
 
     Raises:
-      InvalidOptionError: One exists, and ``overwrite`` is off.
+      InvalidOptionError: One exists, and ``overwrite`` is off, or it is a folder.
     """
-    for path in paths:
-        if path.exists() and not overwrite:
-            raise InvalidOptionError(f"{path} exists; overwrite=True replaces it")
+    with naming(paths[0]):
+        folder = Folder(paths[0].parent)
     files: list[Output] = []
+    with folder:
+        try:
+            for path in paths:
+                if not overwrite:
+                    refuse_existing(path, folder)
+                _refuse_folder(path, folder)
+                files.append(Output(path, folder))
+            yield files
+            for file in files:
+                file.sync()
+            if overwrite:
+                _replace(files, folder)
+            else:
+                add(files)
+            folder.sync()
+        finally:
+            for file in files:
+                file.close()
+
+
+def add(files: list[Output]) -> None:
+    """Gives files their names, or none of them.
+
+    Raises:
+      InvalidOptionError: Something has one of the names.
+    """
     try:
-        for path in paths:
-            files.append(Output(path))
-        yield files
         for file in files:
-            file.close()
-        for file in files:
-            file.publish()
-    except BaseException:  # an interrupt too leaves nothing behind
-        for file in files:
-            file.discard()
+            try:
+                file.add()
+            except FileExistsError:
+                raise _exists(file.path) from None
+    except BaseException:
+        take_back(files)
         raise
+
+
+def take_back(files: list[Output]) -> None:
+    """Removes files from under their names, where they are still there."""
+    for file in files:
+        file.take_back()
+
+
+def _replace(files: list[Output], folder: Folder) -> None:
+    """Gives files their names, whatever has them.
+
+    The kernel renames one at a time, so that two writers may each end with a part of their files.
+    Each looks after its renaming, and renames again if it is so. No lock, which others could hold:
+    the writer that comes last sees what stays, and ends only if that is wholly its own.
+    """
+    for attempt in range(_ATTEMPTS):
+        names = [file.ready() for file in files]
+        with naming(files[0].path):
+            folder.replace(names, [file.path.name for file in files])
+        if _settled(files):
+            return
+        # At most two writers are here, each with a part. The one that waits less ends it.
+        time.sleep(random.uniform(0, 0.002 * 2**attempt))
+        if _settled(files):
+            return
+        for number, file in enumerate(files):
+            files[number] = file.copy()
+            file.close()
+    raise OSError(errno.EBUSY, "other writers replace these files all the time", str(files[0].path))
+
+
+def _settled(files: list[Output]) -> bool:
+    """Whether all files are in their place; or none, as another writer came later with all."""
+    own = [file.in_place for file in files]
+    return all(own) or not any(own)
 
 
 def dense_bytes(x: torch.Tensor) -> tuple[torch.Tensor, memoryview]:

@@ -15,6 +15,13 @@ from tensor_bridge.checkpoint.read import _crc
 from tensor_bridge.checkpoint.read._elements import row_of, row_of_torch
 from tensor_bridge.checkpoint.read._names import GRAPH_KEY, escape
 from tensor_bridge.checkpoint.read._object_graph import message, varint
+from tensor_bridge.checkpoint.read._one_save import (
+    MARK_SIZE,
+    DataMark,
+    bytes_of_mark,
+    digest_of_entries,
+    index_record,
+)
 from tensor_bridge.checkpoint.read._paths import local_path
 from tensor_bridge.checkpoint.write._output import Output, dense_bytes, outputs
 from tensor_bridge.composite import StringTensor
@@ -102,15 +109,20 @@ def save(
     with outputs([data_path, index_path], overwrite) as [data, index]:
         header = message((1, 1), (3, message((1, 1))))
         records = [(b"", header)]
-        offset = 0
+        entries = []
+        data.write(b"\0" * MARK_SIZE)
+        offset = MARK_SIZE
         for key in sorted(keys, key=str.encode):
             padding = -offset % _ALIGNMENT
             data.write(b"\0" * padding)
             offset += padding
             dtype, shape, size, checksum = _write_tensor(key, keys[key], data, crc)
             records.append((key.encode(), _entry(dtype, shape, offset, size, checksum)))
+            entries.append((key.encode(), dtype, shape, offset, size, checksum))
             offset += size
-        index.write(_table(records, crc))
+        digest = digest_of_entries(entries)
+        data.write_at(0, bytes_of_mark(DataMark(offset, digest)))
+        index.write(_table(records, [index_record(digest)], crc))
     return str(base)
 
 
@@ -300,7 +312,9 @@ def _block(records: list[tuple[bytes, bytes]], crc: Any) -> bytes:
     return bytes(body) + struct.pack("<I", _crc.mask(crc(bytes(body), 0)))
 
 
-def _table(records: list[tuple[bytes, bytes]], crc: Any) -> bytes:
+def _table(
+    records: list[tuple[bytes, bytes]], metaindex: list[tuple[bytes, bytes]], crc: Any
+) -> bytes:
     out = bytearray()
     index: list[tuple[bytes, bytes]] = []
 
@@ -320,6 +334,6 @@ def _table(records: list[tuple[bytes, bytes]], crc: Any) -> bytes:
             block, size = [], 0
     if block:
         index.append((block[-1][0], add(block)))
-    handles = add([])
+    handles = add(metaindex)
     handles += add(index)
     return bytes(out) + handles.ljust(40, b"\0") + struct.pack("<Q", _MAGIC)

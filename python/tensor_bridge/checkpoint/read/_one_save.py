@@ -1,0 +1,92 @@
+"""The mark by which the files of one `save` know each other. Not for: where it is asked for.
+
+They get their names one after the other. If the process ends between two, or somebody copies one of
+them, the index of one checkpoint stands beside the data of another. So a data file begins with a
+digest of what the index says of it, and the index has the same in its metaindex, a block which
+TensorFlow passes over (tensorflow/core/lib/io/table.cc). No tensor needs to be read to compare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+__all__ = [
+    "MARK_SIZE",
+    "DataMark",
+    "bytes_of_mark",
+    "digest_of_entries",
+    "digest_of_index",
+    "index_record",
+    "mark_of_data",
+]
+
+MARK_SIZE = 64
+"""Bytes of a data file that come before its tensors."""
+_MAGIC = b"tensor_bridge.save.1".ljust(24, b"\0")
+_KEY = b"tensor_bridge.save"
+_DIGEST = 32
+_FOOTER = 48
+
+Place = tuple[bytes, int, tuple[int, ...], int, int, int]
+"""Key, dtype, shape, offset, size and checksum of a tensor, as the index has them."""
+
+
+class DataMark(NamedTuple):
+    """What a data file says of itself.
+
+    Attributes:
+      size: Its length in bytes.
+      digest: Of what its index says.
+    """
+
+    size: int
+    digest: bytes
+
+
+def digest_of_entries(entries: Iterable[Place]) -> bytes:
+    """A digest of what an index says of one data file, in the order of the keys.
+
+    The number of the file is not in it: TensorFlow numbers files anew when it merges checkpoints.
+    """
+    import hashlib  # not above: 3 ms of the first `load`, which rarely needs it
+
+    found = hashlib.sha256()
+    for entry in entries:
+        found.update(repr(entry).encode())
+    return found.digest()
+
+
+def bytes_of_mark(mark: DataMark) -> bytes:
+    """What a data file begins with."""
+    return _MAGIC + mark.size.to_bytes(8, "little") + mark.digest
+
+
+def mark_of_data(head: bytes) -> DataMark | None:
+    """The mark of a data file, from its first `MARK_SIZE` bytes; None if it has none."""
+    if len(head) < MARK_SIZE or not head.startswith(_MAGIC):
+        return None
+    return DataMark(int.from_bytes(head[24:32], "little"), head[32:MARK_SIZE])
+
+
+def index_record(digest: bytes) -> tuple[bytes, bytes]:
+    """The record of the metaindex."""
+    return _KEY, digest
+
+
+def digest_of_index(index: bytes) -> bytes | None:
+    """What a valid index has in its metaindex; None if that has no digest."""
+    numbers = _varints(index[-_FOOTER:])
+    offset, size = next(numbers), next(numbers)
+    _, found, behind = index[offset : offset + size].partition(_KEY)
+    return behind[:_DIGEST] if found else None
+
+
+def _varints(data: bytes) -> Iterator[int]:
+    value = shift = 0
+    for byte in data:
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            yield value
+            value = shift = 0
