@@ -6,19 +6,16 @@ Killed at every system call that changes the folder or a file, and at random mom
 from __future__ import annotations
 
 import itertools
-import json
 import random
 import re
 import shutil
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-import torch
 from killed_writer import Writers
-from safetensors.torch import load_file
+from written import KINDS, Kind, state
 
 import tensor_bridge
 from tensor_bridge import checkpoint
@@ -26,7 +23,6 @@ from tensor_bridge import checkpoint
 pytestmark = pytest.mark.alone
 
 OLD, NEW = 1.0, 2.0
-ELEMENTS = 1000
 # What a killed process may leave behind.
 HEX = re.compile(r"[0-9a-f]{8,16}")
 LEFT = re.compile(r"\.tensor_bridge-[0-9a-f]{16}\.partial|out(-[0-9a-f]{8})?-\d{5}-of-\d{5}\..*")
@@ -45,82 +41,10 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[float, str]:
     return {v: checkpoint.save(state(v), folder / f"ck{v}") for v in (OLD, NEW)}
 
 
-def state(value: float) -> dict[str, torch.Tensor]:
-    return {f"w{i}": torch.full((ELEMENTS,), value) for i in range(3)}
-
-
-def value_of(tensors: dict[str, torch.Tensor]) -> float:
-    """The one value that all elements have."""
-    assert set(tensors) == {"w0", "w1", "w2"}
-    every = torch.cat(list(tensors.values()))
-    assert every.shape == (3 * ELEMENTS,)
-    assert len(every.unique()) == 1
-    return every[0].item()
-
-
-def of_safetensors(folder: Path) -> float | None:
-    path = folder / "out.safetensors"
-    return value_of(load_file(path)) if path.exists() else None
-
-
-def of_torch(folder: Path) -> float | None:
-    path = folder / "out.pt"
-    return value_of(torch.load(path)) if path.exists() else None
-
-
-def of_shards(folder: Path) -> float | None:
-    index = folder / "out.safetensors.index.json"
-    if not index.exists():
-        return None
-    where = json.loads(index.read_text())["weight_map"]
-    parts = {file: load_file(folder / file) for file in set(where.values())}
-    assert {name: set(part) for name, part in parts.items()} == {
-        file: {name for name in where if where[name] == file} for file in parts
-    }
-    return value_of({name: parts[file][name] for name, file in where.items()})
-
-
-def of_bundle(folder: Path) -> float | None:
-    try:
-        loaded = checkpoint.load(folder / "out")
-    except tensor_bridge.CheckpointNotFoundError:
-        return None
-    return value_of(dict(loaded))
-
-
-class Kind(NamedTuple):
-    """A kind of output: what reads it, and the end of the call that writes it."""
-
-    read: Callable[[Path], float | None]
-    target: str
-    more: str = ""
-
-
-KINDS = {
-    "safetensors": Kind(of_safetensors, "out.safetensors"),
-    "torch": Kind(of_torch, "out.pt"),
-    "shards": Kind(of_shards, "out.safetensors", f", max_shard_bytes={4 * ELEMENTS}"),
-    "bundle": Kind(of_bundle, "out"),
-}
-
-
-def call_of(kind: Kind, source: str, value: float, folder: Path, overwrite: bool) -> str:
-    """The code that writes a value."""
-    end = f"{str(folder / kind.target)!r}, overwrite={overwrite}{kind.more})"
-    if kind.target != "out":
-        return f"checkpoint.convert({source!r}, {end}\n"
-    tensors = f"{{f'w{{i}}': torch.full(({ELEMENTS},), {value}) for i in range(3)}}"
-    return f"checkpoint.save({tensors}, {end}\n"
-
-
-IMPORTS = "import torch\nfrom tensor_bridge import checkpoint\n"
-
-
 def checked(kind: Kind, folder: Path) -> float | str | None:
     """The value that is there, whole; "mixed" if the files of a checkpoint are told apart."""
-    whole = {kind.target, kind.target + ".index.json", "out.index", "out.data-00000-of-00001"}
     for path in folder.iterdir():
-        assert path.name in whole or LEFT.fullmatch(path.name), path
+        assert path.name in kind.files or LEFT.fullmatch(path.name), path
     try:
         return kind.read(folder)
     except tensor_bridge.CheckpointError as error:
@@ -152,9 +76,9 @@ def test_killed_at_every_call(
     before, folder = tmp_path / "before", tmp_path / "folder"
     before.mkdir()
     if overwrite:
-        writers.run(IMPORTS + call_of(kind, sources[OLD], OLD, before, overwrite=False))
-    code = IMPORTS + call_of(kind, sources[NEW], NEW, folder, overwrite)
-    again = IMPORTS + call_of(kind, sources[NEW], NEW, folder, overwrite=True)
+        writers.run(kind.code(sources[OLD], before, overwrite=False))
+    code = kind.code(sources[NEW], folder, overwrite=overwrite)
+    again = kind.code(sources[NEW], folder, overwrite=True)
     found: set[float | str | None] = set()
     calls: set[str] = set()
     left_before: set[str] = set()
@@ -183,12 +107,12 @@ def test_killed_at_random_moments(
     writers: Writers, sources: dict[float, str], tmp_path: Path, name: str, rounds: int
 ) -> None:
     kind = KINDS[name]
-    calls = [call_of(kind, sources[v], v, tmp_path, overwrite=True) for v in (OLD, NEW)]
-    endless = IMPORTS + "while True:\n" + textwrap.indent("".join(calls), "    ")
-    writers.run(IMPORTS + calls[0])
+    calls = [kind.code(sources[v], tmp_path, overwrite=True) for v in (OLD, NEW)]
+    endless = "while True:\n" + textwrap.indent("".join(calls), "    ")
+    writers.run(calls[0])
     draw = random.Random(name)
     for _ in range(rounds):
         writers.ended_after(endless, draw.uniform(0, 0.2))
         assert checked(kind, tmp_path) in {OLD, NEW, "mixed"}
-    writers.run(IMPORTS + calls[0])
+    writers.run(calls[0])
     assert checked(kind, tmp_path) == OLD

@@ -212,9 +212,11 @@ def _write_torch(items: list[_Item], path: Path, overwrite: bool, report: Progre
         stream = _Stream(file, [*sources.values(), made], total, report)
         try:
             torch.save(state, stream)
-        except RuntimeError:
+        except RuntimeError as e:
             if stream.error is not None:
                 raise stream.error from None
+            if isinstance(e.__context__, KeyboardInterrupt):  # between two calls of the stream
+                raise e.__context__ from None
             raise
         report(total, total)
     return [path]

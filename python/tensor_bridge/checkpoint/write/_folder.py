@@ -64,11 +64,13 @@ class Folder:
             fd = os.open(name, flags, dir_fd=self._fd)
         except OSError:
             return b""
-        with os.fdopen(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                return b""
-            data = file.read(_MAX_READ + 1)
-        return data if len(data) <= _MAX_READ else b""
+        try:
+            data = b""
+            if stat.S_ISREG(os.fstat(fd).st_mode):
+                data = os.pread(fd, _MAX_READ + 1, 0)
+            return data if len(data) <= _MAX_READ else b""
+        finally:
+            os.close(fd)
 
     def link(self, fd: int, name: str) -> None:
         """A name for an open file that has none. FileExistsError if something has the name."""

@@ -25,7 +25,7 @@ from tensor_bridge.errors import InvalidOptionError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Output", "add", "dense_bytes", "naming", "outputs", "refuse_existing", "take_back"]
+__all__ = ["Output", "add", "dense_bytes", "naming", "outputs", "refuse", "take_back", "try_to_add"]
 
 # In pieces, so that an interrupt is soon heard.
 _PIECE = 64 << 20
@@ -187,17 +187,19 @@ class Output:
                 return b""
 
     def take_back(self) -> None:
-        """Removes the file from under its name; what another writer put there stays."""
+        """Takes the name from the file; what another writer put there stays."""
         if not self.in_place:
             return
-        # Moved first: the name could become another's between a look and a removal.
+        # Moved, and then looked at: between a look and a removal the name could become another's.
         aside = self._folder.free_name()
         self._folder.move(self.path.name, aside)
         moved = self._folder.stat(aside)
         if moved is not None and not os.path.samestat(moved, os.fstat(self.fd)):
             with naming(self.path):
                 self._folder.move(aside, self.path.name)
-        self._folder.remove(aside)
+        else:
+            # Not removed: a file that has lost its last name can get no other.
+            self._name = aside
 
     def close(self) -> None:
         """Lets go of the file. Without its name at the end it is gone."""
@@ -212,21 +214,18 @@ class Output:
             self._name = ""
 
 
-def refuse_existing(path: Path, folder: Folder) -> None:
-    """Tells before the work what `add` would tell after it."""
+def refuse(path: Path, folder: Folder, overwrite: bool) -> None:
+    """Tells before the work what cannot be replaced, or may not."""
     with naming(path):
-        if folder.stat(path.name) is not None:
-            raise _exists(path)
+        found = folder.stat(path.name)
+    if found is not None and stat.S_ISDIR(found.st_mode):
+        raise InvalidOptionError(f"{path}: expected the name of a file, got a folder")
+    if found is not None and not overwrite:
+        raise _exists(path)
 
 
 def _exists(path: Path) -> InvalidOptionError:
     return InvalidOptionError(f"{path} exists; overwrite=True replaces it")
-
-
-def _refuse_folder(path: Path, folder: Folder) -> None:
-    found = folder.stat(path.name)
-    if found is not None and stat.S_ISDIR(found.st_mode):
-        raise InvalidOptionError(f"{path}: expected the name of a file, got a folder")
 
 
 @contextmanager
@@ -244,9 +243,7 @@ def outputs(paths: list[Path], overwrite: bool) -> Iterator[list[Output]]:
     with folder:
         try:
             for path in paths:
-                if not overwrite:
-                    refuse_existing(path, folder)
-                _refuse_folder(path, folder)
+                refuse(path, folder, overwrite)
                 files.append(Output(path, folder))
             yield files
             for file in files:
@@ -267,15 +264,24 @@ def add(files: list[Output]) -> None:
     Raises:
       InvalidOptionError: Something has one of the names.
     """
+    if (taken := try_to_add(files)) is not None:
+        raise _exists(taken)
+
+
+def try_to_add(files: list[Output]) -> Path | None:
+    """Gives files their names; or none of them, and the name that something has."""
+    path = None
     try:
         for file in files:
-            try:
-                file.add()
-            except FileExistsError:
-                raise _exists(file.path) from None
+            path = file.path
+            file.add()
+    except FileExistsError:
+        take_back(files)
+        return path
     except BaseException:
         take_back(files)
         raise
+    return None
 
 
 def take_back(files: list[Output]) -> None:

@@ -10,8 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tensor_bridge.checkpoint.write._folder import Folder
-from tensor_bridge.checkpoint.write._output import Output, add, naming, refuse_existing, take_back
-from tensor_bridge.errors import InvalidOptionError
+from tensor_bridge.checkpoint.write._output import (
+    Output,
+    add,
+    naming,
+    refuse,
+    take_back,
+    try_to_add,
+)
 
 __all__ = ["index_path", "shards"]
 
@@ -44,9 +50,9 @@ def shards(
         folder = Folder(path.parent)
     with folder:
         paths = _paths(path, count, "")
-        if not overwrite:
-            for name in (*paths, last):
-                refuse_existing(name, folder)
+        refuse(last, folder, overwrite)
+        for name in paths if not overwrite else ():
+            refuse(name, folder, overwrite)
         replaced = _named_by(folder.read(last.name), path)
         like = [last.name, *replaced]
         files: list[Output] = []
@@ -57,7 +63,10 @@ def shards(
             yield parts
             for file in parts:
                 file.sync()
-            _add(parts, path, overwrite, unusual=folder.stat(last.name) is not None)
+            if overwrite:
+                _add_somewhere(parts, path, unusual=folder.stat(last.name) is not None)
+            else:
+                add(parts)
             index.write(index_of([file.path.name for file in parts]))
             index.sync()
             # On the disk too they are there before the index that names them.
@@ -84,20 +93,15 @@ def _paths(path: Path, count: int, part: str) -> list[Path]:
     return [path.with_name(name) for name in names]
 
 
-def _add(files: list[Output], path: Path, overwrite: bool, *, unusual: bool) -> None:
-    """Gives the files names that nothing has."""
+def _add_somewhere(files: list[Output], path: Path, *, unusual: bool) -> None:
+    """Gives files names that nothing has."""
     while True:
         part = f"-{os.urandom(4).hex()}" if unusual else ""
         for file, name in zip(files, _paths(path, len(files), part), strict=True):
             file.path = name
-        try:
-            add(files)
-        except InvalidOptionError:
-            if not overwrite:
-                raise
-            unusual = True
-        else:
+        if try_to_add(files) is None:
             return
+        unusual = True
 
 
 def _named_by(index: bytes, path: Path) -> set[str]:

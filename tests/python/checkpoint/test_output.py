@@ -1,0 +1,554 @@
+"""How files get their names: whole, private, whatever lies in the folder or goes on there."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import json
+import os
+import re
+import stat
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+from killed_writer import Writers
+from safetensors.torch import load_file
+from written import KINDS, Kind, state
+
+import tensor_bridge
+from tensor_bridge import checkpoint
+from tensor_bridge.checkpoint.write import _folder, _output
+
+EVERY_KIND = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+OLD, NEW = 1.0, 2.0
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[float, str]:
+    folder = tmp_path_factory.mktemp("sources")
+    return {v: checkpoint.save(state(v), folder / f"ck{v}") for v in map(float, range(1, 9))}
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.lstat().st_mode)
+
+
+@contextmanager
+def umask(value: int) -> Iterator[None]:
+    before = os.umask(value)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+# --- file systems ---------------------------------------------------------------------------------
+
+
+def without_unnamed_files(patch: pytest.MonkeyPatch) -> None:
+    real = os.open
+
+    def refusing(path: Any, flags: int, *more: Any, **options: Any) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, "no O_TMPFILE")
+        return real(path, flags, *more, **options)
+
+    patch.setattr(os, "open", refusing)
+
+
+def without_flags(patch: pytest.MonkeyPatch) -> None:
+    without_unnamed_files(patch)
+    patch.setattr(_folder.Folder, "_rename", lambda *_: False)
+
+
+def without_links(patch: pytest.MonkeyPatch) -> None:
+    without_flags(patch)
+
+    def refusing(*_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EPERM, "no links")
+
+    patch.setattr(os, "link", refusing)
+
+
+def without_proc(patch: pytest.MonkeyPatch) -> None:
+    real = Path.is_dir
+    patch.setattr(Path, "is_dir", lambda path: str(path) != "/proc/self/fd" and real(path))
+
+
+FILE_SYSTEMS = {
+    "ext4": lambda patch: None,
+    "no_unnamed_files": without_unnamed_files,
+    "no_flags": without_flags,
+    "no_links": without_links,
+    "no_proc": without_proc,
+}
+EVERY_FILE_SYSTEM = pytest.mark.parametrize("file_system", FILE_SYSTEMS.values(), ids=FILE_SYSTEMS)
+FileSystem = Callable[[pytest.MonkeyPatch], None]
+
+
+@EVERY_FILE_SYSTEM
+@EVERY_KIND
+def test_files_get_their_names_on_every_file_system(
+    sources: dict[float, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: Kind,
+    file_system: FileSystem,
+) -> None:
+    file_system(monkeypatch)
+    kind.write(sources[OLD], tmp_path, overwrite=False)
+    assert kind.read(tmp_path) == OLD
+    assert names(tmp_path) == set(kind.files)
+    with pytest.raises(tensor_bridge.InvalidOptionError, match="exists; overwrite=True"):
+        kind.write(sources[NEW], tmp_path, overwrite=False)
+    assert kind.read(tmp_path) == OLD
+    kind.write(sources[NEW], tmp_path, overwrite=True)
+    assert kind.read(tmp_path) == NEW
+    assert len(names(tmp_path)) == len(kind.files)
+
+
+@EVERY_FILE_SYSTEM
+@EVERY_KIND
+def test_what_appears_meanwhile_is_not_replaced(
+    sources: dict[float, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: Kind,
+    file_system: FileSystem,
+) -> None:
+    """The last moment before the names are given, after all looks at what is there."""
+    file_system(monkeypatch)
+    real = _output.Output.add
+    for name in kind.files:
+
+        def planting(output: _output.Output, name: str = name) -> None:
+            if output.path.name == name:
+                (tmp_path / name).write_bytes(b"theirs")
+            real(output)
+
+        monkeypatch.setattr(_output.Output, "add", planting)
+        with pytest.raises(tensor_bridge.InvalidOptionError, match=f"{name} exists"):
+            kind.write(sources[NEW], tmp_path, overwrite=False)
+        assert (tmp_path / name).read_bytes() == b"theirs"
+        assert names(tmp_path) == {name}
+        (tmp_path / name).unlink()
+
+
+# --- what others planted --------------------------------------------------------------------------
+
+
+def plant_link(path: Path, victim: Path) -> None:
+    path.symlink_to(victim)
+
+
+def plant_dangling_link(path: Path, victim: Path) -> None:
+    path.symlink_to(victim.with_name("nothing"))
+
+
+def plant_hard_link(path: Path, victim: Path) -> None:
+    path.hardlink_to(victim)
+
+
+def plant_fifo(path: Path, victim: Path) -> None:
+    os.mkfifo(path)
+
+
+def plant_file(path: Path, victim: Path) -> None:
+    path.write_bytes(b"theirs")
+
+
+PLANTS = [plant_link, plant_dangling_link, plant_hard_link, plant_fifo, plant_file]
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+@EVERY_KIND
+def test_what_is_planted_at_the_target_is_replaced_and_not_followed(
+    sources: dict[float, str], tmp_path: Path, kind: Kind, plant: Callable[[Path, Path], None]
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"mine")
+    for name in kind.files:
+        plant(folder / name, victim)
+    before = {name: (folder / name).lstat().st_ino for name in kind.files}
+    with pytest.raises(tensor_bridge.InvalidOptionError, match="exists; overwrite=True"):
+        kind.write(sources[NEW], folder, overwrite=False)
+    assert {name: (folder / name).lstat().st_ino for name in kind.files} == before
+    kind.write(sources[NEW], folder, overwrite=True)
+    assert kind.read(folder) == NEW
+    assert victim.read_bytes() == b"mine"
+    assert names(tmp_path) == {"folder", "victim"}
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+@EVERY_KIND
+def test_a_name_that_was_guessed_is_not_opened(
+    sources: dict[float, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: Kind,
+    plant: Callable[[Path, Path], None],
+) -> None:
+    without_unnamed_files(monkeypatch)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"mine")
+    plant(folder / "guessed", victim)
+    monkeypatch.setattr(_folder.Folder, "free_name", lambda _: "guessed")
+    with pytest.raises(FileExistsError):
+        kind.write(sources[NEW], folder, overwrite=False)
+    assert victim.read_bytes() == b"mine"
+    assert names(folder) == {"guessed"}
+
+
+@EVERY_KIND
+def test_a_folder_in_the_place_of_a_file_is_told_before_the_work(
+    sources: dict[float, str], tmp_path: Path, kind: Kind
+) -> None:
+    kind.write(sources[OLD], tmp_path, overwrite=False)
+    last = tmp_path / kind.files[-1]
+    last.unlink()
+    last.mkdir()
+    before = {path: path.stat().st_ino for path in tmp_path.iterdir()}
+    with pytest.raises(tensor_bridge.InvalidOptionError, match="got a folder"):
+        kind.write(sources[NEW], tmp_path, overwrite=True)
+    assert {path: path.stat().st_ino for path in tmp_path.iterdir()} == before
+
+
+@EVERY_KIND
+def test_nothing_has_a_name_before_it_is_complete(
+    sources: dict[float, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind
+) -> None:
+    seen: list[set[str]] = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: seen.append(names(tmp_path)) or real(fd))
+    kind.write(sources[NEW], tmp_path, overwrite=False)
+    assert seen[0] == set()
+    assert seen[-1] == set(kind.files)
+
+
+# --- modes ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002, 0o000])
+@EVERY_FILE_SYSTEM
+@EVERY_KIND
+def test_modes_are_those_of_what_is_replaced_or_as_umask_says(
+    sources: dict[float, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: Kind,
+    file_system: FileSystem,
+    mask: int,
+) -> None:
+    file_system(monkeypatch)
+    with umask(mask):
+        kind.write(sources[OLD], tmp_path, overwrite=True)
+        for path in tmp_path.iterdir():
+            assert mode(path) == 0o666 & ~mask
+        for kept in (0o600, 0o640, 0o444, 0o664, 0o755):
+            for path in tmp_path.iterdir():
+                path.chmod(kept)
+            kind.write(sources[NEW], tmp_path, overwrite=True)
+            assert {mode(path) for path in tmp_path.iterdir()} == {kept}
+
+
+@EVERY_KIND
+def test_a_file_is_never_broader_than_what_it_replaces(
+    sources: dict[float, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind
+) -> None:
+    """Where the file has a name while it is written, others may open it meanwhile."""
+    without_unnamed_files(monkeypatch)
+    kind.write(sources[OLD], tmp_path, overwrite=False)
+    for path in tmp_path.iterdir():
+        path.chmod(0o600)
+    seen: set[int] = set()
+    real = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: seen.update(map(mode, tmp_path.iterdir())) or real(fd)
+    )
+    kind.write(sources[NEW], tmp_path, overwrite=True)
+    assert seen == {0o600}
+
+
+AS_NOBODY = """
+import os
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+os.umask(0o027)
+"""
+
+
+@pytest.fixture(scope="module")
+def writers() -> Iterator[Writers]:
+    with Writers() as server:
+        yield server
+
+
+@pytest.mark.alone
+@pytest.mark.skipif(os.geteuid() != 0, reason="files of other users need a superuser")
+@EVERY_KIND
+def test_files_of_other_users_and_groups_open_nothing(
+    writers: Writers, sources: dict[float, str], tmp_path: Path, kind: Kind
+) -> None:
+    # Whoever is nobody may neither list the folder nor read above it.
+    for path in (tmp_path, *tmp_path.parents[:2]):
+        path.chmod(0o733 if path == tmp_path else 0o755)
+    for path in Path(sources[NEW]).parent.iterdir():
+        path.chmod(0o644)
+    Path(sources[NEW]).parent.chmod(0o755)
+    code = AS_NOBODY + kind.code(sources[NEW], tmp_path, overwrite=True)
+    for owner, group, before, after in [
+        (65534, 65534, 0o660, 0o660),
+        (65534, 1234, 0o664, 0o644),
+        (65534, 1234, 0o640, 0o600),
+        (1234, 1234, 0o666, 0o640),
+        (1234, 1234, 0o604, 0o600),
+    ]:
+        kind.write(sources[OLD], tmp_path, overwrite=True)
+        for path in tmp_path.iterdir():
+            os.chown(path, owner, group)
+            path.chmod(before)
+        writers.run(code)
+        assert kind.read(tmp_path) == NEW
+        for path in tmp_path.iterdir():
+            assert path.stat().st_uid == 65534
+            assert mode(path) == after
+            path.unlink()
+
+
+# --- failures and interrupts ----------------------------------------------------------------------
+
+
+@EVERY_KIND
+def test_what_cannot_be_brought_to_the_disk_gets_no_name(
+    sources: dict[float, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind
+) -> None:
+    def failing(fd: int) -> None:
+        raise OSError(errno.EIO, "no disk")
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(OSError, match="no disk") as caught:
+        kind.write(sources[NEW], tmp_path, overwrite=False)
+    assert caught.value.filename == str(tmp_path / kind.files[0])
+    assert names(tmp_path) == set()
+
+
+@pytest.mark.parametrize("overwrite", [True, False], ids=["overwrite", "new"])
+@EVERY_KIND
+def test_an_interrupt_at_any_line_leaves_old_or_new(
+    sources: dict[float, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: Kind,
+    overwrite: bool,
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
+    written = str(Path(_output.__file__).parent)
+
+    def interrupt_at(line: int) -> Any:
+        lines = itertools.count()
+
+        def trace(frame: FrameType, event: str, _: Any) -> Any:
+            if not frame.f_code.co_filename.startswith(written):
+                return None
+            if event == "line" and next(lines) == line:
+                raise KeyboardInterrupt
+            return trace
+
+        return trace
+
+    found = set()
+    for line in itertools.count(0, 3):
+        folder = tmp_path / str(line)
+        folder.mkdir()
+        if overwrite:
+            kind.write(sources[OLD], folder, overwrite=False)
+        sys.settrace(interrupt_at(line))
+        try:
+            kind.write(sources[NEW], folder, overwrite=overwrite)
+        except KeyboardInterrupt:
+            interrupted = True
+        else:
+            interrupted = False
+        finally:
+            sys.settrace(None)
+        found.add(kind.read(folder))
+        if not interrupted:
+            break
+    assert found == {OLD if overwrite else None, NEW}
+
+
+# --- shards ---------------------------------------------------------------------------------------
+
+
+def test_new_shards_have_other_names_and_old_ones_go(
+    sources: dict[float, str], tmp_path: Path
+) -> None:
+    kind = KINDS["shards"]
+    target = tmp_path / "out.safetensors"
+    for value in (OLD, NEW, OLD):
+        *parts, index = checkpoint.convert(
+            sources[value], target, max_shard_bytes=4000, overwrite=True
+        )
+        assert names(tmp_path) == {path.name for path in (*parts, index)}
+        assert kind.read(tmp_path) == value
+        for number, path in enumerate(parts):
+            assert re.fullmatch(
+                rf"out(-\w{{8}})?-0000{number + 1}-of-00003\.safetensors", path.name
+            )
+
+
+def test_an_index_that_was_made_to_do_harm_removes_no_other_file(
+    sources: dict[float, str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    victims = [
+        tmp_path / "out-00001-of-00001.safetensors",
+        folder / "model-00001-of-00001.safetensors",
+        folder / "out.pt",
+        folder / "out-00001-of-00001.safetensors.bak",
+    ]
+    for path in victims:
+        path.write_bytes(b"mine")
+    (tmp_path / "is").mkdir()
+    index = folder / "out.safetensors.index.json"
+    named = [*map(str, victims), *(p.name for p in victims), f"../{victims[0].name}", 3, None, {}]
+    for text in (
+        json.dumps({"weight_map": dict(enumerate(named))}),
+        json.dumps({"weight_map": named}),
+        json.dumps({"weight_map": None}),
+        json.dumps(named),
+        "[" * 100_000,
+        "no JSON \xff",
+        "",
+    ):
+        index.write_text(text)
+        KINDS["shards"].write(sources[NEW], folder, overwrite=True)
+        assert KINDS["shards"].read(folder) == NEW
+        assert [path.read_bytes() for path in victims] == [b"mine"] * 4
+
+
+def test_shards_take_no_name_that_something_has(sources: dict[float, str], tmp_path: Path) -> None:
+    theirs = tmp_path / "out-00002-of-00003.safetensors"
+    theirs.write_bytes(b"theirs")
+    KINDS["shards"].write(sources[NEW], tmp_path, overwrite=True)
+    assert KINDS["shards"].read(tmp_path) == NEW
+    assert theirs.read_bytes() == b"theirs"
+    assert len(names(tmp_path)) == 5
+
+
+# --- races ----------------------------------------------------------------------------------------
+
+
+def in_threads(codes: list[str]) -> list[int]:
+    """Runs each in a thread, all at one time; 0 for each that did not raise."""
+    statuses = [1] * len(codes)
+    start = threading.Barrier(len(codes))
+
+    def run(number: int) -> None:
+        compiled = compile(codes[number], "<thread>", "exec")
+        start.wait()
+        try:
+            exec(compiled, {})
+            statuses[number] = 0
+        except tensor_bridge.InvalidOptionError:
+            pass
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(codes))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return statuses
+
+
+ROUNDS = pytest.mark.parametrize("rounds", [2, pytest.param(50, marks=pytest.mark.exhaustive)])
+MANY = pytest.mark.parametrize("many", [2, 8])
+
+
+@pytest.mark.alone
+@ROUNDS
+@MANY
+@pytest.mark.parametrize("where", ["threads", "processes"])
+@EVERY_KIND
+def test_of_writers_at_one_time_one_is_there_whole(
+    writers: Writers,
+    sources: dict[float, str],
+    tmp_path: Path,
+    kind: Kind,
+    where: str,
+    many: int,
+    rounds: int,
+) -> None:
+    together = in_threads if where == "threads" else writers.together
+    values = list(sources)[:many]
+    for overwrite in (False, True) * rounds:
+        if not overwrite:
+            for path in tmp_path.iterdir():
+                path.unlink()
+        codes = [kind.code(sources[v], tmp_path, overwrite=overwrite) for v in values]
+        statuses = together(codes)
+        found = kind.read(tmp_path)
+        assert found in values
+        # No temporary file, and no shard that the index does not name.
+        assert len(names(tmp_path)) == len(kind.files)
+        if overwrite:
+            assert statuses == [0] * many
+        else:
+            assert sorted(statuses) == [0] + [1] * (many - 1)
+            assert statuses[values.index(found)] == 0
+
+
+@pytest.mark.alone
+def test_a_writer_whose_files_were_replaced_in_part_replaces_them_again(
+    sources: dict[float, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the two files of one writer comes another, which ends before the first goes on."""
+    kind = KINDS["bundle"]
+    kind.write(sources[OLD], tmp_path, overwrite=False)
+    real = _folder.Folder.replace
+    renamed: list[str] = []
+
+    def one_by_one(folder: _folder.Folder, old: list[str], new: list[str]) -> None:
+        renamed.append(new[0])
+        if len(renamed) > 1:
+            real(folder, old, new)
+            return
+        real(folder, old[:1], new[:1])
+        kind.write(sources[3.0], tmp_path, overwrite=True)
+        real(folder, old[1:], new[1:])
+
+    monkeypatch.setattr(_folder.Folder, "replace", one_by_one)
+    kind.write(sources[NEW], tmp_path, overwrite=True)
+    assert len(renamed) == 3
+    assert kind.read(tmp_path) == NEW
+    assert names(tmp_path) == set(kind.files)
+
+
+def test_a_reader_of_a_file_that_is_replaced_sees_one_of_the_two(
+    sources: dict[float, str], tmp_path: Path
+) -> None:
+    kind = KINDS["safetensors"]
+    kind.write(sources[OLD], tmp_path, overwrite=False)
+    path = tmp_path / "out.safetensors"
+    with path.open("rb") as old:
+        kind.write(sources[NEW], tmp_path, overwrite=True)
+        assert load_file(path)["w0"][0] == NEW
+        before = tmp_path / "before.safetensors"
+        before.write_bytes(old.read())
+    assert load_file(before)["w0"][0] == OLD
