@@ -311,16 +311,15 @@ def _write_safetensors(
 
     done = 0
     report(0, total)
-    several = len(parts) > 1
-    with (
-        shards(path, len(parts), overwrite, index_of)
-        if several
-        else outputs([path], overwrite) as files
-    ):
+    if len(parts) == 1:
+        opened = outputs([path], overwrite)
+    else:
+        opened = shards(path, len(parts), overwrite, index_of)
+    with opened as files:
         for part, header, file in zip(parts, headers, files, strict=True):
             file.write(header)
             for item in part:
                 _append(item, file)
                 done += item.nbytes
                 report(done, total)
-    return [*(file.path for file in files), *([index_path(path)] if several else [])]
+    return [*(file.path for file in files), *([index_path(path)] if len(parts) > 1 else [])]

@@ -72,7 +72,7 @@ class Folder:
         finally:
             os.close(fd)
 
-    def link(self, fd: int, name: str) -> None:
+    def give_name(self, fd: int, name: str) -> None:
         """A name for an open file that has none. FileExistsError if something has the name."""
         os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=self._fd, follow_symlinks=True)
 

@@ -135,7 +135,7 @@ class Output:
             if self._name:
                 self._folder.move(self._name, self.path.name)
             else:
-                self._folder.link(self.fd, self.path.name)
+                self._folder.give_name(self.fd, self.path.name)
 
     def ready(self) -> str:
         """A name from which the file can be renamed to its own."""
@@ -143,7 +143,7 @@ class Output:
             self._take_mode()
             if not self._name:
                 self._name = self._folder.free_name()
-                self._folder.link(self.fd, self._name)
+                self._folder.give_name(self.fd, self._name)
         return self._name
 
     def _take_mode(self) -> None:
