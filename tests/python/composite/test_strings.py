@@ -228,9 +228,9 @@ MEMORY = """
 import os
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import gc
+import tensor_bridge
 import tensorflow as tf
 import torch
-import tensor_bridge
 
 def status(name):
     with open("/proc/self/status") as f:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections import OrderedDict, UserDict
 from collections.abc import Callable
@@ -82,6 +83,7 @@ def test_to_torch_says_what_to_do(name: str) -> None:
     assert_refused(tensor_bridge, make(), UnsupportedTypeError, remedy)
 
 
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="no jax")
 def test_arrays_of_jax_name_from_dlpack_which_takes_them() -> None:
     run_python(
         """

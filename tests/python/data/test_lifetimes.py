@@ -123,9 +123,11 @@ def test_a_data_loader_that_adds_an_axis_is_told_so_once() -> None:
 def test_a_fork_of_a_process_with_tensorflow_cannot_begin_a_pass() -> None:
     done = run_forked(
         """
-        import os
+        import os, warnings
         from tensor_bridge.data import TorchDataset
         dataset = TorchDataset(tf.data.Dataset.range(3))
+        # Python 3.12 warns of every fork of a process that has threads.
+        warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
         if child == 0:
             try:

@@ -398,7 +398,9 @@ assert torch.linalg.svd(tensor_bridge.to_torch(tensorflow.linalg.matmul(a, a))).
     ids=" ".join,
 )
 def test_any_order_of_imports_works(order: tuple[str, ...]) -> None:
-    run_python("\n".join(f"import {name}" for name in order) + USE).check()
+    # TensorFlow first is warned of where triton is installed: test_triton.py.
+    code = "\n".join(f"import {name}" for name in order) + USE
+    run_python(code, PYTHONWARNINGS="ignore:TensorFlow:RuntimeWarning").check()
 
 
 # ---- triton ----------------------------------------------------------------------------------

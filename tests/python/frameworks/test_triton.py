@@ -146,5 +146,5 @@ def test_tensorflow_alone_is_not_altered() -> None:
 def test_an_optimizer_of_that_process_would_abort() -> None:
     """The danger is there: without it the tests above would prove nothing."""
     done = run(f"import tensorflow as tf\nimport torch\n{USES['optimizer']}")
-    assert done.code in (-6, 134)
-    assert "LLVM ERROR" in done.err
+    # "LLVM ERROR" and SIGABRT with some releases of torch and Python, SIGSEGV with others.
+    assert done.code in (-6, -11), done
