@@ -1,0 +1,299 @@
+"""Long random programs over everything that shares or copies, against a model of the promise.
+
+`support/sharing_model.py` has the rules, `support/random_operations.py` the operations. What fails is
+shrunk and printed, as a line for `found_programs.jsonl`, which every run does again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import needs
+import pytest
+import tensorflow as tf
+import torch
+from random_operations import Operations, Program, generate, grow, replay, shrink, torch_tensor
+from sharing import from_bytes, tf_bytes, torch_bytes
+from sharing_machine import Failure, Library
+from sharing_model import owners
+
+import tensor_bridge
+from tensor_bridge.testing import live_owners
+
+pytestmark = [
+    needs.torch_since(13, "its tensors are copied to TensorFlow"),
+    pytest.mark.filterwarnings("ignore"),
+]
+
+LENGTH = 200
+FOUND = Path(__file__).with_name("found_programs.jsonl")
+
+
+def report(make: Callable[[], Operations], seed: str, program: Program, failure: Failure) -> str:
+    """What to look at, and what to keep."""
+
+    def fails(part: Program) -> bool:
+        found = replay(make, part)
+        return found is not None and found.what == failure.what
+
+    again = fails(program)
+    if again:
+        program = shrink(program, fails)
+    line = json.dumps({"found": failure.what, "program": program})
+    return (
+        f"seed {seed!r}: {failure}\n"
+        + ("" if again else "It does not fail when it is run again: threads, or what went before.\n")
+        + f"When it is mended, add to {FOUND.name}:\n{line}"
+    )
+
+
+def check(folder: Path, seed: str, operations: int, library: Library | None = None) -> None:
+    def make() -> Operations:
+        return Operations(folder, library)
+
+    for i in range(operations // LENGTH):
+        program, failure = generate(make, f"{seed} {i}", LENGTH)
+        if failure is not None:
+            pytest.fail(report(make, f"{seed} {i}", program, failure), pytrace=False)
+
+
+def test_random_operations(tmp_path: Path) -> None:
+    check(tmp_path, "ordinary", 5_000)
+
+
+@pytest.mark.parametrize(
+    "line", [pytest.param(json.loads(line), id=str(i)) for i, line in enumerate(FOUND.open())]
+)
+def test_what_was_found_once(line: dict[str, Any], tmp_path: Path) -> None:
+    failure = replay(lambda: Operations(tmp_path), line["program"])
+    assert failure is None, f"{line['found']}: {failure}"
+
+
+# ---- many ----------------------------------------------------------------------------------------
+
+
+def new_seed() -> str:
+    seed = os.environ.get("RANDOM_OPERATIONS_SEED") or os.urandom(4).hex()
+    print(f"RANDOM_OPERATIONS_SEED={seed}")
+    return seed
+
+
+@pytest.mark.exhaustive
+@pytest.mark.alone
+def test_a_million_random_operations(tmp_path: Path) -> None:
+    check(tmp_path, new_seed(), 1_000_000)
+
+
+THREADS = 8
+
+
+def common_values() -> list[tuple[int, Any, bytes]]:
+    """Tensors that all threads have, and none writes to."""
+    content = bytes(range(64)) * 4
+    made = [
+        from_bytes(content, (16, 4), tf.float32),
+        from_bytes(content, (256,), tf.uint8),
+        torch_tensor(content, (4, 16), "int32"),
+        torch_tensor(content, (2, 64), "int16"),
+    ]
+    return [(1_000_000 + i, value, content) for i, value in enumerate(made)]
+
+
+def check_in_threads(folder: Path, seed: str, length: int) -> None:
+    """One program a thread, over values of its own and common ones."""
+    values = common_values()
+    before = live_owners()
+    machines = []
+    for i in range(THREADS):
+        (folder / str(i)).mkdir(exist_ok=True)
+        machines.append(Operations(folder / str(i), alone=False))
+        machines[-1].add_common(values)
+    programs: list[Program] = [[] for _ in machines]
+    failures: list[tuple[int, Failure]] = []
+    start = threading.Barrier(THREADS)
+
+    def work(i: int) -> None:
+        start.wait(60)
+        try:
+            grow(machines[i], f"{seed} {i}", length, programs[i])
+        except Failure as e:
+            failures.append((i, Failure(e.what, str(e))))
+
+    threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(600)
+        assert not thread.is_alive(), f"seed {seed!r}: a thread is stuck"
+
+    def alone(i: int) -> Operations:
+        machine = Operations(folder / str(i), alone=False)
+        machine.add_common(values)
+        return machine
+
+    if failures:
+        i, failure = failures[0]
+        for machine in machines:
+            machine.close()
+        text = report(lambda: alone(i), f"{seed} {i}", programs[i], failure)
+        pytest.fail(text, pytrace=False)
+    machines[0].before = before
+    machines[0].check_owners(sum(owners(machine.alive()) for machine in machines))
+    for machine in machines:
+        machine.finish()
+    for _, value, content in values:
+        found = torch_bytes(value) if isinstance(value, torch.Tensor) else tf_bytes(value)
+        assert found == content, f"seed {seed!r}"
+    machines[0].check_owners(0)
+
+
+def test_random_operations_in_threads(tmp_path: Path) -> None:
+    check_in_threads(tmp_path, "ordinary", 60)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.alone
+def test_random_operations_in_8_threads_for_long(tmp_path: Path) -> None:
+    seed, length = new_seed(), 100
+    for i in range(200_000 // THREADS // length):
+        check_in_threads(tmp_path, f"{seed} {i}", length)
+
+
+# ---- faults that must be found -------------------------------------------------------------------
+
+
+class Unprotected(Library):
+    """A write reaches TensorFlow."""
+
+    def to_torch(self, door: str, t: Any, **options: Any) -> Any:
+        if options.get("on_write") == "copy" and isinstance(t, tf.Tensor):
+            options["on_write"] = "alias"
+        return super().to_torch(door, t, **options)
+
+
+class AlwaysCopies(Library):
+    """A quiet copy, towards torch."""
+
+    def to_torch(self, door: str, t: Any, **options: Any) -> Any:
+        copy = True if options.get("copy") is None and not options.get("live") else options["copy"]
+        return super().to_torch(door, t, **options | {"copy": copy})
+
+
+class NeverCopies(Library):
+    """copy=True is passed over."""
+
+    def to_tf(self, door: str, x: Any, **options: Any) -> Any:
+        return super().to_tf(door, x, **options | {"copy": options.get("copy") or None})
+
+
+class Unwatched(Library):
+    """TensorFlow gets torch's memory, and nothing moves torch away from it."""
+
+    def to_tf(self, door: str, x: Any, **options: Any) -> Any:
+        plain = isinstance(x, torch.Tensor) and x.is_contiguous() and x.dtype == torch.float32
+        if plain and x.numel() and not options.get("copy"):
+            return tf.experimental.dlpack.from_dlpack(torch.utils.dlpack.to_dlpack(x))
+        return super().to_tf(door, x, **options)
+
+
+class WrongStrides(Library):
+    """A tensor that is not row-major is read as if it were."""
+
+    def to_tf(self, door: str, x: Any, **options: Any) -> Any:
+        if isinstance(x, torch.Tensor) and not x.is_contiguous() and 0 not in x.stride():
+            strides = torch.empty(x.shape, device="meta").stride()
+            x = x.as_strided(x.shape, strides)
+        return super().to_tf(door, x, **options)
+
+
+class WritesAfterRaise(Library):
+    """on_write="raise" copies."""
+
+    def to_torch(self, door: str, t: Any, **options: Any) -> Any:
+        if options.get("on_write") == "raise":
+            options["on_write"] = "copy"
+        return super().to_torch(door, t, **options)
+
+
+class ForgetsReadOnly(Library):
+    """What DLPack marks READ_ONLY can be written to."""
+
+    def from_dlpack(self, x: Any, **options: Any) -> Any:
+        if options.get("on_write") == "copy":
+            options["on_write"] = "alias"
+        return super().from_dlpack(x, **options)
+
+
+class NeverReleases(Library):
+    """One tensor in a hundred stays."""
+
+    def __init__(self) -> None:
+        self.kept: list[Any] = []
+        self.calls = 0
+
+    def to_torch(self, door: str, t: Any, **options: Any) -> Any:
+        x = super().to_torch(door, t, **options)
+        self.calls += 1
+        if self.calls % 100 == 0 and isinstance(x, torch.Tensor):
+            self.kept.append(x.untyped_storage())
+        return x
+
+
+class AssignsCopies(Library):
+    def assign(self, variable: Any, x: Any, copy: bool | None) -> None:
+        super().assign(variable, x, True if copy is None else copy)
+
+
+class LosesAString(Library):
+    def to_tf(self, door: str, x: Any, **options: Any) -> Any:
+        result = super().to_tf(door, x, **options)
+        if isinstance(x, tensor_bridge.StringTensor) and len(x.shape) == 1 and x.shape[0] > 1:
+            return tf.concat([result[:1], result[:-1]], 0)
+        return result
+
+
+class SwapsEntries(Library):
+    """A checkpoint gives another entry of the same shape."""
+
+    def load(self, path: Any) -> Any:
+        loaded = super().load(path)
+        names = list(loaded)
+        return dict(zip(names, [loaded[name] for name in reversed(names)], strict=True))
+
+
+FAULTS = [
+    Unprotected, AlwaysCopies, NeverCopies, Unwatched, WrongStrides, WritesAfterRaise,
+    ForgetsReadOnly, NeverReleases, AssignsCopies, LosesAString, SwapsEntries,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_found_and_shrunk(fault: Callable[[], Library], tmp_path: Path) -> None:
+    library: Any = fault()
+
+    def make() -> Operations:
+        return Operations(tmp_path, library)
+
+    for i in range(100):
+        program, failure = generate(make, f"fault {i}", 50)
+        if failure is not None:
+            break
+    assert failure is not None
+    what = failure.what
+
+    def fails(part: Program) -> bool:
+        found = replay(make, part)
+        return found is not None and found.what == what
+
+    if fault is NeverReleases:  # by its count of calls
+        library.kept.clear()
+        return
+    small = shrink(program, fails)
+    print(i, len(program), what, json.dumps(small))
+    assert 1 < len(small) <= 8
+    assert replay(lambda: Operations(tmp_path), small) is None, "without the fault it fails, too"

@@ -1,0 +1,255 @@
+"""A plain model of memory that two frameworks share: who shows what, and what a write does to it.
+
+Bytes are Python's, never those of a framework. The rules of sharing are the functions of `Rules`,
+and nothing else here decides: whoever changes what is shared changes them. The rest is bookkeeping.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+ALIGNMENT = 64
+
+# ---- elements ------------------------------------------------------------------------------------
+
+_FORMATS = {
+    "bool": "?",
+    "uint8": "B",
+    "int16": "h",
+    "int32": "i",
+    "int64": "q",
+    "float16": "e",
+    "float32": "f",
+    "float64": "d",
+    "bfloat16": "",
+}
+DTYPES = tuple(_FORMATS)
+
+
+def itemsize(dtype: str) -> int:
+    return struct.calcsize(_FORMATS[dtype]) or 2
+
+
+def encode(dtype: str, value: int) -> bytes:
+    """A small number as an element of the dtype."""
+    if dtype == "bfloat16":
+        return struct.pack("<f", value)[2:]
+    return struct.pack(f"<{_FORMATS[dtype]}", value)
+
+
+def plus_one(dtype: str, element: bytes) -> bytes | None:
+    """What `add_(1)` makes of an element; None where this model does not say."""
+    if dtype in ("bfloat16", "bool"):
+        return None
+    (value,) = struct.unpack(f"<{_FORMATS[dtype]}", element)
+    if dtype.startswith("float"):
+        # Exact in all of them. Other numbers come from bytes that were of another dtype.
+        exact = 0 <= value < 1000 and value == int(value)
+        return encode(dtype, value + 1) if exact else None
+    bits = 8 * len(element)
+    return ((int.from_bytes(element, "little") + 1) % (1 << bits)).to_bytes(bits // 8, "little")
+
+
+# ---- memory --------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Memory:
+    """A block: where it is, and the bytes that it must hold."""
+
+    address: int
+    content: bytearray
+
+
+_nowhere = itertools.count(1)
+
+
+def nowhere(content: bytes) -> Memory:
+    """A block whose place nobody can ask for."""
+    return Memory(-(next(_nowhere) << 20), bytearray(content))
+
+
+@dataclass(eq=False)
+class Node:
+    """Something that keeps memory alive.
+
+    Attributes:
+      keeps: What lives as long as this.
+      counted: How often `live_owners` counts it.
+    """
+
+    memory: Memory | None = None
+    keeps: list[Node] = field(default_factory=list)
+    counted: int = 0
+
+
+class Buffer(Node):
+    """A buffer of TensorFlow's: its own, or over what it keeps."""
+
+
+class Reference(Node):
+    """What the other side holds of a buffer, a capsule or bytes of torch's; it counts."""
+
+    def __init__(self, target: Node) -> None:
+        super().__init__(target.memory, [target], 1)
+
+
+class SharedBytes(Node):
+    """The bytes of a torch storage that TensorFlow has, too."""
+
+
+class Storage(Node):
+    """A torch storage.
+
+    Attributes:
+      start, nbytes: The part of the memory that it shows.
+      shows: The Reference or SharedBytes that it shows; None for memory of its own.
+      left: What it left at its last move, and keeps.
+      on_write: "copy", "raise" or "through".
+      handle: Shape, dtype and place of the tensor of TensorFlow's that it came from.
+      hook_left_behind: The on_write of a storage that was resized, until its next write.
+      resizable: Not once an array shows it.
+      of_file: A mapping of a file, which something else may show.
+      barred: Never shared again as it is; None where only the result tells.
+    """
+
+    def __init__(
+        self, memory: Memory, start: int, nbytes: int, shows: Node | None = None, on_write: str = ""
+    ) -> None:
+        super().__init__(memory)
+        self.start, self.nbytes = start, nbytes
+        self.shows, self.on_write = shows, on_write
+        self.left: Node | None = None
+        self.handle: tuple[Any, ...] | None = None
+        self.hook_left_behind = ""
+        self.resizable = True
+        self.barred: bool | None = False
+        self.of_file = False
+        self.update()
+
+    def update(self) -> None:
+        self.keeps = [node for node in (self.shows, self.left) if node is not None]
+
+    def bytes(self) -> bytes:
+        assert self.memory is not None
+        return bytes(self.memory.content[self.start : self.start + self.nbytes])
+
+
+def reached(roots: Iterable[Node]) -> list[Node]:
+    """All that the roots keep alive, themselves included."""
+    found: dict[int, Node] = {}
+    waiting = list(roots)
+    while waiting:
+        node = waiting.pop()
+        if id(node) not in found:
+            found[id(node)] = node
+            waiting += node.keeps
+    return list(found.values())
+
+
+def owners(nodes: Iterable[Node]) -> int:
+    """What `live_owners` says of them: buffers that are counted."""
+    return sum(node.counted for node in nodes)
+
+
+# ---- the rules -----------------------------------------------------------------------------------
+
+
+class Rules:
+    """What is shared, what is copied and what is refused: the promise of the documentation."""
+
+    @staticmethod
+    def to_torch(copy: bool | None, on_write: str, variable: str = "") -> str:
+        """Of a tensor, a "variable", or one that TensorFlow "copies" at each read."""
+        if variable and on_write == "alias":
+            return "InvalidOptionError"
+        if variable == "copies" and copy is False:
+            return "CopyRequiredError"
+        return "copied" if copy else "shared"
+
+    @staticmethod
+    def to_tf(
+        storage: Storage, *, elements: int, row_major: bool, address: int, copy: bool | None
+    ) -> str:
+        """Copied or shared; "either" where TensorFlow may get both."""
+        if not elements:
+            return "copied"
+        fits = row_major and address % ALIGNMENT == 0
+        if not fits or storage.on_write == "through" or storage.barred or not storage.resizable:
+            found = "copied"
+        elif storage.shows is None and (
+            storage.hook_left_behind or (storage.of_file and storage.left is not None)
+        ):
+            found = "copied"
+        elif storage.barred is None:
+            found = "either"
+        else:
+            found = "shared"
+        if copy is False and found == "copied":
+            return "CopyRequiredError"
+        return "copied" if copy else found
+
+    @staticmethod
+    def at_write(storage: Storage, alive: Sequence[Node]) -> str:
+        """What the next write does: "stays", "moves", "takes back", "through", "BufferError".
+
+        `alive` is everything that anybody can still reach, the storage itself included.
+        """
+        if storage.shows is None:
+            return "stays"
+        if storage.on_write == "through":
+            return "through"
+        if isinstance(storage.shows, SharedBytes):
+            held = any(isinstance(node, Buffer) and storage.shows in node.keeps for node in alive)
+            return "moves" if held else "takes back"
+        return "BufferError" if storage.on_write == "raise" else "moves"
+
+
+def move(storage: Storage, address: int) -> None:
+    """The storage gets a copy of its bytes, and keeps what it left, one generation of it."""
+    left = storage.shows
+    if isinstance(left, SharedBytes):
+        left.keeps = []
+    storage.memory, storage.start = Memory(address, bytearray(storage.bytes())), 0
+    storage.shows, storage.left, storage.on_write, storage.handle = None, left, "", None
+    storage.update()
+
+
+def take_back(storage: Storage) -> None:
+    """The storage owns the bytes that TensorFlow had, and lets go of what those had left."""
+    storage.shows = storage.left = None
+    storage.update()
+
+
+def share(storage: Storage) -> Buffer:
+    """TensorFlow's buffer over the bytes of a storage."""
+    shows = storage.shows
+    if isinstance(shows, Reference):
+        return Buffer(storage.memory, [Reference(shows.keeps[0])])
+    if shows is None:
+        shows = SharedBytes(storage.memory, [] if storage.left is None else [storage.left])
+        storage.shows, storage.left, storage.on_write = shows, None, "copy"
+        storage.update()
+    return Buffer(storage.memory, [shows], 1)
+
+
+# ---- places --------------------------------------------------------------------------------------
+
+
+def positions(shape: Sequence[int], strides: Sequence[int], offset: int) -> Iterator[int]:
+    """Where the elements are, row by row."""
+    for index in itertools.product(*map(range, shape)):
+        yield offset + sum(i * stride for i, stride in zip(index, strides, strict=True))
+
+
+def row_major(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    expected = 1
+    for size, stride in zip(reversed(shape), reversed(strides), strict=True):
+        if size != 1 and stride != expected:
+            return False
+        expected *= size
+    return True
