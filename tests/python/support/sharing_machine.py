@@ -10,24 +10,21 @@ import gc
 import queue
 import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import sharing_model as model
 import tensorflow as tf
 import torch
-from sharing import from_bytes
-from sharing_model import Buffer, Memory, Node, Reference, Rules, Storage, encode, itemsize
+from sharing_model import Buffer, Memory, Node, Reference, Rules, Storage, itemsize
 
 import tensor_bridge
 from tensor_bridge.testing import live_owners, tf_data_address, torch_data_address
-
-Operation = list[Any]
-Program = list[Operation]
 
 
 class Failure(AssertionError):
@@ -52,7 +49,9 @@ class NotThereError(Exception):
 class Library:
     """The calls that are tried. A test of the fuzzer puts a fault into one of them."""
 
-    doors: Any = {"module": tensor_bridge, "ctypes": tensor_bridge.TensorBridge()}
+    doors: Mapping[str, Any] = MappingProxyType(
+        {"module": tensor_bridge, "ctypes": tensor_bridge.TensorBridge()}
+    )
 
     def to_torch(self, door: str, t: Any, **options: Any) -> Any:
         return self.doors[door].to_torch(t, **options)
@@ -221,7 +220,9 @@ class Torch(Thing):
 
     @property
     def writable(self) -> bool:
-        spread = all(stride or size < 2 for size, stride in zip(self.shape, self.strides, strict=True))
+        spread = all(
+            stride or size < 2 for size, stride in zip(self.shape, self.strides, strict=True)
+        )
         return self.elements > 0 and spread
 
     def places(self) -> Iterator[slice]:
@@ -281,13 +282,13 @@ def row_major_strides(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def overlap(one: Memory, other: Memory) -> bool:
-    return (
-        one.address < other.address + len(other.content)
-        and other.address < one.address + len(one.content)
+    return one.address < other.address + len(other.content) and other.address < one.address + len(
+        one.content
     )
 
 
 # ---- the machine ---------------------------------------------------------------------------------
+
 
 class Machine:
     """Runs operations on the library and on the model, and compares after each."""
@@ -304,7 +305,7 @@ class Machine:
 
     # -- running --
 
-    def run(self, operation: Operation) -> None:
+    def run(self, operation: Any) -> None:
         number, name, arguments = operation
         try:
             getattr(self, f"do_{name}")(number, **arguments)
@@ -330,7 +331,7 @@ class Machine:
             if node.memory is not None and node.memory.content:
                 blocks[id(node.memory)] = node.memory
         ordered = sorted(blocks.values(), key=lambda block: block.address)
-        for one, other in zip(ordered, ordered[1:], strict=False):
+        for one, other in pairwise(ordered):
             if one.address + len(one.content) > other.address:
                 raise Failure("two that must not share do")
         if self.alone:
@@ -397,8 +398,15 @@ class Machine:
             raise Failure(f"no {verdict}")
         return result
 
-    def add_dense(self, number: int, t: Any, expected: bytes, shape: Sequence[int], dtype: str,
-                  among: Sequence[Node] = ()) -> Dense:
+    def add_dense(
+        self,
+        number: int,
+        t: Any,
+        expected: bytes,
+        shape: Sequence[int],
+        dtype: str,
+        among: Sequence[Node] = (),
+    ) -> Dense:
         """A tensor that TensorFlow made, in memory of its own or in that of one of these."""
         address = tf_data_address(t)
         for node in among:
@@ -426,14 +434,18 @@ class Machine:
     def own_storage(self, x: Any, content: bytes) -> Storage:
         return Storage(Memory(torch_data_address(x), bytearray(content)), 0, len(content))
 
-    def add_converted(self, number: int, x: Any, source: Dense | Capsule, verdict: str,
-                      on_write: str, **more: Any) -> Torch:
+    def add_converted(
+        self, number: int, x: Any, source: Dense | Capsule, verdict: str, on_write: str, **more: Any
+    ) -> Torch:
         """What came out of a conversion to torch."""
         if not isinstance(x, torch.Tensor):
             raise Failure("no tensor", type(x).__name__)
         strides = row_major_strides(source.shape)
         if (tuple(x.shape), str(x.dtype), x.storage_offset(), x.is_contiguous()) != (
-            source.shape, f"torch.{source.dtype}", 0, True
+            source.shape,
+            f"torch.{source.dtype}",
+            0,
+            True,
         ):
             raise Failure("torch's shape or dtype", f"{x.shape} {x.dtype} {x.stride()}")
         memory = source.node.memory
@@ -482,7 +494,11 @@ class Machine:
 
     def to_tf_verdict(self, x: Torch, copy: bool | None) -> str:
         return Rules.to_tf(
-            x.storage, elements=x.elements, row_major=self.row_major(x), address=x.address, copy=copy
+            x.storage,
+            elements=x.elements,
+            row_major=self.row_major(x),
+            address=x.address,
+            copy=copy,
         )
 
     def told(self, verdict: str, explanation: Any) -> None:

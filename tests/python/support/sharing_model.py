@@ -179,11 +179,10 @@ class Rules:
         if not elements:
             return "copied"
         fits = row_major and address % ALIGNMENT == 0
-        if not fits or storage.on_write == "through" or storage.barred or not storage.resizable:
-            found = "copied"
-        elif storage.shows is None and (
-            storage.hook_left_behind or (storage.of_file and storage.left is not None)
-        ):
+        own = storage.shows is None
+        behind = storage.hook_left_behind or (storage.of_file and storage.left is not None)
+        watched = storage.on_write != "through" and not storage.barred and storage.resizable
+        if not fits or not watched or (own and behind):
             found = "copied"
         elif storage.barred is None:
             found = "either"
@@ -207,6 +206,15 @@ class Rules:
             held = any(isinstance(node, Buffer) and storage.shows in node.keeps for node in alive)
             return "moves" if held else "takes back"
         return "BufferError" if storage.on_write == "raise" else "moves"
+
+    @staticmethod
+    def tensorflow_writes(node: Node, *, sliced: bool) -> bool:
+        """Whether TensorFlow may update a variable in place where others show its memory.
+
+        It takes a slice of memory that it does not own for its own, once the whole is gone: its
+        `SubBuffer` does not pass `OwnsMemory` on.
+        """
+        return sliced and bool(node.keeps)
 
 
 def move(storage: Storage, address: int) -> None:

@@ -10,13 +10,14 @@ import gc
 from collections.abc import Callable
 from typing import Any
 
+import needs
 import pytest
 import tensorflow as tf
 import torch
 from sharing import numbers
 
 import tensor_bridge
-from tensor_bridge.testing import torch_data_address
+from tensor_bridge.testing import tf_data_address, torch_data_address
 
 SIZE = 1024
 EXPECTED = torch.arange(float(SIZE))
@@ -150,3 +151,39 @@ def test_the_one_operation_that_writes_through_aliases() -> None:
     assert not tf.math.count_nonzero(alias[1])
     assert not x[1].any()
     assert float(x[2, 0]) == 12
+
+
+@needs.tensorflow_since(21, "nobody looked whether it does the same")
+def test_tensorflow_takes_a_slice_of_memory_of_others_for_its_own() -> None:
+    """Without tensor_bridge: its SubBuffer does not pass OwnsMemory on.
+
+    If this fails, TensorFlow no longer does: delete this, `tensorflow_writes` in
+    support/sharing_model.py and the paragraph on slices in docs/concepts/write_protection.md.
+    """
+    x = torch.zeros(8, 32)
+    whole = tf.experimental.dlpack.from_dlpack(torch.utils.dlpack.to_dlpack(x))
+    part = whole[5]
+    assert tf_data_address(part) == torch_data_address(x[5])
+    del whole
+    variable = tf.Variable(part)
+    del part
+    variable.assign_add(tf.ones(32))
+    assert x[5].eq(1).all()
+
+
+SLICES: dict[str, Callable[[torch.Tensor], tf.Tensor]] = {
+    "in torch": lambda x: tensor_bridge.to_tf(x[5]),
+    "of a copy": lambda x: tensor_bridge.to_tf(x, copy=True)[5],
+}
+
+
+@pytest.mark.parametrize("how", SLICES)
+def test_a_variable_over_a_slice_leaves_torch_alone(how: str) -> None:
+    """The two ways that the documentation names."""
+    x = torch.zeros(8, 32)
+    variable = tf.Variable(SLICES[how](x))
+    variable.assign_add(tf.ones(32))
+    variable.scatter_nd_update([[0]], [7.0])
+    assert not x.any()
+    assert variable[0] == 7
+    assert variable[1] == 1
