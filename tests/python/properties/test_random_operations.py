@@ -22,7 +22,7 @@ from random_operations import Operations
 from random_programs import Maker, Program, generate, grow, replay, shrink
 from sharing import from_bytes, tf_bytes, torch_bytes
 from sharing_machine import Failure, Library
-from sharing_model import owners
+from sharing_model import Rules, owners
 
 import tensor_bridge
 from tensor_bridge.testing import live_owners
@@ -74,12 +74,23 @@ def test_random_operations(tmp_path: Path) -> None:
     check(tmp_path, "ordinary", 5_000)
 
 
-@pytest.mark.parametrize(
-    "line", [pytest.param(json.loads(line), id=str(i)) for i, line in enumerate(FOUND.open())]
-)
+LINES = [json.loads(line) for line in FOUND.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("line", LINES, ids=[line["found"] for line in LINES])
 def test_what_was_found_once(line: dict[str, Any], tmp_path: Path) -> None:
     failure = replay(lambda: Operations(tmp_path), line["program"])
     assert failure is None, f"{line['found']}: {failure}"
+
+
+def test_the_exception_for_slices_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If this fails, TensorFlow mended it: delete `Rules.tensorflow_writes`."""
+    monkeypatch.setattr(Rules, "tensorflow_writes", staticmethod(lambda node, sliced: False))
+    failure = replay(lambda: Operations(tmp_path), LINES[0]["program"])
+    assert failure is not None
+    assert failure.what == "TensorFlow wrote where others look"
 
 
 # ---- many ----------------------------------------------------------------------------------------

@@ -78,14 +78,18 @@ class DenseOperations(Machine):
         return {"dtype": dtype, "shape": list(shape), "data": numbers(rng, dtype, prod(shape))}
 
     def do_make_tf(self, number: int, dtype: str, shape: list[int], data: str) -> None:
-        content = bytes.fromhex(data)
+        content = self.elements(dtype, shape, data)
         t = from_bytes(content, shape, tf.as_dtype(dtype))
         self.add_dense(number, t, content, shape, dtype)
+
+    def elements(self, dtype: str, shape: Sequence[int], data: str) -> bytes:
+        """Bytes for all elements; zeros for what is not told."""
+        return bytes.fromhex(data).ljust(prod(shape) * itemsize(dtype), b"\0")
 
     draw_make_torch = draw_make_tf
 
     def do_make_torch(self, number: int, dtype: str, shape: list[int], data: str) -> None:
-        content = bytes.fromhex(data)
+        content = self.elements(dtype, shape, data)
         x = torch_tensor(content, shape, dtype)
         self.add_torch(number, x, self.own_storage(x, content))
 
@@ -201,17 +205,13 @@ class DenseOperations(Machine):
             held.value.scatter_nd_update([[0]], value)
             content = encode(held.dtype, 7) * (row // size) + content[row:]
             held.copies = True
-        # Its own buffer may be updated in place, where nobody else has it.
-        old = held.node
-        del self.things[variable]
-        others = {id(node) for node in self.alive()}
-        self.things[variable] = held
-        if how != "assign" and id(old) not in others and not held.copies:
-            assert held.node.memory is not None
-            now = tf_data_address(held.value)
-            if now == held.node.memory.address + held.start:
-                held.node.memory.content[held.start : held.start + len(content)] = content
-                return
+        # It may be updated in place, where nobody else looks.
+        memory, here = held.memory, held.memory.address + held.start
+        if how != "assign" and not held.copies and tf_data_address(held.value) == here:
+            if any(node.memory is memory for node in self.alive(without=held)):
+                raise Failure("TensorFlow wrote where others look")
+            memory.content[held.start : held.start + len(content)] = content
+            return
         self.hold(variable, held.value, content, held.shape, held.dtype, among)
 
     # -- conversions --
@@ -475,7 +475,8 @@ class DenseOperations(Machine):
             raise NotThereError
         if self.exported(storage):
             raise NotThereError
-        if self.verdict_of_write(storage) == "through":
+        # The same size leaves the strides as they are.
+        if self.verdict_of_write(storage) == "through" or target.shape == (elements,):
             raise NotThereError
         value, size = target.value, itemsize(target.dtype)
         needed = (target.offset + elements) * size

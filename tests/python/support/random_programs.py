@@ -97,8 +97,8 @@ def _simpler(program: Program) -> Iterator[Program]:
         if arguments.get("elsewhere"):
             here = arguments | {"elsewhere": False}
             yield [*program[:i], [number, name, here], *program[i + 1 :]]
-        if arguments.get("data", "").strip("0"):
-            zeros = arguments | {"data": "0" * len(arguments["data"])}
+        if arguments.get("data"):
+            zeros = arguments | {"data": ""}
             yield [*program[:i], [number, name, zeros], *program[i + 1 :]]
 
 

@@ -345,11 +345,15 @@ class Machine:
         if found != expected:
             raise Failure("owners", f"expected {expected}, got {found}")
 
-    def alive(self) -> list[Node]:
-        roots = [thing.node for thing in self.things.values()]
+    def alive(self, without: Thing | None = None) -> list[Node]:
+        """What somebody can reach, who is not this one."""
+        roots = []
         for thing in self.things.values():
-            if isinstance(thing, Torch) and thing.variable is not None:
-                roots.append(thing.variable.node)
+            if thing is not without:
+                roots.append(thing.node)
+            variable = thing.variable if isinstance(thing, Torch) else None
+            if variable is not None and variable is not without:
+                roots.append(variable.node)
         return model.reached(roots)
 
     def finish(self) -> None:
