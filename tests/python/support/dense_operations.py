@@ -167,8 +167,8 @@ class DenseOperations(Machine):
         if None in made or source.dtype not in ("float32", "float64", "int64", "int32"):
             raise NotThereError
         expected = b"".join(element for element in made if element is not None)
-        t_ = source.value + tf.constant(1, source.value.dtype)
-        self.add_dense(number, t_, expected, source.shape, source.dtype)
+        result = source.value + tf.constant(1, source.value.dtype)
+        self.add_dense(number, result, expected, source.shape, source.dtype)
 
     def draw_update(self, rng: random.Random) -> Drawn:
         variable, t = self.some(rng, Variable), self.some(rng, Dense)

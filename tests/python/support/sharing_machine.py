@@ -281,12 +281,6 @@ def row_major_strides(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(prod(shape[i + 1 :]) for i in range(len(shape)))
 
 
-def overlap(one: Memory, other: Memory) -> bool:
-    return one.address < other.address + len(other.content) and other.address < one.address + len(
-        one.content
-    )
-
-
 # ---- the machine ---------------------------------------------------------------------------------
 
 
@@ -319,6 +313,7 @@ class Machine:
         self.check(variables=name in ("assign", "update", "live") or self.ran % 16 == 0)
 
     def check(self, *, variables: bool) -> None:
+        """Places and bytes of everything, that no two blocks overlap, and what keeps memory."""
         for thing in self.things.values():
             if isinstance(thing, Variable):
                 if variables:
