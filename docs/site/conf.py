@@ -1,7 +1,7 @@
 """The documentation site: `make docs`.
 
-Its sources are the Markdown pages as they are, README, CONTRIBUTING and CHANGELOG included, so the
-root of the repository is Sphinx's source folder. `toc.yml` has the order of the pages.
+Its sources are the Markdown pages as they are, with those in the root of the repository, which is
+Sphinx's source folder. `toc.yml` has the order of the pages.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ version = re.search(
 release = version
 
 root_doc = "docs/index"
-include_patterns = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/**"]
+include_patterns = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs/**"]
 exclude_patterns = [".*", "build", "dist", "docs/site"]
 extensions = [
     "breathe",
