@@ -180,6 +180,8 @@ class DenseOperations(Machine):
         held, source = self.get(variable, Variable), self.get(t, Dense)
         content, among = held.content(), []
         size = itemsize(held.dtype)
+        if not held.nbytes:
+            raise NotThereError
         if how != "assign" and Rules.tensorflow_writes(held.node, sliced=held.slice):
             raise NotThereError
         if how == "assign":
@@ -198,7 +200,7 @@ class DenseOperations(Machine):
             held.value.assign_add(tf.ones(held.shape, held.dtype), read_value=False)
             content = b"".join(element for element in parts if element is not None)
         else:
-            if held.dtype not in ("float32", "int64") or not held.shape or not held.nbytes:
+            if held.dtype not in ("float32", "int64") or not held.shape:
                 raise NotThereError
             row = len(content) // held.shape[0]
             value = tf.fill((1, *held.shape[1:]), tf.constant(7, held.dtype))
