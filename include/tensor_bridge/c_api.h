@@ -351,7 +351,7 @@ typedef struct tb_data_component {
 
 typedef struct tb_data_options {
   uint32_t struct_size; /* sizeof(tb_data_options) */
-  int32_t prefetch;     /* elements that the thread makes ahead; 0: no thread */
+  int32_t prefetch;     /* elements that the thread makes ahead; 0: each when it is asked for */
   int32_t own_executor; /* 1: TensorFlow's context runs its operations asynchronously */
   int32_t adaptive; /* 1: a caller that only drains may make cheap elements itself, without limit */
   int32_t string_lists; /* 1: strings stay in TensorFlow's memory, for tb_data_slot_strings() */
@@ -393,7 +393,8 @@ TB_EXPORT tb_status tb_py_data_next(tb_data_iterator* iterator, int64_t wait_ms,
                                     tb_data_outcome* outcome, tb_data_element** out);
 
 /* Keeps the thread from making elements, once it has made the present one: what is queued can be
- * taken, and the iterator resource stays where it is. `resume` undoes it. */
+ * taken, and the iterator resource stays where it is. `resume` undoes it. In a forked child nothing
+ * but `close` works: it has a copy of the memory and no thread. */
 TB_EXPORT tb_status tb_py_data_pause(tb_data_iterator* iterator);
 TB_EXPORT void tb_py_data_resume(tb_data_iterator* iterator);
 

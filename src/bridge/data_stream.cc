@@ -47,6 +47,10 @@ struct DataStream::State {
   void fill(DataItem* item) noexcept;
   // Puts the next item into the queue, or ends.
   void makeDirectly(std::unique_lock<std::mutex>* lock);
+  // Whether the thread has something to do, with the lock held.
+  bool hasRoom() const {
+    return prefetch == 0 ? queue.empty() && waiting > 0 : queue.size() < prefetch;
+  }
 
   const std::unique_ptr<DatasetIterator> iterator;
   const DataPlan plan;
@@ -151,10 +155,6 @@ DataStream::DataStream(std::unique_ptr<DatasetIterator> iterator, DataPlan plan,
     : state_(std::make_shared<State>(std::move(iterator), std::move(plan), prefetch, own_executor,
                                      adaptive)),
       process_(getpid()) {
-  if (prefetch == 0) {
-    state_->direct = true;
-    return;
-  }
   thread_ = std::thread([state = state_] { run(state); });
   pthread_setname_np(thread_.native_handle(), "tb_data");
 }
@@ -172,7 +172,7 @@ void DataStream::run(const std::shared_ptr<State>& state) {
   for (;;) {
     state->room.wait(lock, [&] {
       return state->cancelled || (state->paused == 0 && !state->making && !state->direct &&
-                                  state->queue.size() < state->prefetch);
+                                  state->hasRoom());
     });
     if (state->cancelled) break;
     state->making = true;
@@ -229,6 +229,7 @@ DataStream::Wait DataStream::next(std::chrono::milliseconds limit, DataItem* ite
                (state.direct && !state.making && state.paused == 0);
       };
       ++state.waiting;
+      if (state.prefetch == 0) state.room.notify_one();
       if (!state.item_ready.wait_for(lock, limit, changed)) result = Wait::kTimeout;
       --state.waiting;
     }
@@ -247,11 +248,10 @@ DataStream::Wait DataStream::next(std::chrono::milliseconds limit, DataItem* ite
         ++state.failures;
       }
     }
-    if (state.prefetch != 0) {
-      state.direct =
-          state.adaptive && state.mean_gap < kShortGap && state.mean_make < kCheapElement;
-      if (!state.direct && !state.ended) state.room.notify_one();
-    }
+    // Where nothing is made ahead, a thread gains nothing but Ctrl-C.
+    state.direct = state.adaptive && state.mean_make < kCheapElement &&
+                   (state.prefetch == 0 || state.mean_gap < kShortGap);
+    if (!state.direct && !state.ended) state.room.notify_one();
   }
   const Clock::time_point end = Clock::now();
   state.wait_time += end - begin;

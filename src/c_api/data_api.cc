@@ -21,6 +21,17 @@ struct tb_data_iterator {
 
 namespace {
 
+// In a forked child the thread is not there, and a mutex may be locked that it held.
+DataStream& streamOf(const tb_data_iterator* iterator) {
+  require(iterator, "a tb_data_iterator");
+  if (!iterator->stream->isHere()) {
+    throwError(ErrorCode::kInvalidHandle,
+               "this process was forked from the one that made the iterator, where its thread "
+               "and TensorFlow's are; iterate there");
+  }
+  return *iterator->stream;
+}
+
 DataSlot& slotAt(tb_data_element* element, int32_t slot) {
   require(element, "a tb_data_element");
   if (slot < 0 || static_cast<size_t>(slot) >= element->slots.size()) {
@@ -63,19 +74,14 @@ tb_status tb_py_data_open(_object* resource, void* context, const tb_data_option
 tb_status tb_py_data_next(tb_data_iterator* iterator, int64_t wait_ms, tb_data_outcome* outcome,
                           tb_data_element** out) {
   return guarded([&] {
-    require(iterator, "a tb_data_iterator");
+    DataStream& stream = streamOf(iterator);
     checkStructSize(outcome, "tb_data_outcome");
     require(out, "a place for the element");
-    if (!iterator->stream->isHere()) {
-      throwError(ErrorCode::kInvalidHandle,
-                 "this process was forked from the one that made the iterator, where its thread "
-                 "and TensorFlow's are; iterate there");
-    }
     DataItem item;
     DataStream::Wait wait;
     {
-      GilRelease without_gil(!iterator->stream->hasItem());
-      wait = iterator->stream->next(std::chrono::milliseconds(wait_ms), &item);
+      GilRelease without_gil(!stream.hasItem());
+      wait = stream.next(std::chrono::milliseconds(wait_ms), &item);
     }
     if (wait == DataStream::Wait::kTimeout) {
       outcome->state = TB_DATA_WAITING;
@@ -93,14 +99,14 @@ tb_status tb_py_data_next(tb_data_iterator* iterator, int64_t wait_ms, tb_data_o
 
 tb_status tb_py_data_pause(tb_data_iterator* iterator) {
   return guarded([&] {
-    require(iterator, "a tb_data_iterator");
+    DataStream& stream = streamOf(iterator);
     GilRelease without_gil(true);
-    iterator->stream->pause();
+    stream.pause();
   });
 }
 
 void tb_py_data_resume(tb_data_iterator* iterator) {
-  if (iterator != nullptr) iterator->stream->resume();
+  if (iterator != nullptr && iterator->stream->isHere()) iterator->stream->resume();
 }
 
 void tb_py_data_cancel(tb_data_iterator* iterator) {
@@ -112,9 +118,9 @@ void tb_py_data_cancel(tb_data_iterator* iterator) {
 
 tb_status tb_data_stats_get(const tb_data_iterator* iterator, tb_data_stats* out) {
   return guarded([&] {
-    require(iterator, "a tb_data_iterator");
+    const DataStream& stream = streamOf(iterator);
     checkStructSize(out, "tb_data_stats");
-    *out = iterator->stream->stats();
+    *out = stream.stats();
   });
 }
 

@@ -1,4 +1,4 @@
-// The private entries: the C ABI over formats/graph_def.h, tensor_proto.h and tflite.h.
+// The private entries: the C ABI over formats/graph_def.h, tensor_proto.h, tflite.h and snappy.h.
 
 #include "c_api/private_api.h"
 
@@ -6,6 +6,7 @@
 
 #include "c_api/placed.h"
 #include "formats/graph_def.h"
+#include "formats/snappy.h"
 #include "formats/tensor_proto.h"
 #include "formats/tflite.h"
 
@@ -135,4 +136,19 @@ tb_status tb_tflite_strings(const void* data, size_t size, int64_t count, int64_
     require(offsets, "a place for the offsets");
     readTfliteStrings(static_cast<const uint8_t*>(data), size, count, offsets);
   });
+}
+
+int64_t tb_snappy_length(const void* packed, size_t size) {
+  size_t length = 0;
+  if (packed == nullptr || !snappyLength(static_cast<const uint8_t*>(packed), size, &length)) {
+    return -1;
+  }
+  return static_cast<int64_t>(length);
+}
+
+int32_t tb_snappy_unpack(const void* packed, size_t size, void* out, size_t length) {
+  if (packed == nullptr || out == nullptr) return 0;
+  return snappyUnpack(static_cast<const uint8_t*>(packed), size, static_cast<uint8_t*>(out), length)
+             ? 1
+             : 0;
 }

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "c_api/private_api.h"
 #include "python/errors.h"
 #include "python/frameworks.h"
 #include "python/options.h"
@@ -477,6 +478,26 @@ PyObject* dataClose(PyObject*, PyObject* capsule) {
     tb_py_data_cancel(iterator->native);
   }
   return Py_NewRef(Py_None);
+}
+
+PyObject* snappyUnpack(PyObject*, PyObject* packed) {
+  char* data = nullptr;
+  Py_ssize_t size = 0;
+  if (PyBytes_AsStringAndSize(packed, &data, &size) != 0) return nullptr;
+  const int64_t length = tb_snappy_length(data, static_cast<size_t>(size));
+  if (length < 0) {
+    PyErr_SetString(PyExc_ValueError, "expected bytes packed by Snappy, got another length");
+    return nullptr;
+  }
+  PyObject* unpacked = PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(length));
+  if (unpacked == nullptr) return nullptr;
+  if (tb_snappy_unpack(data, static_cast<size_t>(size), PyBytes_AsString(unpacked),
+                       static_cast<size_t>(length)) == 0) {
+    Py_DECREF(unpacked);
+    PyErr_SetString(PyExc_ValueError, "expected bytes packed by Snappy, got damaged ones");
+    return nullptr;
+  }
+  return unpacked;
 }
 
 }  // namespace tensor_bridge::python

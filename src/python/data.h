@@ -26,6 +26,8 @@ PyObject* dataCancel(PyObject* self, PyObject* capsule);
 PyObject* dataStats(PyObject* self, PyObject* capsule);
 /// data_close(capsule): the capsule is of no use afterwards
 PyObject* dataClose(PyObject* self, PyObject* capsule);
+/// snappy_unpack(packed) -> bytes, as TensorFlow packs what it saves of an iterator
+PyObject* snappyUnpack(PyObject* self, PyObject* packed);
 
 }  // namespace tensor_bridge::python
 

@@ -150,6 +150,7 @@ PyMethodDef kMethods[] = {
     {"data_cancel", dataCancel, METH_O, nullptr},
     {"data_stats", dataStats, METH_O, nullptr},
     {"data_close", dataClose, METH_O, nullptr},
+    {"snappy_unpack", snappyUnpack, METH_O, nullptr},
     {"bundle_index", bundleIndex, METH_O, nullptr},
     {"bundle_strings", asCFunction(bundleStrings), METH_FASTCALL, nullptr},
     {"stored_format", asCFunction(storedFormat), METH_FASTCALL, nullptr},

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C
 from tensor_bridge.composite import Ragged, StringTensor
+from tensor_bridge.data._process import OfOneProcess
 from tensor_bridge.errors import UnsupportedDeviceError
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def pins(pin_memory: bool) -> bool:
     return bool(pin_memory)
 
 
-class Mover:
+class Mover(OfOneProcess):
     """Iterator over the elements of another one on ``device``.
 
     Args:
@@ -73,6 +74,7 @@ class Mover:
     def __init__(self, source: Any, device: Any, pin_memory: bool) -> None:
         import torch
 
+        super().__init__()
         self._source = source
         self._device = None if device is None else torch.device(device)
         cuda = self._device is not None and self._device.type == "cuda"
@@ -88,10 +90,12 @@ class Mover:
         self.finished = False
 
     def __iter__(self) -> Mover:
+        self._check_process()
         return self
 
     def begin(self) -> bool:
         """Takes the first element ahead; whether there is one."""
+        self._check_process()
         if not self._started:
             self._started = True
             self._fetch()
@@ -119,6 +123,7 @@ class Mover:
 
     def undelivered(self) -> list[list[Any]]:
         """Values of the elements that were taken ahead."""
+        self._check_process()
         return [item[0] for item in self._ahead if not isinstance(item, Exception)]
 
     def _fetch(self) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C, errors
 from tensor_bridge.data import _resume, _sharding
+from tensor_bridge.data._process import OfOneProcess
 from tensor_bridge.data._stats import Stats
 from tensor_bridge.errors import (
     DataServiceError,
@@ -56,12 +57,15 @@ _CODES = [
 
 # Closed before the interpreter goes: their threads run TensorFlow's and perhaps Python's code.
 _open: weakref.WeakSet[Elements] = weakref.WeakSet()
+# Iterators of another process, in a forked child.
+_left: list[Any] = []
 
 
 @atexit.register
 def _close_all() -> None:
     for elements in list(_open):
-        elements.close()
+        if elements._is_here():
+            elements.close()
 
 
 class _Failure(Exception):  # noqa: N818  # never leaves this module
@@ -123,7 +127,7 @@ class Settings:
     told: dict[str, str] = field(default_factory=dict)
 
 
-class Elements:
+class Elements(OfOneProcess):
     """Iterator over one pass. Made by `TorchDataset`."""
 
     def __init__(
@@ -137,6 +141,7 @@ class Elements:
     ) -> None:
         from tensorflow.python.eager import context
 
+        super().__init__()
         self.epoch = epoch
         self._settings = settings
         self._follows = follows_world  # its part is that of a rank of torch.distributed
@@ -176,6 +181,7 @@ class Elements:
     # ---- iteration -------------------------------------------------------------------------------
 
     def __iter__(self) -> Elements:
+        self._check_process()
         return self
 
     def _check_world(self) -> None:
@@ -189,6 +195,7 @@ class Elements:
         )
 
     def __next__(self) -> Any:
+        self._check_process()
         if self._follows:
             self._check_world()
         if self._pending or self._finished or self._settings.skip_failures:
@@ -210,6 +217,7 @@ class Elements:
           StopIteration: There is none.
           PipelineError: It could not be made.
         """
+        self._check_process()
         if self._follows:
             self._check_world()
         failures = 0
@@ -242,6 +250,7 @@ class Elements:
 
     def build(self, flat: list[Any]) -> Any:
         """An element of its values."""
+        self._check_process()
         return _C.data_build(self._native, flat)
 
     def _raised(self, error: Exception) -> TensorBridgeError:
@@ -302,6 +311,7 @@ class Elements:
         Raises:
           ResumeError: This pipeline cannot be saved.
         """
+        self._check_process()
         taken = undelivered or []
         state: dict[str, Any] = {
             "version": _resume.VERSION,
@@ -319,7 +329,7 @@ class Elements:
                 "start of an epoch (set_epoch), or iterate without the service"
             )
         if self._settings.resume == "replay":
-            return state
+            return _resume.sealed(state)
         with self._lock:
             if not self._finished:
                 _C.data_pause(self._native)
@@ -330,7 +340,7 @@ class Elements:
                     _C.data_resume(self._native)
             waiting = [*taken, *self._pending]
         if state["resume"] == "replay":
-            return state
+            return _resume.sealed(state)
         if self._settings.plan.has_opaque and waiting:
             raise ResumeError(
                 "elements that were made ahead hold values that cannot be saved (datasets, "
@@ -341,7 +351,7 @@ class Elements:
             for item in waiting
         ]
         state["failed"] = [isinstance(item, _Failure) for item in waiting]
-        return state
+        return _resume.sealed(state)
 
     def _save(self, state: dict[str, Any]) -> None:
         """Adds TensorFlow's part of the position."""
@@ -376,6 +386,7 @@ class Elements:
 
     def stats(self) -> Stats:
         """Counts and times so far."""
+        self._check_process()
         if self._finished:
             return self._final
         elements, size, failures, wait, compute, make, queued = _C.data_stats(self._native)
@@ -400,11 +411,16 @@ class Elements:
         self._follows = False
 
     def __del__(self) -> None:
-        # Before the functions that its thread may be running.
-        if hasattr(self, "_native"):
-            self._finish()
+        if not hasattr(self, "_native"):
+            return
+        if self._is_here():
+            self._finish()  # before the functions that its thread may be running
+        else:
+            # TensorFlow would wait for the iterator's threads, which are not in this process.
+            _left.append((self._iterator, self._native))
 
     def close(self) -> None:
         """Ends the pass: cancels what TensorFlow does for it, ends the thread, frees the queue."""
+        self._check_process()
         self._pending.clear()
         self._finish()

@@ -170,8 +170,8 @@ class LoaderBase:
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As `TorchDataset.load_state_dict`."""
-        self._mover = None
         self.dataset.load_state_dict(state_dict)
+        self._mover = None
         # Lightning saves behind the last batch of an epoch, and would stop at an empty one.
         self._skips_empty = _lightning.is_caller(sys._getframe(1))
 
@@ -181,8 +181,8 @@ class LoaderBase:
 
     def close(self) -> None:
         """Ends the latest epoch, its thread, and what it made ahead."""
-        self._mover = None
         self.dataset.close()
+        self._mover = None
 
 
 def loader(

@@ -7,27 +7,32 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C
-from tensor_bridge.data import _pipeline
+from tensor_bridge.data import _iterator_state, _pipeline, _state
+from tensor_bridge.data._state import MODES, VERSION, most_epochs, sealed
 from tensor_bridge.errors import InvalidOptionError, ResumeError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tensor_bridge.data._spec import ElementPlan
+
 __all__ = [
     "MODES",
+    "VERSION",
     "check_dataset",
     "check_mode",
     "checked",
     "copied",
+    "kept",
+    "most_epochs",
     "restore",
     "save",
     "save_best",
+    "sealed",
 ]
 
-MODES = ("auto", "exact", "position", "replay")
 # What "auto" tries, from the best to what always works.
 _FALLBACKS = ("exact", "position", "replay")
-VERSION = 1
 
 # tensorflow::data::ExternalStatePolicy
 _IGNORE, _FAIL = 1, 2
@@ -168,20 +173,42 @@ def restore(resource: Any, parts: Sequence[bytes]) -> None:
 
 def copied(flat: Sequence[Any]) -> list[Any]:
     """The values of an element for a state: tensors with memory of their own."""
-    return [value.clone() if _C.is_torch_tensor(value) else value for value in flat]
+    return [
+        value.detach().to("cpu", copy=True) if _C.is_torch_tensor(value) else value
+        for value in flat
+    ]
 
 
-def checked(state: Any, expected: dict[str, Any]) -> dict[str, Any]:
-    """The state, which belongs to a dataset like this one.
+def kept(state: dict[str, Any]) -> dict[str, Any]:
+    """The state with containers of its own: what is done to the one does not reach the other."""
+    return {name: list(v) if isinstance(v, list | tuple) else v for name, v in state.items()}
+
+
+def checked(
+    state: Any, expected: dict[str, Any], plan: ElementPlan, last_epoch: int
+) -> dict[str, Any]:
+    """The state, whole and of a dataset like this one. Nothing of it has reached TensorFlow.
+
+    Args:
+      state: What the caller has.
+      expected: What it must agree with.
+      plan: What elements are.
+      last_epoch: The largest number of an epoch.
 
     Raises:
-      ResumeError: It does not.
+      ResumeError: It is damaged, or of another dataset.
     """
-    if not isinstance(state, dict) or state.get("version") != VERSION:
-        raise ResumeError(
-            f"expected a state made by state_dict() of this release (version {VERSION}), got "
-            + (f"version {state.get('version')!r}" if isinstance(state, dict) else repr(state))
-        )
+    _state.check(state, last_epoch)
+    _check_identity(state, expected)
+    _state.check_pending(state, plan)
+    if state["iterator"] is not None:
+        _iterator_state.check(state["iterator"])
+    if state["rank"] != expected["rank"]:
+        return _of_another_rank(state, expected["rank"])
+    return kept(state)
+
+
+def _check_identity(state: dict[str, Any], expected: dict[str, Any]) -> None:
     automatic = expected["resume"] == "auto"
     for name, value in expected.items():
         if state.get(name) == value or (automatic and name == "rank"):
@@ -192,9 +219,6 @@ def checked(state: Any, expected: dict[str, Any]) -> dict[str, Any]:
             f"the state belongs to another dataset: it was saved with {name} "
             f"{state.get(name)!r}, this one has {value!r}"
         )
-    if state["rank"] == expected["rank"]:
-        return state
-    return _of_another_rank(state, expected["rank"])
 
 
 def _of_another_rank(state: dict[str, Any], rank: int) -> dict[str, Any]:
@@ -209,4 +233,4 @@ def _of_another_rank(state: dict[str, Any], rank: int) -> dict[str, Any]:
             "again. A state saved by each rank, in a file of its own, is exact",
             stacklevel=5,
         )
-    return {**state, "resume": "replay", "iterator": None, "pending": [], "failed": []}
+    return sealed({**state, "resume": "replay", "iterator": None, "pending": [], "failed": []})

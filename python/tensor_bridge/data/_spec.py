@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tensor_bridge import _C
+from tensor_bridge._dtypes import dtypes
 from tensor_bridge.composite import StringTensor
 from tensor_bridge.composite.ragged import assemble as assemble_ragged
 from tensor_bridge.composite.sparse import assemble_coo
@@ -20,6 +21,18 @@ __all__ = ["ElementPlan", "plan_element"]
 
 # TB_DATA_* of c_api.h.
 _DENSE, _STRINGS, _RAGGED, _SPARSE, _OPAQUE = range(5)
+
+
+class _Value(NamedTuple):
+    """What a flat value is.
+
+    Its kind is "tensor", "shape" of strings, "offsets" (two behind their bytes), "strings" (lists of
+    bytes) or "opaque".
+    """
+
+    kind: str
+    dtype: str = ""  # torch's name; "" where it depends on the options
+    shape: Sequence[int | None] | None = None
 
 
 @dataclass
@@ -39,13 +52,35 @@ class ElementPlan:
     components: list[tuple[int, int, int, int, int]] = field(default_factory=list)
     structure: Any = None
     has_opaque: bool = False
-    num_values: int = 0
+    flat: list[_Value] = field(default_factory=list)
 
-    def values(self, count: int) -> list[int]:
-        """Numbers of the next `count` values."""
-        first = self.num_values
-        self.num_values += count
-        return list(range(first, first + count))
+    def values(self, *values: _Value) -> list[int]:
+        """Numbers of the next values."""
+        first = len(self.flat)
+        self.flat += values
+        return list(range(first, first + len(values)))
+
+    def dtype(self, number: int) -> str:
+        """Name of the torch dtype that values of TensorFlow's become; "" where options say so."""
+        if self.options.get("raw"):
+            return ""
+        return next((row.nearest for row in dtypes() if row.tf_enum == number), "")
+
+    def problem(self, flat: Sequence[Any]) -> str | None:
+        """Why the values, which somebody saved, are not those of an element; None if they are."""
+        if len(flat) != len(self.flat):
+            return f"{len(flat)} values in place of {len(self.flat)}"
+        for number, (value, expected) in enumerate(zip(flat, self.flat, strict=True)):
+            problem = _problem(value, expected)
+            if problem is not None:
+                return f"{problem} as value {number}"
+            if expected.kind == "offsets" and not _are_offsets(value, flat[number - 2]):
+                return f"offsets outside of the strings as value {number}"
+        try:
+            _build(self.structure, flat)
+        except Exception as e:  # classes of the user's are among what is called
+            return f"values that make none: {type(e).__name__}: {e}"
+        return None
 
 
 def plan_element(
@@ -66,6 +101,58 @@ def plan_element(
     plan = ElementPlan(string_lists=string_lists, nested=nested, options=options)
     plan.structure = _walk(spec, plan, "")
     return plan
+
+
+def _problem(value: Any, expected: _Value) -> str | None:
+    if expected.kind in ("tensor", "offsets"):
+        if not _C.is_torch_tensor(value):
+            return f"a {type(value).__name__} in place of a tensor"
+        if expected.dtype and str(value.dtype) != expected.dtype:
+            return f"{value.dtype} in place of {expected.dtype}"
+        shape = tuple(value.shape)
+        known = expected.shape
+        if known is None or (
+            len(known) == len(shape)
+            and all(k in (None, n) for k, n in zip(known, shape, strict=True))
+        ):
+            return None
+        return f"the shape {shape} in place of {tuple(known)}"
+    if expected.kind == "shape":
+        good = type(value) in (list, tuple) and all(type(n) is int and n >= 0 for n in value)
+        return None if good else "no shape"
+    if expected.kind == "strings":
+        return None if _are_strings(value) else "no lists of bytes"
+    return "a value that cannot be saved"
+
+
+def _are_offsets(offsets: Any, data: Any) -> bool:
+    if offsets.dim() != 1 or data.dim() != 1 or len(offsets) == 0:
+        return False
+    steps = offsets[1:] - offsets[:-1]
+    return bool(offsets[0] >= 0 and offsets[-1] <= len(data) and (steps >= 0).all())
+
+
+def _are_strings(value: Any) -> bool:
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if type(item) is list:
+            pending += item
+        elif type(item) is not bytes:
+            return False
+    return True
+
+
+def _build(node: Any, flat: Sequence[Any]) -> Any:
+    """As `_C.data_build`, without an iterator."""
+    if type(node) is int:
+        return flat[node]
+    if node[0] == "tuple":
+        return tuple(_build(child, flat) for child in node[1:])
+    children = [_build(child, flat) for child in node[2:]]
+    if node[0] == "dict":
+        return dict(zip(node[1], children, strict=True))
+    return node[1](*children)
 
 
 def _at(path: str) -> str:
@@ -121,7 +208,9 @@ def _leaf(spec: Any, plan: ElementPlan, path: str) -> Any:
         plan.components.append(
             (_SPARSE, tf.variant.as_datatype_enum, spec.dtype.as_datatype_enum, 0, 0)
         )
-        return ("call", assemble_coo, *plan.values(3))
+        index = _Value("tensor", "torch.int64")
+        values = _Value("tensor", plan.dtype(spec.dtype.as_datatype_enum))
+        return ("call", assemble_coo, *plan.values(index, values, index))
     return _foreign(spec, plan, path)
 
 
@@ -138,11 +227,15 @@ def _dense(spec: Any, plan: ElementPlan, path: str) -> Any:
             f"{spec.dtype.name}; leave it out of the elements with map()"
         )
     plan.components.append((_DENSE, number, 0, 0, 0))
-    return plan.values(1)[0]
+    shape = None if spec.shape.rank is None else spec.shape.as_list()
+    return plan.values(_Value("tensor", plan.dtype(number), shape))[0]
 
 
 def _strings(plan: ElementPlan) -> Any:
-    return plan.values(1)[0] if plan.string_lists else ("call", _string_tensor, *plan.values(3))
+    if plan.string_lists:
+        return plan.values(_Value("strings"))[0]
+    parts = _Value("tensor", "torch.uint8"), _Value("shape"), _Value("offsets", "torch.int64")
+    return ("call", _string_tensor, *plan.values(*parts))
 
 
 def _string_tensor(data: torch.Tensor, shape: tuple[int, ...], offsets: torch.Tensor) -> Any:
@@ -162,10 +255,14 @@ def _ragged(spec: Any, plan: ElementPlan) -> Any:
             rank,
         )
     )
-    values = _strings(plan) if spec.dtype == tf.string else plan.values(1)[0]
+    if spec.dtype == tf.string:
+        values = _strings(plan)
+    else:
+        values = plan.values(_Value("tensor", plan.dtype(spec.dtype.as_datatype_enum)))[0]
+    splits = _Value("tensor", plan.dtype(spec.row_splits_dtype.as_datatype_enum))
     shape = spec._shape  # its attribute `shape` is None where the rank is unknown
     sizes = [None] * rank if shape.rank is None else list(shape)[1 : rank + 1]
-    return ("call", partial(_ragged_value, sizes), values, *plan.values(rank))
+    return ("call", partial(_ragged_value, sizes), values, *plan.values(*[splits] * rank))
 
 
 def _ragged_value(uniform: Sequence[int | None], values: Any, *row_splits: Any) -> Any:
@@ -188,7 +285,7 @@ def _foreign(spec: Any, plan: ElementPlan, path: str) -> Any:
         plan.components.append((_OPAQUE, tensor_spec.dtype.as_datatype_enum, 0, 0, 0))
     dataset = isinstance(spec, tf.data.DatasetSpec)
     build = partial(_nested_dataset if dataset else _foreign_value, spec, plan)
-    return ("call", build, *plan.values(len(specs)))
+    return ("call", build, *plan.values(*[_Value("opaque")] * len(specs)))
 
 
 def _nested_dataset(spec: Any, plan: ElementPlan, *tensors: Any) -> Any:

@@ -85,7 +85,7 @@ def test_a_state_can_be_loaded_twice_and_saved_before_it_is_used() -> None:
     for _ in range(2):
         resumed = TorchDataset(seeded())
         resumed.load_state_dict(state)
-        assert resumed.state_dict() is state
+        assert resumed.state_dict()["digest"] == state["digest"]
         element = next(iter(resumed))
         element.zero_()
         second = TorchDataset(seeded())
