@@ -37,7 +37,7 @@ def _quiet(err: str) -> str:
     return "".join(f"{line}\n" for line in err.splitlines() if not _NOISE.match(line))
 
 
-def run_python(code: str, *, timeout: float = 120, **env: str) -> Done:
+def run_python(code: str, *, timeout: float = 240, **env: str) -> Done:
     """Runs `code` in a new interpreter: the slow and entirely honest way."""
     command = [sys.executable, "-c", textwrap.dedent(code)]
     try:
@@ -92,7 +92,7 @@ def _forks() -> _Forks:
     return _Forks()
 
 
-def run_forked(code: str, *, timeout: float = 60, exits: bool = False) -> Done:
+def run_forked(code: str, *, timeout: float = 200, exits: bool = False) -> Done:
     """Runs `code` with tf, torch and tensor_bridge imported and unused, in a fork: 0.1 to 0.5 s.
 
     The process ends with os._exit, unless `exits`: then it is the main module of an interpreter

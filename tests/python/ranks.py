@@ -35,7 +35,7 @@ os._exit(status)
 """
 
 
-def run_ranks(body: str, folder: Path, *, timeout: float = 60) -> list[Any]:
+def run_ranks(body: str, folder: Path, *, timeout: float = 200) -> list[Any]:
     """Runs `body` on two ranks; it calls see(value) once. The two values."""
     body = textwrap.indent(textwrap.dedent(body), "    ")
     done = run_forked(_PRELUDE.format(folder=folder, body=body), timeout=timeout)

@@ -15,7 +15,14 @@ from tensor_bridge.composite import (
     variable,
 )
 from tensor_bridge.composite._collate import COLLATE
-from tensor_bridge.composite._registry import Composite, for_tensorflow, for_torch, register
+from tensor_bridge.composite._registry import (
+    Composite,
+    for_tensorflow,
+    for_torch,
+    named,
+    register,
+    unregister,
+)
 from tensor_bridge.composite.extension_type import Extension
 from tensor_bridge.composite.ragged import Ragged
 from tensor_bridge.composite.string import StringTensor
@@ -50,4 +57,7 @@ for _module in (
     uninitialized,
 ):
     for _composite in _module.COMPOSITES:
+        _known = named(_composite.name)
+        if _known is not None:  # this module is loaded again
+            unregister(_known)
         register(_composite)

@@ -6,6 +6,7 @@ back: `assign`.
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
@@ -155,6 +156,12 @@ def _move_to_private_buffer(variable: Any) -> Any:
 
 _views: weakref.WeakSet[LiveView] = weakref.WeakSet()
 _views_lock = threading.Lock()
+# A child of fork() would find it locked for good by a thread that it does not have.
+os.register_at_fork(
+    before=_views_lock.acquire,
+    after_in_parent=_views_lock.release,
+    after_in_child=_views_lock.release,
+)
 
 
 class LiveView:

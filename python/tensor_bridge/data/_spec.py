@@ -26,8 +26,8 @@ _DENSE, _STRINGS, _RAGGED, _SPARSE, _OPAQUE = range(5)
 class _Value(NamedTuple):
     """What a flat value is.
 
-    Its kind is "tensor", "shape" of strings, "offsets" (two behind their bytes), "strings" (lists of
-    bytes) or "opaque".
+    Its kind is "tensor", "shape" of strings, "offsets" (two behind their bytes), "strings" (lists
+    of bytes) or "opaque".
     """
 
     kind: str

@@ -1,7 +1,7 @@
 """The fields of a saved position, and the digest over all of them.
 
-Not for: TensorFlow's part (_iterator_state.py). The digest finds accidents; it does not say who wrote
-a state.
+Not for: TensorFlow's part (_iterator_state.py). The digest finds accidents; it does not say who
+wrote a state.
 """
 
 from __future__ import annotations
@@ -57,10 +57,12 @@ class _NoPlainValueError(Exception):
     """Never leaves this module."""
 
 
-def _feed(update: Callable[[bytes], None], value: Any) -> None:
+def _feed(update: Callable[[bytes | memoryview], None], value: Any) -> None:
     """Feeds the value with its type and length, so that no two values give the same bytes."""
-    if value is None or type(value) in (bool, int):
-        update(f"{type(value).__name__} {value};".encode())
+    if value is None or type(value) is bool:
+        update(f"{value};".encode())
+    elif type(value) is int:
+        update(f"int {value:x};".encode())  # decimal digits of a long number are refused
     elif type(value) in (str, bytes):
         data = value.encode("utf-8", "surrogatepass") if type(value) is str else value
         update(f"{type(value).__name__} {len(data)};".encode())
@@ -75,7 +77,7 @@ def _feed(update: Callable[[bytes], None], value: Any) -> None:
         raise _NoPlainValueError(f"a {type(value).__module__}.{type(value).__qualname__}")
 
 
-def _feed_tensor(update: Callable[[bytes], None], tensor: Any) -> None:
+def _feed_tensor(update: Callable[[bytes | memoryview], None], tensor: Any) -> None:
     import torch
 
     if tensor.layout is not torch.strided or tensor.is_nested or tensor.device.type == "meta":
@@ -110,20 +112,23 @@ def check(state: Any, last_epoch: int) -> None:
     if state["epoch"] > last_epoch:
         raise _refused("epoch", f"an int from 0 to {last_epoch}", state["epoch"])
     _check_together(state)
-    if _digest({name: value for name, value in state.items() if name != "digest"}) != state["digest"]:
+    if (
+        _digest({name: value for name, value in state.items() if name != "digest"})
+        != state["digest"]
+    ):
         raise ResumeError(
-            "digest: expected the digest of the state's other fields, got another one: the state was "
-            "damaged or edited since state_dict() made it. Load another copy of it, or begin an epoch "
-            "(set_epoch)"
+            "digest: expected the digest of the state's other fields, got another one: the state "
+            "was damaged or edited since state_dict() made it. Load another copy, or begin an "
+            "epoch (set_epoch)"
         )
 
 
 def _other_version(state: Any) -> ResumeError:
     if isinstance(state, dict) and type(state.get("version")) is int and state["version"] == 1:
         return ResumeError(
-            f"version: expected {VERSION}, got 1: a state of tensor_bridge 0.1.0, which has no digest, "
-            "so that nothing can tell whether it is whole. Load it with 0.1.0, go on to the end of "
-            "the epoch, and begin the next one here with set_epoch()"
+            f"version: expected {VERSION}, got 1: a state of tensor_bridge 0.1.0, which has no "
+            "digest, so that nothing can tell whether it is whole. Load it with the release that "
+            "saved it, go on to the end of the epoch, and begin the next one here with set_epoch()"
         )
     got = f"version {_short(state.get('version'))}" if isinstance(state, dict) else _short(state)
     return ResumeError(
@@ -168,8 +173,10 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "ended": ("a bool", lambda v: type(v) is bool),
     "iterator": (
         "None or a list of bytes",
-        lambda v: v is None
-        or (_is_list(v) and len(v) > 0 and all(type(part) is bytes and part for part in v)),
+        lambda v: (
+            v is None
+            or (_is_list(v) and len(v) > 0 and all(type(part) is bytes and part for part in v))
+        ),
     ),
     "pending": ("a list of lists", lambda v: _is_list(v) and all(map(_is_list, v))),
     "failed": ("a list of bools", lambda v: _is_list(v) and all(type(f) is bool for f in v)),
@@ -188,9 +195,9 @@ def _check_together(state: dict[str, Any]) -> None:
     if saved and (resume not in ("exact", "position") or state["ended"]):
         words = "None where resume is 'auto' or 'replay', and at the end of a pass"
         raise _refused("iterator", words, state["iterator"])
-    if not saved and resume != "replay" and not state["ended"]:
-        if state["delivered"] or state["pending"]:
-            raise _refused("iterator", "a list of bytes in the middle of a pass", None)
+    begun = state["delivered"] or state["pending"]
+    if begun and not (saved or state["ended"] or resume == "replay"):
+        raise _refused("iterator", "a list of bytes in the middle of a pass", None)
     if resume == "replay" and state["pending"]:
         raise _refused("pending", "no elements where resume is 'replay'", state["pending"])
 

@@ -33,14 +33,14 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr milliseconds kLong{10000};
+constexpr milliseconds kLong{60000};
 
 // What the acted iterator does. One test at a time uses it.
 struct Script {
   int64_t count = 0;       // elements before the end
   int64_t fails_at = -1;   // this one fails
   int64_t blocks_at = -1;  // this one is not there before it is cancelled
-  milliseconds takes{0};
+  std::atomic<bool> held{false};  // no element is made meanwhile, cancelled or not
 
   std::atomic<int64_t> next{0};
   std::atomic<int> calls{0};
@@ -61,7 +61,7 @@ void execute(TFE_Op*, TFE_TensorHandle** outputs, int* count, TF_Status* status)
   // The iterator is used by one thread at a time.
   EXPECT_EQ(script.in_use.fetch_add(1), 0);
   script.calls.fetch_add(1);
-  if (script.takes.count() > 0) std::this_thread::sleep_for(script.takes);
+  while (script.held) std::this_thread::sleep_for(milliseconds(1));
   const int64_t value = script.next++;
   if (value == script.blocks_at) {
     while (!script.manager->cancelled) std::this_thread::sleep_for(milliseconds(1));
@@ -260,7 +260,11 @@ TEST(DataStream, MakesNoMoreThanWasAskedFor) {
   script.count = 100;
   Stream test(&script, 3);
   EXPECT_EQ(test.take(), 0);
-  std::this_thread::sleep_for(milliseconds(50));
+  const auto deadline = std::chrono::steady_clock::now() + kLong;
+  while (test.stream->stats().queued < 3 && std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::sleep_for(milliseconds(1));
+  }
+  std::this_thread::sleep_for(milliseconds(20));  // for one too many
   EXPECT_EQ(script.calls, 4);
   EXPECT_EQ(test.stream->stats().queued, 3);
   EXPECT_TRUE(test.stream->close(kLong));
@@ -279,17 +283,37 @@ TEST(DataStream, AWaitHasALimit) {
   EXPECT_TRUE(test.stream->close(kLong));
 }
 
+TEST(DataStream, WhereNothingIsMadeAheadAWaitCanBeLeftAndTheElementStays) {
+  Script script;
+  script.count = 100;
+  script.held = true;
+  {
+    Stream test(&script, 0, /*adaptive=*/true);
+    DataItem item;
+    EXPECT_EQ(test.stream->next(milliseconds(20), &item), DataStream::Wait::kTimeout);
+    script.held = false;
+    for (int64_t i = 0; i < 100; ++i) {
+      EXPECT_EQ(test.take(), i);
+      EXPECT_EQ(script.calls, i + 1);  // none before somebody waits for it
+    }
+    EXPECT_EQ(test.take(), -1);
+    EXPECT_TRUE(test.stream->close(kLong));
+  }
+  expectNothingLeft(script);
+}
+
 TEST(DataStream, AThreadThatCannotBeCancelledIsLeftAlone) {
   Script script;
   script.count = 100;
-  script.takes = milliseconds(300);
+  script.held = true;
   {
     Stream test(&script, 1);
     while (script.in_use == 0) std::this_thread::sleep_for(milliseconds(1));
     EXPECT_FALSE(test.stream->close(milliseconds(10)));
+    script.held = false;
   }
   // It frees what is left once it gets so far.
-  for (int i = 0; i < 500 && script.others != 0; ++i) {
+  for (int i = 0; i < 6000 && script.others != 0; ++i) {
     std::this_thread::sleep_for(milliseconds(10));
   }
   expectNothingLeft(script);

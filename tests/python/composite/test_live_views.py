@@ -11,6 +11,7 @@ import needs
 import pytest
 import tensorflow as tf
 import torch
+from fresh import run_forked
 from refusals import assert_refused
 from tf_bytes import NUMERIC, random_bytes, tf_memory, tf_tensor, torch_memory
 
@@ -431,3 +432,28 @@ def test_repr_tells_name_shape_and_dtype() -> None:
     v = tf.Variable(VALUES, name="weights")
     assert repr(live(v)) == "LiveView('weights:0', shape=(4,), dtype=torch.float32)"
     assert torch_data_address(live(v).tensor) == tf_data_address(v)
+
+
+def test_a_child_that_was_forked_while_views_were_counted_can_count_them() -> None:
+    run_forked(
+        """
+import os, signal, threading
+from tensor_bridge.composite import variable
+v = tf.Variable([1.0])
+view = tensor_bridge.to_torch(v, live=True)
+held, free = threading.Event(), threading.Event()
+def hold():
+    with variable._views_lock:
+        held.set()
+        free.wait(1)  # the fork waits for this thread, or it does not
+threading.Thread(target=hold).start()
+held.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    tensor_bridge.to_torch(v, live=True)
+    os._exit(0)
+free.set()
+assert os.waitpid(child, 0)[1] == 0
+"""
+    ).check()

@@ -32,6 +32,14 @@ def seeded() -> tf.data.Dataset:
     return tf.data.Dataset.range(40).shuffle(16, seed=5).map(lambda i: i * 2).batch(3).prefetch(4)
 
 
+def wait_for(dataset: TorchDataset, queued: int) -> None:
+    """Until so many elements were made ahead."""
+    deadline = time.monotonic() + 60
+    while dataset.stats().queued < queued and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert dataset.stats().queued == queued
+
+
 PREFETCH = pytest.mark.parametrize("prefetch", [0, 1, 5])
 
 
@@ -45,7 +53,7 @@ def test_the_rest_is_what_was_not_delivered(prefetch: int, count: int) -> None:
     values(dataset)
     elements = iter(dataset)
     first = [next(elements).tolist() for _ in range(count)]
-    time.sleep(0.02)  # the queue fills
+    time.sleep(0.02)  # the queue may fill
     state = saved_and_loaded(dataset.state_dict())
     # Asking changes nothing.
     assert first + values(elements) == epochs[1]
@@ -60,7 +68,7 @@ def test_undelivered_elements_are_part_of_the_state() -> None:
     dataset = TorchDataset(tf.data.Dataset.range(10), prefetch=4)
     elements = iter(dataset)
     assert next(elements) == 0
-    time.sleep(0.1)
+    wait_for(dataset, 4)
     state = dataset.state_dict()
     assert state["delivered"] == 1
     assert [flat[0].item() for flat in state["pending"]] == [1, 2, 3, 4]
@@ -130,7 +138,7 @@ def test_strings_ragged_and_sparse_values_wait_in_the_state_too(strings: Any) ->
     dataset = TorchDataset(composites(), strings=strings, prefetch=3)
     elements = iter(dataset)
     next(elements)
-    time.sleep(0.05)
+    wait_for(dataset, 3)
     state = saved_and_loaded(dataset.state_dict())
     assert len(state["pending"]) > 0
     del elements
@@ -344,7 +352,7 @@ def test_failures_that_were_made_ahead_are_part_of_the_state() -> None:
     dataset = make()
     elements = iter(dataset)
     next(elements)
-    time.sleep(0.1)
+    wait_for(dataset, 5)
     state = saved_and_loaded(dataset.state_dict())
     assert state["failed"] == [False, True, False, False, False]
     resumed = make()

@@ -30,7 +30,7 @@ ADVICE = "with tf.device('CPU:0'): t = tf.identity(t)"
 
 
 def run(code: str) -> None:
-    done = run_forked(PRELUDE + code, timeout=60)
+    done = run_forked(PRELUDE + code)
     if needs.ALL_IS_THERE:
         done.check()
     # Older releases of TensorFlow log what its servers and DTensor do.
