@@ -171,8 +171,8 @@ void DataStream::run(const std::shared_ptr<State>& state) {
   std::unique_lock<std::mutex> lock(state->mutex);
   for (;;) {
     state->room.wait(lock, [&] {
-      return state->cancelled || (state->paused == 0 && !state->making && !state->direct &&
-                                  state->hasRoom());
+      return state->cancelled ||
+             (state->paused == 0 && !state->making && !state->direct && state->hasRoom());
     });
     if (state->cancelled) break;
     state->making = true;

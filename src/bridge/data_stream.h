@@ -1,16 +1,17 @@
 // DataStream: the elements of a DatasetIterator one after the other, made by a thread that keeps a
-// bounded queue filled, or one for each that is asked for. Not for: Python, or what an element is (data_element.h).
+// bounded queue filled, or one for each that is asked for. Not for: Python, or what an element is
+// (data_element.h).
 //
 // Note [The thread of a DataStream]
 // The thread shares the stream's state with its owner, so that it may outlive it: a tf.py_function
 // that never returns cannot be cancelled, and must not keep close() from returning. It makes an
 // element only when the queue has room for it, so at most `prefetch` elements exist that were not
 // delivered; with 0 it makes one when somebody waits for it, so that the wait can be left (Ctrl-C)
-// and the element is there for the next call. Where the caller comes back sooner than a thread is woken (it only drains the stream)
-// or nothing is made ahead, and elements are cheap, the caller makes them itself and the thread sleeps: on 2 cores that took
-// 18 us an element of two small tensors, against 27 us handed over. While it is paused it is
-// between two elements, and the iterator resource stands just behind the last one that is in the
-// queue.
+// and the element is there for the next call. Where the caller comes back sooner than a thread is
+// woken (it only drains the stream) or nothing is made ahead, and elements are cheap, the caller
+// makes them itself and the thread sleeps: on 2 cores that took 18 us an element of two small
+// tensors, against 27 us handed over. While it is paused it is between two elements, and the
+// iterator resource stands just behind the last one that is in the queue.
 #ifndef TENSOR_BRIDGE_BRIDGE_DATA_STREAM_H_
 #define TENSOR_BRIDGE_BRIDGE_DATA_STREAM_H_
 
@@ -54,7 +55,8 @@ class DataStream {
 
   /// Whether next() would return at once: whoever holds the GIL need not release it.
   bool hasItem() const;
-  /// The next item; the end for good once it was reached. Hold no lock that the pipeline may want (the GIL), unless hasItem().
+  /// The next item; the end for good once it was reached. Hold no lock that the pipeline may want
+  /// (the GIL), unless hasItem().
   Wait next(std::chrono::milliseconds limit, DataItem* item);
 
   void pause();

@@ -122,8 +122,9 @@ TB_EXPORT void tb_v1_slice_release(tb_v1_slice* slice);
 
 /* ---- Snappy's packed blocks ---------------------------------------------------------------- */
 
-/* The length that packed bytes say they have unpacked; -1 if there is none, or one that so few bytes
- * cannot have. Then the bytes to `out`, which has room for `length`: 0 unless they are that many. */
+/* The length that packed bytes say they have unpacked; -1 if there is none, or one that so few
+ * bytes cannot have. Then the bytes to `out`, which has room for `length`: 0 unless they are that
+ * many. */
 TB_EXPORT int64_t tb_snappy_length(const void* packed, size_t size);
 TB_EXPORT int32_t tb_snappy_unpack(const void* packed, size_t size, void* out, size_t length);
 

@@ -37,9 +37,9 @@ constexpr milliseconds kLong{60000};
 
 // What the acted iterator does. One test at a time uses it.
 struct Script {
-  int64_t count = 0;       // elements before the end
-  int64_t fails_at = -1;   // this one fails
-  int64_t blocks_at = -1;  // this one is not there before it is cancelled
+  int64_t count = 0;              // elements before the end
+  int64_t fails_at = -1;          // this one fails
+  int64_t blocks_at = -1;         // this one is not there before it is cancelled
   std::atomic<bool> held{false};  // no element is made meanwhile, cancelled or not
 
   std::atomic<int64_t> next{0};
