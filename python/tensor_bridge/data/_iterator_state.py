@@ -102,7 +102,8 @@ def _check_part(part: bytes, most: int) -> None:
     _need(all(names) and len(set(names)) == len(names), "names that are empty or double")
     packed: Any = saved.tensors[0].variant_val if len(saved.tensors) == 1 else ()
     if len(packed) == 1 and packed[0].type_name == _PACKED:
-        _need(_count(saved.tensors[0].tensor_shape) == 1 and not packed[0].tensors, "two values")
+        _need(len(list(_variants(saved.tensors[0]))) == 1, "two values")
+        _need(not packed[0].tensors, "tensors beside packed ones")
         values = list(_unpacked(packed[0].metadata))
     else:  # TensorFlow goes on without where it could not pack
         _need(

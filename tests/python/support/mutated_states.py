@@ -1,6 +1,6 @@
 """Saved positions with something wrong in them, loaded one by one, in a process of their own.
 
-Reads a number a line, and writes [what was done, whether it must be refused, what came] for each.
+Reads a number a line; writes for each [what was done, whether it must be refused], and what came.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 import torch
 
-from tensor_bridge import PipelineError, ResumeError
+from tensor_bridge import ResumeError, TensorBridgeError
 from tensor_bridge.data import TorchDataset, _state
 
 State = dict[str, Any]
@@ -142,8 +142,10 @@ def outcome(make: Callable[[], tf.data.Dataset], state: State) -> str:
         for number, _ in enumerate(iter(dataset)):
             if number == 100:
                 break
-    except (ResumeError, PipelineError) as e:
-        return type(e).__name__
+    except ResumeError:
+        return "ResumeError"
+    except TensorBridgeError:
+        return "another error of ours"
     except Exception as e:
         return f"{type(e).__name__}: {e}"
     finally:
@@ -168,7 +170,8 @@ def main() -> None:
                 must = True
         else:
             must = True
-        print(json.dumps([what, must, outcome(make, state)]), flush=True)
+        print(json.dumps([what, must]), flush=True)
+        print(json.dumps(outcome(make, state)), flush=True)
 
 
 if __name__ == "__main__":
