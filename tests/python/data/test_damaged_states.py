@@ -7,9 +7,10 @@ import contextlib
 import copy
 import json
 import os
-import selectors
+import queue
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +38,21 @@ class Worker:
             stderr=subprocess.DEVNULL,
             text=True,
         )
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
         assert self._line(240) == "ready"
 
     def _line(self, seconds: float) -> str:
+        try:
+            return self._lines.get(timeout=seconds)
+        except queue.Empty:
+            return "hung"
+
+    def _read(self) -> None:
         assert self.process.stdout is not None
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.process.stdout, selectors.EVENT_READ)
-            if not selector.select(seconds):
-                return "hung"
-        return self.process.stdout.readline().strip()
+        for line in self.process.stdout:
+            self._lines.put(line.strip())
+        self._lines.put("")  # it ended
 
     def ask(self, number: int) -> tuple[str, bool, str]:
         assert self.process.stdin is not None
@@ -60,7 +67,7 @@ class Worker:
 
     def close(self) -> None:
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
 
 
 def faults(numbers: range) -> list[str]:
