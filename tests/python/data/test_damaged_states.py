@@ -39,7 +39,8 @@ class Worker:
             text=True,
         )
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
         assert self._line(240) == "ready"
 
     def _line(self, seconds: float) -> str:
@@ -68,6 +69,10 @@ class Worker:
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
+        self._reader.join()
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe is not None
+            pipe.close()
 
 
 def faults(numbers: range) -> list[str]:
