@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import itertools
 import json
@@ -71,6 +72,18 @@ def without_flags(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(_folder.Folder, "_rename", lambda *_: False)
 
 
+def without_renameat2(patch: pytest.MonkeyPatch) -> None:
+    """As in a sandbox that does not let the call through."""
+    without_unnamed_files(patch)
+
+    class Libc:
+        def renameat2(self, *_: Any) -> int:
+            ctypes.set_errno(errno.EPERM)
+            return -1
+
+    patch.setattr(_folder.ctypes, "CDLL", lambda *_, **__: Libc())
+
+
 def without_links(patch: pytest.MonkeyPatch) -> None:
     without_flags(patch)
 
@@ -89,6 +102,7 @@ FILE_SYSTEMS = {
     "ext4": lambda patch: None,
     "no_unnamed_files": without_unnamed_files,
     "no_flags": without_flags,
+    "no_renameat2": without_renameat2,
     "no_links": without_links,
     "no_proc": without_proc,
 }

@@ -78,14 +78,15 @@ def convert(
         its tensors is not stored. One that was opened with ``raw=True`` is stored so.
       target: The file. Its ending says the format.
       max_shard_bytes: Splits ``.safetensors`` into files of at most so many bytes of tensors, with
-        an index ``<target>.index.json`` as Hugging Face's libraries read it.
+        an index ``<target>.index.json`` as Hugging Face's libraries read it. When that replaces
+        one, the files have names that it does not have, and its own are removed.
       skip_strings: Leaves strings out, which neither format holds, instead of refusing them.
       verify: Compares all checksums first.
-      overwrite: Replaces files that exist.
+      overwrite: Replaces files that exist, and keeps their modes.
       progress: Called with the bytes done and the bytes in all.
 
     Returns:
-      The files.
+      The files, an index last.
 
     Raises:
       UnsupportedDtypeError: The format has nothing for a dtype.

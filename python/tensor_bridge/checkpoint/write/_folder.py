@@ -108,7 +108,8 @@ class Folder:
         if libc.renameat2(self._fd, os.fsencode(old), self._fd, os.fsencode(new), how) == 0:
             return True
         error = ctypes.get_errno()
-        if error in _UNSUPPORTED:
+        # EPERM: a sandbox that lets the call not through. What else is in the way is told later.
+        if error in (errno.EPERM, *_UNSUPPORTED):
             return False
         raise OSError(error, os.strerror(error), new)
 

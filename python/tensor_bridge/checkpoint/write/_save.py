@@ -63,7 +63,7 @@ def save(
       object_based: Whether "layer.weight", or "layer/weight", is the path of an object, which
         ``tf.train.Checkpoint(layer=...).restore`` finds. Else the names are the keys, as in
         TensorFlow 1.
-      overwrite: Replaces files that exist.
+      overwrite: Replaces files that exist, and keeps their modes.
 
     Returns:
       The prefix, for ``tf.train.load_checkpoint`` or ``tf.train.Checkpoint.restore``.
