@@ -49,6 +49,16 @@ class Given:
         return self._names[name]
 
     @property
+    def mapped(self) -> bool:
+        """Whether what is read may be views of a file."""
+        return isinstance(self.source, Checkpoint)
+
+    @property
+    def path(self) -> str:
+        """Of the checkpoint."""
+        return self.source.path if isinstance(self.source, Checkpoint) else ""
+
+    @property
     def layers(self) -> Mapping[str, Layer]:
         """The layers of Keras that a checkpoint describes."""
         return self.source.layers if isinstance(self.source, Checkpoint) else {}

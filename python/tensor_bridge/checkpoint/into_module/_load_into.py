@@ -15,7 +15,7 @@ from tensor_bridge.checkpoint.into_module._conversion import (
 )
 from tensor_bridge.checkpoint.into_module._destinations import Destinations, destinations
 from tensor_bridge.checkpoint.into_module._given import Given, given_by
-from tensor_bridge.checkpoint.into_module._layouts import MisfitError, layout_of
+from tensor_bridge.checkpoint.into_module._layouts import MisfitError, has_parts, layout_of
 from tensor_bridge.checkpoint.into_module._lazy_modules import (
     is_lazy,
     materialized,
@@ -30,6 +30,8 @@ from tensor_bridge.checkpoint.into_module._stored_form import stored_form
 from tensor_bridge.checkpoint.into_module._tied import conflicts
 from tensor_bridge.checkpoint.into_module._write import write
 from tensor_bridge.checkpoint.read._checkpoint import near_misses
+from tensor_bridge.checkpoint.read._damage import reading
+from tensor_bridge.checkpoint.read._owned import owned
 from tensor_bridge.errors import (
     InvalidOptionError,
     MismatchError,
@@ -106,7 +108,8 @@ def load_into(
       MismatchError: Something does not fit; all of it is listed, and ``report`` is an attribute.
       InvalidOptionError: A rule that is none, unknown ``names``, an option in ``made_with`` that
         is unknown or has a value that it cannot have.
-      CheckpointError, CheckpointNotFoundError: As `load`.
+      CheckpointError, CheckpointNotFoundError: As `load`. A file that is truncated while its values
+        are copied, after all was looked at, leaves some of them in the module.
 
     Example:
       >>> import torch, tensor_bridge
@@ -144,7 +147,8 @@ def load_into(
     if report.problems or (strict and not report.complete):
         raise _refusal(str(report), report)
     try:
-        write(module, loading.values, loading.lazy, assign)
+        with reading(given.path):
+            write(module, loading.values, loading.lazy, assign, mapped=given.mapped)
     except MismatchError as e:
         e.report = report  # type: ignore[attr-defined]
         raise
@@ -253,6 +257,9 @@ class _Loading:
             self._refuse_text(names)
             weights = {role: self._given[name] for role, name in roles.items()}
             module = self._sized(path, weights.values())
+            if self._given.mapped and has_parts(module):
+                # Such are put together here; others are looked at from another side.
+                weights = {role: owned(x) for role, x in weights.items()}
             flat = self._flat.get(path)
             options = self._made_with
             for layer in self._given.layers_of(names) if self._described else ():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge.checkpoint.into_module._lazy_modules import copied, materialize
-from tensor_bridge.errors import MismatchError
+from tensor_bridge.checkpoint.read._owned import owned
+from tensor_bridge.errors import CheckpointError, MismatchError
 
 if TYPE_CHECKING:
     import torch
@@ -14,12 +15,15 @@ if TYPE_CHECKING:
 
 __all__ = ["write"]
 
+_PART = 64 << 20
+
 
 def write(
     module: nn.Module,
     values: Mapping[str, torch.Tensor],
     lazy: Mapping[str, tuple[nn.Module, tuple[int, ...]]],
     assign: bool,
+    mapped: bool,
 ) -> None:
     """Loads values that fit.
 
@@ -28,17 +32,28 @@ def write(
       values: By names of the module's ``state_dict``.
       lazy: Lazy modules, and the sizes of a first input for each.
       assign: As for `load_into`.
+      mapped: Whether the values may be views of a file. They are copied before they are touched, a
+        part at a time, so that a file that is truncated meanwhile is an error.
 
     Raises:
       MismatchError: Code of the module's own refuses; it is as it was.
+      CheckpointError: A file was truncated; the module has some of the values, as it has no code of
+        its own.
     """
     kept = _Kept(module, values, lazy, assign)
     try:
         for part, sizes in lazy.values():
             materialize(part, sizes)
-        module.load_state_dict(
-            _to_assign(module, values) if assign else dict(values), strict=False, assign=assign
-        )
+        if assign:
+            module.load_state_dict(_to_assign(module, values), strict=False, assign=True)
+            return
+        for part_of_them in _parts(values, whole=not mapped or kept.whole):
+            if mapped:
+                part_of_them = {name: owned(x) for name, x in part_of_them.items()}
+            module.load_state_dict(part_of_them, strict=False)
+    except CheckpointError:
+        kept.restore()
+        raise
     except Exception as e:
         kept.restore()
         raise MismatchError(
@@ -47,6 +62,19 @@ def write(
     except BaseException:
         kept.restore()
         raise
+
+
+def _parts(values: Mapping[str, torch.Tensor], whole: bool) -> Iterator[dict[str, torch.Tensor]]:
+    """The values, some at a time: what copies of these take is soon free again."""
+    part: dict[str, torch.Tensor] = {}
+    size = 0
+    for name, x in values.items():
+        if part and not whole and size + x.nbytes > _PART:
+            yield part
+            part, size = {}, 0
+        part[name] = x
+        size += x.nbytes
+    yield part
 
 
 def _to_assign(module: nn.Module, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -65,7 +93,12 @@ def _to_assign(module: nn.Module, values: Mapping[str, torch.Tensor]) -> dict[st
 
 
 class _Kept:
-    """What a module was before, as far as something can go wrong."""
+    """What a module was before, as far as something can go wrong.
+
+    Attributes:
+      whole: Whether all values are loaded in one go, because code of the module's own looks at
+        them.
+    """
 
     def __init__(
         self,
@@ -77,11 +110,12 @@ class _Kept:
         self._tensors: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._members: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self._lazy = [(part, copied(part)) for part, _ in lazy.values()]
+        self.whole = _has_code(module)
         if assign:
             for part in module.modules():
                 for members in (part._parameters, part._buffers):
                     self._members.append((members, dict(members)))
-        elif _has_code(module):
+        elif self.whole:
             lazy_tensors = {
                 id(x) for part, _ in self._lazy for x in part.state_dict(keep_vars=True).values()
             }

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import pairwise
 from math import prod
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C
 from tensor_bridge._dtypes import DtypeRow
 from tensor_bridge.checkpoint.read import _crc
+from tensor_bridge.checkpoint.read._damage import damaged, reading
 from tensor_bridge.checkpoint.read._elements import decoder_of, row_of, stored_dtype
 from tensor_bridge.checkpoint.read._entry import Entry, Extent
-from tensor_bridge.checkpoint.read._mapped import MappedFile, damaged
+from tensor_bridge.checkpoint.read._files import read_small
+from tensor_bridge.checkpoint.read._mapped import MappedFile
 from tensor_bridge.checkpoint.read._names import GRAPH_KEY, Stored, names_of, slice_key
 from tensor_bridge.checkpoint.read._one_save import (
     MARK_SIZE,
@@ -53,27 +55,22 @@ class Bundle:
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
-        self.index = prefix + ".index"
-        try:
-            if Path(self.index).stat().st_size > _MAX_INDEX:
-                raise damaged(self.index, f"expected an index of at most {_MAX_INDEX} bytes")
-            self._bytes = Path(self.index).read_bytes()
-        except FileNotFoundError:
-            raise CheckpointNotFoundError(f"{self.index}: no such file") from None
-        try:
+        index = prefix + ".index"
+        self._bytes = read_small(index, _MAX_INDEX)
+        with reading(index):
             shards, records, self._blocks = _C.bundle_index(self._bytes)
-        except CheckpointError as e:
-            raise damaged(self.index, str(e), entry=e.entry, offset=e.offset) from None
-        self._shards = shards
-        self._files: dict[int, MappedFile] = {}
-        self._save = digest_of_index(self._bytes)
-        if shards == 1:
-            # Others are looked at when they are needed: `save` writes one data file. That it cannot
-            # be opened is told then too.
-            with suppress(OSError):
-                self.mapped(0)
+            _check_apart(index, records)
+            self._files = _Files(prefix, index, shards, self._bytes)
+            if shards == 1:
+                # Others are looked at when they are needed: `save` writes one data file. That there
+                # is none is told then too.
+                with suppress(CheckpointNotFoundError):
+                    self._files.mapped(0)
+            self._add(records)
+
+    def _add(self, records: list[Any]) -> None:
         # Slices of partitioned variables, whose keys no text begins like.
-        self._slices = {record[0]: record for record in records if record[0][:1] == b"\0"}
+        slices_by_key = {record[0]: record for record in records if record[0][:1] == b"\0"}
         whole = [(_text(record[0]), record) for record in records if record[0][:1] != b"\0"]
         names = names_of(
             {key: _stored(record) for key, record in whole}, self._graph(dict(whole).get(GRAPH_KEY))
@@ -81,7 +78,9 @@ class Bundle:
         self.entries: list[Entry] = []
         for key, (_, dtype, shape, shard, offset, size, crc, slices) in whole:
             row = row_of(dtype)
-            pieces = tuple(self._slice(key, row, shape, extents) for extents in slices)
+            pieces = tuple(
+                self._slice(slices_by_key, key, row, shape, extents) for extents in slices
+            )
             self.entries.append(
                 BundleEntry(
                     name=names[key].name,
@@ -90,9 +89,9 @@ class Bundle:
                     dtype=row.name if row is not None else f"number {dtype}",
                     shape=shape,
                     nbytes=sum(piece.nbytes for piece in pieces) if slices else size,
-                    file=self.shard_path(shard),
+                    file=self._files.path(shard),
                     offset=-1 if slices else offset,
-                    bundle=self,
+                    files=self._files,
                     shard=shard,
                     row=row,
                     crc=crc,
@@ -108,26 +107,33 @@ class Bundle:
 
         _, _, _, shard, offset, size, *_ = record
         try:
-            file = self.mapped(shard)
+            file = self._files.mapped(shard)
             file.check(offset, size, GRAPH_KEY)
+            return one_string(bytes(file.content(offset, size)))
         except TensorBridgeError:  # it is told by what reads an entry
             return b""
-        with file.piece(offset, size) as piece:
-            return one_string(bytes(piece))
 
     def _slice(
-        self, key: str, row: DtypeRow | None, shape: tuple[int, ...], extents: tuple[int, ...]
+        self,
+        slices_by_key: dict[bytes, Any],
+        key: str,
+        row: DtypeRow | None,
+        shape: tuple[int, ...],
+        extents: tuple[int, ...],
     ) -> BundleSlice:
         from tensor_bridge.checkpoint.read._slices import place_of, shape_of
 
-        place = place_of(extents, shape)
-        record = self._slices.get(slice_key(key.encode("utf-8", "surrogateescape"), extents))
+        place, index = place_of(extents, shape), self._files.index
+        # Each is taken once: a few bytes could name the same one a million times.
+        record = slices_by_key.pop(slice_key(key.encode("utf-8", "surrogateescape"), extents), None)
         if record is None:
-            raise damaged(self.index, f"expected a slice at {place}, there is none", entry=key)
+            raise damaged(
+                index, f"expected a slice of its own at {place}, there is none", entry=key
+            )
         _, dtype, own_shape, shard, offset, size, crc, nested = record
         if own_shape != shape_of(place) or row_of(dtype) is not row or nested:
             raise damaged(
-                self.index,
+                index,
                 f"expected a slice of shape {shape_of(place)} like its variable, got "
                 f"shape {own_shape} of dtype number {dtype}",
                 entry=key,
@@ -139,9 +145,9 @@ class Bundle:
             dtype=row.name if row is not None else f"number {dtype}",
             shape=own_shape,
             nbytes=size,
-            file=self.shard_path(shard),
+            file=self._files.path(shard),
             offset=offset,
-            bundle=self,
+            files=self._files,
             shard=shard,
             row=row,
             crc=crc,
@@ -149,24 +155,46 @@ class Bundle:
             place=place,
         )
 
-    def shard_path(self, shard: int) -> str:
+    def problems(self) -> Iterator[CheckpointError]:
+        """What the checksums of the index say."""
+        crc = _crc.crc_function()
+        for offset, size, stored in self._blocks:
+            found = _crc.mask(crc(self._bytes[offset : offset + size], 0))
+            if found != stored:
+                yield damaged(self._files.index, _crc.mismatch(stored, found), offset=offset)
+
+
+class _Files:
+    """The data files of a bundle, for its entries, which it does not refer to.
+
+    Attributes:
+      index: The name of the index.
+    """
+
+    def __init__(self, prefix: str, index: str, shards: int, content: bytes) -> None:
+        self.index = index
+        self._prefix, self._shards, self._content = prefix, shards, content
+        self._save = digest_of_index(content)
+        self._mapped: dict[int, MappedFile] = {}
+
+    def path(self, shard: int) -> str:
         """The data file of that number."""
-        return f"{self.prefix}.data-{shard:05d}-of-{self._shards:05d}"
+        return f"{self._prefix}.data-{shard:05d}-of-{self._shards:05d}"
 
     def mapped(self, shard: int) -> MappedFile:
         """The data file, mapped once."""
-        if shard not in self._files:
-            file = MappedFile(self.shard_path(shard))
+        if shard not in self._mapped:
+            file = MappedFile(self.path(shard))
             self._check_same_save(file, shard)
-            self._files[shard] = file
-        return self._files[shard]
+            self._mapped[shard] = file
+        return self._mapped[shard]
 
     def _check_same_save(self, file: MappedFile, shard: int) -> None:
         mark = mark_of_data(file.head(MARK_SIZE))
         expected = self._save
         if expected is None and mark is not None and mark.size == file.size:
             # A data file of `save` under an index of TensorFlow, which may have merged it.
-            records = _C.bundle_index(self._bytes)[1]
+            records = _C.bundle_index(self._content)[1]
             expected = digest_of_entries((*r[:3], *r[4:7]) for r in records if r[3] == shard)
         if expected is not None and (mark is None or mark.digest != expected):
             raise damaged(
@@ -175,13 +203,23 @@ class Bundle:
                 "be at work, or was ended between the two: load again, or save again",
             )
 
-    def problems(self) -> Iterator[CheckpointError]:
-        """What the checksums of the index say."""
-        crc = _crc.crc_function()
-        for offset, size, stored in self._blocks:
-            found = _crc.mask(crc(self._bytes[offset : offset + size], 0))
-            if found != stored:
-                yield damaged(self.index, _crc.mismatch(stored, found), offset=offset)
+
+def _check_apart(index: str, records: list[Any]) -> None:
+    """Refuses entries that share bytes, as TensorFlow's never do.
+
+    With it all entries take no more than the data files have: else an index of 1 MB could claim
+    gigabytes of a small file by 20,000 slices, each of the same bytes.
+    """
+    # (key, dtype, shape, shard, offset, size, crc, slices)
+    places = sorted((r[3], r[4], r[5], r[0]) for r in records if r[5] and not r[7])
+    for (shard, begin, size, key), (other_shard, other, _, other_key) in pairwise(places):
+        if shard == other_shard and begin + size > other:
+            raise damaged(
+                index,
+                f"expected entries that share no bytes, got {_text(key)!r} of {size} bytes at "
+                f"{begin} of data file {shard}, and this one at {other}",
+                entry=_text(other_key),
+            )
 
 
 def _text(key: bytes) -> str:
@@ -200,7 +238,7 @@ class BundleEntry(Entry):
     of a process does here.
     """
 
-    bundle: Bundle
+    files: _Files
     shard: int
     row: DtypeRow | None
     crc: int
@@ -209,7 +247,7 @@ class BundleEntry(Entry):
     def __init__(
         self,
         *,
-        bundle: Bundle,
+        files: _Files,
         shard: int,
         row: DtypeRow | None,
         crc: int,
@@ -218,7 +256,7 @@ class BundleEntry(Entry):
     ) -> None:
         super().__init__(**entry)
         # Past the frozen class's refusal to set anything.
-        self.__dict__.update(bundle=bundle, shard=shard, row=row, crc=crc, pieces=pieces)
+        self.__dict__.update(files=files, shard=shard, row=row, crc=crc, pieces=pieces)
 
     def _known_row(self) -> DtypeRow:
         if self.row is None:
@@ -226,11 +264,11 @@ class BundleEntry(Entry):
         return self.row
 
     def _checked_file(self) -> MappedFile:
-        file = self.bundle.mapped(self.shard)
+        file = self.files.mapped(self.shard)
         file.check(self.offset, self.nbytes, self.key)
         return file
 
-    def read(self, raw: bool) -> Any:
+    def _read(self, raw: bool) -> Any:
         row = self._known_row()
         if row.name == "string":
             return self._strings()
@@ -240,13 +278,11 @@ class BundleEntry(Entry):
             raise self.unsupported(str(e)) from None
         if self.pieces:
             x = self._joined(dtype)
-            return x if decode is None else decode(x)
+            return x if decode is None else decode(self.shape, [x])
         file = self._checked_file()
         if decode is None:
             return file.tensor(self.offset, self.shape, dtype)
-        x = decode(file.stored(self.offset, self.shape, dtype))
-        file.drop()
-        return x
+        return decode(self.shape, file.parts(self.offset, self.nbytes))
 
     def _joined(self, dtype: torch.dtype) -> torch.Tensor:
         from tensor_bridge.checkpoint.read._slices import Piece, join
@@ -255,7 +291,7 @@ class BundleEntry(Entry):
             self.shape,
             dtype,
             [Piece(piece.place, piece.copier(dtype)) for piece in self.pieces],
-            lambda message: damaged(self.bundle.index, message, entry=self.key),
+            lambda message: damaged(self.files.index, message, entry=self.key),
         )
 
     def _strings(self) -> StringTensor:
@@ -266,14 +302,15 @@ class BundleEntry(Entry):
 
         if self.pieces:
             raise self.unsupported("a partitioned variable of strings")
-        count = prod(self.shape)
-        data, offsets, begin = self._string_offsets(count)
+        data = self._checked_file().bytes(self.offset, self.nbytes)
+        offsets, begin = self._string_offsets(data)
         return StringTensor(data[begin:], offsets, torch.Size(self.shape))
 
-    def _string_offsets(self, count: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+    def _string_offsets(self, data: torch.Tensor) -> tuple[torch.Tensor, int]:
+        """Where strings begin, counted from the first of them, and where that is."""
         import torch
 
-        file = self._checked_file()
+        count = prod(self.shape)
         if count > self.nbytes:
             raise damaged(
                 self.file,
@@ -281,19 +318,14 @@ class BundleEntry(Entry):
                 entry=self.key,
                 offset=self.offset,
             )
-        data = file.bytes(self.offset, self.nbytes)
         offsets = torch.zeros(count + 1, dtype=torch.int64, device="cpu")
         if self.nbytes == 0:  # of a tensor without elements TensorFlow may write no bytes
-            return data, offsets, 0
-        try:
+            return offsets, 0
+        with reading(self.file, self.key, self.offset):
             begin = _C.bundle_strings(data.data_ptr(), self.nbytes, count, offsets.data_ptr())
-        except CheckpointError as e:
-            raise damaged(
-                self.file, str(e), entry=self.key, offset=self.offset + max(e.offset, 0)
-            ) from None
-        return data, offsets, begin
+        return offsets, begin
 
-    def extent(self) -> Extent | None:
+    def _extent(self) -> Extent | None:
         row = self._known_row()
         if self.pieces or row.kind != "shared" or row.name in ("string", "bool"):
             return None
@@ -303,16 +335,12 @@ class BundleEntry(Entry):
     def has_checksum(self) -> bool:
         return True
 
-    def problems(self) -> Iterator[Exception]:
+    def _problems(self) -> Iterator[Exception]:
         if self.pieces:
             for piece in self.pieces:
                 yield from piece.problems()
             return
-        try:
-            found = _crc.mask(self._crc())
-        except TensorBridgeError as e:
-            yield e
-            return
+        found = _crc.mask(self._crc())
         if found != self.crc:
             yield damaged(
                 self.file, _crc.mismatch(self.crc, found), entry=self.key, offset=self.offset
@@ -325,7 +353,7 @@ class BundleEntry(Entry):
         if self.row is not None and self.row.name == "string" and self.nbytes:
             # Of the lengths as integers of 4 bytes, or 8 where one needs them, not as they are
             # stored.
-            _, offsets, begin = self._string_offsets(prod(self.shape))
+            offsets, begin = self._string_offsets(file.copied(self.offset, self.nbytes))
             begin -= 4
             lengths = (offsets[1:] - offsets[:-1]).tolist()
             sizes = b"".join(n.to_bytes(4 if n < 1 << 32 else 8, "little") for n in lengths)
@@ -344,13 +372,5 @@ class BundleSlice(BundleEntry):
 
     def copier(self, dtype: torch.dtype) -> Callable[[torch.Tensor], None]:
         """What writes the bytes, which are known to be in the file."""
-        import torch
-
         file = self._checked_file()
-
-        def copy(into: torch.Tensor) -> None:
-            # As bytes, which are at home at any address.
-            into.copy_(file.stored(self.offset, (*self.shape, dtype.itemsize), torch.uint8))
-            file.drop()
-
-        return copy
+        return lambda into: file.copy_into(into, self.offset)

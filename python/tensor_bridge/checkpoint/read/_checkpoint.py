@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from tensor_bridge._printable import printable
 from tensor_bridge.checkpoint.read._bundle import Bundle
+from tensor_bridge.checkpoint.read._damage import damaged, reading
 from tensor_bridge.checkpoint.read._entry import Entry
-from tensor_bridge.checkpoint.read._mapped import damaged
+from tensor_bridge.checkpoint.read._files import first_bytes, is_folder, is_there
 from tensor_bridge.checkpoint.read._names import GRAPH_KEY
 from tensor_bridge.checkpoint.read._paths import local_path
 from tensor_bridge.checkpoint.read._table import is_table
 from tensor_bridge.checkpoint.read._verification import Verification
-from tensor_bridge.errors import CheckpointError, CheckpointNotFoundError
+from tensor_bridge.errors import CheckpointNotFoundError
 
 if TYPE_CHECKING:
     from tensor_bridge.checkpoint.read._layer import Layer
@@ -121,9 +122,9 @@ class Checkpoint(Entries):
     def summary(self) -> str:
         """How many variables there are, and what else; or that there are none."""
         if not self:
-            if Path(self.path, "saved_model.pb").is_file():
+            if is_there(Path(self.path, "saved_model.pb")):
                 return "a SavedModel without variables, nor weights among its graph's constants"
-            if Path(self.path, "saved_model.pbtxt").is_file():
+            if is_there(Path(self.path, "saved_model.pbtxt")):
                 return "a SavedModel without variables, whose graph is text and is not read"
             return "no variables"
         others = (("slots", self.slots), ("counters", self.counters), ("state", self.state))
@@ -148,14 +149,16 @@ class Checkpoint(Entries):
     @property
     def backend(self) -> str | None:
         """What Keras ran on when it wrote the file, such as "theano"; None if it does not say."""
-        backend: str | None = getattr(self._source, "backend", None)
-        return backend
+        with reading(self.path):
+            backend: str | None = getattr(self._source, "backend", None)
+            return backend
 
     @property
     def keras_version(self) -> str | None:
         """The version of Keras that wrote a .h5 file; None if the file does not say."""
-        version: str | None = getattr(self._source, "keras_version", None)
-        return version
+        with reading(self.path):
+            version: str | None = getattr(self._source, "keras_version", None)
+            return version
 
     @property
     def averages(self) -> Mapping[str, Any]:
@@ -193,12 +196,13 @@ class Checkpoint(Entries):
         Raises:
           CheckpointError: The configuration is damaged.
         """
-        if self._layers is None:
-            self._layers = getattr(self._source, "layers", None)
-        if self._layers is None:
-            from tensor_bridge.checkpoint.read._saved_layers import saved_layers
+        with reading(self.path):
+            if self._layers is None:
+                self._layers = getattr(self._source, "layers", None)
+            if self._layers is None:
+                from tensor_bridge.checkpoint.read._saved_layers import saved_layers
 
-            self._layers = saved_layers(Path(self.path))
+                self._layers = saved_layers(Path(self.path))
         return self._layers
 
     @property
@@ -223,10 +227,8 @@ class Checkpoint(Entries):
         graph = entry.read(False)
         if entry.dtype != "string" or entry.shape != ():
             raise damaged(entry.file, "expected the object graph as one string", entry=entry.key)
-        try:
+        with reading(entry.file, entry.key, entry.offset):
             by_key = variable_names(bytes(graph.bytes.tolist()))
-        except CheckpointError as e:
-            raise damaged(entry.file, str(e), entry=entry.key, offset=entry.offset) from None
         return {n: by_key[e.key] for n, e in self.entries.items() if e.key in by_key}
 
     def problems(self, progress: Progress | None = None) -> Iterator[Exception]:
@@ -244,7 +246,8 @@ class Checkpoint(Entries):
         done, total = 0, sum(entry.nbytes for entry in entries)
         if progress is not None:
             progress(done, total)
-        yield from self._source.problems()
+        with reading(self.path):
+            yield from self._source.problems()
         for entry in entries:
             yield from entry.problems()
             done += entry.nbytes
@@ -312,7 +315,9 @@ def load(path: str | os.PathLike[str], *, verify: bool = False, raw: bool = Fals
       {'layer/w': tensor([[1., 2.]])}
     """
     hint = "; load_into(module, path) puts a checkpoint into a module"
-    source, found = _open(local_path(path, hint))
+    local = local_path(path, hint)
+    with reading(str(local)):
+        source, found = _open(local)
     checkpoint = Checkpoint(source, found, raw)
     if verify:
         checkpoint.verify()
@@ -332,19 +337,18 @@ class _NoVariables:
 def _open(path: Path) -> tuple[Any, str]:
     text = str(path)
     prefix = re.sub(r"(\.index|\.data-\d{5}-of-\d{5})$", "", text)
-    if Path(prefix + ".index").is_file():
+    if is_there(prefix + ".index"):
         return Bundle(prefix), prefix
-    if path.is_dir():
-        return _open_folder(path)
-    if not path.is_file():
+    if not is_there(path):
+        if is_folder(path):
+            return _open_folder(path)
         if (found := _at_prefix(text)) is not None:
             return found
         raise CheckpointNotFoundError(
             f"{text}: no such file or folder, and no {prefix}.index; expected the prefix of a "
             f"checkpoint, a folder, or a .keras, .h5 or .weights.json file{_siblings(path)}"
         )
-    with path.open("rb") as file:
-        head = file.read(_HEAD)
+    head = first_bytes(path, _HEAD)
     if head.startswith((_HDF5_MAGIC, _ZIP_MAGIC, _EMPTY_ZIP)):
         from tensor_bridge.checkpoint.read._keras import open_keras
 
@@ -367,7 +371,7 @@ def _open(path: Path) -> tuple[Any, str]:
 
 def _at_prefix(prefix: str) -> tuple[Any, str] | None:
     """TensorFlow's checkpoint of that prefix, in its second format or its first, or None."""
-    if Path(prefix + ".index").is_file():
+    if is_there(prefix + ".index"):
         return Bundle(prefix), prefix
     from tensor_bridge.checkpoint.read._v1 import V1Checkpoint, v1_files
 
@@ -376,19 +380,19 @@ def _at_prefix(prefix: str) -> tuple[Any, str] | None:
 
 
 def _siblings(path: Path) -> str:
-    if not path.parent.is_dir():
+    if not is_folder(path.parent):
         return ""
     prefixes = {child.name.removesuffix(".index") for child in path.parent.glob("*.index")}
     return near_misses(path.name, sorted(prefixes))
 
 
 def _open_folder(folder: Path) -> tuple[Any, str]:
-    if any((folder / f"saved_model.{ending}").is_file() for ending in ("pb", "pbtxt")):
+    if any(is_there(folder / f"saved_model.{ending}") for ending in ("pb", "pbtxt")):
         return _open_saved_model(folder), str(folder)
     variables = folder / "variables" / "variables"
-    if Path(f"{variables}.index").is_file():
+    if is_there(f"{variables}.index"):
         return Bundle(str(variables)), str(folder)
-    if (folder / "model.weights.h5").is_file():
+    if is_there(folder / "model.weights.h5"):
         from tensor_bridge.checkpoint.read._keras import open_keras_folder
 
         if (weights := open_keras_folder(folder)) is not None:
@@ -417,11 +421,11 @@ def _open_folder(folder: Path) -> tuple[Any, str]:
 
 def _open_saved_model(folder: Path) -> Any:
     prefix = str(folder / "variables" / "variables")
-    source = Bundle(prefix) if Path(f"{prefix}.index").is_file() else _NoVariables()
+    source = Bundle(prefix) if is_there(f"{prefix}.index") else _NoVariables()
     if any(entry.kind == "variable" for entry in source.entries):
         return source
     model = folder / "saved_model.pb"
-    if not model.is_file():
+    if not is_there(model):
         return source
     from tensor_bridge.checkpoint.read._stored_files import open_stored
 

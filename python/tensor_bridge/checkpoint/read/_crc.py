@@ -45,10 +45,8 @@ def mask(crc: int) -> int:
 def crc_of(file: MappedFile, offset: int, size: int, value: int = 0) -> int:
     """The checksum of a stretch of a file, behind bytes whose checksum is ``value``."""
     crc = crc_function()
-    for at in range(0, size, PIECE):
-        with file.piece(offset + at, min(PIECE, size - at)) as piece:
-            value = crc(piece, value)
-        file.drop()
+    for piece in file.pieces(offset, size):
+        value = crc(piece, value)
     return value
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tensor_bridge._dtypes import DtypeRow, dtypes
 from tensor_bridge.errors import UnsupportedDtypeError
 
 if TYPE_CHECKING:
     import torch
+
+    Decoder = Callable[[tuple[int, ...], Iterable[torch.Tensor]], torch.Tensor]
 
 __all__ = ["decoder_of", "row_of", "row_of_torch", "stored_dtype"]
 
@@ -62,8 +64,11 @@ def stored_dtype(row: DtypeRow, raw: bool) -> torch.dtype:
     return dtype
 
 
-def decoder_of(row: DtypeRow, raw: bool) -> Callable[[Any], Any] | None:
-    """What makes exact values of the stored bytes of a dtype that torch lacks; None elsewhere."""
+def decoder_of(row: DtypeRow, raw: bool) -> Decoder | None:
+    """What makes exact values of the stored bytes of a dtype that torch lacks; None elsewhere.
+
+    It takes the shape, and the bytes in as many parts as one likes.
+    """
     if row.kind != "converted" or raw:
         return None
     import torch
@@ -74,11 +79,13 @@ def decoder_of(row: DtypeRow, raw: bool) -> Callable[[Any], Any] | None:
         device="cpu",
     )
 
-    def decode(stored: torch.Tensor) -> torch.Tensor:
-        values = torch.empty(stored.shape, dtype=table.dtype, device="cpu")
-        parts = (x.reshape(-1).split(_PART) for x in (values, stored))
-        for part, codes in zip(*parts, strict=True):
-            torch.index_select(table, 0, codes.to(torch.int32), out=part)
+    def decode(shape: tuple[int, ...], stored: Iterable[torch.Tensor]) -> torch.Tensor:
+        values = torch.empty(shape, dtype=table.dtype, device="cpu")
+        rest = values.reshape(-1)
+        for part in stored:
+            for codes in part.reshape(-1).split(_PART):
+                torch.index_select(table, 0, codes.to(torch.int32), out=rest[: len(codes)])
+                rest = rest[len(codes) :]
         return values
 
     return decode

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C
 from tensor_bridge._dtypes import DtypeRow
+from tensor_bridge.checkpoint.read._damage import damaged, reading
 from tensor_bridge.checkpoint.read._elements import decoder_of, row_of, stored_dtype
 from tensor_bridge.checkpoint.read._entry import Entry
-from tensor_bridge.checkpoint.read._mapped import MappedFile, damaged
+from tensor_bridge.checkpoint.read._mapped import MappedFile
 from tensor_bridge.checkpoint.read._stored import (
     StoredEntry,
     UniqueNames,
@@ -85,7 +86,7 @@ class ConstantEntry(StoredEntry):
     number: int = field(repr=False)
     message: tuple[int, int] = field(repr=False)
 
-    def read(self, raw: bool) -> Any:
+    def _read(self, raw: bool) -> Any:
         row = self.known_row()
         if row.name == "string":
             return self._strings()
@@ -103,32 +104,28 @@ class ConstantEntry(StoredEntry):
         self._check_size(self.count * row.itemsize)
         x = torch.empty(self.shape, dtype=dtype, device="cpu")
         if self.count:
-            at, size = self._message_address()
-            self.placed(
-                lambda: _C.tensor_values(at, size, self.number, self.count, x.data_ptr()),
-                self.message[0],
-            )
-            self.mapped.drop()
-        return x if decode is None else decode(x)
+            with reading(self.file, self.key, self.message[0]):
+                message = self._message()
+                at = message.data_ptr()
+                _C.tensor_values(at, len(message), self.number, self.count, x.data_ptr())
+        return x if decode is None else decode(self.shape, [x])
 
     def _strings(self) -> StringTensor:
         import torch
 
         self._check_size(8 * (self.count + 1))
-        at, size = self._message_address()
-        total = self.placed(lambda: _C.tensor_strings(at, size, self.count, 0, 0), self.message[0])
+        message = self._message()
+        at, size = message.data_ptr(), len(message)
+        with reading(self.file, self.key, self.message[0]):
+            total = _C.tensor_strings(at, size, self.count, 0, 0)
         self._check_size(8 * (self.count + 1) + total)
         offsets = torch.empty(self.count + 1, dtype=torch.int64, device="cpu")
         data = torch.empty(max(total, 1), dtype=torch.uint8, device="cpu")[:total]
         _C.tensor_strings(at, size, self.count, offsets.data_ptr(), data.data_ptr())
-        self.mapped.drop()
         return StringTensor(data, offsets, torch.Size(self.shape))
 
-    def _message_address(self) -> tuple[int, int]:
-        import torch
-
-        offset, size = self.message
-        return self.mapped.stored(offset, (size,), torch.uint8).data_ptr(), size
+    def _message(self) -> torch.Tensor:
+        return self.mapped.copied(*self.message)
 
     def _check_size(self, size: int) -> None:
         limit = max(_MAX_MADE, _MAX_RATIO * self.message[1])

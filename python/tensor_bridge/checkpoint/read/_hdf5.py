@@ -8,6 +8,7 @@ read chunk by chunk and unpacked with zlib and torch.
 from __future__ import annotations
 
 import io
+import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,15 +16,16 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge._dtypes import DtypeRow
+from tensor_bridge.checkpoint.read._damage import damaged, reading
 from tensor_bridge.checkpoint.read._elements import row_of
 from tensor_bridge.checkpoint.read._entry import Entry, Extent
-from tensor_bridge.checkpoint.read._mapped import MappedFile, damaged
+from tensor_bridge.checkpoint.read._mapped import MappedFile
 from tensor_bridge.errors import FrameworkError, TensorBridgeError
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DataSet", "Hdf5File"]
+__all__ = ["DataSet", "Hdf5File", "Window"]
 
 _NAMES = {
     "f2": "float16",
@@ -44,12 +46,21 @@ _NAMES = {
 _DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3
 # Deflate makes at most 1032 bytes of one; what claims to be larger is no data that somebody stored.
 _MAX_RATIO, _SMALL = 1032, 1 << 20
+# A link takes more bytes than that, and a group is no deeper in any file of Keras: a layer in a
+# model in a model takes four. Lists of links may be shared, so that a small file could describe the
+# same groups any number of times, and h5py needs the square of the depth to visit them.
+_BYTES_PER_LINK, _MAX_DEPTH = 8, 200
+_TEXT_PER_BYTE = 16
+_MAX_READ = 64 << 20
+_HEAP_HEADER = 16
+_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
-class _Window(io.RawIOBase):
-    """A stretch of a mapped file as a file of its own, for h5py to read the structure from."""
+class Window(io.RawIOBase):
+    """A stretch of a mapped file as a file of its own, for others to read the structure from."""
 
     def __init__(self, file: MappedFile, begin: int, size: int) -> None:
+        super().__init__()
         self._file, self._begin, self._size, self._at = file, begin, size, 0
 
     def readable(self) -> bool:
@@ -62,15 +73,47 @@ class _Window(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        self._at = offset + (0, self._at, self._size)[whence]
-        return self._at
+        at = offset + (0, self._at, self._size)[whence]
+        if at < 0:
+            raise OSError(f"expected a place in the file, got {at}")
+        self._at = at
+        return at
+
+    def read(self, count: int | None = -1) -> bytes:
+        left = max(0, self._size - self._at)
+        count = left if count is None or count < 0 else min(count, left)
+        if count > _MAX_READ:  # of the structure that is none of ours
+            raise OSError(f"expected a part of at most {_MAX_READ} bytes, got {count}")
+        return super().read(count) or b""
 
     def readinto(self, buffer: Any) -> int:
         count = max(0, min(len(buffer), self._size - self._at))
-        with self._file.piece(self._begin + self._at, count) as piece:
-            buffer[:count] = piece
+        with memoryview(buffer)[:count] as view:
+            self._file.read_into(view, self._begin + self._at)
+            self._look_at(bytes(view))
         self._at += count
         return count
+
+    def _look_at(self, read: bytes) -> None:
+        """Refuses a heap of HDF5's that would have it look at one place forever.
+
+        HDF5 1.14.6 goes on from free space in a heap of strings by the size that stands there,
+        which may be 0 (H5HGcache.c, H5HG__cache_heap_deserialize), and cannot be interrupted.
+        """
+        at = -1
+        while (at := read.find(b"GCOL\1", at + 1)) >= 0:
+            place = self._at + at
+            size = int.from_bytes(self._content(place + 8, 8), "little")
+            heap = self._content(place, min(size, _MAX_READ))
+            object_at = _HEAP_HEADER
+            while object_at + _HEAP_HEADER <= len(heap):
+                index, _, _, length = struct.unpack_from("<HHIQ", heap, object_at)
+                if not index and not length:
+                    raise OSError(f"a heap at {place} with free space of no bytes")
+                object_at += length if not index else _HEAP_HEADER + (length + 7 & ~7)
+
+    def _content(self, place: int, size: int) -> bytearray:
+        return self._file.content(self._begin + place, max(0, min(size, self._size - place)))
 
 
 def _text(stored: Any) -> str:
@@ -88,7 +131,9 @@ class Hdf5File:
     Attributes:
       file: The mapped file.
       begin: Where in it the HDF5 file begins.
-      groups: Paths of the groups that `data_sets` came through.
+      groups: Paths of the groups.
+      data_sets: Path and h5py data set of each, in the order of their names. Links that are not
+        hard are not followed: they may lead to any file.
     """
 
     def __init__(self, file: MappedFile, begin: int, size: int) -> None:
@@ -107,46 +152,99 @@ class Hdf5File:
             ) from e
         self.file, self.begin = file, begin
         self.groups: list[str] = []
-        try:
-            self._h5 = h5py.File(_Window(file, begin, size), "r")
-        except (OSError, ValueError, RuntimeError, KeyError) as e:
-            raise damaged(file.path, f"expected an HDF5 file: {e}", offset=begin) from None
-        self._dataset_class = h5py.Dataset
+        self.data_sets: list[tuple[str, Any]] = []
+        # What lists of links, names and data sets may still take, by the size of the file.
+        self._size = self._data_left = size
+        self._links_left, self._text_left = size // _BYTES_PER_LINK, _TEXT_PER_BYTE * size
+        head = file.content(begin, min(size, 16))
+        # HDF5 looks for it elsewhere too, and may have lengths of other sizes.
+        lengths = head[14:15] if head[8:9] < b"\2" else head[10:11]
+        if head[:8] != _MAGIC or lengths != b"\x08":
+            raise damaged(file.path, "expected HDF5 with lengths of 8 bytes", offset=begin)
+        with reading(file.path, begin=begin, expected="an HDF5 file"):
+            self._h5 = h5py.File(Window(file, begin, size), "r")
+            self._walk()
+        self._paths = {"", *self.groups, *(path for path, _ in self.data_sets)}
+
+    def _walk(self) -> None:
+        """Finds groups and data sets, each once, in the order in which h5py visits them."""
+        import h5py
+
+        met: set[int] = set()
+        waiting = [("", self._h5.id, b"/")]
+        while waiting:
+            path, outer, name = waiting.pop()
+            item = h5py.h5o.open(outer, name)
+            address = h5py.h5o.get_info(item).addr
+            if address in met:
+                continue
+            met.add(address)
+            if isinstance(item, h5py.h5d.DatasetID):
+                self.data_sets.append((path, h5py.Dataset(item)))
+            elif isinstance(item, h5py.h5g.GroupID):
+                if path:
+                    self.groups.append(path)
+                waiting += [
+                    (f"{path}/{_text(link)}".lstrip("/"), item, link)
+                    for link in reversed(self._links(path, item))
+                ]
+
+    def _links(self, path: str, group: Any) -> list[bytes]:
+        """The names of the hard links in a group."""
+        import h5py
+
+        found: list[bytes] = []
+
+        def add(name: bytes, info: Any) -> None:
+            self._links_left -= 1
+            self._text_left -= len(path) + len(name)
+            if self._links_left < 0 or self._text_left < 0:
+                raise damaged(
+                    self.file.path,
+                    f"expected groups that {self._size} bytes can describe once, got more",
+                    entry=path,
+                )
+            if info.type == h5py.h5l.TYPE_HARD:
+                found.append(name)
+
+        group.links.iterate(add, info=True)
+        if found and path.count("/") >= _MAX_DEPTH:
+            raise damaged(
+                self.file.path, f"expected groups at most {_MAX_DEPTH} deep, got more", entry=path
+            )
+        return found
 
     def texts(self, path: str, attribute: str) -> list[str] | None:
         """An attribute of strings, in one piece or in Keras' numbered ones; None without one."""
-        attributes = self._h5[_stored(path)].attrs
-        if attribute in attributes:
-            value = attributes[attribute]
-        elif f"{attribute}0" in attributes:  # HDF5 holds no attribute beyond 64 KiB
-            value = []
-            while f"{attribute}{len(value)}" in attributes:
-                value.append(attributes[f"{attribute}{len(value)}"])
-            value = [text for part in value for text in part]
-        else:
+        place = _plain(path)
+        if place not in self._paths:
             return None
-        items = [value] if isinstance(value, (str, bytes)) else list(value)
-        return [_text(i) for i in items]
-
-    def data_sets(self) -> Iterator[tuple[str, Any]]:
-        """Path and h5py data set of each, in the order of their names; links are not followed."""
-        found: list[tuple[str, Any]] = []
-
-        def visit(path: str | bytes, item: Any) -> None:
-            if isinstance(item, self._dataset_class):
-                found.append((_text(path), item))
+        with reading(self.file.path, place, expected="attributes"):
+            attributes = self._h5[_stored(place) or b"/"].attrs
+            if attribute in attributes:
+                value = self._value(attributes, attribute)
+            elif f"{attribute}0" in attributes:  # HDF5 holds no attribute beyond 64 KiB
+                value = []
+                while f"{attribute}{len(value)}" in attributes:
+                    value.append(self._value(attributes, f"{attribute}{len(value)}"))
+                value = [text for part in value for text in part]
             else:
-                self.groups.append(_text(path))
+                return None
+            if not hasattr(value, "__iter__"):  # a number, or nothing
+                return None
+            items = [value] if isinstance(value, (str, bytes)) else list(value)
+            return [_text(i) for i in items]
 
-        try:
-            self._h5.visititems(visit)
-        except (OSError, ValueError, RuntimeError, KeyError) as e:
-            raise damaged(self.file.path, f"expected groups and data sets: {e}") from None
-        return iter(found)
+    def _value(self, attributes: Any, name: str) -> Any:
+        found = attributes.get_id(name)
+        size = found.get_type().get_size() * prod(found.shape or ())
+        if size > self._size:
+            raise ValueError(f"{name!r} of {size} bytes")
+        return attributes[name]
 
     def has(self, path: str) -> bool:
         """Whether there is a group or data set at the path."""
-        return self._h5.get(_stored(path)) is not None
+        return _plain(path) in self._paths
 
     def entry(self, path: str, name: str, kind: str, data_set: Any, named: bool = True) -> DataSet:
         """The entry for a data set.
@@ -154,18 +252,27 @@ class Hdf5File:
         Raises:
           CheckpointError: Its description is damaged.
         """
-        try:
+        with reading(self.file.path, path, expected="a data set"):
+            # Before its shape is looked at, for which HDF5 opens the files that it names.
+            if data_set.is_virtual:
+                raise damaged(
+                    self.file.path, "expected the data in this file, it is in others", entry=path
+                )
             code = str(data_set.dtype.str)
-            # Keras stores what HDF5 lacks as plain integers and says so.
-            label = data_set.attrs.get("dtype", "")
             shape = tuple(int(size) for size in data_set.shape or ())
-            plain = data_set.external is None and not data_set.is_virtual
+            plain = data_set.external is None
             offset = data_set.id.get_offset() if data_set.chunks is None and plain else None
             nbytes = int(data_set.id.get_storage_size())
-        except (OSError, ValueError, RuntimeError, TypeError, KeyError) as e:
-            raise damaged(self.file.path, f"expected a data set: {e}", entry=path) from None
-        text = label.decode("utf-8", "replace") if isinstance(label, bytes) else str(label)
-        row = row_of(text) if text else None
+        self._data_left -= nbytes if plain else 0
+        if self._data_left < 0:
+            raise damaged(
+                self.file.path,
+                f"expected data sets that share no bytes, got more than {self._size} in all",
+                entry=path,
+            )
+        # Keras stores what HDF5 lacks as plain integers and says so.
+        label = (self.texts(path, "dtype") or [""])[0]
+        row = row_of(label) if label else None
         row = row or row_of(_NAMES.get(code[1:], ""))
         return DataSet(
             name=name,
@@ -209,7 +316,7 @@ class DataSet(Entry):
         dtype: torch.dtype = getattr(torch, self.row.torch_name.removeprefix("torch."))
         return dtype, prod(self.shape) * self.row.itemsize
 
-    def read(self, raw: bool) -> Any:
+    def _read(self, raw: bool) -> Any:
         import torch
 
         dtype, size = self._checked()
@@ -219,7 +326,7 @@ class DataSet(Entry):
             self._check_place(size)
             if not self.big_endian or dtype.itemsize == 1:
                 return self.source.file.tensor(self.offset, self.shape, dtype)
-            stored = self.source.file.stored(self.offset, (size,), torch.uint8)
+            stored = self.source.file.copied(self.offset, size)
         elif self.data_set.chunks is None and self.nbytes:
             raise damaged(
                 self.file,
@@ -231,7 +338,8 @@ class DataSet(Entry):
         if self.big_endian:
             part = dtype.itemsize // 2 if dtype.is_complex else dtype.itemsize
             stored = stored.view(-1, part).flip(1).reshape(-1)
-        self.source.file.drop()
+        if dtype == torch.bool:
+            stored = stored.clamp_(max=1)  # any byte is a bool in a file
         return stored.view(dtype).view(self.shape)
 
     def _check_place(self, size: int) -> None:
@@ -257,32 +365,34 @@ class DataSet(Entry):
                 entry=self.key,
             )
         whole = torch.zeros((*self.shape, itemsize), dtype=torch.uint8, device="cpu")
-        try:
+        with reading(self.file, self.key, expected="chunks of data"):
             fill = self.data_set.fillvalue
             if fill is not None and any(fill.tobytes()):
                 whole[...] = torch.frombuffer(bytearray(fill.tobytes()), dtype=torch.uint8)
-            if self.nbytes == 0:
-                return whole.reshape(-1)
-            chunk_shape = tuple(int(n) for n in self.data_set.chunks)
-            filters = self._filters()
-            count = self.data_set.id.get_num_chunks()
-            for number in range(count):
-                info = self.data_set.id.get_chunk_info(number)
-                place = tuple(int(n) for n in info.chunk_offset)
-                mask, packed = self.data_set.id.read_direct_chunk(info.chunk_offset)
-                chunk = self._unpack(packed, mask, filters, prod(chunk_shape) * itemsize)
-                self._put(whole, chunk.view(*chunk_shape, itemsize), place)
-        except (OSError, ValueError, RuntimeError, TypeError, zlib.error) as e:
-            if hasattr(e, "entry"):  # our own, with its place
-                raise
-            raise damaged(self.file, f"expected chunks of data: {e}", entry=self.key) from None
+            if self.nbytes:
+                self._fill(whole, tuple(int(n) for n in self.data_set.chunks), itemsize)
         return whole.reshape(-1)
+
+    def _fill(self, whole: torch.Tensor, chunk_shape: tuple[int, ...], itemsize: int) -> None:
+        """Puts every chunk into its place."""
+        filters, size = self._filters(), prod(chunk_shape) * itemsize
+        places: set[tuple[int, ...]] = set()
+        if size > max(self.nbytes * _MAX_RATIO, _SMALL):
+            raise ValueError(f"chunks of {size} bytes in {self.nbytes}")
+        for number in range(self.data_set.id.get_num_chunks()):
+            info = self.data_set.id.get_chunk_info(number)
+            place = tuple(int(n) for n in info.chunk_offset)
+            inside = all(start < length for start, length in zip(place, self.shape, strict=True))
+            if place in places or not inside or info.size > self.nbytes:
+                raise ValueError(f"a chunk of {info.size} bytes at {place}")
+            places.add(place)
+            mask, packed = self.data_set.id.read_direct_chunk(info.chunk_offset)
+            chunk = self._unpack(packed, mask, filters, size)
+            self._put(whole, chunk.view(*chunk_shape, itemsize), place)
 
     def _put(self, whole: torch.Tensor, chunk: torch.Tensor, place: tuple[int, ...]) -> None:
         for axis, start in enumerate(place):
             length = min(chunk.shape[axis], whole.shape[axis] - start)
-            if length <= 0:
-                return
             whole = whole.narrow(axis, start, length)
             chunk = chunk.narrow(axis, 0, length)
         whole.copy_(chunk)
@@ -342,23 +452,27 @@ class DataSet(Entry):
         if not self.plain or self.data_set.chunks is None:
             return False
         try:
-            return _FLETCHER32 in self._filters()
+            with reading(self.file, self.key):
+                return _FLETCHER32 in self._filters()
         except TensorBridgeError:  # packed in another way
             return False
 
-    def problems(self) -> Iterator[Exception]:
-        try:
-            if self.has_checksum:
-                self.read(False)
-        except TensorBridgeError as e:
-            yield e
+    def _problems(self) -> Iterator[Exception]:
+        if self.has_checksum:
+            self._read(False)
+        return iter(())
 
-    def extent(self) -> Extent | None:
+    def _extent(self) -> Extent | None:
         _, size = self._checked()
         if self.offset < 0 or self.big_endian or self.dtype == "bool" or size == 0:
             return None
         self._check_place(size)
         return Extent(self.source.file, self.offset, size)
+
+
+def _plain(path: str) -> str:
+    """A path as `Hdf5File` has it."""
+    return "/".join(part for part in path.split("/") if part not in ("", "."))
 
 
 def fletcher32(data: bytes) -> list[int]:

@@ -13,22 +13,40 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
+from typing import IO, cast
 
 from tensor_bridge.checkpoint.read._crc import PIECE
+from tensor_bridge.checkpoint.read._damage import damaged, reading
 from tensor_bridge.checkpoint.read._entry import Entry
-from tensor_bridge.checkpoint.read._hdf5 import Hdf5File
-from tensor_bridge.checkpoint.read._keras_config import MAX_BYTES, Node, layers_of, parse
+from tensor_bridge.checkpoint.read._files import first_bytes, is_there, read_small
+from tensor_bridge.checkpoint.read._hdf5 import Hdf5File, Window
+from tensor_bridge.checkpoint.read._keras_config import (
+    MAX_BYTES,
+    MAX_PATH,
+    Node,
+    layers_of,
+    parse,
+)
 from tensor_bridge.checkpoint.read._keras_names import Group, find_names
 from tensor_bridge.checkpoint.read._layer import Layer
-from tensor_bridge.checkpoint.read._mapped import MappedFile, damaged
+from tensor_bridge.checkpoint.read._mapped import MappedFile
 from tensor_bridge.checkpoint.read._name_kinds import kind_of_data_set
 from tensor_bridge.errors import CheckpointError
 
 __all__ = ["KerasWeights", "open_keras", "open_keras_folder", "open_sharded"]
 
 _MEMBER = "model.weights.h5"
-# The list of files that hold a model in pieces; a million groups take less.
-_MAX_LIST = 256 << 20
+# The list of files that hold a model in pieces: a million groups take less. JSON takes up to 30
+# times its bytes in memory.
+_MAX_LIST = 64 << 20
+# What an archive may become. Deflate makes at most 1032 bytes of one, all of them equal; weights
+# that somebody trained become half of theirs, of which 99 in 100 are zeros, 60 times. Zeros take no
+# place on the disk, so a model of zeros only is read whatever its size.
+_MAX_RATIO, _MAX_WRITTEN, _SMALL = 1032, 128, 64 << 20
+_BLOCK = 64 << 10
+_ZEROS = bytes(_BLOCK)
+# What Keras writes there takes a hundred bytes.
+_MAX_METADATA = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -72,7 +90,7 @@ class KerasWeights:
         found = [
             file.entry(path, path, "variable", data_set)
             for file in files
-            for path, data_set in file.data_sets()
+            for path, data_set in file.data_sets
         ]
         named: _LegacyNames | _Names
         named = _LegacyNames(hdf5) if legacy else _Names(files, self._model, self._stored.version())
@@ -117,11 +135,7 @@ class KerasWeights:
 
     def _attribute(self, name: str) -> str | None:
         for place in ("/", "model_weights"):
-            try:
-                found = self._hdf5.texts(place, name) if self._hdf5.has(place) else None
-            except TypeError:  # A number, or nothing.
-                continue
-            if found:
+            if found := self._hdf5.texts(place, name):
                 return found[0]
         return None
 
@@ -160,13 +174,9 @@ class KerasWeights:
         if self._crc is None:
             return
         begin, size, expected = self._crc
-        found, at = 0, begin
-        while at < begin + size:
-            count = min(PIECE, begin + size - at)
-            with self._hdf5.file.piece(at, count) as piece:
-                found = zlib.crc32(piece, found)
-            self._hdf5.file.drop()
-            at += count
+        found = 0
+        for piece in self._hdf5.file.pieces(begin, size):
+            found = zlib.crc32(piece, found)
         if found != expected:
             yield damaged(
                 self._hdf5.file.path,
@@ -210,7 +220,8 @@ class _Names:
     def _name_of(self, group: str) -> str | None:
         # Of several files that have the group the first has the attribute.
         found = (file.texts(path, "name") for file, path in self._places.get(group, ()))
-        return next((names[0] for names in found if names), None)
+        name = next((names[0] for names in found if names), None)
+        return name if name is None or len(name) <= MAX_PATH else None
 
     def group(self, path: str) -> Group:
         plain = "/" + path.replace("\\", "/")
@@ -224,7 +235,7 @@ class _Names:
     def position(self, path: str) -> tuple[object, ...]:
         """Variables by their numbers, 10 after 9."""
         pieces = re.split(r"(\d+)", path)
-        return tuple((0, int(p), "") if p.isdigit() else (1, 0, p) for p in pieces)
+        return tuple((0, int(p), "") if p.isdecimal() else (1, 0, p) for p in pieces)
 
 
 class _LegacyNames:
@@ -233,10 +244,8 @@ class _LegacyNames:
     def __init__(self, hdf5: Hdf5File) -> None:
         root = "model_weights" if hdf5.has("model_weights") else ""
         self._order: dict[str, int] = {}
-        for layer in hdf5.texts(root or "/", "layer_names") or ():
+        for layer in dict.fromkeys(hdf5.texts(root or "/", "layer_names") or ()):
             group = f"{root}/{layer}".lstrip("/")
-            if not hdf5.has(group):
-                continue
             for weight in hdf5.texts(group, "weight_names") or ():
                 self._order.setdefault(f"{group}/{weight}", len(self._order))
 
@@ -260,28 +269,30 @@ def open_keras(path: str, zipped: bool) -> KerasWeights:
       CheckpointError: The file is damaged, or an archive without weights.
       FrameworkError: h5py is not installed.
     """
+    file = MappedFile(path)
     if not zipped:
-        file = MappedFile(path)
         return KerasWeights(Hdf5File(file, 0, file.size))
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if _MEMBER not in archive.namelist():
-                from tensor_bridge.checkpoint.read._other_formats import refused_archive
+    with (
+        reading(path, expected="an archive of Keras"),
+        zipfile.ZipFile(cast("IO[bytes]", Window(file, 0, file.size))) as archive,
+    ):
+        if _MEMBER not in archive.namelist():
+            from tensor_bridge.checkpoint.read._other_formats import refused_archive
 
-                raise refused_archive(path, archive.namelist())
-            member = archive.getinfo(_MEMBER)
-            stored = _Stored(_text(archive, "config.json"), _text(archive, "metadata.json"))
-            if member.compress_type != zipfile.ZIP_STORED:
-                return _unpacked(path, archive, member, stored)
-            file = MappedFile(path)
-            begin = _begin_of(file, member)
-            return KerasWeights(
-                Hdf5File(file, begin, member.file_size),
-                crc=(begin, member.file_size, member.CRC),
-                stored=stored,
-            )
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as e:
-        raise damaged(path, f"expected an archive of Keras: {e}") from None
+            raise refused_archive(path, archive.namelist())
+        member = archive.getinfo(_MEMBER)
+        most = min(MAX_BYTES, max(1 << 20, _MAX_WRITTEN * file.size))
+        stored = _Stored(
+            _text(archive, "config.json", most), _text(archive, "metadata.json", _MAX_METADATA)
+        )
+        if member.compress_type != zipfile.ZIP_STORED:
+            return _unpacked(file, archive, member, stored)
+        begin = _begin_of(file, member)
+        return KerasWeights(
+            Hdf5File(file, begin, member.file_size),
+            crc=(begin, member.file_size, member.CRC),
+            stored=stored,
+        )
 
 
 def open_keras_folder(folder: Path) -> KerasWeights | None:
@@ -292,12 +303,9 @@ def open_keras_folder(folder: Path) -> KerasWeights | None:
       FrameworkError: h5py is not installed.
     """
     parts = [folder / name for name in ("config.json", "metadata.json")]
-    if not all(part.is_file() for part in (*parts, folder / _MEMBER)):
+    if not all(is_there(part) for part in (*parts, folder / _MEMBER)):
         return None
-    texts = []
-    for part in parts:
-        with part.open("rb") as stream:
-            texts.append(stream.read(MAX_BYTES + 1))
+    texts = [first_bytes(part, MAX_BYTES + 1) for part in parts]
     file = MappedFile(str(folder / _MEMBER))
     return KerasWeights(Hdf5File(file, 0, file.size), stored=_Stored(*texts))
 
@@ -310,15 +318,11 @@ def open_sharded(path: str) -> KerasWeights:
       CheckpointNotFoundError: One is missing.
       FrameworkError: h5py is not installed.
     """
-    if Path(path).stat().st_size > _MAX_LIST:
-        raise damaged(path, f"expected at most {_MAX_LIST} bytes of JSON")
-    try:
-        groups = json.loads(Path(path).read_bytes())["weight_map"]
+    with reading(path, expected="JSON with a weight_map of file names"):
+        groups = json.loads(read_small(path, _MAX_LIST))["weight_map"]
         # One name, or several where the variables of a layer are in several files.
         named = {n for of in groups.values() for n in ([of] if isinstance(of, str) else of)}
         names = sorted(map(str, named))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
-        raise damaged(path, f"expected JSON with a weight_map of file names: {e!r}") from None
     if not names:
         raise damaged(path, "expected a weight_map of file names, got an empty one")
     files = []
@@ -333,8 +337,8 @@ def open_sharded(path: str) -> KerasWeights:
 def _begin_of(file: MappedFile, member: zipfile.ZipInfo) -> int:
     """Where a member's bytes begin: behind a header of its own, not the directory's."""
     file.check(member.header_offset, 30, _MEMBER)
-    with file.piece(member.header_offset, 30) as header:
-        signature, *_, name, extra = struct.unpack("<4s5H3I2H", header)
+    header = file.content(member.header_offset, 30)
+    signature, *_, name, extra = struct.unpack("<4s5H3I2H", header)
     begin = member.header_offset + 30 + int(name) + int(extra)
     if signature != b"PK\x03\x04":
         raise damaged(
@@ -344,23 +348,45 @@ def _begin_of(file: MappedFile, member: zipfile.ZipInfo) -> int:
     return begin
 
 
-def _text(archive: zipfile.ZipFile, name: str) -> bytes:
+def _text(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
     """A small member, or nothing; what is too long is for the reader of it to refuse."""
     if name not in archive.namelist():
         return b""
     with archive.open(name) as file:
-        return file.read(MAX_BYTES + 1)
+        return file.read(most + 1)
 
 
 def _unpacked(
-    path: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo, stored: _Stored
+    packed: MappedFile, archive: zipfile.ZipFile, member: zipfile.ZipInfo, stored: _Stored
 ) -> KerasWeights:
     """A compressed member in a temporary file that nobody else sees; zipfile checks its CRC."""
-    with tempfile.TemporaryFile() as target, archive.open(member) as source:
-        while piece := source.read(PIECE):
-            target.write(piece)
-        target.flush()
-        file = MappedFile(f"{path}:{Path(_MEMBER)}", target.fileno())
+    if member.file_size > _MAX_RATIO * packed.size:
+        raise ValueError(f"{member.file_size} bytes in an archive of {packed.size}")
+    with tempfile.TemporaryFile(buffering=0) as target, archive.open(member) as source:
+        _write_sparse(source, target, max(_SMALL, _MAX_WRITTEN * packed.size))
+        file = MappedFile(f"{packed.path}:{_MEMBER}", target.fileno())
     weights = KerasWeights(Hdf5File(file, 0, file.size), stored=stored)
     weights.checks_all = True
     return weights
+
+
+def _write_sparse(source: IO[bytes], target: IO[bytes], most: int) -> None:
+    """Copies a file; zeros become holes, which take no place on the disk, the rest at most so much.
+
+    Raises:
+      ValueError: There is more.
+    """
+    while piece := source.read(PIECE):
+        for at in range(0, len(piece), _BLOCK):
+            block = piece[at : at + _BLOCK]
+            if block == _ZEROS[: len(block)]:
+                target.seek(len(block), 1)
+                continue
+            most -= len(block)
+            if most < 0:
+                raise ValueError(
+                    f"more than {_MAX_WRITTEN} times its size, and {_SMALL} bytes, of other bytes "
+                    "than zeros; unpack it, and pack it again without compression"
+                )
+            target.write(block)
+    target.truncate()

@@ -15,11 +15,13 @@ from typing import Any
 
 from tensor_bridge.checkpoint.read._layer import Layer
 
-__all__ = ["MAX_BYTES", "Node", "class_of", "fed_by", "layers_of", "parse"]
+__all__ = ["MAX_BYTES", "MAX_PATH", "Node", "class_of", "fed_by", "layers_of", "parse"]
 
 MAX_BYTES = 16 << 20
 """Above what a configuration may take: the largest of Keras' own applications takes 1 MB."""
-_MAX_DEPTH, _MAX_PATH = 200, 1024
+MAX_PATH = 1024
+"""Characters of the path of a layer, more than Keras makes."""
+_MAX_DEPTH = 200
 
 
 @dataclass(frozen=True)
@@ -159,8 +161,8 @@ def layers_of(model: Node, by_name: bool = False) -> dict[str, Layer]:
         outer, prefix = waiting.pop()
         for part, inputs in fed_by(outer):
             path = prefix + part.name
-            if len(path) > _MAX_PATH:
-                raise ValueError(f"expected names of at most {_MAX_PATH} characters, got more")
+            if len(path) > MAX_PATH:
+                raise ValueError(f"expected names of at most {MAX_PATH} characters, got more")
             found[path] = Layer(part.registered, part.config, tuple(prefix + n for n in inputs))
             waiting.append((part, f"{path}/"))
             waiting += [

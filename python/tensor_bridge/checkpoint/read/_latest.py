@@ -9,11 +9,15 @@ import os
 import re
 from pathlib import Path
 
+from tensor_bridge.checkpoint.read._files import first_bytes, is_there
+
 __all__ = ["latest_prefixes"]
 
 # It holds a few names; more is something else.
 _MAX_SIZE = 1 << 20
-_TOKEN = re.compile(rb"""#[^\n]*|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|\w+|[^\s\w]""")
+_MAX_PATH = 4096  # Linux' own
+# A string without an end is a token too: to try again at each quote in it would take forever.
+_TOKEN = re.compile(rb"""#[^\n]*|"(?:[^"\\\n]|\\.)*"?|'(?:[^'\\\n]|\\.)*'?|\w+|[^\s\w]""")
 _ESCAPE = re.compile(
     rb"\\(?:(?P<octal>[0-7]{1,3})|[xX](?P<hex>[0-9a-fA-F]{1,2})|(?P<one>[abfnrtv])|(?P<same>.))"
 )
@@ -28,14 +32,14 @@ def latest_prefixes(folder: Path) -> list[str]:
 
     Returns:
       Prefixes; [] if there is no file ``checkpoint``, or it names none.
+
+    Raises:
+      CheckpointError: It is no regular file, or may not be read.
     """
-    try:
-        with (folder / "checkpoint").open("rb") as file:
-            text = file.read(_MAX_SIZE)
-    except OSError:
+    if not is_there(folder / "checkpoint"):
         return []
-    named = os.fsdecode(_model_checkpoint_path(text))
-    if not named or "\0" in named:
+    named = os.fsdecode(_model_checkpoint_path(first_bytes(folder / "checkpoint", _MAX_SIZE)))
+    if not named or "\0" in named or len(named) > _MAX_PATH:
         return []
     # Here a backslash is part of a name, on Windows it is none.
     tails = [*_tails(named.split("/")), *_tails(re.split(r"[\\/]", named))]
@@ -59,7 +63,7 @@ def _model_checkpoint_path(text: bytes) -> bytes:
             value = b""
             # Strings that follow one another are one.
             for string in tokens[at + 2 :]:
-                if string[:1] not in (b'"', b"'"):
+                if string[:1] not in (b'"', b"'") or string[1:][-1:] != string[:1]:
                     break
                 value += _ESCAPE.sub(_unescaped, string[1:-1])
     return value

@@ -6,18 +6,20 @@ import errno
 import mmap
 import os
 import weakref
+from collections.abc import Iterator
 from math import prod
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge.errors import CheckpointError, CheckpointNotFoundError
+from tensor_bridge.checkpoint.read._crc import PIECE
+from tensor_bridge.checkpoint.read._damage import damaged
+from tensor_bridge.checkpoint.read._files import open_regular
 
 if TYPE_CHECKING:
     import builtins
 
     import torch
 
-__all__ = ["MappedFile", "damaged"]
+__all__ = ["MappedFile"]
 
 # In pieces, so that an interrupt is soon heard.
 _COPY = 64 << 20
@@ -26,25 +28,18 @@ _COPY = 64 << 20
 _NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
 
 
-def damaged(file: str, message: str, *, entry: str = "", offset: int = -1) -> CheckpointError:
-    """The error for ``file``, with its attributes set and the place in its message."""
-    place = f"{file}, " + (f"entry {entry!r}, " if entry else "")
-    error = CheckpointError(
-        f"{place}byte {offset}: {message}" if offset >= 0 else f"{place[:-2]}: {message}"
-    )
-    error.file, error.entry, error.offset = file, entry, offset
-    return error
-
-
 class MappedFile:
     """A file in memory: read at first touch, written to never.
 
-    The mapping is private: what is written to a tensor over it stays in this process. It lives as
-    long as a tensor over it. A file that another process truncates meanwhile ends this one
-    (SIGBUS), as with every mapping; replacing a file is harmless.
+    The mapping is private: what is written to a tensor over it stays in this process. Mapping and
+    descriptors live as long as the object or a tensor over it, and nothing refers back to them:
+    they go with the last reference, whether the collector runs or not. A file that another process
+    truncates meanwhile ends this one (SIGBUS) where a tensor over the mapping is touched, as with
+    every mapping; replacing a file is harmless.
 
-    What is read to be copied, compared or stored comes from a second mapping, which nobody writes
-    to: it has what the file has, and its pages are let go of once they are used.
+    What is copied, compared or decoded is read from the file, which raises for a file that was
+    truncated. What C++ parses, or torch.save stores, comes from a second mapping, which nobody
+    writes to: it has what the file has, and its pages are let go of once they are used.
 
     Attributes:
       path: The file.
@@ -59,24 +54,11 @@ class MappedFile:
           CheckpointError: It is no regular file.
         """
         self.path = path
-        own = fd is None
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if fd is None else fd
-        except FileNotFoundError:
-            raise CheckpointNotFoundError(
-                f"{path}: no such file; a checkpoint needs all of its files side by side"
-            ) from None
-        try:
-            if fd is None and not Path(path).is_file():
-                raise damaged(path, "expected a regular file")
-            self.size = os.fstat(descriptor).st_size
-            self._fd = os.dup(descriptor)
-            weakref.finalize(self, os.close, self._fd)
-            self._map = self._mapped()
-            self._second: Any = None
-        finally:
-            if own:
-                os.close(descriptor)
+        self._fd = open_regular(path) if fd is None else os.dup(fd)
+        weakref.finalize(self, os.close, self._fd)
+        self.size = os.fstat(self._fd).st_size
+        self._map = self._mapped()
+        self._second: Any = None
 
     def _mapped(self) -> Any:
         if not self.size:
@@ -92,7 +74,7 @@ class MappedFile:
         return self._second
 
     def drop(self) -> None:
-        """Lets go of the pages that were read to be copied, compared or stored."""
+        """Lets go of the pages that were read to be parsed or stored."""
         if self._second is not None:
             self._second.madvise(mmap.MADV_DONTNEED)
 
@@ -111,26 +93,75 @@ class MappedFile:
         """The first bytes of the file, which may have fewer. Nothing is mapped for them."""
         return os.pread(self._fd, size, 0)
 
+    def _cut(self, offset: int) -> Exception:
+        return damaged(self.path, "the file was truncated while it was read", offset=offset)
+
+    def _over(self, mapping: Any, offset: int, count: int, dtype: torch.dtype) -> torch.Tensor:
+        """A view of a mapping, of a file that is still as long as it was."""
+        import torch
+
+        if os.lseek(self._fd, 0, os.SEEK_END) < offset + count * dtype.itemsize:
+            raise self._cut(offset)
+        return torch.frombuffer(mapping, dtype=dtype, count=count, offset=offset)
+
+    def read_into(self, buffer: Any, offset: int) -> None:
+        """Fills a buffer with bytes of the file. They have been checked to be in it."""
+        done = 0
+        with memoryview(buffer) as view:
+            while done < view.nbytes:
+                count = os.preadv(self._fd, [view[done : done + _COPY]], offset + done)
+                if count == 0:
+                    raise self._cut(offset + done)
+                done += count
+
+    def content(self, offset: int, size: int) -> bytearray:
+        """A few bytes of the file."""
+        data = bytearray(size)
+        self.read_into(data, offset)
+        return data
+
+    def pieces(self, offset: int, size: int) -> Iterator[memoryview]:
+        """A stretch of the file, piece by piece; each goes where the one before was."""
+        with memoryview(bytearray(min(PIECE, size))) as view:
+            for at in range(0, size, PIECE):
+                with view[: min(PIECE, size - at)] as piece:
+                    self.read_into(piece, offset + at)
+                    yield piece
+
+    def parts(self, offset: int, size: int) -> Iterator[torch.Tensor]:
+        """As `pieces`, as tensors of uint8."""
+        for at in range(0, size, PIECE):
+            yield self.copied(offset + at, min(PIECE, size - at))
+
     def bytes(self, offset: int, size: int) -> torch.Tensor:
         """The bytes as a view, uint8. They have been checked to be in the file."""
         import torch
 
         if size == 0:
             return torch.empty(0, dtype=torch.uint8, device="cpu")
-        return torch.frombuffer(self._map, dtype=torch.uint8, count=size, offset=offset)
+        return self._over(self._map, offset, size, torch.uint8)
 
     def copied(self, offset: int, size: int) -> torch.Tensor:
         """The bytes as a copy, uint8. They have been checked to be in the file."""
+        import ctypes
+
         import torch
 
         copy = torch.empty(size, dtype=torch.uint8, device="cpu")
-        for at in range(0, size, _COPY):
-            part = torch.frombuffer(
-                self._source, dtype=torch.uint8, count=min(_COPY, size - at), offset=offset + at
-            )
-            copy[at : at + _COPY] = part
-            self.drop()
+        if size:
+            memory = (ctypes.c_ubyte * size).from_address(copy.data_ptr())
+            self.read_into(memoryview(memory).cast("B"), offset)
         return copy
+
+    def copy_into(self, target: torch.Tensor, offset: int) -> None:
+        """Fills a tensor of uint8 with the bytes from a place on, whatever its strides."""
+        size = target.numel()
+        if size <= _COPY or target.ndim <= 1:
+            target.copy_(self.copied(offset, size).view(target.shape))
+            return
+        for part in target.split(max(1, _COPY * len(target) // size)):
+            self.copy_into(part[0] if len(part) == 1 else part, offset)
+            offset += part.numel()
 
     def tensor(self, offset: int, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """A tensor of little-endian elements in row-major order, checked to be in the file.
@@ -142,29 +173,24 @@ class MappedFile:
         count = prod(shape)
         if count == 0:
             return torch.empty(shape, dtype=dtype, device="cpu")
-        if dtype == torch.bool:
-            # Any byte is a bool in a file; in torch's memory only 0 and 1 are.
-            flags = self.stored(offset, shape, torch.uint8)
-            other = bool((flags > 1).any())
-            copy = flags != 0 if other else None
-            self.drop()
-            if copy is not None:
-                return copy
+        # Any byte is a bool in a file; in torch's memory only 0 and 1 are.
+        if dtype == torch.bool and any(bool((x > 1).any()) for x in self.parts(offset, count)):
+            return self.copied(offset, count).view(shape) != 0
         if offset % alignment(dtype) == 0:
-            return torch.frombuffer(self._map, dtype=dtype, count=count, offset=offset).view(shape)
+            return self._over(self._map, offset, count, dtype).view(shape)
         return self.copied(offset, count * dtype.itemsize).view(dtype).view(shape)
 
     def stored(self, offset: int, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """What the file has, as a view that may begin at any address.
 
-        To be copied or stored, never computed with; `drop` lets go of what was read.
+        To be parsed or stored, never computed with; `drop` lets go of what was read.
         """
         import torch
 
         count = prod(shape)
         if count == 0:
             return torch.empty(shape, dtype=dtype, device="cpu")
-        return torch.frombuffer(self._source, dtype=dtype, count=count, offset=offset).view(shape)
+        return self._over(self._source, offset, count, dtype).view(shape)
 
     def copy_to(self, target: int, offset: int, size: int) -> None:
         """Appends bytes of the file to the file descriptor ``target``, past this process.
@@ -181,12 +207,8 @@ class MappedFile:
                 # Between these file systems the kernel does not copy; sendfile always does.
                 count = os.sendfile(target, self._fd, offset + done, min(size - done, _COPY))
             if count == 0:
-                raise damaged(self.path, "the file was truncated while it was read", offset=offset)
+                raise self._cut(offset + done)
             done += count
-
-    def piece(self, offset: int, size: int) -> memoryview:
-        """What the file has, for a checksum; to be released soon, and then dropped."""
-        return memoryview(self._source or b"")[offset : offset + size]
 
 
 def alignment(dtype: torch.dtype) -> int:

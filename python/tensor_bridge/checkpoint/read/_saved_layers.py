@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tensor_bridge.checkpoint.read._damage import damaged
+from tensor_bridge.checkpoint.read._files import is_there, read_small
 from tensor_bridge.checkpoint.read._keras_config import Node, fed_by, parse
 from tensor_bridge.checkpoint.read._layer import Layer
-from tensor_bridge.checkpoint.read._mapped import damaged
 from tensor_bridge.checkpoint.read._object_graph import fields_of
 from tensor_bridge.errors import CheckpointError
 
@@ -30,13 +31,10 @@ def saved_layers(folder: Path) -> dict[str, Layer]:
       CheckpointError: The description is damaged.
     """
     path = folder / _FILE
-    if not path.is_file():
+    if not is_there(path):
         return {}
-    with path.open("rb") as stream:
-        data = stream.read(_MAX_BYTES + 1)
+    data = read_small(path, _MAX_BYTES)
     try:
-        if len(data) > _MAX_BYTES:
-            raise ValueError(f"got more than {_MAX_BYTES} bytes")
         nodes = dict(_nodes(message) for number, message in fields_of(data) if number == 1)
         return _layers({place: node for place, node in nodes.items() if node is not None})
     except (ValueError, CheckpointError) as e:

@@ -8,10 +8,10 @@ from math import prod
 from typing import Any, TypeVar
 
 from tensor_bridge._dtypes import DtypeRow
+from tensor_bridge.checkpoint.read._damage import reading
 from tensor_bridge.checkpoint.read._elements import decoder_of, stored_dtype
 from tensor_bridge.checkpoint.read._entry import Entry, Extent
-from tensor_bridge.checkpoint.read._mapped import MappedFile, damaged
-from tensor_bridge.errors import CheckpointError
+from tensor_bridge.checkpoint.read._mapped import MappedFile
 
 __all__ = ["StoredEntry", "UniqueNames", "kind_of", "read_whole", "text"]
 
@@ -41,24 +41,13 @@ class StoredEntry(Entry):
         dtype, decode = stored_dtype(row, raw), decoder_of(row, raw)
         if decode is None:
             return self.mapped.tensor(self.offset, self.shape, dtype)
-        x = decode(self.mapped.stored(self.offset, self.shape, dtype))
-        self.mapped.drop()
-        return x
+        return decode(self.shape, self.mapped.parts(self.offset, self.count))
 
-    def extent(self) -> Extent | None:
+    def _extent(self) -> Extent | None:
         row = self.known_row()
         if not self.plain or row.kind != "shared" or row.name == "bool":
             return None
         return Extent(self.mapped, self.offset, self.nbytes)
-
-    def placed(self, call: Callable[[], T], begin: int) -> T:
-        """The result of a call into C++ that counts places from ``begin``."""
-        try:
-            return call()
-        except CheckpointError as e:
-            raise damaged(
-                self.file, str(e), entry=self.key, offset=begin + max(e.offset, 0)
-            ) from None
 
     @property
     def count(self) -> int:
@@ -66,7 +55,7 @@ class StoredEntry(Entry):
         return prod(self.shape)
 
 
-def read_whole(file: MappedFile, call: Callable[[int, int], list[T]]) -> list[T]:
+def read_whole(file: MappedFile, call: Callable[[int, int], T]) -> T:
     """The result of a call into C++ with address and size of the whole file.
 
     Raises:
@@ -75,9 +64,8 @@ def read_whole(file: MappedFile, call: Callable[[int, int], list[T]]) -> list[T]
     import torch
 
     try:
-        return call(file.stored(0, (file.size,), torch.uint8).data_ptr(), file.size)
-    except CheckpointError as e:
-        raise damaged(file.path, str(e), entry=e.entry, offset=e.offset) from None
+        with reading(file.path):
+            return call(file.stored(0, (file.size,), torch.uint8).data_ptr(), file.size)
     finally:
         file.drop()
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tensor_bridge import _C
 from tensor_bridge.checkpoint.read._mapped import MappedFile
+from tensor_bridge.checkpoint.read._stored import read_whole
 
 if TYPE_CHECKING:
     from tensor_bridge.checkpoint.read._frozen_graph import FrozenGraph
@@ -34,8 +35,6 @@ def open_stored(path: str, head: bytes) -> FrozenGraph | Tflite | None:
       UnsupportedFileError: It is a graph as text.
       CheckpointError: It is damaged.
     """
-    import torch
-
     if _AS_TEXT.match(head):
         from tensor_bridge.checkpoint.read._other_formats import unsupported
 
@@ -47,8 +46,7 @@ def open_stored(path: str, head: bytes) -> FrozenGraph | Tflite | None:
     file = MappedFile(path)
     if not file.size:
         return None
-    kind = _C.stored_format(file.stored(0, (file.size,), torch.uint8).data_ptr(), file.size)
-    file.drop()
+    kind = read_whole(file, _C.stored_format)
     if kind == _TFLITE:
         from tensor_bridge.checkpoint.read._tflite import Tflite
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from tensor_bridge.checkpoint.read._files import last_bytes
+from tensor_bridge.errors import TensorBridgeError
 
 __all__ = ["is_table"]
 
@@ -12,8 +13,6 @@ _MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
 def is_table(path: str) -> bool:
     """Whether a file ends as tables do: an index, or a checkpoint of the first format."""
     try:
-        with Path(path).open("rb") as file:
-            file.seek(max(0, file.seek(0, 2) - len(_MAGIC)))
-            return file.read() == _MAGIC
-    except (OSError, ValueError):  # ValueError: a path that no file can have
+        return last_bytes(path, len(_MAGIC)) == _MAGIC
+    except TensorBridgeError:  # no file, or none that can be read
         return False

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C
 from tensor_bridge._dtypes import DtypeRow
-from tensor_bridge.checkpoint.read._elements import decoder_of, row_of
+from tensor_bridge.checkpoint.read._damage import damaged, reading
+from tensor_bridge.checkpoint.read._elements import decoder_of, row_of, stored_dtype
 from tensor_bridge.checkpoint.read._entry import Entry, Extent
-from tensor_bridge.checkpoint.read._mapped import MappedFile, damaged
+from tensor_bridge.checkpoint.read._mapped import MappedFile
 from tensor_bridge.checkpoint.read._quantization import Quantization, quantized
 from tensor_bridge.checkpoint.read._stored import (
     StoredEntry,
@@ -114,7 +115,7 @@ class TensorEntry(StoredEntry):
         # Some converters leave a scale at tensors of floats, where it means nothing.
         return None if self.dtype.startswith(("float", "bfloat", "complex")) else self.how
 
-    def read(self, raw: bool) -> Any:
+    def _read(self, raw: bool) -> Any:
         row = self.known_row()
         if self.storage:
             raise self.unsupported(_STORAGE[self.storage])
@@ -123,8 +124,9 @@ class TensorEntry(StoredEntry):
         try:
             if self.quantization is None:
                 return self._values(row, raw)
-            x = self._values(row, raw=False)
-            return x if raw else quantized(x, self.quantization)
+            if raw:
+                return self._values(row, raw=False)
+            return quantized(self._values(row, raw=False, copy=True), self.quantization)
         except UnsupportedDtypeError as e:
             advice = (
                 ""
@@ -135,19 +137,21 @@ class TensorEntry(StoredEntry):
             )
             raise self.unsupported(f"{e}{advice}") from None
 
-    def _values(self, row: DtypeRow, raw: bool) -> torch.Tensor:
+    def _values(self, row: DtypeRow, raw: bool, copy: bool = False) -> torch.Tensor:
         import torch
 
+        if self.plain and copy and decoder_of(row, raw) is None:
+            stored = self.mapped.copied(self.offset, self.nbytes)
+            return stored.view(stored_dtype(row, raw)).view(self.shape)
         if self.plain:
             x: torch.Tensor = self.plain_values(row, raw)
             return x
         x = torch.empty(self.shape, dtype=torch.uint8, device="cpu")
         if self.count:
-            packed = self.mapped.stored(self.offset, (self.nbytes,), torch.uint8)
+            packed = self.mapped.copied(self.offset, self.nbytes)
             _C.tflite_unpack(packed.data_ptr(), self.bits, self.count, x.data_ptr())
-            self.mapped.drop()
         decode = decoder_of(row, raw)
-        return x if decode is None else decode(x)
+        return x if decode is None else decode(self.shape, [x])
 
     def _strings(self) -> StringTensor:
         import torch
@@ -161,11 +165,9 @@ class TensorEntry(StoredEntry):
             )
         data = self.mapped.bytes(self.offset, self.nbytes)
         offsets = torch.empty(self.count + 1, dtype=torch.int64, device="cpu")
-        self.placed(
-            lambda: _C.tflite_strings(data.data_ptr(), self.nbytes, self.count, offsets.data_ptr()),
-            self.offset,
-        )
+        with reading(self.file, self.key, self.offset):
+            _C.tflite_strings(data.data_ptr(), self.nbytes, self.count, offsets.data_ptr())
         return StringTensor(data, offsets, torch.Size(self.shape))
 
-    def extent(self) -> Extent | None:
-        return None if self.storage or self.quantization is not None else super().extent()
+    def _extent(self) -> Extent | None:
+        return None if self.storage or self.quantization is not None else super()._extent()

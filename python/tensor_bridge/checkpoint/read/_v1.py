@@ -17,18 +17,15 @@ from typing import TYPE_CHECKING, Any
 from tensor_bridge import _C
 from tensor_bridge._dtypes import DtypeRow
 from tensor_bridge.checkpoint.read import _crc
+from tensor_bridge.checkpoint.read._damage import damaged, reading
 from tensor_bridge.checkpoint.read._elements import decoder_of, row_of, stored_dtype
 from tensor_bridge.checkpoint.read._entry import Entry, Extent
-from tensor_bridge.checkpoint.read._mapped import MappedFile, damaged
+from tensor_bridge.checkpoint.read._files import is_folder, is_there
+from tensor_bridge.checkpoint.read._mapped import MappedFile
 from tensor_bridge.checkpoint.read._names import Stored, names_of, slice_key
 from tensor_bridge.checkpoint.read._slices import Piece, Place, join, place_of, shape_of
 from tensor_bridge.checkpoint.read._table import is_table
-from tensor_bridge.errors import (
-    CheckpointError,
-    CheckpointNotFoundError,
-    TensorBridgeError,
-    UnsupportedDtypeError,
-)
+from tensor_bridge.errors import CheckpointError, CheckpointNotFoundError, UnsupportedDtypeError
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +53,7 @@ def v1_files(path: str) -> list[str]:
         return [path]
     base, total = (shard["base"], shard["total"]) if shard else (path, "?????")
     parent = Path(base).parent
-    if not parent.is_dir():
+    if not is_folder(parent):
         return []
     pattern = re.compile(
         re.escape(Path(base).name) + r"-\d{5}-of-" + total.replace("?????", r"(\d{5})"), re.DOTALL
@@ -74,7 +71,7 @@ def v1_files(path: str) -> list[str]:
     count = totals.pop()
     files = [f"{base}-{i:05d}-of-{count}" for i in range(int(count))]
     for file in files:
-        if not Path(file).is_file():
+        if not is_there(file):
             raise CheckpointNotFoundError(
                 f"{file}: no such file; a checkpoint needs all of its files side by side"
             )
@@ -177,7 +174,7 @@ class V1Entry(Entry):
     number: int = field(repr=False)
     slices: tuple[_Slice, ...] = field(repr=False)
 
-    def read(self, raw: bool) -> Any:
+    def _read(self, raw: bool) -> Any:
         row = self._known_row()
         if row.name == "string":
             return self._strings()
@@ -194,7 +191,7 @@ class V1Entry(Entry):
                 for one, value in zip(self.slices, values, strict=True)
             ]
             x = join(self.shape, dtype, pieces, lambda m: damaged(self.file, m, entry=self.key))
-        return x if decode is None else decode(x)
+        return x if decode is None else decode(self.shape, [x])
 
     def _known_row(self) -> DtypeRow:
         if self.row is None:
@@ -211,7 +208,7 @@ class V1Entry(Entry):
             raise self.unsupported("a partitioned variable of strings")
         return self._find(self.slices[0]).strings(self.shape)
 
-    def extent(self) -> Extent | None:
+    def _extent(self) -> Extent | None:
         row = self._known_row()
         if row.kind != "shared" or row.name in ("string", "bool") or len(self.slices) > 1:
             return None
@@ -220,13 +217,11 @@ class V1Entry(Entry):
         values = self._find(self.slices[0])
         return Extent(values.file, *values.plain) if values.plain is not None else None
 
-    def problems(self) -> Iterator[Exception]:
-        if self.row is None:
-            return
-        for one in self.slices:
+    def _problems(self) -> Iterator[Exception]:
+        for one in self.slices if self.row is not None else ():
             try:
                 self._find(one)
-            except TensorBridgeError as e:
+            except CheckpointError as e:
                 yield e
 
 
@@ -265,8 +260,7 @@ class _Values:
 
         def copy(into: torch.Tensor) -> None:
             if self.plain is not None:
-                into.copy_(self.file.stored(self.plain[0], (*shape, dtype.itemsize), torch.uint8))
-                self.file.drop()
+                self.file.copy_into(into, self.plain[0])
             else:
                 into.copy_(self.tensor(shape, dtype).unsqueeze(-1).view(torch.uint8))
 
@@ -291,19 +285,14 @@ class _Values:
         """Calls with address and size of the message."""
         import torch
 
+        begin = -1
         if isinstance(self.message, bytearray):
-            begin, size = -1, len(self.message)
             message = torch.frombuffer(self.message, dtype=torch.uint8)
         else:
             begin, size = self.message
-            message = self.file.stored(begin, (size,), torch.uint8)
-        try:
-            return call(message.data_ptr(), size)
-        except CheckpointError as e:
-            at = begin + max(e.offset, 0) if begin >= 0 else -1
-            raise damaged(self.file.path, str(e), entry=self.entry, offset=at) from None
-        finally:
-            self.file.drop()
+            message = self.file.copied(begin, size)
+        with reading(self.file.path, self.entry, begin):
+            return call(message.data_ptr(), len(message))
 
 
 def _read(file: MappedFile, call: Any, *args: Any, entry: str = "") -> Any:
@@ -311,8 +300,7 @@ def _read(file: MappedFile, call: Any, *args: Any, entry: str = "") -> Any:
     import torch
 
     try:
-        return call(file.stored(0, (file.size,), torch.uint8).data_ptr(), file.size, *args)
-    except CheckpointError as e:
-        raise damaged(file.path, str(e), entry=entry or e.entry, offset=e.offset) from None
+        with reading(file.path, entry):
+            return call(file.stored(0, (file.size,), torch.uint8).data_ptr(), file.size, *args)
     finally:
         file.drop()
