@@ -31,7 +31,7 @@ help:
 	@echo 'make test-exhaustive  the Python tests that take minutes'
 	@echo 'make test-asan        C++ tests under AddressSanitizer and UBSan'
 	@echo 'make test-tsan        concurrent C++ tests under ThreadSanitizer'
-	@echo 'make fuzz             the readers of file formats under libFuzzer (RUNS=...)'
+	@echo 'make fuzz             the readers of file formats under libFuzzer (TARGET=..., RUNS=...)'
 	@echo 'make bench            conversion times next to the other ways, from one run'
 	@echo 'make bench-draw       charts and tables of the docs from the numbers of make bench'
 	@echo 'make bench-compare    instructions of each operation against a commit (BASE=HEAD)'
@@ -163,7 +163,9 @@ test-asan test-tsan: test-%: $(STAMPS)/tools $(STAMPS)/system-tests
 RUNS ?= 1000000
 CLANGXX = $(firstword $(shell command -v clang++ || ls /usr/bin/clang++-* 2>/dev/null))
 FUZZED := $(patsubst tests/fuzz/%_fuzz.cc,%,$(wildcard tests/fuzz/*_fuzz.cc))
-fuzz: $(addprefix fuzz-,$(FUZZED))
+# TARGET: one or several of them, all when none is given.
+TARGET ?= $(FUZZED)
+fuzz: $(addprefix fuzz-,$(TARGET))
 
 fuzz-%: build $(STAMPS)/system-fuzz
 	@mkdir -p build/fuzz/corpus/$*

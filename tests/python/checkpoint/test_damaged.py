@@ -189,7 +189,9 @@ def test_slices_must_exist_and_make_up_the_whole(tmp_path: Path) -> None:
 
     def part(start: int, length: int) -> tuple[str, bytes]:
         key = slice_key(b"w", (start, length)).decode("latin-1")
-        return key, bundles.entry(dtype=F32, shape=(length,), size=4 * length)
+        # Each where no other is: entries do not share bytes.
+        offset = 16 * start
+        return key, bundles.entry(dtype=F32, shape=(length,), offset=offset, size=4 * length)
 
     def load(whole: bytes, *parts: tuple[str, bytes]) -> Any:
         records = [(b"", bundles.header()), (b"w", whole)]
@@ -220,9 +222,9 @@ def test_bools_of_other_bytes_than_0_and_1_become_bools(tmp_path: Path) -> None:
 def test_unknown_dtypes_leave_the_rest_readable(tmp_path: Path) -> None:
     entries = {
         "new": bundles.entry(dtype=99, shape=(2,), size=8),
-        "old": bundles.entry(dtype=F32, shape=(1,), size=4),
+        "old": bundles.entry(dtype=F32, shape=(1,), offset=8, size=4),
     }
-    loaded = checkpoint.load(bundles.write(tmp_path, entries, b"\0" * 8))
+    loaded = checkpoint.load(bundles.write(tmp_path, entries, b"\0" * 12))
     assert loaded["old"].tolist() == [0]
     with pytest.raises(tensor_bridge.UnsupportedDtypeError, match=r"entry 'new'.*number 99"):
         loaded["new"]

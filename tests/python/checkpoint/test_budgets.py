@@ -1,0 +1,306 @@
+"""What a small file can make of itself: memory, time and temporary files by its size.
+
+Each attack runs in a process of its own, whose memory, time on the processor and temporary files
+are counted.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import bundles
+import h5py
+import numpy as np
+import pytest
+import torch
+from tensorflow.core.protobuf import tensor_bundle_pb2
+
+from tensor_bridge import CheckpointError, checkpoint
+
+pytestmark = pytest.mark.alone
+
+READ = """
+import json, os, resource, sys, tempfile, time
+import torch
+from tensor_bridge import checkpoint
+from tensor_bridge.errors import TensorBridgeError
+
+written = []
+temporary = tempfile.TemporaryFile
+def watched(*args, **options):
+    written.append(temporary(*args, **options))
+    return written[-1]
+tempfile.TemporaryFile = watched
+# What asks for everything is to fail, not to end other processes.
+resource.setrlimit(resource.RLIMIT_AS, (32 << 30, 32 << 30))
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+memory, begin, disk = peak(), time.process_time(), 0
+close = os.close
+refusals = []
+def tried(call):
+    try:
+        return call()
+    except TensorBridgeError as e:
+        refusals.append(str(e))
+def keep(path):
+    source = checkpoint.load(path)
+    return source
+import tensor_bridge.checkpoint.read._keras as keras_files
+if hasattr(keras_files, "_write_sparse"):
+    copy = keras_files._write_sparse
+    def counted(source, target, most):
+        global disk
+        try:
+            return copy(source, target, most)
+        finally:
+            disk = os.fstat(target.fileno()).st_blocks * 512
+    keras_files._write_sparse = counted
+loaded = tried(lambda: keep(sys.argv[1]))
+if loaded is not None:
+    tried(lambda: loaded.layers)
+    tried(loaded.verify)
+    for entry in loaded.all_entries:
+        tried(lambda: entry.read(False))
+print(json.dumps([
+    len(loaded or ()), refusals[:3], peak() - memory, time.process_time() - begin, disk >> 20
+]))
+"""
+
+
+class Cost(NamedTuple):
+    entries: int
+    refusals: list[str]
+    megabytes: int
+    seconds: float
+    disk: int
+
+
+def cost(path: Path) -> Cost:
+    done = subprocess.run(
+        [sys.executable, "-c", READ, str(path)], check=True, capture_output=True, text=True
+    )
+    return Cost(*json.loads(done.stdout))
+
+
+def overlapping(folder: Path) -> Path:
+    """1 MB of index: one variable in 20,000 slices, each of the same 256 KiB."""
+    from tensor_bridge.checkpoint.read._names import slice_key
+
+    count, length = 20_000, 1 << 16
+    whole = tensor_bundle_pb2.BundleEntryProto(dtype=1)
+    for size in (count, length):
+        whole.shape.dim.add().size = size
+    records = []
+    for row in range(count):
+        extents = whole.slices.add()
+        one, other = extents.extent.add(), extents.extent.add()
+        one.start, one.length = row, 1
+        other.start, other.length = 0, length
+        part = bundles.entry(dtype=1, shape=(1, length), size=4 * length)
+        records.append((slice_key(b"w", (row, 1, 0, length)), part))
+    records = [(b"", bundles.header()), *sorted(records), (b"w", whole.SerializeToString())]
+    (folder / "made.index").write_bytes(bundles.index_bytes(records))
+    (folder / "made.data-00000-of-00001").write_bytes(b"\0" * 4 * length)
+    return folder / "made"
+
+
+def repeated(folder: Path) -> Path:
+    """The same slice a hundred thousand times in one entry."""
+    from tensor_bridge.checkpoint.read._names import slice_key
+
+    whole = tensor_bundle_pb2.BundleEntryProto(dtype=1)
+    whole.shape.dim.add().size = 100_000
+    for _ in range(100_000):
+        extent = whole.slices.add().extent.add()
+        extent.start, extent.length = 0, 1
+    part = bundles.entry(dtype=1, shape=(1,), size=4)
+    records = [(b"", bundles.header()), (slice_key(b"w", (0, 1)), part)]
+    records.append((b"w", whole.SerializeToString()))
+    (folder / "made.index").write_bytes(bundles.index_bytes(records))
+    (folder / "made.data-00000-of-00001").write_bytes(b"\0" * 4)
+    return folder / "made"
+
+
+def archive(path: Path, weights: Callable[[Any], None], config: bytes = b"") -> Path:
+    """An archive packed as tightly as deflate can."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
+        file.writestr("metadata.json", b"{}")
+        if config:
+            file.writestr("config.json", config)
+        with file.open("model.weights.h5", "w", force_zip64=True) as member:
+            weights(member)
+    return path
+
+
+def bomb(folder: Path) -> Path:
+    """Half a megabyte that unpacks into as many gigabytes, none of it zeros."""
+
+    def write(member: Any) -> None:
+        for _ in range(512):
+            member.write(b"\1" * (1 << 20))
+
+    return archive(folder / "bomb.keras", write)
+
+
+def many_groups(folder: Path) -> Path:
+    """Groups 2,000 deep."""
+    with h5py.File(path := folder / "deep.weights.h5", "w") as file:
+        group: Any = file
+        for _ in range(2000):
+            group = group.create_group("g")
+        group.create_dataset("x", data=[1.0])
+    return path
+
+
+def shared_groups(folder: Path) -> Path:
+    """Each of 40 groups with two names for the next: 2 ** 40 paths."""
+    with h5py.File(path := folder / "shared.weights.h5", "w") as file:
+        group: Any = file
+        for _ in range(40):
+            inner = group.create_group("a")
+            group["b"] = inner
+            group = inner
+        group.create_dataset("x", data=[1.0])
+    return path
+
+
+def long_names(folder: Path) -> Path:
+    """Layers whose names are nothing but slashes."""
+    with h5py.File(path := folder / "names.weights.h5", "w") as file:
+        for i in range(20):
+            group = file.create_group(f"layers/dense_{i}/vars")
+            group.create_dataset("0", data=[1.0])
+            group.attrs["name"] = "a/" * 30_000
+    return path
+
+
+def deep_config(folder: Path) -> Path:
+    """A configuration of 16 MB, a hundred thousand levels deep."""
+    text = b'{"config":' * 100_000 + b"[]" * (7 << 20)
+
+    def write(member: Any) -> None:
+        with h5py.File(folder / "w.h5", "w") as file:
+            file["layers/dense/vars/0"] = [1.0]
+        member.write((folder / "w.h5").read_bytes())
+
+    return archive(folder / "deep.keras", write, text)
+
+
+def wide_config(folder: Path) -> Path:
+    """16 KB of a configuration that unpack to 16 MB of empty objects."""
+    text = b"[" + b"{}," * (5 << 20) + b"0]"
+
+    def write(member: Any) -> None:
+        with h5py.File(folder / "w.h5", "w") as file:
+            file["layers/dense/vars/0"] = [1.0]
+        member.write((folder / "w.h5").read_bytes())
+
+    return archive(folder / "wide.keras", write, text)
+
+
+def quotes(folder: Path) -> Path:
+    """A list of checkpoints that is one string without an end."""
+    (folder / "checkpoint").write_bytes(b'model_checkpoint_path: "' + b'\\"' * 500_000)
+    return folder
+
+
+def slashes(folder: Path) -> Path:
+    (folder / "checkpoint").write_bytes(b'model_checkpoint_path: "' + b"a/" * 500_000 + b'"')
+    return folder
+
+
+ATTACKS = (
+    overlapping,
+    repeated,
+    bomb,
+    many_groups,
+    shared_groups,
+    long_names,
+    deep_config,
+    wide_config,
+    quotes,
+    slashes,
+)
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
+def test_what_a_small_file_may_take(attack: Callable[[Path], Path], tmp_path: Path) -> None:
+    found = cost(attack(tmp_path))
+    assert found.megabytes < 400, found
+    assert found.seconds < 10, found
+    assert found.disk <= 65, found
+    # Paths that are many are read once each, names that are none leave the groups their own.
+    if attack not in (shared_groups, long_names, deep_config, wide_config):
+        assert found.refusals, found
+
+
+def test_a_model_of_zeros_is_read_whatever_its_size(tmp_path: Path) -> None:
+    """A thousand times as large as its archive, and no place on the disk."""
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        file.create_dataset("layers/dense/vars/0", data=np.zeros(32 << 20, np.float32))
+        file["layers/dense/vars/1"] = np.arange(100.0)
+
+    def write(member: Any) -> None:
+        with (tmp_path / "w.h5").open("rb") as file:
+            while piece := file.read(1 << 20):
+                member.write(piece)
+
+    path = archive(tmp_path / "zeros.keras", write)
+    assert path.stat().st_size < 1 << 20
+    found = cost(path)
+    assert found.entries == 2
+    assert found.refusals == []
+    assert found.disk <= 1
+    # By their sizes: the names without a configuration are those of the file.
+    one, two = checkpoint.load(path).values()
+    assert one.shape == (32 << 20,)
+    assert int(one[:: 1 << 16].count_nonzero()) == 0
+    assert torch.equal(two, torch.arange(100, dtype=torch.float64))
+
+
+def test_a_sparse_file_of_four_gigabytes_is_read(tmp_path: Path) -> None:
+    size = 4 << 30
+    entry = bundles.entry(dtype=1, shape=(size // 4,), size=size)
+    prefix = bundles.write(tmp_path, {"w": entry}, b"")
+    with (tmp_path / "made.data-00000-of-00001").open("r+b") as file:
+        file.truncate(size)
+        file.seek(-4, 2)
+        file.write(b"\0\0\x80\x3f")
+    assert checkpoint.load(prefix)["w"][-1].item() == 1
+
+
+def test_data_sets_that_share_bytes_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "w.weights.h5"
+    with h5py.File(path, "w") as file:
+        for name in ("0", "1"):
+            file.create_dataset(f"layers/dense/vars/{name}", data=np.ones(1000, np.float32))
+        places = [file[f"layers/dense/vars/{n}"].id.get_offset() for n in "01"]
+    data = bytearray(path.read_bytes())
+    place = data.find(places[1].to_bytes(8, "little"))
+    data[place : place + 8] = places[0].to_bytes(8, "little")
+    # Bytes of the second are there for nobody: without them the two do not fit.
+    path.write_bytes(data[: places[1]])
+    with pytest.raises(CheckpointError):
+        checkpoint.load(path)
+
+
+def test_entries_that_share_bytes_are_refused(tmp_path: Path) -> None:
+    def load(begin: int) -> checkpoint.Checkpoint:
+        entries = {
+            "a": bundles.entry(dtype=1, shape=(2,), size=8),
+            "b": bundles.entry(dtype=1, shape=(2,), offset=begin, size=8),
+            "none": bundles.entry(dtype=1, shape=(0,), offset=4, size=0),
+        }
+        return checkpoint.load(bundles.write(tmp_path, entries, b"\0" * 16))
+
+    assert load(8)["b"].tolist() == [0, 0]
+    with pytest.raises(CheckpointError, match="share no bytes") as caught:
+        load(7)
+    assert caught.value.entry == "b"
+    assert caught.value.file.endswith("made.index")
