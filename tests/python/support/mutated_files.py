@@ -197,6 +197,7 @@ def make(kind: str, seeds: Path, folder: Path, rng: random.Random) -> Path:
 def read_all(path: Path, counts: Counter[str], wrong: list[str]) -> None:
     """Asks all of a checkpoint; each refusal is to be a typed error with its place."""
     from tensor_bridge import checkpoint
+    from tensor_bridge._printable import printable
     from tensor_bridge.errors import CheckpointError, TensorBridgeError
 
     def tried(what: str, call: Any) -> Any:
@@ -205,7 +206,7 @@ def read_all(path: Path, counts: Counter[str], wrong: list[str]) -> None:
         except TensorBridgeError as e:
             cause = f" {type(e.__cause__).__name__}" if e.__cause__ is not None else ""
             counts[f"{what}: {type(e).__name__}{cause}"] += 1
-            if isinstance(e, CheckpointError) and (not e.file or e.file not in str(e)):
+            if isinstance(e, CheckpointError) and (not e.file or printable(e.file) not in str(e)):
                 wrong.append(f"{what}: names no file: {e}")
         except BaseException:
             wrong.append(f"{what}: raw: {traceback.format_exc(limit=-3)}")
