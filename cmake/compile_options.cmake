@@ -7,6 +7,7 @@ function(tb_compile_options target)
                          VISIBILITY_INLINES_HIDDEN ON)
   # torch's error texts carry __FILE__: the path in the project, not on the build machine.
   target_compile_options(${target} PRIVATE "-ffile-prefix-map=${PROJECT_SOURCE_DIR}/=" -fno-plt)
+  tb_harden(${target})
   tb_warnings(${target})
   tb_sanitize(${target})
 endfunction()
@@ -18,6 +19,17 @@ function(tb_optimise_at_link_time)
   check_ipo_supported(RESULT supported OUTPUT ignored LANGUAGES CXX)
   if(supported AND NOT TENSOR_BRIDGE_SANITIZE)
     set(CMAKE_INTERPROCEDURAL_OPTIMIZATION_RELEASE ON PARENT_SCOPE)
+  endif()
+endfunction()
+
+# Bytes of files and of other programs pass through: a write past an array on the stack, or past one whose
+# size the compiler knows, ends the process there. tests/lint/binaries.py looks for it in what was built.
+# glibc wants optimisation for the second, and sanitizers want to see the calls themselves.
+function(tb_harden target)
+  target_compile_options(${target} PRIVATE -fstack-protector-strong)
+  if(NOT TENSOR_BRIDGE_SANITIZE)
+    target_compile_options(
+      ${target} PRIVATE -U_FORTIFY_SOURCE $<$<NOT:$<CONFIG:Debug>>:-D_FORTIFY_SOURCE=2>)
   endif()
 endfunction()
 
@@ -47,6 +59,8 @@ function(tb_link_options target map)
   tb_sanitize(${target})
   set(map_file "${PROJECT_SOURCE_DIR}/cmake/exports/${map}.map")
   target_link_options(${target} PRIVATE -Wl,--as-needed "-Wl,--version-script=${map_file}")
+  # Every symbol is bound when the library is loaded, and the table of them is read-only from then on.
+  target_link_options(${target} PRIVATE -Wl,-z,relro -Wl,-z,now)
   set_property(TARGET ${target} APPEND PROPERTY LINK_DEPENDS "${map_file}")
 endfunction()
 

@@ -23,6 +23,7 @@ if(TENSOR_BRIDGE_PORTABLE)
   set_target_properties(tb_portable_added PROPERTIES POSITION_INDEPENDENT_CODE ON
                                                      INTERPROCEDURAL_OPTIMIZATION OFF)
   target_compile_features(tb_portable_added PRIVATE cxx_std_17)
+  tb_harden(tb_portable_added)
 endif()
 
 # tb_portable(<target>): lets a library of ours run on older systems, if that was asked for.

@@ -6,7 +6,11 @@
  * tb_last_error() gives the message of this thread's latest failure: what was expected, what
  * came, what to do. On failure out-parameters are untouched and inputs stay with the caller; an
  * input is consumed only by a call that says so, and only when it succeeds.
- * Threads. Every function may be called from any thread. Handles may be released on any thread.
+ * Null. Options of a conversion may be null, and so may a tb_bundle_place. Another null where
+ * nothing says that it may be is TB_INVALID_HANDLE; a function without a status gives 0 or NULL,
+ * and leaves a message. What cannot be told, and is undefined: a handle or an object that is none,
+ * or was released or consumed; memory smaller than its size says. Threads. Every function may be
+ * called from any thread. Handles may be released on any thread.
  */
 #ifndef TENSOR_BRIDGE_C_API_H_
 #define TENSOR_BRIDGE_C_API_H_
@@ -77,7 +81,7 @@ typedef struct tb_convert_options {
   const int64_t* zero_point; /* num_scales values */
 } tb_convert_options;
 
-/* Fills `options` with the defaults. */
+/* Fills `options` with the defaults. NULL is ignored. */
 TB_EXPORT void tb_convert_options_init(tb_convert_options* options);
 
 enum { TB_GRAD_DETACH = 0, TB_GRAD_RAISE = 1 };
@@ -90,14 +94,15 @@ typedef struct tb_convert_back_options {
   int32_t tf_dtype; /* TF_DataType of a dtype that torch lacks; 0: the twin of torch's */
 } tb_convert_back_options;
 
+/* Fills `options` with the defaults. NULL is ignored. */
 TB_EXPORT void tb_convert_back_options_init(tb_convert_back_options* options);
 
 /* ---- frameworks --------------------------------------------------------------------------- */
 
 /* Tells the bridge which loaded TensorFlow to use: a handle from dlopen on which TF_* (and, for
- * eager tensors, TFE_*) are found. Needed only where none of TensorFlow's own libraries is loaded
- * under its SONAME, and before the first conversion: TB_FRAMEWORK while tensors of another
- * TensorFlow are alive. The handle must stay open. */
+ * eager tensors, TFE_*) are found; another pointer is undefined. Needed only where none of
+ * TensorFlow's own libraries is loaded under its SONAME, and before the first conversion:
+ * TB_FRAMEWORK while tensors of another TensorFlow are alive. The handle must stay open. */
 TB_EXPORT tb_status tb_use_tensorflow(void* dlopen_handle);
 
 /* Loads the adapter for the torch release that this process runs, e.g. (2, 13). torch must be
@@ -122,6 +127,7 @@ TB_EXPORT const int64_t* tb_tensor_strides(const tb_tensor* tensor);
 TB_EXPORT const char* tb_tensor_dtype(const tb_tensor* tensor);
 TB_EXPORT int64_t tb_tensor_nbytes(const tb_tensor* tensor);
 TB_EXPORT uint64_t tb_tensor_flags(const tb_tensor* tensor);
+/* Either place may be NULL. */
 TB_EXPORT void tb_tensor_device(const tb_tensor* tensor, int32_t* device_type, int32_t* device_id);
 /* A DLPack 1.x structure with READ_ONLY set, which the caller releases through its deleter. It
  * holds a reference of its own; `tensor` stays with the caller. TB_UNSUPPORTED_DTYPE for a dtype
@@ -178,13 +184,15 @@ typedef struct tb_explanation {
   char reason[1024];
 } tb_explanation;
 
+/* TB_OK also where the conversion would be refused, were it for a null `tensor`: `out` says so. */
 TB_EXPORT tb_status tb_tf_explain(struct TF_Tensor* tensor, const tb_convert_options* options,
                                   tb_explanation* out);
 
 /* ---- Python: call through ctypes.PyDLL, GIL held ------------------------------------------ */
 
 /* The addresses of PyEval_SaveThread and PyEval_RestoreThread of this interpreter: with them the
- * bridge releases the GIL while it waits for a pending tensor and for large copies. */
+ * bridge releases the GIL while it waits for a pending tensor and for large copies. If either is
+ * NULL it never does. */
 TB_EXPORT void tb_py_set_gil_functions(void* (*save)(void), void (*restore)(void*));
 
 /* The entry of an adapter that copies through torch's Python functions; the extension module has
@@ -202,12 +210,13 @@ TB_EXPORT const char* tb_py_copying_reason(void);
 /* 1 if `object` is exactly TensorFlow's EagerTensor, else 0 (also when TensorFlow is not loaded).
  */
 TB_EXPORT int32_t tb_py_is_eager_tensor(struct _object* object);
-/* 1 if `tensor`, an EagerTensor, has a live handle. */
+/* 1 if `tensor` is an EagerTensor with a live handle, else 0. */
 TB_EXPORT int32_t tb_py_has_handle(struct _object* tensor);
 /* A new reference to a torch.Tensor from an EagerTensor, which the caller keeps. */
 TB_EXPORT tb_status tb_py_tf_to_torch(struct _object* tensor, const tb_convert_options* options,
                                       struct _object** out);
-/* The shape is written to `shape` (room for `capacity` dimensions). */
+/* As tb_tf_explain. The shape is written to `shape` (room for `capacity` dimensions), which may be
+ * NULL where `capacity` is 0. */
 TB_EXPORT tb_status tb_py_tf_explain(struct _object* tensor, const tb_convert_options* options,
                                      tb_explanation* out, int64_t* shape, int32_t capacity);
 /* The current value of a resource variable: `handle` is its EagerTensor of dtype resource,
@@ -237,7 +246,8 @@ TB_EXPORT tb_status tb_py_tf_address(struct _object* tensor, const void** out);
 TB_EXPORT tb_status tb_py_tf_to_dlpack(struct _object* tensor, int32_t copy,
                                        struct DLManagedTensorVersioned** out);
 /* A structure over new host memory, not filled; `prototype` is a DLTensor*, of which dtype, ndim,
- * shape and device count. 0, or -1 after `set_error` was called with an exception's name. */
+ * shape and device count. 0, or -1 after `set_error`, which may be NULL, was called with an
+ * exception's name. */
 TB_EXPORT int32_t tb_dlpack_allocate(void* prototype, struct DLManagedTensorVersioned** out,
                                      void* error_context,
                                      void (*set_error)(void* error_context, const char* kind,
@@ -267,7 +277,8 @@ typedef struct tb_string {
 TB_EXPORT tb_status tb_strings_from_tf(struct TF_Tensor* tensor, tb_strings** out);
 /* Views a block of `nbytes` bytes in which string i goes from offsets[i] to offsets[i + 1], as in
  * Arrow's large_binary: there is one offset more than `shape` has elements. The memory stays the
- * caller's and must outlive the view. Offsets that descend or leave the block are
+ * caller's and must outlive the view. `shape` may be NULL where `ndim` is 0, `bytes` where `nbytes`
+ * is. Offsets that descend or leave the block are
  * TB_VALUE_OUT_OF_RANGE where they are used, never followed. */
 TB_EXPORT tb_status tb_strings_from_memory(const char* bytes, int64_t nbytes,
                                            const int64_t* offsets, int64_t num_offsets,
@@ -279,13 +290,15 @@ TB_EXPORT tb_status tb_strings_from_torch(tb_torch_tensor* bytes, tb_torch_tenso
 TB_EXPORT int32_t tb_strings_ndim(const tb_strings* strings);
 TB_EXPORT const int64_t* tb_strings_shape(const tb_strings* strings);
 TB_EXPORT int64_t tb_strings_count(const tb_strings* strings);
-/* Where strings `first` to `first + count` lie; valid while the view is. */
+/* Where strings `first` to `first + count` lie; valid while the view is. `out` has room for `count`
+ * of them, and may be NULL for none. */
 TB_EXPORT tb_status tb_strings_get(const tb_strings* strings, int64_t first, int64_t count,
                                    tb_string* out);
 /* Bytes of all strings together. */
 TB_EXPORT tb_status tb_strings_nbytes(const tb_strings* strings, int64_t* out);
 /* Writes the strings one behind the other into `bytes`, whose size is that of tb_strings_nbytes(),
- * and their offsets, one more than there are strings, into `offsets` unless it is NULL. */
+ * and their offsets, one more than there are strings, into `offsets` unless it is NULL. `bytes` may
+ * be NULL where `nbytes` is 0. */
 TB_EXPORT tb_status tb_strings_gather(const tb_strings* strings, int64_t* offsets, char* bytes,
                                       int64_t nbytes);
 /* The block and the offsets as two torch tensors (uint8, int64) of torch's own memory; `options`
@@ -393,12 +406,12 @@ TB_EXPORT tb_status tb_py_data_next(tb_data_iterator* iterator, int64_t wait_ms,
                                     tb_data_outcome* outcome, tb_data_element** out);
 
 /* Keeps the thread from making elements, once it has made the present one: what is queued can be
- * taken, and the iterator resource stays where it is. `resume` undoes it. In a forked child nothing
- * but `close` works: it has a copy of the memory and no thread. */
+ * taken, and the iterator resource stays where it is. `resume` undoes it; NULL is ignored there. In
+ * a forked child nothing but `close` works: it has a copy of the memory and no thread. */
 TB_EXPORT tb_status tb_py_data_pause(tb_data_iterator* iterator);
 TB_EXPORT void tb_py_data_resume(tb_data_iterator* iterator);
 
-/* Cancels the call that is under way in TensorFlow; the iterator is at its end. */
+/* Cancels the call that is under way in TensorFlow; the iterator is at its end. NULL is ignored. */
 TB_EXPORT void tb_py_data_cancel(tb_data_iterator* iterator);
 
 TB_EXPORT tb_status tb_data_stats_get(const tb_data_iterator* iterator, tb_data_stats* out);
@@ -413,13 +426,15 @@ TB_EXPORT int32_t tb_data_num_slots(const tb_data_element* element);
 /* A new reference to the torch.Tensor (of an opaque slot: tf.Tensor) of a slot. Once a slot. */
 TB_EXPORT tb_status tb_py_data_slot(tb_data_element* element, int32_t slot, struct _object** out);
 
-/* Of the first slot of strings; lives as long as the element. Null for other slots. */
+/* Of the first slot of strings; lives as long as the element. Null for other slots, and for a
+ * number that is no slot. */
 TB_EXPORT const int64_t* tb_data_slot_shape(const tb_data_element* element, int32_t slot,
                                             int32_t* ndim);
 
 /* With string_lists: borrowed from the element; null for a slot that holds no strings. */
 TB_EXPORT const tb_strings* tb_data_slot_strings(const tb_data_element* element, int32_t slot);
 
+/* NULL is ignored. */
 TB_EXPORT void tb_data_element_release(tb_data_element* element);
 
 /* ---- checkpoints -------------------------------------------------------------------------- */
@@ -470,6 +485,7 @@ TB_EXPORT tb_status tb_bundle_entry_get(const tb_bundle* bundle, int64_t index,
                                         tb_bundle_entry* out);
 TB_EXPORT tb_status tb_bundle_block_get(const tb_bundle* bundle, int64_t index,
                                         tb_bundle_block* out);
+/* NULL is ignored. */
 TB_EXPORT void tb_bundle_release(tb_bundle* bundle);
 
 /* Where the `count` strings of an entry of dtype string lie in its bytes: string i from

@@ -42,7 +42,8 @@ _loaded = False
 def _load_library() -> None:
     """Loads triton's native library, 0.1 s, and nothing of its Python code."""
     global _loaded
-    spec = PathFinder.find_spec("triton")
+    # Not out of the current folder: nobody has asked for triton yet.
+    spec = PathFinder.find_spec("triton", [*filter(None, sys.path)])
     if spec is None or spec.origin is None:
         return
     import ctypes

@@ -4,6 +4,8 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cstdlib>
+#include <memory>
 #include <mutex>
 #include <string>
 
@@ -53,16 +55,32 @@ int firstMinorOfGroup(int major, int minor) {
       major, minor);
 }
 
-// Beside this library.
-std::string directoryOfThisLibrary() {
+// The absolute folder of this library, with a slash at its end; empty if it cannot be told.
+std::string folderOfThisLibrary() {
   Dl_info info;
   if (dladdr(reinterpret_cast<void*>(&useTorch), &info) == 0 || info.dli_fname == nullptr) {
     return "";
   }
-  const std::string path = info.dli_fname;
+  std::string path = info.dli_fname;
   const size_t slash = path.rfind('/');
-  return slash == std::string::npos ? "" : path.substr(0, slash + 1);
+  if (slash == std::string::npos) return "";
+  if (path[0] != '/') {
+    std::unique_ptr<char, decltype(&std::free)> here(getcwd(nullptr, 0), std::free);
+    // Linux says "(unreachable)" of a folder outside the root.
+    if (here == nullptr || here.get()[0] != '/') return "";
+    path = std::string(here.get()) + '/' + path;
+    // Another thread may have called chdir() in the meantime.
+    void* same = dlopen(path.c_str(), RTLD_NOLOAD | RTLD_LAZY | RTLD_LOCAL);
+    if (same == nullptr) return "";
+    dlclose(same);
+  }
+  return path.substr(0, path.rfind('/') + 1);
 }
+
+// As it is when this library is loaded: dladdr() gives the path by which it was opened, and a
+// relative one leads elsewhere after chdir(). Never freed: what runs at exit may still load an
+// adapter.
+const std::string& g_folder = *new std::string(folderOfThisLibrary());
 
 void requireLoadedTorch() {
   if (dlopen("libtorch_cpu.so", RTLD_NOLOAD | RTLD_LAZY | RTLD_LOCAL) == nullptr) {
@@ -88,8 +106,13 @@ const TorchAdapter* tableOf(TorchAdapterEntry entry) {
 const TorchAdapter* loadAdapter(int major, int minor, std::string* refusal) {
   const int first = firstMinorOfGroup(major, minor);
   requireLoadedTorch();
-  const std::string path =
-      formatted("%slibtensor_bridge_torch_2_%d.so", directoryOfThisLibrary().c_str(), first);
+  if (g_folder.empty()) {
+    throwError(ErrorCode::kFramework,
+               "the folder of libtensor_bridge.so, where the adapter for torch %d.%d is, could not "
+               "be told when it was loaded; open it by its absolute path",
+               major, minor);
+  }
+  const std::string path = formatted("%slibtensor_bridge_torch_2_%d.so", g_folder.c_str(), first);
   if (access(path.c_str(), F_OK) != 0) {
     throwError(ErrorCode::kFramework,
                "there is no adapter for torch %d.%d (%s): tensor_bridge was built where another "

@@ -31,10 +31,19 @@ inline void require(const void* pointer, const char* what) {
   }
 }
 
-/// Throws Error{kInvalidOption} unless the caller's struct is the one that this library writes.
+/// For an entry that returns no status: whether the caller gave null where it owes `what`. Leaves
+/// the message that require() would.
+inline bool isNull(const void* pointer, const char* what) noexcept {
+  return __builtin_expect(pointer == nullptr, 0) &&
+         guarded([&] { require(pointer, what); }) != TB_OK;
+}
+
+/// Throws Error{kInvalidOption} unless the caller's struct is the one that this library writes,
+/// {kInvalidHandle} if there is none.
 template <typename Struct>
 void checkStructSize(const Struct* out, const char* name) {
-  if (out == nullptr || out->struct_size != sizeof(Struct)) {
+  require(out, name);
+  if (out->struct_size != sizeof(Struct)) {
     throwError(ErrorCode::kInvalidOption, "set struct_size of %s to %zu before the call", name,
                sizeof(Struct));
   }

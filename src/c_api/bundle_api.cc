@@ -18,14 +18,16 @@ tb_status tb_bundle_read(const void* data, size_t size, tb_bundle** out, tb_bund
   });
 }
 
-int32_t tb_bundle_num_shards(const tb_bundle* bundle) { return bundle->index.num_shards; }
+int32_t tb_bundle_num_shards(const tb_bundle* bundle) {
+  return isNull(bundle, "a tb_bundle") ? 0 : bundle->index.num_shards;
+}
 
 int64_t tb_bundle_num_entries(const tb_bundle* bundle) {
-  return static_cast<int64_t>(bundle->index.entries.size());
+  return isNull(bundle, "a tb_bundle") ? 0 : static_cast<int64_t>(bundle->index.entries.size());
 }
 
 int64_t tb_bundle_num_blocks(const tb_bundle* bundle) {
-  return static_cast<int64_t>(bundle->index.blocks.size());
+  return isNull(bundle, "a tb_bundle") ? 0 : static_cast<int64_t>(bundle->index.blocks.size());
 }
 
 tb_status tb_bundle_entry_get(const tb_bundle* bundle, int64_t index, tb_bundle_entry* out) {
@@ -68,6 +70,7 @@ tb_status tb_bundle_strings(const void* data, size_t size, int64_t count, int64_
     require(data, "the bytes of an entry");
     require(offsets, "a place for the offsets");
     require(begin, "a place for the result");
+    checkCount(count);
     *begin = readBundleStrings(static_cast<const uint8_t*>(data), size, count, offsets);
   });
 }

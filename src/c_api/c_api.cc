@@ -47,7 +47,9 @@ const char* tb_status_name(tb_status status) { return statusName(status); }
 
 const char* tb_version(void) { return TENSOR_BRIDGE_VERSION; }
 
-void tb_convert_options_init(tb_convert_options* options) { *options = defaultOptions(); }
+void tb_convert_options_init(tb_convert_options* options) {
+  if (!isNull(options, "tb_convert_options")) *options = defaultOptions();
+}
 
 tb_status tb_use_tensorflow(void* dlopen_handle) {
   return guarded([&] { useTensorFlowHandle(dlopen_handle); });
@@ -70,20 +72,39 @@ tb_status tb_tensor_from_tf(TF_Tensor* tensor, tb_tensor** out) {
   });
 }
 
-const void* tb_tensor_data(const tb_tensor* tensor) { return tensor->view.dl.data; }
-int32_t tb_tensor_ndim(const tb_tensor* tensor) { return tensor->view.dl.ndim; }
-const int64_t* tb_tensor_shape(const tb_tensor* tensor) { return tensor->shape.data(); }
-const int64_t* tb_tensor_strides(const tb_tensor* tensor) { return tensor->strides.data(); }
-const char* tb_tensor_dtype(const tb_tensor* tensor) { return dtypeInfo(tensor->view.dtype).name; }
-int64_t tb_tensor_nbytes(const tb_tensor* tensor) { return tensor->view.nbytes; }
+const void* tb_tensor_data(const tb_tensor* tensor) {
+  return isNull(tensor, "a tensor") ? nullptr : tensor->view.dl.data;
+}
+
+int32_t tb_tensor_ndim(const tb_tensor* tensor) {
+  return isNull(tensor, "a tensor") ? 0 : tensor->view.dl.ndim;
+}
+
+const int64_t* tb_tensor_shape(const tb_tensor* tensor) {
+  return isNull(tensor, "a tensor") ? nullptr : tensor->shape.data();
+}
+
+const int64_t* tb_tensor_strides(const tb_tensor* tensor) {
+  return isNull(tensor, "a tensor") ? nullptr : tensor->strides.data();
+}
+
+const char* tb_tensor_dtype(const tb_tensor* tensor) {
+  return isNull(tensor, "a tensor") ? nullptr : dtypeInfo(tensor->view.dtype).name;
+}
+
+int64_t tb_tensor_nbytes(const tb_tensor* tensor) {
+  return isNull(tensor, "a tensor") ? 0 : tensor->view.nbytes;
+}
 
 uint64_t tb_tensor_flags(const tb_tensor* tensor) {
-  return tensor->view.read_only ? TB_FLAG_READ_ONLY : 0;
+  return !isNull(tensor, "a tensor") && tensor->view.read_only ? TB_FLAG_READ_ONLY : 0;
 }
 
 void tb_tensor_device(const tb_tensor* tensor, int32_t* device_type, int32_t* device_id) {
-  *device_type = static_cast<int32_t>(tensor->view.dl.device.device_type);
-  *device_id = tensor->view.dl.device.device_id;
+  if (isNull(tensor, "a tensor")) return;
+  const DLDevice& device = tensor->view.dl.device;
+  if (device_type != nullptr) *device_type = static_cast<int32_t>(device.device_type);
+  if (device_id != nullptr) *device_id = device.device_id;
 }
 
 tb_status tb_tensor_to_dlpack(const tb_tensor* tensor, DLManagedTensorVersioned** out) {
@@ -138,7 +159,6 @@ void tb_torch_tensor_release(tb_torch_tensor* tensor) {
 
 tb_status tb_tf_explain(TF_Tensor* tensor, const tb_convert_options* options, tb_explanation* out) {
   return guarded([&] {
-    require(out, "a place for the result");
     checkStructSize(out, "tb_explanation");
     const TfApi& api = requireTfApi();
     static_cast<void>(torchAdapter());
@@ -156,7 +176,7 @@ tb_status tb_tf_explain(TF_Tensor* tensor, const tb_convert_options* options, tb
 }
 
 void tb_convert_back_options_init(tb_convert_back_options* options) {
-  *options = checkedBackOptions(nullptr);
+  if (!isNull(options, "tb_convert_back_options")) *options = checkedBackOptions(nullptr);
 }
 
 tb_status tb_torch_to_tf(tb_torch_tensor* tensor, const tb_convert_back_options* options,
@@ -175,7 +195,6 @@ tb_status tb_torch_to_tf(tb_torch_tensor* tensor, const tb_convert_back_options*
 
 tb_status tb_dtype_row_get(int32_t index, tb_dtype_row* out) {
   return guarded([&] {
-    require(out, "a place for the result");
     checkStructSize(out, "tb_dtype_row");
     if (index < 0 || index >= static_cast<int32_t>(Dtype::kCount)) {
       throwError(ErrorCode::kInvalidOption, "the dtype table has rows 0 to %d, got %d",

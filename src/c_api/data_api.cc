@@ -47,7 +47,6 @@ tb_status tb_py_data_open(_object* resource, void* context, const tb_data_option
                           tb_data_iterator** out) {
   return guarded([&] {
     require(out, "a place for the result");
-    require(options, "tb_data_options");
     checkStructSize(options, "tb_data_options");
     require(context, "a TFE_Context");
     if (options->prefetch < 0) {
@@ -132,11 +131,12 @@ void tb_py_data_close(tb_data_iterator* iterator, int64_t wait_ms) {
 }
 
 int32_t tb_data_num_slots(const tb_data_element* element) {
-  return element == nullptr ? 0 : static_cast<int32_t>(element->slots.size());
+  return isNull(element, "a tb_data_element") ? 0 : static_cast<int32_t>(element->slots.size());
 }
 
 tb_status tb_py_data_slot(tb_data_element* element, int32_t slot, _object** out) {
   return guarded([&] {
+    require(out, "a place for the result");
     DataSlot& found = slotAt(element, slot);
     if (found.handle == nullptr) {
       if (found.tensor == nullptr) {
@@ -161,7 +161,10 @@ tb_status tb_py_data_slot(tb_data_element* element, int32_t slot, _object** out)
 }
 
 const int64_t* tb_data_slot_shape(const tb_data_element* element, int32_t slot, int32_t* ndim) {
-  if (element == nullptr || slot < 0 || slot >= tb_data_num_slots(element)) return nullptr;
+  if (isNull(ndim, "a place for the number of dimensions") || slot < 0 ||
+      slot >= tb_data_num_slots(element)) {
+    return nullptr;
+  }
   const std::vector<int64_t>& shape = element->slots[static_cast<size_t>(slot)].shape;
   *ndim = static_cast<int32_t>(shape.size());
   // A scalar has a shape too, without a size to point at.
@@ -170,7 +173,7 @@ const int64_t* tb_data_slot_shape(const tb_data_element* element, int32_t slot, 
 }
 
 const tb_strings* tb_data_slot_strings(const tb_data_element* element, int32_t slot) {
-  if (element == nullptr || slot < 0 || slot >= tb_data_num_slots(element)) return nullptr;
+  if (slot < 0 || slot >= tb_data_num_slots(element)) return nullptr;
   return element->slots[static_cast<size_t>(slot)].strings.get();
 }
 

@@ -13,6 +13,7 @@ using namespace tensor_bridge;  // NOLINT: every function below is one call into
 
 tb_status tb_py_tf_to_dlpack(_object* tensor, int32_t copy, DLManagedTensorVersioned** out) {
   return guarded([&] {
+    require(out, "a place for the result");
     const TfApi& api = requireEagerApi();
     int64_t shape[kMaxDims];
     TensorView view;
@@ -41,26 +42,37 @@ tb_status tb_py_tf_to_dlpack(_object* tensor, int32_t copy, DLManagedTensorVersi
 }
 
 tb_status tb_dlpack_from_unversioned(void* managed, DLManagedTensorVersioned** out) {
-  return guarded([&] { *out = fromUnversioned(static_cast<DLManagedTensor*>(managed)); });
+  return guarded([&] {
+    require(managed, "a DLManagedTensor");
+    require(out, "a place for the result");
+    *out = fromUnversioned(static_cast<DLManagedTensor*>(managed));
+  });
 }
 
 int32_t tb_dlpack_allocate(void* prototype, DLManagedTensorVersioned** out, void* error_context,
                            void (*set_error)(void*, const char*, const char*)) {
-  const tb_status status =
-      guarded([&] { *out = allocateDlpack(*static_cast<const DLTensor*>(prototype)); });
+  const tb_status status = guarded([&] {
+    require(prototype, "a DLTensor");
+    require(out, "a place for the result");
+    *out = allocateDlpack(*static_cast<const DLTensor*>(prototype));
+  });
   if (status == TB_OK) return 0;
-  set_error(error_context, status == TB_OUT_OF_MEMORY ? "MemoryError" : "BufferError",
-            tb_last_error());
+  if (set_error != nullptr) {
+    set_error(error_context, status == TB_OUT_OF_MEMORY ? "MemoryError" : "BufferError",
+              tb_last_error());
+  }
   return -1;
 }
 
 tb_status tb_py_dlpack_to_torch(DLManagedTensorVersioned* managed,
                                 const tb_convert_options* options, _object** out) {
   return guarded([&] {
+    require(managed, "a DLManagedTensorVersioned");
     TensorView view;
     tb_convert_options checked;
     const bool can_say_read_only = !isFromUnversioned(managed);
     try {
+      require(out, "a place for the result");
       checked = checkedOptions(options);
       static_cast<void>(torchAdapter());
       importDlpack(managed, &view);

@@ -1,6 +1,7 @@
 #include "c_api/eager.h"
 
 #include "bridge/torch_loader.h"
+#include "c_api/barrier.h"
 #include "c_api/gil.h"
 #include "core/error.h"
 
@@ -15,6 +16,7 @@ TFE_TensorHandle* handleOf(const TfApi& api, const _object* tensor) {
   if (api.EagerTensor_CheckExact == nullptr) {
     throwNoPython();
   }
+  require(tensor, "an eager tf.Tensor");
   if (!api.EagerTensor_CheckExact(tensor)) {
     throwError(ErrorCode::kUnsupportedType, "expected an eager tf.Tensor");
   }

@@ -31,6 +31,14 @@ tb_status placed(tb_bundle_place* place, Body&& body) noexcept {
   });
 }
 
+/// Throws Error{kInvalidOption} for a count below zero.
+inline void checkCount(int64_t count) {
+  if (count < 0) {
+    throwError(ErrorCode::kInvalidOption, "expected a count of at least 0, got %lld",
+               static_cast<long long>(count));
+  }
+}
+
 /// Throws Error{kInvalidOption} for an index past the end.
 inline void checkIndex(int64_t index, size_t count) {
   if (index < 0 || static_cast<uint64_t>(index) >= count) {

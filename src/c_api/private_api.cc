@@ -55,7 +55,7 @@ void fill(const TfliteTensor& tensor, tb_stored_tensor* out) {
 
 TensorProto tensorOf(const void* message, size_t size, int32_t dtype, int64_t count) {
   require(message, "the bytes of a tensor");
-  if (count < 0) throwError(ErrorCode::kInvalidOption, "expected a count of at least 0");
+  checkCount(count);
   TensorProto tensor;
   tensor.dtype = dtype;
   tensor.count = count;
@@ -66,6 +66,7 @@ TensorProto tensorOf(const void* message, size_t size, int32_t dtype, int64_t co
 }  // namespace
 
 tb_stored_format tb_stored_format_of(const void* data, size_t size) {
+  if (isNull(data, "the bytes of a file")) return TB_STORED_NONE;
   const auto* bytes = static_cast<const uint8_t*>(data);
   if (isTflite(bytes, size)) return TB_STORED_TFLITE;
   return isGraph(bytes, size) ? TB_STORED_GRAPH : TB_STORED_NONE;
@@ -85,6 +86,7 @@ tb_status tb_stored_read(const void* data, size_t size, tb_stored** out, tb_bund
 }
 
 int64_t tb_stored_count(const tb_stored* stored) {
+  if (isNull(stored, "a tb_stored")) return 0;
   return static_cast<int64_t>(stored->constants.size() + stored->tensors.size());
 }
 
@@ -121,11 +123,14 @@ tb_status tb_tensor_strings(const void* message, size_t size, int64_t count, int
     require(total, "a place for the result");
     *total = tensorStringsSize(tensor.message.next(), tensor, "");
     if (offsets == nullptr) return;
+    if (*total > 0) require(out, "a place for the strings");
     decodeTensorStrings(tensor.message.next(), tensor, "", offsets, static_cast<uint8_t*>(out));
   });
 }
 
 void tb_tflite_unpack(const void* data, int32_t bits, int64_t count, void* out) {
+  if (isNull(data, "the bytes of a tensor") || isNull(out, "a place for the values")) return;
+  if (bits != 2 && bits != 4) return;
   unpackTflite(static_cast<const uint8_t*>(data), bits, count, static_cast<uint8_t*>(out));
 }
 
@@ -134,6 +139,7 @@ tb_status tb_tflite_strings(const void* data, size_t size, int64_t count, int64_
   return placed(place, [&] {
     require(data, "the bytes of a tensor");
     require(offsets, "a place for the offsets");
+    checkCount(count);
     readTfliteStrings(static_cast<const uint8_t*>(data), size, count, offsets);
   });
 }

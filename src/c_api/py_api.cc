@@ -61,15 +61,23 @@ Source exportVariable(const TfApi& api, _object* handle, void* context, int32_t 
   return variable.source;
 }
 
-void copyShape(const TensorView& view, int64_t* shape, int32_t capacity) {
-  std::copy_n(view.dl.shape, std::min(view.dl.ndim, capacity), shape);
+// An explanation's struct, and the place of its shape.
+void requireExplanation(const tb_explanation* out, const int64_t* shape, int32_t capacity) {
+  checkStructSize(out, "tb_explanation");
+  if (capacity > 0) require(shape, "a place for the shape");
+}
+
+void copyShape(const int64_t* from, int32_t ndim, int64_t* shape, int32_t capacity) {
+  if (ndim > 0 && capacity > 0) std::copy_n(from, std::min(ndim, capacity), shape);
 }
 
 }  // namespace
 
 void tb_py_set_gil_functions(void* (*save)(void), void (*restore)(void*)) {
-  g_restore_thread.store(restore, std::memory_order_release);
-  g_save_thread.store(save, std::memory_order_release);
+  // One alone would take the GIL away for ever, or give back what was not taken.
+  const bool both = save != nullptr && restore != nullptr;
+  g_restore_thread.store(both ? restore : nullptr, std::memory_order_release);
+  g_save_thread.store(both ? save : nullptr, std::memory_order_release);
 }
 
 void tb_py_set_copying_torch(tb_py_adapter_entry entry) {
@@ -85,17 +93,16 @@ const char* tb_py_copying_reason(void) { return copyingReason(); }
 int32_t tb_py_is_eager_tensor(_object* object) {
   const TfApi* api = findTfApi();
   return api != nullptr && api->EagerTensor_CheckExact != nullptr &&
-         api->EagerTensor_CheckExact(object);
+         !isNull(object, "a Python object") && api->EagerTensor_CheckExact(object);
 }
 
 int32_t tb_py_has_handle(_object* tensor) {
-  const TfApi* api = findTfApi();
-  return api != nullptr && api->EagerTensor_Handle != nullptr &&
-         api->EagerTensor_Handle(tensor) != nullptr;
+  return tb_py_is_eager_tensor(tensor) != 0 && findTfApi()->EagerTensor_Handle(tensor) != nullptr;
 }
 
 tb_status tb_py_tf_to_torch(_object* tensor, const tb_convert_options* options, _object** out) {
   return guarded([&]() -> tb_status {
+    require(out, "a place for the result");
     const tb_convert_options& checked = checkedOptions(options);
     const TfApi& api = requireEagerApi();
     const TorchAdapter& adapter = torchAdapter();
@@ -126,7 +133,7 @@ tb_status tb_py_tf_to_torch(_object* tensor, const tb_convert_options* options, 
 tb_status tb_py_tf_explain(_object* tensor, const tb_convert_options* options, tb_explanation* out,
                            int64_t* shape, int32_t capacity) {
   return guarded([&] {
-    checkStructSize(out, "tb_explanation");
+    requireExplanation(out, shape, capacity);
     const TfApi& api = requireEagerApi();
     static_cast<void>(torchAdapter());
     Dtype dtype = Dtype::kUnknown;
@@ -139,7 +146,7 @@ tb_status tb_py_tf_explain(_object* tensor, const tb_convert_options* options, t
       exportPossiblyPending(api, handle, dims, &view);
       ViewGuard guard(&view);
       explainView(&view, checked, Source::kTensor, out);
-      copyShape(view, shape, capacity);
+      copyShape(view.dl.shape, view.dl.ndim, shape, capacity);
     });
     if (status != TB_OK) explainRefused(dtype, status, out);
   });
@@ -148,6 +155,7 @@ tb_status tb_py_tf_explain(_object* tensor, const tb_convert_options* options, t
 tb_status tb_py_variable_to_torch(_object* handle, void* context, int32_t tf_dtype,
                                   const tb_convert_options* options, _object** out) {
   return guarded([&] {
+    require(out, "a place for the result");
     const tb_convert_options& checked = checkedOptions(options);
     int64_t shape[kMaxDims];
     TensorView view;
@@ -161,7 +169,7 @@ tb_status tb_py_variable_explain(_object* handle, void* context, int32_t tf_dtyp
                                  const tb_convert_options* options, tb_explanation* out,
                                  int64_t* shape, int32_t capacity) {
   return guarded([&] {
-    checkStructSize(out, "tb_explanation");
+    requireExplanation(out, shape, capacity);
     const TfApi& api = requireEagerApi();
     static_cast<void>(torchAdapter());
     const tb_status status = guarded([&] {
@@ -172,7 +180,7 @@ tb_status tb_py_variable_explain(_object* handle, void* context, int32_t tf_dtyp
                                            /*look_for_copies=*/true, dims, &view);
       ViewGuard guard(&view);
       explainView(&view, checked, source, out);
-      copyShape(view, shape, capacity);
+      copyShape(view.dl.shape, view.dl.ndim, shape, capacity);
     });
     if (status != TB_OK) explainRefused(dtypeFromTf(tf_dtype), status, out);
   });
@@ -181,6 +189,8 @@ tb_status tb_py_variable_explain(_object* handle, void* context, int32_t tf_dtyp
 tb_status tb_py_torch_to_tf(_object* tensor, const tb_convert_back_options* options,
                             _object** out) {
   return guarded([&] {
+    require(tensor, "a torch.Tensor");
+    require(out, "a place for the result");
     const tb_convert_back_options& checked = checkedBackOptions(options);
     const TfApi& api = requireEagerApi();
     if (api.EagerTensorFromHandle == nullptr) throwNoPython();
@@ -217,17 +227,19 @@ tb_status tb_py_torch_to_tf(_object* tensor, const tb_convert_back_options* opti
 tb_status tb_py_torch_explain(_object* tensor, const tb_convert_back_options* options,
                               tb_explanation* out, int64_t* shape, int32_t capacity) {
   return guarded([&] {
-    checkStructSize(out, "tb_explanation");
+    requireExplanation(out, shape, capacity);
+    require(tensor, "a torch.Tensor");
     const TorchAdapter& adapter = torchAdapter();
     TorchFacts facts;
     adapter.describe(adapter.fromPython(tensor), &facts);
     explainBack(facts, options, adapter, out);
-    if (out->ndim > 0) std::copy_n(facts.shape, std::min(out->ndim, capacity), shape);
+    copyShape(facts.shape, out->ndim, shape, capacity);
   });
 }
 
 tb_status tb_py_tf_address(_object* tensor, const void** out) {
   return guarded([&] {
+    require(out, "a place for the result");
     const TfApi& api = requireEagerApi();
     int64_t shape[kMaxDims];
     TensorView view;

@@ -37,6 +37,9 @@ tb_status tb_strings_from_memory(const char* bytes, int64_t nbytes, const int64_
                                  int64_t num_offsets, const int64_t* shape, int32_t ndim,
                                  tb_strings** out) {
   return guarded([&] {
+    if (nbytes > 0) require(bytes, "the bytes of the strings");
+    require(offsets, "the offsets of the strings");
+    if (ndim > 0) require(shape, "a shape");
     require(out, "a place for the result");
     *out = stringsOfMemory(bytes, nbytes, offsets, num_offsets, shape, ndim).release();
   });
@@ -47,18 +50,23 @@ tb_status tb_strings_from_torch(tb_torch_tensor* bytes, tb_torch_tensor* offsets
   return guarded([&] {
     require(bytes, "a torch tensor of bytes");
     require(offsets, "a torch tensor of offsets");
+    if (ndim > 0) require(shape, "a shape");
     require(out, "a place for the result");
     *out = stringsOfTorch(bytes, offsets, shape, ndim).release();
   });
 }
 
 int32_t tb_strings_ndim(const tb_strings* strings) {
-  return static_cast<int32_t>(strings->shape.size());
+  return isNull(strings, "a tb_strings") ? 0 : static_cast<int32_t>(strings->shape.size());
 }
 
-const int64_t* tb_strings_shape(const tb_strings* strings) { return strings->shape.data(); }
+const int64_t* tb_strings_shape(const tb_strings* strings) {
+  return isNull(strings, "a tb_strings") ? nullptr : strings->shape.data();
+}
 
-int64_t tb_strings_count(const tb_strings* strings) { return strings->count; }
+int64_t tb_strings_count(const tb_strings* strings) {
+  return isNull(strings, "a tb_strings") ? 0 : strings->count;
+}
 
 tb_status tb_strings_get(const tb_strings* strings, int64_t first, int64_t count, tb_string* out) {
   return guarded([&] {
@@ -149,6 +157,7 @@ tb_status tb_py_strings_from_torch(_object* bytes, _object* offsets, const int64
   return guarded([&] {
     require(bytes, "a torch tensor of bytes");
     require(offsets, "a torch tensor of offsets");
+    if (ndim > 0) require(shape, "a shape");
     require(out, "a place for the result");
     const TorchAdapter& adapter = torchAdapter();
     *out = stringsOfTorch(adapter.fromPython(bytes), adapter.fromPython(offsets), shape, ndim)

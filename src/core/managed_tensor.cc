@@ -102,9 +102,11 @@ DLManagedTensorVersioned* allocateDlpack(const DLTensor& prototype) {
   view.dtype = dtypeFromDlpack(prototype.dtype);
   int64_t count;
   if (prototype.ndim < 0 || prototype.ndim > kMaxDims ||
+      (prototype.ndim > 0 && prototype.shape == nullptr) ||
       !elementCount(prototype.shape, prototype.ndim, &count) ||
       !byteCount(count, dtypeInfo(view.dtype).itemsize, &view.nbytes)) {
-    throwError(ErrorCode::kInvalidHandle, "the prototype's shape is negative or overflows 64 bits");
+    throwError(ErrorCode::kInvalidHandle,
+               "the prototype's shape is missing, negative, or overflows 64 bits");
   }
   return allocateLike(view);
 }

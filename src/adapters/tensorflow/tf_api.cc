@@ -236,7 +236,7 @@ const TfApi& detail::searchEagerApi() {
 
 void useTensorFlowHandle(void* handle) {
   if (handle == nullptr) {
-    throwError(ErrorCode::kFramework, "expected a handle from dlopen, got null");
+    throwError(ErrorCode::kInvalidHandle, "expected a handle from dlopen, got null");
   }
   TfApi api{};
   if (const char* missing = fill(handle, &api)) {

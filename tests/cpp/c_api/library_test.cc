@@ -189,7 +189,7 @@ TEST(UseTensorflow, TakesTheOneThatIsLoaded) {
 }
 
 TEST(UseTensorflow, RefusesWhatIsNone) {
-  expectStatus(tb_use_tensorflow(nullptr), TB_FRAMEWORK, {"dlopen", "null"});
+  expectStatus(tb_use_tensorflow(nullptr), TB_INVALID_HANDLE, {"dlopen", "null"});
   void* libm = dlopen("libm.so.6", RTLD_NOW);
   ASSERT_NE(libm, nullptr);
   expectStatus(tb_use_tensorflow(libm), TB_FRAMEWORK, {"lacks TF_NewTensor"});

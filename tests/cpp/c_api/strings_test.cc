@@ -263,10 +263,10 @@ TEST_F(Strings, SizesThatDoNotFitAreRefused) {
   expectStatus(tb_strings_from_memory("", -1, &offset, 1, nullptr, 0, &strings_), TB_INVALID_OPTION,
                {"negative"});
   expectStatus(tb_strings_from_memory(nullptr, 1, &offset, 1, nullptr, 0, &strings_),
-               TB_INVALID_OPTION, {"null"});
-  expectStatus(tb_strings_from_memory("", 0, nullptr, 1, nullptr, 0, &strings_), TB_INVALID_OPTION,
+               TB_INVALID_HANDLE, {"null"});
+  expectStatus(tb_strings_from_memory("", 0, nullptr, 1, nullptr, 0, &strings_), TB_INVALID_HANDLE,
                {"null"});
-  expectStatus(tb_strings_from_memory("", 0, &offset, 1, nullptr, 1, &strings_), TB_INVALID_OPTION,
+  expectStatus(tb_strings_from_memory("", 0, &offset, 1, nullptr, 1, &strings_), TB_INVALID_HANDLE,
                {"shape"});
 }
 

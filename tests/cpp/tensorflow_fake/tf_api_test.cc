@@ -93,7 +93,7 @@ TEST(AloneSecondTensorFlow, IsRefusedWhileTensorsOfTheFirstAreAlive) {
 class UseTensorFlow : public FakeTensorflowTest {};
 
 TEST_F(UseTensorFlow, RefusesNull) {
-  expectError(ErrorCode::kFramework, {"dlopen", "null"}, [] { useTensorFlowHandle(nullptr); });
+  expectError(ErrorCode::kInvalidHandle, {"dlopen", "null"}, [] { useTensorFlowHandle(nullptr); });
 }
 
 TEST_F(UseTensorFlow, NamesTheFunctionThatALibraryLacks) {
