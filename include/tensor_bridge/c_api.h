@@ -9,8 +9,8 @@
  * Null. Options of a conversion may be null, and so may a tb_bundle_place. Another null where
  * nothing says that it may be is TB_INVALID_HANDLE; a function without a status gives 0 or NULL,
  * and leaves a message. What cannot be told, and is undefined: a handle or an object that is none,
- * or was released or consumed; memory smaller than its size says. Threads. Every function may be
- * called from any thread. Handles may be released on any thread.
+ * or was released or consumed; memory smaller than its size says.
+ * Threads. Every function may be called from any thread. Handles may be released on any thread.
  */
 #ifndef TENSOR_BRIDGE_C_API_H_
 #define TENSOR_BRIDGE_C_API_H_

@@ -219,8 +219,9 @@ TF_Tensor* copyBack(tb_torch_tensor* tensor, const TorchFacts& facts, const Back
   return result.release();
 }
 
-TF_Tensor* shareBack(tb_torch_tensor* tensor, const TorchFacts& facts, const BackPlan& plan,
-                     const TfApi& api, const TorchAdapter& adapter) {
+[[gnu::no_stack_protector]] TF_Tensor* shareBack(tb_torch_tensor* tensor, const TorchFacts& facts,
+                                                 const BackPlan& plan, const TfApi& api,
+                                                 const TorchAdapter& adapter) {
   TensorView view = viewOf(facts, plan.dtype);
   if (facts.foreign_owner != nullptr) {
     // Part of a tensor of TensorFlow's, or under another shape: the same buffer, one more owner.

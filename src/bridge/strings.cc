@@ -209,7 +209,8 @@ void forEachString(const tb_strings& strings, Body&& body) {
   for (int64_t first = 0; first < strings.count; first += kChunk) {
     const int64_t count = std::min(kChunk, strings.count - first);
     getStrings(strings, first, count, chunk);
-    for (int64_t i = 0; i < count; ++i) body(chunk[i]);
+    const tb_string* const end = chunk + count;
+    for (const tb_string* string = chunk; string != end; ++string) body(*string);
   }
 }
 

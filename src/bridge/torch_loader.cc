@@ -62,14 +62,13 @@ std::string folderOfThisLibrary() {
     return "";
   }
   std::string path = info.dli_fname;
-  const size_t slash = path.rfind('/');
-  if (slash == std::string::npos) return "";
   if (path[0] != '/') {
     std::unique_ptr<char, decltype(&std::free)> here(getcwd(nullptr, 0), std::free);
     // Linux says "(unreachable)" of a folder outside the root.
     if (here == nullptr || here.get()[0] != '/') return "";
     path = std::string(here.get()) + '/' + path;
-    // Another thread may have called chdir() in the meantime.
+    // Whether that is this library: another thread may have called chdir() in the meantime, and of
+    // a program dladdr() has the name by which it was called.
     void* same = dlopen(path.c_str(), RTLD_NOLOAD | RTLD_LAZY | RTLD_LOCAL);
     if (same == nullptr) return "";
     dlclose(same);

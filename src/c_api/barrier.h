@@ -31,11 +31,14 @@ inline void require(const void* pointer, const char* what) {
   }
 }
 
+[[gnu::cold, gnu::noinline]] inline bool sayNull(const char* what) noexcept {
+  return guarded([&] { require(nullptr, what); }) != TB_OK;
+}
+
 /// For an entry that returns no status: whether the caller gave null where it owes `what`. Leaves
 /// the message that require() would.
 inline bool isNull(const void* pointer, const char* what) noexcept {
-  return __builtin_expect(pointer == nullptr, 0) &&
-         guarded([&] { require(pointer, what); }) != TB_OK;
+  return __builtin_expect(pointer == nullptr, 0) && sayNull(what);
 }
 
 /// Throws Error{kInvalidOption} unless the caller's struct is the one that this library writes,

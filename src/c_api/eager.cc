@@ -39,7 +39,8 @@ void exportPossiblyPending(const TfApi& api, TFE_TensorHandle* handle, int64_t* 
   exportHandle(api, handle, shape, view);
 }
 
-_object* toPython(TensorView* view, const tb_convert_options& options, Source source) {
+[[gnu::no_stack_protector]] _object* toPython(TensorView* view, const tb_convert_options& options,
+                                              Source source) {
   ViewGuard guard(view);
   const TorchAdapter& adapter = torchAdapter();
   resolveDevice(view, adapter);

@@ -56,6 +56,7 @@ TB_EXPORT tb_status tb_stored_read(const void* data, size_t size, tb_stored** ou
 TB_EXPORT int64_t tb_stored_count(const tb_stored* stored);
 /* Tensor `index`, in the order of the file; TB_INVALID_OPTION past the end. */
 TB_EXPORT tb_status tb_stored_get(const tb_stored* stored, int64_t index, tb_stored_tensor* out);
+/* NULL is ignored. */
 TB_EXPORT void tb_stored_release(tb_stored* stored);
 
 /* ---- values ------------------------------------------------------------------------------- */
@@ -99,6 +100,7 @@ TB_EXPORT tb_status tb_v1_read(const void* data, size_t size, tb_v1** out, tb_bu
 /* Tensor or block `index`; TB_INVALID_OPTION past the end. */
 TB_EXPORT tb_status tb_v1_tensor_get(const tb_v1* v1, int64_t index, tb_v1_tensor* out);
 TB_EXPORT tb_status tb_v1_block_get(const tb_v1* v1, int64_t index, tb_bundle_block* out);
+/* NULL is ignored. */
 TB_EXPORT void tb_v1_release(tb_v1* v1);
 
 /* One slice, found by its key. It refers to the bytes of the file. */
@@ -118,6 +120,7 @@ TB_EXPORT tb_status tb_v1_slice_find(const void* data, size_t size, const char* 
                                      size_t key_size, int32_t dtype, int64_t count,
                                      tb_v1_slice** out, tb_bundle_place* place);
 TB_EXPORT tb_status tb_v1_slice_values(const tb_v1_slice* slice, tb_v1_values* out);
+/* NULL is ignored. */
 TB_EXPORT void tb_v1_slice_release(tb_v1_slice* slice);
 
 /* ---- Snappy's packed blocks ---------------------------------------------------------------- */

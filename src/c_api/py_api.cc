@@ -100,7 +100,9 @@ int32_t tb_py_has_handle(_object* tensor) {
   return tb_py_is_eager_tensor(tensor) != 0 && findTfApi()->EagerTensor_Handle(tensor) != nullptr;
 }
 
-tb_status tb_py_tf_to_torch(_object* tensor, const tb_convert_options* options, _object** out) {
+[[gnu::no_stack_protector]] tb_status tb_py_tf_to_torch(_object* tensor,
+                                                        const tb_convert_options* options,
+                                                        _object** out) {
   return guarded([&]() -> tb_status {
     require(out, "a place for the result");
     const tb_convert_options& checked = checkedOptions(options);

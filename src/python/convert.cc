@@ -102,7 +102,8 @@ PyObject* withKeywordAsPositional(PyObject* (*function)(PyObject*, PyObject* con
   return result;
 }
 
-PyObject* convertTfToPytorch(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
+[[gnu::no_stack_protector]] PyObject* convertTfToPytorch(PyObject*, PyObject* const* args,
+                                                         Py_ssize_t nargs, PyObject* names) {
   PyObject* result = nullptr;
   tb_status status;
   if (__builtin_expect(nargs == 1 && names == nullptr && detail::g_ready &&
@@ -181,7 +182,8 @@ PyObject* explainVariable(PyObject*, PyObject* const* args, Py_ssize_t nargs, Py
   return status == TB_OK ? explanationTuple(explanation, shape) : raiseStatus(status);
 }
 
-PyObject* convertPytorchToTf(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
+[[gnu::no_stack_protector]] PyObject* convertPytorchToTf(PyObject*, PyObject* const* args,
+                                                         Py_ssize_t nargs, PyObject* names) {
   PyObject* result = nullptr;
   tb_status status;
   if (__builtin_expect(nargs == 1 && names == nullptr && detail::g_back_ready, 1) &&

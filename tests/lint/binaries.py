@@ -1,6 +1,6 @@
-"""What the built libraries export and need.
+"""What the built libraries export and need, and how they are hardened.
 
-    python tests/lint/binaries.py            # prints what differs from exported_symbols/
+    python tests/lint/binaries.py            # prints what differs from that
     python tests/lint/binaries.py --update   # writes exported_symbols/ anew
 
 The libraries are those of the installed package, or of the folder in TENSOR_BRIDGE_LIB_DIR.
@@ -36,6 +36,8 @@ NEEDED = {
 }
 # ... and the run path it has.
 RUNPATH = {"libtensor_bridge": [], "torch_adapter": [], "_C": ["$ORIGIN"]}
+# Functions of _FORTIFY_SOURCE that it must call. The others call none that could be checked.
+CHECKED = {"libtensor_bridge": {"__snprintf_chk", "__vsnprintf_chk"}}
 
 
 def kind_of(library: Path) -> str | None:
@@ -110,6 +112,32 @@ def dynamic_violations(library: Path, required: set[str], runpath: list[str]) ->
     return found
 
 
+def taken(library: Path) -> set[str]:
+    """The names that `library` takes from others, without their versions."""
+    lines = run("nm", "-D", "--undefined-only", str(library)).splitlines()
+    return {line.split()[-1].partition("@")[0] for line in lines}
+
+
+def hardening_violations(library: Path, checked: set[str]) -> list[str]:
+    """What `library` lacks of what cmake/compile_options.cmake asks for."""
+    names = taken(library)
+    flags = re.findall(
+        r"\((?:FLAGS|FLAGS_1)\)(.*)", run("readelf", "--dynamic", "--wide", str(library))
+    )
+    headers = run("readelf", "--program-headers", "--wide", str(library))
+    found = []
+    if not re.search(r"\b(?:BIND_NOW|NOW)\b", " ".join(flags)):
+        found.append("binds symbols when they are used (-z now)")
+    if "GNU_RELRO" not in headers:
+        found.append("has a writable table of symbols (-z relro)")
+    if re.search(r"GNU_STACK.*\bRWE\b", headers):
+        found.append("has an executable stack (-z noexecstack)")
+    if "__stack_chk_fail" not in names:
+        found.append("does not check its stack (-fstack-protector-strong)")
+    found += [f"does not call {name} (_FORTIFY_SOURCE)" for name in sorted(checked - names)]
+    return [f"{library.name} {each}" for each in found]
+
+
 def main(arguments: list[str]) -> int:
     update = arguments == ["--update"]
     if arguments and not update:
@@ -124,6 +152,7 @@ def main(arguments: list[str]) -> int:
             else:
                 differences += symbol_violations(library, planned(kind))
                 differences += dynamic_violations(library, NEEDED[kind], RUNPATH[kind])
+                differences += hardening_violations(library, CHECKED.get(kind, set()))
     print("\n".join(differences), end="\n" if differences else "")
     return 1 if differences else 0
 

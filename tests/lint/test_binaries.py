@@ -1,4 +1,4 @@
-"""The three libraries export what is planned, need what is planned, and nothing more."""
+"""The three libraries export and need what is planned and nothing more, and are hardened."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 from binaries import (
+    CHECKED,
     NEEDED,
     RUNPATH,
     dynamic_violations,
+    hardening_violations,
     kind_of,
     libraries,
     planned,
@@ -63,6 +65,54 @@ def test_needed_libraries_are_the_planned_ones(kind: str) -> None:
         for violation in dynamic_violations(library, NEEDED[kind], RUNPATH[kind])
     ]
     assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_libraries_are_hardened(kind: str) -> None:
+    found = [
+        v
+        for library in libraries()[kind]
+        for v in hardening_violations(library, CHECKED.get(kind, set()))
+    ]
+    assert not found, "\n".join(found)
+
+
+# A function with an array, and one that prints into it.
+HARDENED = [
+    "-O2",
+    "-fstack-protector-strong",
+    "-U_FORTIFY_SOURCE",
+    "-D_FORTIFY_SOURCE=2",
+    "-Wl,-z,now",
+]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], []),
+        (["-Wl,-z,lazy"], ["binds symbols when they are used"]),
+        (["-Wl,-z,norelro"], ["has a writable table of symbols"]),
+        (["-Wl,-z,execstack"], ["has an executable stack"]),
+        (["-fno-stack-protector"], ["does not check its stack"]),
+        (["-U_FORTIFY_SOURCE"], ["does not call __snprintf_chk"]),
+        (["-O0"], ["does not call __snprintf_chk"]),
+    ],
+)
+def test_a_library_that_lacks_hardening_is_found(
+    tmp_path: Path, options: list[str], expected: list[str]
+) -> None:
+    source, library = tmp_path / "some.c", tmp_path / "some.so"
+    source.write_text(
+        "#include <stdio.h>\n"
+        "int use(char*);\n"
+        'int f(int x) { char text[16]; snprintf(text, 16, "%d", x); return use(text); }\n',
+        encoding="utf-8",
+    )
+    command = ["gcc", "-w", "-shared", "-fPIC", *HARDENED, *options, source, "-o", library]
+    subprocess.run(command, check=True)
+    found = hardening_violations(library, {"__snprintf_chk"})
+    assert [v.removeprefix("some.so ").partition(" (")[0] for v in found] == expected
 
 
 def audit(extension: Path) -> subprocess.CompletedProcess[str]:

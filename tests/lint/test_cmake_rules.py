@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from cmake_script import CMAKE, run_cmake
-from tree import ROOT
+from tree import ROOT, files
 
 
 def fake_torch(folder: Path, minor: int, header: str = "torch/headeronly/version.h") -> Path:
@@ -62,6 +63,31 @@ def test_the_version_string_agrees_with_the_numbers(
     ok, text = run_cmake(tmp_path, script)
     assert ok == agrees
     assert ("found 1.2.3" if agrees else "TENSOR_BRIDGE_VERSION is not") in text
+
+
+@pytest.mark.parametrize("portable", ["OFF", "ON"])
+def test_all_that_is_installed_is_compiled_with_the_options_that_harden_it(
+    tmp_path: Path, portable: str
+) -> None:
+    ninja = shutil.which("ninja", path=str(Path(sys.executable).parent)) or "ninja"
+    options = {
+        "CMAKE_MAKE_PROGRAM": ninja,
+        "Python_EXECUTABLE": sys.executable,
+        "TENSOR_BRIDGE_REQUIRE_TORCH": "ON",
+        "TENSOR_BRIDGE_PORTABLE": portable,
+    }
+    given = [f"-D{name}={value}" for name, value in options.items()]
+    command = [CMAKE, "-S", str(ROOT), "-B", str(tmp_path), "-G", "Ninja", *given]
+    subprocess.run(command, check=True, capture_output=True)
+    compiled = json.loads((tmp_path / "compile_commands.json").read_text(encoding="utf-8"))
+    commands = {str(Path(each["file"]).relative_to(ROOT)): each["command"] for each in compiled}
+    # Linked against and never installed.
+    stand_ins = {f"cmake/portable/{name}.cc" for name in ("libdl", "libpthread")}
+    ours = {name: command for name, command in commands.items() if name not in stand_ins}
+    assert {name for name, _ in files("src/*.cc")} <= set(ours)
+    assert ("cmake/portable/added.cc" in ours) == (portable == "ON")
+    for name, each in ours.items():
+        assert {"-fstack-protector-strong", "-D_FORTIFY_SOURCE=2"} <= set(each.split()), name
 
 
 def test_no_compiler_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:

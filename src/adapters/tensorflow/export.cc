@@ -155,8 +155,8 @@ DLDevice deviceOfHandle(const TfApi& api, TFE_TensorHandle* handle, TF_Status* s
   return device;
 }
 
-bool exportReadyHandle(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape,
-                       TensorView* view) noexcept {
+[[gnu::no_stack_protector]] bool exportReadyHandle(const TfApi& api, TFE_TensorHandle* handle,
+                                                   int64_t* shape, TensorView* view) noexcept {
   const void* tensor = api.localTensor(handle);
   if (tensor == nullptr) return false;
   TensorFields fields;

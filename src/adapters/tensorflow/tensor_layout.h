@@ -32,7 +32,8 @@ struct TensorFields {
 };
 
 /// Reads `tensor`, a tensorflow::Tensor. False where the sizes are kept elsewhere.
-inline bool readTensorFields(const void* tensor, int64_t* shape, TensorFields* fields) noexcept {
+[[gnu::always_inline]] inline bool readTensorFields(const void* tensor, int64_t* shape,
+                                                    TensorFields* fields) noexcept {
   const auto* bytes = static_cast<const uint8_t*>(tensor);
   const int ndim = bytes[14];
   switch (bytes[15]) {

@@ -105,7 +105,8 @@ tb_status resolveDevice(TensorView* view) {
   }
 }
 
-tb_status wrap(const TensorView* view, const WrapSpec* spec, tb_torch_tensor** out) {
+[[gnu::no_stack_protector]] tb_status wrap(const TensorView* view, const WrapSpec* spec,
+                                           tb_torch_tensor** out) {
   try {
     if (spec->action == WrapAction::kShare) {
       at::Tensor tensor = shareView(*view, *spec, /*take=*/false);
@@ -133,7 +134,7 @@ _object* madeObject(_object* object) {
   return object;
 }
 
-_object* sharePython(const TensorView* view, const WrapSpec* spec) {
+[[gnu::no_stack_protector]] _object* sharePython(const TensorView* view, const WrapSpec* spec) {
   WrapPython wrap_python = g_wrap_python.load(std::memory_order_acquire);
   if (__builtin_expect(wrap_python == nullptr, 0)) {
     wrap_python = findWrapPython();
@@ -150,7 +151,7 @@ _object* sharePython(const TensorView* view, const WrapSpec* spec) {
   }
 }
 
-_object* toPython(tb_torch_tensor* tensor) {
+[[gnu::no_stack_protector]] _object* toPython(tb_torch_tensor* tensor) {
   try {
     at::Tensor owned = reclaim(tensor);
     WrapPython wrap_python = findWrapPython();
@@ -202,7 +203,8 @@ void describe(tb_torch_tensor* tensor, TorchFacts* facts) {
   describeTensor(*borrowed, facts);
 }
 
-tb_status share(tb_torch_tensor* tensor, void** owner, ReleaseFn* release_fn, void** data) {
+[[gnu::no_stack_protector]] tb_status share(tb_torch_tensor* tensor, void** owner,
+                                            ReleaseFn* release_fn, void** data) {
   try {
     Borrowed borrowed(tensor);
     void* bytes = nullptr;

@@ -211,8 +211,8 @@ void raiseOnWrite(c10::StorageImpl* storage) {
 
 }  // namespace
 
-c10::intrusive_ptr<c10::StorageImpl> makeForeignStorage(const TensorView& view, c10::Device device,
-                                                        int32_t on_write, void* owner) {
+[[gnu::no_stack_protector]] c10::intrusive_ptr<c10::StorageImpl> makeForeignStorage(
+    const TensorView& view, c10::Device device, int32_t on_write, void* owner) {
   c10::DataPtr data = device.is_cpu() ? c10::DataPtr(view.dl.data, owner, view.release, device)
                                       : gpuDataPtr(view, device, owner);
   auto storage = c10::make_intrusive<c10::StorageImpl>(
@@ -364,8 +364,8 @@ struct GuardedStorage final : c10::StorageImpl {
 
 }  // namespace
 
-c10::intrusive_ptr<c10::StorageImpl> makeForeignStorage(const TensorView& view, c10::Device device,
-                                                        int32_t on_write, void* owner) {
+[[gnu::no_stack_protector]] c10::intrusive_ptr<c10::StorageImpl> makeForeignStorage(
+    const TensorView& view, c10::Device device, int32_t on_write, void* owner) {
   if (on_write == TB_ON_WRITE_COPY && device.is_cpu()) {
     // Its DataPtr has no context yet, so an exception here leaves the owner to be released.
     try {

@@ -119,7 +119,7 @@ int64_t denseBytes(const at::Tensor& tensor) {
 }
 
 // Whether the storage reaches to the last element. Resizing a storage does not look at its tensors.
-bool reachesLastElement(const at::Tensor& tensor) {
+[[gnu::no_stack_protector]] bool reachesLastElement(const at::Tensor& tensor) {
   if (tensor.numel() == 0) return true;
   const auto itemsize = static_cast<size_t>(tensor.element_size());
   const auto offset = static_cast<size_t>(tensor.storage_offset());

@@ -207,7 +207,8 @@ at::Tensor lookedUp(const TensorView& view, const WrapSpec& spec, c10::Device so
 
 }  // namespace
 
-at::Tensor shareView(const TensorView& view, const WrapSpec& spec, bool take) {
+[[gnu::no_stack_protector]] at::Tensor shareView(const TensorView& view, const WrapSpec& spec,
+                                                 bool take) {
   c10::Device device(c10::kCPU);
   if (__builtin_expect(isOrdinary(view, spec), 1)) {
     return ordinaryTensor(
