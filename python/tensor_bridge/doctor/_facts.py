@@ -140,9 +140,10 @@ def run_trial(order: tuple[str, ...], timeout: float = _TIMEOUT) -> Trial:
     """Runs one."""
     # The trial is not to take the GPU's memory from those who work.
     env = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
-    # Without the current folder, which `-c` puts first: a re.py in it is none of ours. `-P` would do
-    # from Python 3.11 on. Not -m: the module is loaded already when the package is.
-    code = f"import sys; sys.path = [*filter(None, sys.path)]; from {_trial.__name__} import main; main()"
+    # Without the current folder, which `-c` puts first: a re.py in it is none of ours. `-P` would
+    # do from Python 3.11 on. Not -m: the module is loaded already when the package is.
+    code = "import sys; sys.path = [*filter(None, sys.path)]; "
+    code += f"from {_trial.__name__} import main; main()"
     command = [sys.executable, "-c", code, *order]
     try:
         done = subprocess.run(
