@@ -134,7 +134,7 @@ TEST(DtypeTable, HasEveryRow) {
 }
 
 TEST(UseTensorFlow, ThrowsForWhatIsNone) {
-  expectError(ErrorCode::kFramework, {"dlopen"}, [] { useTensorFlow(nullptr); });
+  expectError(ErrorCode::kInvalidHandle, {"dlopen"}, [] { useTensorFlow(nullptr); });
 }
 
 TEST(Device, ComparesTypeAndIndex) {
