@@ -121,6 +121,8 @@ ENTRIES: dict[str, tuple[str | int, ...]] = {
     "tb_tensor_strings": ("string_proto", 3, 1, "room", "?room", "?4 room", "?tb_bundle_place"),
     "tb_tflite_unpack": ("characters", 4, 2, "room"),
     "tb_tflite_strings": ("tflite_strings", 13, 1, "room", "?tb_bundle_place"),
+    "tb_snappy_length": ("packed", 5),
+    "tb_snappy_unpack": ("packed", 5, "room", 3),
     "tb_v1_read": ("v1_file", "v1_size", "out", "?tb_bundle_place"),
     "tb_v1_tensor_get": ("v1", 0, "tb_v1_tensor"),
     "tb_v1_block_get": ("v1", 0, "tb_bundle_block"),
@@ -388,6 +390,9 @@ class World:
 
     def tflite_strings(self) -> Any:
         return self._bytes(struct.pack("<iii", 1, 12, 13) + b"a")
+
+    def packed(self) -> Any:
+        return self._bytes(b"\3\10abc")
 
     def v1_file(self) -> Any:
         return self._bytes(self._file("serving_session_bundle/export-00000-of-00001"))
