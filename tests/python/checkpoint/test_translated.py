@@ -150,3 +150,29 @@ def test_lengths_of_another_size_are_refused(tmp_path: Path) -> None:
         file["layers/dense/vars/0"] = [1.0]
     with pytest.raises(CheckpointError, match="lengths of 8 bytes"):
         checkpoint.load(path)
+
+
+def test_an_attribute_of_a_type_that_is_no_text_is_not_read(tmp_path: Path) -> None:
+    """h5py ends the process at a text whose type was made one of lists, whose size does not fit."""
+    with h5py.File(path := tmp_path / "w.weights.h5", "w") as file:
+        file["layers/dense/vars/0"] = [1.0]
+        file["layers/dense/vars"].attrs["name"] = "dense"
+    data = bytearray(path.read_bytes())
+    # Class, version and what kind of list: 1 is text (H5Odtype.c).
+    place = data.index(b"name\0") + 8
+    kind = data.index(b"\x19\x01", place)
+    assert kind < place + 16
+    data[kind + 1] = 0x7F
+    path.write_bytes(data)
+    assert next(iter(checkpoint.load(path).values())).tolist() == [1]
+
+
+def test_names_in_several_attributes_are_read(tmp_path: Path) -> None:
+    """As Keras 2 writes them where one would be too large."""
+    with h5py.File(path := tmp_path / "w.h5", "w") as file:
+        for name in "ba":
+            file[f"{name}/{name}/kernel:0"] = [1.0]
+            file[name].attrs["weight_names"] = [f"{name}/kernel:0".encode()]
+        file.attrs["layer_names0"] = [b"b"]
+        file.attrs["layer_names1"] = [b"a"]
+    assert list(checkpoint.load(path)) == ["b/kernel", "a/kernel"]

@@ -226,18 +226,25 @@ class Hdf5File:
             elif f"{attribute}0" in attributes:  # HDF5 holds no attribute beyond 64 KiB
                 value = []
                 while f"{attribute}{len(value)}" in attributes:
-                    value.append(self._value(attributes, f"{attribute}{len(value)}"))
+                    part = self._value(attributes, f"{attribute}{len(value)}")
+                    value.append(() if part is None else part)
                 value = [text for part in value for text in part]
             else:
                 return None
-            if not hasattr(value, "__iter__"):  # a number, or nothing
+            if not hasattr(value, "__iter__"):  # nothing
                 return None
             items = [value] if isinstance(value, (str, bytes)) else list(value)
             return [_text(i) for i in items]
 
     def _value(self, attributes: Any, name: str) -> Any:
+        import h5py
+
         found = attributes.get_id(name)
-        size = found.get_type().get_size() * prod(found.shape or ())
+        kind = found.get_type()
+        # A number; or a damaged type, at which h5py 3.14 ends the process.
+        if kind.get_class() != h5py.h5t.STRING:
+            return None
+        size = kind.get_size() * prod(found.shape or ())
         if size > self._size:
             raise ValueError(f"{name!r} of {size} bytes")
         return attributes[name]
@@ -272,7 +279,7 @@ class Hdf5File:
             )
         # Keras stores what HDF5 lacks as plain integers and says so.
         label = (self.texts(path, "dtype") or [""])[0]
-        row = row_of(label) if label else None
+        row = row_of(label) if label and code[1:] in _NAMES else None
         row = row or row_of(_NAMES.get(code[1:], ""))
         return DataSet(
             name=name,
