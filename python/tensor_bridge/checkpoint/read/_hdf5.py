@@ -373,12 +373,22 @@ class DataSet(Entry):
             )
         whole = torch.zeros((*self.shape, itemsize), dtype=torch.uint8, device="cpu")
         with reading(self.file, self.key, expected="chunks of data"):
-            fill = self.data_set.fillvalue
+            # Only where it shows: at a damaged one HDF5 1.14.6 ends the process.
+            fill = None if self._is_full() else self.data_set.fillvalue
             if fill is not None and any(fill.tobytes()):
                 whole[...] = torch.frombuffer(bytearray(fill.tobytes()), dtype=torch.uint8)
             if self.nbytes:
                 self._fill(whole, tuple(int(n) for n in self.data_set.chunks), itemsize)
         return whole.reshape(-1)
+
+    def _is_full(self) -> bool:
+        """Whether chunks make up the whole, so that no element has the value for those without."""
+        if not self.nbytes:
+            return False
+        sizes = zip(self.shape, self.data_set.chunks, strict=True)
+        return bool(
+            self.data_set.id.get_num_chunks() == prod(-(-size // int(n)) for size, n in sizes)
+        )
 
     def _fill(self, whole: torch.Tensor, chunk_shape: tuple[int, ...], itemsize: int) -> None:
         """Puts every chunk into its place."""
