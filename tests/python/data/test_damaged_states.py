@@ -77,16 +77,14 @@ class Worker:
 
 def faults(numbers: range) -> list[str]:
     """What came of mutated states that should not have."""
-    found, counts, died = [], collections.Counter[str](), 0
+    found, counts = [], collections.Counter[str]()
     worker = Worker()
     try:
         for number in numbers:
             what, must, came = worker.ask(number)
             counts[came] += 1
             good = {"ResumeError"} if must else {"ResumeError", "another error of ours", "loaded"}
-            if came in ("killed", "hung") and not must:
-                died += 1
-            elif came not in good:
+            if came not in good:
                 found.append(f"{number}: {what}: {came}")
             if worker.process.returncode is not None:
                 worker = Worker()
@@ -94,10 +92,6 @@ def faults(numbers: range) -> list[str]:
         worker.close()
     print(counts)
     assert counts["ResumeError"] > len(numbers) // 2
-    # Values that only an operation knows, in the form that TensorFlow writes, with a new digest: a
-    # few in 10,000 states end the process or never come back, where 1 in 6 did before their form
-    # was looked at.
-    assert died <= len(numbers) // 1000, counts
     return found
 
 

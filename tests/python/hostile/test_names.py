@@ -88,7 +88,7 @@ def test_commands_show_names_of_every_format(
     assert not unshowable(str(e.value).encode("utf-8", "surrogatepass"))
 
 
-@pytest.mark.parametrize("kind", ["bundle", "v1", "graph", "tflite"])
+@pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_commands_show_what_is_damaged(kind: str, seed: int, tmp_path: Path, run: Run) -> None:
     dice = Random(seed)
