@@ -200,12 +200,20 @@ def _register_kinds() -> Any:
     try:
         from torch._library import opaque_object
         from torch._library.fake_class_registry import maybe_to_fake_obj
-        from torch._opaque_base import OpaqueBase
 
+        # Under other names since 2.14, which warns of the first ones.
+        if hasattr(opaque_object, "register_custom_class"):
+            from torch._custom_class_base import CustomClassBase as Base
+
+            register, typ = opaque_object.register_custom_class, "symbolic"
+        else:
+            from torch._opaque_base import OpaqueBase as Base
+
+            register, typ = opaque_object.register_opaque_type, "reference"
         infos = opaque_object._OPAQUE_TYPES
         module, _, name = _OPAQUE.rpartition(".")
-        kind = type(name, (OpaqueBase,), {"__module__": module})
-        opaque_object.register_opaque_type(kind, typ="reference", guard_fn=_layout)
+        kind = type(name, (Base,), {"__module__": module})
+        register(kind, typ=typ, guard_fn=_layout)
     except (ImportError, AttributeError, TypeError) as e:
         raise FrameworkError(
             f"expected a torch whose operators take opaque objects, as 2.13 has them, got "

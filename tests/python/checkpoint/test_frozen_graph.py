@@ -116,7 +116,8 @@ def test_the_freezer_and_tensorflow_agree_on_a_saved_model(tmp_path: Path) -> No
 
 def test_a_graph_as_text_is_refused_by_name(tmp_path: Path) -> None:
     graph = graphs.frozen_1()
-    tf.io.write_graph(graph, str(tmp_path), "graph.pbtxt", as_text=True)
+    # As write_graph(as_text=True) would, which fails in TensorFlow 2.20 with protobuf 7.
+    (tmp_path / "graph.pbtxt").write_text(str(graph))
     tf.io.write_graph(graph, str(tmp_path), "graph.pb", as_text=False)
     assert len(checkpoint.load(tmp_path / "graph.pb")) == 3
     with pytest.raises(
