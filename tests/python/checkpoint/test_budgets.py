@@ -180,6 +180,67 @@ def long_names(folder: Path) -> Path:
     return path
 
 
+def _with_text(folder: Path, count: int, size: int) -> tuple[Path, bytearray, int, int]:
+    """A file whose layers are named by an array of texts; its bytes, the descriptors, the heap."""
+    path = folder / "text.weights.h5"
+    names = ["layers/dense", *["x"] * (count - 1)]
+    with h5py.File(path, "w") as file:
+        file.attrs["other"] = "y" * size
+        file.attrs["layer_names"] = np.array(names, dtype=object).astype(h5py.string_dtype())
+        file["layers/dense/vars/0"] = [1.0]
+        file["layers/dense"].attrs["weight_names"] = ["w"]
+    data = bytearray(path.read_bytes())
+    heap = data.index(b"GCOL")
+    heaps = [i for i in range(0, len(data), 8) if data.startswith(b"GCOL", i)]
+    places = [data.find((12).to_bytes(4, "little") + h.to_bytes(8, "little")) for h in heaps]
+    return path, data, max(places), heap
+
+
+def spelt_layers(folder: Path) -> Path:
+    """4,000 spellings of one group's name, which has 4,000 names of weights."""
+    with h5py.File(path := folder / "spelt.h5", "w") as file:
+        file["g/w"] = [1.0]
+        for place, names in (
+            (file, ["/" * i + "g" for i in range(4000)]),
+            (file["g"], [f"w{i}" for i in range(4000)]),
+        ):
+            name = "layer_names" if place is file else "weight_names"
+            place.attrs[name] = np.array(names, dtype=object).astype(h5py.string_dtype())
+    return path
+
+
+def claimed_text(folder: Path) -> Path:
+    """A text that claims 4 GB."""
+    path, data, place, _ = _with_text(folder, 1, 1)
+    data[place : place + 4] = b"\xff" * 4
+    path.write_bytes(data)
+    return path
+
+
+def shared_text(folder: Path) -> Path:
+    """4,000 texts, each the same megabyte."""
+    path, data, place, heap = _with_text(folder, 4000, 1 << 20)
+    one = (1 << 20).to_bytes(4, "little") + heap.to_bytes(8, "little") + b"\1\0\0\0"
+    assert one in data
+    data[place : place + 16 * 4000] = one * 4000
+    path.write_bytes(data)
+    return path
+
+
+def nested_heaps(folder: Path) -> Path:
+    """Texts in 4,000 heaps, each with all those that come after it as its objects."""
+    path, data, place, _ = _with_text(folder, 4000, 1)
+    an_object = b"\2" + b"\0" * 7 + (16).to_bytes(8, "little")
+    for at in range(place, place + 16 * 4000, 16):
+        data += an_object
+        data[at : at + 16] = b"\x10\0\0\0" + len(data).to_bytes(8, "little") + b"\2\0\0\0"
+        data += b"GCOL\1\0\0\0" + (1 << 40).to_bytes(8, "little")
+    data += (an_object + b"\0" * 16) * 30_000
+    data[40:48] = len(data).to_bytes(8, "little")  # where the file ends
+    path.write_bytes(data)
+    return path
+
+
 def deep_config(folder: Path) -> Path:
     """A configuration of 16 MB, a hundred thousand levels deep."""
     text = b'{"config":' * 100_000 + b"[]" * (7 << 20)
@@ -222,6 +283,10 @@ ATTACKS = (
     many_groups,
     shared_groups,
     long_names,
+    spelt_layers,
+    claimed_text,
+    shared_text,
+    nested_heaps,
     deep_config,
     wide_config,
     quotes,
@@ -236,7 +301,7 @@ def test_what_a_small_file_may_take(attack: Callable[[Path], Path], tmp_path: Pa
     assert found.seconds < 10, found
     assert found.disk <= 65, found
     # Paths that are many are read once each, names that are none leave the groups their own.
-    if attack not in (shared_groups, long_names, deep_config, wide_config):
+    if attack not in (shared_groups, long_names, spelt_layers, deep_config, wide_config):
         assert found.refusals, found
 
 

@@ -8,7 +8,6 @@ read chunk by chunk and unpacked with zlib and torch.
 from __future__ import annotations
 
 import io
-import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,13 +18,14 @@ from tensor_bridge._dtypes import DtypeRow
 from tensor_bridge.checkpoint.read._damage import damaged, reading
 from tensor_bridge.checkpoint.read._elements import row_of
 from tensor_bridge.checkpoint.read._entry import Entry, Extent
+from tensor_bridge.checkpoint.read._hdf5_heaps import Heaps
 from tensor_bridge.checkpoint.read._mapped import MappedFile
 from tensor_bridge.errors import FrameworkError, TensorBridgeError
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DataSet", "Hdf5File", "Window"]
+__all__ = ["DataSet", "Hdf5File", "Window", "plain_path"]
 
 _NAMES = {
     "f2": "float16",
@@ -52,16 +52,19 @@ _MAX_RATIO, _SMALL = 1032, 1 << 20
 _BYTES_PER_LINK, _MAX_DEPTH = 8, 200
 _TEXT_PER_BYTE = 16
 _MAX_READ = 64 << 20
-_HEAP_HEADER = 16
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
 class Window(io.RawIOBase):
-    """A stretch of a mapped file as a file of its own, for others to read the structure from."""
+    """A stretch of a mapped file as a file of its own, for others to read the structure from.
 
-    def __init__(self, file: MappedFile, begin: int, size: int) -> None:
+    With ``heaps`` it is HDF5.
+    """
+
+    def __init__(self, file: MappedFile, begin: int, size: int, heaps: Heaps | None = None) -> None:
         super().__init__()
         self._file, self._begin, self._size, self._at = file, begin, size, 0
+        self._heaps = heaps
 
     def readable(self) -> bool:
         return True
@@ -90,30 +93,21 @@ class Window(io.RawIOBase):
         count = max(0, min(len(buffer), self._size - self._at))
         with memoryview(buffer)[:count] as view:
             self._file.read_into(view, self._begin + self._at)
-            self._look_at(bytes(view))
+            if self._heaps is not None:
+                self._look_at(bytes(view), self._heaps)
         self._at += count
         return count
 
-    def _look_at(self, read: bytes) -> None:
+    def _look_at(self, read: bytes, heaps: Heaps) -> None:
         """Refuses a heap of HDF5's that would have it look at one place forever.
 
-        HDF5 1.14.6 goes on from free space in a heap of strings by the size that stands there,
-        which may be 0 (H5HGcache.c, H5HG__cache_heap_deserialize), and cannot be interrupted.
+        HDF5 1.14.6 goes on from free space in a heap by the size that stands there, which may be 0
+        (H5HGcache.c, H5HG__cache_heap_deserialize), and cannot be interrupted.
         """
         at = -1
         while (at := read.find(b"GCOL\1", at + 1)) >= 0:
-            place = self._at + at
-            size = int.from_bytes(self._content(place + 8, 8), "little")
-            heap = self._content(place, min(size, _MAX_READ))
-            object_at = _HEAP_HEADER
-            while object_at + _HEAP_HEADER <= len(heap):
-                index, _, _, length = struct.unpack_from("<HHIQ", heap, object_at)
-                if not index and not length:
-                    raise OSError(f"a heap at {place} with free space of no bytes")
-                object_at += length if not index else _HEAP_HEADER + (length + 7 & ~7)
-
-    def _content(self, place: int, size: int) -> bytearray:
-        return self._file.content(self._begin + place, max(0, min(size, self._size - place)))
+            if self._at + at + 16 <= self._size:
+                heaps.heap(self._at + at)
 
 
 def _text(stored: Any) -> str:
@@ -157,12 +151,16 @@ class Hdf5File:
         self._size = self._data_left = size
         self._links_left, self._text_left = size // _BYTES_PER_LINK, _TEXT_PER_BYTE * size
         head = file.content(begin, min(size, 16))
-        # HDF5 looks for it elsewhere too, and may have lengths of other sizes.
-        lengths = head[14:15] if head[8:9] < b"\2" else head[10:11]
-        if head[:8] != _MAGIC or lengths != b"\x08":
-            raise damaged(file.path, "expected HDF5 with lengths of 8 bytes", offset=begin)
+        # HDF5 looks for it elsewhere too, and may have addresses and lengths of other sizes.
+        sizes = head[13:15] if head[8:9] < b"\2" else head[9:11]
+        if head[:8] != _MAGIC or sizes != b"\x08\x08":
+            raise damaged(
+                file.path, "expected HDF5 with addresses and lengths of 8 bytes", offset=begin
+            )
+        self._heaps = Heaps(file, begin, size)
+        self._texts: dict[tuple[str, str], list[str] | None] = {}
         with reading(file.path, begin=begin, expected="an HDF5 file"):
-            self._h5 = h5py.File(Window(file, begin, size), "r")
+            self._h5 = h5py.File(Window(file, begin, size, self._heaps), "r")
             self._walk()
         self._paths = {"", *self.groups, *(path for path, _ in self.data_sets)}
 
@@ -216,42 +214,46 @@ class Hdf5File:
 
     def texts(self, path: str, attribute: str) -> list[str] | None:
         """An attribute of strings, in one piece or in Keras' numbered ones; None without one."""
-        place = _plain(path)
+        place = plain_path(path)
         if place not in self._paths:
             return None
-        with reading(self.file.path, place, expected="attributes"):
-            attributes = self._h5[_stored(place) or b"/"].attrs
-            if attribute in attributes:
-                value = self._value(attributes, attribute)
-            elif f"{attribute}0" in attributes:  # HDF5 holds no attribute beyond 64 KiB
-                value = []
-                while f"{attribute}{len(value)}" in attributes:
-                    part = self._value(attributes, f"{attribute}{len(value)}")
-                    value.append(() if part is None else part)
-                value = [text for part in value for text in part]
-            else:
-                return None
-            if not hasattr(value, "__iter__"):  # nothing
-                return None
-            items = [value] if isinstance(value, (str, bytes)) else list(value)
-            return [_text(i) for i in items]
+        if (place, attribute) not in self._texts:
+            with reading(self.file.path, place, expected="attributes"):
+                self._texts[place, attribute] = self._read_texts(place, attribute)
+        return self._texts[place, attribute]
 
-    def _value(self, attributes: Any, name: str) -> Any:
+    def _read_texts(self, place: str, attribute: str) -> list[str] | None:
+        item = self._h5[_stored(place) or b"/"]
+        if attribute in item.attrs:
+            return self._value(item, attribute)
+        count, texts = 0, []
+        while f"{attribute}{count}" in item.attrs:  # HDF5 holds no attribute beyond 64 KiB
+            texts += self._value(item, f"{attribute}{count}") or []
+            count += 1
+        return texts if count else None
+
+    def _value(self, item: Any, name: str) -> list[str] | None:
         import h5py
 
-        found = attributes.get_id(name)
-        kind = found.get_type()
+        found = item.attrs.get_id(name)
+        kind, shape = found.get_type(), found.shape
         # A number; or a damaged type, at which h5py 3.14 ends the process.
         if kind.get_class() != h5py.h5t.STRING:
             return None
-        size = kind.get_size() * prod(found.shape or ())
-        if size > self._size:
-            raise ValueError(f"{name!r} of {size} bytes")
-        return attributes[name]
+        if shape is None or found.get_space().get_simple_extent_type() == h5py.h5s.NULL:
+            return None
+        if kind.is_variable_str():
+            address = h5py.h5o.get_info(item.id).addr
+            stored = self._heaps.texts(address, _stored(name), prod(shape))
+        else:
+            self._heaps.charge("texts", kind.get_size() * prod(shape))
+            value = item.attrs[name]
+            stored = value.ravel().tolist() if shape else [value]
+        return [_text(text) for text in stored]
 
     def has(self, path: str) -> bool:
         """Whether there is a group or data set at the path."""
-        return _plain(path) in self._paths
+        return plain_path(path) in self._paths
 
     def entry(self, path: str, name: str, kind: str, data_set: Any, named: bool = True) -> DataSet:
         """The entry for a data set.
@@ -487,7 +489,7 @@ class DataSet(Entry):
         return Extent(self.source.file, self.offset, size)
 
 
-def _plain(path: str) -> str:
+def plain_path(path: str) -> str:
     """A path as `Hdf5File` has it."""
     return "/".join(part for part in path.split("/") if part not in ("", "."))
 

@@ -19,7 +19,7 @@ from tensor_bridge.checkpoint.read._crc import PIECE
 from tensor_bridge.checkpoint.read._damage import damaged, reading
 from tensor_bridge.checkpoint.read._entry import Entry
 from tensor_bridge.checkpoint.read._files import first_bytes, is_there, read_small
-from tensor_bridge.checkpoint.read._hdf5 import Hdf5File, Window
+from tensor_bridge.checkpoint.read._hdf5 import Hdf5File, Window, plain_path
 from tensor_bridge.checkpoint.read._keras_config import (
     MAX_BYTES,
     MAX_PATH,
@@ -246,6 +246,9 @@ class _LegacyNames:
         self._order: dict[str, int] = {}
         for layer in dict.fromkeys(hdf5.texts(root or "/", "layer_names") or ()):
             group = f"{root}/{layer}".lstrip("/")
+            # Spelt in one of any number of other ways it begins no path of a data set.
+            if plain_path(group) != group:
+                continue
             for weight in hdf5.texts(group, "weight_names") or ():
                 self._order.setdefault(f"{group}/{weight}", len(self._order))
 

@@ -219,7 +219,9 @@ def refuse(path: Path, folder: Folder, overwrite: bool) -> None:
     with naming(path):
         found = folder.stat(path.name)
     if found is not None and stat.S_ISDIR(found.st_mode):
-        raise InvalidOptionError(f"{path}: expected the name of a file, got a folder")
+        raise InvalidOptionError(
+            f"{path}: expected the name of a file, got a folder; name a file in it"
+        )
     if found is not None and not overwrite:
         raise _exists(path)
 
