@@ -127,6 +127,25 @@ def repeated(folder: Path) -> Path:
     return folder / "made"
 
 
+def _field(number: int, content: bytes) -> bytes:
+    return bundles.varint(number << 3 | 2) + bundles.varint(len(content)) + content
+
+
+def repeated_in_v1(folder: Path) -> Path:
+    """The first format: the last of 60,000 records, 60,000 times in one tensor."""
+    from tensor_bridge.checkpoint.read._names import slice_key
+
+    count = 60_000
+    shape = _field(2, _field(2, b"\x08" + bundles.varint(count)))
+    one = _field(4, _field(1, b"\x10\x01"))
+    tensor = _field(1, _field(1, b"w") + shape + b"\x18\x01" + one * count)
+    values = _field(2, _field(3, b"\x08\x01\x2a\x04\0\0\0\0"))
+    records = [(b"", _field(1, tensor)), *((b"\0%05d" % i, b"") for i in range(count))]
+    records.append((slice_key(b"w", (0, 1)), values))
+    (folder / "made.ckpt").write_bytes(bundles.index_bytes(sorted(records)))
+    return folder / "made.ckpt"
+
+
 def archive(path: Path, weights: Callable[[Any], None], config: bytes = b"") -> Path:
     """An archive packed as tightly as deflate can."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
@@ -279,6 +298,7 @@ def slashes(folder: Path) -> Path:
 ATTACKS = (
     overlapping,
     repeated,
+    repeated_in_v1,
     bomb,
     many_groups,
     shared_groups,

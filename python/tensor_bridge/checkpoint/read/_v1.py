@@ -115,6 +115,10 @@ class V1Checkpoint:
                     _Slice(file, slice_key(name, extents), place_of(extents, shape))
                     for extents in slices
                 ]
+        for key, tensor in found.items():
+            # Each is looked up, in as many records as there are.
+            if len({one.key for one in tensor.slices}) < len(tensor.slices):
+                raise damaged(files[0], "expected each slice once, got one twice", entry=key)
         names = names_of({key: Stored(tensor.shape) for key, tensor in found.items()})
         self.entries: list[Entry] = [
             _entry(key, names[key].name, names[key].kind, tensor) for key, tensor in found.items()
