@@ -228,6 +228,22 @@ def spelt_layers(folder: Path) -> Path:
     return path
 
 
+def long_chunk(folder: Path) -> Path:
+    """A chunk of two bytes, of which the index of chunks says that it has two megabytes."""
+    path = folder / "chunk.weights.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("layers/dense/vars/0", data=[True, False], chunks=(2,))
+    data = bytearray(path.read_bytes()) + b"\xff" * (4 << 20)
+    data[40:48] = len(data).to_bytes(8, "little")  # where the file ends
+    size = data.index(b"TREE\1") + 24
+    assert data[size : size + 4] == b"\2\0\0\0"
+    data[size : size + 4] = (2 << 20).to_bytes(4, "little")
+    chunk = int.from_bytes(data[size + 24 : size + 32], "little")
+    assert data[chunk : chunk + 2] == b"\1\0"
+    path.write_bytes(data)
+    return path
+
+
 def claimed_text(folder: Path) -> Path:
     """A text that claims 4 GB."""
     path, data, place, _ = _with_text(folder, 1, 1)
@@ -304,6 +320,7 @@ ATTACKS = (
     shared_groups,
     long_names,
     spelt_layers,
+    long_chunk,
     claimed_text,
     shared_text,
     nested_heaps,
