@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,6 @@ import tensorflow as tf
 import torch
 from torch import nn
 
-import tensor_bridge
 from tensor_bridge import CheckpointError, checkpoint
 
 tf1 = tf.compat.v1
@@ -75,10 +75,10 @@ def test_averages_are_loaded_into_a_module(tmp_path: Path) -> None:
 def test_averages_are_not_read_before_they_are_asked_for(tmp_path: Path) -> None:
     prefix = save(tmp_path / "model.ckpt", ("dense/kernel",))
     opened = checkpoint.load(prefix)
-    Path(f"{prefix}.data-00000-of-00001").unlink()
+    os.truncate(f"{prefix}.data-00000-of-00001", 0)
     averages = opened.averages
     assert len(averages) == 3
-    with pytest.raises(tensor_bridge.CheckpointNotFoundError, match=r"data-00000-of-00001"):
+    with pytest.raises(CheckpointError, match=r"data-00000-of-00001"):
         averages["dense/kernel"]
 
 
