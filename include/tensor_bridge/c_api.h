@@ -67,17 +67,17 @@ enum { TB_ON_WRITE_COPY = 0, TB_ON_WRITE_RAISE = 1, TB_ON_WRITE_ALIAS = 2 };
 
 /* Same fields and defaults as tensor_bridge::ConvertOptions and the Python keywords. */
 typedef struct tb_convert_options {
-  uint32_t struct_size;      /* sizeof(tb_convert_options) of the caller */
-  int32_t copy;              /* TB_COPY_AUTO: share if possible, else copy */
-  int32_t on_write;          /* TB_ON_WRITE_COPY: torch moves to its own memory at first write */
-  int32_t raw;               /* 0; 1 gives the stored bytes of a dtype that torch lacks */
-  int32_t has_device;        /* 0: stay where TensorFlow has the tensor */
-  int32_t device_type;       /* DLDeviceType: 1 CPU, 2 CUDA, ... */
-  int32_t device_id;         /* -1: the current device of that type */
-  int32_t has_axis;          /* 0: per-tensor quantization */
-  int64_t axis;              /* the channel axis of per-channel quantization */
-  int64_t num_scales;        /* 0: no quantization parameters */
-  const double* scale;       /* num_scales values */
+  uint32_t struct_size; /* sizeof(tb_convert_options) of the caller */
+  int32_t copy;         /* TB_COPY_AUTO: share if possible, else copy */
+  int32_t on_write;     /* TB_ON_WRITE_COPY: a first write moves torch if TensorFlow holds it */
+  int32_t raw;          /* 0; 1 gives the stored bytes of a dtype that torch lacks */
+  int32_t has_device;   /* 0: stay where TensorFlow has the tensor */
+  int32_t device_type;  /* DLDeviceType: 1 CPU, 2 CUDA, ... */
+  int32_t device_id;    /* -1: the current device of that type */
+  int32_t has_axis;     /* 0: per-tensor quantization */
+  int64_t axis;         /* the channel axis of per-channel quantization */
+  int64_t num_scales;   /* 0: no quantization parameters */
+  const double* scale;  /* num_scales values */
   const int64_t* zero_point; /* num_scales values */
 } tb_convert_options;
 

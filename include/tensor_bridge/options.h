@@ -15,7 +15,7 @@ namespace tensor_bridge {
 
 /// What the first write to a shared tensor does.
 enum class OnWrite : int32_t {
-  kCopy = TB_ON_WRITE_COPY,    ///< torch moves onto its own memory; TensorFlow sees nothing
+  kCopy = TB_ON_WRITE_COPY,    ///< torch moves onto its own memory if TensorFlow holds this
   kRaise = TB_ON_WRITE_RAISE,  ///< the write throws c10::BufferError; never a copy
   kAlias = TB_ON_WRITE_ALIAS,  ///< the write goes through to TensorFlow; the caller vouches for it
 };

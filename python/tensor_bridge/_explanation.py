@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from tensor_bridge._loaded import version_pair
 from tensor_bridge._printable import printable
 from tensor_bridge.errors import BY_STATUS, CopyRequiredError
 
@@ -28,6 +30,13 @@ _ACTIONS: tuple[Literal["shared"], Literal["copied"], Literal["refused"]] = (
 _ON_WRITE = ("copy", "raise", "alias")
 
 
+def _copied_at_first_write() -> str:
+    # An older torch does not ask whether TensorFlow still holds the memory.
+    torch = sys.modules.get("torch")
+    always = torch is not None and version_pair(torch.__version__) < (2, 13)
+    return "copied at the first write" + ("" if always else " if TensorFlow still holds it")
+
+
 @dataclass(frozen=True)
 class Explanation:
     """What `convert_tf_to_pytorch` would do with a value, and why.
@@ -41,7 +50,8 @@ class Explanation:
       shape: Shape of the result, with None for a ragged dimension; None where it is not known.
       device: torch's name of the result's device, or None where refused.
       nbytes: Bytes of the result, or None where refused.
-      on_write: What the first write would do; None where the result owns its memory.
+      on_write: What the first write would do, "copy" only if TensorFlow still holds the memory by
+        then; None where the result owns its memory.
       error: The exception that the conversion would raise, or None.
       kind: Name of the composite, or None for one dense tensor.
       parts: (name, explanation) of the tensors that a composite is made of.
@@ -80,7 +90,9 @@ class Explanation:
         facts.append(f"{self.nbytes} bytes")
         if self.device is not None or self.kind is None:
             facts.append(f"on {self.device}")
-        if self.on_write is not None:
+        if self.on_write == "copy":
+            facts.append(_copied_at_first_write())
+        elif self.on_write is not None:
             facts.append(f"on_write={self.on_write!r}")
         return f"{self.action}: {', '.join(facts)}; {self.reason}"
 

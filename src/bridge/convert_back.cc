@@ -5,8 +5,8 @@
 #include <memory>
 #include <new>
 
-#include "adapters/tensorflow/export.h"
 #include "adapters/tensorflow/import.h"
+#include "adapters/tensorflow/owner.h"
 #include "bridge/explain.h"
 #include "core/dlpack_import.h"
 #include "core/error.h"
@@ -219,16 +219,14 @@ TF_Tensor* copyBack(tb_torch_tensor* tensor, const TorchFacts& facts, const Back
   return result.release();
 }
 
-[[gnu::no_stack_protector]] TF_Tensor* shareBack(tb_torch_tensor* tensor, const TorchFacts& facts,
+[[gnu::no_stack_protector]] TF_Tensor* shareBack(tb_torch_tensor* tensor, HeldFacts* facts,
                                                  const BackPlan& plan, const TfApi& api,
                                                  const TorchAdapter& adapter) {
-  TensorView view = viewOf(facts, plan.dtype);
-  if (facts.foreign_owner != nullptr) {
-    // Part of a tensor of TensorFlow's, or under another shape: the same buffer, one more owner.
-    view.owner = isTensorFlowOwner(facts.foreign_release)
-                     ? retainOwner(api, facts.foreign_release, facts.foreign_owner)
-                     : retainManaged(facts.foreign_owner);
-    view.release = facts.foreign_release;
+  TensorView view = viewOf(*facts, plan.dtype);
+  if (facts->foreign_release != nullptr) {
+    view.owner = facts->take();
+    view.release = facts->foreign_release;
+    if (view.owner != nullptr) countOwner(1);
   } else {
     const tb_status status = adapter.share(tensor, &view.owner, &view.release, &view.dl.data);
     if (status != TB_OK && status != TB_COPY_REQUIRED) rethrowLastError();
@@ -242,10 +240,15 @@ TF_Tensor* copyBack(tb_torch_tensor* tensor, const TorchFacts& facts, const Back
                  "copy=False, but a copy is needed: another thread is writing to the tensor. "
                  "Use copy=None");
     }
-    return copyBack(tensor, facts, plan, api, adapter);
+    return copyBack(tensor, *facts, plan, api, adapter);
   }
   // After the bytes are kept: a write on another thread now moves torch away.
-  if (plan.check_range) checkRange(view.dl.data, facts.nbytes, plan.dtype);
+  if (plan.check_range) checkRange(view.dl.data, facts->nbytes, plan.dtype);
+  if (plan.action == BackAction::kSame &&
+      ownerShows(api, view.release, view.owner, view, facts->storage_bytes)) {
+    return tensorOfOwner(api, view.release, view.owner, view);
+  }
+  // Part of a tensor of TensorFlow's, or torch's memory.
   TF_Tensor* result = importShared(api, view);
   guard.taken();
   return result;
@@ -310,7 +313,7 @@ BackPlan decideBack(const TorchFacts& facts, const tb_convert_back_options& opti
     forced = copyReason(facts.obstacle);
   } else if (facts.foreign_release == releaseWritable) {
     forced = copyReason(Obstacle::kAliased);
-  } else if (facts.foreign_owner == nullptr && !adapter.shares) {
+  } else if (facts.foreign_release == nullptr && !adapter.shares) {
     forced = adapter.copies
                  ? "writes cannot be intercepted in this release of torch"
                  : "writes to torch's own tensors cannot be intercepted before torch 2.13";
@@ -327,40 +330,35 @@ BackPlan decideBack(const TorchFacts& facts, const tb_convert_back_options& opti
   if (options.copy == TB_COPY_ALWAYS) {
     plan.action = BackAction::kCopy;
     plan.reason = "copy=True";
-  } else if (facts.foreign_owner != nullptr && isTensorFlowOwner(facts.foreign_release)) {
+  } else if (isTensorFlowOwner(facts.foreign_release)) {
     plan.action = BackAction::kSame;
     plan.reason = "the memory is TensorFlow's own and was not written to; it goes back as it is";
   }
   return plan;
 }
 
-TF_Tensor* executeBack(tb_torch_tensor* tensor, const TorchFacts& facts, const BackPlan& plan,
+TF_Tensor* executeBack(tb_torch_tensor* tensor, HeldFacts* facts, const BackPlan& plan,
                        const TfApi& api, const TorchAdapter& adapter) {
   switch (plan.action) {
-    case BackAction::kSame: {
-      const TensorView view = viewOf(facts, plan.dtype);
-      if (!plan.check_range && ownerShows(api, facts.foreign_release, facts.foreign_owner, view)) {
-        return tensorOfOwner(api, facts.foreign_release, facts.foreign_owner);
-      }
-      return shareBack(tensor, facts, plan, api, adapter);
-    }
+    case BackAction::kSame:
     case BackAction::kShare:
       return shareBack(tensor, facts, plan, api, adapter);
     case BackAction::kCopy:
     case BackAction::kEncode:
       break;
   }
-  return copyBack(tensor, facts, plan, api, adapter);
+  return copyBack(tensor, *facts, plan, api, adapter);
 }
 
-TFE_TensorHandle* sameHandle(const TorchFacts& facts, const BackPlan& plan, const TfApi& api) {
-  if (plan.action != BackAction::kSame || plan.check_range ||
-      facts.foreign_release != releaseHandle ||
-      !ownerShows(api, facts.foreign_release, facts.foreign_owner, viewOf(facts, plan.dtype))) {
+TFE_TensorHandle* sameHandle(HeldFacts* facts, const BackPlan& plan, const TfApi& api) {
+  if (plan.action != BackAction::kSame || plan.check_range) return nullptr;
+  const TensorView view = viewOf(*facts, plan.dtype);
+  const ReleaseFn release = facts->foreign_release;
+  if (facts->foreign_owner == nullptr ||
+      !ownerShows(api, release, facts->foreign_owner, view, facts->storage_bytes)) {
     return nullptr;
   }
-  return api.TFE_TensorHandleCopySharingTensor(static_cast<TFE_TensorHandle*>(facts.foreign_owner),
-                                               threadStatus(api));
+  return handleOfOwner(api, release, facts->take(), view);
 }
 
 void explainBack(const TorchFacts& facts, const tb_convert_back_options* options,

@@ -3,7 +3,10 @@
 #ifndef TENSOR_BRIDGE_BRIDGE_CONVERT_BACK_H_
 #define TENSOR_BRIDGE_BRIDGE_CONVERT_BACK_H_
 
+#include <utility>
+
 #include "adapters/tensorflow/tf_api.h"
+#include "core/owner_counter.h"
 #include "core/torch_adapter.h"
 #include "tensor_bridge/c_api.h"
 
@@ -31,13 +34,31 @@ const tb_convert_back_options& checkedBackOptions(const tb_convert_back_options*
 BackPlan decideBack(const TorchFacts& facts, const tb_convert_back_options& options,
                     const TorchAdapter& adapter);
 
+/// What an adapter says of a tensor, with a hold on foreign memory that it shows: no write makes
+/// that memory torch's while the facts live.
+class HeldFacts : public TorchFacts {
+ public:
+  HeldFacts(const TorchAdapter& adapter, tb_torch_tensor* tensor) {
+    adapter.describe(tensor, /*hold=*/true, this);
+  }
+  ~HeldFacts() {
+    if (__builtin_expect(foreign_owner == nullptr, 1)) return;
+    countOwner(1);
+    foreign_release(foreign_owner);
+  }
+  HeldFacts(const HeldFacts&) = delete;
+  HeldFacts& operator=(const HeldFacts&) = delete;
+  /// The reference, not yet counted, which is the caller's from now on; null if there is none.
+  void* take() { return std::exchange(foreign_owner, nullptr); }
+};
+
 /// Carries a plan out. The caller deletes the result. Needs no GIL.
-TF_Tensor* executeBack(tb_torch_tensor* tensor, const TorchFacts& facts, const BackPlan& plan,
+TF_Tensor* executeBack(tb_torch_tensor* tensor, HeldFacts* facts, const BackPlan& plan,
                        const TfApi& api, const TorchAdapter& adapter);
 
-/// For an eager result: the handle itself where the tensor still shows one (kSame), else null. The
-/// caller deletes it.
-TFE_TensorHandle* sameHandle(const TorchFacts& facts, const BackPlan& plan, const TfApi& api);
+/// For an eager result: a handle on the buffer that the tensor still shows (kSame), which saves the
+/// TF_Tensor between. Null where executeBack() has to make one. The caller deletes it.
+TFE_TensorHandle* sameHandle(HeldFacts* facts, const BackPlan& plan, const TfApi& api);
 
 /// decideBack() for the explanation. Never throws for a tensor that is refused.
 void explainBack(const TorchFacts& facts, const tb_convert_back_options* options,

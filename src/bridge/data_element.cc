@@ -105,7 +105,7 @@ class ElementFiller {
     (&slot)[1].tensor = converted.offsets;
     slot.shape = found->shape;
     TorchFacts facts;
-    torchAdapter().describe(slot.tensor, &facts);
+    torchAdapter().describe(slot.tensor, /*hold=*/false, &facts);
     element_->nbytes += facts.nbytes + 8 * (found->count + 1);
   }
 

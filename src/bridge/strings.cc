@@ -78,7 +78,7 @@ HostArray hostArray(tb_torch_tensor* tensor, Dtype dtype, const char* name, Tens
                     std::unique_ptr<char[]>* staged) {
   const TorchAdapter& adapter = torchAdapter();
   TorchFacts facts;
-  adapter.describe(tensor, &facts);
+  adapter.describe(tensor, /*hold=*/false, &facts);
   const DtypeInfo& info = dtypeInfo(dtype);
   if (facts.obstacle < Obstacle::kConjugate && facts.obstacle != Obstacle::kNone) {
     throwError(ErrorCode::kUnsupportedType,

@@ -9,7 +9,7 @@
 #include <mutex>
 #include <string>
 
-#include "adapters/tensorflow/export.h"
+#include "adapters/tensorflow/owner.h"
 #include "bridge/torch_self_test.h"
 #include "core/dlpack_import.h"
 #include "core/error.h"
@@ -91,11 +91,11 @@ void requireLoadedTorch() {
 
 // The table of an adapter, which gets what it needs of us.
 const TorchAdapter* tableOf(TorchAdapterEntry entry) {
-  // A storage with one of these shows memory that is not torch's.
-  static const ReleaseFn foreign[] = {releaseHandle,  releaseTensor,   releaseTensorAlias,
-                                      releaseManaged, releaseWritable, releaseProbe,
-                                      nullptr};
-  static const TorchHost host = {setLastError, countOwner, processExiting, foreign};
+  // A storage with one of these shows memory that is not torch's. The usual one first.
+  static const OwnerKind kinds[] = {
+      kTensorFlowOwners[0], kTensorFlowOwners[1], kTensorFlowOwners[2], kManagedOwner,
+      kWritableOwner,       kProbeOwner,          OwnerKind{}};
+  static const TorchHost host = {setLastError, countOwner, processExiting, kinds};
   const TorchAdapter* adapter = entry == nullptr ? nullptr : entry(kTorchAdapterAbi, &host);
   return adapter != nullptr && adapter->struct_size == sizeof(TorchAdapter) ? adapter : nullptr;
 }

@@ -11,7 +11,12 @@ constexpr int kCount = 16;
 struct Probe {
   alignas(64) float bytes[kCount];
   std::atomic<int> releases{0};
+  std::atomic<bool> let_go{false};
 };
+
+void releaseProbe(void* probe) { static_cast<Probe*>(probe)->releases.fetch_add(1); }
+// Under an address of its own: OwnerKind::release_taken.
+void releaseTakenProbe(void* probe) { releaseProbe(probe); }
 
 bool holds(const void* data, float first) {
   const auto* values = static_cast<const float*>(data);
@@ -81,6 +86,29 @@ const char* testSharing(const TorchAdapter& adapter, Probe* probe) {
   return probe->releases == 1 ? nullptr : "the source is not released";
 }
 
+// Bytes that nobody else holds at the first write. An adapter that copies all the same breaks no
+// promise.
+const char* testTakingOver(const TorchAdapter& adapter, Probe* probe) {
+  int64_t shape[] = {4, 4};
+  const TensorView view = viewOfProbe(probe, shape);
+  const WrapSpec spec = specOf(WrapAction::kShare);
+  tb_torch_tensor* tensor = nullptr;
+  probe->releases = 0;
+  probe->let_go = true;
+  if (adapter.wrap(&view, &spec, &tensor) != TB_OK) return "memory cannot be wrapped";
+  void* own = nullptr;
+  if (adapter.mutableData(tensor, &own) != TB_OK) return "a wrapped tensor cannot be written to";
+  if (own == nullptr || !holds(own, 0)) return "a write to bytes that were let go loses the values";
+  void* again = nullptr;
+  if (adapter.mutableData(tensor, &again) != TB_OK || again != own ||
+      elementsOf(adapter, tensor) != own) {
+    return "a tensor that took bytes over moves";
+  }
+  if (probe->releases != 0) return "bytes that were taken over are released too early";
+  adapter.release(tensor);
+  return probe->releases == 1 ? nullptr : "bytes that were taken over are not released";
+}
+
 const char* testCopying(const TorchAdapter& adapter, Probe* probe) {
   int64_t shape[] = {4, 4};
   const TensorView view = viewOfProbe(probe, shape);
@@ -114,7 +142,12 @@ const char* testCopying(const TorchAdapter& adapter, Probe* probe) {
 
 }  // namespace
 
-void releaseProbe(void* probe) { static_cast<Probe*>(probe)->releases.fetch_add(1); }
+const OwnerKind kProbeOwner = {
+    releaseProbe,
+    [](void*) noexcept -> void* { return nullptr; },
+    [](void** probe, ReleaseFn*) noexcept { return static_cast<Probe*>(*probe)->let_go.load(); },
+    releaseTakenProbe,
+};
 
 const char* selfTest(const TorchAdapter& adapter) noexcept {
   // Not freed after a failure: whoever still has it may look at it.
@@ -123,6 +156,7 @@ const char* selfTest(const TorchAdapter& adapter) noexcept {
   fill(probe->bytes, 0);
   const char* failure = testCopying(adapter, probe);
   if (failure == nullptr && adapter.protects) failure = testSharing(adapter, probe);
+  if (failure == nullptr && adapter.protects) failure = testTakingOver(adapter, probe);
   if (failure == nullptr) delete probe;
   return failure;
 }

@@ -7,12 +7,13 @@
 
 namespace tensor_bridge {
 
-/// Shares a few bytes, writes through torch, looks at the source, and lets go; and the way back
-/// where the adapter shares. Null if all is well, else what is not, a constant text. 0.5 ms, once.
+/// Shares a few bytes, writes through torch, looks at the source, and lets go; the same with bytes
+/// that nobody else holds, and the way back where the adapter shares. Null if all is well, else
+/// what is not, a constant text. 0.5 ms, once.
 const char* selfTest(const TorchAdapter& adapter) noexcept;
 
-/// The release function of the bytes that selfTest() shares; the adapter has to know it as foreign.
-void releaseProbe(void* probe);
+/// The kind of owner of the bytes that selfTest() shares; the adapter has to know it as foreign.
+extern const OwnerKind kProbeOwner;
 
 }  // namespace tensor_bridge
 

@@ -187,9 +187,8 @@ tb_status tb_torch_to_tf(tb_torch_tensor* tensor, const tb_convert_back_options*
     const tb_convert_back_options& checked = checkedBackOptions(options);
     const TfApi& api = requireTfApi();
     const TorchAdapter& adapter = torchAdapter();
-    TorchFacts facts;
-    adapter.describe(tensor, &facts);
-    *out = executeBack(tensor, facts, decideBack(facts, checked, adapter), api, adapter);
+    HeldFacts facts(adapter, tensor);
+    *out = executeBack(tensor, &facts, decideBack(facts, checked, adapter), api, adapter);
   });
 }
 

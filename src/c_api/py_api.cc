@@ -198,16 +198,15 @@ tb_status tb_py_torch_to_tf(_object* tensor, const tb_convert_back_options* opti
     if (api.EagerTensorFromHandle == nullptr) throwNoPython();
     const TorchAdapter& adapter = torchAdapter();
     tb_torch_tensor* source = adapter.fromPython(tensor);
-    TorchFacts facts;
-    adapter.describe(source, &facts);
+    HeldFacts facts(adapter, source);
     const BackPlan plan = decideBack(facts, checked, adapter);
-    TFE_TensorHandle* handle = sameHandle(facts, plan, api);
+    TFE_TensorHandle* handle = sameHandle(&facts, plan, api);
     if (handle == nullptr) {
       TF_Tensor* result;
       {
         const bool copies = plan.action == BackAction::kCopy || plan.action == BackAction::kEncode;
         GilRelease without_gil(copies && facts.nbytes > kGilFreeBytes);
-        result = executeBack(source, facts, plan, api, adapter);
+        result = executeBack(source, &facts, plan, api, adapter);
       }
       try {
         handle = makeHandle(api, result);
@@ -233,7 +232,7 @@ tb_status tb_py_torch_explain(_object* tensor, const tb_convert_back_options* op
     require(tensor, "a torch.Tensor");
     const TorchAdapter& adapter = torchAdapter();
     TorchFacts facts;
-    adapter.describe(adapter.fromPython(tensor), &facts);
+    adapter.describe(adapter.fromPython(tensor), /*hold=*/false, &facts);
     explainBack(facts, options, adapter, out);
     copyShape(facts.shape, out->ndim, shape, capacity);
   });

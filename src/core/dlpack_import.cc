@@ -141,12 +141,18 @@ void releaseManaged(void* owner) {
   dropReference(static_cast<tb_tensor*>(owner));
 }
 
+void releaseWritable(void* owner) { releaseManaged(owner); }
+
+namespace {
+
 void* retainManaged(void* owner) noexcept {
   static_cast<tb_tensor*>(owner)->references.fetch_add(1, std::memory_order_relaxed);
-  countOwner(1);
   return owner;
 }
 
-void releaseWritable(void* owner) { releaseManaged(owner); }
+}  // namespace
+
+const OwnerKind kManagedOwner = {releaseManaged, retainManaged, nullptr, nullptr};
+const OwnerKind kWritableOwner = {releaseWritable, retainManaged, nullptr, nullptr};
 
 }  // namespace tensor_bridge

@@ -24,14 +24,15 @@ DLManagedTensorVersioned* fromUnversioned(DLManagedTensor* managed);
 /// Whether `managed` was made by fromUnversioned().
 bool isFromUnversioned(const DLManagedTensorVersioned* managed) noexcept;
 
-/// The release function of views of read-only structures; one more reference is
-/// retainManaged(owner).
+/// The release function of views of read-only structures. Whether the producer has let go of the
+/// memory nobody can tell.
 void releaseManaged(void* owner);
-void* retainManaged(void* owner) noexcept;
+extern const OwnerKind kManagedOwner;
 
 /// The release function of views of all other structures, whose producer may write to the memory:
 /// TensorFlow must not see it.
 void releaseWritable(void* owner);
+extern const OwnerKind kWritableOwner;
 
 }  // namespace tensor_bridge
 

@@ -11,7 +11,7 @@
 
 namespace tensor_bridge {
 
-constexpr uint32_t kTorchAdapterAbi = 4;
+constexpr uint32_t kTorchAdapterAbi = 5;
 
 /// What the bridge offers to an adapter.
 struct TorchHost {
@@ -21,9 +21,9 @@ struct TorchHost {
   void (*countOwner)(int64_t delta);
   /// Whether the process is leaving: leak then.
   bool (*processExiting)();
-  /// The release functions of owners that the bridge makes, ending with null: an adapter knows a
-  /// storage that still shows foreign memory by them.
-  const ReleaseFn* release_fns;
+  /// The kinds of owners that the bridge makes, ending with one without a release function: an
+  /// adapter knows a storage that still shows foreign memory by them.
+  const OwnerKind* owner_kinds;
 };
 
 enum class WrapAction : int32_t {
@@ -87,9 +87,13 @@ struct TorchFacts {
   const int64_t* shape;
   const void* data;  // first element; null where an obstacle hides it
   int64_t nbytes;    // of a dense copy; INT64_MAX for more than that
-  /// Where the storage still shows memory that came through the bridge: its owner.
+  /// Where the storage still shows memory that came through the bridge: its kind of owner.
   ReleaseFn foreign_release;
+  /// With `hold`, and unless an obstacle hides it: a reference to that memory that is the caller's,
+  /// not yet counted (OwnerKind::retain). Without it the next write may make the memory torch's.
   void* foreign_owner;
+  /// Of the storage that shows it; `nbytes` for a tensor that is all of it.
+  int64_t storage_bytes;
   /// torch's name of what stands in the way, for messages ("Sparse", "torch.qint8").
   char name[64];
 };
@@ -131,12 +135,12 @@ struct TorchAdapter {
   /// The tensor inside a torch.Tensor, borrowed from it. The caller has checked the type.
   tb_torch_tensor* (*fromPython)(_object* object);
   /// Fills `facts`; changes nothing. Never fails: what it cannot read is an obstacle.
-  void (*describe)(tb_torch_tensor* tensor, TorchFacts* facts);
-  /// Makes the storage of a tensor without an obstacle keep its bytes for someone else: the next
-  /// write on torch's side moves torch away. `*owner` is a new reference to the bytes; its release
-  /// may run on any thread. `*data` is the first element in them: not the one that describe() saw
-  /// if another thread wrote in between. TB_COPY_REQUIRED, without a message, if a write of another
-  /// thread is under way.
+  void (*describe)(tb_torch_tensor* tensor, bool hold, TorchFacts* facts);
+  /// Makes the storage of a tensor of torch's own, without an obstacle, keep its bytes for someone
+  /// else: the next write on torch's side moves torch away. `*owner` is a new reference to the
+  /// bytes; its release may run on any thread. `*data` is the first element in them: not the one
+  /// that describe() saw if another thread wrote in between. TB_COPY_REQUIRED, without a message,
+  /// if a write of another thread is under way.
   tb_status (*share)(tb_torch_tensor* tensor, void** owner, ReleaseFn* release, void** data);
   /// Writes the elements, row-major, to `out`, which has room for facts.nbytes. One pass, lazy
   /// conjugation and negation resolved.

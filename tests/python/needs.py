@@ -24,6 +24,8 @@ torch_release = version_pair(torch.__version__)
 tensorflow_release = version_pair(tf.__version__)
 # An older torch's tensors are copied to TensorFlow.
 SHARES_BACK = torch_release >= (2, 13)
+# A first write takes over what TensorFlow has let go of; an older torch always copies.
+TAKES_OVER = torch_release >= (2, 13)
 # What `explain` says of a tensor that goes to TensorFlow without a change.
 BACK = "shared" if SHARES_BACK else "copied"
 # The releases that `make test` runs with, and newer ones.
@@ -59,6 +61,9 @@ def torch_since(minor: int, reason: str) -> Any:
     return pytest.mark.skipif(
         torch_release < (2, minor), reason=f"torch before 2.{minor}: {reason}"
     )
+
+
+takes_over = torch_since(13, "a first write always copies")
 
 
 def tensorflow_since(minor: int, reason: str) -> Any:

@@ -58,9 +58,9 @@ class TorchDatasetBase(OfOneProcess):
     """A `torch.utils.data.IterableDataset` over a tf.data.Dataset.
 
     Elements keep their structure. Tensors share TensorFlow's memory and are protected like those of
-    `convert_tf_to_pytorch`: the first write moves torch onto memory of its own. Strings, ragged and
-    sparse values become what they become there; an optional without a value is None; a dataset
-    inside an element (the steps of an RLDS episode) is a TorchDataset.
+    `convert_tf_to_pytorch`: the first write moves torch onto memory of its own if TensorFlow still
+    holds them. Strings, ragged and sparse values become what they become there; an optional without
+    a value is None; a dataset inside an element (the steps of an RLDS episode) is a TorchDataset.
 
     Elements are fetched through TensorFlow's C API, without eager tensors and without the GIL, by a
     thread of its own that keeps at most ``prefetch`` of them ready. Batch in tf.data, and use

@@ -5,11 +5,11 @@
 #include <string>
 #include <system_error>
 
+#include "adapters/tensorflow/owner.h"
 #include "adapters/tensorflow/tensor_layout.h"
 #include "core/error.h"
 #include "core/layout.h"
 #include "core/owner_counter.h"
-#include "core/shutdown.h"
 
 namespace tensor_bridge {
 namespace {
@@ -75,24 +75,6 @@ void finishView(Dtype dtype, int ndim, int64_t* shape, void* data, DLDevice devi
 }
 
 }  // namespace
-
-void releaseHandle(void* owner) {
-  if (processExiting()) return;
-  findTfApi()->TFE_DeleteTensorHandle(static_cast<TFE_TensorHandle*>(owner));
-  countOwner(-1);
-}
-
-void releaseTensor(void* owner) {
-  if (processExiting()) return;
-  findTfApi()->TF_DeleteTensor(static_cast<TF_Tensor*>(owner));
-  countOwner(-1);
-}
-
-void releaseTensorAlias(void* owner) {
-  if (processExiting()) return;
-  releaseAlias(static_cast<TensorAlias*>(owner));
-  countOwner(-1);
-}
 
 void checkHasElements(Dtype dtype, int tf_enum) {
   if (__builtin_expect(dtype == Dtype::kUnknown, 0)) {
@@ -237,8 +219,19 @@ TF_Tensor* aliasTensor(const TfApi& api, const TF_Tensor* tensor, int tf_enum, c
 
 namespace {
 
-// Reads the tensor in place, and aliases it so. False, with nothing done, where the long way has
-// to.
+// The view owns the tensor's buffer. False, with nothing done, where that is not known to work, and
+// for a tensor without elements.
+bool ownBufferOf(const TfApi& api, const TF_Tensor* tensor, TensorView* view) {
+  TensorBuffer* buffer = api.Tensor_destroy == nullptr ? nullptr : bufferOf(tensorInside(tensor));
+  if (buffer == nullptr || buffer->data != view->dl.data) return false;
+  retainBuffer(buffer);
+  view->owner = buffer;
+  view->release = releaseBuffer;
+  countOwner(1);
+  return true;
+}
+
+// Reads the tensor in place. False, with nothing done, where the long way has to.
 bool exportTensorInPlace(const TfApi& api, TF_Tensor* tensor, bool take, int64_t* shape,
                          TensorView* view) {
   if (api.Tensor_destroy == nullptr) return false;
@@ -259,9 +252,9 @@ bool exportTensorInPlace(const TfApi& api, TF_Tensor* tensor, bool take, int64_t
   view->dtype = dtype;
   view->read_only = true;
   view->nbytes = bytes;
-  view->release = take ? releaseTensor : releaseTensorAlias;
-  view->owner = take ? static_cast<void*>(tensor) : makeAlias(tensor, api.Tensor_destroy);
-  if (view->owner == nullptr) return false;
+  if (!take) return ownBufferOf(api, tensor, view);
+  view->owner = tensor;
+  view->release = releaseTensor;
   countOwner(1);
   return true;
 }
@@ -289,6 +282,7 @@ void exportTensor(const TfApi& api, TF_Tensor* tensor, bool take, int64_t* shape
                "the TF_Tensor holds %zu bytes, its shape and dtype need %lld",
                api.TF_TensorByteSize(tensor), static_cast<long long>(view->nbytes));
   }
+  if (!take && ownBufferOf(api, tensor, view)) return;
   view->owner = take ? tensor : aliasTensor(api, tensor, tf_enum, shape, ndim);
   view->release = releaseTensor;
   countOwner(1);

@@ -25,8 +25,8 @@ void exportHandle(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape, Te
 bool exportReadyHandle(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape,
                        TensorView* view) noexcept;
 
-/// Views the memory of `tensor`. With `take` the view owns `tensor` itself, else a new TF_Tensor
-/// on the same buffer and the caller keeps its own. On an Error nothing was taken.
+/// Views the memory of `tensor`. With `take` the view owns `tensor` itself, else a reference to its
+/// buffer and the caller keeps its own. On an Error nothing was taken.
 void exportTensor(const TfApi& api, TF_Tensor* tensor, bool take, int64_t* shape, TensorView* view);
 
 /// A second TF_Tensor on `tensor`'s buffer. The caller deletes it. Throws Error.
@@ -53,12 +53,6 @@ DLDevice deviceOfHandle(const TfApi& api, TFE_TensorHandle* handle, TF_Status* s
 /// Parses TensorFlow's full device string ("/job:localhost/replica:0/task:0/device:GPU:0").
 /// False for a device that is neither this process's CPU nor a GPU.
 bool parseDeviceName(const char* name, DLDevice* device) noexcept;
-
-/// If `release` is that of an eager handle, `owner` is a TFE_TensorHandle*.
-void releaseHandle(void* owner);
-void releaseTensor(void* owner);
-/// Of a TensorAlias, which may be read as a TF_Tensor.
-void releaseTensorAlias(void* owner);
 
 }  // namespace tensor_bridge
 

@@ -2,17 +2,14 @@
 
 #include <sys/sysinfo.h>
 
-#include <algorithm>
 #include <atomic>
 #include <memory>
 #include <new>
 #include <string>
 
 #include "adapters/tensorflow/export.h"
-#include "adapters/tensorflow/tensor_layout.h"
 #include "core/error.h"
 #include "core/layout.h"
-#include "core/owner_counter.h"
 #include "core/shutdown.h"
 
 namespace tensor_bridge {
@@ -92,76 +89,6 @@ TF_Tensor* allocateTensor(const TfApi& api, int tf_enum, const int64_t* shape, i
     throwError(ErrorCode::kOutOfMemory, "TensorFlow could not allocate %lld bytes",
                static_cast<long long>(nbytes));
   }
-  return tensor;
-}
-
-bool isTensorFlowOwner(ReleaseFn release) noexcept {
-  return release == releaseHandle || release == releaseTensor || release == releaseTensorAlias;
-}
-
-void* retainOwner(const TfApi& api, ReleaseFn release, void* owner) {
-  TF_Status* status = threadStatus(api);
-  void* retained;
-  if (release == releaseHandle) {
-    retained = api.TFE_TensorHandleCopySharingTensor(static_cast<TFE_TensorHandle*>(owner), status);
-    if (retained == nullptr) throwStatus(api, status, "TFE_TensorHandleCopySharingTensor");
-  } else if (release == releaseTensorAlias) {
-    retained = makeAlias(owner, static_cast<TensorAlias*>(owner)->destroy);
-    if (retained == nullptr) throwError(ErrorCode::kOutOfMemory, "no memory for an alias");
-  } else {
-    retained = aliasTensor(api, static_cast<TF_Tensor*>(owner));
-  }
-  countOwner(1);
-  return retained;
-}
-
-namespace {
-
-// The tensorflow::Tensor of an owner, where its layout is known. Its handle was ready when it was
-// exported.
-const void* ownersTensor(const TfApi& api, ReleaseFn release, const void* owner) {
-  if (release == releaseHandle) {
-    return api.localTensor(static_cast<const TFE_TensorHandle*>(owner));
-  }
-  const bool known = release == releaseTensorAlias || api.Tensor_destroy != nullptr;
-  return known ? tensorInside(owner) : nullptr;
-}
-
-}  // namespace
-
-bool ownerShows(const TfApi& api, ReleaseFn release, void* owner, const TensorView& view) {
-  const int tf_enum = dtypeInfo(view.dtype).tf_enum;
-  if (const void* tensor = ownersTensor(api, release, owner)) {
-    int64_t shape[kMaxDims];
-    TensorFields fields;
-    if (readTensorFields(tensor, shape, &fields)) {
-      return fields.tf_enum == tf_enum && fields.ndim == view.dl.ndim &&
-             fields.data == view.dl.data && std::equal(shape, shape + fields.ndim, view.dl.shape);
-    }
-  }
-  if (release == releaseHandle) {
-    auto* handle = static_cast<TFE_TensorHandle*>(owner);
-    if (api.TFE_TensorHandleDataType(handle) != tf_enum) return false;
-    TF_Status* status = threadStatus(api);
-    if (api.TFE_TensorHandleNumDims(handle, status) != view.dl.ndim) return false;
-    for (int i = 0; i < view.dl.ndim; ++i) {
-      if (api.TFE_TensorHandleDim(handle, i, status) != view.dl.shape[i]) return false;
-    }
-    return api.TFE_TensorHandleDevicePointer(handle, status) == view.dl.data;
-  }
-  auto* tensor = static_cast<TF_Tensor*>(owner);
-  if (api.TF_TensorType(tensor) != tf_enum || api.TF_NumDims(tensor) != view.dl.ndim) return false;
-  for (int i = 0; i < view.dl.ndim; ++i) {
-    if (api.TF_Dim(tensor, i) != view.dl.shape[i]) return false;
-  }
-  return api.TF_TensorData(tensor) == view.dl.data;
-}
-
-TF_Tensor* tensorOfOwner(const TfApi& api, ReleaseFn release, void* owner) {
-  if (release != releaseHandle) return aliasTensor(api, static_cast<TF_Tensor*>(owner));
-  TF_Status* status = threadStatus(api);
-  TF_Tensor* tensor = api.TFE_TensorHandleResolve(static_cast<TFE_TensorHandle*>(owner), status);
-  if (tensor == nullptr) throwStatus(api, status, "TFE_TensorHandleResolve");
   return tensor;
 }
 

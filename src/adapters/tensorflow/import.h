@@ -19,19 +19,6 @@ TF_Tensor* importShared(const TfApi& api, const TensorView& view);
 TF_Tensor* allocateTensor(const TfApi& api, int tf_enum, const int64_t* shape, int ndim,
                           int64_t nbytes, void** data);
 
-/// Whether an owner with this release function is one that export.h made: TensorFlow's memory.
-bool isTensorFlowOwner(ReleaseFn release) noexcept;
-
-/// One more reference to the buffer behind an owner that export.h made, as an owner of the same
-/// kind. Throws Error.
-void* retainOwner(const TfApi& api, ReleaseFn release, void* owner);
-
-/// Whether `owner` shows exactly this memory: then it can stand for the tensor itself.
-bool ownerShows(const TfApi& api, ReleaseFn release, void* owner, const TensorView& view);
-
-/// The TF_Tensor behind an owner that export.h made, sharing its buffer. The caller deletes it.
-TF_Tensor* tensorOfOwner(const TfApi& api, ReleaseFn release, void* owner);
-
 /// An eager handle on `tensor`'s buffer; the caller keeps `tensor`. Throws Error{kTensorFlow}.
 TFE_TensorHandle* makeHandle(const TfApi& api, TF_Tensor* tensor);
 

@@ -18,6 +18,7 @@
 #include <string>
 
 #include "adapters/tensorflow/export.h"
+#include "adapters/tensorflow/owner.h"
 #include "core/error.h"
 #include "core/fresh_memory.h"
 #include "core/layout.h"

@@ -1,6 +1,8 @@
 #include "adapters/tensorflow/tensor_layout.h"
 
 #include <cstdlib>
+#include <cstring>
+#include <typeinfo>
 
 #include "adapters/tensorflow/tf_api.h"
 
@@ -51,13 +53,6 @@ bool agrees(const TfApi& api, const Sample& sample, TF_Status* status) {
   return same;
 }
 
-// The number of references to the buffer of a tensorflow::Tensor.
-int64_t* referencesOf(const void* tensor) {
-  uint8_t* buffer;
-  std::memcpy(&buffer, static_cast<const uint8_t*>(tensor) + 24, sizeof(buffer));
-  return buffer == nullptr ? nullptr : reinterpret_cast<int64_t*>(buffer + sizeof(void*));
-}
-
 bool shows(const TfApi& api, const void* tf_tensor, const Sample& sample, const void* data) {
   const auto* tensor = static_cast<const TF_Tensor*>(tf_tensor);
   int64_t shape[6];
@@ -72,7 +67,8 @@ bool shows(const TfApi& api, const void* tf_tensor, const Sample& sample, const 
   return same;
 }
 
-bool aliasAgrees(const TfApi& api, const Sample& sample) {
+// A reference to the buffer of `made`, once `made` is gone.
+bool bufferAgrees(const TfApi& api, const Sample& sample) {
   int64_t count = 1;
   for (int i = 0; i < sample.ndim; ++i) count *= sample.shape[i];
   const auto bytes = static_cast<size_t>(count * sample.itemsize);
@@ -83,49 +79,226 @@ bool aliasAgrees(const TfApi& api, const Sample& sample) {
       sample.tf_enum, sample.shape, sample.ndim, memory, bytes,
       [](void*, size_t, void* flag) { *static_cast<bool*>(flag) = true; }, &freed);
   bool same = made != nullptr && shows(api, made, sample, memory);
-  if (same) {
-    const int64_t* references = referencesOf(tensorInside(made));
-    same = references != nullptr && *references == 1;
-  }
-  TensorAlias* alias = same ? makeAlias(made, api.Tensor_destroy) : nullptr;
+  TensorBuffer* buffer = same ? bufferOf(tensorInside(made)) : nullptr;
+  same = buffer != nullptr && buffer->references == 1 && buffer->data == memory;
+  if (same) retainBuffer(buffer);
   if (made != nullptr) api.TF_DeleteTensor(made);
-  if (alias != nullptr) {
-    same = !freed && shows(api, alias, sample, memory);
-    releaseAlias(alias);
+  if (same) {
+    BorrowedTensor borrowed;
+    same =
+        !freed && buffer->references == 1 &&
+        BorrowedTensor::make(api, sample.tf_enum, sample.shape, sample.ndim, buffer, &borrowed) &&
+        shows(api, &borrowed, sample, memory);
+    dropBuffer(api, buffer);
     same = same && freed;
-  } else {
-    same = false;
   }
   // TensorFlow still has it if it was not given back.
   if (freed) std::free(memory);
   return same;
 }
 
+// A float tensor of TensorFlow's own memory, large enough for slices at multiples of 64 bytes.
+TF_Tensor* allocateRows(const TfApi& api) {
+  const int64_t shape[] = {4, 16};
+  return api.TF_AllocateTensor(1, shape, 2, 4 * 16 * sizeof(float));
+}
+
+// Takes a reference to the buffer of `made` and deletes `made`. Null if there is none.
+TensorBuffer* bufferLeftBy(const TfApi& api, TF_Tensor* made) {
+  TensorBuffer* buffer = made == nullptr ? nullptr : bufferOf(tensorInside(made));
+  if (buffer != nullptr) retainBuffer(buffer);
+  if (made != nullptr) api.TF_DeleteTensor(made);
+  return buffer;
+}
+
+// One reference, more of them, a TF_Tensor beside it.
+bool countsReferences(const TfApi& api) {
+  TF_Tensor* made = allocateRows(api);
+  TensorBuffer* buffer = made == nullptr ? nullptr : bufferOf(tensorInside(made));
+  if (buffer == nullptr) {
+    if (made != nullptr) api.TF_DeleteTensor(made);
+    return false;
+  }
+  bool same = bufferLetGo(api, buffer);
+  retainBuffer(buffer);
+  same = same && !bufferLetGo(api, buffer);
+  api.TF_DeleteTensor(made);
+  same = same && bufferLetGo(api, buffer);
+  retainBuffer(buffer);
+  same = same && !bufferLetGo(api, buffer);
+  dropBuffer(api, buffer);
+  same = same && bufferLetGo(api, buffer);
+  dropBuffer(api, buffer);
+  return same;
+}
+
+// A part of a buffer, with the whole and with another part beside it, and alone.
+bool seesTheRoot(const TfApi& api, TensorSlice slice) {
+  TF_Tensor* made = allocateRows(api);
+  if (made == nullptr || bufferOf(tensorInside(made)) == nullptr) {
+    if (made != nullptr) api.TF_DeleteTensor(made);
+    return false;
+  }
+  TensorBytes part = slice(tensorInside(made), 1, 3);
+  TensorBytes other = slice(tensorInside(made), 3, 4);
+  TensorBuffer* whole = bufferOf(tensorInside(made));
+  TensorBuffer* buffer = bufferOf(part.bytes);
+  bool same = buffer != nullptr && buffer != whole && bufferOf(other.bytes) != nullptr &&
+              buffer->data == static_cast<char*>(whole->data) + 64;
+  same = same && !bufferLetGo(api, buffer) && !bufferLetGo(api, whole);
+  api.TF_DeleteTensor(made);
+  same = same && !bufferLetGo(api, buffer);
+  api.Tensor_destroy(other.bytes);
+  same = same && bufferLetGo(api, buffer);
+  api.Tensor_destroy(part.bytes);
+  return same;
+}
+
+// Memory that is not TensorFlow's is never let go, nor is a part of it whose whole is gone.
+bool seesForeignMemory(const TfApi& api, TensorSlice slice) {
+  alignas(64) static float memory[4 * 16];
+  const int64_t shape[] = {4, 16};
+  TF_Tensor* made =
+      api.TF_NewTensor(1, shape, 2, memory, sizeof(memory), [](void*, size_t, void*) {}, nullptr);
+  if (made == nullptr) return false;
+  TensorBytes part = slice(tensorInside(made), 1, 3);
+  TensorBuffer* buffer = bufferLeftBy(api, made);
+  if (buffer == nullptr) {
+    api.Tensor_destroy(part.bytes);
+    return false;
+  }
+  const TensorBuffer* of_part = bufferOf(part.bytes);
+  bool same = buffer->references == 2 && of_part != nullptr && of_part != buffer;
+  dropBuffer(api, buffer);
+  same = same && buffer->references == 1 && !bufferLetGo(api, buffer) && !bufferLetGo(api, of_part);
+  api.Tensor_destroy(part.bytes);
+  return same;
+}
+
+// A handle beside it, which the caller of an operator may be the only one to have.
+bool seesHandles(const TfApi& api) {
+  if (api.TFE_NewTensorHandle == nullptr) return true;
+  TF_Tensor* made = allocateRows(api);
+  if (made == nullptr) return false;
+  TF_Status* status = api.TF_NewStatus();
+  TFE_TensorHandle* handle = api.TFE_NewTensorHandle(made, status);
+  api.TF_DeleteStatus(status);
+  TensorBuffer* buffer = bufferLeftBy(api, made);
+  bool same = handle != nullptr && buffer != nullptr && !bufferLetGo(api, buffer);
+  if (handle != nullptr) api.TFE_DeleteTensorHandle(handle);
+  same = same && bufferLetGo(api, buffer);
+  if (buffer != nullptr) dropBuffer(api, buffer);
+  return same;
+}
+
 }  // namespace
 
-TensorAlias* makeAlias(const void* tf_tensor, void (*destroy)(void* tensor)) noexcept {
-  auto* alias = static_cast<TensorAlias*>(std::malloc(sizeof(TensorAlias)));
-  if (alias == nullptr) return nullptr;
-  const auto* tensor = static_cast<const uint8_t*>(tensorInside(tf_tensor));
-  alias->interface = &alias->interface_vtable;
-  std::memcpy(&alias->interface_vtable, tensor - sizeof(void*), sizeof(void*));
-  std::memcpy(alias->tensor, tensor, sizeof(alias->tensor));
-  alias->destroy = destroy;
-  if (int64_t* references = referencesOf(alias->tensor)) {
-    __atomic_fetch_add(references, 1, __ATOMIC_RELAXED);
+void dropBuffer(const TfApi& api, TensorBuffer* buffer) noexcept {
+  // A shape of no dimensions, kept in place: nothing else for the destructor to release.
+  struct {
+    uint64_t shape[3];
+    TensorBuffer* buffer;
+  } tensor{{0, 0, 0}, buffer};
+  static_assert(sizeof(tensor) == 32);
+  api.Tensor_destroy(&tensor);
+}
+
+namespace {
+
+bool refCountIsOne(const TfApi& api, const TensorBuffer* buffer) noexcept {
+  const struct {
+    uint64_t shape[3];
+    const TensorBuffer* buffer;
+  } tensor{{0, 0, 0}, buffer};
+  static_assert(sizeof(tensor) == 32);
+  return api.Tensor_RefCountIsOne(&tensor);
+}
+
+// The buffer that a part is of, by its class: the place of root_buffer() among the virtual
+// functions is another one in each release. Null for a buffer whose class cannot be told.
+const TensorBuffer* rootOf(const TensorBuffer* buffer) noexcept {
+  const std::type_info* type;
+  std::memcpy(&type, static_cast<const char*>(buffer->vtable) - sizeof(type), sizeof(type));
+  if (type == nullptr) return nullptr;
+  if (std::strstr(type->name(), "9SubBufferI") == nullptr) return buffer;
+  // SubBuffer::root_ comes after what all buffers have.
+  const TensorBuffer* root;
+  std::memcpy(&root, reinterpret_cast<const char*>(buffer) + sizeof(TensorBuffer), sizeof(root));
+  return root;
+}
+
+}  // namespace
+
+bool bufferLetGo(const TfApi& api, const TensorBuffer* buffer) noexcept {
+  if (api.Tensor_RefCountIsOne == nullptr || !refCountIsOne(api, buffer)) return false;
+  const TensorBuffer* root = rootOf(buffer);
+  return root == buffer || (root != nullptr && refCountIsOne(api, root));
+}
+
+namespace {
+
+void startBorrowed(const TfApi& api, int tf_enum, int ndim, int64_t count,
+                   const TensorBuffer* buffer, BorrowedTensor* out) noexcept {
+  out->interface = &out->interface_vtable;
+  out->interface_vtable = api.tensor_interface_vtable;
+  std::memset(out->tensor, 0, sizeof(out->tensor));
+  out->tensor[13] = static_cast<uint8_t>(tf_enum);
+  out->tensor[14] = static_cast<uint8_t>(ndim);
+  std::memcpy(out->tensor + 16, &count, sizeof(count));
+  std::memcpy(out->tensor + 24, &buffer, sizeof(void*));
+}
+
+}  // namespace
+
+bool BorrowedTensor::make(const TfApi& api, int tf_enum, const int64_t* shape, int ndim,
+                          const TensorBuffer* buffer, BorrowedTensor* out) noexcept {
+  int64_t count = 1;
+  int64_t largest = 0;
+  for (int i = 0; i < ndim; ++i) {
+    count *= shape[i];
+    largest = shape[i] > largest ? shape[i] : largest;
   }
-  return alias;
+  // TensorShape::kMaxRep16 and kMaxRep32.
+  const bool small = ndim <= 6 && largest < 0xffff;
+  if (!small && (ndim > 3 || largest >= 0xffffffff)) return false;
+  startBorrowed(api, tf_enum, ndim, count, buffer, out);
+  out->tensor[15] = small ? 0 : 1;
+  for (int i = 0; i < ndim; ++i) {
+    const auto size = static_cast<uint32_t>(shape[i]);
+    const auto size16 = static_cast<uint16_t>(shape[i]);
+    if (small) {
+      std::memcpy(out->tensor + 2 * i, &size16, sizeof(size16));
+    } else {
+      std::memcpy(out->tensor + 4 * i, &size, sizeof(size));
+    }
+  }
+  return true;
 }
 
-void releaseAlias(TensorAlias* alias) noexcept {
-  alias->destroy(alias->tensor);
-  std::free(alias);
+void BorrowedTensor::makeFlat(const TfApi& api, int tf_enum, int64_t count,
+                              const TensorBuffer* buffer, BorrowedTensor* out) noexcept {
+  startBorrowed(api, tf_enum, 1, count, buffer, out);
 }
 
-bool tensorAliasAgrees(const TfApi& api) noexcept {
+const void* interfaceVtable(const TfApi& api) noexcept {
+  TF_Tensor* made = allocateRows(api);
+  if (made == nullptr) return nullptr;
+  const void* vtable;
+  std::memcpy(&vtable, static_cast<const uint8_t*>(tensorInside(made)) - sizeof(void*),
+              sizeof(vtable));
+  api.TF_DeleteTensor(made);
+  return vtable;
+}
+
+bool tensorBufferAgrees(const TfApi& api) noexcept {
   bool same = true;
-  for (const Sample& sample : kSamples) same = same && aliasAgrees(api, sample);
+  for (const Sample& sample : kSamples) same = same && bufferAgrees(api, sample);
   return same;
+}
+
+bool tensorLetGoAgrees(const TfApi& api, TensorSlice slice) noexcept {
+  return countsReferences(api) && seesTheRoot(api, slice) && seesForeignMemory(api, slice) &&
+         seesHandles(api);
 }
 
 bool tensorLayoutAgrees(const TfApi& api) noexcept {

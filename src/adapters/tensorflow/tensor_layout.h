@@ -1,7 +1,8 @@
 // tensorflow::Tensor in place. Reading one: dtype, shape and data in one call instead of three and
-// one a dimension (25 ns each). Aliasing one: another reference to its buffer for 30 ns, where
-// TF_AllocateTensor and TF_TensorBitcastFrom take 250. Used only where it was proved, at load, to
-// agree with the C API. Not for: handles that are pending, remote, packed or off the host.
+// one a dimension (25 ns each). Holding its buffer: one reference for 5 ns and no allocation, where
+// TF_AllocateTensor and TF_TensorBitcastFrom take 250; and TensorFlow can be asked whether it is
+// the last one. Used only where it was proved, at load, to agree with the C API. Not for: handles
+// that are pending, remote or packed.
 //
 // Note [Layout of tensorflow::Tensor]
 // tensorflow/core/framework/tensor.h and tensor_shape.h, the same in 2.12 to 2.21:
@@ -71,25 +72,102 @@ inline const void* tensorInside(const void* tf_tensor) noexcept {
   return interface + sizeof(void*);
 }
 
-/// A reference to the buffer of a TF_Tensor, laid out as a TF_Tensor is: the C API may read it as
-/// one. It is released with releaseAlias(), never with TF_DeleteTensor().
-struct TensorAlias {
-  const void* interface;  // the next field
-  const void* interface_vtable;
-  uint8_t tensor[32];
-  void (*destroy)(void* tensor);
+/// A tensorflow::TensorBuffer, which counts its references. One of them is all that keeps memory
+/// alive for torch.
+struct TensorBuffer {
+  const void* vtable;
+  int64_t references;
+  void* data;
 };
+
+/// The buffer of a tensorflow::Tensor; null for one without elements.
+inline TensorBuffer* bufferOf(const void* tensor) noexcept {
+  TensorBuffer* buffer;
+  std::memcpy(&buffer, static_cast<const uint8_t*>(tensor) + 24, sizeof(buffer));
+  return buffer;
+}
+
+inline void retainBuffer(TensorBuffer* buffer) noexcept {
+  __atomic_fetch_add(&buffer->references, 1, __ATOMIC_RELAXED);
+}
 
 struct TfApi;
 
-/// A new alias of a tensor that readTensorFields() can read, or null without memory. `destroy` is
-/// the Tensor_destroy of the table that proved the layout.
-TensorAlias* makeAlias(const void* tf_tensor, void (*destroy)(void* tensor)) noexcept;
-void releaseAlias(TensorAlias* alias) noexcept;
+/// Drops a reference: through a tensorflow::Tensor that has nothing but the buffer.
+void dropBuffer(const TfApi& api, TensorBuffer* buffer) noexcept;
 
-/// Whether an alias shows what the C API shows, keeps the buffer alive on its own, and lets it go.
-/// Called once, when the API is loaded.
-bool tensorAliasAgrees(const TfApi& api) noexcept;
+// Note [Who else may have the buffer]
+// tensorflow::Tensor::RefCountIsOne() is what TensorFlow's own kernels ask before they write into
+// an input (OpKernelContext::forward_input, framework/op_kernel.cc; PrepareToUpdateVariable,
+// kernels/training_op_helpers.h). It is true if the buffer has one reference, the buffer that it is
+// a part of has one, and the memory is TensorFlow's (framework/tensor.h). Why the answer holds for
+// us, who have the one reference:
+//
+// - A reference comes into being only as a copy of another one (the copy constructor of Tensor; a
+//   slice takes one to the root). Who has the last one is alone, and stays so until he copies it.
+//   There are no weak references to a buffer (platform/refcount.h has them for resources only).
+// - Everything of TensorFlow's that can show the bytes has a reference: a TF_Tensor, a handle (two
+// of
+//   them: forwarding_protection_tensor_, common_runtime/eager/tensor_handle.h, so a handle that
+//   lives, cached scalars too, is never mistaken for none), a variable, a kernel's inputs and
+//   outputs while it runs or waits, an element in a dataset's cache or queue, a variant or list
+//   that has the tensor, a constant of a function, a capsule (TensorReference, c/eager/dlpack.cc),
+//   an array over the buffer protocol (through its tf.Tensor).
+// - Memory that others see without a reference says that it is not TensorFlow's (OwnsMemory()):
+// that
+//   of NumPy (lib/core/py_func.cc), of a DLPack producer and of TF_NewTensor
+//   (c/tf_tensor_internal.h), of TF Lite. So does torch's own, which came by TF_NewTensor.
+// - What they did with the bytes comes before the answer: RefCountIsOne() loads with acquire,
+// Unref()
+//   decrements with release (platform/refcount.h). On a GPU their kernels may still be queued:
+//   takeGpuOwner() waits.
+// - Of a part it asks whether the part owns its memory, and parts always say so (SubBuffer in
+//   framework/tensor.cc passes OwnsMemory() on to nobody). So the whole is asked too: the slice of
+//   a NumPy array whose whole is gone is still the array's.
+//
+// Not asked: TF_TensorMaybeMove() of the C API, which does not look at the root.
+
+/// Whether nobody else has the buffer's memory, for good, and it may be written to. The caller has
+/// one reference and copies it nowhere meanwhile. False where TensorFlow cannot be asked.
+bool bufferLetGo(const TfApi& api, const TensorBuffer* buffer) noexcept;
+
+/// A tensorflow::Tensor that borrows a buffer, laid out as a TF_Tensor is: the C API may read it as
+/// one. Nothing of it is released.
+struct BorrowedTensor {
+  /// With this dtype and shape, where it can be written down here (readTensorFields()).
+  static bool make(const TfApi& api, int tf_enum, const int64_t* shape, int ndim,
+                   const TensorBuffer* buffer, BorrowedTensor* out) noexcept;
+  /// A vector of `count` elements, of which only their number may be read.
+  static void makeFlat(const TfApi& api, int tf_enum, int64_t count, const TensorBuffer* buffer,
+                       BorrowedTensor* out) noexcept;
+
+  BorrowedTensor() = default;
+  BorrowedTensor(const BorrowedTensor&) = delete;
+  BorrowedTensor& operator=(const BorrowedTensor&) = delete;
+
+  const void* interface;  // the next field
+  const void* interface_vtable;
+  uint8_t tensor[32];
+};
+
+/// The vtable that a TF_Tensor points to, through which the C API reads a BorrowedTensor. Null if a
+/// TF_Tensor cannot be made.
+const void* interfaceVtable(const TfApi& api) noexcept;
+
+/// Whether a reference to a buffer keeps it alive on its own and lets it go, and whether the C API
+/// reads a BorrowedTensor right. Called once, when the API is loaded.
+bool tensorBufferAgrees(const TfApi& api) noexcept;
+
+/// Returns tensorflow::Tensor::Slice(start, limit) of a tensor.
+struct TensorBytes {
+  uint8_t bytes[32];
+};
+using TensorSlice = TensorBytes (*)(const void* tensor, int64_t start, int64_t limit);
+
+/// Whether bufferLetGo() tells the last reference from others, on buffers of each kind made for the
+/// purpose: slices, memory that is not TensorFlow's, handles where there are any. Called once, when
+/// the API is loaded.
+bool tensorLetGoAgrees(const TfApi& api, TensorSlice slice) noexcept;
 
 /// Whether readTensorFields() agrees with the C API on tensors of every kind that it reads, made
 /// for the purpose. Called once, when the API is loaded.

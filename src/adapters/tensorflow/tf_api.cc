@@ -2,7 +2,8 @@
 // keep their (mangled) names over all of them. EagerTensor_* and everything that it links against
 // are found through lib_pywrap_tensorflow_common.so (2.19 and newer) or
 // _pywrap_tensorflow_internal.so (2.18 and older); TF_* lives in libtensorflow_framework.so.2, and
-// up to 2.18 in libtensorflow_cc.so.2 as well. IsReady is exported by libtensorflow_cc.so.2.
+// up to 2.18 in libtensorflow_cc.so.2 as well. IsReady is exported by libtensorflow_cc.so.2,
+// RefCountIsOne by libtensorflow_framework.so.2, where 2.21 has it inline and exports it still.
 //
 // Never RTLD_DEFAULT: 2.19 to 2.21 load their libraries globally by accident (tensorflow #124205),
 // other releases do not.
@@ -39,6 +40,10 @@ constexpr const char* kFromHandleSymbol = "_Z21EagerTensorFromHandleP16TFE_Tenso
 constexpr const char* kIsReadySymbol = "_ZNK10tensorflow12TensorHandle7IsReadyEv";
 constexpr const char* kTensorSymbol = "_ZNK10tensorflow12TensorHandle6TensorEPPKNS_6TensorE";
 constexpr const char* kDestroySymbol = "_ZN10tensorflow6TensorD1Ev";
+constexpr const char* kRefCountSymbol = "_ZNK10tensorflow6Tensor13RefCountIsOneEv";
+// For tensorLetGoAgrees() alone. int64_t is long in the one ABI, long long in the other.
+constexpr const char* kSliceSymbols[] = {"_ZNK10tensorflow6Tensor5SliceEll",
+                                         "_ZNK10tensorflow6Tensor5SliceExx"};
 constexpr const char* kVtableSymbol = "_ZTVN10tensorflow12TensorHandleE";
 
 std::mutex g_mutex;
@@ -61,6 +66,29 @@ uint64_t laterDtypes(void* library) {
   return found;
 }
 
+// What needs the layout of tensorflow::Tensor and no handle.
+void fillBuffers(void* library, TfApi* api) {
+  if (!resolve(library, kDestroySymbol, &api->Tensor_destroy)) return;
+  api->tensor_interface_vtable = interfaceVtable(*api);
+  if (api->tensor_interface_vtable == nullptr || !tensorBufferAgrees(*api)) {
+    api->Tensor_destroy = nullptr;
+    api->tensor_interface_vtable = nullptr;
+  }
+}
+
+// Whether TensorFlow can say that it let go of a buffer. After the handles are there, if any.
+void fillRefCount(void* library, TfApi* api) {
+  if (api->Tensor_destroy == nullptr) return;
+  void* slice = nullptr;
+  for (const char* name : kSliceSymbols) {
+    if (slice == nullptr) slice = dlsym(library, name);
+  }
+  if (slice == nullptr || !resolve(library, kRefCountSymbol, &api->Tensor_RefCountIsOne)) return;
+  if (!tensorLetGoAgrees(*api, reinterpret_cast<TensorSlice>(slice))) {
+    api->Tensor_RefCountIsOne = nullptr;
+  }
+}
+
 // Fills `api` from `library`. Returns the name of the first function of the tensor group that is
 // missing, or null.
 const char* fill(void* library, TfApi* api) {
@@ -69,9 +97,7 @@ const char* fill(void* library, TfApi* api) {
   TB_TF_TENSOR_FUNCTIONS(TB_RESOLVE)
 #undef TB_RESOLVE
   api->later_dtypes = laterDtypes(library);
-  if (resolve(library, kDestroySymbol, &api->Tensor_destroy) && !tensorAliasAgrees(*api)) {
-    api->Tensor_destroy = nullptr;
-  }
+  fillBuffers(library, api);
   bool eager = true;
 #define TB_RESOLVE(result, name, arguments) eager = resolve(library, #name, &api->name) && eager;
   TB_TF_EAGER_FUNCTIONS(TB_RESOLVE)
@@ -80,6 +106,7 @@ const char* fill(void* library, TfApi* api) {
 #define TB_CLEAR(result, name, arguments) api->name = nullptr;
     TB_TF_EAGER_FUNCTIONS(TB_CLEAR)
 #undef TB_CLEAR
+    fillRefCount(library, api);
     return nullptr;
   }
   bool ops = true;
@@ -107,6 +134,7 @@ const char* fill(void* library, TfApi* api) {
       api->TensorHandle_Tensor = nullptr;
     }
   }
+  fillRefCount(library, api);
   return nullptr;
 }
 
@@ -134,6 +162,8 @@ void fillGaps(const TfApi& known, TfApi* api) {
   TB_KEEP(, tensor_handle_vtable, )
   TB_KEEP(, TensorHandle_Tensor, )
   TB_KEEP(, Tensor_destroy, )
+  TB_KEEP(, tensor_interface_vtable, )
+  TB_KEEP(, Tensor_RefCountIsOne, )
 #undef TB_KEEP
 }
 

@@ -102,8 +102,13 @@ struct TfApi {
   // word returned through memory; it is not looked at. Null unless tensorLayoutAgrees().
   void (*TensorHandle_Tensor)(void* status, const TFE_TensorHandle*, const void** tensor);
 
-  // tensorflow::Tensor::~Tensor(). Null unless tensorAliasAgrees().
+  // tensorflow::Tensor::~Tensor(), and the vtable of what is in a TF_Tensor. Null unless
+  // tensorBufferAgrees().
   void (*Tensor_destroy)(void* tensor);
+  const void* tensor_interface_vtable;
+
+  // bool tensorflow::Tensor::RefCountIsOne() const. Null unless tensorLetGoAgrees().
+  bool (*Tensor_RefCountIsOne)(const void* tensor);
 
   // A bit for each number of a dtype that came after this TensorFlow.
   uint64_t later_dtypes;

@@ -198,9 +198,9 @@ tb_torch_tensor* fromPython(_object* object) {
   return reinterpret_cast<tb_torch_tensor*>(tensor.unsafeGetTensorImpl());
 }
 
-void describe(tb_torch_tensor* tensor, TorchFacts* facts) {
+void describe(tb_torch_tensor* tensor, bool hold, TorchFacts* facts) {
   Borrowed borrowed(tensor);
-  describeTensor(*borrowed, facts);
+  describeTensor(*borrowed, hold, facts);
 }
 
 [[gnu::no_stack_protector]] tb_status share(tb_torch_tensor* tensor, void** owner,
@@ -269,7 +269,7 @@ extern "C" __attribute__((visibility("default"))) const tensor_bridge::TorchAdap
 tb_torch_adapter_table(uint32_t host_abi, const tensor_bridge::TorchHost* host) {
   if (host_abi != tensor_bridge::kTorchAdapterAbi) return nullptr;
   tensor_bridge::g_host = host;
-  tensor_bridge::setForeignReleaseFns(host->release_fns);
+  tensor_bridge::setOwnerKinds(host->owner_kinds);
   tensor_bridge::setOwnerHooks({host->countOwner, host->processExiting});
   return &tensor_bridge::kTable;
 }

@@ -32,7 +32,7 @@
 namespace tensor_bridge {
 namespace {
 
-const ReleaseFn* g_release_fns = nullptr;
+const OwnerKind* g_owner_kinds = nullptr;
 OwnerHooks g_hooks = {[](int64_t) {}, [] { return false; }};
 
 constexpr const char kRaiseMessage[] =
@@ -40,11 +40,35 @@ constexpr const char kRaiseMessage[] =
     "on_write=\"raise\": it may not be written to, and torch asked for a pointer to write through. "
     "clone() it first, or convert it with on_write=\"copy\"";
 
-bool isForeignRelease(ReleaseFn release) noexcept {
-  for (const ReleaseFn* fn = g_release_fns; *fn != nullptr; ++fn) {
-    if (*fn == release) return true;
+// The kind of an owner with this release function; null if it is none of foreign memory.
+const OwnerKind* kindOf(ReleaseFn release) noexcept {
+  for (const OwnerKind* kind = g_owner_kinds; kind->release != nullptr; ++kind) {
+    if (kind->release == release) return kind;
   }
-  return release == releaseGpuOwner;
+  return nullptr;
+}
+
+// Foreign memory that a storage shows: its owner and the kind of it.
+struct Foreign {
+  const OwnerKind* kind = nullptr;
+  void* owner = nullptr;
+};
+
+Foreign foreignBehind(const c10::DataPtr& data) noexcept {
+  ReleaseFn release = data.get_deleter();
+  Foreign foreign{kindOf(release), data.get_context()};
+  if (foreign.kind == nullptr && release == releaseGpuOwner &&
+      gpuOwner(foreign.owner, &release, &foreign.owner)) {
+    foreign.kind = kindOf(release);
+  }
+  return foreign;
+}
+
+// See foreignRelease().
+ReleaseFn releaseOf(const Foreign& foreign, void** held) noexcept {
+  if (foreign.kind == nullptr) return nullptr;
+  if (held != nullptr) *held = foreign.kind->retain(foreign.owner);
+  return foreign.kind->release;
 }
 
 [[noreturn]] void throwWrite() {
@@ -59,7 +83,7 @@ bool isForeignRelease(ReleaseFn release) noexcept {
 
 void setOwnerHooks(OwnerHooks hooks) noexcept { g_hooks = hooks; }
 
-void setForeignReleaseFns(const ReleaseFn* fns) noexcept { g_release_fns = fns; }
+void setOwnerKinds(const OwnerKind* kinds) noexcept { g_owner_kinds = kinds; }
 
 c10::DeleterFnPtr ordinaryDeleter() {
   static const c10::DeleterFnPtr deleter = c10::GetAllocator(c10::kCPU)->raw_deleter();
@@ -137,6 +161,51 @@ void dropSharedBytes(void* context) {
   if (shared->references.fetch_sub(1, std::memory_order_acq_rel) == 1) delete shared;
 }
 
+// Note [Memory that TensorFlow let go]
+// A storage that shows foreign memory holds one reference to it. Where that is the only one and
+// nobody else can make another, the memory is torch's: the first write takes it over as it is. Who
+// can tell is the kind of its owner (OwnerKind::letGo). What makes the answer last:
+//
+// - It is asked under the storage's mutex, and so is foreignRelease(), the only place where the
+//   storage's reference is copied. A share that came first is counted; one that comes later finds
+//   memory of torch's and keeps its bytes as Note [Bytes kept for TensorFlow] says.
+// - Every other reference is counted beside ours: a tf.Tensor, a variable, a kernel that runs, a
+//   second storage made of the same tensor, the previous memory of one that moved, a capsule.
+// - TensorFlow's side: Note [Who else may have the buffer], tensor_layout.h.
+//
+// After that the deleter is another, or the owner; the memory is where it was, and pointers taken
+// before stay good.
+bool takeOver(c10::DataPtr& current, const Foreign& foreign) {
+  if (foreign.kind->letGo == nullptr) return false;
+  void* owner = foreign.owner;
+  ReleaseFn release = foreign.kind->release;
+  const bool let_go = foreign.kind->letGo(&owner, &release);
+  const c10::Device device = current.device();
+  if (!device.is_cpu()) {
+    replaceGpuOwner(current, owner, release);
+    return let_go && takeGpuOwner(current);
+  }
+  if (let_go) release = kindOf(release)->release_taken;
+  if (owner == foreign.owner) {
+    if (release == foreign.kind->release) return false;
+    return current.compare_exchange_deleter(foreign.kind->release, release);
+  }
+  void* data = current.get();
+  static_cast<void>(current.release_context());
+  current = c10::DataPtr(data, owner, release, device);
+  return let_go;
+}
+
+// Whether the memory was allocated for nobody but this storage: by torch, or taken over.
+bool isOrdinary(const c10::DataPtr& data) noexcept {
+  const c10::DeleterFnPtr deleter = data.get_deleter();
+  if (deleter == ordinaryDeleter()) return true;
+  for (const OwnerKind* kind = g_owner_kinds; kind->release != nullptr; ++kind) {
+    if (kind->release_taken == deleter) return true;
+  }
+  return false;
+}
+
 void moveForeign(c10::StorageImpl* storage, c10::DataPtr& current, c10::DataPtr* dropped) {
   const c10::Device device = current.device();
   if (!device.is_cpu()) {
@@ -179,8 +248,9 @@ void moveShared(c10::StorageImpl* storage, c10::DataPtr& current, c10::DataPtr* 
 void markContended(c10::StorageImpl* storage, c10::DataPtr& current) {
   if (current.get_deleter() == deleteMoved) {
     static_cast<Moved*>(current.get_context())->contended = true;
-  } else if (current.get_deleter() == ordinaryDeleter()) {
-    // Memory that resize_ brought, with the hook still there. The next call would be the second.
+  } else if (isOrdinary(current)) {
+    // Memory that resize_ brought or that another thread took over, with the hook still there. The
+    // next call would be the second.
     auto moved = std::make_unique<Moved>();
     moved->own = std::move(current);
     moveOnto(std::move(moved), storage);
@@ -197,8 +267,8 @@ void copyOnWrite(c10::StorageImpl* storage) {
   c10::DataPtr& current = storage->_mutable_data_ptr_no_checks();
   if (current.get_deleter() == dropSharedBytes) {
     moveShared(storage, current, &dropped);
-  } else if (isForeignRelease(current.get_deleter())) {
-    moveForeign(storage, current, &dropped);
+  } else if (const Foreign foreign = foreignBehind(current); foreign.kind != nullptr) {
+    if (!takeOver(current, foreign)) moveForeign(storage, current, &dropped);
   } else {
     markContended(storage, current);
   }
@@ -206,7 +276,7 @@ void copyOnWrite(c10::StorageImpl* storage) {
 
 void raiseOnWrite(c10::StorageImpl* storage) {
   std::lock_guard<std::mutex> lock(writeMutex(storage));
-  if (isForeignRelease(storage->_mutable_data_ptr_no_checks().get_deleter())) throwWrite();
+  if (foreignBehind(storage->_mutable_data_ptr_no_checks()).kind != nullptr) throwWrite();
 }
 
 }  // namespace
@@ -236,17 +306,15 @@ void attachOwner(c10::StorageImpl* storage, const TensorView& view) noexcept {
   }
 }
 
-bool foreignOwner(const c10::StorageImpl* storage, ReleaseFn* release, void** owner) noexcept {
-  // The first write of another thread replaces the deleter and the context, not both at once.
-  std::lock_guard<std::mutex> lock(writeMutex(storage));
+ReleaseFn foreignRelease(const c10::StorageImpl* storage, void** held) noexcept {
   const c10::DataPtr& current =
       const_cast<c10::StorageImpl*>(storage)->_mutable_data_ptr_no_checks();
-  if (!isForeignRelease(current.get_deleter())) return false;
-  if (current.get_deleter() == releaseGpuOwner)
-    return gpuOwner(current.get_context(), release, owner);
-  *release = current.get_deleter();
-  *owner = current.get_context();
-  return true;
+  // The common case, of a tensor that has met nobody yet, needs no mutex.
+  if (!storage->has_materializer() && current.get_deleter() == ordinaryDeleter()) return nullptr;
+  // The first write of another thread replaces the deleter and the context, not both at once. And
+  // from here on it counts what is held.
+  std::lock_guard<std::mutex> lock(writeMutex(storage));
+  return releaseOf(foreignBehind(current), held);
 }
 
 namespace {
@@ -263,8 +331,8 @@ Obstacle obstacleOf(const c10::StorageImpl* storage, const c10::DataPtr& current
     if (moved->previous.get_context() != nullptr && !storage->resizable()) return Obstacle::kArray;
     own = &moved->own;
   }
-  const bool has_array = own->get_deleter() == ordinaryDeleter() && !storage->resizable() &&
-                         storage->allocator() != nullptr;
+  const bool has_array =
+      isOrdinary(*own) && !storage->resizable() && storage->allocator() != nullptr;
   return has_array ? Obstacle::kArray : Obstacle::kNone;
 }
 
@@ -401,21 +469,22 @@ void attachOwner(c10::StorageImpl* storage, const TensorView& view) noexcept {
   }
 }
 
-bool foreignOwner(const c10::StorageImpl* storage, ReleaseFn* release, void** owner) noexcept {
+namespace {
+
+Foreign foreignOf(const c10::StorageImpl* storage) noexcept {
   const c10::DataPtr& current =
       const_cast<c10::StorageImpl*>(storage)->_mutable_data_ptr_no_checks();
   if (const auto* guarded = dynamic_cast<const GuardedStorage*>(storage)) {
-    if (current.get_context() != guarded->guard_) return false;
-    *release = guarded->release_;
-    *owner = guarded->owner_;
-    return true;
+    if (current.get_context() != guarded->guard_) return {};
+    return {kindOf(guarded->release_), guarded->owner_};
   }
-  if (!isForeignRelease(current.get_deleter())) return false;
-  if (current.get_deleter() == releaseGpuOwner)
-    return gpuOwner(current.get_context(), release, owner);
-  *release = current.get_deleter();
-  *owner = current.get_context();
-  return true;
+  return foreignBehind(current);
+}
+
+}  // namespace
+
+ReleaseFn foreignRelease(const c10::StorageImpl* storage, void** held) noexcept {
+  return releaseOf(foreignOf(storage), held);
 }
 
 bool canShareStorage() noexcept { return false; }

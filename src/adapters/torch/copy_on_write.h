@@ -10,9 +10,9 @@
 
 namespace tensor_bridge {
 
-/// The release functions by which a storage that still shows foreign memory is known, ending with
-/// null. Set once, before the first storage is made.
-void setForeignReleaseFns(const ReleaseFn* fns) noexcept;
+/// The kinds of owners of foreign memory, by whose release functions a storage that still shows it
+/// is known; the last has none. Set once, before the first storage is made.
+void setOwnerKinds(const OwnerKind* kinds) noexcept;
 
 /// A storage that shows `view`'s memory on `device`, guarded as `on_write` (TB_ON_WRITE_*) says.
 /// With `owner` null nothing is taken before attachOwner(); otherwise `owner`, the view's, is taken
@@ -20,8 +20,8 @@ void setForeignReleaseFns(const ReleaseFn* fns) noexcept;
 c10::intrusive_ptr<c10::StorageImpl> makeForeignStorage(const TensorView& view, c10::Device device,
                                                         int32_t on_write, void* owner);
 
-/// Gives the view's owner to the storage, which releases it when it dies: not at the first write,
-/// so that a pointer taken before that write stays valid.
+/// Gives the view's owner to the storage, which keeps it over the first write, so that a pointer
+/// taken before that write stays valid.
 void attachOwner(c10::StorageImpl* storage, const TensorView& view) noexcept;
 
 /// Whether this release of torch lets an existing storage keep its bytes for someone else.
@@ -57,8 +57,9 @@ struct OwnerHooks {
 };
 void setOwnerHooks(OwnerHooks hooks) noexcept;
 
-/// If `storage` still shows foreign memory: its release function and owner.
-bool foreignOwner(const c10::StorageImpl* storage, ReleaseFn* release, void** owner) noexcept;
+/// If `storage` still shows foreign memory: the release function of its owner, else null. `held`,
+/// if given, becomes a new reference to that memory, or null if there can be none.
+ReleaseFn foreignRelease(const c10::StorageImpl* storage, void** held = nullptr) noexcept;
 
 }  // namespace tensor_bridge
 

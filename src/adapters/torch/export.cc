@@ -8,7 +8,9 @@
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdio>
+#include <cstring>
 #include <limits>
 #include <sstream>
 
@@ -88,10 +90,14 @@ void setName(TorchFacts* facts, const Text& text) {
   std::snprintf(facts->name, sizeof(facts->name), "%s", stream.str().c_str());
 }
 
-Obstacle storageObstacle(const at::Tensor& tensor, TorchFacts* facts) {
+Obstacle storageObstacle(const at::Tensor& tensor, bool hold, TorchFacts* facts) {
   c10::StorageImpl* storage = tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
-  if (foreignOwner(storage, &facts->foreign_release, &facts->foreign_owner)) {
-    return isProtected(storage) ? Obstacle::kNone : Obstacle::kAliased;
+  const bool guarded = isProtected(storage);
+  facts->foreign_release =
+      foreignRelease(storage, hold && guarded ? &facts->foreign_owner : nullptr);
+  if (facts->foreign_release != nullptr) {
+    facts->storage_bytes = static_cast<int64_t>(storage->nbytes());
+    return guarded ? Obstacle::kNone : Obstacle::kAliased;
   }
   if (isSharedStorage(storage)) return Obstacle::kNone;
   const c10::DataPtr& data = storage->_mutable_data_ptr_no_checks();
@@ -119,19 +125,19 @@ int64_t denseBytes(const at::Tensor& tensor) {
 }
 
 // Whether the storage reaches to the last element. Resizing a storage does not look at its tensors.
-[[gnu::no_stack_protector]] bool reachesLastElement(const at::Tensor& tensor) {
-  if (tensor.numel() == 0) return true;
+[[gnu::no_stack_protector]] bool reachesLastElement(const at::Tensor& tensor, int64_t dense_bytes) {
+  if (dense_bytes == 0) return true;
   const auto itemsize = static_cast<size_t>(tensor.element_size());
   const auto offset = static_cast<size_t>(tensor.storage_offset());
   const size_t end =
       tensor.is_contiguous()
-          ? (offset + static_cast<size_t>(tensor.numel())) * itemsize
+          ? offset * itemsize + static_cast<size_t>(dense_bytes)
           : at::detail::computeStorageNbytes(tensor.sizes(), tensor.strides(), itemsize, offset);
-  return end <= tensor.storage().nbytes();
+  return end <= tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl()->nbytes();
 }
 
 // What stands in the way of a tensor with ordinaryCpuKeys().
-Obstacle ordinaryObstacle(const at::Tensor& tensor, TorchFacts* facts) {
+Obstacle ordinaryObstacle(const at::Tensor& tensor, bool hold, TorchFacts* facts) {
   facts->ndim = static_cast<int32_t>(tensor.dim());
   facts->shape = tensor.sizes().data();
   facts->dtype = dtypeFromScalarType(tensor.scalar_type());
@@ -140,16 +146,16 @@ Obstacle ordinaryObstacle(const at::Tensor& tensor, TorchFacts* facts) {
     return Obstacle::kUnknownDtype;
   }
   facts->nbytes = denseBytes(tensor);
-  if (!reachesLastElement(tensor)) return Obstacle::kNoMemory;
+  if (!reachesLastElement(tensor, facts->nbytes)) return Obstacle::kNoMemory;
   facts->data = tensor.const_data_ptr();
   if (!tensor.is_contiguous()) return Obstacle::kStrided;
   if (!isAligned(facts->data)) return Obstacle::kMisaligned;
-  return storageObstacle(tensor, facts);
+  return storageObstacle(tensor, hold, facts);
 }
 
-Obstacle findObstacle(const at::Tensor& tensor, TorchFacts* facts) {
+Obstacle findObstacle(const at::Tensor& tensor, bool hold, TorchFacts* facts) {
   if (__builtin_expect(tensor.key_set() == ordinaryCpuKeys() && tensor.has_storage(), 1)) {
-    return ordinaryObstacle(tensor, facts);
+    return ordinaryObstacle(tensor, hold, facts);
   }
   if (isWrapped(tensor.key_set())) return Obstacle::kWrapped;
   const bool mkldnn = tensor.layout() == at::kMkldnn;
@@ -172,7 +178,9 @@ Obstacle findObstacle(const at::Tensor& tensor, TorchFacts* facts) {
   facts->nbytes = denseBytes(tensor);
   if (mkldnn) return Obstacle::kMkldnn;
   const bool zero = tensor._is_zerotensor();
-  if (!zero && tensor.has_storage() && !reachesLastElement(tensor)) return Obstacle::kNoMemory;
+  if (!zero && tensor.has_storage() && !reachesLastElement(tensor, facts->nbytes)) {
+    return Obstacle::kNoMemory;
+  }
   if (!tensor.is_cpu()) {
     facts->device = DLDevice{tensor.is_cuda() ? kDLCUDA : kDLExtDev, tensor.device().index()};
     setName(facts, tensor.device());
@@ -185,18 +193,19 @@ Obstacle findObstacle(const at::Tensor& tensor, TorchFacts* facts) {
   facts->data = tensor.const_data_ptr();
   if (!tensor.is_contiguous()) return Obstacle::kStrided;
   if (!isAligned(facts->data)) return Obstacle::kMisaligned;
-  return storageObstacle(tensor, facts);
+  return storageObstacle(tensor, hold, facts);
 }
 
 }  // namespace
 
-void describeTensor(const at::Tensor& tensor, TorchFacts* facts) noexcept {
-  *facts = TorchFacts{};
+void describeTensor(const at::Tensor& tensor, bool hold, TorchFacts* facts) noexcept {
+  // Without the name, the larger part, which is there for the obstacles that are called by it.
+  std::memset(facts, 0, offsetof(TorchFacts, name));
   facts->dtype = Dtype::kUnknown;
   facts->device = DLDevice{kDLCPU, 0};
   try {
     facts->requires_grad = tensor.requires_grad();
-    facts->obstacle = findObstacle(tensor, facts);
+    facts->obstacle = findObstacle(tensor, hold, facts);
   } catch (...) {
     // Symbolic shapes, fake storages: whatever refuses to be read is wrapped.
     facts->obstacle = Obstacle::kWrapped;

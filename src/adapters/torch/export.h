@@ -16,7 +16,7 @@ namespace tensor_bridge {
 void viewTensor(const at::Tensor& tensor, int64_t* shape, int64_t* strides, TensorView* view);
 
 /// Fills `facts`; changes nothing.
-void describeTensor(const at::Tensor& tensor, TorchFacts* facts) noexcept;
+void describeTensor(const at::Tensor& tensor, bool hold, TorchFacts* facts) noexcept;
 
 /// Writes the elements row-major to `out` as `type`. One pass.
 void copyElements(const at::Tensor& tensor, c10::ScalarType type, void* out);

@@ -148,6 +148,25 @@ void releaseGpuOwner(void* context) {
   }
 }
 
+void replaceGpuOwner(c10::DataPtr& data, void* owner, ReleaseFn release) noexcept {
+  auto* gpu_owner = static_cast<GpuOwner*>(data.get_context());
+  gpu_owner->owner = owner;
+  gpu_owner->release = release;
+}
+
+bool takeGpuOwner(c10::DataPtr& data) noexcept {
+  try {
+    // TensorFlow drops its references once its kernels are queued: those may still read.
+    synchronize(data.device().index());
+  } catch (...) {
+    // While a graph is captured, among others.
+    return false;
+  }
+  return data.compare_exchange_deleter(releaseGpuOwner, releaseTakenGpuOwner);
+}
+
+void releaseTakenGpuOwner(void* context) { releaseGpuOwner(context); }
+
 void waitForCurrentStream(c10::Device device) { currentStream(device).synchronize(); }
 
 c10::DataPtr cloneOnDevice(const void* data, size_t nbytes, c10::Device device) {

@@ -33,6 +33,12 @@ bool gpuOwner(void* context, ReleaseFn* release, void** owner) noexcept;
 /// Queues the owner for release once the device is idle. The deleter of gpuDataPtr's result.
 void releaseGpuOwner(void* context);
 
+void replaceGpuOwner(c10::DataPtr& data, void* owner, ReleaseFn release) noexcept;
+/// Makes memory of releaseGpuOwner's torch's own, once the device is idle. False, with nothing
+/// done, where nobody can wait for that.
+bool takeGpuOwner(c10::DataPtr& data) noexcept;
+void releaseTakenGpuOwner(void* context);
+
 /// Blocks until what is queued on the current stream of `device` is done, so that what it read may
 /// be released.
 void waitForCurrentStream(c10::Device device);

@@ -242,7 +242,7 @@ Obstacle obstacleOf(const std::string& name) {
   return Obstacle::kWrapped;
 }
 
-void describe(tb_torch_tensor* tensor, TorchFacts* facts) {
+void describe(tb_torch_tensor* tensor, bool, TorchFacts* facts) {
   const Gil gil;
   // Read before this thread describes another tensor.
   thread_local int64_t shape[kMaxDims];

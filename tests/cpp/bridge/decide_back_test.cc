@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "adapters/tensorflow/export.h"
+#include "adapters/tensorflow/owner.h"
 #include "bridge/convert_back.h"
 #include "bridge/fake_adapter.h"
 #include "core/error.h"
@@ -67,10 +67,7 @@ class DecideBack : public ::testing::Test {
     options_.copy = TB_COPY_AUTO;
   }
 
-  void comesFromTensorFlow() {
-    facts_.foreign_release = releaseTensor;
-    facts_.foreign_owner = data_;
-  }
+  void comesFromTensorFlow() { facts_.foreign_release = releaseTensor; }
 
   FakeAdapter adapter_;
   tb_convert_back_options options_;

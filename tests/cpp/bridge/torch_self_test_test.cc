@@ -26,6 +26,10 @@ struct Faults {
   bool share_fails = false;
   bool share_copies = false;
   bool writes_to_other_side = false;
+  bool takes_garbage_over = false;
+  bool moves_what_it_took_over = false;
+  bool frees_what_it_took_over = false;
+  bool keeps_what_it_took_over = false;
 };
 Faults g_faults;
 
@@ -36,6 +40,7 @@ struct Tensor {
   void* owner = nullptr;
   ReleaseFn release = nullptr;
   bool shared = false;
+  bool taken = false;
 };
 
 Tensor* tensorOf(tb_torch_tensor* tensor) { return reinterpret_cast<Tensor*>(tensor); }
@@ -58,7 +63,8 @@ tb_status wrap(const TensorView* view, const WrapSpec* spec, tb_torch_tensor** o
 
 void release(tb_torch_tensor* handle) {
   Tensor* tensor = tensorOf(handle);
-  if (tensor->owner != nullptr && !g_faults.never_releases) tensor->release(tensor->owner);
+  const bool keeps = tensor->taken ? g_faults.keeps_what_it_took_over : g_faults.never_releases;
+  if (tensor->owner != nullptr && !keeps) tensor->release(tensor->owner);
   delete tensor;
 }
 
@@ -70,7 +76,8 @@ tb_status view(tb_torch_tensor* handle, int64_t* shape, int64_t* strides, Tensor
   strides[1] = 1;
   *out = TensorView{};
   out->dl.ndim = 2;
-  out->dl.data = const_cast<void*>(tensor->foreign != nullptr ? tensor->foreign : tensor->own);
+  const bool shows = tensor->foreign != nullptr;
+  out->dl.data = shows ? const_cast<void*>(tensor->foreign) : static_cast<void*>(tensor->own);
   out->dtype = Dtype::kFloat32;
   out->owner = tensor;
   out->release = [](void*) {};
@@ -85,6 +92,14 @@ tb_status mutableData(tb_torch_tensor* handle, void** data) {
     *data = moved;
   }
   if (tensor->foreign == nullptr) return TB_OK;
+  if (kProbeOwner.letGo(&tensor->owner, &tensor->release)) {
+    *data = const_cast<void*>(tensor->foreign);
+    if (tensor->taken && g_faults.moves_what_it_took_over) *data = tensor->own;
+    tensor->taken = true;
+    if (g_faults.takes_garbage_over) std::memset(*data, 0xff, sizeof(tensor->own));
+    if (g_faults.frees_what_it_took_over) tensor->release(tensor->owner);
+    return TB_OK;
+  }
   if (g_faults.writes_through) {
     *data = const_cast<void*>(tensor->foreign);
     return TB_OK;
@@ -168,6 +183,10 @@ TEST_F(SelfTest, FindsEachFault) {
       {&Faults::share_fails, "torch's memory cannot be shared"},
       {&Faults::share_copies, "torch's memory is not shared"},
       {&Faults::writes_to_other_side, "a write to a shared tensor is not intercepted"},
+      {&Faults::takes_garbage_over, "a write to bytes that were let go loses the values"},
+      {&Faults::moves_what_it_took_over, "a tensor that took bytes over moves"},
+      {&Faults::frees_what_it_took_over, "bytes that were taken over are released too early"},
+      {&Faults::keeps_what_it_took_over, "bytes that were taken over are not released"},
   };
   // What a faulty adapter may still look at is not freed.
   const LeaksOnPurpose leaks;

@@ -114,7 +114,8 @@ TEST_F(ImportDlpack, WritableMemoryHasAReleaseOfItsOwn) {
 TEST_F(ImportDlpack, IsReleasedWithItsLastReferenceOnAnyThread) {
   producer_.managed.flags = DLPACK_FLAG_BITMASK_READ_ONLY;
   const TensorView view = imported();
-  void* second = retainManaged(view.owner);
+  void* second = kManagedOwner.retain(view.owner);
+  countOwner(1);
   EXPECT_EQ(owners_.added(), 2);
   view.release(view.owner);
   EXPECT_EQ(producer_.deleted, 0);

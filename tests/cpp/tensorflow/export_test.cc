@@ -10,7 +10,7 @@
 #include <thread>
 #include <vector>
 
-#include "adapters/tensorflow/import.h"
+#include "adapters/tensorflow/owner.h"
 #include "core/layout.h"
 #include "core/owner_counter.h"
 #include "support/expect_error.h"
@@ -50,6 +50,12 @@ struct Exported {
   TensorView view;
 };
 
+const OwnerKind& kindOf(ReleaseFn release) {
+  const OwnerKind* kind = kTensorFlowOwners;
+  while (kind->release != release) ++kind;
+  return *kind;
+}
+
 TEST(TensorFlow, IsFoundInTheProcess) {
   void* library = dlopen("libtensorflow_framework.so.2", RTLD_NOLOAD | RTLD_LAZY | RTLD_LOCAL);
   ASSERT_NE(library, nullptr);
@@ -77,8 +83,8 @@ TEST(ExportTensor, SharesTheBufferAndKeepsItAlive) {
   EXPECT_EQ(buffer.freed(), 1);
 }
 
-// Both ways of aliasing: in place, and through the C API where the layout was not proved.
-TEST(ExportTensor, IsAliasedInPlaceWhereTheLayoutWasProvedAndByTheApiElsewhere) {
+// Both ways of holding: the buffer, and a TF_Tensor where the layout was not proved.
+TEST(ExportTensor, HoldsTheBufferWhereTheLayoutWasProvedAndATensorElsewhere) {
   TfApi slow = requireTfApi();
   ASSERT_NE(slow.Tensor_destroy, nullptr) << "the layout of tensorflow::Tensor is not that known";
   slow.Tensor_destroy = nullptr;
@@ -89,14 +95,14 @@ TEST(ExportTensor, IsAliasedInPlaceWhereTheLayoutWasProvedAndByTheApiElsewhere) 
     int64_t shape[kMaxDims];
     TensorView view;
     exportTensor(*api, tensor, /*take=*/false, shape, &view);
-    EXPECT_EQ(view.release, api == &slow ? releaseTensor : releaseTensorAlias);
+    EXPECT_EQ(view.release, api == &slow ? releaseTensor : releaseBuffer);
     EXPECT_EQ(view.dl.data, buffer.data());
     EXPECT_EQ(Dims(shape, shape + view.dl.ndim), Dims({2, 3}));
-    // The owner of either kind is read as a TF_Tensor, and shared once more.
     EXPECT_TRUE(isTensorFlowOwner(view.release));
-    EXPECT_TRUE(ownerShows(*api, view.release, view.owner, view));
-    void* more = retainOwner(*api, view.release, view.owner);
-    TF_Tensor* back = tensorOfOwner(*api, view.release, view.owner);
+    EXPECT_TRUE(ownerShows(*api, view.release, view.owner, view, view.nbytes));
+    void* more = kindOf(view.release).retain(view.owner);
+    countOwner(1);
+    TF_Tensor* back = tensorOfOwner(*api, view.release, view.owner, view);
     requireTfApi().TF_DeleteTensor(tensor);
     view.release(view.owner);
     EXPECT_EQ(requireTfApi().TF_TensorData(back), buffer.data());

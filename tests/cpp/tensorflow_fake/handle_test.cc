@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "adapters/tensorflow/export.h"
+#include "adapters/tensorflow/owner.h"
 #include "adapters/tensorflow/variable.h"
 #include "core/owner_counter.h"
 #include "support/expect_error.h"

@@ -32,10 +32,8 @@ at::Tensor copied(Foreign* foreign) {
 }
 
 bool showsForeign(const at::Tensor& tensor) {
-  ReleaseFn release;
-  void* owner;
-  return foreignOwner(tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl(),
-                      &release, &owner);
+  return foreignRelease(tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl()) !=
+         nullptr;
 }
 
 class CopyOfSize : public ::testing::TestWithParam<int64_t> {};

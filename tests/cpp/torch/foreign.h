@@ -55,6 +55,8 @@ class Foreign {
   TensorView& view() { return view_; }
   const void* data() const { return view_.dl.data; }
   int released() const { return released_.load(); }
+  /// From now on nobody but torch holds the memory, as far as the other framework can tell.
+  void letGo() { let_go_ = true; }
   /// Whether the bytes are those that it was made with.
   bool unchanged() const {
     return released() == 0 &&
@@ -67,7 +69,23 @@ class Foreign {
 
   static void release(void* owner) {
     auto* self = static_cast<Foreign*>(owner);
+    if (self->references_.fetch_sub(1) > 1) return;
     if (self->released_.fetch_add(1) == 0) self->memory_.reset();
+  }
+  static const OwnerKind& kind() {
+    static const OwnerKind kind = {
+        release,
+        [](void* owner) noexcept {
+          static_cast<Foreign*>(owner)->references_.fetch_add(1);
+          return owner;
+        },
+        [](void** owner, ReleaseFn*) noexcept {
+          const auto* self = static_cast<const Foreign*>(*owner);
+          return self->let_go_ && self->references_ == 1;
+        },
+        [](void* owner) { release(owner); },
+    };
+    return kind;
   }
 
  private:
@@ -79,6 +97,8 @@ class Foreign {
   };
   std::unique_ptr<unsigned char[], Free> memory_;
   TensorView view_{};
+  std::atomic<int> references_{1};
+  std::atomic<bool> let_go_{false};
   std::atomic<int> released_{0};
 };
 
@@ -90,7 +110,7 @@ class Adapter {
     return *table;
   }
   static const TorchHost* host() {
-    static const ReleaseFn release_fns[] = {Foreign::release, nullptr};
+    static const OwnerKind kinds[] = {Foreign::kind(), OwnerKind{}};
     static const TorchHost host = [] {
       TorchHost made{};
       made.setError = [](tb_status code, const char* message) {
@@ -100,7 +120,7 @@ class Adapter {
       };
       made.countOwner = [](int64_t delta) { owners().fetch_add(delta); };
       made.processExiting = [] { return exiting().load(); };
-      made.release_fns = release_fns;
+      made.owner_kinds = kinds;
       return made;
     }();
     return &host;

@@ -28,11 +28,7 @@ c10::StorageImpl* storageOf(const at::Tensor& tensor) {
   return tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
 }
 
-bool showsForeign(const at::Tensor& tensor) {
-  ReleaseFn release;
-  void* owner;
-  return foreignOwner(storageOf(tensor), &release, &owner);
-}
+bool showsForeign(const at::Tensor& tensor) { return foreignRelease(storageOf(tensor)) != nullptr; }
 
 // --- copy ---------------------------------------------------------------------------------------
 

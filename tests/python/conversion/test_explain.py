@@ -86,8 +86,9 @@ def test_the_class_has_these_fields_and_is_frozen(door: Any) -> None:
 
 def test_it_prints_on_one_line(door: Any) -> None:
     assert str(door.explain(tf.constant([1.0, 2.0]))) == (
-        "shared: float32 -> torch.float32, shape (2,), 8 bytes, on cpu, on_write='copy'; both "
-        "frameworks have the dtype; the memory is shared"
+        "shared: float32 -> torch.float32, shape (2,), 8 bytes, on cpu, copied at the "
+        "first write if TensorFlow still holds it; both frameworks have the dtype; the memory is "
+        "shared"
     )
     assert str(door.explain(tf.constant(1), copy=True)) == (
         "copied: int32 -> torch.int32, shape (), 4 bytes, on cpu; copy=True"

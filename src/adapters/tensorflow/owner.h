@@ -1,0 +1,45 @@
+// What keeps TensorFlow's memory alive for torch: owners of three kinds, each known by its release
+// function. Not for: memory that torch gave to TensorFlow.
+#ifndef TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_OWNER_H_
+#define TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_OWNER_H_
+
+#include "adapters/tensorflow/tf_api.h"
+#include "core/tensor_view.h"
+
+namespace tensor_bridge {
+
+/// The owner is a TFE_TensorHandle, from which the tensor goes back to TensorFlow for 4 ns. A
+/// handle is a reference that TensorFlow's eager runtime keeps, two to the buffer: at the first
+/// write it is exchanged for the buffer, which can be asked whether it was let go.
+void releaseHandle(void* owner);
+/// A TensorBuffer (tensor_layout.h): from a TF_Tensor that stays its caller's.
+void releaseBuffer(void* owner);
+/// A TF_Tensor: one that was handed over, or one whose layout is not proved.
+void releaseTensor(void* owner);
+
+/// The three kinds.
+constexpr int kTensorFlowOwnerKinds = 3;
+extern const OwnerKind kTensorFlowOwners[kTensorFlowOwnerKinds];
+
+/// Whether an owner with this release function is one of them.
+inline bool isTensorFlowOwner(ReleaseFn release) noexcept {
+  return release == releaseHandle || release == releaseBuffer || release == releaseTensor;
+}
+
+/// Whether `owner`, which was exported with so many `bytes`, shows exactly this memory: then it can
+/// stand for the tensor itself.
+bool ownerShows(const TfApi& api, ReleaseFn release, void* owner, const TensorView& view,
+                int64_t bytes);
+
+/// For an owner that shows `view`: a TF_Tensor over its buffer, which the caller deletes. Throws
+/// Error.
+TF_Tensor* tensorOfOwner(const TfApi& api, ReleaseFn release, void* owner, const TensorView& view);
+
+/// The same as an eager handle. Takes the owner over, which was not counted yet, also when it
+/// throws.
+TFE_TensorHandle* handleOfOwner(const TfApi& api, ReleaseFn release, void* owner,
+                                const TensorView& view);
+
+}  // namespace tensor_bridge
+
+#endif  // TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_OWNER_H_
