@@ -335,8 +335,9 @@ class DenseOperations(Machine):
             other = ("uint8", "float32", "int64", "int16")[i % 4]
             plain = source.elements and value.is_contiguous() and source.dtype != "bool"
             rows = plain and value.dim() and value.stride(-1) == 1
-            fits = rows and (value.size(-1) * itemsize(source.dtype)) % itemsize(other) == 0
-            if not fits or source.offset * itemsize(source.dtype) % itemsize(other):
+            # Those of a dimension of one element, too, which say nothing.
+            counts = (value.size(-1), source.offset, *value.stride()[:-1]) if rows else (1,)
+            if not rows or any(n * itemsize(source.dtype) % itemsize(other) for n in counts):
                 raise NotThereError
             made = value.view(torch_dtype(other))
         elif not value.dim():
@@ -494,7 +495,7 @@ class DenseOperations(Machine):
             storage.hook_left_behind = storage.on_write or "copy"
         storage.memory, storage.start = Memory(first, bytearray(content)), 0
         storage.nbytes = value.untyped_storage().nbytes()
-        storage.shows = storage.left = storage.handle = None
+        storage.shows = storage.taken = storage.left = storage.handle = None
         storage.on_write, storage.barred = "", False
         storage.update()
 

@@ -296,6 +296,7 @@ class Machine:
         self.before = live_owners()
         self.hands = (Hand(), Hand())
         self.ran = 0
+        self.taken_over = 0
 
     # -- running --
 
@@ -342,6 +343,9 @@ class Machine:
 
     def alive(self, without: Thing | None = None) -> list[Node]:
         """What somebody can reach, who is not this one."""
+        return model.reached(self.roots(without))
+
+    def roots(self, without: Thing | None = None) -> list[Node]:
         roots = []
         for thing in self.things.values():
             if thing is not without:
@@ -349,7 +353,7 @@ class Machine:
             variable = thing.variable if isinstance(thing, Torch) else None
             if variable is not None and variable is not without:
                 roots.append(variable.node)
-        return model.reached(roots)
+        return roots
 
     def finish(self) -> None:
         """All is checked a last time and let go of."""
@@ -515,7 +519,7 @@ class Machine:
     def verdict_of_write(self, storage: Storage) -> str:
         if id(storage) in self.untouchable():
             raise NotThereError
-        return Rules.at_write(storage, self.alive())
+        return Rules.at_write(storage, self.roots())
 
     def untouchable(self) -> set[int]:
         return {id(self.things[n].node) for n in self.common if isinstance(self.things[n], Torch)}
@@ -523,11 +527,15 @@ class Machine:
     def after_write(self, x: Torch, verdict: str) -> None:
         """Moves the model as the verdict says, to where torch says that it is now."""
         storage = x.storage
-        if verdict == "moves":
+        if verdict in ("moves", "let go"):
             first = torch_data_address(x.value) - x.offset * itemsize(x.dtype)
             old = storage.memory
             assert old is not None
             if first == old.address + storage.start:
+                if verdict == "let go":
+                    model.take_over(storage)
+                    self.taken_over += 1
+                    return
                 raise Failure("a write did not move torch", storage.on_write)
             model.move(storage, first)
         elif verdict == "takes back":

@@ -108,6 +108,7 @@ class Storage(Node):
     Attributes:
       start, nbytes: The part of the memory that it shows.
       shows: The Reference or SharedBytes that it shows; None for memory of its own.
+      taken: What is counted of memory of its own that was TensorFlow's.
       left: What it left at its last move, and keeps.
       on_write: "copy", "raise" or "through".
       handle: Shape, dtype and place of the tensor of TensorFlow's that it came from.
@@ -123,6 +124,7 @@ class Storage(Node):
         super().__init__(memory)
         self.start, self.nbytes = start, nbytes
         self.shows, self.on_write = shows, on_write
+        self.taken: Node | None = None
         self.left: Node | None = None
         self.handle: tuple[Any, ...] | None = None
         self.hook_left_behind = ""
@@ -132,7 +134,7 @@ class Storage(Node):
         self.update()
 
     def update(self) -> None:
-        self.keeps = [node for node in (self.shows, self.left) if node is not None]
+        self.keeps = [n for n in (self.shows, self.taken, self.left) if n is not None]
 
     def bytes(self) -> bytes:
         assert self.memory is not None
@@ -193,11 +195,15 @@ class Rules:
         return "copied" if copy else found
 
     @staticmethod
-    def at_write(storage: Storage, alive: Sequence[Node]) -> str:
+    def at_write(storage: Storage, roots: Sequence[Node]) -> str:
         """What the next write does: "stays", "moves", "takes back", "through", "BufferError".
 
-        `alive` is everything that anybody can still reach, the storage itself included.
+        Or "let go": nobody else has the memory, so that it becomes torch's where it is, or moves
+        where TensorFlow has it without our knowing.
+
+        `roots` is what anybody has, the storage itself included.
         """
+        alive = reached(roots)
         if storage.shows is None:
             return "stays"
         if storage.on_write == "through":
@@ -205,7 +211,13 @@ class Rules:
         if isinstance(storage.shows, SharedBytes):
             held = any(isinstance(node, Buffer) and storage.shows in node.keeps for node in alive)
             return "moves" if held else "takes back"
-        return "BufferError" if storage.on_write == "raise" else "moves"
+        if storage.on_write == "raise":
+            return "BufferError"
+        (target,) = storage.shows.keeps
+        others = (node for node in alive if node is not storage.shows)
+        held = target in roots or any(target in node.keeps for node in others)
+        own = isinstance(target, Buffer) and not target.keeps
+        return "let go" if own and not held else "moves"
 
     @staticmethod
     def tensorflow_writes(node: Node, *, sliced: bool) -> bool:
@@ -227,8 +239,17 @@ def move(storage: Storage, address: int) -> None:
     storage.update()
 
 
+def take_over(storage: Storage) -> None:
+    """The memory that nobody else has is the storage's, which still holds it as it did."""
+    storage.shows, storage.taken = None, Node(counted=1)
+    storage.on_write, storage.handle = "", None
+    storage.update()
+
+
 def take_back(storage: Storage) -> None:
     """The storage owns the bytes that TensorFlow had, and lets go of what those had left."""
+    assert storage.shows is not None
+    storage.taken = Node(counted=1) if storage.shows.counted else None
     storage.shows = storage.left = None
     storage.update()
 
@@ -240,7 +261,8 @@ def share(storage: Storage) -> Buffer:
         return Buffer(storage.memory, [Reference(shows.keeps[0])])
     if shows is None:
         shows = SharedBytes(storage.memory, [] if storage.left is None else [storage.left])
-        storage.shows, storage.left, storage.on_write = shows, None, "copy"
+        shows.counted = 0 if storage.taken is None else 1
+        storage.shows, storage.taken, storage.left, storage.on_write = shows, None, None, "copy"
         storage.update()
     return Buffer(storage.memory, [shows], 1)
 
