@@ -460,6 +460,7 @@ class Machine:
         else:
             storage = Storage(memory, source.start, nbytes, Reference(source.node), on_write)
             storage.handle = (source.shape, source.dtype, memory.address + source.start)
+            storage.slice = isinstance(source, Dense) and source.slice
         thing = Torch(x, storage, 0, source.shape, strides, source.dtype, **more)
         self.things[number] = thing
         return thing
@@ -477,6 +478,7 @@ class Machine:
         if (tuple(t.shape), t.dtype.name) != (source.shape, source.dtype):
             raise Failure("TensorFlow's shape or dtype", f"{t.shape} {t.dtype.name}")
         node: Node
+        cut = False
         if verdict == "copied":
             node, start = Buffer(Memory(tf_data_address(t), bytearray(content))), 0
         else:
@@ -485,10 +487,10 @@ class Machine:
             start = source.address - memory.address
             same = storage.handle == (source.shape, source.dtype, source.address)
             if same and isinstance(storage.shows, Reference):
-                node = storage.shows.keeps[0]
+                node, cut = storage.shows.keeps[0], storage.slice
             else:
                 node = model.share(storage)
-        thing = Dense(t, node, start, source.shape, source.dtype)
+        thing = Dense(t, node, start, source.shape, source.dtype, cut)
         self.things[number] = thing
         return thing
 

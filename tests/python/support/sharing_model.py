@@ -112,6 +112,7 @@ class Storage(Node):
       left: What it left at its last move, and keeps.
       on_write: "copy", "raise" or "through".
       handle: Shape, dtype and place of the tensor of TensorFlow's that it came from.
+      slice: Whether TensorFlow cut that one out of another.
       hook_left_behind: The on_write of a storage that was resized, until its next write.
       resizable: Not once an array shows it.
       of_file: A mapping of a file, which something else may show.
@@ -127,6 +128,7 @@ class Storage(Node):
         self.taken: Node | None = None
         self.left: Node | None = None
         self.handle: tuple[Any, ...] | None = None
+        self.slice = False
         self.hook_left_behind = ""
         self.resizable = True
         self.barred: bool | None = False
