@@ -214,17 +214,40 @@ bool refCountIsOne(const TfApi& api, const TensorBuffer* buffer) noexcept {
   return api.Tensor_RefCountIsOne(&tensor);
 }
 
+// The name of the class of an object with virtual functions; "" if it cannot be told.
+const char* className(const void* object) noexcept {
+  const char* vtable;
+  std::memcpy(&vtable, object, sizeof(vtable));
+  const std::type_info* type;
+  std::memcpy(&type, vtable - sizeof(type), sizeof(type));
+  return type == nullptr ? "" : type->name();
+}
+
+// What comes after the members that all buffers have: SubBuffer::root_, BufferBase::alloc_.
+const void* firstMember(const TensorBuffer* buffer) noexcept {
+  const void* member;
+  std::memcpy(&member, reinterpret_cast<const char*>(buffer) + sizeof(TensorBuffer),
+              sizeof(member));
+  return member;
+}
+
 // The buffer that a part is of, by its class: the place of root_buffer() among the virtual
 // functions is another one in each release. Null for a buffer whose class cannot be told.
 const TensorBuffer* rootOf(const TensorBuffer* buffer) noexcept {
-  const std::type_info* type;
-  std::memcpy(&type, static_cast<const char*>(buffer->vtable) - sizeof(type), sizeof(type));
-  if (type == nullptr) return nullptr;
-  if (std::strstr(type->name(), "9SubBufferI") == nullptr) return buffer;
-  // SubBuffer::root_ comes after what all buffers have.
-  const TensorBuffer* root;
-  std::memcpy(&root, reinterpret_cast<const char*>(buffer) + sizeof(TensorBuffer), sizeof(root));
-  return root;
+  const char* name = className(buffer);
+  if (*name == '\0') return nullptr;
+  if (std::strstr(name, "9SubBufferI") == nullptr) return buffer;
+  return static_cast<const TensorBuffer*>(firstMember(buffer));
+}
+
+// Whether a whole buffer is memory of its own. A file that ImmutableConst maps, which nobody may
+// write to, and a part of a ScopedAllocator's look like it.
+bool isAllocated(const TensorBuffer* root) noexcept {
+  if (std::strstr(className(root), "6BufferI") == nullptr) return true;
+  const void* allocator = firstMember(root);
+  const char* name = allocator == nullptr ? "" : className(allocator);
+  return *name != '\0' && std::strstr(name, "Memmapped") == nullptr &&
+         std::strstr(name, "ScopedAllocator") == nullptr;
 }
 
 }  // namespace
@@ -232,7 +255,7 @@ const TensorBuffer* rootOf(const TensorBuffer* buffer) noexcept {
 bool bufferLetGo(const TfApi& api, const TensorBuffer* buffer) noexcept {
   if (api.Tensor_RefCountIsOne == nullptr || !refCountIsOne(api, buffer)) return false;
   const TensorBuffer* root = rootOf(buffer);
-  return root == buffer || (root != nullptr && refCountIsOne(api, root));
+  return root != nullptr && (root == buffer || refCountIsOne(api, root)) && isAllocated(root);
 }
 
 namespace {

@@ -83,6 +83,11 @@ ReleaseFn releaseOf(const Foreign& foreign, void** held) noexcept {
 
 void setOwnerHooks(OwnerHooks hooks) noexcept { g_hooks = hooks; }
 
+void dropHeld(ReleaseFn release, void* held) noexcept {
+  g_hooks.count(1);
+  release(held);
+}
+
 void setOwnerKinds(const OwnerKind* kinds) noexcept { g_owner_kinds = kinds; }
 
 c10::DeleterFnPtr ordinaryDeleter() {

@@ -60,6 +60,8 @@ void setOwnerHooks(OwnerHooks hooks) noexcept;
 /// If `storage` still shows foreign memory: the release function of its owner, else null. `held`,
 /// if given, becomes a new reference to that memory, or null if there can be none.
 ReleaseFn foreignRelease(const c10::StorageImpl* storage, void** held = nullptr) noexcept;
+/// Gives back a reference that foreignRelease() gave.
+void dropHeld(ReleaseFn release, void* held) noexcept;
 
 }  // namespace tensor_bridge
 

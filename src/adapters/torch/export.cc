@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <sstream>
 
 #include "adapters/torch/copy_on_write.h"
@@ -24,6 +25,19 @@ namespace {
 void releaseTorchTensor(void* owner) {
   c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim(
       static_cast<c10::TensorImpl*>(owner));
+}
+
+// A tensor that shows foreign memory, with a reference to that: the next write finds that it is not
+// alone, and leaves the memory to whoever looks at the view.
+struct HeldView {
+  at::Tensor tensor;
+  ReleaseFn release;
+  void* held;
+};
+
+void releaseHeldView(void* owner) {
+  const std::unique_ptr<HeldView> view(static_cast<HeldView*>(owner));
+  dropHeld(view->release, view->held);
 }
 
 }  // namespace
@@ -54,6 +68,17 @@ void viewTensor(const at::Tensor& tensor, int64_t* shape, int64_t* strides, Tens
   view->dtype = dtype;
   view->read_only = true;
   view->nbytes = static_cast<int64_t>(tensor.nbytes());
+  const c10::StorageImpl* storage =
+      tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
+  void* held = nullptr;
+  const ReleaseFn release = isProtected(storage) ? foreignRelease(storage, &held) : nullptr;
+  if (held != nullptr) {
+    view->owner = new HeldView{tensor, release, held};
+    view->release = releaseHeldView;
+    // A write of another thread may have come before the reference.
+    view->dl.data = const_cast<void*>(tensor.const_data_ptr());
+    return;
+  }
   at::Tensor reference = tensor;
   view->owner = reference.unsafeReleaseTensorImpl();
   view->release = releaseTorchTensor;

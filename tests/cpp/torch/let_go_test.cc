@@ -149,6 +149,27 @@ TEST(LetGo, AShareIsAHolderUntilItIsReleased) {
   EXPECT_EQ(tensor.const_data_ptr(), second.data());
 }
 
+TEST(LetGo, AViewIsAHolderUntilItIsReleased) {
+  Foreign foreign = Foreign::floats(kSix, {2, 3});
+  at::Tensor tensor = shared(&foreign);
+  foreign.letGo();
+  int64_t shape[2];
+  int64_t strides[2];
+  TensorView view;
+  ASSERT_EQ(Adapter::table().view(borrow(tensor), shape, strides, &view), TB_OK);
+  EXPECT_EQ(view.dl.data, foreign.data());
+  tensor.add_(10);
+  EXPECT_NE(tensor.const_data_ptr(), foreign.data()) << "the view shows it";
+  EXPECT_EQ(static_cast<const float*>(view.dl.data)[0], 1);
+  view.release(view.owner);
+
+  at::Tensor other = shared(&foreign);
+  ASSERT_EQ(Adapter::table().view(borrow(other), shape, strides, &view), TB_OK);
+  view.release(view.owner);
+  other.add_(10);
+  EXPECT_EQ(other.const_data_ptr(), foreign.data()) << "nobody shows it any more";
+}
+
 TEST(LetGo, WhatWasTakenOverIsSharedAsTorchsOwn) {
   Foreign foreign = Foreign::floats(kSix, {6});
   {

@@ -6,9 +6,13 @@ torch, and when it is gone the write stays where it is.
 
 from __future__ import annotations
 
+import atexit
+import functools
 import gc
 import itertools
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -166,6 +170,23 @@ def of_cache() -> tf.Tensor:
     return first(CACHED)
 
 
+@functools.cache
+def mapped_file() -> str:
+    """Large enough for TensorFlow not to fold it: it maps the file, which nobody may write to."""
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    path = Path(folder.name) / "zeros"
+    with path.open("wb") as f:
+        f.truncate(16 << 20)
+    return str(path)
+
+
+def mapped() -> tf.Tensor:
+    return tf.raw_ops.ImmutableConst(
+        dtype=tf.float32, shape=[4 << 20], memory_region_name=mapped_file()
+    )
+
+
 KEPT: dict[str, Callable[[], tf.Tensor]] = {
     "scalar constant": lambda: tf.constant(5.0),
     "identity of a scalar": lambda: tf.identity(1.0),
@@ -183,6 +204,8 @@ KEPT: dict[str, Callable[[], tf.Tensor]] = {
     "memory of NumPy": of_dlpack,
     "array of a numpy_function": of_numpy_function,
     "memory of torch": lambda: tensor_bridge.to_tf(torch.arange(64.0)),
+    "mapped file": mapped,
+    "slice of a mapped file": lambda: mapped()[1 << 20 : 2 << 20],
     # TensorFlow says of these, whose whole is gone, that they own their memory.
     "slice of NumPy's": lambda: of_dlpack()[64:128],
     "slice of a numpy_function's": lambda: of_numpy_function()[64:128],
