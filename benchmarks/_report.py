@@ -88,9 +88,11 @@ class Report:
             about = {"statement": contender.statement, "shared": contender.shared, **facts}
             self._add(group, case, contender.name, timing.as_json() | about)
 
-    def add_timing(self, group: str, case: str, contender: str, timing: Timing) -> None:
+    def add_timing(
+        self, group: str, case: str, contender: str, timing: Timing, **facts: object
+    ) -> None:
         """One contender's time."""
-        self._add(group, case, contender, timing.as_json())
+        self._add(group, case, contender, timing.as_json() | facts)
 
     def add_value(
         self, group: str, case: str, contender: str, value: float, unit: str, **facts: object

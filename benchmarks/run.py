@@ -42,6 +42,7 @@ BENCHMARKS = {
     "to_tf": Benchmark(processes=2),
     "structures": Benchmark(processes=2),
     "copies": Benchmark(),
+    "writes": Benchmark(),
     "strings": Benchmark(),
     "memory": Benchmark(),
     "threads": Benchmark(),
