@@ -1,4 +1,4 @@
-"""The chart of the README: how long one conversion takes, small and large.
+"""Charts of times on a logarithmic scale, a panel for each question.
 
 Two files, for light and for dark pages; both without a background. The text stays text, in the
 reader's own font.
@@ -17,13 +17,15 @@ PALETTES = {"light": ("#1f2328", "#0969da", "#8c959f"), "dark": ("#e6edf3", "#44
 Panel = tuple[str, Mapping[str, float]]
 
 
-def draw(panels: Sequence[Panel], ours: str, folder: Path) -> list[Path]:
+def draw(panels: Sequence[Panel], ours: str, folder: Path, name: str, about: str) -> list[Path]:
     """Writes the chart for each palette.
 
     Args:
         panels: A title each, and the nanoseconds of each contender, in the order to show them.
         ours: The contender to highlight.
         folder: Where to.
+        name: Of the files, without the palette.
+        about: The title that the files have.
 
     Returns:
         The files written.
@@ -41,19 +43,19 @@ def draw(panels: Sequence[Panel], ours: str, folder: Path) -> list[Path]:
     for palette, (ink, accent, grey) in PALETTES.items():
         figure, axes = pyplot.subplots(1, len(panels), figsize=(9, 2.6), sharey=True, sharex=True)
         for axis, (title, times) in zip(axes, panels, strict=True):
-            names = list(times)[::-1]
-            colours = [accent if name == ours else grey for name in names]
-            axis.barh(names, [times[name] for name in names], color=colours, height=0.62)
-            for name in names:
+            labels = list(times)[::-1]
+            colours = [accent if label == ours else grey for label in labels]
+            axis.barh(labels, [times[label] for label in labels], color=colours, height=0.62)
+            for label in labels:
                 axis.annotate(
-                    quantity(times[name], "ns"),
-                    (times[name], name),
+                    quantity(times[label], "ns"),
+                    (times[label], label),
                     xytext=(5, 0),
                     textcoords="offset points",
                     va="center",
                     color=ink,
                     fontsize=10,
-                    weight="bold" if name == ours else "normal",
+                    weight="bold" if label == ours else "normal",
                 )
             axis.set_title(title, color=ink, fontsize=11, loc="left")
             axis.set_xscale("log")
@@ -63,8 +65,8 @@ def draw(panels: Sequence[Panel], ours: str, folder: Path) -> list[Path]:
             for side in axis.spines.values():
                 side.set_visible(False)
         figure.tight_layout()
-        path = folder / f"conversion-{palette}.svg"
-        metadata = {"Date": None, "Title": "Nanoseconds of one conversion, TensorFlow to PyTorch"}
+        path = folder / f"{name}-{palette}.svg"
+        metadata = {"Date": None, "Title": about}
         figure.savefig(path, transparent=True, metadata=metadata)
         pyplot.close(figure)
         # matplotlib leaves spaces at the ends of lines.

@@ -1,4 +1,4 @@
-"""Writes the charts, and the tables of README.md and docs/performance.md, from results/*.json.
+"""Writes the charts, and the tables of README.md and the docs, from results/*.json.
 
     python benchmarks/draw.py           rewrites what lies between the markers, and the charts
     python benchmarks/draw.py --check   only says whether a table would change
@@ -26,7 +26,10 @@ from dtype_table import between_markers, markdown  # noqa: E402
 
 ASSETS = ROOT / "docs" / "assets"
 PAGE = "docs/performance.md"
+PROTECTION = "docs/concepts/write_protection.md"
 OURS, PAIR, DETACH = "tensor_bridge", "DLPack pair", "detach"
+OWN, GONE, HELD, ALONE = "torch's own", "tf.Tensor gone", "tf.Tensor held", "no loader"
+FIRST_WRITES = ("first write, loader's element", "first write, op's result")
 PEERS = ("tvm-ffi", "arraybridge", "eagerpy", "Keras ops")
 
 
@@ -139,6 +142,14 @@ def aims() -> Iterator[Aim]:
         yield Aim(f"`{way}(..., copy=True)`, 256 MB, over `x.clone()`", copied, 1.05)
     copied = over("copies", "256 MB", "transposed", "to_tf", "x.contiguous()")
     yield Aim("`to_tf` of a transposed tensor, 256 MB, over `x.contiguous()`", copied, 1.05)
+    for group in FIRST_WRITES:
+        for size in cases("writes", group):
+            gone, own = (value("writes", group, size, way) for way in (GONE, OWN))
+            what = f"{group} of {size}, tf.Tensor gone, less 100 ns, over torch's own"
+            yield Aim(what, (gone - 100) / own, 1.1)
+    (case,) = cases("writes", "training loop")
+    loop = over("writes", "training loop", case, GONE, OWN)
+    yield Aim("training that normalises a loader's batches in place, over torch's own", loop, 1.05)
     for size, limit in (("8 B", 10), ("22 B", 10), ("40 B", 3)):
         what = f"a million strings of {size}: `t.numpy().tolist()` over"
         gathered, listed = (
@@ -183,6 +194,11 @@ def machine(name: str = "to_torch") -> str:
         f"{about['cpu']}, {about['cpus']} CPUs, TensorFlow {versions['tensorflow']}, "
         f"torch {versions['torch']}, Python {versions['python']}, {report(name)['date']}."
     )
+
+
+def load(name: str) -> str:
+    """The same with how busy the machine was."""
+    return f"{machine(name)[:-1]}; load {report(name)['machine']['load_average_1m']}."
 
 
 def times(name: str, group: str, *, only: Sequence[str] = (), first: str = "") -> str:
@@ -235,8 +251,26 @@ def said(contender: str) -> str:
         "NumPy text",
         "overhead",
         "one tensor",
+        GONE,
+        HELD,
+        ALONE,
     )
     return contender if contender in plain or "own" in contender else f"`{contender}`"
+
+
+def first_calls() -> str:
+    """What each call costs while TensorFlow holds the tensor and after, and whether it moves."""
+    (group,) = {row["group"] for row in report("writes")["results"] if "calls" in row["group"]}
+    ways = {HELD: "TensorFlow holds it", GONE: "TensorFlow has let go", OWN: "torch's own tensor"}
+    found = {(row["case"], row["contender"]): row for row in rows("writes", group)}
+
+    def cell(call: str, way: str) -> str:
+        row = found[call, way]
+        moved = ", another address" if row["moved"] else ""
+        return f"{quantity(row['value'], row['unit'])}{moved}"
+
+    body = ((f"`{call}`", *(cell(call, way) for way in ways)) for call in cases("writes", group))
+    return markdown((group, *ways.values()), body)
 
 
 def readme_table() -> str:
@@ -269,6 +303,18 @@ TABLES: tuple[tuple[str, str, Callable[[], str]], ...] = (
     (PAGE, "sizes", lambda: listed(times("to_torch", "sizes"))),
     (PAGE, "ranks", lambda: listed(times("to_torch", "ranks"))),
     (PAGE, "other ways", lambda: listed(times("to_torch", "other"))),
+    (
+        PAGE,
+        "first writes",
+        lambda: listed(
+            *(
+                f"{group}:\n\n{times('writes', group)}"
+                for group in (*FIRST_WRITES, "training loop")
+            ),
+            load("writes") + "\n",
+        ),
+    ),
+    (PROTECTION, "first calls", lambda: listed(first_calls(), load("writes") + "\n")),
     (PAGE, "back", lambda: listed(times("to_tf", "sizes"))),
     (PAGE, "small", lambda: listed(times("to_tf", "small"))),
     (PAGE, "copies", lambda: listed(times("copies", "256 MB"))),
@@ -304,8 +350,7 @@ def updated() -> dict[str, str]:
     return texts
 
 
-def panels() -> list[tuple[str, dict[str, float]]]:
-    """What the chart shows."""
+def conversions() -> list[tuple[str, dict[str, float]]]:
     names = {
         OURS: OURS,
         DETACH: "x.detach(), torch's floor",
@@ -317,6 +362,30 @@ def panels() -> list[tuple[str, dict[str, float]]]:
         (case, {names[c]: value("to_torch", "sizes", case, c) for c in names})
         for case in ("16 B", "256 MB")
     ]
+
+
+def first_writes() -> list[tuple[str, dict[str, float]]]:
+    names = {
+        OWN: "a tensor of torch's own",
+        GONE: "TensorFlow has let go",
+        HELD: "TensorFlow holds it",
+    }
+    (batch,) = cases("writes", "training loop")
+    return [
+        (title, {names[way]: value("writes", group, case, way) for way in names})
+        for title, group, case in (
+            ("Loader's element, 1 MB", FIRST_WRITES[0], "1 MB"),
+            ("Loader's element, 64 MB", FIRST_WRITES[0], "64 MB"),
+            (f"Training, {batch}", "training loop", batch),
+        )
+    ]
+
+
+# File name of a chart, its title, what it shows, and what of that is highlighted.
+CHARTS = (
+    ("conversion", "Nanoseconds of one conversion, TensorFlow to PyTorch", conversions, OURS),
+    ("first-write", "Nanoseconds of a first write in place", first_writes, "TensorFlow has let go"),
+)
 
 
 def main() -> int:
@@ -333,8 +402,9 @@ def main() -> int:
         return int(bool(stale))
     import _chart
 
-    for path in _chart.draw(panels(), OURS, ASSETS):
-        print(path.relative_to(ROOT))
+    for name, title, panels, ours in CHARTS:
+        for path in _chart.draw(panels(), ours, ASSETS, name, title):
+            print(path.relative_to(ROOT))
     for aim in aims():
         if not aim.met:
             print("missed:", *aim.cells()[:3], sep="  ")

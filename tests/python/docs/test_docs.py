@@ -141,10 +141,12 @@ def test_benchmark_tables_say_what_was_measured() -> None:
     for name, text in draw.updated().items():
         found = (ROOT / name).read_text(encoding="utf-8")
         assert found == text, f"{name} is out of date; run make bench-draw"
-    charts = [path.read_text(encoding="utf-8") for path in draw.ASSETS.glob("conversion-*.svg")]
-    assert len(charts) == 2
-    shown = {draw.quantity(ns, "ns") for _, times in draw.panels() for ns in times.values()}
-    assert all(f">{label}<" in chart for chart in charts for label in shown)
+    for name, _, panels, _ in draw.CHARTS:
+        files = draw.ASSETS.glob(f"{name}-*.svg")
+        charts = [path.read_text(encoding="utf-8") for path in files]
+        assert len(charts) == 2
+        shown = {draw.quantity(ns, "ns") for _, times in panels() for ns in times.values()}
+        assert all(f">{label}<" in chart for chart in charts for label in shown)
 
 
 def test_dtype_tables_name_every_dtype() -> None:
