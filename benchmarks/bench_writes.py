@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import gc
 import io
 import itertools
 import random
@@ -53,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the benchmark, prints the tables, writes the JSON."""
     options = parse_options(__doc__, arguments)
     torch.set_num_threads(1)
+    gc.disable()
     cuda = torch.cuda.is_available()
     report = Report("writes", LEGEND, torch_threads=1, pinning=cuda)
     for group, source in (("loader's element", elements), ("op's result", results)):
@@ -95,6 +97,7 @@ def race(prepare: Prepare, source: Source, rounds: int) -> dict[str, tuple[Timin
     moves: dict[str, set[bool]] = {way: set() for way in WAYS}
     for way in WAYS:
         check(way, prepare, source)
+    gc.collect()
     for _ in range(rounds):
         for way in random.sample(WAYS, len(WAYS)):
             x, held = make(way, source)
@@ -194,6 +197,7 @@ def training(options: Options) -> dict[str, Timing]:
     if len(losses := {epoch(way)[1] for way in ways}) != 1:
         raise WrongResultError(f"training on the same batches ended at losses of {losses}")
     samples: dict[str, list[float]] = {way: [] for way in ways}
+    gc.collect()
     for _ in range(options.rounds(15)):
         for way in random.sample(ways, len(ways)):
             samples[way].append(epoch(way)[0])
