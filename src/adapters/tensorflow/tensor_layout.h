@@ -106,21 +106,18 @@ void dropBuffer(const TfApi& api, TensorBuffer* buffer) noexcept;
 // - A reference comes into being only as a copy of another one (the copy constructor of Tensor; a
 //   slice takes one to the root). Who has the last one is alone, and stays so until he copies it.
 //   There are no weak references to a buffer (platform/refcount.h has them for resources only).
-// - Everything of TensorFlow's that can show the bytes has a reference: a TF_Tensor, a handle (two
-// of
-//   them: forwarding_protection_tensor_, common_runtime/eager/tensor_handle.h, so a handle that
-//   lives, cached scalars too, is never mistaken for none), a variable, a kernel's inputs and
+// - Everything of TensorFlow's that can show the bytes has a reference: a TF_Tensor, a handle
+//   (two of them: forwarding_protection_tensor_, common_runtime/eager/tensor_handle.h, so a handle
+//   that lives, cached scalars too, is never mistaken for none), a variable, a kernel's inputs and
 //   outputs while it runs or waits, an element in a dataset's cache or queue, a variant or list
 //   that has the tensor, a constant of a function, a capsule (TensorReference, c/eager/dlpack.cc),
 //   an array over the buffer protocol (through its tf.Tensor).
-// - Memory that others see without a reference says that it is not TensorFlow's (OwnsMemory()):
-// that
-//   of NumPy (lib/core/py_func.cc), of a DLPack producer and of TF_NewTensor
+// - Memory that others see without a reference says that it is not TensorFlow's
+//   (OwnsMemory()): that of NumPy (lib/core/py_func.cc), of a DLPack producer and of TF_NewTensor
 //   (c/tf_tensor_internal.h), of TF Lite. So does torch's own, which came by TF_NewTensor.
 // - What they did with the bytes comes before the answer: RefCountIsOne() loads with acquire,
-// Unref()
-//   decrements with release (platform/refcount.h). On a GPU their kernels may still be queued:
-//   takeGpuOwner() waits.
+//   Unref() decrements with release (platform/refcount.h). On a GPU their kernels may still be
+//   queued: takeGpuOwner() waits.
 // - Of a part it asks whether the part owns its memory, and parts always say so (SubBuffer in
 //   framework/tensor.cc passes OwnsMemory() on to nobody). So the whole is asked too: the slice of
 //   a NumPy array whose whole is gone is still the array's.
