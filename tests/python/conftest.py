@@ -63,6 +63,15 @@ def no_owner_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
         assert live_owners() == before, "a buffer was released twice, or counted wrongly"
 
 
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """What goes, goes because nothing refers to it any more."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
 @pytest.fixture(params=["module", "ctypes"])
 def door(request: pytest.FixtureRequest) -> Any:
     """The Python doors, which have the same functions: the module, and the class over the C ABI."""

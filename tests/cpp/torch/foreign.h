@@ -171,6 +171,21 @@ inline at::Tensor shared(Foreign* foreign, int32_t on_write = TB_ON_WRITE_COPY) 
   return wrapped(foreign->view(), specFor(foreign->view(), WrapAction::kShare, on_write));
 }
 
+inline c10::StorageImpl* storageOf(const at::Tensor& tensor) {
+  return tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
+}
+
+/// The tensor as the adapter takes it, which stays its caller's.
+inline tb_torch_tensor* borrow(const at::Tensor& tensor) {
+  return reinterpret_cast<tb_torch_tensor*>(tensor.unsafeGetTensorImpl());
+}
+
+inline TorchFacts factsOf(const at::Tensor& tensor, bool hold = false) {
+  TorchFacts facts;
+  Adapter::table().describe(borrow(tensor), hold, &facts);
+  return facts;
+}
+
 /// The elements, read through a const pointer; the tensor must be contiguous.
 template <typename T>
 std::vector<T> valuesOf(const at::Tensor& tensor) {

@@ -17,25 +17,14 @@ namespace tensor_bridge {
 namespace {
 
 using ::tensor_bridge::testing::Adapter;
+using ::tensor_bridge::testing::borrow;
+using ::tensor_bridge::testing::factsOf;
 using ::tensor_bridge::testing::Foreign;
 using ::tensor_bridge::testing::shared;
+using ::tensor_bridge::testing::storageOf;
 using ::tensor_bridge::testing::valuesOf;
 
 const std::vector<float> kSix = {1, 2, 3, 4, 5, 6};
-
-c10::StorageImpl* storageOf(const at::Tensor& tensor) {
-  return tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
-}
-
-tb_torch_tensor* borrow(const at::Tensor& tensor) {
-  return reinterpret_cast<tb_torch_tensor*>(tensor.unsafeGetTensorImpl());
-}
-
-TorchFacts factsOf(const at::Tensor& tensor, bool hold = false) {
-  TorchFacts facts;
-  Adapter::table().describe(borrow(tensor), hold, &facts);
-  return facts;
-}
 
 // As the way back shares: what still is the other framework's is held, torch's own is kept.
 struct Share {

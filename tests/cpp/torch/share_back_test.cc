@@ -20,24 +20,19 @@ namespace tensor_bridge {
 namespace {
 
 using ::tensor_bridge::testing::Adapter;
+using ::tensor_bridge::testing::borrow;
+using ::tensor_bridge::testing::factsOf;
 using ::tensor_bridge::testing::Foreign;
 using ::tensor_bridge::testing::shared;
+using ::tensor_bridge::testing::storageOf;
 using ::tensor_bridge::testing::valuesOf;
-
-tb_torch_tensor* borrowed(const at::Tensor& tensor) {
-  return reinterpret_cast<tb_torch_tensor*>(tensor.unsafeGetTensorImpl());
-}
-
-c10::StorageImpl* storageOf(const at::Tensor& tensor) {
-  return tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
-}
 
 // What TensorFlow would hold: the bytes as they are now, until release().
 class Kept {
  public:
   explicit Kept(const at::Tensor& tensor) : count_(tensor.numel()) {
     void* data = nullptr;
-    EXPECT_EQ(Adapter::table().share(borrowed(tensor), &owner_, &release_, &data), TB_OK)
+    EXPECT_EQ(Adapter::table().share(borrow(tensor), &owner_, &release_, &data), TB_OK)
         << Adapter::error();
     data_ = static_cast<const float*>(data);
   }
@@ -184,7 +179,7 @@ TEST_F(ShareBack, BytesAreLeakedRatherThanFreedWhileTheProcessLeaves) {
   void* data = nullptr;
   {
     const at::Tensor tensor = six();
-    ASSERT_EQ(Adapter::table().share(borrowed(tensor), &owner, &release, &data), TB_OK);
+    ASSERT_EQ(Adapter::table().share(borrow(tensor), &owner, &release, &data), TB_OK);
   }
   Adapter::exiting() = true;
   release(owner);
@@ -194,12 +189,6 @@ TEST_F(ShareBack, BytesAreLeakedRatherThanFreedWhileTheProcessLeaves) {
 }
 
 // --- facts --------------------------------------------------------------------------------------
-
-TorchFacts factsOf(const at::Tensor& tensor) {
-  TorchFacts facts;
-  Adapter::table().describe(borrowed(tensor), /*hold=*/false, &facts);
-  return facts;
-}
 
 TEST(Describe, AnOrdinaryTensorHasNoObstacle) {
   const at::Tensor tensor = at::ones({2, 3}).requires_grad_();
@@ -266,13 +255,13 @@ TEST(Describe, AnotherMaterializerIsAnObstacle) {
 TEST(CopyOut, WritesRowMajorAndResolvesWhatIsLazy) {
   const at::Tensor transposed = six().view({2, 3}).t();
   std::vector<float> out(6);
-  ASSERT_EQ(Adapter::table().copyOut(borrowed(transposed), out.data()), TB_OK);
+  ASSERT_EQ(Adapter::table().copyOut(borrow(transposed), out.data()), TB_OK);
   EXPECT_EQ(out, (std::vector<float>{0, 3, 1, 4, 2, 5}));
 
   const at::Tensor complex = at::ones({1}, at::TensorOptions().dtype(at::kComplexFloat));
   at::imag(complex).fill_(2);
   std::vector<float> pair(2);
-  ASSERT_EQ(Adapter::table().copyOut(borrowed(complex.conj()), pair.data()), TB_OK);
+  ASSERT_EQ(Adapter::table().copyOut(borrow(complex.conj()), pair.data()), TB_OK);
   EXPECT_EQ(pair, (std::vector<float>{1, -2}));
 }
 
@@ -280,7 +269,7 @@ TEST(CopyOut, OfForeignMemoryMovesNothing) {
   Foreign foreign = Foreign::floats(kSix, {6});
   const at::Tensor tensor = shared(&foreign);
   std::vector<float> out(6);
-  ASSERT_EQ(Adapter::table().copyOut(borrowed(tensor), out.data()), TB_OK);
+  ASSERT_EQ(Adapter::table().copyOut(borrow(tensor), out.data()), TB_OK);
   EXPECT_EQ(out, kSix);
   EXPECT_EQ(tensor.const_data_ptr(), foreign.data());
 }
@@ -288,10 +277,10 @@ TEST(CopyOut, OfForeignMemoryMovesNothing) {
 TEST(CastOut, WidensWithoutLoss) {
   const at::Tensor tensor = at::ones({2}, at::TensorOptions().dtype(at::kHalf)).mul(1.5);
   std::vector<double> doubles(2);
-  ASSERT_EQ(Adapter::table().castOut(borrowed(tensor), true, doubles.data()), TB_OK);
+  ASSERT_EQ(Adapter::table().castOut(borrow(tensor), true, doubles.data()), TB_OK);
   EXPECT_EQ(doubles, (std::vector<double>{1.5, 1.5}));
   std::vector<int64_t> integers(6);
-  ASSERT_EQ(Adapter::table().castOut(borrowed(six().to(at::kChar)), false, integers.data()), TB_OK);
+  ASSERT_EQ(Adapter::table().castOut(borrow(six().to(at::kChar)), false, integers.data()), TB_OK);
   EXPECT_EQ(integers, (std::vector<int64_t>{0, 1, 2, 3, 4, 5}));
 }
 

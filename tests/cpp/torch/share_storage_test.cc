@@ -29,26 +29,15 @@ namespace tensor_bridge {
 namespace {
 
 using ::tensor_bridge::testing::Adapter;
+using ::tensor_bridge::testing::borrow;
+using ::tensor_bridge::testing::factsOf;
 using ::tensor_bridge::testing::Foreign;
 using ::tensor_bridge::testing::shared;
+using ::tensor_bridge::testing::storageOf;
 using ::tensor_bridge::testing::valuesOf;
 using ::testing::HasSubstr;
 
-tb_torch_tensor* borrow(const at::Tensor& tensor) {
-  return reinterpret_cast<tb_torch_tensor*>(tensor.unsafeGetTensorImpl());
-}
-
-TorchFacts factsOf(const at::Tensor& tensor) {
-  TorchFacts facts;
-  Adapter::table().describe(borrow(tensor), /*hold=*/false, &facts);
-  return facts;
-}
-
 Obstacle obstacleOf(const at::Tensor& tensor) { return factsOf(tensor).obstacle; }
-
-c10::StorageImpl* storageOf(const at::Tensor& tensor) {
-  return tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
-}
 
 // What TensorFlow holds: a reference to the bytes, and what they were.
 class Share {

@@ -19,14 +19,11 @@ namespace {
 
 using ::tensor_bridge::testing::Foreign;
 using ::tensor_bridge::testing::shared;
+using ::tensor_bridge::testing::storageOf;
 using ::tensor_bridge::testing::valuesOf;
 using ::testing::HasSubstr;
 
 const std::vector<float> kSix = {1, 2, 3, 4, 5, 6};
-
-c10::StorageImpl* storageOf(const at::Tensor& tensor) {
-  return tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
-}
 
 bool showsForeign(const at::Tensor& tensor) { return foreignRelease(storageOf(tensor)) != nullptr; }
 

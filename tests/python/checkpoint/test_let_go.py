@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
-from collections.abc import Iterator
 from pathlib import Path
 
 import bundles
@@ -18,14 +16,6 @@ from tensor_bridge import CheckpointError, checkpoint
 @pytest.fixture(scope="module")
 def formats(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return every_format.write(tmp_path_factory.mktemp("formats"))
-
-
-@pytest.fixture
-def no_collector() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 def held(folder: Path) -> list[str]:
