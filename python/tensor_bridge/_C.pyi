@@ -139,17 +139,20 @@ def tensor_strings(
 def tflite_unpack(address: int, bits: int, count: int, out_address: int, /) -> None: ...
 def tflite_strings(address: int, size: int, count: int, offsets_address: int, /) -> None: ...
 
-# (name, dtype, shape, slices as pairs (start, length) for each axis); blocks as of bundle_index.
+# (name, dtype, shape, slices as pairs (start, length) for each axis); blocks as of bundle_index;
+# what finds slices.
 def v1_index(
     address: int, size: int, /
 ) -> tuple[
-    list[tuple[bytes, int, tuple[int, ...], list[tuple[int, ...]]]], list[tuple[int, int, int]]
+    list[tuple[bytes, int, tuple[int, ...], list[tuple[int, ...]]]],
+    list[tuple[int, int, int]],
+    Any,
 ]: ...
 
 # (offset, size) of values that need no decoding; (offset, size) of their TensorProto, or its bytes
 # if they were packed.
 def v1_slice(
-    address: int, size: int, key: bytes, dtype: int, count: int, /
+    address: int, size: int, capsule: Any, key: bytes, dtype: int, count: int, /
 ) -> tuple[tuple[int, int] | None, tuple[int, int] | bytearray]: ...
 def is_eager_tensor(t: Any, /) -> bool: ...
 def has_handle(t: Any, /) -> bool: ...

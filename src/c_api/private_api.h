@@ -115,8 +115,9 @@ typedef struct tb_v1_values {
   const void* message; /* a TensorProto without dtype and shape */
 } tb_v1_values;
 
-/* The slice of `key` with `count` values of `dtype`; another number of them is TB_CHECKPOINT. */
-TB_EXPORT tb_status tb_v1_slice_find(const void* data, size_t size, const char* key,
+/* The slice of `key` with `count` values of `dtype`; another number of them is TB_CHECKPOINT.
+ * `data` is the file that `v1` was read from. From any thread. */
+TB_EXPORT tb_status tb_v1_slice_find(tb_v1* v1, const void* data, size_t size, const char* key,
                                      size_t key_size, int32_t dtype, int64_t count,
                                      tb_v1_slice** out, tb_bundle_place* place);
 TB_EXPORT tb_status tb_v1_slice_values(const tb_v1_slice* slice, tb_v1_values* out);

@@ -8,6 +8,7 @@ using namespace tensor_bridge;  // NOLINT: every function below is one call into
 
 struct tb_v1 {
   V1Index index;
+  V1Records records;
 };
 
 struct tb_v1_slice {
@@ -18,7 +19,7 @@ tb_status tb_v1_read(const void* data, size_t size, tb_v1** out, tb_bundle_place
   return placed(place, [&] {
     require(data, "the bytes of a checkpoint");
     require(out, "a place for the result");
-    *out = new tb_v1{readV1Index(static_cast<const uint8_t*>(data), size)};
+    *out = new tb_v1{readV1Index(static_cast<const uint8_t*>(data), size), {}};
   });
 }
 
@@ -50,15 +51,16 @@ tb_status tb_v1_block_get(const tb_v1* v1, int64_t index, tb_bundle_block* out) 
 
 void tb_v1_release(tb_v1* v1) { delete v1; }
 
-tb_status tb_v1_slice_find(const void* data, size_t size, const char* key, size_t key_size,
-                           int32_t dtype, int64_t count, tb_v1_slice** out,
+tb_status tb_v1_slice_find(tb_v1* v1, const void* data, size_t size, const char* key,
+                           size_t key_size, int32_t dtype, int64_t count, tb_v1_slice** out,
                            tb_bundle_place* place) {
   return placed(place, [&] {
+    require(v1, "a tb_v1");
     require(data, "the bytes of a checkpoint");
     require(key, "the key of a slice");
     require(out, "a place for the result");
-    *out = new tb_v1_slice{
-        V1Slice(static_cast<const uint8_t*>(data), size, {key, key_size}, dtype, count)};
+    *out = new tb_v1_slice{V1Slice(&v1->records, static_cast<const uint8_t*>(data), size,
+                                   {key, key_size}, dtype, count)};
   });
 }
 

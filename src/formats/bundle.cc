@@ -7,16 +7,10 @@
 namespace tensor_bridge {
 namespace {
 
-// A key is stored in full once in 16 records or fewer, so that honest keys take at most 16 times
-// the file. Without a limit a record of 4 bytes could repeat a key of any length. Packed keys may
-// take more, the longer the more; a checksum that cannot be packed stands beside each.
-constexpr uint64_t kMaxKeysPerByte = 64;
-constexpr uint64_t kMaxKeysPerUnpackedByte = 4;
-
 class IndexReader : private ProtobufReader {
  public:
   IndexReader(const uint8_t* data, size_t size)
-      : ProtobufReader(data), end_(data + size), size_(size), table_(data, size) {}
+      : ProtobufReader(data), end_(data + size), table_(data, size) {}
 
   BundleIndex read() {
     while (table_.next()) {
@@ -31,13 +25,6 @@ class IndexReader : private ProtobufReader {
 
  private:
   void add(const std::string& key, WireReader record) {
-    key_bytes_ += key.size();
-    const uint64_t most =
-        kMaxKeysPerByte * size_ + kMaxKeysPerUnpackedByte * table_.unpackedBytes();
-    if (key_bytes_ > most) {
-      fail(record.next(), "expected keys of at most %llu bytes in all, got more",
-           static_cast<unsigned long long>(most));
-    }
     if (!has_header_) {
       if (!key.empty()) fail(record.next(), "expected the header as the first record");
       readHeader(record);
@@ -144,10 +131,8 @@ class IndexReader : private ProtobufReader {
   }
 
   const uint8_t* end_;
-  size_t size_;
   TableReader table_;
   BundleIndex result_;
-  uint64_t key_bytes_ = 0;
   bool has_header_ = false;
 };
 

@@ -12,6 +12,11 @@ constexpr size_t kFooterSize = 48;
 constexpr uint64_t kMagic = 0xdb4775248b80fb57;
 constexpr size_t kTrailerSize = 5;  // compression, checksum
 enum Compression : uint8_t { kNone = 0, kSnappy = 1 };
+// A key is stored in full once in 16 records or fewer, so that honest keys take at most 16 times
+// the file. Packed keys may take more, the longer the more; a checksum that cannot be packed stands
+// beside each.
+constexpr uint64_t kMaxKeysPerByte = 64;
+constexpr uint64_t kMaxKeysPerUnpackedByte = 4;
 
 unsigned long long number(uint64_t value) { return value; }
 
@@ -54,46 +59,10 @@ bool BlockReader::next() {
   return true;
 }
 
-TableReader::TableReader(const uint8_t* data, size_t size) : data_(data), size_(size) {
-  const Origin origin{data};
-  if (size < kFooterSize) {
-    fail(origin, data,
-         formatted("expected a table of %zu bytes or more, got %zu", kFooterSize, size));
-  }
-  const uint8_t* footer = data + size - kFooterSize;
-  WireReader magic(footer + kFooterSize - 8, 8);
-  uint64_t found = 0;
-  if (!magic.fixed64(&found) || found != kMagic) {
-    fail(origin, footer + kFooterSize - 8,
-         formatted("expected the magic number of a TensorFlow checkpoint index, got %016llx",
-                   number(found)));
-  }
-  WireReader handles(footer, kFooterSize - 8);
-  metaindex_handle_ = readHandle(&handles, origin);
-  index_handle_ = readHandle(&handles, origin);
-  handles_.index = open(index_handle_);
-}
-
-BlockHandle TableReader::readHandle(WireReader* reader, const Origin& origin) const {
-  const uint8_t* place = reader->next();
-  BlockHandle handle;
-  if (!reader->varint(&handle.offset) || !reader->varint(&handle.size)) {
-    fail(origin, place, formatted("expected offset and size of a block"));
-  }
-  const uint64_t space = size_ - kFooterSize;
-  if (handle.offset > space || space - handle.offset < kTrailerSize ||
-      handle.size > space - handle.offset - kTrailerSize) {
-    fail(origin, place,
-         formatted("expected a block inside the %zu bytes of the file, got %llu bytes at %llu",
-                   size_, number(handle.size), number(handle.offset)));
-  }
-  return handle;
-}
-
-BlockReader TableReader::open(const BlockHandle& handle) const {
-  const uint8_t* begin = data_ + handle.offset;
+BlockReader openBlock(const uint8_t* data, const BlockHandle& handle) {
+  const uint8_t* begin = data + handle.offset;
   const auto size = static_cast<size_t>(handle.size);
-  Origin origin{data_};
+  Origin origin{data};
   const uint8_t compression = begin[size];
   if (compression == kNone) {
     const WireReader records = recordsOf(begin, size, origin);
@@ -122,6 +91,42 @@ BlockReader TableReader::open(const BlockHandle& handle) const {
   return BlockReader(records, origin, std::move(unpacked), length);
 }
 
+TableReader::TableReader(const uint8_t* data, size_t size) : data_(data), size_(size) {
+  const Origin origin{data};
+  if (size < kFooterSize) {
+    fail(origin, data,
+         formatted("expected a table of %zu bytes or more, got %zu", kFooterSize, size));
+  }
+  const uint8_t* footer = data + size - kFooterSize;
+  WireReader magic(footer + kFooterSize - 8, 8);
+  uint64_t found = 0;
+  if (!magic.fixed64(&found) || found != kMagic) {
+    fail(origin, footer + kFooterSize - 8,
+         formatted("expected the magic number of a TensorFlow checkpoint index, got %016llx",
+                   number(found)));
+  }
+  WireReader handles(footer, kFooterSize - 8);
+  metaindex_handle_ = readHandle(&handles, origin);
+  index_handle_ = readHandle(&handles, origin);
+  handles_.index = openBlock(data_, index_handle_);
+}
+
+BlockHandle TableReader::readHandle(WireReader* reader, const Origin& origin) const {
+  const uint8_t* place = reader->next();
+  BlockHandle handle;
+  if (!reader->varint(&handle.offset) || !reader->varint(&handle.size)) {
+    fail(origin, place, formatted("expected offset and size of a block"));
+  }
+  const uint64_t space = size_ - kFooterSize;
+  if (handle.offset > space || space - handle.offset < kTrailerSize ||
+      handle.size > space - handle.offset - kTrailerSize) {
+    fail(origin, place,
+         formatted("expected a block inside the %zu bytes of the file, got %llu bytes at %llu",
+                   size_, number(handle.size), number(handle.offset)));
+  }
+  return handle;
+}
+
 bool TableReader::next(Handles* handles, BlockHandle* out) const {
   if (!handles->index.next()) return false;
   WireReader value = handles->index.value();
@@ -140,27 +145,20 @@ bool TableReader::next(Handles* handles, BlockHandle* out) const {
 
 bool TableReader::next() {
   while (!block_.next()) {
-    BlockHandle handle;
-    if (!next(&handles_, &handle)) return false;
-    block_ = open(handle);
+    if (!next(&handles_, &block_handle_)) return false;
+    block_ = openBlock(data_, block_handle_);
     unpacked_bytes_ += block_.unpackedBytes();
+  }
+  key_bytes_ += key().size();
+  if (key_bytes_ > maxKeyBytes()) {
+    fail(origin(), value().next(),
+         formatted("expected keys of at most %llu bytes in all, got more", number(maxKeyBytes())));
   }
   return true;
 }
 
-bool TableReader::seek(std::string_view key) {
-  Handles handles{open(index_handle_)};
-  BlockHandle handle;
-  while (next(&handles, &handle)) {
-    // The key of a block in the index is not below any key in the block.
-    if (handles.index.key() < key) continue;
-    block_ = open(handle);
-    while (block_.next()) {
-      if (block_.key() >= key) return block_.key() == key;
-    }
-    return false;
-  }
-  return false;
+uint64_t TableReader::maxKeyBytes() const noexcept {
+  return kMaxKeysPerByte * size_ + kMaxKeysPerUnpackedByte * unpacked_bytes_;
 }
 
 TableBlock TableReader::stored(const BlockHandle& handle) const {
@@ -172,7 +170,7 @@ TableBlock TableReader::stored(const BlockHandle& handle) const {
 
 std::vector<TableBlock> TableReader::blocks() const {
   std::vector<TableBlock> found{stored(metaindex_handle_), stored(index_handle_)};
-  Handles handles{open(index_handle_)};
+  Handles handles{openBlock(data_, index_handle_)};
   BlockHandle handle;
   while (next(&handles, &handle)) found.push_back(stored(handle));
   return found;

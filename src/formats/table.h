@@ -11,7 +11,6 @@
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -65,9 +64,14 @@ class BlockReader {
   size_t unpacked_bytes_ = 0;
 };
 
+/// Opens a block of the file at `data`, in which the handle has been checked to lie. Throws
+/// FormatError.
+BlockReader openBlock(const uint8_t* data, const BlockHandle& handle);
+
 /// A walk over a table that is `size` bytes in memory. Blocks packed with Snappy are unpacked one
-/// at a time, into at most 22 times their size; others are read where they are. Checksums are not
-/// looked at. Every member but the accessors throws FormatError for what no table has.
+/// at a time, into at most 22 times their size; others are read where they are. All keys together
+/// have a limit that follows from these sizes, see maxKeyBytes(). Checksums are not looked at.
+/// Every member but the accessors throws FormatError for what no table has.
 class TableReader {
  public:
   /// Reads the footer. `data` outlives the reader.
@@ -76,17 +80,19 @@ class TableReader {
   /// Goes to the next record, the first one of the table at first. False behind the last one.
   bool next();
 
-  /// Goes to the record of this key, over no other block than the one that can hold it. False if
-  /// there is none; the place is undefined then.
-  bool seek(std::string_view key);
-
   const std::string& key() const noexcept { return block_.key(); }
   /// Of the record, until the reader moves on.
   WireReader value() const noexcept { return block_.value(); }
   const Origin& origin() const noexcept { return block_.origin(); }
+  /// The block of the record.
+  const BlockHandle& block() const noexcept { return block_handle_; }
 
   /// What packed blocks have become so far, in bytes.
   uint64_t unpackedBytes() const noexcept { return unpacked_bytes_; }
+
+  /// What the keys up to here may take in all, in bytes. Each is stored as what it does not share
+  /// with the one before, so a record of 4 bytes can repeat a key of any length.
+  uint64_t maxKeyBytes() const noexcept;
 
   /// All blocks of the table, whether they have been read or not.
   std::vector<TableBlock> blocks() const;
@@ -99,7 +105,6 @@ class TableReader {
   };
 
   BlockHandle readHandle(WireReader* reader, const Origin& origin) const;
-  BlockReader open(const BlockHandle& handle) const;
   bool next(Handles* handles, BlockHandle* out) const;
   TableBlock stored(const BlockHandle& handle) const;
 
@@ -108,8 +113,10 @@ class TableReader {
   BlockHandle metaindex_handle_;
   BlockHandle index_handle_;
   Handles handles_;
+  BlockHandle block_handle_;
   BlockReader block_;
   uint64_t unpacked_bytes_ = 0;
+  uint64_t key_bytes_ = 0;
 };
 
 }  // namespace tensor_bridge

@@ -1,5 +1,6 @@
 #include "formats/v1_checkpoint.h"
 
+#include <algorithm>
 #include <unordered_set>
 #include <utility>
 
@@ -12,9 +13,14 @@ namespace {
 // TensorFlow has not raised it since there are versions (TF_CHECKPOINT_VERSION).
 constexpr uint64_t kVersion = 1;
 
+// Honest blocks take 256 KB, or hold one record that is larger. A tensor is read once or twice, to
+// be checked and to be used.
+constexpr int kMaxUnpackings = 8;
+
 class MetaReader : private ProtobufReader {
  public:
-  explicit MetaReader(const Origin& origin) : ProtobufReader(origin.data) {
+  MetaReader(const Origin& origin, uint64_t max_key_bytes)
+      : ProtobufReader(origin.data), max_key_bytes_(max_key_bytes) {
     packed_at_ = origin.packed_at;
   }
 
@@ -95,12 +101,21 @@ class MetaReader : private ProtobufReader {
     if (slices.empty() || (tensor.shape.empty() && slices.size() != 1)) {
       fail(message.next(), "expected slices, of a scalar one, got %zu", slices.size());
     }
+    // The key of each slice holds the name, which is here only once.
+    key_bytes_ += tensor.name.size() * slices.size();
+    if (key_bytes_ > max_key_bytes_) {
+      fail(message.next(), "expected slices with keys of at most %llu bytes in all, got more",
+           static_cast<unsigned long long>(max_key_bytes_));
+    }
     tensor.dtype = static_cast<int32_t>(dtype);
     tensor.num_slices = static_cast<int32_t>(slices.size());
     for (const WireReader& slice : slices) readSlice(slice, tensor.shape, &tensor.slices);
     entry_.clear();
     return tensor;
   }
+
+  uint64_t max_key_bytes_;
+  uint64_t key_bytes_ = 0;
 };
 
 // The TensorProto in the record of a slice.
@@ -133,37 +148,89 @@ V1Index readV1Index(const uint8_t* data, size_t size) {
   if (!table.next() || !table.key().empty()) {
     throw FormatError(0, "", "expected a description of the tensors as the first record");
   }
-  return {MetaReader(table.origin()).read(table.value()), table.blocks()};
+  return {MetaReader(table.origin(), table.maxKeyBytes()).read(table.value()), table.blocks()};
 }
 
-V1Slice::V1Slice(const uint8_t* data, size_t size, std::string_view key, int32_t dtype,
-                 int64_t count)
-    : table_(data, size) {
-  if (!table_.seek(key)) throw FormatError(-1, "", "expected a record of the slice, there is none");
+void V1Records::walk(const uint8_t* data, size_t size) {
+  TableReader table(data, size);
+  while (table.next()) {
+    const size_t key_begin = keys_.size();
+    if (!places_.empty() && table.key() <= keyOf(places_.back())) {
+      throw FormatError(table.origin().offsetOf(table.value().next()), "",
+                        "expected keys in ascending order");
+    }
+    keys_ += table.key();
+    if (blocks_.empty() || blocks_.back().handle.offset != table.block().offset) {
+      blocks_.push_back({table.block(), table.origin().packed_at >= 0, 0, nullptr});
+    }
+    places_.push_back({key_begin, table.key().size(), blocks_.size() - 1,
+                       static_cast<size_t>(table.value().next() - table.origin().data),
+                       table.value().left()});
+  }
+}
+
+std::shared_ptr<const BlockReader> V1Records::unpacked(const uint8_t* data, Block* block) {
+  if (block->kept != nullptr) return block->kept;
+  auto opened = std::make_shared<const BlockReader>(openBlock(data, block->handle));
+  if (++block->opened >= kMaxUnpackings) block->kept = opened;
+  return opened;
+}
+
+V1Records::Record V1Records::find(const uint8_t* data, size_t size, std::string_view key) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (!walked_) {
+    keys_.clear();
+    places_.clear();
+    blocks_.clear();
+    walk(data, size);
+    walked_ = true;
+  }
+  const auto place =
+      std::lower_bound(places_.begin(), places_.end(), key,
+                       [&](const Place& a, std::string_view b) { return keyOf(a) < b; });
+  if (place == places_.end() || keyOf(*place) != key) {
+    throw FormatError(-1, "", "expected a record of the slice, there is none");
+  }
+  Block& block = blocks_[place->block];
+  if (!block.packed) return {WireReader(data + place->begin, place->size), Origin{data}, nullptr};
+  auto opened = unpacked(data, &block);
+  const Origin origin = opened->origin();
+  // The file may be another than it was: somebody writes to it.
+  if (origin.packed_at < 0 || place->begin > opened->unpackedBytes() ||
+      place->size > opened->unpackedBytes() - place->begin) {
+    throw FormatError(static_cast<int64_t>(block.handle.offset), "",
+                      "expected the block that was there before; the file has changed");
+  }
+  return {WireReader(origin.data + place->begin, place->size), origin, std::move(opened)};
+}
+
+V1Slice::V1Slice(V1Records* records, const uint8_t* data, size_t size, std::string_view key,
+                 int32_t dtype, int64_t count)
+    : record_(records->find(data, size, key)) {
   values_.dtype = dtype;
   values_.count = count;
-  values_.message = RecordReader(table_.origin()).read(table_.value());
+  values_.message = RecordReader(record_.origin).read(record_.value);
   const int64_t found = countValues();
   if (found != count) {
-    throw FormatError(table_.origin().offsetOf(values_.message.next()), "",
+    throw FormatError(record_.origin.offsetOf(values_.message.next()), "",
                       formatted("expected %lld values, got %lld", static_cast<long long>(count),
                                 static_cast<long long>(found)));
   }
 }
 
 TensorExtent V1Slice::place() const {
-  if (table_.origin().packed_at >= 0) return {};
-  return {table_.origin().offsetOf(values_.message.next()),
+  if (record_.origin.packed_at >= 0) return {};
+  return {record_.origin.offsetOf(values_.message.next()),
           static_cast<int64_t>(values_.message.left())};
 }
 
 TensorExtent V1Slice::extent() const {
-  if (table_.origin().packed_at >= 0) return {};
-  return findTensorValues(table_.origin().data, values_, "");
+  if (record_.origin.packed_at >= 0) return {};
+  return findTensorValues(record_.origin.data, values_, "");
 }
 
 int64_t V1Slice::countValues() const {
-  const Origin& origin = table_.origin();
+  const Origin& origin = record_.origin;
   try {
     return countTensorValues(origin.data, values_, "");
   } catch (const FormatError& e) {

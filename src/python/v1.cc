@@ -10,8 +10,9 @@
 namespace tensor_bridge::python {
 namespace {
 
+constexpr const char* kCapsule = "tensor_bridge.v1";
+
 struct Release {
-  void operator()(tb_v1* v1) const { tb_v1_release(v1); }
   void operator()(tb_v1_slice* slice) const { tb_v1_slice_release(slice); }
 };
 
@@ -56,6 +57,12 @@ PyObject* valuesTuple(const tb_v1_values& values) {
   return Py_BuildValue("(NN)", plain, message);
 }
 
+tb_v1* v1Of(PyObject* capsule) {
+  return static_cast<tb_v1*>(PyCapsule_GetPointer(capsule, kCapsule));
+}
+
+void destroy(PyObject* capsule) { tb_v1_release(v1Of(capsule)); }
+
 }  // namespace
 
 PyObject* v1Index(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
@@ -68,26 +75,31 @@ PyObject* v1Index(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
   tb_v1* read = nullptr;
   const tb_status status = tb_v1_read(data, size, &read, &place);
   if (status != TB_OK) return raisePlaced(status, place);
-  const std::unique_ptr<tb_v1, Release> v1(read);
-  return Py_BuildValue("(NN)", tensorList(read), blockList(read));
+  PyObject* capsule = PyCapsule_New(read, kCapsule, destroy);
+  if (capsule == nullptr) {
+    tb_v1_release(read);
+    return nullptr;
+  }
+  return Py_BuildValue("(NNN)", tensorList(read), blockList(read), capsule);
 }
 
 PyObject* v1Slice(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
-  if (nargs != 5) return wrongCount("v1_slice", 5, nargs);
+  if (nargs != 6) return wrongCount("v1_slice", 6, nargs);
   const void* data = PyLong_AsVoidPtr(args[0]);
   const size_t size = PyLong_AsSize_t(args[1]);
+  tb_v1* v1 = v1Of(args[2]);
   char* key = nullptr;
   Py_ssize_t key_size = 0;
-  if (PyBytes_AsStringAndSize(args[2], &key, &key_size) != 0) return nullptr;
-  const auto dtype = static_cast<int32_t>(PyLong_AsLong(args[3]));
-  const int64_t count = PyLong_AsLongLong(args[4]);
+  if (v1 == nullptr || PyBytes_AsStringAndSize(args[3], &key, &key_size) != 0) return nullptr;
+  const auto dtype = static_cast<int32_t>(PyLong_AsLong(args[4]));
+  const int64_t count = PyLong_AsLongLong(args[5]);
   if (PyErr_Occurred() != nullptr) return nullptr;
   tb_bundle_place place;
   place.struct_size = sizeof(place);
   tb_v1_slice* found = nullptr;
   PyThreadState* state = PyEval_SaveThread();
-  const tb_status status = tb_v1_slice_find(data, size, key, static_cast<size_t>(key_size), dtype,
-                                            count, &found, &place);
+  const tb_status status = tb_v1_slice_find(v1, data, size, key, static_cast<size_t>(key_size),
+                                            dtype, count, &found, &place);
   PyEval_RestoreThread(state);
   if (status != TB_OK) return raisePlaced(status, place);
   const std::unique_ptr<tb_v1_slice, Release> slice(found);

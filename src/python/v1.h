@@ -7,9 +7,9 @@
 
 namespace tensor_bridge::python {
 
-/// v1_index(address, size) -> (tensors, blocks)
+/// v1_index(address, size) -> (tensors, blocks, capsule of what finds slices)
 PyObject* v1Index(PyObject* self, PyObject* const* args, Py_ssize_t nargs);
-/// v1_slice(address, size, key, dtype, count) -> (values, message)
+/// v1_slice(address, size, capsule, key, dtype, count) -> (values, message)
 PyObject* v1Slice(PyObject* self, PyObject* const* args, Py_ssize_t nargs);
 
 }  // namespace tensor_bridge::python

@@ -93,12 +93,13 @@ TEST(V1Checkpoint, ValuesAreFoundWhereTheyLie) {
                               record("k", values(floats({1, 2}))) +
                               record("m", values(bytes(7, varint(5) + varint(300))));
   const std::vector<uint8_t> file = exactly(indexOf(records));
-  const V1Slice plain(file.data(), file.size(), "k", kFloat, 2);
+  V1Records all;
+  const V1Slice plain(&all, file.data(), file.size(), "k", kFloat, 2);
   ASSERT_EQ(plain.extent().size, 8);
   float found[2];
   std::memcpy(found, file.data() + plain.extent().offset, 8);
   EXPECT_EQ(found[1], 2.0f);
-  const V1Slice coded(file.data(), file.size(), "m", kInt32, 2);
+  const V1Slice coded(&all, file.data(), file.size(), "m", kInt32, 2);
   EXPECT_EQ(coded.extent().offset, -1);
   EXPECT_EQ(coded.message().next() - file.data(), coded.place().offset);
   EXPECT_EQ(coded.place().size, 5);
@@ -107,12 +108,84 @@ TEST(V1Checkpoint, ValuesAreFoundWhereTheyLie) {
 TEST(V1Checkpoint, PackedValuesAreNowhereInTheFile) {
   const std::vector<uint8_t> file =
       exactly(packedTable(description("") + record("k", values(floats({1, 2})))));
-  const V1Slice slice(file.data(), file.size(), "k", kFloat, 2);
-  EXPECT_EQ(slice.extent().offset, -1);
-  EXPECT_EQ(slice.place().offset, -1);
-  const std::string message(reinterpret_cast<const char*>(slice.message().next()),
-                            slice.message().left());
-  EXPECT_EQ(message, floats({1, 2}));
+  V1Records all;
+  const uint8_t* kept = nullptr;
+  // More often than it is unpacked, one slice or several at a time.
+  std::vector<V1Slice> slices;
+  for (int i = 0; i < 20; ++i) {
+    if (i == 10) slices.clear();
+    slices.emplace_back(&all, file.data(), file.size(), "k", kFloat, 2);
+    const V1Slice& slice = slices.back();
+    EXPECT_EQ(slice.extent().offset, -1);
+    EXPECT_EQ(slice.place().offset, -1);
+    const uint8_t* begin = slice.message().next();
+    EXPECT_EQ(std::string(reinterpret_cast<const char*>(begin), slice.message().left()),
+              floats({1, 2}));
+    if (i == 10) kept = begin;
+    if (i >= 10) {
+      EXPECT_EQ(begin, kept);
+    }
+  }
+  EXPECT_NE(slices.front().message().next(), nullptr);
+}
+
+// Two packed blocks, which are asked in turn; a third that is not packed.
+TEST(V1Checkpoint, RecordsAreFoundByTheirKeys) {
+  const std::string one = stored(packed(contents(description("") + record("b", "1"))), 1);
+  const std::string two = stored(packed(contents(record("c", "22") + record("cd", "", 1))), 1);
+  const std::string three = block(record("e", "333"));
+  const std::vector<uint8_t> file = exactly(tableOf(
+      one + two + three, record("b", handle(0, one.size() - 5)) +
+                             record("d", handle(one.size(), two.size() - 5)) +
+                             record("f", handle(one.size() + two.size(), three.size() - 5))));
+  V1Records all;
+  for (int i = 0; i < 20; ++i) {
+    for (const auto& [key, value] : std::vector<std::pair<std::string, std::string>>{
+             {"b", "1"}, {"c", "22"}, {"cd", ""}, {"e", "333"}}) {
+      const V1Records::Record record = all.find(file.data(), file.size(), key);
+      EXPECT_EQ(
+          std::string(reinterpret_cast<const char*>(record.value.next()), record.value.left()),
+          value);
+      EXPECT_EQ(record.origin.packed_at < 0, key == "e");
+    }
+    for (const char* key : {"a", "bb", "cc", "d", "f"}) {
+      expectError(ErrorCode::kCheckpoint, {"a record of the slice"},
+                  [&] { all.find(file.data(), file.size(), key); });
+    }
+  }
+}
+
+TEST(V1Checkpoint, KeysOutOfOrderAreRefused) {
+  const std::vector<uint8_t> file =
+      exactly(indexOf(description("") + record("b", "1") + record("a", "2")));
+  V1Records all;
+  for (int i = 0; i < 2; ++i) {
+    expectError(ErrorCode::kCheckpoint, {"ascending order"},
+                [&] { all.find(file.data(), file.size(), "b"); });
+  }
+}
+
+// Somebody writes to the file between two look-ups.
+TEST(V1Checkpoint, AFileThatChangesIsRefused) {
+  std::vector<uint8_t> file =
+      exactly(packedTable(description("") + record("k", values(floats({1, 2})))));
+  V1Records all;
+  V1Slice(&all, file.data(), file.size(), "k", kFloat, 2);
+  std::vector<uint8_t> changed = file;
+  const size_t packing = static_cast<size_t>(readV1Index(file.data(), file.size()).blocks[2].size);
+  ASSERT_EQ(changed[packing - 1], 1);
+  changed[packing - 1] = 0;
+  expectError(ErrorCode::kCheckpoint, {},
+              [&] { V1Slice(&all, changed.data(), changed.size(), "k", kFloat, 2); });
+}
+
+TEST(V1Checkpoint, KeysOfSlicesCannotGrowWithoutBound) {
+  std::string slices;
+  for (int i = 0; i < 4000; ++i) slices += bytes(4, bytes(1, number(1, 1) + number(2, 1)));
+  const std::string name(4000, 'n');
+  expectError(ErrorCode::kCheckpoint, {"slices with keys of at most"}, [&] {
+    read(description(bytes(1, bytes(1, name) + bytes(2, shapeOf({4000})) + number(3, 1) + slices)));
+  });
 }
 
 // TensorFlow's reader takes no other number of values either, though a TensorProto elsewhere may
@@ -123,11 +196,12 @@ TEST(V1Checkpoint, SlicesAreChecked) {
       record("m", values(bytes(4, "12345678"))) + record("n", values(bytes(7, "\x80")));
   for (const std::string& table : {indexOf(records), packedTable(records)}) {
     const std::vector<uint8_t> file = exactly(table);
+    V1Records all;
     const auto refused = [&](const std::string& key, int32_t dtype, int64_t count,
                              const std::vector<std::string>& parts) {
       expectError(ErrorCode::kCheckpoint, parts, [&] {
         try {
-          V1Slice(file.data(), file.size(), key, dtype, count);
+          V1Slice(&all, file.data(), file.size(), key, dtype, count);
         } catch (const FormatError& e) {
           EXPECT_LE(e.offset(), static_cast<int64_t>(file.size()));
           throw;

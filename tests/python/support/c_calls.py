@@ -128,7 +128,7 @@ ENTRIES: dict[str, tuple[str | int, ...]] = {
     "tb_v1_block_get": ("v1", 0, "tb_bundle_block"),
     "tb_v1_release": ("?v1",),
     "tb_v1_slice_find": (
-        *("v1_file", "v1_size", "v1_key", "v1_key_size", 1, 1, "out", "?tb_bundle_place"),
+        *("v1", "v1_file", "v1_size", "v1_key", "v1_key_size", 1, 1, "out", "?tb_bundle_place"),
     ),
     "tb_v1_slice_values": ("v1_slice", "tb_v1_values"),
     "tb_v1_slice_release": ("?v1_slice",),
@@ -417,7 +417,7 @@ class World:
     def v1_slice(self) -> int:
         file = (self.make("v1_file"), self.v1_size())
         key = (self.make("v1_key"), self.v1_key_size())
-        return self._made("tb_v1_slice_find", *file, *key, 1, 1, ..., None)
+        return self._made("tb_v1_slice_find", self.make("v1"), *file, *key, 1, 1, ..., None)
 
 
 def may_be_null(what: str | int, absent: set[int]) -> bool:

@@ -117,23 +117,50 @@ def _block(records: Records, dice: random.Random) -> bytes:
     return bytes(body) + struct.pack(f"<{len(restarts) + 1}I", *restarts, len(restarts))
 
 
+def _store(table: bytearray, stored: bytes, compression: int) -> bytes:
+    """Adds a block; its handle."""
+    handle = varint(len(table)) + varint(len(stored))
+    table.extend(stored + bytes([compression]))
+    table.extend(struct.pack("<I", mask(crc32c(stored + bytes([compression])))))
+    return handle
+
+
+def _end(table: bytearray, metaindex: bytes, index: bytes) -> bytes:
+    return bytes(table) + (metaindex + index).ljust(40, b"\0") + struct.pack("<Q", MAGIC)
+
+
 def pack(records: Records, dice: random.Random, packed: float = 0.7) -> bytes:
     """A table of these records in blocks of drawn sizes, a share of them packed by Snappy."""
     table = bytearray()
 
     def store(contents: bytes) -> bytes:
-        """The handle of the block."""
         compression = SNAPPY if dice.random() < packed else NONE
         stored = snappy(contents, dice) if compression == SNAPPY else contents
-        handle = varint(len(table)) + varint(len(stored))
-        table.extend(stored + bytes([compression]))
-        table.extend(struct.pack("<I", mask(crc32c(stored + bytes([compression])))))
-        return handle
+        return _store(table, stored, compression)
 
     index, at = [], 0
     while at < len(records):
         part = records[at : at + dice.choice([1, 2, 5, 17, 40])]
         index.append((part[-1][0], store(_block(part, dice))))
         at += len(part)
-    handles = store(_block([], dice)) + store(_block(index, dice))
-    return bytes(table) + handles.ljust(40, b"\0") + struct.pack("<Q", MAGIC)
+    return _end(table, store(_block([], dice)), store(_block(index, dice)))
+
+
+def with_zeros(blocks: list[Records], zeros: int) -> bytes:
+    """A table of these blocks, packed by Snappy, each with a last record of so many zeros."""
+    table, index, dice = bytearray(), [], random.Random(1)
+    for records in blocks:
+        last = records[-1][0] + b"\0"
+        head = b"".join(
+            varint(0) + varint(len(key)) + varint(len(value)) + key + value
+            for key, value in [*records, (last, b"")]
+        )
+        head = head[: -len(last) - 1] + varint(zeros) + last + b"\0"
+        copies = b"\xfe\1\0" * (zeros // 64)  # 64 bytes each, of those a byte before
+        rest = b"\0" * (zeros % 64 - 1) + struct.pack("<II", 0, 1)
+        stored = varint(len(head) + zeros // 64 * 64 + len(rest)) + _literal(head, dice)
+        stored += copies + _literal(rest, dice)
+        index.append((last, _store(table, stored, SNAPPY)))
+    return _end(
+        table, _store(table, _block([], dice), NONE), _store(table, _block(index, dice), NONE)
+    )

@@ -99,7 +99,7 @@ class V1Checkpoint:
         self._blocks: list[tuple[MappedFile, list[tuple[int, int, int]]]] = []
         found: dict[str, _Tensor] = {}
         for file in self._files:
-            tensors, blocks = _read(file, _C.v1_index)
+            tensors, blocks, records = _read(file, _C.v1_index)
             self._blocks.append((file, blocks))
             for name, dtype, shape, slices in tensors:
                 key = name.decode("utf-8", "surrogateescape")
@@ -112,11 +112,11 @@ class V1Checkpoint:
                         entry=key,
                     )
                 tensor.slices += [
-                    _Slice(file, slice_key(name, extents), place_of(extents, shape))
+                    _Slice(file, records, slice_key(name, extents), place_of(extents, shape))
                     for extents in slices
                 ]
         for key, tensor in found.items():
-            # Each is looked up, in as many records as there are.
+            # Each is read, and as large as the file says.
             if len({one.key for one in tensor.slices}) < len(tensor.slices):
                 raise damaged(files[0], "expected each slice once, got one twice", entry=key)
         names = names_of({key: Stored(tensor.shape) for key, tensor in found.items()})
@@ -142,9 +142,10 @@ class _Tensor:
 
 @dataclass(frozen=True)
 class _Slice:
-    """A slice of a tensor, in one of the files."""
+    """A slice of a tensor, in one of the files, whose ``records`` find it."""
 
     file: MappedFile
+    records: Any
     key: bytes
     place: Place
 
@@ -204,7 +205,8 @@ class V1Entry(Entry):
 
     def _find(self, one: _Slice) -> _Values:
         count = prod(shape_of(one.place))
-        plain, message = _read(one.file, _C.v1_slice, one.key, self.number, count, entry=self.key)
+        wanted = one.records, one.key, self.number, count
+        plain, message = _read(one.file, _C.v1_slice, *wanted, entry=self.key)
         return _Values(one.file, self.key, self.number, count, plain, message)
 
     def _strings(self) -> StringTensor:
