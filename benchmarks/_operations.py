@@ -10,7 +10,8 @@ import argparse
 import ctypes
 import os
 import sys
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -24,8 +25,8 @@ FEW_LARGE, MORE_LARGE = 1, 2
 LEAVES = 1000
 
 
-def operations(tensor_bridge: ModuleType) -> Iterator[tuple[Contender, bool]]:
-    """What is counted, and whether a call takes a thousand conversions."""
+def operations(tensor_bridge: ModuleType, folder: str) -> Iterator[tuple[Contender, bool]]:
+    """What is counted, and whether a call takes a thousand conversions. Files go to the folder."""
     import tensorflow as tf
     import torch
 
@@ -66,6 +67,46 @@ def operations(tensor_bridge: ModuleType) -> Iterator[tuple[Contender, bool]]:
     yield many("to_torch, 1,000 strings", "to_torch(t)", t=strings)
     yield many("to_tf, 1,000 strings", "to_tf(x)", x=to_torch(strings))
 
+    ragged = tf.RaggedTensor.from_row_lengths(tensor(6), [2, 0, 4])
+    yield one("to_torch, ragged", "to_torch(t)", t=ragged)
+    yield one("to_tf, ragged", "to_tf(x)", x=to_torch(ragged))
+    sparse = tf.sparse.from_dense([[0.0, 2.0], [3.0, 0.0]])
+    yield one("to_torch, sparse", "to_torch(t)", t=sparse)
+    yield one("to_tf, sparse", "to_tf(x)", x=to_torch(sparse))
+    yield one("loader, an element", "next(elements)", elements=endless(tensor_bridge))
+    yield one(
+        "checkpoint.load, 20 tensors",
+        "load(path)",
+        load=tensor_bridge.checkpoint.load,
+        path=saved(tensors[:20], folder),
+    )
+    yield one("a gradient through TensorFlow", "f(x).backward(y)", **gradient(tensor_bridge))
+
+
+def endless(tensor_bridge: ModuleType) -> Iterator[object]:
+    """A loader's elements."""
+    import tensorflow as tf
+
+    dataset = tf.data.Dataset.from_tensors(tf.ones((2, 2))).repeat()
+    return iter(tensor_bridge.data.loader(dataset))
+
+
+def saved(tensors: Sequence[object], folder: str) -> str:
+    """The prefix of a checkpoint."""
+    import tensorflow as tf
+
+    named = {f"layer_{i}": tf.Variable(t) for i, t in enumerate(tensors)}
+    return str(tf.train.Checkpoint(**named).write(f"{folder}/made"))
+
+
+def gradient(tensor_bridge: ModuleType) -> dict[str, object]:
+    """A TensorFlow function as an operation of torch's, its argument, a gradient of its result."""
+    import tensorflow as tf
+    import torch
+
+    f = tensor_bridge.autograd.tf_to_torch(tf.function(tf.square))
+    return {"f": f, "x": torch.rand(2, 2, requires_grad=True), "y": torch.ones(2, 2)}
+
 
 def nested(leaves: Mapping[str, object]) -> list[dict[str, object]]:
     """As a model's weights: layers, each a dict with a tuple in it."""
@@ -87,17 +128,19 @@ def count(label: str, package: str, client: ctypes.CDLL) -> None:
 
     if package and not Path(str(tensor_bridge.__file__)).is_relative_to(package):
         raise SystemExit(f"imported {tensor_bridge.__file__}, not from {package}")
-    prepared = list(operations(tensor_bridge))  # several times faster than while it counts
-    client.startCounting()
-    for contender, large in prepared:
-        few, more = (FEW_LARGE, MORE_LARGE) if large else (FEW, MORE)
-        timer = contender.timer()
-        timer.timeit(few)
-        for _ in range(REPEAT):
-            for calls in (few, few + more):
-                client.resetCounts()
-                timer.timeit(calls)
-                client.dumpCounts(f"{label}|{contender.name}|{calls}".encode())
+    with tempfile.TemporaryDirectory() as folder:
+        # Several times faster than while it counts.
+        prepared = list(operations(tensor_bridge, folder))
+        client.startCounting()
+        for contender, large in prepared:
+            few, more = (FEW_LARGE, MORE_LARGE) if large else (FEW, MORE)
+            timer = contender.timer()
+            timer.timeit(few)
+            for _ in range(REPEAT):
+                for calls in (few, few + more):
+                    client.resetCounts()
+                    timer.timeit(calls)
+                    client.dumpCounts(f"{label}|{contender.name}|{calls}".encode())
 
 
 def main() -> int:
