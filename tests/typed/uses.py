@@ -205,7 +205,7 @@ def pipelines(ds: Any) -> Iterator[torch.Tensor]:
     assert_type(len(dataset), int)
     dataset.set_epoch(1)
     assert_type(dataset.position, int)
-    loader = data.loader(dataset, device="cuda", pin_memory=True, resume="position", progress=True)
+    loader = data.loader(dataset, device="cuda", pin_memory=True, resume="position")
     assert_type(loader, Loader)
     assert_type(loader.state_dict(), dict[str, Any])
     loader.load_state_dict(dataset.state_dict())

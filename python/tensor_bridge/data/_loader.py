@@ -12,7 +12,6 @@ from tensor_bridge._frameworks import ensure
 from tensor_bridge.data import _accelerate, _lightning
 from tensor_bridge.data._dataset import TorchDatasetBase, torch_dataset_class
 from tensor_bridge.data._device import Mover, pins
-from tensor_bridge.data._progress import with_progress
 from tensor_bridge.data._service import Service
 from tensor_bridge.data._stats import Stats
 from tensor_bridge.errors import InvalidOptionError, UnsupportedTypeError
@@ -55,7 +54,6 @@ class LoaderBase:
         *,
         device: Any = None,
         pin_memory: bool = False,
-        progress: bool = False,
         sampler: None = None,
         batch_sampler: None = None,
     ) -> None:
@@ -64,7 +62,6 @@ class LoaderBase:
         self.dataset = dataset
         self.device = device
         self.pin_memory = pins(pin_memory)
-        self._progress = bool(progress)
         self._prepared = False
         self._told_of_files = self._told_of_length = False
         self._skips_empty = False  # a pass of which nothing is left, in favour of the next one
@@ -103,16 +100,7 @@ class LoaderBase:
                 elements = self._mover = Mover(self._pass, None, False)
             if not self._mover.begin():
                 elements = self._begin()
-        if not self._progress:
-            return elements
-        total = len(self.dataset) if self._has_length() else None
-        return with_progress(
-            elements,
-            total=total,
-            first=self.dataset.position,
-            epoch=self.dataset.epoch - 1,
-            describe=lambda: f"waits {100 * self.stats().wait_share:.0f}%",
-        )
+        return elements
 
     def _begin(self) -> Iterator[Any]:
         self._pass = self.dataset.elements()
@@ -205,7 +193,6 @@ def loader(
     sharding: str = "dynamic",
     job_name: str | None = None,
     timeout: float | None = 60.0,
-    progress: bool = False,
     **unsupported: NoReturn,
 ) -> Loader:
     """Makes a loader over a tf.data.Dataset: what it yields are torch values.
@@ -234,7 +221,6 @@ def loader(
         torch.distributed do, and without it nobody else.
       timeout: Seconds without an element after which `DataServiceError` is raised; None waits for
         good, as TensorFlow does for a dead worker. Applies with ``service`` only.
-      progress: Shows a bar (tqdm or rich).
       unsupported: Nothing; the error names tf.data's way for what a DataLoader has.
 
     Raises:
@@ -270,7 +256,7 @@ def loader(
         equal_steps=equal_steps,
         _service=distributed,
     )
-    return loader_class()(dataset, device=device, pin_memory=pin_memory, progress=progress)
+    return loader_class()(dataset, device=device, pin_memory=pin_memory)
 
 
 # What a DataLoader does with these keywords, tf.data does in the pipeline.

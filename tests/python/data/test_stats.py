@@ -1,17 +1,16 @@
-"""What people see of a pass: statistics and the progress bar."""
+"""What people see of a pass: statistics, and tqdm's bar."""
 
 from __future__ import annotations
 
-import sys
+import io
 import time
 from collections.abc import Callable
 from typing import Any
 
-import needs
 import pytest
 import tensorflow as tf
+from tqdm import tqdm
 
-import tensor_bridge
 from tensor_bridge.data import Stats, TorchDataset, loader
 
 
@@ -73,28 +72,8 @@ def test_a_slow_model_starves_the_pipeline() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "missing", [(), pytest.param(("tqdm", "tqdm.auto"), marks=needs.module("rich"))]
-)
-def test_progress(missing: Any, monkeypatch: Any, capfd: Any) -> None:
-    for name in missing:
-        monkeypatch.setitem(sys.modules, name, None)
-    made = loader(tf.data.Dataset.range(7), progress=True)
-    for _ in range(2):
-        assert [int(i) for i in made] == list(range(7))
-    for element in made:
-        if element == 3:
-            break
-    shown = "".join(capfd.readouterr())
-    assert "7/7" in shown
-    assert "epoch 1" in shown
-    assert "waits" in shown
-    unknown = loader(tf.data.Dataset.range(4).filter(lambda i: i > 1), progress=True)
-    assert len(list(unknown)) == 2
-
-
-def test_progress_without_a_library_for_it(monkeypatch: Any) -> None:
-    for name in ("tqdm", "tqdm.auto", "rich", "rich.progress"):
-        monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(tensor_bridge.FrameworkError, match="pip install tqdm"):
-        iter(loader(tf.data.Dataset.range(3), progress=True))
+def test_tqdm_knows_the_length() -> None:
+    made = loader(tf.data.Dataset.range(7))
+    bar = tqdm(made, file=io.StringIO())
+    assert [int(i) for i in bar] == list(range(7))
+    assert (bar.n, bar.total) == (7, 7)
