@@ -123,9 +123,6 @@ bench: build $(STAMPS)/interop $(STAMPS)/peers $(STAMPS)/system-benchmarks
 # Writes the charts and the tables of the docs from those numbers.
 bench-draw: build $(STAMPS)/draw
 	$(BIN)/python benchmarks/draw.py
-	$(BIN)/python tools/data_chart.py
-	$(BIN)/python tools/checkpoint_chart.py
-	$(BIN)/python tools/autograd_chart.py
 
 # Counts instructions, so that a busy machine does not matter. BASE: any commit; the other side is the
 # working tree. BENCH_ARGS='--fail-above 5' makes a regression an error.

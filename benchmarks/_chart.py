@@ -41,8 +41,17 @@ def draw(panels: Sequence[Panel], ours: str, folder: Path, name: str, about: str
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for palette, (ink, accent, grey) in PALETTES.items():
-        figure, axes = pyplot.subplots(1, len(panels), figsize=(9, 2.6), sharey=True, sharex=True)
-        for axis, (title, times) in zip(axes, panels, strict=True):
+        columns = 2 if len(panels) == 4 else len(panels)
+        rows, contenders = len(panels) // columns, max(len(times) for _, times in panels)
+        figure, axes = pyplot.subplots(
+            rows,
+            columns,
+            figsize=(9, rows * (0.6 + 0.4 * contenders)),
+            sharey=True,
+            sharex=True,
+            squeeze=False,
+        )
+        for axis, (title, times) in zip(axes.flat, panels, strict=True):
             labels = list(times)[::-1]
             colours = [accent if label == ours else grey for label in labels]
             axis.barh(labels, [times[label] for label in labels], color=colours, height=0.62)

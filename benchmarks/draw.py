@@ -192,7 +192,7 @@ def machine(name: str = "to_torch") -> str:
     about, versions = report(name)["machine"], report(name)["versions"]
     return (
         f"{about['cpu']}, {about['cpus']} CPUs, TensorFlow {versions['tensorflow']}, "
-        f"torch {versions['torch']}, Python {versions['python']}, {report(name)['date']}."
+        f"torch {versions['torch']}, Python {versions['python']}, {report(name)['date'][:10]}."
     )
 
 
@@ -333,6 +333,9 @@ TABLES: tuple[tuple[str, str, Callable[[], str]], ...] = (
     (PAGE, "memory", lambda: listed(times("memory", "bytes a live tensor"))),
     (PAGE, "import", lambda: listed(times("memory", "import"))),
     (PAGE, "threads", lambda: listed(times("threads", "two threads over one"))),
+    ("docs/guides/data.md", "machine", lambda: listed(load("data") + "\n")),
+    ("docs/guides/autograd.md", "machine", lambda: listed(load("autograd") + "\n")),
+    ("docs/guides/checkpoints.md", "machine", lambda: listed(load("checkpoint") + "\n")),
     (
         PAGE,
         "native",
@@ -381,10 +384,49 @@ def first_writes() -> list[tuple[str, dict[str, float]]]:
     ]
 
 
+def pipelines() -> list[tuple[str, dict[str, float]]]:
+    names = {
+        OURS: "tensor_bridge.data.loader",
+        "raw": "iterator_get_next alone",
+        PAIR: "for x in ds, DLPack pair",
+        "NumPy": "as_numpy_iterator, from_numpy",
+    }
+    found = {(row["case"], row["contender"]): row for row in report("data")["results"]}
+    return [
+        (case, {names[c]: found[case, c]["median_us"] * 1e3 for c in names})
+        for case in ("repeated pair", "batches of 8", "shuffled batches", "parallel map")
+    ]
+
+
+def gradients() -> list[tuple[str, dict[str, float]]]:
+    """Each wrapped function, and its two parts alone."""
+    ns = {name: row["fastest_us"] * 1e3 for name, row in report("autograd")["small"].items()}
+    parts = "own framework + an identity"
+    return [
+        (row["case"], {"wrapped": ns[row["ours"]], parts: sum(ns[part] for part in row["parts"])})
+        for row in report("autograd")["cases"]
+    ]
+
+
+def files() -> list[tuple[str, dict[str, float]]]:
+    ns = {name: 1e9 * s for name, s in report("checkpoint")["median_seconds"].items()}
+    return [
+        (title, {OURS: ns[ours], "others": ns[other]})
+        for title, ours, other in (
+            ("Open, over load_checkpoint", "load", "load, NumPy"),
+            ("Touch all, over read()", "touch", "read"),
+            ("convert to disk, over cp", "convert", "cp"),
+        )
+    ]
+
+
 # File name of a chart, its title, what it shows, and what of that is highlighted.
 CHARTS = (
     ("conversion", "Nanoseconds of one conversion, TensorFlow to PyTorch", conversions, OURS),
     ("first-write", "Nanoseconds of a first write in place", first_writes, "TensorFlow has let go"),
+    ("data", "Nanoseconds an element", pipelines, "tensor_bridge.data.loader"),
+    ("autograd", "Nanoseconds forward and backward, tanh(x) * x of 8 x 8", gradients, "wrapped"),
+    ("checkpoint", "Nanoseconds for a checkpoint of 4 GiB", files, OURS),
 )
 
 
