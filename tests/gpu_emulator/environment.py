@@ -1,0 +1,128 @@
+"""What the rig runs in: CUDA builds of the frameworks, the emulated device, and the package.
+
+All of it is under build/emulated-gpu. Nothing is put into .venv, nor into the environment that
+EMULATED_GPU_VENV names.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+SCRATCH = ROOT / "build" / "emulated-gpu"
+RIG = SCRATCH / "rig"
+CRT = SCRATCH / "crt"
+FRAMEWORKS = ("torch==2.14.1", "tensorflow==2.21.0")
+GROUPS = ("build", "test", "helpers")
+# Needed by headers that the runtime's package has not got.
+CRT_PACKAGE = "nvidia-cuda-crt==13.*"
+
+
+def run(*command: str | Path, env: Mapping[str, str] | None = None) -> None:
+    """Runs a command that has to succeed; its output is shown."""
+    print("+", *(str(word) for word in command), flush=True)
+    subprocess.run(command, check=True, cwd=ROOT, env=os.environ | dict(env or {}))
+
+
+def site_packages(venv: Path) -> Path:
+    """Where an environment keeps its packages."""
+    (found,) = venv.glob("lib/python3*/site-packages")
+    return found
+
+
+def _once(stamp: Path) -> bool:
+    """Whether something is still to be done; the caller touches the stamp when it is."""
+    stamp.parent.mkdir(parents=True, exist_ok=True)
+    return not stamp.exists()
+
+
+def frameworks() -> Path:
+    """The environment with the CUDA builds and the tools: EMULATED_GPU_VENV, or one of its own."""
+    given = os.environ.get("EMULATED_GPU_VENV")
+    if given:
+        return Path(given).resolve()
+    venv = SCRATCH / "venv"
+    stamp = venv / "complete"
+    if _once(stamp):
+        run(sys.executable, "-m", "venv", "--clear", venv)
+        install = (venv / "bin" / "python", ROOT / "tools" / "install_group.py", *GROUPS)
+        run(*install, "--", "--quiet", *FRAMEWORKS, "optree")
+        stamp.touch()
+    return venv
+
+
+def crt_headers() -> Path:
+    """NVIDIA's headers that cuda_runtime.h includes and torch's requirements do not bring."""
+    stamp = CRT / "complete"
+    if _once(stamp):
+        pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps")
+        run(*pip, "--target", CRT, CRT_PACKAGE)
+        stamp.touch()
+    return CRT / "nvidia" / "cu13" / "include"
+
+
+def build_rig(venv: Path) -> None:
+    """The emulated device, in RIG."""
+    site = site_packages(venv)
+    tools = {"PATH": f"{venv / 'bin'}:{os.environ['PATH']}"}
+    includes = f"{site / 'nvidia' / 'cu13' / 'include'};{crt_headers()}"
+    run(
+        *("cmake", "-G", "Ninja", "-S", HERE, "-B", RIG, "-Wno-dev"),
+        f"-DEMU_TORCH_DIR={site / 'torch'}",
+        f"-DEMU_TENSORFLOW_DIR={site / 'tensorflow'}",
+        f"-DEMU_CUDA_INCLUDES={includes}",
+        env=tools,
+    )
+    run("cmake", "--build", RIG, env=tools)
+
+
+class Environment:
+    """A Python over the frameworks' environment, with the package of one checkout.
+
+    Args:
+      name: Of the folder in SCRATCH.
+      venv: What `frameworks` returned.
+      checkout: Whose package it gets.
+    """
+
+    def __init__(self, name: str, venv: Path, checkout: Path = ROOT) -> None:
+        self.folder = SCRATCH / name
+        self.checkout = checkout
+        self._base = venv
+        self.python = self.folder / "bin" / "python"
+
+    def install(self) -> None:
+        """Builds the checkout, again if need be, and installs its package."""
+        stamp = self.folder / "complete"
+        if _once(stamp):
+            base = self._base / "bin" / "python"
+            run(base, "-m", "venv", "--clear", "--without-pip", self.folder)
+            path = site_packages(self.folder) / "frameworks.pth"
+            path.write_text(f"{site_packages(self._base)}\n", "utf-8")
+            stamp.touch()
+        run(
+            *(self.python, "-m", "pip", "install", "--quiet", "--no-build-isolation", "--no-deps"),
+            *("-C", f"build-dir={self.folder / 'build'}", self.checkout),
+            env={"PATH": f"{self._base / 'bin'}:{os.environ['PATH']}"},
+        )
+
+    def variables(self, **emulated: str) -> dict[str, str]:
+        """The environment variables of a process in the rig; `emulated` are CUDA_EMU_*."""
+        own = {
+            "CUDA_EMU_LIB": str(RIG / "lib"),
+            "CUDA_EMU_SLEEP_SCALE": "0.1",
+            "LD_LIBRARY_PATH": f"{RIG / 'lib'}:{RIG / 'empty'}",
+            "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
+            "PYTHONPATH": str(HERE / "python"),
+            "TENSOR_BRIDGE_REQUIRE_CUDA": "1",
+            # Its own kernels for the CPU may differ from those of a GPU by more.
+            "TF_ENABLE_ONEDNN_OPTS": "0",
+        }
+        return (
+            dict(os.environ) | own | {f"CUDA_EMU_{key}": value for key, value in emulated.items()}
+        )

@@ -1,0 +1,116 @@
+// Stand-ins for those of torch's operators on sparse CUDA tensors that launch kernels of their own;
+// the others are made of dense operators. Each waits: its arguments go to the host, the CPU's
+// kernel runs there, and what it made or wrote comes back on the current stream. Copies report what
+// is read and written to the race detector, so a missing wait before the operator is found; one
+// after it may not be.
+#include <ATen/ATen.h>
+#include <ATen/SparseTensorImpl.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <torch/library.h>
+
+#include <set>
+#include <string>
+#include <vector>
+
+#include "device/call_log.h"
+#include "kernels/torch_values.h"
+
+namespace gpu_emulator {
+namespace {
+
+at::SparseTensorImpl* sparse(const at::Tensor& tensor) {
+  return static_cast<at::SparseTensorImpl*>(tensor.unsafeGetTensorImpl());
+}
+
+/// A tensor, sparse or not, on another device; an undefined one and a number stay as they are.
+at::Tensor moved(const at::Tensor& tensor, at::Device device) {
+  if (!tensor.defined() || tensor.unsafeGetTensorImpl()->is_wrapped_number()) return tensor;
+  if (!tensor.is_sparse()) return tensor.to(device);
+  at::Tensor result = at::_sparse_coo_tensor_unsafe(tensor._indices().to(device),
+                                                    tensor._values().to(device), tensor.sizes());
+  return result._coalesced_(tensor.is_coalesced());
+}
+
+/// Gives a written argument what its copy on the host has become.
+void writeBack(const at::Tensor& to, const at::Tensor& host) {
+  if (!to.is_sparse()) {
+    to.copy_(host);
+    return;
+  }
+  sparse(to)->set_indices_and_values_unsafe(host._indices().to(to.device()),
+                                            host._values().to(to.device()));
+  sparse(to)->set_coalesced(host.is_coalesced());
+}
+
+void standIn(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
+  const size_t count = op.schema().arguments().size();
+  const std::vector<c10::IValue> arguments(stack->end() - static_cast<std::ptrdiff_t>(count),
+                                           stack->end());
+  const at::Device device = deviceOf(arguments);
+  const c10::cuda::CUDAGuard guard(device);
+  logCall("operator, waiting", nullptr, "%s (sparse)", operatorName(op).c_str());
+  std::vector<c10::IValue> on_host;
+  for (const c10::IValue& argument : arguments) {
+    on_host.push_back(mapTensors(argument, [](const at::Tensor& t) { return moved(t, at::kCPU); }));
+  }
+  Stack made(on_host.begin(), on_host.end());
+  callBelowAutograd(op, &made);
+  torch::jit::drop(*stack, count);
+  bool writes = false;
+  for (size_t i = 0; i < count; ++i) {
+    const auto* alias = op.schema().arguments()[i].alias_info();
+    if (alias == nullptr || !alias->isWrite()) continue;
+    writes = true;
+    writeBack(arguments[i].toTensor(), on_host[i].toTensor());
+    stack->push_back(arguments[i]);
+  }
+  if (writes) return;
+  for (const c10::IValue& value : made) stack->push_back(moved(value.toTensor(), device));
+}
+
+bool launchesKernels(const std::string& name) {
+  static const std::set<std::string> names = {"_coalesce",
+                                              "_sparse_log_softmax",
+                                              "_sparse_softmax",
+                                              "_sparse_sparse_matmul",
+                                              "_sparse_sum_backward",
+                                              "add.Tensor",
+                                              "add.out",
+                                              "add_.Tensor",
+                                              "addmm",
+                                              "addmm.out",
+                                              "addmm_",
+                                              "bmm",
+                                              "bmm.out",
+                                              "hspmm",
+                                              "hspmm.out",
+                                              "mm",
+                                              "mm.out",
+                                              "mul.Tensor",
+                                              "mul.out",
+                                              "mul_.Tensor",
+                                              "sparse_mask",
+                                              "sspaddmm.out",
+                                              "sub.Tensor",
+                                              "sub.out",
+                                              "sub_.Tensor"};
+  return names.count(name) != 0;
+}
+
+struct Installation {
+  torch::Library library{torch::Library::IMPL, "aten", c10::DispatchKey::SparseCUDA, __FILE__,
+                         __LINE__};
+  Installation() {
+    for (const c10::OperatorHandle& op :
+         operatorsWith(c10::DispatchKey::SparseCUDA, c10::DispatchKey::SparseCPU)) {
+      if (!launchesKernels(unqualifiedName(op))) continue;
+      library.impl(unqualifiedName(op).c_str(),
+                   torch::CppFunction::makeFromBoxedFunction<&standIn>());
+    }
+  }
+};
+
+const auto* const g_installation = new Installation;
+
+}  // namespace
+}  // namespace gpu_emulator

@@ -1,0 +1,92 @@
+"""The emulated device, as Python sees it: what was called on it and what went wrong there.
+
+NOT A GPU. Only in a process of the rig, which `tests/gpu_emulator/run.py` starts.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+LIBRARIES = Path(os.environ["CUDA_EMU_LIB"])
+MODES = ("immediate", "lazy", "random")
+
+_device = ctypes.CDLL(str(LIBRARIES / "libemu.so"))
+for _name in ("emu_violation", "emu_unemulated_name", "emu_call"):
+    getattr(_device, _name).restype = ctypes.c_char_p
+_device.emu_pending.restype = ctypes.c_int64
+
+
+class Call(NamedTuple):
+    """A line of the log: a call of CUDA, an operator, or WAIT: the host waits for the device."""
+
+    thread: int
+    name: str
+    stream: int | None
+    text: str
+
+
+def load() -> None:
+    """Imports both frameworks and puts the stand-ins in the place of their kernels."""
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    # torch before TensorFlow, whose libraries are loaded for all to see and would give torch
+    # another CUDA than its own.
+    import torch
+
+    import tensor_bridge
+
+    tensor_bridge.prepare()
+    import tensorflow as tf
+
+    torch.ops.load_library(str(LIBRARIES / "libemu_torch.so"))
+    tf.load_library(str(LIBRARIES / "libemu_tf.so"))
+
+
+def mode() -> str:
+    """When the work of a stream runs."""
+    return MODES[_device.emu_mode()]
+
+
+def pending() -> int:
+    """How many operations are queued and not done."""
+    return int(_device.emu_pending())
+
+
+def take_violations() -> list[str]:
+    """What went wrong since the last time: races, forbidden calls. The plugin then sees none."""
+    found = [_device.emu_violation(i).decode() for i in range(_device.emu_violations())]
+    _device.emu_clear_violations()
+    return found
+
+
+def take_missing_kernels() -> list[str]:
+    """Kernels that were launched since the last time and have no stand-in: they did nothing."""
+    found = [_device.emu_unemulated_name(i).decode() for i in range(_device.emu_unemulated())]
+    _device.emu_clear_unemulated()
+    return found
+
+
+def _call(line: str) -> Call:
+    thread, name, stream, text = line.split("\t", 3)
+    return Call(int(thread), name, None if stream == "-" else int(stream), text)
+
+
+@contextmanager
+def logged() -> Iterator[list[Call]]:
+    """The calls of all threads during the block, in the list when it is left."""
+    calls: list[Call] = []
+    _device.emu_keep_calls(1)
+    try:
+        yield calls
+    finally:
+        calls += [_call(_device.emu_call(i).decode()) for i in range(_device.emu_calls())]
+        _device.emu_keep_calls(0)
+
+
+def host_waits(calls: list[Call]) -> list[Call]:
+    """Those at which a thread of the host waits for the device, done with its work or not."""
+    return [call for call in calls if call.name == "WAIT"]
