@@ -14,7 +14,7 @@ from itertools import pairwise
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal
 
-from tensor_bridge import _classify, _explanation, _frameworks, _options
+from tensor_bridge import _classify, _explanation, _frameworks, _options, config
 from tensor_bridge.errors import BY_STATUS, CopyRequiredError, FrameworkError, InvalidOptionError
 
 if TYPE_CHECKING:
@@ -81,83 +81,45 @@ class _Explanation(ctypes.Structure):
     )
 
 
-def _default_library() -> str:
-    """The library beside the extension module, found without loading either."""
-    from importlib.util import find_spec
-    from pathlib import Path
-
-    spec = find_spec("tensor_bridge._C")
-    if spec is None or spec.origin is None:
-        raise FrameworkError(
-            "the extension module tensor_bridge._C is missing; install tensor_bridge again, or "
-            "give the path of libtensor_bridge.so",
-            name="tensor_bridge._C",
-        )
-    return str(Path(spec.origin).parent / "libtensor_bridge.so")
-
-
-def _declare(library: ctypes.PyDLL) -> None:
-    """Argument types of the functions used here; the rest of c_api.h needs none."""
-    status, obj, out = ctypes.c_int32, ctypes.py_object, ctypes.POINTER(ctypes.c_void_p)
-    options = ctypes.POINTER(_ConvertOptions)
-    explanation = (ctypes.POINTER(_Explanation), ctypes.POINTER(ctypes.c_int64), ctypes.c_int32)
-    library.tb_last_error.restype = ctypes.c_char_p
-    library.tb_version.restype = ctypes.c_char_p
-    library.tb_convert_options_init.argtypes = (options,)
-    library.tb_convert_options_init.restype = None
-    library.tb_py_use_torch.argtypes = (ctypes.c_int32,) * 3
-    library.tb_py_copying_reason.restype = ctypes.c_char_p
-    library.tb_py_set_gil_functions.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
-    library.tb_py_set_gil_functions.restype = None
-    library.tb_py_is_eager_tensor.argtypes = (obj,)
-    library.tb_py_has_handle.argtypes = (obj,)
-    library.tb_py_tf_to_torch.argtypes = (obj, options, out)
-    library.tb_py_tf_explain.argtypes = (obj, options, *explanation)
-    variable = (obj, ctypes.c_void_p, ctypes.c_int32)
-    library.tb_py_variable_to_torch.argtypes = (*variable, options, out)
-    library.tb_py_variable_explain.argtypes = (*variable, options, *explanation)
-    back = ctypes.POINTER(_ConvertBackOptions)
-    library.tb_convert_back_options_init.argtypes = (back,)
-    library.tb_convert_back_options_init.restype = None
-    library.tb_py_torch_to_tf.argtypes = (obj, back, out)
-    library.tb_py_torch_explain.argtypes = (obj, back, *explanation)
-    library.tb_py_strings_from_tf.argtypes = (obj, out)
-    sizes, strings = ctypes.POINTER(ctypes.c_int64), ctypes.c_void_p
-    library.tb_py_strings_from_torch.argtypes = (obj, obj, sizes, ctypes.c_int32, out)
-    library.tb_py_strings_to_torch.argtypes = (strings, options, out, out)
-    library.tb_py_strings_to_tf.argtypes = (strings, back, out)
-    library.tb_strings_nbytes.argtypes = (strings, sizes)
-    library.tb_strings_gather.argtypes = (strings, sizes, ctypes.c_char_p, ctypes.c_int64)
-    library.tb_strings_explain.argtypes = (strings, options, explanation[0])
-    library.tb_strings_explain_back.argtypes = (strings, back, explanation[0])
-    library.tb_strings_release.argtypes = (strings,)
-    library.tb_strings_release.restype = None
-    library.tb_strings_ndim.argtypes = library.tb_strings_count.argtypes = (strings,)
-    library.tb_strings_shape.argtypes = (strings,)
-    library.tb_strings_ndim.restype = ctypes.c_int32
-    library.tb_strings_count.restype = ctypes.c_int64
-    library.tb_strings_shape.restype = sizes
-    library.tb_live_owners.restype = ctypes.c_int64
-    for name in (
-        "tb_py_use_torch",
-        "tb_py_is_eager_tensor",
-        "tb_py_has_handle",
-        "tb_py_tf_to_torch",
-        "tb_py_tf_explain",
-        "tb_py_variable_to_torch",
-        "tb_py_variable_explain",
-        "tb_py_torch_to_tf",
-        "tb_py_torch_explain",
-        "tb_py_strings_from_tf",
-        "tb_py_strings_from_torch",
-        "tb_py_strings_to_torch",
-        "tb_py_strings_to_tf",
-        "tb_strings_nbytes",
-        "tb_strings_gather",
-        "tb_strings_explain",
-        "tb_strings_explain_back",
-    ):
-        getattr(library, name).restype = status
+_STATUS, _OBJECT, _TEXT = ctypes.c_int32, ctypes.py_object, ctypes.c_char_p
+_POINTER = ctypes.c_void_p
+_OUT = ctypes.POINTER(_POINTER)
+_SIZES = ctypes.POINTER(ctypes.c_int64)
+_OPTIONS, _BACK = ctypes.POINTER(_ConvertOptions), ctypes.POINTER(_ConvertBackOptions)
+_EXPLAINED = ctypes.POINTER(_Explanation)
+_SHAPED = (_EXPLAINED, _SIZES, ctypes.c_int32)
+_VARIABLE = (_OBJECT, _POINTER, ctypes.c_int32)
+# What the functions of c_api.h that are used here return and take.
+_FUNCTIONS: dict[str, tuple[Any, ...]] = {
+    "tb_last_error": (_TEXT,),
+    "tb_version": (_TEXT,),
+    "tb_live_owners": (ctypes.c_int64,),
+    "tb_convert_options_init": (None, _OPTIONS),
+    "tb_convert_back_options_init": (None, _BACK),
+    "tb_py_use_torch": (_STATUS, ctypes.c_int32, ctypes.c_int32, ctypes.c_int32),
+    "tb_py_copying_reason": (_TEXT,),
+    "tb_py_set_gil_functions": (None, _POINTER, _POINTER),
+    "tb_py_is_eager_tensor": (_STATUS, _OBJECT),
+    "tb_py_has_handle": (_STATUS, _OBJECT),
+    "tb_py_tf_to_torch": (_STATUS, _OBJECT, _OPTIONS, _OUT),
+    "tb_py_tf_explain": (_STATUS, _OBJECT, _OPTIONS, *_SHAPED),
+    "tb_py_variable_to_torch": (_STATUS, *_VARIABLE, _OPTIONS, _OUT),
+    "tb_py_variable_explain": (_STATUS, *_VARIABLE, _OPTIONS, *_SHAPED),
+    "tb_py_torch_to_tf": (_STATUS, _OBJECT, _BACK, _OUT),
+    "tb_py_torch_explain": (_STATUS, _OBJECT, _BACK, *_SHAPED),
+    "tb_py_strings_from_tf": (_STATUS, _OBJECT, _OUT),
+    "tb_py_strings_from_torch": (_STATUS, _OBJECT, _OBJECT, _SIZES, ctypes.c_int32, _OUT),
+    "tb_py_strings_to_torch": (_STATUS, _POINTER, _OPTIONS, _OUT, _OUT),
+    "tb_py_strings_to_tf": (_STATUS, _POINTER, _BACK, _OUT),
+    "tb_strings_ndim": (ctypes.c_int32, _POINTER),
+    "tb_strings_count": (ctypes.c_int64, _POINTER),
+    "tb_strings_shape": (_SIZES, _POINTER),
+    "tb_strings_nbytes": (_STATUS, _POINTER, _SIZES),
+    "tb_strings_gather": (_STATUS, _POINTER, _SIZES, _TEXT, ctypes.c_int64),
+    "tb_strings_explain": (_STATUS, _POINTER, _OPTIONS, _EXPLAINED),
+    "tb_strings_explain_back": (_STATUS, _POINTER, _BACK, _EXPLAINED),
+    "tb_strings_release": (None, _POINTER),
+}
 
 
 def _capsule_pointer(capsule: Any) -> int | None:
@@ -239,11 +201,15 @@ class TensorBridge:
     """
 
     def __init__(self, library: str | os.PathLike[str] | None = None) -> None:
-        path = _default_library() if library is None else os.fspath(library)
+        if library is None:
+            library = config.library_dir() / "libtensor_bridge.so"
+        path = os.fspath(library)
         try:
             # PyDLL keeps the GIL: the library releases it itself where it waits or copies.
             self._library = ctypes.PyDLL(path)
-            _declare(self._library)
+            for name, (returned, *taken) in _FUNCTIONS.items():
+                function = getattr(self._library, name)
+                function.restype, function.argtypes = returned, taken
         except (OSError, AttributeError) as e:
             raise FrameworkError(
                 f"libtensor_bridge.so could not be loaded from {path!r}: {e}. Leave library= out "

@@ -8,10 +8,10 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
-from tensor_bridge import capi
+from tensor_bridge import config
 
 _libc = ctypes.CDLL(None)
-_LIBRARY = ctypes.CDLL(capi._default_library())
+_LIBRARY = ctypes.CDLL(config.library_dir() / "libtensor_bridge.so")
 _LIBRARY.tb_tf_to_torch_consume.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 _LIBRARY.tb_last_error.restype = ctypes.c_char_p
 

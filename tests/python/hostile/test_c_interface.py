@@ -11,7 +11,7 @@ import c_calls
 import pytest
 from c_header import HEADERS, functions
 
-from tensor_bridge import capi
+from tensor_bridge import config
 
 CALLS = Path(c_calls.__file__)
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
@@ -19,7 +19,7 @@ QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
 
 def test_every_exported_function_has_an_entry() -> None:
     listed = subprocess.run(
-        ["nm", "-D", "--defined-only", capi._default_library()],
+        ["nm", "-D", "--defined-only", config.library_dir() / "libtensor_bridge.so"],
         check=True,
         capture_output=True,
         text=True,

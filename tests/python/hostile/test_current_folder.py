@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tensor_bridge import capi
+from tensor_bridge import config
 from tensor_bridge.doctor._facts import run_trial
 
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="no compiler")
@@ -90,8 +90,8 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Rig:
         for below in (place / "lib", place):
             adapter = below / "libtensor_bridge_torch_2_13.so"
             compiled(ADAPTER, adapter, *shared, f'-DNAME="{adapter}"')
-    library = shutil.copy(capi._default_library(), good / "lib")
-    shutil.copy(capi._default_library(), good)
+    library = shutil.copy(config.library_dir() / "libtensor_bridge.so", good / "lib")
+    shutil.copy(config.library_dir() / "libtensor_bridge.so", good)
     torch = compiled("", folder / "libtorch_cpu.so", *shared, "-Wl,-soname,libtorch_cpu.so")
     link = ["-Wl,--no-as-needed", library, "-Wl,-rpath,lib", "-Wl,--disable-new-dtags"]
     return Rig(
@@ -157,7 +157,7 @@ def test_a_folder_that_cannot_be_told_is_refused(rig: Rig) -> None:
 def test_a_planted_adapter_would_announce_itself(rig: Rig, tmp_path: Path) -> None:
     """So that the tests above can fail."""
     shutil.copytree(rig.evil, tmp_path / "evil")
-    library = shutil.copy(capi._default_library(), tmp_path / "evil" / "lib")
+    library = shutil.copy(config.library_dir() / "libtensor_bridge.so", tmp_path / "evil" / "lib")
     (found,) = loaded(rig.run(rig.program, str(library)))
     assert found.startswith(str(rig.evil))
 

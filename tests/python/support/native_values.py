@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from c_threads import run_in_c_threads, tf_tensor
 from needs import torch_release
 
-from tensor_bridge import capi
+from tensor_bridge import config
 
 SIZE = 64  # elements of 4 bytes
-_LIBRARY = ctypes.CDLL(capi._default_library())
+_LIBRARY = ctypes.CDLL(config.library_dir() / "libtensor_bridge.so")
 _POINTER = ctypes.c_void_p
 _LIBRARY.tb_tf_to_torch.argtypes = (_POINTER, _POINTER, _POINTER)
 _LIBRARY.tb_torch_to_tf.argtypes = (_POINTER, _POINTER, _POINTER)
