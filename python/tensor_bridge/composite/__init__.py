@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from tensor_bridge.composite import (
+    coo,
+    csr,
     extension_type,
-    indexed_slices,
     keras,
     optional,
     ragged,
-    sparse,
     string,
     tensor_array,
     uninitialized,
@@ -47,9 +47,9 @@ __all__ = [
 for _module in (
     variable,
     ragged,
-    sparse,
+    coo,
+    csr,
     string,
-    indexed_slices,
     tensor_array,
     optional,
     extension_type,

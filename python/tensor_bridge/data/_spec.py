@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tensor_bridge import _C
 from tensor_bridge._dtypes import dtypes
 from tensor_bridge.composite import StringTensor
+from tensor_bridge.composite.coo import assemble_coo
 from tensor_bridge.composite.ragged import assemble as assemble_ragged
-from tensor_bridge.composite.sparse import assemble_coo
 from tensor_bridge.errors import UnsupportedDtypeError, UnsupportedTypeError
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Sparse values: tf.SparseTensor and torch's COO, CSRSparseMatrix and torch's CSR.
+"""torch's COO tensors: tf.SparseTensor, and tf.IndexedSlices, which are sparse in one dimension.
 
 Both frameworks take indices on trust, and some of their kernels then read outside the values. Here
 every index is checked, in both directions.
@@ -7,9 +7,10 @@ every index is checked, in both directions.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge import _C, _explanation
+from tensor_bridge import _C, _classify, _explanation
 from tensor_bridge.composite._registry import (
     Composite,
     Options,
@@ -23,7 +24,7 @@ from tensor_bridge.composite._registry import (
 from tensor_bridge.errors import (
     CopyRequiredError,
     InvalidOptionError,
-    TensorFlowError,
+    MismatchError,
     UnsupportedDtypeError,
     UnsupportedTypeError,
     ValueRangeError,
@@ -41,9 +42,6 @@ __all__ = [
     "detached",
     "explain_values",
     "index_options",
-    "is_ordered",
-    "make_coo",
-    "sizes",
     "values_to_torch",
 ]
 
@@ -73,7 +71,7 @@ def check_range(indices: torch.Tensor, shape: Sequence[int]) -> None:
                 )
 
 
-def is_ordered(indices: torch.Tensor, shape: Sequence[int]) -> bool:
+def _is_ordered(indices: torch.Tensor, shape: Sequence[int]) -> bool:
     """Whether the rows of ``indices`` ascend in lexicographic order, without a duplicate.
 
     They lie within ``shape``, whose elements 64 bits can number.
@@ -89,7 +87,7 @@ def is_ordered(indices: torch.Tensor, shape: Sequence[int]) -> bool:
     return bool((numbers[1:] > numbers[:-1]).all())
 
 
-def sizes(t: Any) -> tuple[int, ...]:
+def _sizes(t: Any) -> tuple[int, ...]:
     """The numbers in a dense_shape tensor, checked.
 
     Raises:
@@ -165,10 +163,10 @@ def detached(x: torch.Tensor, options: Options) -> torch.Tensor:
     return x.detach()
 
 
-# ---- COO -----------------------------------------------------------------------------------------
+# ---- SparseTensor --------------------------------------------------------------------------------
 
 
-def make_coo(
+def _make_coo(
     indices: torch.Tensor, values: torch.Tensor, shape: Sequence[int], *, coalesced: bool
 ) -> torch.Tensor:
     """A COO tensor over ``indices`` of shape (rank, count) and ``values``, both kept as they are.
@@ -192,12 +190,12 @@ def _sparse_to_torch(sparse: Any, options: Options) -> torch.Tensor:
     values = values_to_torch(sparse.values, options)
     with part("indices"):
         indices: torch.Tensor = to_dense_torch(sparse.indices, structural(options))
-    return _assemble(indices, values, sizes(sparse.dense_shape))
+    return _assemble(indices, values, _sizes(sparse.dense_shape))
 
 
 def _assemble(indices: torch.Tensor, values: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     check_range(indices, shape)
-    return make_coo(indices.t(), values, shape, coalesced=is_ordered(indices, shape))
+    return _make_coo(indices.t(), values, shape, coalesced=_is_ordered(indices, shape))
 
 
 def assemble_coo(
@@ -211,7 +209,7 @@ def _explain_sparse(sparse: Any, options: Options) -> Explanation:
     values = explain_values(sparse.values, options)
     with part("indices"):
         indices = explain_to_torch(sparse.indices, structural(options))
-    shape = sizes(sparse.dense_shape)
+    shape = _sizes(sparse.dense_shape)
     check_range(to_dense_torch(sparse.indices, {}), shape)
     return _explanation.combined(
         "sparse COO tensor", [("values", values), ("indices", indices)], like=values, shape=shape
@@ -223,7 +221,7 @@ def _coo_parts(x: torch.Tensor, options: Options) -> tuple[torch.Tensor, torch.T
     x = detached(x, options)
     indices = x._indices().t()
     check_range(indices, x.shape)
-    if is_ordered(indices, x.shape):
+    if _is_ordered(indices, x.shape):
         return indices, x._values(), ""
     reason = (
         "the tensor is not coalesced, and TensorFlow's operations need indices in order without "
@@ -233,9 +231,9 @@ def _coo_parts(x: torch.Tensor, options: Options) -> tuple[torch.Tensor, torch.T
         raise CopyRequiredError(f"copy=False, but a copy is needed: {reason}. Use copy=None")
     try:
         # The flag may claim what is not so.
-        x = make_coo(x._indices(), x._values(), x.shape, coalesced=False).coalesce()
+        x = _make_coo(x._indices(), x._values(), x.shape, coalesced=False).coalesce()
     except RuntimeError as e:
-        # Of old releases no NotImplementedError.
+        # Old releases raise no NotImplementedError.
         if "implemented for" not in str(e):
             raise
         raise UnsupportedDtypeError(
@@ -246,9 +244,7 @@ def _coo_parts(x: torch.Tensor, options: Options) -> tuple[torch.Tensor, torch.T
 
 def _coo_to_tf(x: torch.Tensor, options: Options) -> Any:
     if x.dense_dim() > 0:
-        from tensor_bridge.composite import indexed_slices
-
-        return indexed_slices.coo_to_tf(x, options)
+        return _coo_to_slices(x, options)
     indices, values, _ = _coo_parts(x, options)
     with part("values"):
         tf_values = component_to_tf(values, options)
@@ -261,9 +257,7 @@ def _coo_to_tf(x: torch.Tensor, options: Options) -> Any:
 
 def _explain_coo(x: torch.Tensor, options: Options) -> Explanation:
     if x.dense_dim() > 0:
-        from tensor_bridge.composite import indexed_slices
-
-        return indexed_slices.explain_coo(x, options)
+        return _explain_coo_as_slices(x, options)
     indices, values, reason = _coo_parts(x, options)
     with part("values"):
         explained = explain_to_tf(values, options)
@@ -278,180 +272,116 @@ def _explain_coo(x: torch.Tensor, options: Options) -> Explanation:
     return _explanation.combined("SparseTensor", parts, like=explained, shape=tuple(x.shape))
 
 
-# ---- CSR -----------------------------------------------------------------------------------------
+# ---- IndexedSlices -------------------------------------------------------------------------------
 
 
-def _csr_components(matrix: Any) -> list[tuple[Any, Any, Any]]:
-    """(row pointers, column indices, values) of each matrix of a CSRSparseMatrix."""
+def _tensor(value: Any) -> Any:
+    """``value`` as a tensor: tf.IndexedSlices keep what they were given, lists too."""
+    if _C.is_eager_tensor(value) or _classify.is_tensorflow_value(value):
+        return value
     import tensorflow as tf
 
-    if not _C.is_eager_tensor(matrix._matrix):
-        to_dense_torch(matrix._matrix, {})  # raises that it is symbolic
-    batches = 1 if matrix.shape.rank == 2 else int(matrix.shape[0])
-    try:
-        return [
-            tuple(
-                tf.raw_ops.CSRSparseMatrixComponents(
-                    csr_sparse_matrix=matrix._matrix, index=i, type=matrix.dtype
-                )
-            )
-            for i in range(batches)
-        ]
-    except tf.errors.OpError as e:
-        raise TensorFlowError(f"could not read the components of a CSRSparseMatrix: {e}") from e
+    return tf.convert_to_tensor(value)
 
 
-def _check_csr(rows: torch.Tensor, columns: torch.Tensor, shape: Sequence[int]) -> None:
-    """Checks one matrix: row pointers, range of the columns, and their order in each row."""
-    from tensor_bridge.composite.ragged import check_splits
-
-    with part("row pointers"):
-        check_splits(rows, int(columns.shape[0]))
-    with part("column indices"):
-        check_range(columns.unsqueeze(1), shape[-1:])
-        ascends = columns.diff() > 0
-        starts = rows[1:-1] - 1  # the steps from one row into the next may go down
-        starts = starts[(starts >= 0) & (starts < ascends.shape[0])]
-        ascends[starts.long()] = True
-        if not bool(ascends.all()):
-            raise ValueRangeError(
-                "expected ascending column indices without duplicates in each row; sort them "
-                "first: sorted_indices() of a CSRSparseMatrix, coalesce() of a COO tensor"
-            )
+def _dense_shape(slices: Any) -> tuple[int, ...]:
+    if slices.dense_shape is None:
+        raise UnsupportedTypeError(
+            "expected tf.IndexedSlices with a dense_shape, got None: torch's sparse tensors have a "
+            "size. Give one: tf.IndexedSlices(s.values, s.indices, dense_shape)"
+        )
+    shape = _sizes(_tensor(slices.dense_shape))
+    got = tuple(_tensor(slices.values).shape)
+    if shape[1:] != got[1:]:
+        expected = ", ".join(["count", *(str(size) for size in shape[1:])])
+        raise MismatchError(
+            f"expected values of shape ({expected}) for the dense shape {shape}, got {got}"
+        )
+    return shape
 
 
-def _csr_to_torch(matrix: Any, options: Options) -> torch.Tensor:
-    import torch
+def _needs_cast(indices: Any, options: Options) -> bool:
+    """Whether the indices are int32, which torch's COO tensors do not take."""
+    if indices.dtype.name == "int64":
+        return False
+    if options.get("copy") is False:
+        raise CopyRequiredError(
+            f"copy=False, but a copy is needed: the indices are {indices.dtype.name}, and "
+            "torch's COO tensors need int64. Use copy=None"
+        )
+    return True
 
-    shape = tuple(int(size) for size in matrix.shape)
-    batches = []
-    for rows, columns, values in _csr_components(matrix):
-        x = values_to_torch(values, options)
-        with part("indices"):
-            crow = to_dense_torch(rows, structural(options))
-            col = to_dense_torch(columns, structural(options))
-        _check_csr(crow, col, shape)
-        batches.append((crow, col, x))
-    if len(shape) == 2:
-        crow, col, x = batches[0]
-    else:
-        _check_batches(batches, options)
-        crow, col, x = (torch.stack(tensors) for tensors in zip(*batches, strict=True))
-    return torch.sparse_csr_tensor(
-        crow, col, x, shape, dtype=x.dtype, device=x.device, check_invariants=False
+
+def _slices_to_torch(slices: Any, options: Options) -> torch.Tensor:
+    values = values_to_torch(_tensor(slices.values), options)
+    where = _tensor(slices.indices)
+    cast = _needs_cast(where, options)
+    with part("indices"):
+        indices = to_dense_torch(where, structural(options))
+    shape = _dense_shape(slices)
+    if cast:
+        indices = indices.long()
+    check_range(indices.unsqueeze(1), shape[:1])
+    # Whatever the order is: a gradient is summed, and nobody relies on its flag.
+    return _make_coo(indices.unsqueeze(0), values, shape, coalesced=False)
+
+
+def _explain_slices(slices: Any, options: Options) -> Explanation:
+    values = explain_values(_tensor(slices.values), options)
+    where = _tensor(slices.indices)
+    cast = _needs_cast(where, options)
+    with part("indices"):
+        indices = explain_to_torch(where, structural(options))
+    if cast:
+        indices = replace(
+            _explanation.copied(indices, "torch's COO tensors need int64 indices"),
+            torch_dtype="torch.int64",
+            nbytes=2 * (indices.nbytes or 0),
+        )
+    shape = _dense_shape(slices)
+    check_range(to_dense_torch(where, {}).unsqueeze(1), shape[:1])
+    return _explanation.combined(
+        "sparse COO tensor", [("values", values), ("indices", indices)], like=values, shape=shape
     )
 
 
-def _check_batches(batches: Sequence[tuple[Any, Any, Any]], options: Options) -> None:
-    counts = sorted({int(values.shape[0]) for _, _, values in batches})
-    if len(counts) != 1:
+def _slices_parts(x: torch.Tensor, options: Options) -> tuple[torch.Tensor, torch.Tensor]:
+    if x.sparse_dim() != 1:
         raise UnsupportedTypeError(
-            "torch's batches of CSR matrices need the same number of values in each matrix, got "
-            f"a CSRSparseMatrix with {counts}; convert the matrices one by one, or "
-            "to_sparse_tensor() of it"
+            "expected a COO tensor with dense values only if it has one sparse dimension, as "
+            f"tf.IndexedSlices have, got {x.sparse_dim()} sparse and {x.dense_dim()} dense "
+            "dimensions; make all of them sparse first: x.to_dense().to_sparse()"
         )
-    if options.get("copy") is False:
-        raise CopyRequiredError(
-            "copy=False, but a copy is needed: torch keeps a batch of CSR matrices in tensors "
-            "that TensorFlow's are stacked into. Use copy=None"
-        )
-
-
-def _explain_csr(matrix: Any, options: Options) -> Explanation:
-    shape = tuple(int(size) for size in matrix.shape)
-    components = _csr_components(matrix)
-    parts: list[tuple[str, Explanation]] = []
-    for rows, columns, values in components:
-        parts.append(("values", explain_values(values, options)))
-        for name, indices in (("row pointers", rows), ("column indices", columns)):
-            with part("indices"):
-                parts.append((name, explain_to_torch(indices, structural(options))))
-        _check_csr(to_dense_torch(rows, {}), to_dense_torch(columns, {}), shape)
-    if len(shape) == 3:
-        _check_batches(components, options)
-        reason = "the matrices of the batch are stacked"
-        parts = [(name, _explanation.copied(e, reason)) for name, e in parts]
-    like = parts[0][1] if parts else None
-    return _explanation.combined("sparse CSR tensor", parts, like=like, shape=shape)
-
-
-_CSR_DTYPES = ("torch.float32", "torch.float64", "torch.complex64", "torch.complex128")
-
-
-def _csr_as_coo(x: torch.Tensor, options: Options) -> tuple[torch.Tensor, torch.Tensor]:
-    """Indices of shape (count, rank) and values of a CSR tensor, checked."""
-    import torch
-
     x = detached(x, options)
-    if x.dense_dim() > 0 or x.dim() > 3:
-        raise UnsupportedTypeError(
-            "expected a CSR matrix or one batch of them, which is what a CSRSparseMatrix holds, "
-            f"got shape {tuple(x.shape)} with {x.dense_dim()} dense dimensions"
-        )
-    if str(x.dtype) not in _CSR_DTYPES:
-        raise UnsupportedDtypeError(
-            f"TensorFlow has CSR matrices of {', '.join(_CSR_DTYPES)} only, got {x.dtype}; convert "
-            "x.to_sparse() to a SparseTensor instead"
-        )
-    if options.get("copy") is False:
-        raise CopyRequiredError(
-            "copy=False, but a copy is needed: TensorFlow makes the row pointers of a "
-            "CSRSparseMatrix itself. Use copy=None"
-        )
-    crow, col, values = x.crow_indices(), x.col_indices(), x.values()
-    batched = x.dim() == 3
-    if not batched:
-        crow, col, values = crow.unsqueeze(0), col.unsqueeze(0), values.unsqueeze(0)
-    indices = []
-    for i in range(crow.shape[0]):
-        _check_csr(crow[i], col[i], x.shape)
-        row = torch.arange(crow.shape[1] - 1, device=x.device).repeat_interleave(crow[i].diff())
-        columns = [row, col[i].long()]
-        if batched:
-            columns.insert(0, torch.full_like(row, i))
-        indices.append(torch.stack(columns, dim=1))
-    return torch.cat(indices), values.reshape(-1)
+    indices = x._indices()[0]
+    check_range(indices.unsqueeze(1), tuple(x.shape[:1]))
+    return indices, x._values()
 
 
-def _csr_to_tf(x: torch.Tensor, options: Options) -> Any:
-    indices, values = _csr_as_coo(x, options)
+def _coo_to_slices(x: torch.Tensor, options: Options) -> Any:
+    """Converts a COO tensor with dense dimensions to tf.IndexedSlices, in the order it has."""
+    indices, values = _slices_parts(x, options)
     with part("values"):
         tf_values = component_to_tf(values, options)
     with part("indices"):
         tf_indices = component_to_tf(indices, index_options(options))
     import tensorflow as tf
-    from tensorflow.python.ops.linalg.sparse import sparse_csr_matrix_ops
 
-    sparse = tf.SparseTensor(tf_indices, tf_values, tf.constant(list(x.shape), tf.int64))
-    try:
-        return sparse_csr_matrix_ops.CSRSparseMatrix(sparse)
-    except tf.errors.OpError as e:
-        raise TensorFlowError(f"could not make a CSRSparseMatrix: {e}") from e
+    return tf.IndexedSlices(tf_values, tf_indices, tf.constant(list(x.shape), tf.int64))
 
 
-def _explain_csr_back(x: torch.Tensor, options: Options) -> Explanation:
-    indices, values = _csr_as_coo(x, options)
+def _explain_coo_as_slices(x: torch.Tensor, options: Options) -> Explanation:
+    """What `_coo_to_slices` would do."""
+    indices, values = _slices_parts(x, options)
     with part("values"):
         explained = explain_to_tf(values, options)
     with part("indices"):
-        made = _explanation.copied(
-            explain_to_tf(indices, index_options(options)), "TensorFlow makes the row pointers"
-        )
+        where = explain_to_tf(indices, index_options(options))
     return _explanation.combined(
-        "CSRSparseMatrix",
-        [("values", explained), ("indices", made)],
+        "IndexedSlices",
+        [("values", explained), ("indices", where)],
         like=explained,
         shape=tuple(x.shape),
-    )
-
-
-# ---- other layouts -------------------------------------------------------------------------------
-
-
-def _refuse_layout(x: torch.Tensor, options: Options) -> Any:
-    raise UnsupportedTypeError(
-        f"TensorFlow has sparse values in COO and CSR form only, got layout {x.layout}; convert "
-        "it first: x.to_sparse_csr(), or x.to_sparse()"
     )
 
 
@@ -466,18 +396,9 @@ COMPOSITES = (
         explain_back=_explain_coo,
     ),
     Composite(
-        name="sparse csr",
-        tf_keys=("tensorflow.python.ops.linalg.sparse.sparse_csr_matrix_ops.CSRSparseMatrix",),
-        torch_keys=("torch.sparse_csr",),
-        to_torch=_csr_to_torch,
-        explain=_explain_csr,
-        to_tf=_csr_to_tf,
-        explain_back=_explain_csr_back,
-    ),
-    Composite(
-        name="sparse layout that TensorFlow lacks",
-        torch_keys=("torch.sparse_csc", "torch.sparse_bsr", "torch.sparse_bsc"),
-        to_tf=_refuse_layout,
-        explain_back=_refuse_layout,
+        name="indexed slices",
+        tf_keys=("tensorflow.python.framework.indexed_slices.IndexedSlices",),
+        to_torch=_slices_to_torch,
+        explain=_explain_slices,
     ),
 )
