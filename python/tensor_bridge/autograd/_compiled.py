@@ -11,7 +11,8 @@ import itertools
 from collections.abc import Sequence
 from functools import cache
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakValueDictionary
 
 from tensor_bridge import _C, _convert
 from tensor_bridge.autograd import _dtype_names, _nodes, _tokens
@@ -20,9 +21,33 @@ from tensor_bridge.errors import GradientError
 if TYPE_CHECKING:
     import torch
 
-    from tensor_bridge.autograd._tf_function import TfFunction
+    from tensor_bridge.autograd._mirror import Mirror
 
-__all__ = ["call"]
+__all__ = ["Function", "call", "numbered"]
+
+
+class Function(Protocol):
+    """What an operator calls: a `TfFunction`."""
+
+    fn: Any
+    number: int
+    mirrors: tuple[Mirror, ...]
+
+    def prepare(
+        self, tensors: Sequence[Any], args: Any, kwargs: Any, taped: list[int] | None = None
+    ) -> tuple[_nodes.Step, list[Any]]: ...
+
+
+_functions: WeakValueDictionary[int, Function] = WeakValueDictionary()
+_numbers = itertools.count()
+
+
+def numbered(function: Function) -> int:
+    """A number for the function, by which operators find it as long as it lives."""
+    number = next(_numbers)
+    _functions[number] = function
+    return number
+
 
 _plans: list[_Plan] = []
 _keys: dict[Any, int] = {}
@@ -66,7 +91,7 @@ def _make(shape: Shape, tensors: list[Any], at: int) -> tuple[Any, int]:
     return (tuple(children) if kind == "tuple" else children), at
 
 
-def call(function: TfFunction, tensors: Sequence[Any], args: Any, kwargs: Any) -> Any:
+def call(function: Function, tensors: Sequence[Any], args: Any, kwargs: Any) -> Any:
     """What `TfFunction.call_with` does, of operators only."""
     import torch
 
@@ -88,13 +113,11 @@ def call(function: TfFunction, tensors: Sequence[Any], args: Any, kwargs: Any) -
 
 
 def _register(function: int, shape: Shape) -> int:
-    from tensor_bridge.autograd import _tf_function
-
     _operators()
     key = _keys.get((function, shape))
     if key is None:
         key = _keys[function, shape] = len(_plans)
-        _plans.append(_Plan(_tf_function.by_number[function], shape))
+        _plans.append(_Plan(_functions[function], shape))
     return key
 
 
@@ -115,7 +138,7 @@ class _Plan:
       result: The structure of what it returned when its shapes were asked for last.
     """
 
-    def __init__(self, function: TfFunction, shape: Shape) -> None:
+    def __init__(self, function: Function, shape: Shape) -> None:
         self.function = function
         self.result: Shape = ()
         self._shape = shape

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C, _classify, _triton
 from tensor_bridge._graph_function import py_function
-from tensor_bridge.autograd import _dtype_names, _tape, _tokens, _torch_function
+from tensor_bridge.autograd import _dtype_names, _piece, _tape, _tokens
 from tensor_bridge.autograd._graph_gradient import with_gradient
 from tensor_bridge.autograd._structure import Rebuild, build, flatten, is_tf_leaf
 from tensor_bridge.errors import GradientError, SymbolicTensorError, UnsupportedTypeError
@@ -29,23 +29,23 @@ class _Lazy:
         self._inner = inner
         self._upstream = upstream
 
-    def piece(self) -> _torch_function.Piece:
+    def piece(self) -> _piece.Piece:
         for g in self._upstream:
             g.requires_grad_()
         inner = self._inner.piece()
         found = inner.gradient(self._upstream, create_graph=True)
         zeros = [x.detach().new_zeros(x.shape) for x in inner.inputs]
         outputs = [z if g is None else g for g, z in zip(found, zeros, strict=True)]
-        return _torch_function.Piece([*inner.inputs, *self._upstream], outputs)
+        return _piece.Piece([*inner.inputs, *self._upstream], outputs)
 
 
 class _Run:
     """A piece of torch's graph that exists."""
 
-    def __init__(self, piece: _torch_function.Piece) -> None:
+    def __init__(self, piece: _piece.Piece) -> None:
         self._piece = piece
 
-    def piece(self) -> _torch_function.Piece:
+    def piece(self) -> _piece.Piece:
         return self._piece
 
 
@@ -93,11 +93,11 @@ def call(
         for place, value in zip(places, values, strict=True):
             arguments[place] = value
         chosen = [places[k] for k in wanted]
-        made, inputs = _torch_function.run(fn, spec, arguments, chosen)
+        made, inputs = _piece.run(fn, spec, arguments, chosen)
         outputs = made.tensors
         _check(outputs, made, specs, result)
-        token = _tokens.issue_tf(_Run(_torch_function.Piece(inputs, outputs)))
-        return [*map(_torch_function.to_tf, outputs), token]
+        token = _tokens.issue_tf(_Run(_piece.Piece(inputs, outputs)))
+        return [*map(_piece.to_tf, outputs), token]
 
     *outputs, token = py_function(
         forward, tensors, [*(s.dtype for s in specs), tf.int32], name="TorchFunction"
@@ -137,7 +137,7 @@ def _gradient(token: Any, inputs: Sequence[Any], upstream: Sequence[Any]) -> lis
         state = _Chosen(state, live)
         found = state.piece().gradient(ups, create_graph=False)
         results = [
-            tf.zeros_like(x) if g is None else _torch_function.to_tf(g)
+            tf.zeros_like(x) if g is None else _piece.to_tf(g)
             for g, x in zip(found, values, strict=False)
         ]
         return [*results, _tokens.issue_tf(_Lazy(state, ups))]
@@ -161,9 +161,9 @@ class _Chosen:
         self._inner = inner
         self._chosen = chosen
 
-    def piece(self) -> _torch_function.Piece:
+    def piece(self) -> _piece.Piece:
         inner = self._inner.piece()
-        return _torch_function.Piece(inner.inputs, [inner.outputs[k] for k in self._chosen])
+        return _piece.Piece(inner.inputs, [inner.outputs[k] for k in self._chosen])
 
 
 # ---- what a function returns ---------------------------------------------------------------------
@@ -205,7 +205,7 @@ def _check(outputs: list[Any], made: Any, specs: list[Any], result: Any) -> None
 
 def infer(
     fn: Callable[..., Any], spec: Rebuild, leaves: list[Any], places: Sequence[int]
-) -> tuple[_torch_function.Result, list[Any]]:
+) -> tuple[_piece.Result, list[Any]]:
     """What a torch function would return, by running it on torch's fake tensors.
 
     Args:
@@ -257,7 +257,7 @@ def infer(
 
 def _run_fake(
     fn: Callable[..., Any], spec: Rebuild, leaves: list[Any], places: Sequence[int], size: int
-) -> _torch_function.Result:
+) -> _piece.Result:
     import torch
     from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -285,5 +285,5 @@ def _run_fake(
         for i in places:
             sizes = [size if n is None else n for n in leaves[i].shape.as_list()]
             arguments[i] = torch.empty(sizes, dtype=_dtype_names.torch_dtype(leaves[i].dtype))
-        args, kwargs = _torch_function.arguments_of(spec, arguments)
-        return _torch_function.Result(fn(*args, **kwargs))
+        args, kwargs = _piece.arguments_of(spec, arguments)
+        return _piece.Result(fn(*args, **kwargs))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
 
 from tensor_bridge import _C, _classify, composite
 from tensor_bridge._frameworks import ensure_tensorflow
-from tensor_bridge.autograd import _mirror, _nodes, _tape
+from tensor_bridge.autograd import _compiled, _mirror, _nodes, _tape
 from tensor_bridge.autograd._structure import (
     Rebuild,
     build,
@@ -53,11 +51,6 @@ class _Template:
         return build(self.spec, iter(leaves))
 
 
-by_number: WeakValueDictionary[int, TfFunction] = WeakValueDictionary()
-"""Every function that lives; an operator of torch's takes a number."""
-_numbers = itertools.count()
-
-
 class TfFunction:
     """What `tf_to_torch` returns: call it like the TensorFlow callable, with torch tensors.
 
@@ -78,8 +71,7 @@ class TfFunction:
         self._persistent = not is_graph_function(fn) if higher_order is None else higher_order
         self.mirrors = tuple(mirrors)
         self._sparse = sparse
-        self.number = next(_numbers)
-        by_number[self.number] = self
+        self.number = _compiled.numbered(self)
         name_after(self, fn)
 
     @property
@@ -99,8 +91,6 @@ class TfFunction:
         import torch
 
         if torch.compiler.is_compiling():
-            from tensor_bridge.autograd import _compiled
-
             return _compiled.call(self, tensors, args, kwargs)
         if not self.mirrors:
             return self._call(tensors, args, kwargs)
