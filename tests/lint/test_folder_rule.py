@@ -162,7 +162,7 @@ PY_EDGES: dict[str, set[str]] = {
     "_convert": PLAIN | {"_C", "_dtypes"},
     "testing": CONVERT,
     # composite: for StringTensor, which is what strings become through every door.
-    "capi": PLAIN | {"composite"},
+    "capi": PLAIN | {"composite", "config"},
     "config": {"errors", "_command_line"},
     "composite": CONVERT,
     "dlpack": CONVERT,
