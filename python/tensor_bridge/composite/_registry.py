@@ -8,7 +8,7 @@ torch's layout ("torch.sparse_coo").
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -23,6 +23,7 @@ __all__ = [
     "EXTRA",
     "Composite",
     "Options",
+    "Parts",
     "component_to_tf",
     "component_to_torch",
     "check_extras",
@@ -43,6 +44,12 @@ __all__ = [
 
 Options = Mapping[str, Any]
 
+Parts = tuple[Sequence[Any], Callable[[Sequence[Any]], Any]]
+"""The tensors of a value on torch's side, and what makes an equal value of others in their place.
+
+A part may be a composite itself, or a structure.
+"""
+
 EXTRA = frozenset({"strings", "unknown", "live"})
 """Keywords of `convert_tf_to_pytorch` that concern composites and structures only."""
 
@@ -60,6 +67,7 @@ class Composite:
       to_tf: (value, options) -> TensorFlow form.
       explain: (value, options) -> what ``to_torch`` would do.
       explain_back: (value, options) -> what ``to_tf`` would do.
+      parts: A value on torch's side -> its `Parts`. None where ``to_torch`` gives plain tensors.
     """
 
     name: str
@@ -69,6 +77,7 @@ class Composite:
     to_tf: Callable[[Any, Options], Any] | None = None
     explain: Callable[[Any, Options], Explanation] | None = None
     explain_back: Callable[[Any, Options], Explanation] | None = None
+    parts: Callable[[Any], Parts] | None = None
 
 
 _by_tf_key: dict[str, Composite] = {}

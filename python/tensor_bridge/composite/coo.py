@@ -14,6 +14,7 @@ from tensor_bridge import _C, _classify, _explanation
 from tensor_bridge.composite._registry import (
     Composite,
     Options,
+    Parts,
     component_to_tf,
     explain_to_tf,
     explain_to_torch,
@@ -272,6 +273,14 @@ def _explain_coo(x: torch.Tensor, options: Options) -> Explanation:
     return _explanation.combined("SparseTensor", parts, like=explained, shape=tuple(x.shape))
 
 
+def _parts_of_coo(x: torch.Tensor) -> Parts:
+    def make(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+        indices, values = parts
+        return _make_coo(indices, values, x.shape, coalesced=x.is_coalesced())
+
+    return (x._indices(), x._values()), make
+
+
 # ---- IndexedSlices -------------------------------------------------------------------------------
 
 
@@ -394,6 +403,7 @@ COMPOSITES = (
         explain=_explain_sparse,
         to_tf=_coo_to_tf,
         explain_back=_explain_coo,
+        parts=_parts_of_coo,
     ),
     Composite(
         name="indexed slices",

@@ -12,6 +12,7 @@ from tensor_bridge import _C, _explanation
 from tensor_bridge.composite._registry import (
     Composite,
     Options,
+    Parts,
     component_to_tf,
     explain_to_tf,
     explain_to_torch,
@@ -205,6 +206,28 @@ def _explain_csr_back(x: torch.Tensor, options: Options) -> Explanation:
     )
 
 
+def _parts_of_compressed(x: torch.Tensor) -> Parts:
+    """Of CSR, and of the layouts like it that TensorFlow lacks."""
+    import torch
+
+    by_rows = x.layout in (torch.sparse_csr, torch.sparse_bsr)
+    outer = x.crow_indices() if by_rows else x.ccol_indices()
+    inner = x.col_indices() if by_rows else x.row_indices()
+
+    def make(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+        values = parts[2]
+        return torch.sparse_compressed_tensor(
+            *parts,
+            x.shape,
+            dtype=values.dtype,
+            layout=x.layout,
+            device=values.device,
+            check_invariants=False,
+        )
+
+    return (outer, inner, x.values()), make
+
+
 def _refuse_layout(x: torch.Tensor, options: Options) -> Any:
     raise UnsupportedTypeError(
         f"TensorFlow has sparse values in COO and CSR form only, got layout {x.layout}; convert "
@@ -221,11 +244,13 @@ COMPOSITES = (
         explain=_explain_csr,
         to_tf=_csr_to_tf,
         explain_back=_explain_csr_back,
+        parts=_parts_of_compressed,
     ),
     Composite(
         name="sparse layout that TensorFlow lacks",
         torch_keys=("torch.sparse_csc", "torch.sparse_bsr", "torch.sparse_bsc"),
         to_tf=_refuse_layout,
         explain_back=_refuse_layout,
+        parts=_parts_of_compressed,
     ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from tensor_bridge import _C, _classify, _explanation
 from tensor_bridge.composite._registry import (
     Composite,
     Options,
+    Parts,
     component_to_tf,
     component_to_torch,
     explain_to_tf,
@@ -205,6 +206,20 @@ def _explain_back(value: Extension, options: Options) -> Explanation:
     return _explanation.combined(value.kind.__name__, parts)
 
 
+def _parts_of(value: Extension) -> Parts:
+    parts = [leaf for field in value.fields.values() for _, leaf in _leaves(field, "", _is_torch)]
+
+    def make(parts: Sequence[Any]) -> Extension:
+        others = iter(parts)
+        fields = {
+            name: _map(field, name, _is_torch, lambda _: next(others))
+            for name, field in value.fields.items()
+        }
+        return Extension(value.kind, fields, value._spec)
+
+    return parts, make
+
+
 COMPOSITES = (
     Composite(
         name="extension type",
@@ -214,5 +229,6 @@ COMPOSITES = (
         explain=_explain,
         to_tf=_to_tf,
         explain_back=_explain_back,
+        parts=_parts_of,
     ),
 )

@@ -11,6 +11,7 @@ from tensor_bridge import _C, _explanation
 from tensor_bridge.composite._registry import (
     Composite,
     Options,
+    Parts,
     component_to_tf,
     component_to_torch,
     dense,
@@ -94,8 +95,9 @@ class Ragged:
         return self._with(lambda x: x.pin_memory())
 
     def _with(self, function: Callable[[Any], Any]) -> Ragged:
-        splits = tuple(function(part) for part in self.row_splits)
-        return Ragged(function(self.values), splits, self.uniform_row_lengths)
+        parts, make = _parts_of_ragged(self)
+        made: Ragged = make([function(part) for part in parts])
+        return made
 
     def __reduce__(self) -> Any:
         # By the constructor, which checks what comes out of a file.
@@ -104,6 +106,14 @@ class Ragged:
     def to_list(self) -> list[Any]:
         """Nested Python lists of the values."""
         return _nest(self.values.tolist(), [splits.tolist() for splits in self.row_splits])
+
+
+def _parts_of_ragged(ragged: Ragged) -> Parts:
+    def make(parts: Sequence[Any]) -> Ragged:
+        values, *row_splits = parts
+        return Ragged(values, tuple(row_splits), ragged.uniform_row_lengths)
+
+    return (ragged.values, *ragged.row_splits), make
 
 
 def _nest(items: list[Any], row_splits: Sequence[list[int]]) -> list[Any]:
@@ -344,6 +354,19 @@ def _jagged_parts(nested: Any, options: Options) -> tuple[torch.Tensor, torch.Te
     return values, offsets
 
 
+def _parts_of_nested(nested: Any) -> Parts:
+    names, context = nested.__tensor_flatten__()
+    inner = {name: getattr(nested, name) for name in names}
+    # The other two hold the shortest and the longest length, as sizes without elements.
+    moved = [name for name in names if name in ("_values", "_offsets", "_lengths")]
+
+    def make(parts: Sequence[Any]) -> Any:
+        inner.update(zip(moved, parts, strict=True))
+        return type(nested).__tensor_unflatten__(inner, context, nested.size(), nested.stride())
+
+    return [inner[name] for name in moved], make
+
+
 def _nested_to_tf(nested: Any, options: Options) -> Any:
     values, offsets = _jagged_parts(nested, options)
     with part("values"):
@@ -377,12 +400,14 @@ COMPOSITES = (
         explain=_explain,
         to_tf=_ragged_to_tf,
         explain_back=_explain_ragged,
+        parts=_parts_of_ragged,
     ),
     Composite(
         name="nested tensor",
         torch_keys=("torch.nested._internal.nested_tensor.NestedTensor", "torch.jagged"),
         to_tf=_nested_to_tf,
         explain_back=_explain_nested,
+        parts=_parts_of_nested,
     ),
     Composite(
         name="strided nested tensor",

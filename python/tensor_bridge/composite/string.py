@@ -9,7 +9,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C, _explanation, _options
-from tensor_bridge.composite._registry import Composite, Options, dense
+from tensor_bridge.composite._registry import Composite, Options, Parts, dense
 from tensor_bridge.errors import (
     CopyRequiredError,
     MismatchError,
@@ -158,7 +158,9 @@ class StringTensor:
         return self._with(lambda x: x.pin_memory())
 
     def _with(self, function: Callable[[torch.Tensor], torch.Tensor]) -> StringTensor:
-        return StringTensor(function(self.bytes), function(self.offsets), self.shape)
+        parts, make = _parts_of(self)
+        made: StringTensor = make([function(part) for part in parts])
+        return made
 
     def __reduce__(self) -> Any:
         # By the constructor, which checks what comes out of a file.
@@ -367,6 +369,10 @@ def _explain_back(x: StringTensor, options: Options) -> Explanation:
     return _explanation.of_strings(_explanation.from_native(native))
 
 
+def _parts_of(x: StringTensor) -> Parts:
+    return (x.bytes, x.offsets), lambda parts: StringTensor(parts[0], parts[1], x.shape)
+
+
 COMPOSITES = (
     Composite(
         name="string",
@@ -376,5 +382,6 @@ COMPOSITES = (
         to_tf=_to_tf,
         explain=_explain,
         explain_back=_explain_back,
+        parts=_parts_of,
     ),
 )

@@ -10,6 +10,7 @@ from tensor_bridge.composite import _registry
 from tensor_bridge.composite._registry import (
     Composite,
     Options,
+    Parts,
     explain_to_tf,
     explain_to_torch,
     part,
@@ -58,6 +59,14 @@ def _converter(
             with part(name):
                 converted.append(convert(component, **options))
         return unflatten(static, converted)
+
+    return run
+
+
+def _taker_apart(flatten: Flatten, unflatten: Unflatten) -> Callable[[Any], Parts]:
+    def run(value: Any) -> Parts:
+        components, static, _ = _components(flatten, value)
+        return components, lambda parts: unflatten(static, list(parts))
 
     return run
 
@@ -166,6 +175,9 @@ def register_composite(
     if torch_flatten is not None and tf_unflatten is not None:
         back = _converter(torch_flatten, tf_unflatten, _C.convert_pytorch_to_tf)
         back_explain = _explainer(name, torch_flatten, explain_to_tf)
+    parts = None
+    if torch_flatten is not None and torch_unflatten is not None:
+        parts = _taker_apart(torch_flatten, torch_unflatten)
     composite = Composite(
         name=name,
         tf_keys=(_key(tf_type),),
@@ -174,6 +186,7 @@ def register_composite(
         to_tf=back,
         explain=forward_explain,
         explain_back=back_explain,
+        parts=parts,
     )
     _registry.register(composite)
     _registered[name] = composite

@@ -6,10 +6,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge import _C
-from tensor_bridge.composite import Ragged, StringTensor
+from tensor_bridge import _C, _nodes
+from tensor_bridge.composite import for_torch
 from tensor_bridge.data._process import OfOneProcess
-from tensor_bridge.errors import UnsupportedDeviceError
+from tensor_bridge.errors import UnsupportedDeviceError, UnsupportedTypeError
 
 if TYPE_CHECKING:
     import torch
@@ -18,26 +18,31 @@ __all__ = ["Mover", "map_tensors", "pins"]
 
 
 def map_tensors(function: Callable[[torch.Tensor], torch.Tensor], element: Any) -> Any:
-    """The element with ``function`` of each tensor in it."""
+    """The element with ``function`` of each tensor in it; of composites, of each of their parts."""
     import optree
 
     def leaf(value: Any) -> Any:
+        if _is_plain(value):
+            return function(value)
+        found = for_torch(value)
+        if found is not None and found.parts is not None:
+            parts, make = found.parts(value)
+            return make([map_tensors(function, part) for part in parts])
         if _C.is_torch_tensor(value):
             return function(value)
-        if isinstance(value, StringTensor):
-            return StringTensor(function(value.bytes), function(value.offsets), value.shape)
-        if isinstance(value, Ragged):
-            splits = tuple(function(part) for part in value.row_splits)
-            return Ragged(leaf(value.values), splits, value.uniform_row_lengths)
+        if _nodes.is_node(value):  # optree does not know attrs classes
+            _, children, rebuild = _nodes.children(value)
+            return rebuild([map_tensors(function, child) for child in children])
         return value
 
-    return optree.tree_map(leaf, element, none_is_leaf=True, namespace="tensor_bridge")
+    return optree.tree_map(leaf, element, none_is_leaf=True, namespace=_nodes.NAMESPACE)
 
 
-def _is_plain(x: torch.Tensor) -> bool:
+def _is_plain(value: Any) -> bool:
+    """Whether the value is a tensor with one block of memory, which it may be pinned in."""
     import torch
 
-    return x.layout is torch.strided and not x.is_nested
+    return _C.is_torch_tensor(value) and value.layout is torch.strided and not value.is_nested
 
 
 def pins(pin_memory: bool) -> bool:
@@ -76,15 +81,18 @@ class Mover(OfOneProcess):
 
         super().__init__()
         self._source = source
-        self._device = None if device is None else torch.device(device)
+        self._device: torch.device | None = None if device is None else torch.device(device)
         cuda = self._device is not None and self._device.type == "cuda"
         if cuda and not torch.cuda.is_available():
             raise UnsupportedDeviceError(
                 "device='cuda' needs a CUDA build of torch and a visible GPU; neither is here"
             )
+        if self._device == torch.device("cuda"):
+            # As Tensor.to() understands it, and for the whole pass.
+            self._device = torch.device("cuda", torch.cuda.current_device())
         self._pin = pin_memory or cuda
         self._stream = torch.cuda.Stream(self._device) if cuda else None
-        # (values on the host, element, event), or the exception in its place.
+        # (values on the host, element, what was moved, event), or the exception in its place.
         self._ahead: deque[Any] = deque()
         self._started = False
         self.finished = False
@@ -111,9 +119,9 @@ class Mover(OfOneProcess):
             self._fetch()
             raise item
         self._fetch()
-        _, element, event = item
+        _, element, moved, event = item
         if event is not None:
-            self._hand_over(element, event)
+            self._hand_over(moved, event)
         return element
 
     @property
@@ -128,40 +136,54 @@ class Mover(OfOneProcess):
 
     def _fetch(self) -> None:
         try:
-            flat = self._source.next_flat()
-        except StopIteration:
-            return
+            try:
+                flat = self._source.next_flat()
+            except StopIteration:
+                return
+            item = (flat, *self._moved(self._source.build(flat)))
         except Exception as e:  # belongs to the next element, not to the one being delivered
             self._ahead.append(e)
-            return
-        element = self._source.build(flat)
-        event = None
-        if self._stream is not None:
-            import torch
+        else:
+            self._ahead.append(item)
 
-            with torch.cuda.stream(self._stream):
-                element = map_tensors(self._move, element)
-                event = torch.cuda.Event()
-                event.record(self._stream)
-        elif self._device is not None or self._pin:
-            element = map_tensors(self._move, element)
-        self._ahead.append((flat, element, event))
+    def _moved(self, element: Any) -> tuple[Any, list[torch.Tensor], Any]:
+        """The element where it goes, its tensors, and the event of their transfer."""
+        import torch
+
+        moved: list[torch.Tensor] = []
+
+        def move(x: torch.Tensor) -> torch.Tensor:
+            moved.append(self._move(x))
+            return moved[-1]
+
+        if self._stream is None:
+            if self._device is not None or self._pin:
+                element = map_tensors(move, element)
+            return element, moved, None
+        with torch.cuda.stream(self._stream):
+            element = map_tensors(move, element)
+            event = torch.cuda.Event()
+            event.record(self._stream)
+        return element, moved, event
 
     def _move(self, x: torch.Tensor) -> torch.Tensor:
-        if self._pin and _is_plain(x):
+        if not _is_plain(x):
+            if self._stream is not None:
+                raise UnsupportedTypeError(
+                    f"cannot move a tensor of layout {x.layout} to {self._device} while the one "
+                    "before is computed on; convert it in the pipeline, or move it yourself "
+                    "(device=None)"
+                )
+            return x if self._device is None else x.to(self._device)
+        if self._pin and x.device.type == "cpu":
             x = x.pin_memory()
         return x if self._device is None else x.to(self._device, non_blocking=self._pin)
 
-    def _hand_over(self, element: Any, event: Any) -> None:
+    def _hand_over(self, moved: list[torch.Tensor], event: Any) -> None:
         """Makes the current stream wait for the transfer, and the allocator for the stream."""
         import torch
 
         stream = torch.cuda.current_stream(self._device)
         stream.wait_event(event)
-
-        def record(x: torch.Tensor) -> torch.Tensor:
-            if _is_plain(x):
-                x.record_stream(stream)
-            return x
-
-        map_tensors(record, element)
+        for x in moved:
+            x.record_stream(stream)

@@ -293,7 +293,11 @@ def _nested_dataset(spec: Any, plan: ElementPlan, *tensors: Any) -> Any:
 
 
 def _foreign_value(spec: Any, plan: ElementPlan, *tensors: Any) -> Any:
-    value = spec._from_compatible_tensor_list(list(tensors))
+    import tensorflow as tf
+
+    # TensorFlow would decode variants on a GPU that it sees, and elements are of the host.
+    with tf.device("CPU:0"):
+        value = spec._from_compatible_tensor_list(list(tensors))
     if value is None:
         return None
     return _C.convert_tf_to_pytorch(value, **plan.options)

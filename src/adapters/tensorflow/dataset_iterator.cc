@@ -12,6 +12,9 @@ namespace {
 // pool of its own and waits, for the sake of graphs.
 constexpr const char* kNextOp = "IteratorGetNextSync";
 
+// TensorFlow would decode variants on a GPU that it sees, and elements are of the host.
+constexpr const char* kDecodeDevice = "/job:localhost/replica:0/task:0/device:CPU:0";
+
 [[noreturn]] void throwStatus(const TfApi& api, TF_Status* status, const char* what) {
   const std::string message = api.TF_Message(status);
   resetStatus(api, status);
@@ -68,20 +71,18 @@ DatasetIterator::~DatasetIterator() {
   api_.TFE_DeleteCancellationManager(cancellation_);
 }
 
-TFE_Op* DatasetIterator::reset(TFE_Op** op, const char* name) {
+TFE_Op* DatasetIterator::reset(TFE_Op** op, const char* name, const char* device) {
   TF_Status* status = threadStatus(api_);
-  if (*op == nullptr) {
-    *op = api_.TFE_NewOp(context_, name, status);
-  } else {
-    api_.TFE_OpReset(*op, name, /*raw_device_name=*/nullptr, status);
-  }
+  const bool made = *op == nullptr;
+  if (made) *op = api_.TFE_NewOp(context_, name, status);
+  if (*op != nullptr && (!made || device != nullptr)) api_.TFE_OpReset(*op, name, device, status);
   if (*op == nullptr || api_.TF_GetCode(status) != kTfOk) throwStatus(api_, status, name);
   return *op;
 }
 
 DatasetIterator::Step DatasetIterator::next(HandleList* outputs, int* code, std::string* message) {
   TF_Status* status = threadStatus(api_);
-  TFE_Op* op = reset(&next_op_, kNextOp);
+  TFE_Op* op = reset(&next_op_, kNextOp, /*device=*/nullptr);
   const int count = static_cast<int>(dtypes_.size());
   api_.TFE_OpAddInput(op, resource_, status);
   if (api_.TF_GetCode(status) == kTfOk) {
@@ -119,7 +120,7 @@ void DatasetIterator::decodeRagged(TFE_TensorHandle* variant, int ragged_rank, i
   TF_Status* status = threadStatus(api_);
   const int dims = api_.TFE_TensorHandleNumDims(variant, status);
   if (dims < 0) throwStatus(api_, status, "a ragged value of the dataset's");
-  TFE_Op* op = reset(&decode_op_, "RaggedTensorFromVariant");
+  TFE_Op* op = reset(&decode_op_, "RaggedTensorFromVariant", kDecodeDevice);
   api_.TFE_OpAddInput(op, variant, status);
   // Each dimension of the variant stands for one partition.
   api_.TFE_OpSetAttrInt(op, "input_ragged_rank", ragged_rank - dims);
@@ -136,7 +137,7 @@ void DatasetIterator::decodeRagged(TFE_TensorHandle* variant, int ragged_rank, i
 
 void DatasetIterator::decodeSparse(TFE_TensorHandle* variant, int values_dtype, HandleList* parts) {
   TF_Status* status = threadStatus(api_);
-  TFE_Op* op = reset(&decode_op_, "DeserializeSparse");
+  TFE_Op* op = reset(&decode_op_, "DeserializeSparse", kDecodeDevice);
   api_.TFE_OpAddInput(op, variant, status);
   api_.TFE_OpSetAttrType(op, "dtype", values_dtype);
   constexpr int kVariant = 21;

@@ -80,7 +80,7 @@ class DatasetIterator {
   TFE_Context* context() const { return context_; }
 
  private:
-  TFE_Op* reset(TFE_Op** op, const char* name);
+  TFE_Op* reset(TFE_Op** op, const char* name, const char* device);
   void decode(TFE_Op* op, size_t count, HandleList* parts);
 
   const TfApi& api_;
