@@ -12,7 +12,7 @@ Importing this package loads neither framework.
 
 from __future__ import annotations
 
-from tensor_bridge import _lazy, _torch_tables, _triton
+from tensor_bridge import _lazy, _load_order, _torch_tables
 from tensor_bridge._C import __version__, convert_pytorch_to_tf, convert_tf_to_pytorch
 from tensor_bridge.errors import (
     CheckpointError,
@@ -147,7 +147,7 @@ _LAZY = {
 
 
 # Before anybody imports TensorFlow: nothing to do afterwards.
-_triton.load_before_tensorflow()
+_load_order.load_before_tensorflow()
 _torch_tables.tell_torch()
 
 # Not for checkers, to which a misspelt name is an error.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from tensor_bridge import _C, _devices
 from tensor_bridge.errors import CopyRequiredError, InvalidOptionError, UnsupportedDeviceError
 
 if TYPE_CHECKING:
@@ -159,9 +160,11 @@ def tf_device_name(device: Any) -> str:
             f"device must be None, a TensorFlow device name or a torch.device, got {device!r}"
         )
     kind, _, index = text.rsplit("/device:", 1)[-1].lstrip("/").partition(":")
-    kind = {"CUDA": "GPU"}.get(kind.upper(), kind.upper())
-    index = index or "0"
     names = [d.name for d in tf.config.list_logical_devices()]
+    kind = kind.upper()
+    if kind == "CUDA":
+        kind, index = "GPU", _logical_index(index, names)
+    index = index or "0"
     for name in names:
         if name.endswith(f"/device:{kind}:{index}") or name == f"/device:{kind}:{index}":
             return str(name)
@@ -169,6 +172,19 @@ def tf_device_name(device: Any) -> str:
         f"device={device!r} is not a device of TensorFlow's here; expected one of "
         f"{', '.join(names)}"
     )
+
+
+def _logical_index(index: str, names: Sequence[str]) -> str:
+    """TensorFlow's number of the GPU that torch calls ``cuda:<index>``, "none" if it has none."""
+    import torch
+
+    if not any("/device:GPU:" in name for name in names) or not (index.isdigit() or index == ""):
+        return index
+    if index == "":
+        _C.require_torch_cuda()
+        index = str(torch.cuda.current_device()) if torch.cuda.is_available() else "0"
+    logical = _devices.logical_of_gpu(int(index))
+    return "none" if logical is None else str(logical)
 
 
 def _short(name: str) -> str:
@@ -206,7 +222,7 @@ def place(result: Any, device: Any, copy: bool | None) -> Any:
     if here == _short(name):
         return result
     # init_scope: while a tf.function is being traced, too, the result is a value.
-    with tf.init_scope(), tf.device(name):
+    with _devices.kept(), tf.init_scope(), tf.device(name):
         return tf.identity(result)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from tensor_bridge import _C, _classify
+from tensor_bridge import _C, _classify, _devices
 from tensor_bridge.errors import (
     CopyRequiredError,
     InvalidOptionError,
@@ -25,6 +25,7 @@ __all__ = ["Exporter", "exporter", "from_dlpack"]
 
 _CPU = 1  # DLDeviceType.kDLCPU
 _CUDA = 2  # DLDeviceType.kDLCUDA
+_ROCM = 10  # DLDeviceType.kDLROCM
 
 
 class Exporter:
@@ -88,7 +89,7 @@ class Exporter:
         if kind == "CPU":
             return _CPU, 0
         if kind == "GPU":
-            return _CUDA, int(index)
+            return _CUDA, _devices.gpu_of_logical(int(index))
         raise UnsupportedDeviceError(
             f"expected a tensor on a CPU or GPU of this process, got one on "
             f"{self.tensor.backing_device}"
@@ -121,6 +122,27 @@ def exporter_of_capsule(capsule: Any) -> Exporter:
     return Exporter(_to_tensorflow(capsule, copy=None))
 
 
+def _stream(x: Any) -> dict[str, int]:
+    """The keyword that says which stream will read: the producer makes it wait for the values.
+
+    Without it producers take the legacy default stream, which torch's others do not wait for, or
+    none at all.
+    """
+    if getattr(type(x), "__dlpack_device__", None) is None:
+        return {}
+    kind, index = (int(number) for number in x.__dlpack_device__())
+    if kind not in (_CUDA, _ROCM):
+        return {}
+    _C.require_torch_cuda()
+    import torch
+
+    if not torch.cuda.is_available():
+        return {}  # to be refused when it is known what the memory is
+    stream = int(torch.cuda.current_stream(index).cuda_stream)
+    # DLPack's number of CUDA's default stream; 0 could mean two of them.
+    return {"stream": 1 if stream == 0 and kind == _CUDA else stream}
+
+
 def _capsule(x: Any) -> Any:
     """A capsule from a producer, of the newest version it can make."""
     if type(x).__name__ == "PyCapsule":
@@ -133,12 +155,13 @@ def _capsule(x: Any) -> Any:
         raise UnsupportedTypeError(
             f"expected an object with __dlpack__ or a DLPack capsule, got a {type(x).__name__}"
         )
+    stream = _stream(x)
     try:
         # Copying is done here, so that a producer need not know the keyword for it.
-        return x.__dlpack__(max_version=(1, 3))
+        return x.__dlpack__(max_version=(1, 3), **stream)
     except TypeError:
         # The protocol before 1.0: no keywords but stream.
-        return x.__dlpack__()
+        return x.__dlpack__(**stream)
 
 
 def _to_torch(capsule: Any, **options: Any) -> torch.Tensor:

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 
+#include "bridge/torch_cuda.h"
 #include "bridge/torch_loader.h"
 #include "core/device.h"
 #include "core/error.h"
@@ -146,8 +147,9 @@ void planDevice(const TensorView& view, const tb_convert_options& options,
                "with tf.device('CPU:0'): t = tf.identity(t)");
   }
   if (options.has_device == 0) return;
-  const DLDevice target{static_cast<DLDeviceType>(options.device_type), options.device_id};
+  DLDevice target{static_cast<DLDeviceType>(options.device_type), options.device_id};
   const DLDevice here = view.dl.device;
+  if (!isHost(target)) requireTorchCuda();
   if (!adapter.hasDevice(target.device_type)) {
     char name[32];
     deviceName(target, name, sizeof(name));
@@ -156,8 +158,10 @@ void planDevice(const TensorView& view, const tb_convert_options& options,
                "CUDA build of torch and a visible GPU",
                name);
   }
+  // "cuda" is the current device, as it is to Tensor.to().
+  if (!isHost(target) && target.device_id < 0) target.device_id = adapter.currentDevice();
   if (target.device_type == here.device_type &&
-      (isHost(target) || target.device_id < 0 || target.device_id == here.device_id)) {
+      (isHost(target) || target.device_id == here.device_id)) {
     return;
   }
   plan->spec.move = true;
@@ -283,7 +287,9 @@ const WrapSpec* commonPlan(const TensorView& view, const TorchAdapter& adapter) 
 }
 
 void resolveDevice(TensorView* view, const TorchAdapter& adapter) {
-  if (isHost(view->dl.device) || !adapter.hasDevice(view->dl.device.device_type)) return;
+  if (isHost(view->dl.device)) return;
+  requireTorchCuda();
+  if (!adapter.hasDevice(view->dl.device.device_type)) return;
   if (adapter.resolveDevice(view) != TB_OK) rethrowLastError();
 }
 

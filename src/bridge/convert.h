@@ -39,7 +39,7 @@ Plan decide(const TensorView& view, const tb_convert_options& options, Source so
 /// dtype, host memory, writes are intercepted): what decide() would say, looked up. Null elsewhere.
 const WrapSpec* commonPlan(const TensorView& view, const TorchAdapter& adapter) noexcept;
 
-/// Replaces TensorFlow's ordinal of a GPU by torch's; throws Error.
+/// Replaces the producer's ordinal of a GPU by torch's; throws Error.
 void resolveDevice(TensorView* view, const TorchAdapter& adapter);
 
 /// Carries a plan out in a process with or without Python. Takes the view's owner over on success

@@ -8,6 +8,8 @@
 #include "adapters/tensorflow/import.h"
 #include "adapters/tensorflow/owner.h"
 #include "bridge/explain.h"
+#include "bridge/torch_cuda.h"
+#include "core/device.h"
 #include "core/dlpack_import.h"
 #include "core/error.h"
 #include "core/layout.h"
@@ -282,6 +284,7 @@ BackPlan decideBack(const TorchFacts& facts, const tb_convert_back_options& opti
   if (facts.obstacle != Obstacle::kNone && facts.obstacle < Obstacle::kConjugate) {
     throwObstacle(facts);
   }
+  if (!isHost(facts.device)) requireTorchCuda();
   if (facts.ndim > kMaxDims) {
     throwError(ErrorCode::kUnsupportedType, "TensorFlow's tensors have up to %d dimensions, got %d",
                kMaxDims, facts.ndim);

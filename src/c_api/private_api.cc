@@ -1,9 +1,12 @@
-// The private entries: the C ABI over formats/graph_def.h, tensor_proto.h, tflite.h and snappy.h.
+// The private entries: the C ABI over what only the extension asks for (GPUs), and over
+// formats/graph_def.h, tensor_proto.h, tflite.h and snappy.h.
 
 #include "c_api/private_api.h"
 
 #include <vector>
 
+#include "adapters/tensorflow/gpu.h"
+#include "bridge/torch_cuda.h"
 #include "c_api/placed.h"
 #include "formats/graph_def.h"
 #include "formats/snappy.h"
@@ -64,6 +67,14 @@ TensorProto tensorOf(const void* message, size_t size, int32_t dtype, int64_t co
 }
 
 }  // namespace
+
+int32_t tb_gpu_of_address(const void* address) { return gpuOfAddress(address); }
+
+void tb_py_set_gpu_of_logical(int32_t (*function)(int32_t)) { setGpuOfLogical(function); }
+
+tb_status tb_require_torch_cuda(void) {
+  return guarded([] { requireTorchCuda(); });
+}
 
 tb_stored_format tb_stored_format_of(const void* data, size_t size) {
   if (isNull(data, "the bytes of a file")) return TB_STORED_NONE;

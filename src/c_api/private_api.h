@@ -9,6 +9,16 @@
 extern "C" {
 #endif
 
+/* ---- GPUs ---------------------------------------------------------------------------------- */
+
+/* The GPU whose memory is at `address`, as torch counts them; -1 where nobody knows. */
+TB_EXPORT int32_t tb_gpu_of_address(const void* address);
+/* Who says which GPU a logical device of TensorFlow's is on, -1 for unknown; NULL for nobody. It is
+ * called on any thread, with or without the GIL. */
+TB_EXPORT void tb_py_set_gpu_of_logical(int32_t (*function)(int32_t logical));
+/* TB_FRAMEWORK where torch's calls of CUDA do not reach the CUDA that it was built for. */
+TB_EXPORT tb_status tb_require_torch_cuda(void);
+
 /* ---- files that store tensors beside other things ----------------------------------------- */
 
 typedef int32_t tb_stored_format;

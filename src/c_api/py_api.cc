@@ -5,6 +5,7 @@
 #include <atomic>
 
 #include "adapters/tensorflow/export.h"
+#include "adapters/tensorflow/gpu.h"
 #include "adapters/tensorflow/import.h"
 #include "adapters/tensorflow/variable.h"
 #include "bridge/convert.h"
@@ -48,6 +49,7 @@ Source exportVariable(const TfApi& api, _object* handle, void* context, int32_t 
   if (context == nullptr) throwError(ErrorCode::kInvalidHandle, "expected a TFE_Context, got null");
   // The read runs an op, which may wait for others that need the GIL.
   GilRelease without_gil(true);
+  const KeptGpu kept;
   const VariableRead variable =
       read(api, static_cast<TFE_Context*>(context), resource, tf_dtype, look_for_copies);
   try {

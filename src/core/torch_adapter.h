@@ -11,7 +11,7 @@
 
 namespace tensor_bridge {
 
-constexpr uint32_t kTorchAdapterAbi = 5;
+constexpr uint32_t kTorchAdapterAbi = 6;
 
 /// What the bridge offers to an adapter.
 struct TorchHost {
@@ -110,7 +110,9 @@ struct TorchAdapter {
 
   /// Whether torch can place a tensor on devices of this DLPack type in this process.
   bool (*hasDevice)(int32_t device_type);
-  /// Replaces the ordinal of a GPU view, TensorFlow's logical one, by torch's.
+  /// Index of the calling thread's current GPU; only where hasDevice() says that there is one.
+  int32_t (*currentDevice)();
+  /// Replaces the ordinal of a GPU view, which its producer may count otherwise, by torch's.
   tb_status (*resolveDevice)(TensorView* view);
 
   /// Makes a torch tensor from `view`. On TB_OK `*tensor` holds one reference that the caller

@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "c_api/private_api.h"
 #include "python/errors.h"
 #include "python/frameworks.h"
 #include "python/options.h"
@@ -260,6 +261,34 @@ PyObject* tfAddress(PyObject*, PyObject* t) {
   const void* address = nullptr;
   const tb_status status = tb_py_tf_address(t, &address);
   return status == TB_OK ? PyLong_FromVoidPtr(const_cast<void*>(address)) : raiseStatus(status);
+}
+
+PyObject* gpuOfAddress(PyObject*, PyObject* address) {
+  const void* pointer = PyLong_AsVoidPtr(address);
+  if (PyErr_Occurred() != nullptr) return nullptr;
+  return PyLong_FromLong(tb_gpu_of_address(pointer));
+}
+
+PyObject* requireTorchCuda(PyObject*, PyObject*) {
+  const tb_status status = tb_require_torch_cuda();
+  if (status != TB_OK) return raiseStatus(status);
+  Py_RETURN_NONE;
+}
+
+int32_t gpuOfLogical(int32_t logical) {
+  const PyGILState_STATE state = PyGILState_Ensure();
+  PyObject* module = PyImport_ImportModule("tensor_bridge._devices");
+  PyObject* ordinal =
+      module == nullptr ? nullptr : PyObject_CallMethod(module, "gpu_of_logical", "i", logical);
+  Py_XDECREF(module);
+  int32_t result = -1;
+  if (ordinal != nullptr) {
+    result = static_cast<int32_t>(PyLong_AsLong(ordinal));
+    Py_DECREF(ordinal);
+  }
+  PyErr_Clear();
+  PyGILState_Release(state);
+  return result;
 }
 
 }  // namespace tensor_bridge::python

@@ -33,6 +33,15 @@ PyObject* isTorchTensor(PyObject* self, PyObject* x);
 PyObject* isEagerTensor(PyObject* self, PyObject* t);
 /// has_handle(t) -> bool
 PyObject* hasHandle(PyObject* self, PyObject* t);
+/// gpu_of_address(address: int) -> int
+PyObject* gpuOfAddress(PyObject*, PyObject* address);
+
+/// require_torch_cuda() -> None
+PyObject* requireTorchCuda(PyObject*, PyObject*);
+
+/// What tb_py_set_gpu_of_logical() takes: asks tensor_bridge._devices.
+int32_t gpuOfLogical(int32_t logical);
+
 /// tf_address(t) -> int
 PyObject* tfAddress(PyObject* self, PyObject* t);
 

@@ -3,6 +3,7 @@
 #include <Python.h>
 
 #include "adapters/torch_copying/adapter.h"
+#include "c_api/private_api.h"
 #include "python/bundle.h"
 #include "python/convert.h"
 #include "python/data.h"
@@ -167,6 +168,8 @@ PyMethodDef kMethods[] = {
     {"is_eager_tensor", isEagerTensor, METH_O, nullptr},
     {"has_handle", hasHandle, METH_O, nullptr},
     {"tf_address", tfAddress, METH_O, nullptr},
+    {"gpu_of_address", gpuOfAddress, METH_O, nullptr},
+    {"require_torch_cuda", requireTorchCuda, METH_NOARGS, nullptr},
     {"dtype_rows", dtypeRows, METH_NOARGS, nullptr},
     {"live_owners", liveOwners, METH_NOARGS, nullptr},
     {nullptr, nullptr, 0, nullptr},
@@ -189,6 +192,7 @@ PyMODINIT_FUNC PyInit__C() {
     return nullptr;
   }
   tb_py_set_gil_functions(tensor_bridge::python::saveThread, tensor_bridge::python::restoreThread);
+  tb_py_set_gpu_of_logical(tensor_bridge::python::gpuOfLogical);
   tb_py_set_copying_torch(tensor_bridge::copyingAdapter);
   return module;
 }

@@ -139,8 +139,8 @@ def test_an_allowed_include_is_not_found() -> None:
 # --- Python -------------------------------------------------------------------------------------
 
 # Usable by all that convert, and standing on little: names, options, texts.
-BASE = {"errors", "_printable", "_frameworks", "_loaded", "_triton"}
-PLAIN = BASE | {"_classify", "_explanation", "_options"}
+BASE = {"errors", "_printable", "_frameworks", "_loaded", "_load_order", "_triton"}
+PLAIN = BASE | {"_classify", "_devices", "_explanation", "_options"}
 CONVERT = PLAIN | {"_C", "_dtypes", "_convert"}
 TREE = CONVERT | {"composite", "_nodes", "_tree"}
 # Module (the first component under tensor_bridge) -> the modules of the package it may import.
@@ -150,14 +150,16 @@ PY_EDGES: dict[str, set[str]] = {
     "_command_line": {"_printable"},
     "errors": {"_printable"},
     "_loaded": set(),
-    "_triton": {"errors", "_loaded"},
+    "_load_order": set(),
+    "_triton": {"errors", "_loaded", "_load_order"},
     "_frameworks": {"errors", "config", "_loaded", "_triton"},
     "_copying": set(),
     "_after_import": set(),
     "_torch_tables": {"_after_import", "composite", "autograd"},
     "_classify": BASE,
     "_explanation": BASE,
-    "_options": BASE | {"_explanation"},
+    "_devices": {"_C"},
+    "_options": BASE | {"_C", "_devices", "_explanation"},
     "_dtypes": BASE | {"_C"},
     "_convert": PLAIN | {"_C", "_dtypes"},
     "testing": CONVERT,

@@ -12,7 +12,7 @@ from importlib import import_module
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge import _C, _triton
+from tensor_bridge import _C, _devices, _triton
 from tensor_bridge.autograd import _dtype_names
 from tensor_bridge.errors import FrameworkError, UnsupportedDtypeError
 
@@ -185,7 +185,9 @@ def _traced(value: Any) -> tuple[Any, torch.dtype, torch.device]:
         sizes, dtype, device = known
         return sizes, dtype, device
     kind, _, index = value.device.rpartition("/device:")[2].partition(":")
-    where = torch.device("cuda", int(index)) if kind == "GPU" else torch.device("cpu")
+    where = torch.device("cpu")
+    if kind == "GPU":
+        where = torch.device("cuda", _devices.gpu_of_logical(int(index)))
     return tuple(value.shape), _dtype_names.torch_dtype(value.dtype), where
 
 

@@ -83,6 +83,8 @@ class Mover(OfOneProcess):
         self._source = source
         self._device: torch.device | None = None if device is None else torch.device(device)
         cuda = self._device is not None and self._device.type == "cuda"
+        if cuda:
+            _C.require_torch_cuda()
         if cuda and not torch.cuda.is_available():
             raise UnsupportedDeviceError(
                 "device='cuda' needs a CUDA build of torch and a visible GPU; neither is here"

@@ -2,11 +2,14 @@
 
 #include <charconv>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <system_error>
 
+#include "adapters/tensorflow/gpu.h"
 #include "adapters/tensorflow/owner.h"
 #include "adapters/tensorflow/tensor_layout.h"
+#include "core/device.h"
 #include "core/error.h"
 #include "core/layout.h"
 #include "core/owner_counter.h"
@@ -113,8 +116,7 @@ bool parseDeviceName(const char* name, DLDevice* device) noexcept {
     return true;
   }
   if (std::strncmp(kind, "GPU:", 4) == 0) {
-    // TensorFlow's logical number. torch's ordinal is read off the pointer by the torch adapter:
-    // set_visible_devices and virtual devices make the two differ (tensorflow #47866).
+    // TensorFlow's logical number; gpuOfTensor() knows which GPU that is.
     const char* const number = kind + 4;
     const char* const end = number + std::strlen(number);
     int32_t index;
@@ -171,10 +173,13 @@ void exportHandle(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape, Te
   checkHasElements(dtype, tf_enum);
   TF_Status* status = threadStatus(api);
   // Every call below shows a failure in its result, so the status is read only then.
-  const DLDevice device = deviceOfHandle(api, handle, status);
+  DLDevice device = deviceOfHandle(api, handle, status);
+  std::optional<KeptGpu> kept;
+  if (!isHost(device)) kept.emplace();
   // Waits for the producer, and fails for remote and packed handles. Null for empty tensors too.
   void* data = api.TFE_TensorHandleDevicePointer(handle, status);
   if (__builtin_expect(data == nullptr, 0)) checkStatus(api, handle, status);
+  if (!isHost(device)) device.device_id = gpuOfTensor(data, device.device_id);
   const int ndim = api.TFE_TensorHandleNumDims(handle, status);
   if (__builtin_expect(ndim < 0 || ndim > kMaxDims, 0)) {
     checkStatus(api, handle, status);

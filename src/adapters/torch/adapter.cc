@@ -92,12 +92,19 @@ c10::StorageImpl* storageOf(const at::Tensor& tensor) {
 
 bool hasDevice(int32_t device_type) { return torchHasDevice(device_type); }
 
+int32_t currentDevice() {
+  try {
+    return currentGpu();
+  } catch (...) {
+    return -1;  // torch says why when it is to put something there
+  }
+}
+
 tb_status resolveDevice(TensorView* view) {
   try {
-    if (view->dl.device.device_type != kDLCPU) {
-      // An empty tensor has no pointer to ask about; any ordinal shows the same zero bytes.
-      view->dl.device.device_id =
-          view->dl.data == nullptr ? 0 : deviceOfPointer(view->dl.data).index();
+    // An empty tensor has no pointer to ask about.
+    if (view->dl.device.device_type != kDLCPU && view->dl.data != nullptr) {
+      view->dl.device.device_id = deviceOfPointer(view->dl.data).index();
     }
     return TB_OK;
   } catch (...) {
@@ -247,6 +254,7 @@ const TorchAdapter kTable = {
     /*protects=*/true,
     /*copies=*/false,
     hasDevice,
+    currentDevice,
     resolveDevice,
     wrap,
     sharePython,

@@ -33,12 +33,19 @@ c10::Stream currentStream(c10::Device device) {
   const c10::impl::VirtualGuardImpl cuda(c10::kCUDA);
   return cuda.getStream(device);
 }
+
+c10::DeviceIndex currentIndex() {
+  const c10::impl::VirtualGuardImpl cuda(c10::kCUDA);
+  return cuda.getDevice().index();
+}
 #else
 void synchronize(c10::DeviceIndex device) { at::accelerator::synchronizeDevice(device); }
 
 c10::Stream currentStream(c10::Device device) {
   return at::accelerator::getCurrentStream(device.index());
 }
+
+c10::DeviceIndex currentIndex() { return at::accelerator::getDeviceIndex(); }
 #endif
 
 struct GpuOwner {
@@ -107,6 +114,8 @@ bool torchHasDevice(int32_t device_type) noexcept {
     return false;
   }
 }
+
+int32_t currentGpu() { return currentIndex(); }
 
 c10::Device deviceOfPointer(void* data) {
   // Without a target device from_blob asks the accelerator whose memory it is.

@@ -21,6 +21,9 @@ namespace tensor_bridge {
 /// Whether torch can place a tensor on devices of this DLPack type in this process.
 bool torchHasDevice(int32_t device_type) noexcept;
 
+/// Index of this thread's current GPU, where there is one.
+int32_t currentGpu();
+
 /// torch's device for a pointer to GPU memory. Throws c10::Error without a CUDA build of torch.
 c10::Device deviceOfPointer(void* data);
 

@@ -127,6 +127,8 @@ bool readAddress(PyObject* pair, PyObject** tensor, void** address) {
 
 bool hasDevice(int32_t device_type) { return device_type == kDLCPU; }
 
+int32_t currentDevice() { return -1; }
+
 tb_status resolveDevice(TensorView*) {
   return g_host->setError(TB_UNSUPPORTED_DEVICE, "only host memory can be copied to this torch");
 }
@@ -309,6 +311,7 @@ const TorchAdapter kTable = {
     /*protects=*/false,
     /*copies=*/true,
     hasDevice,
+    currentDevice,
     resolveDevice,
     wrap,
     sharePython,

@@ -424,6 +424,17 @@ TEST_F(DecideDevice, GpuStaysWhereItIsAndMovesElsewhere) {
   EXPECT_EQ(outcomeOf(Dtype::kFloat32), "copy");
 }
 
+TEST_F(DecideDevice, CudaWithoutANumberIsTheCurrentDevice) {
+  adapter_.has_gpu = true;
+  device_ = DLDevice{kDLCUDA, 1};
+  to(kDLCUDA, -1);
+  adapter_.current_gpu = 1;
+  EXPECT_EQ(outcomeOf(Dtype::kFloat32), "share");
+  adapter_.current_gpu = 0;
+  EXPECT_EQ(outcomeOf(Dtype::kFloat32), "copy");
+  EXPECT_EQ(plan(Dtype::kFloat32).spec.device.device_id, 0);
+}
+
 TEST_F(DecideDevice, GpuThatTorchCannotSeeIsRefused) {
   device_ = DLDevice{kDLCUDA, 0};
   expectError(ErrorCode::kUnsupportedDevice, {"CUDA build of torch", "tf.identity"},

@@ -20,6 +20,7 @@ class FakeAdapter {
     table.hasDevice = [](int32_t type) {
       return type == kDLCPU || (current_->has_gpu && type == kDLCUDA);
     };
+    table.currentDevice = [] { return current_->current_gpu; };
     table.resolveDevice = [](TensorView* view) {
       if (current_->resolve_status == TB_OK) view->dl.device.device_id += 100;
       return setLastError(current_->resolve_status, "which GPU is it on");
@@ -40,6 +41,7 @@ class FakeAdapter {
 
   TorchAdapter table{};
   bool has_gpu = false;
+  int32_t current_gpu = 0;
   tb_status wrap_status = TB_OK;
   tb_status resolve_status = TB_OK;
   int wraps = 0;

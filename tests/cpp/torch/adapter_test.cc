@@ -60,11 +60,11 @@ TEST(ResolveDevice, LeavesTheCpuAlone) {
   EXPECT_EQ(foreign.view().dl.device.device_id, 0);
 }
 
-TEST(ResolveDevice, OfAnEmptyTensorIsTheFirst) {
+TEST(ResolveDevice, OfAnEmptyTensorIsWhatItsProducerSays) {
   Foreign foreign = Foreign::floats({}, {0});
   foreign.view().dl.device = DLDevice{kDLCUDA, 5};
   EXPECT_EQ(Adapter::table().resolveDevice(&foreign.view()), TB_OK);
-  EXPECT_EQ(foreign.view().dl.device.device_id, 0);
+  EXPECT_EQ(foreign.view().dl.device.device_id, 5);
 }
 
 TEST(ResolveDevice, OfHostMemoryCalledAGpusIsAnError) {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import pytest
 import tensorflow as tf
 import torch
@@ -48,6 +50,57 @@ def test_from_torch_itself() -> None:
     x = from_dlpack(own)
     assert torch_data_address(x) == torch_data_address(own)
     assert x.tolist() == list(range(10))
+
+
+class Producer:
+    """Another library's array, computed on a stream of its own, which the protocol orders."""
+
+    def __init__(self, value: float) -> None:
+        self.stream = torch.cuda.Stream()
+        self.asked: list[Any] = []
+        with torch.cuda.stream(self.stream):
+            self.x = torch.zeros(1 << 16, device="cuda")
+            torch.cuda._sleep(100_000_000)
+            self.x += value
+            self.done = self.stream.record_event()
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return KDL_CUDA, 0
+
+    def __dlpack__(self, *, stream: Any = None, max_version: Any = None) -> Any:
+        self.asked.append(stream)
+        if stream is None or stream == 1:
+            torch.cuda.default_stream().wait_event(self.done)
+        elif stream != -1:
+            torch.cuda.ExternalStream(stream).wait_event(self.done)
+        return self.x.__dlpack__(stream=-1, max_version=max_version)
+
+
+class OldProducer(Producer):
+    """One of before version 1.0 of the protocol."""
+
+    def __dlpack__(self, *, stream: Any = None) -> Any:  # type: ignore[override]
+        return super().__dlpack__(stream=stream)
+
+
+@pytest.mark.parametrize("kind", [Producer, OldProducer])
+@pytest.mark.parametrize("framework", ["torch", "tensorflow"])
+def test_the_stream_that_reads_waits_for_the_producer(
+    kind: type[Producer], framework: Literal["torch", "tensorflow"]
+) -> None:
+    for stream in (torch.cuda.Stream(), torch.cuda.default_stream()):
+        producer = kind(3.0)
+        with torch.cuda.stream(stream):
+            taken = from_dlpack(producer, framework=framework)
+            read = taken + 0 if framework == "torch" else taken
+        # torch's default stream is 0 to it, and 1 in the protocol.
+        assert producer.asked == [stream.cuda_stream or 1]
+        if framework == "torch":
+            stream.synchronize()
+            assert read.unique().tolist() == [3.0]
+        else:
+            with tf.device("CPU:0"):
+                assert set(tf.identity(read).numpy().tolist()) == {3.0}
 
 
 def test_to_tensorflow() -> None:

@@ -1,0 +1,51 @@
+"""TensorFlow's GPUs by the numbers that torch, DLPack and CUDA's driver have for them.
+
+TensorFlow counts logical devices: with `tf.config.set_visible_devices` or virtual devices its GPU:1
+may be any of the process's GPUs. Not for: memory, whose address says where it is.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from typing import Any
+
+from tensor_bridge import _C
+
+__all__ = ["gpu_of_logical", "kept", "logical_of_gpu"]
+
+
+class kept:  # noqa: N801  used like a function
+    """Gives torch its current device back, where TensorFlow leaves the one that it worked on."""
+
+    __slots__ = ("_device",)
+
+    def __enter__(self) -> None:
+        cuda: Any = getattr(sys.modules.get("torch"), "cuda", None)
+        ready = cuda is not None and cuda.is_initialized()
+        self._device: int | None = cuda.current_device() if ready else None
+
+    def __exit__(self, *error: object) -> None:
+        if self._device is not None:
+            sys.modules["torch"].cuda.set_device(self._device)
+
+
+@cache
+def gpu_of_logical(logical: int) -> int:
+    """The GPU that TensorFlow's logical device ``GPU:logical`` is on.
+
+    Found by a tensor that is put there; what TensorFlow sees is settled by then.
+    """
+    import tensorflow as tf
+
+    with kept(), tf.init_scope(), tf.device(f"GPU:{logical}"):
+        found = _C.gpu_of_address(_C.tf_address(tf.constant([0.0])))
+    return logical if found < 0 else found
+
+
+def logical_of_gpu(gpu: int) -> int | None:
+    """The first of TensorFlow's logical devices on a GPU; None where it uses none of it."""
+    import tensorflow as tf
+
+    count = len(tf.config.list_logical_devices("GPU"))
+    return next((i for i in range(count) if gpu_of_logical(i) == gpu), None)

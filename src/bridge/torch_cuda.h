@@ -1,0 +1,15 @@
+// Whether torch's calls of CUDA reach the CUDA that it was built for. Not for: calling CUDA.
+#ifndef TENSOR_BRIDGE_BRIDGE_TORCH_CUDA_H_
+#define TENSOR_BRIDGE_BRIDGE_TORCH_CUDA_H_
+
+namespace tensor_bridge {
+
+/// To be called before torch touches a GPU for us. Throws Error{kFramework} where TensorFlow's
+/// stubs have taken the place of torch's CUDA and lead to another major version or to none: torch
+/// would read structs of another layout, and crash. Note [TensorFlow's libraries are global] in
+/// python/tensor_bridge/_load_order.py.
+void requireTorchCuda();
+
+}  // namespace tensor_bridge
+
+#endif  // TENSOR_BRIDGE_BRIDGE_TORCH_CUDA_H_
