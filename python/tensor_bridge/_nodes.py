@@ -11,10 +11,13 @@ from collections import UserDict, defaultdict
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["NAMESPACE", "children", "is_node"]
+__all__ = ["NAMESPACE", "PLAIN", "children", "is_node"]
 
 NAMESPACE = "tensor_bridge"
 """optree's namespace in which users register their own nodes."""
+
+PLAIN = (type(None), bool, int, float, complex, str, bytes)
+"""Plain data: leaves of a structure that are no values of either framework."""
 
 
 def _wrapped(proxy: Any) -> Any:

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["convert_other", "convert_other_back", "convert_unknown", "explain"]
 
-_PLAIN = (type(None), bool, int, float, complex, str, bytes)
-
 
 def _find(value: Any, back: bool) -> Composite | None:
     found = composite.for_torch(value) if back else composite.for_tensorflow(value)
@@ -46,7 +44,7 @@ def _convert_top(value: Any, back: bool, options: dict[str, Any]) -> Any:
         # Raises what stands in the way.
         strict = _C.convert_tensor_back if back else _C.convert_tensor
         return strict(value, **_registry.dense(options))
-    if not isinstance(value, _PLAIN) and _nodes.is_node(value):
+    if not isinstance(value, _nodes.PLAIN) and _nodes.is_node(value):
         result, converted = _convert_node(value, back, options, "")
         if converted:
             return result
@@ -117,7 +115,7 @@ def _is_value(value: Any) -> bool:
 
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     """Every leaf with its path; plain data and unknown values are leaves."""
-    if _is_value(value) or isinstance(value, _PLAIN) or not _nodes.is_node(value):
+    if _is_value(value) or isinstance(value, _nodes.PLAIN) or not _nodes.is_node(value):
         yield path, value
         return
     entries, values, _ = _nodes.children(value)
@@ -187,13 +185,13 @@ def explain(
         "grad": grad,
     }
     try:
-        if _is_value(x) or isinstance(x, _PLAIN) or not _nodes.is_node(x):
+        if _is_value(x) or isinstance(x, _nodes.PLAIN) or not _nodes.is_node(x):
             return _explain_leaf(x, options)
         return _explanation.StructureExplanation(
             tuple(
                 (path, _explain_leaf(value, options))
                 for path, value in _leaves(x, "")
-                if not isinstance(value, _PLAIN) and (unknown != "keep" or _is_value(value))
+                if not isinstance(value, _nodes.PLAIN) and (unknown != "keep" or _is_value(value))
             )
         )
     except Exception as e:

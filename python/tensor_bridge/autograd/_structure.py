@@ -12,8 +12,6 @@ __all__ = ["Rebuild", "build", "flatten", "is_tf_leaf", "is_torch_leaf", "name_a
 # None for a leaf, else how a node is made of its children, and theirs.
 Rebuild = tuple[Callable[[list[Any]], Any], list[Any]] | None
 
-_PLAIN = (type(None), bool, int, float, complex, str, bytes)
-
 
 def is_tf_leaf(value: Any) -> bool:
     """Whether a value is one of TensorFlow's, symbolic ones included."""
@@ -53,7 +51,7 @@ def flatten(
         keys = list(value)
         specs = [flatten(child, is_tensor, is_leaf, leaves) for child in value.values()]
         return lambda children: dict(zip(keys, children, strict=True)), specs
-    if isinstance(value, _PLAIN) or is_leaf(value) or not _nodes.is_node(value):
+    if isinstance(value, _nodes.PLAIN) or is_leaf(value) or not _nodes.is_node(value):
         leaves.append(value)
         return None
     _, children, rebuild = _nodes.children(value)
