@@ -155,6 +155,10 @@ TB_EXPORT tb_status tb_tf_to_torch_consume(struct TF_Tensor* tensor,
 TB_EXPORT tb_status tb_torch_tensor_view(tb_torch_tensor* tensor, tb_tensor** out);
 /* The pointer to write through: a protected tensor first moves onto torch's own memory. */
 TB_EXPORT tb_status tb_torch_tensor_mutable_data(tb_torch_tensor* tensor, void** out);
+/* Gives back the memory that the tensor's storage left at its last move, and keeps for those who
+ * still read it: 1 in `out` if there was some, else 0. The caller knows that no operation runs any
+ * more that began before the write, and that no pointer and no view taken before it is used. */
+TB_EXPORT tb_status tb_torch_tensor_release_previous(tb_torch_tensor* tensor, int32_t* out);
 /* Gives the reference back. NULL is ignored. */
 TB_EXPORT void tb_torch_tensor_release(tb_torch_tensor* tensor);
 
@@ -235,6 +239,8 @@ TB_EXPORT tb_status tb_py_torch_to_tf(struct _object* tensor,
 TB_EXPORT tb_status tb_py_torch_explain(struct _object* tensor,
                                         const tb_convert_back_options* options, tb_explanation* out,
                                         int64_t* shape, int32_t capacity);
+/* As tb_torch_tensor_release_previous, of a torch.Tensor. */
+TB_EXPORT tb_status tb_py_torch_release_previous(struct _object* tensor, int32_t* out);
 /* The address of an EagerTensor's elements, for tests. */
 TB_EXPORT tb_status tb_py_tf_address(struct _object* tensor, const void** out);
 

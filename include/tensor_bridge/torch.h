@@ -91,6 +91,17 @@ inline TF_Tensor* pyTorchTensorToTfTensor(const at::Tensor& tensor,
   return out;
 }
 
+/// Gives back the memory that `tensor`'s storage left when a write moved it, and keeps since then
+/// for kernels of other threads. Whether there was some. Only where no operation runs any more that
+/// began before the write, and where no pointer taken before it is used. Throws Error.
+inline bool releasePrevious(const at::Tensor& tensor) {
+  detail::requireTorch();
+  int32_t released = 0;
+  detail::throwIfFailed(tb_torch_tensor_release_previous(
+      reinterpret_cast<tb_torch_tensor*>(tensor.unsafeGetTensorImpl()), &released));
+  return released != 0;
+}
+
 }  // namespace tensor_bridge
 
 #endif  // TENSOR_BRIDGE_TORCH_H_

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from tensor_bridge import autograd, checkpoint, data, dlpack, testing
     from tensor_bridge._dtypes import DtypeRow, dtypes
     from tensor_bridge._explanation import Explanation, StructureExplanation
+    from tensor_bridge._previous import release_previous
     from tensor_bridge._tree import explain
     from tensor_bridge._triton import prepare
     from tensor_bridge.capi import TensorBridge
@@ -74,6 +75,7 @@ __all__ = [
     "to_tf",
     "TensorBridge",
     "assign",
+    "release_previous",
     # what some values become
     "Extension",
     "LiveView",
@@ -135,6 +137,7 @@ _LAZY = {
     "explain": "_tree",
     "Explanation": "_explanation",
     "StructureExplanation": "_explanation",
+    "release_previous": "_previous",
     "dtypes": "_dtypes",
     "DtypeRow": "_dtypes",
     "prepare": "_triton",

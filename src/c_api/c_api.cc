@@ -152,6 +152,19 @@ tb_status tb_torch_tensor_mutable_data(tb_torch_tensor* tensor, void** out) {
   });
 }
 
+tb_status tb_torch_tensor_release_previous(tb_torch_tensor* tensor, int32_t* out) {
+  return guarded([&] {
+    require(tensor, "a tensor");
+    require(out, "a place for the result");
+    void* owner = nullptr;
+    ReleaseFn release = nullptr;
+    const tb_status status = torchAdapter().takePrevious(tensor, &owner, &release);
+    if (status != TB_OK) rethrowLastError();
+    if (owner != nullptr) release(owner);
+    *out = owner != nullptr ? 1 : 0;
+  });
+}
+
 void tb_torch_tensor_release(tb_torch_tensor* tensor) {
   if (tensor == nullptr) return;
   guarded([&] { torchAdapter().release(tensor); });

@@ -11,7 +11,7 @@
 
 namespace tensor_bridge {
 
-constexpr uint32_t kTorchAdapterAbi = 6;
+constexpr uint32_t kTorchAdapterAbi = 7;
 
 /// What the bridge offers to an adapter.
 struct TorchHost {
@@ -149,6 +149,9 @@ struct TorchAdapter {
   tb_status (*copyOut)(tb_torch_tensor* tensor, void* out);
   /// The same as int64 (`floating` false) or float64 elements.
   tb_status (*castOut)(tb_torch_tensor* tensor, bool floating, void* out);
+  /// Hands over the memory that the tensor's storage keeps since a write moved it; `*owner` is null
+  /// if there is none. The caller knows that nobody reads it any more.
+  tb_status (*takePrevious)(tb_torch_tensor* tensor, void** owner, ReleaseFn* release);
 };
 
 /// The one symbol of an adapter. Returns null if `host_abi` is not the one it was built for.

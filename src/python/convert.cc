@@ -257,6 +257,17 @@ PyObject* hasHandle(PyObject*, PyObject* t) {
   return PyBool_FromLong(isEager(t) && tb_py_has_handle(t) != 0);
 }
 
+PyObject* releasePrevious(PyObject*, PyObject* x) {
+  if (!isTorch(x)) {
+    PyErr_SetString(PyExc_TypeError, "expected a torch.Tensor");
+    return nullptr;
+  }
+  if (!ensureReady()) return nullptr;
+  int32_t released = 0;
+  const tb_status status = tb_py_torch_release_previous(x, &released);
+  return status == TB_OK ? PyLong_FromLong(released) : raiseStatus(status);
+}
+
 PyObject* tfAddress(PyObject*, PyObject* t) {
   const void* address = nullptr;
   const tb_status status = tb_py_tf_address(t, &address);

@@ -42,6 +42,8 @@ PyObject* requireTorchCuda(PyObject*, PyObject*);
 /// What tb_py_set_gpu_of_logical() takes: asks tensor_bridge._devices.
 int32_t gpuOfLogical(int32_t logical);
 
+/// release_previous(x) -> int, 0 or 1
+PyObject* releasePrevious(PyObject* self, PyObject* x);
 /// tf_address(t) -> int
 PyObject* tfAddress(PyObject* self, PyObject* t);
 

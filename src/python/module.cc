@@ -1,6 +1,9 @@
 // The extension module tensor_bridge._C: CPython's limited API, no torch version, no framework.
 
 #include <Python.h>
+#ifdef __linux__
+#include <malloc.h>
+#endif
 
 #include "adapters/torch_copying/adapter.h"
 #include "c_api/private_api.h"
@@ -38,6 +41,17 @@ PyObject* dtypeRows(PyObject*, PyObject*) {
 }
 
 PyObject* liveOwners(PyObject*, PyObject*) { return PyLong_FromLongLong(tb_live_owners()); }
+
+// glibc keeps the free pages of its heap, in which blocks of up to 32 MB are, until the last block
+// behind them is freed too.
+PyObject* trimHeap(PyObject*, PyObject*) {
+#ifdef __GLIBC__
+  Py_BEGIN_ALLOW_THREADS;
+  malloc_trim(0);
+  Py_END_ALLOW_THREADS;
+#endif
+  Py_RETURN_NONE;
+}
 
 template <typename Function>
 PyCFunction asCFunction(Function* function) {
@@ -167,6 +181,8 @@ PyMethodDef kMethods[] = {
     {"v1_slice", asCFunction(v1Slice), METH_FASTCALL, nullptr},
     {"is_eager_tensor", isEagerTensor, METH_O, nullptr},
     {"has_handle", hasHandle, METH_O, nullptr},
+    {"release_previous", releasePrevious, METH_O, nullptr},
+    {"trim_heap", trimHeap, METH_NOARGS, nullptr},
     {"tf_address", tfAddress, METH_O, nullptr},
     {"gpu_of_address", gpuOfAddress, METH_O, nullptr},
     {"require_torch_cuda", requireTorchCuda, METH_NOARGS, nullptr},

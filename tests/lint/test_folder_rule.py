@@ -172,6 +172,7 @@ PY_EDGES: dict[str, set[str]] = {
     "_graph_function": set(),
     "_lazy": set(),
     "_tree": CONVERT | {"composite", "_nodes"},
+    "_previous": {"_C", "_nodes", "errors"},
     "data": TREE | {"_graph_function", "_lazy"},
     "_exit_status": set(),
     "checkpoint": TREE | {"_command_line", "_exit_status", "_lazy"},

@@ -22,6 +22,7 @@ def mistakes(value: Any, x: torch.Tensor, module: nn.Module) -> None:
     tensor_bridge.explain(value, live=3)  # error
     print(tensor_bridge.explain(value).nothing)  # error
     tensor_bridge.assign(value)  # error
+    tensor_bridge.release_previous()  # error
     StringTensor.from_list(["a"], errors=1)  # error
     data.loader(value, on_error="ignore")  # error
     data.loader(value, prefetch="many")  # error

@@ -56,6 +56,7 @@ def conversion(value: Any, device: torch.device) -> torch.Tensor:
     assert_type(tensor_bridge.to_tf(x), Any)
     tensor_bridge.convert_pytorch_to_tf(x, copy=True, device="CPU:0", dtype=None, grad="raise")
     tensor_bridge.assign(value, x, copy=None)
+    assert_type(tensor_bridge.release_previous([x, nn.Linear(2, 2)]), int)
     tensor_bridge.prepare()
     assert_type(tensor_bridge.__version__, str)
     return x

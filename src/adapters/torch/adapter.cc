@@ -247,6 +247,18 @@ tb_status castOut(tb_torch_tensor* tensor, bool floating, void* out) {
   }
 }
 
+tb_status takePrevious(tb_torch_tensor* tensor, void** owner, ReleaseFn* release_fn) {
+  Borrowed borrowed(tensor);
+  if (!(*borrowed).has_storage()) {
+    return g_host->setError(TB_UNSUPPORTED_TYPE,
+                            "expected a dense torch.Tensor, got one without a storage of its own; "
+                            "give the tensors that it is made of (x.indices(), x.values(), ...)");
+  }
+  *owner = nullptr;
+  *release_fn = takePreviousOf(storageOf(*borrowed), owner);
+  return TB_OK;
+}
+
 const TorchAdapter kTable = {
     kTorchAdapterAbi,
     sizeof(TorchAdapter),
@@ -268,6 +280,7 @@ const TorchAdapter kTable = {
     share,
     copyOut,
     castOut,
+    takePrevious,
 };
 
 }  // namespace

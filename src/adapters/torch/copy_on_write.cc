@@ -130,8 +130,28 @@ class WriteMutexes {
 
 std::mutex& writeMutex(const c10::StorageImpl* storage) { return WriteMutexes::all().of(storage); }
 
-// What a storage owns after its first write: its own buffer, and still the other one. A kernel
-// on another thread may be reading through a pointer that it took before the write.
+// Note [What a storage keeps after a move]
+// The memory that it left. A write in place never takes memory away from readers of torch's: other
+// threads may be in a kernel that fetched its pointer before, on other rows say, and the operator
+// that writes may have such a pointer itself. Whoever asks for a pointer later gets the new one:
+// views, detach(), Parameters and what autograd saved reach the memory through the storage.
+// Pointers that outlive a call (arrays, exports through DLPack, data_ptr()) are asked for as
+// mutable ones, and move the storage first.
+//
+// When the last of those kernels has ended, nobody can tell from here:
+// - Nothing is called when a kernel reads, or when it is done.
+// - Counts of references say nothing. Two threads of Python that use one torch.Tensor, and two of
+//   C++ that use one at::Tensor by reference, are on one TensorImpl and one StorageImpl, each with
+//   a count of one.
+// - No time is enough: a kernel takes as long as its tensor is large, and a thread may be stopped.
+// - TensorFlow knows who holds the buffer, not who reads torch's tensor. Whether it let go does not
+//   matter: until then it keeps the memory itself, and after that the storage alone does.
+//
+// The program can tell: where it has joined its threads, or has none, no kernel is left. So it is
+// its to say (takePreviousOf()), and until then the storage keeps the memory.
+//
+// Storages without an allocator, of torch.load, torch.from_numpy, at::from_blob and the like, keep
+// it in any case: an array that was made before they were shared may show it (obstacleOf()).
 struct Moved {
   c10::DataPtr own;
   c10::DataPtr previous;
@@ -152,9 +172,9 @@ void moveOnto(std::unique_ptr<Moved> moved, c10::StorageImpl* storage) {
 // TensorFlow tensor one. A write with other references moves the storage onto a copy; with none
 // left the storage takes its buffer back and nothing is copied.
 //
-// After a move the storage keeps the previous generation of bytes until its next move, for kernels
-// of other threads that still read through a pointer taken before it. One generation only, or an
-// optimizer that steps a parameter between shares would build a chain.
+// After a move the storage keeps the previous generation of bytes until its next move (Note [What a
+// storage keeps after a move]). One generation only, or an optimizer that steps a parameter between
+// shares would build a chain.
 struct SharedBytes {
   std::atomic<int64_t> references;
   c10::DataPtr bytes;
@@ -375,6 +395,21 @@ void* shareStorage(c10::StorageImpl* storage, void** bytes) {
   return shared;
 }
 
+ReleaseFn takePreviousOf(c10::StorageImpl* storage, void** previous) noexcept {
+  std::lock_guard<std::mutex> lock(writeMutex(storage));
+  const c10::DataPtr& current = storage->_mutable_data_ptr_no_checks();
+  c10::DataPtr* kept = nullptr;
+  if (current.get_deleter() == deleteMoved) {
+    kept = &static_cast<Moved*>(current.get_context())->previous;
+  } else if (current.get_deleter() == dropSharedBytes) {
+    kept = &static_cast<SharedBytes*>(current.get_context())->previous;
+  }
+  if (kept == nullptr || storage->allocator() == nullptr) return nullptr;
+  const ReleaseFn release = kept->get_deleter();
+  *previous = kept->release_context();
+  return *previous == nullptr ? nullptr : release;
+}
+
 void releaseSharedBytes(void* shared) {
   if (g_hooks.exiting()) return;
   g_hooks.count(-1);
@@ -427,10 +462,10 @@ struct GuardedStorage final : c10::StorageImpl {
     set_data_ptr_noswap(c10::DataPtr(view.dl.data, context, c10::impl::cow::cow_deleter, device()));
   }
   void drop() {
-    if (auto* guard = std::exchange(guard_, nullptr)) c10::impl::cow::cow_deleter(guard);
+    if (auto* guard = guard_.exchange(nullptr)) c10::impl::cow::cow_deleter(guard);
   }
 
-  CowContext* guard_ = nullptr;
+  std::atomic<CowContext*> guard_{nullptr};
   void* owner_ = nullptr;
   ReleaseFn release_ = nullptr;
 };
@@ -480,7 +515,7 @@ Foreign foreignOf(const c10::StorageImpl* storage) noexcept {
   const c10::DataPtr& current =
       const_cast<c10::StorageImpl*>(storage)->_mutable_data_ptr_no_checks();
   if (const auto* guarded = dynamic_cast<const GuardedStorage*>(storage)) {
-    if (current.get_context() != guarded->guard_) return {};
+    if (guarded->guard_ == nullptr || current.get_context() != guarded->guard_) return {};
     return {kindOf(guarded->release_), guarded->owner_};
   }
   return foreignBehind(current);
@@ -494,6 +529,14 @@ ReleaseFn foreignRelease(const c10::StorageImpl* storage, void** held) noexcept 
 
 bool canShareStorage() noexcept { return false; }
 void* shareStorage(c10::StorageImpl*, void**) { throw std::bad_alloc(); }
+ReleaseFn takePreviousOf(c10::StorageImpl* storage, void** previous) noexcept {
+  auto* guarded = dynamic_cast<GuardedStorage*>(storage);
+  if (guarded == nullptr) return nullptr;
+  // Before the first write the guard is what keeps torch from writing to the other's memory.
+  if (storage->_mutable_data_ptr_no_checks().get_context() == guarded->guard_) return nullptr;
+  *previous = guarded->guard_.exchange(nullptr);
+  return *previous == nullptr ? nullptr : c10::impl::cow::cow_deleter;
+}
 void releaseSharedBytes(void*) {}
 bool isSharedStorage(const c10::StorageImpl*) noexcept { return false; }
 Obstacle sharingObstacle(const c10::StorageImpl*) noexcept { return Obstacle::kNone; }

@@ -35,6 +35,11 @@ bool canShareStorage() noexcept;
 void* shareStorage(c10::StorageImpl* storage, void** bytes);
 void releaseSharedBytes(void* shared);
 
+/// The memory that `storage` keeps since it moved away from it, which is the caller's from then on;
+/// the release function of it, or null if there is none. Only where no operator is running any more
+/// that began before the move: see Note [What a storage keeps after a move].
+ReleaseFn takePreviousOf(c10::StorageImpl* storage, void** previous) noexcept;
+
 /// The deleter of torch's ordinary allocations in host memory.
 c10::DeleterFnPtr ordinaryDeleter();
 

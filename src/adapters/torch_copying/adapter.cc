@@ -304,6 +304,12 @@ tb_status castOut(tb_torch_tensor* tensor, bool floating, void* out) {
   return copyValues(tensor, floating ? "float64" : "int64", out);
 }
 
+// What was copied shares nothing, and leaves nothing.
+tb_status takePrevious(tb_torch_tensor*, void** owner, ReleaseFn*) {
+  *owner = nullptr;
+  return TB_OK;
+}
+
 const TorchAdapter kTable = {
     kTorchAdapterAbi,
     sizeof(TorchAdapter),
@@ -325,6 +331,7 @@ const TorchAdapter kTable = {
     share,
     copyOut,
     castOut,
+    takePrevious,
 };
 
 }  // namespace

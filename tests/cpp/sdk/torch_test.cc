@@ -186,6 +186,22 @@ TEST_F(Sdk, ResultTakesPartInAutograd) {
   EXPECT_EQ(tensor.const_data_ptr(), source.data()) << "training only read it";
 }
 
+TEST_F(Sdk, ReleasePreviousGivesTensorFlowsBufferBack) {
+  TfTensor source = TfTensor::floats({1, 2, 3});
+  at::Tensor tensor = tfTensorToPyTorchTensor(source.get());
+  EXPECT_FALSE(releasePrevious(tensor)) << "it did not move";
+  EXPECT_EQ(owners_.added(), 1);
+  tensor.add_(1);
+  EXPECT_EQ(owners_.added(), 1) << "kept for kernels that read it";
+  EXPECT_TRUE(releasePrevious(tensor));
+  EXPECT_EQ(owners_.added(), 0);
+  EXPECT_FALSE(releasePrevious(tensor));
+  EXPECT_EQ(source.values<float>(), (std::vector<float>{1, 2, 3}));
+  EXPECT_EQ(tensor[2].item<float>(), 4.0f);
+  expectError(ErrorCode::kUnsupportedType, {"dense", "x.values()"},
+              [] { releasePrevious(at::ones({2, 2}).to_sparse()); });
+}
+
 // --- torch to TensorFlow ------------------------------------------------------------------------
 
 TEST_F(Sdk, TorchTensorIsSharedWithTensorFlow) {
