@@ -269,6 +269,13 @@ class NeverReleases(Library):
         return x
 
 
+class KeepsPrevious(Library):
+    """What a tensor left stays with it."""
+
+    def release_previous(self, x: Any) -> int:
+        return 0
+
+
 class AssignsCopies(Library):
     def assign(self, variable: Any, x: Any, copy: bool | None) -> None:
         super().assign(variable, x, True if copy is None else copy)
@@ -293,7 +300,7 @@ class SwapsEntries(Library):
 
 FAULTS = [
     Unprotected, AlwaysCopies, NeverCopies, Unwatched, WrongStrides, WritesAfterRaise,
-    ForgetsReadOnly, NeverReleases, AssignsCopies, LosesAString, SwapsEntries,
+    ForgetsReadOnly, NeverReleases, KeepsPrevious, AssignsCopies, LosesAString, SwapsEntries,
 ]  # fmt: skip
 
 

@@ -499,6 +499,19 @@ class DenseOperations(Machine):
         storage.on_write, storage.barred = "", False
         storage.update()
 
+    def draw_release_previous(self, rng: random.Random) -> Drawn:
+        x = self.some(rng, Torch)
+        return None if x is None else {"x": x}
+
+    def do_release_previous(self, number: int, x: int) -> None:
+        source = self.get(x, Torch)
+        if self.exported(source.storage):
+            raise NotThereError  # it may show what the storage left
+        found = self.library.release_previous(source.value)
+        expected = model.release_previous(source.storage)
+        if found != expected:
+            raise Failure("what a tensor left", f"expected {expected}, got {found}")
+
     # -- the end of values --
 
     def draw_drop(self, rng: random.Random) -> Drawn:

@@ -28,6 +28,7 @@ WEIGHTS = {
     "make_tf": 6, "make_torch": 5, "make_variable": 3, "share_in_tf": 5, "compute": 2,
     "to_torch": 14, "to_tf": 14, "view": 8, "write": 20, "put": 2, "resize": 2, "drop": 13,
     "assign": 4, "update": 4, "live": 2, "export": 2, "take": 3, "hand_over": 1,
+    "release_previous": 5,
     "make_text": 2, "text": 4, "write_text": 3, "ragged": 1.5, "sparse": 1.5, "slices": 1,
     "structure": 2, "chain": 2, "at_once": 3, "native": 1, "collect": 0.5,
     "checkpoint": 0.15, "tf_checkpoint": 0.15,

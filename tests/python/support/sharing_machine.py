@@ -62,6 +62,9 @@ class Library:
     def assign(self, variable: Any, x: Any, copy: bool | None) -> None:
         tensor_bridge.assign(variable, x, copy=copy)
 
+    def release_previous(self, x: Any) -> int:
+        return tensor_bridge.release_previous(x)
+
     def export(self, t: Any) -> Any:
         return tensor_bridge.dlpack.exporter(t).__dlpack__(max_version=(1, 0))
 

@@ -222,6 +222,11 @@ class Rules:
         return "let go" if own and not held else "moves"
 
     @staticmethod
+    def keeps_previous(storage: Storage) -> bool:
+        """Whether what it left stays with it: another may show a mapping of a file."""
+        return storage.of_file
+
+    @staticmethod
     def tensorflow_writes(node: Node, *, sliced: bool) -> bool:
         """Whether TensorFlow may update a variable in place where others show its memory.
 
@@ -254,6 +259,18 @@ def take_back(storage: Storage) -> None:
     storage.taken = Node(counted=1) if storage.shows.counted else None
     storage.shows = storage.left = None
     storage.update()
+
+
+def release_previous(storage: Storage) -> int:
+    """The storage lets go of what it left; how many buffers that were."""
+    if Rules.keeps_previous(storage):
+        return 0
+    if isinstance(storage.shows, SharedBytes):
+        released, storage.shows.keeps = len(storage.shows.keeps), []
+    else:
+        released, storage.left = int(storage.left is not None), None
+    storage.update()
+    return released
 
 
 def share(storage: Storage) -> Buffer:
