@@ -37,9 +37,9 @@ def _quiet(err: str) -> str:
     return "".join(f"{line}\n" for line in err.splitlines() if not _NOISE.match(line))
 
 
-def run_python(code: str, *, timeout: float = 240, **env: str) -> Done:
+def run_python(code: str, *arguments: str, timeout: float = 240, **env: str) -> Done:
     """Runs `code` in a new interpreter: the slow and entirely honest way."""
-    command = [sys.executable, "-c", textwrap.dedent(code)]
+    command = [sys.executable, "-c", textwrap.dedent(code), *arguments]
     try:
         done = subprocess.run(
             command,

@@ -10,7 +10,7 @@ import needs
 import pytest
 import tensorflow as tf
 import torch
-from fresh import run_forked
+from fresh import run_forked, run_python
 from memory import growth
 from sharing import from_bytes, numbers
 
@@ -174,3 +174,69 @@ for i in range(8):
 assert resident() - before < 300 * MIB, resident() - before
 """
     ).check()
+
+
+# Parameters that were trained and whose TensorFlow values are gone, without the gradients.
+TRAINED = """
+import ctypes, gc, os, sys
+from pathlib import Path
+import keras, tensorflow as tf, torch, tensor_bridge
+from tensor_bridge.testing import live_owners
+
+total = int(sys.argv[1]) << 20
+WIDTH = 1024 if total < 1 << 28 else 4096  # weights of 4 or 64 MB
+
+def resident():
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+def keras_model(count):
+    layers = [keras.layers.Dense(WIDTH, use_bias=False) for _ in range(count)]
+    model = keras.Sequential([keras.Input((WIDTH,)), *layers])
+    return model, [tensor_bridge.to_torch(v) for v in model.trainable_variables]
+
+def variables(count):
+    made = [tf.Variable(tf.fill((WIDTH, WIDTH), float(i))) for i in range(count)]
+    return made, tensor_bridge.to_torch(made)
+
+def to_tf(count):
+    made = [torch.full((WIDTH, WIDTH), float(i)) for i in range(count)]
+    return tensor_bridge.to_tf(made), made
+
+def copies(make, count, before):
+    held, tensors = make(count)
+    parameters = [torch.nn.Parameter(x) for x in tensors]
+    expected = [x[0, :2] - 0.5 for x in tensors]
+    del tensors
+    for p in parameters:
+        p.grad = torch.ones_like(p)
+        torch.optim.SGD([p], lr=0.5).step()
+        p.grad = None
+    del held
+    keras.backend.clear_session()
+    gc.collect()
+    found = [resident()]
+    assert live_owners() == (0 if make is to_tf else count)
+    assert tensor_bridge.release_previous(parameters) == count
+    assert live_owners() == 0
+    found.append(resident())
+    assert all(torch.equal(p[0, :2], e) for p, e in zip(parameters, expected, strict=True))
+    return [(bytes_ - before) / (4 * count * WIDTH * WIDTH) for bytes_ in found]
+
+for make in (keras_model, variables, to_tf):
+    copies(make, 2, 0)
+    ctypes.CDLL(None).malloc_trim(0)  # what this first round left free is not to be used again
+    print(make.__name__, *copies(make, total // (4 * WIDTH * WIDTH), resident()))
+"""
+
+
+@needs.torch_since(13, "what goes to TensorFlow is copied")
+@pytest.mark.parametrize("mib", [128, pytest.param(1024, marks=pytest.mark.exhaustive)])
+def test_trained_parameters_take_one_copy_once_the_previous_is_released(mib: int) -> None:
+    # TensorFlow's allocator with oneDNN keeps for itself whatever its tensors let go of.
+    out = run_python(TRAINED, str(mib), TF_ENABLE_ONEDNN_OPTS="0").check()
+    assert len(out.splitlines()) == 3
+    for line in out.splitlines():
+        _, kept, released = line.split()
+        assert float(kept) > 1.9, out
+        assert float(released) < 1.05, out
