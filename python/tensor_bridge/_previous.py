@@ -46,8 +46,8 @@ def release_previous(x: Any) -> int:
 
     Call it when no operation runs any more that began before the write (the threads that use the
     tensor are joined, or wait), and when nothing uses a pointer that was taken before it:
-    ``const_data_ptr()``, an array or an export through DLPack from before ``to_tf``. Later writes
-    and later threads do not matter.
+    ``const_data_ptr()``, or an export through DLPack that is older than ``to_tf``. Later writes and
+    later threads do not matter.
 
     Args:
       x: A torch.Tensor, a torch.nn.Module (its parameters and buffers), or a structure or an
