@@ -129,6 +129,16 @@ def _strided(gradient: torch.Tensor) -> torch.Tensor:
     return gradient if gradient.layout is torch.strided else gradient.to_dense()
 
 
+def _put_beside(inputs: Sequence[torch.Tensor], gradients: list[Any]) -> None:
+    """Moves gradients to the devices of their inputs, where torch expects them.
+
+    TensorFlow computes where it likes, or is told to, wherever torch has the inputs.
+    """
+    for i, gradient in enumerate(gradients):
+        if gradient is not None and gradient.device != inputs[i].device:
+            gradients[i] = gradient.to(inputs[i].device)
+
+
 def _backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
     import torch
 
@@ -155,6 +165,8 @@ def _backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
             found = [to_torch_gradient(g, sparse) for g in segment.gradient(which, converted)]
         for i, gradient in zip(step.taped or (), found, strict=True):
             results[i] = gradient
+        if torch.cuda.is_initialized():
+            _put_beside(ctx.saved_tensors, results)
     if not _keep_graph()():
         ctx.step = None
     return (None, *results)

@@ -34,6 +34,30 @@ def test_tensorflow_inside_torch(graph: bool) -> None:
     torch.testing.assert_close(x.grad, expected.detach())
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_gradients_are_where_their_inputs_are(again: bool) -> None:
+    """Wherever TensorFlow computes them."""
+    function = tf_to_torch(lambda x, y: tf.sin(x) * y, higher_order=again)
+    expected = values().cpu()
+    gpus = range(torch.cuda.device_count())
+    places = [torch.device("cpu"), *(torch.device("cuda", i) for i in gpus)]
+    for where in ("CPU:0", *(f"GPU:{i}" for i in gpus)):
+        for first, second in zip(places, reversed(places), strict=True):
+            x = expected.to(first, copy=True).requires_grad_()
+            y = expected.to(second, copy=True).requires_grad_()
+            with tf.device(where):
+                result = function(x, y)
+                ones = torch.ones_like(result)
+                found = torch.autograd.grad(result, (x, y), ones, create_graph=again)
+                if again:
+                    (twice,) = torch.autograd.grad(found[0], y, torch.ones_like(x))
+                    assert twice.device == second
+                    torch.testing.assert_close(twice.cpu(), torch.cos(expected))
+            assert [g.device for g in found] == [first, second]
+            torch.testing.assert_close(found[0].cpu(), torch.cos(expected) * expected)
+            torch.testing.assert_close(found[1].cpu(), torch.sin(expected))
+
+
 @pytest.mark.parametrize("graph", [False, True])
 def test_torch_inside_tensorflow(graph: bool) -> None:
     module = torch.nn.Linear(5, 3)
