@@ -33,14 +33,10 @@ class Call(NamedTuple):
 def load() -> None:
     """Imports both frameworks and puts the stand-ins in the place of their kernels."""
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-    # torch before TensorFlow, whose libraries are loaded for all to see and would give torch
-    # another CUDA than its own.
-    import torch
-
-    import tensor_bridge
-
-    tensor_bridge.prepare()
+    # In the order that users are told: torch has its own CUDA by it, and TensorFlow too.
+    import tensor_bridge  # noqa: F401, I001
     import tensorflow as tf
+    import torch
 
     torch.ops.load_library(str(LIBRARIES / "libemu_torch.so"))
     tf.load_library(str(LIBRARIES / "libemu_tf.so"))
