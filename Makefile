@@ -18,7 +18,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 .NOTPARALLEL:
 .SUFFIXES:
 .DELETE_ON_ERROR:
-.PHONY: help dev build wheel matrix release-check demo emulated-gpu bench bench-draw bench-compare docs docs-look test test-cpp test-consumers test-python test-exhaustive fuzz \
+.PHONY: help dev build wheel matrix release-check demo emulated-gpu emulated-gpu-mutants emulated-gpu-peers bench bench-draw bench-compare docs docs-look test test-cpp test-consumers test-python test-exhaustive fuzz \
   test-asan test-tsan lint format clean FORCE
 
 help:
@@ -40,6 +40,7 @@ help:
 	@echo 'make wheel            the one wheel for every supported Python, torch and TensorFlow, in dist/'
 	@echo 'make matrix           that wheel with many releases of Python and the frameworks; an hour, 7 GB'
 	@echo 'make emulated-gpu     tests of the GPU path on an emulated device (no GPU); 7 GB'
+	@echo 'make emulated-gpu-mutants  whether those tests notice a missing wait; -peers: other ways there'
 	@echo 'make release-check    tests, sanitizers, fuzzing, the site, the wheel, and what would be published'
 	@echo 'make dev              set up $(VENV) with everything, package installed editable'
 	@echo 'make build            build and install the package (editable) into $(VENV)'
@@ -108,7 +109,16 @@ matrix: $(STAMPS)/matrix
 # own, or in the one that EMULATED_GPU_VENV names, which is not changed.
 export EMULATED_GPU_VENV
 emulated-gpu: $(STAMPS)/venv
-	$(BIN)/python tests/gpu_emulator/run.py
+	$(BIN)/python tests/gpu_emulator/emulated_gpu.py
+
+# Whether those tests notice each wait that is taken out: an hour.
+emulated-gpu-mutants: $(STAMPS)/venv
+	$(BIN)/python tests/gpu_emulator/mutate.py
+
+# Which other ways between the frameworks race there; writes the table of docs/concepts/devices.md.
+emulated-gpu-peers: $(STAMPS)/venv
+	$(BIN)/python tests/gpu_emulator/emulated_gpu.py --command lazy -- python tests/gpu_emulator/peers.py
+	$(BIN)/python tests/gpu_emulator/peers.py --table
 
 # Everything there is to a release, on a clean clone: hours, because of what `make wheel` downloads and
 # the tests that take minutes. The results of `make matrix` are those that are committed.

@@ -1,6 +1,6 @@
 """The emulated device, as Python sees it: what was called on it and what went wrong there.
 
-NOT A GPU. Only in a process of the rig, which `tests/gpu_emulator/run.py` starts.
+NOT A GPU. Only in a process of the rig, which `tests/gpu_emulator/emulated_gpu.py` starts.
 """
 
 from __future__ import annotations

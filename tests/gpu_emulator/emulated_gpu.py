@@ -1,8 +1,8 @@
 """Tests of the GPU path on the emulated device: `make emulated-gpu`. NOT A GPU.
 
-    python tests/gpu_emulator/run.py             # all tests in every mode; keeps the result
-    python tests/gpu_emulator/run.py --only lazy [-- pytest arguments]   # keeps nothing
-    python tests/gpu_emulator/run.py --command lazy -- python script.py
+    python tests/gpu_emulator/emulated_gpu.py     # all tests in every mode; keeps the result
+    python tests/gpu_emulator/emulated_gpu.py --only lazy [-- pytest arguments]   # keeps nothing
+    python tests/gpu_emulator/emulated_gpu.py --command lazy -- python script.py
 
 EMULATED_GPU_VENV names an environment that has the CUDA builds already; else one is made, 7 GB.
 """

@@ -1,0 +1,119 @@
+"""Whether the tests notice a missing wait: `make emulated-gpu-mutants`. NOT A GPU.
+
+    python tests/gpu_emulator/mutate.py            # every mutant; keeps the result
+    python tests/gpu_emulator/mutate.py give_back  # those with this in their name; keeps nothing
+
+A copy of the checkout is built with all mutants (mutants.py) in it. For each, the tests of the rig
+run in the lazy mode up to the first failure. A mutant that passes them all survives, and is a fault
+of the tests.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import environment
+import mutants
+from emulated_gpu import MODES, TESTS, commit, keep, pytest_command
+from environment import ROOT, SCRATCH, Environment, site_packages
+
+MODE = "lazy"
+# A mutant may wait for ever.
+LIMIT_S = 900
+TEST_LIMIT_S = 120
+
+
+def copy_of_checkout(folder: Path) -> Path:
+    """The files of which the package is made, as they are now, with switches for all mutants."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout
+    names = {name for name in listed.decode().split("\0") if name and (ROOT / name).is_file()}
+    found = mutants.all_of(ROOT)
+    for name in names:
+        source, target = ROOT / name, folder / name
+        content = source.read_bytes()
+        if name in found:
+            content = mutants.switched(name, content.decode(), found[name]).encode()
+        if target.exists() and target.read_bytes() == content:
+            continue  # it need not be compiled again
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+        shutil.copymode(source, target)
+    for path in folder.rglob("*"):
+        if path.is_file() and str(path.relative_to(folder)) not in names:
+            path.unlink()
+    return folder
+
+
+def killer(env: Environment, mutant: str) -> str | None:
+    """The first test that fails with the mutant, or None; of "" without one."""
+    command = pytest_command(env, "-x", "-rfE", "--timeout", str(TEST_LIMIT_S), *reversed(TESTS))
+    try:
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=env.variables(**MODES[MODE]) | {"TB_MUTANT": mutant},
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"no end in {LIMIT_S} s"
+    if done.returncode == 0:
+        return None
+    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return failed[0].split(" - ")[0] if failed else f"pytest ends with {done.returncode}"
+
+
+def is_compiled(env: Environment, mutant: mutants.Mutant) -> bool:
+    """Whether it is in the package: not all that is for other releases of torch."""
+    package = site_packages(env.folder) / "tensor_bridge"
+    name = mutant.name.encode()
+    return mutant.path.endswith(".py") or any(
+        name in library.read_bytes() for library in package.glob("*.so")
+    )
+
+
+def main(arguments: list[str]) -> int:
+    """Returns 1 if a mutant survives."""
+    venv = environment.frameworks()
+    environment.build_rig(venv)
+    checkout = copy_of_checkout(SCRATCH / "mutants" / "checkout")
+    env = Environment("mutants/env", venv, checkout)
+    env.install()
+    if (failure := killer(env, "")) is not None:
+        raise SystemExit(f"the tests fail without a mutant: {failure}")
+    killed, survivors, absent = {}, [], []
+    for mutant in (mutant for each in mutants.all_of(ROOT).values() for mutant in each):
+        if arguments and not any(part in mutant.name for part in arguments):
+            continue
+        if not is_compiled(env, mutant):
+            absent.append(mutant.name)
+            print(f"not in this build: {mutant.name}", flush=True)
+        elif (failure := killer(env, mutant.name)) is None:
+            survivors.append(mutant.name)
+            print(f"SURVIVES: {mutant.name}", flush=True)
+        else:
+            killed[mutant.name] = failure
+            print(f"killed: {mutant.name}\n  by {failure}", flush=True)
+    if not arguments:
+        found = {
+            "commit": commit(),
+            "date": time.strftime("%Y-%m-%d"),
+            "mode": MODE,
+            "killed": killed,
+            "survivors": survivors,
+            "not in this build": absent,
+        }
+        keep(mutants=found)
+    print(f"{len(killed)} killed, {len(survivors)} survive, {len(absent)} not in this build")
+    return int(bool(survivors))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

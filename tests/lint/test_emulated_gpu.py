@@ -1,0 +1,95 @@
+"""The result of the emulated device is whole, and mutants are found where waits are."""
+
+from __future__ import annotations
+
+import json
+
+import emulated_gpu
+import mutants
+import peers
+import pytest
+from tree import ROOT
+
+RESULT = json.loads(emulated_gpu.RESULT.read_text(encoding="utf-8"))
+
+
+def test_every_mode_passed() -> None:
+    assert list(RESULT["modes"]) == list(emulated_gpu.MODES)
+    assert RESULT["tests"] == list(emulated_gpu.TESTS)
+    for mode in RESULT["modes"].values():
+        assert mode["passed"] > 0
+        assert mode["failed"] == []
+
+
+def test_no_mutant_survived() -> None:
+    assert RESULT["mutants"]["killed"]
+    assert RESULT["mutants"]["survivors"] == []
+
+
+def test_the_table_of_the_docs_is_that_of_the_result() -> None:
+    text = peers.DOCS.read_text(encoding="utf-8")
+    assert peers.BEGIN in text
+    assert text == peers.updated_docs(), "run tests/gpu_emulator/peers.py --table"
+
+
+def test_the_sources_have_mutants() -> None:
+    found = mutants.all_of(ROOT)
+    names = [mutant.name for each in found.values() for mutant in each]
+    assert len(set(names)) == len(names)
+    assert mutants.PYTHON_FILE in found
+    assert any(path.startswith("src/adapters/torch/") for path in found)
+
+
+# What is left out of a file, in the order of their ends; None: nothing.
+CPP = {
+    "synchronize(device);": "synchronize(device)",
+    "if (x) wait(); else f();": "wait()",
+    "currentStream(device).synchronize();": "currentStream(device).synchronize()",
+    "a(); data = api.TFE_TensorHandleDevicePointer(handle,\n status); b();": (
+        "data = api.TFE_TensorHandleDevicePointer(handle, status)"
+    ),
+    "return ok(cuda.cudaEventQuery(event));": "cuda.cudaEventQuery(event)",
+    "f([&] { waitForRoom(); });": "waitForRoom()",
+    "ready_.wait(lock, [] { return true; });": None,
+    "// synchronize();": None,
+    "void waitForRoom() {}": None,
+    "void* data = api.TFE_TensorHandleDevicePointer(handle, status);": None,
+    "recordsOf(begin, size);": None,
+}
+
+
+@pytest.mark.parametrize("code", CPP)
+def test_what_is_left_out_of_cpp(code: str) -> None:
+    found = [mutant.code for mutant in mutants.of_cpp("x.cc", "{" + code + "}")]
+    assert found == ([] if CPP[code] is None else [CPP[code]])
+
+
+def test_what_is_left_out_of_python() -> None:
+    code = "if x:\n    stream.wait_event(\n        event)\ny = stream.query()\nz.recorded()\n"
+    (mutant,) = mutants.of_python("x.py", code)
+    assert mutant.name == "x.py:2: stream.wait_event( event)"
+
+
+def test_switches_are_where_the_calls_are() -> None:
+    code = 'void f() {\n  orderAfter(g(cuda.cudaEventRecord("a")));\n}\n'
+    found = list(mutants.of_cpp("x.cc", code))
+    text = mutants.switched("x.cc", code, found)
+    outer, inner = (mutant.name.replace('"', '\\"') for mutant in found)
+    assert (
+        f'  static_cast<void>(tbIsMade("{outer}") && (orderAfter(g((tbIsMade("{inner}") ? '
+        'cuda.cudaEventRecord("a") : 0))), true));\n'
+    ) in text
+
+
+@pytest.mark.parametrize("left_out", [True, False])
+def test_a_switch_leaves_the_call_out(left_out: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    (mutant,) = mutants.of_python("x.py", "made.record()\n")
+    monkeypatch.setenv("TB_MUTANT", mutant.name if left_out else "another")
+    calls: list[str] = []
+
+    class Made:
+        def record(self) -> None:
+            calls.append("record")
+
+    exec(mutants.switched("x.py", "made.record()\n", [mutant]), {"made": Made()})
+    assert calls == ([] if left_out else ["record"])
