@@ -4,12 +4,13 @@
     python tests/gpu_emulator/mutate.py give_back  # those with this in their name; keeps nothing
 
 A copy of the checkout is built with all mutants (mutants.py) in it. For each, the tests of the rig
-run in the lazy mode up to the first failure. A mutant that passes them all survives, and is a fault
-of the tests.
+run in the lazy mode up to the first failure; first of all the one that failed last time. A mutant
+that passes them all survives, and is a fault of the tests.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -49,9 +50,9 @@ def copy_of_checkout(folder: Path) -> Path:
     return folder
 
 
-def killer(env: Environment, mutant: str) -> str | None:
-    """The first test that fails with the mutant, or None; of "" without one."""
-    command = pytest_command(env, "-x", "-rfE", "--timeout", str(TEST_LIMIT_S), *reversed(TESTS))
+def first_failure(env: Environment, mutant: str, *tests: str) -> str | None:
+    """The first of the tests that fails with the mutant, or None; of "" without one."""
+    command = pytest_command(env, "-x", "-rfE", "--timeout", str(TEST_LIMIT_S), *tests)
     try:
         done = subprocess.run(
             command,
@@ -67,7 +68,37 @@ def killer(env: Environment, mutant: str) -> str | None:
     if done.returncode == 0:
         return None
     failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    return failed[0].split(" - ")[0] if failed else f"pytest ends with {done.returncode}"
+    # "FAILED test - message"; names of tests may have spaces.
+    return (
+        failed[0].split(" - ")[0].split(" ", 1)[1]
+        if failed
+        else f"pytest ends with {done.returncode}"
+    )
+
+
+class Killers:
+    """Which test failed last time with a mutant. Kept between runs, and only to save time."""
+
+    def __init__(self) -> None:
+        self._file = SCRATCH / "mutants" / "killers.json"
+        self._known: dict[str, str] = {}
+        if self._file.exists():
+            self._known = json.loads(self._file.read_text("utf-8"))
+
+    def of(self, env: Environment, mutant: mutants.Mutant) -> str | None:
+        """The test that notices the mutant, or None."""
+        key = f"{mutant.path}: {mutant.code}"
+        known = self._known.get(key, "")
+        found = None
+        if "::" in known:
+            found = first_failure(env, mutant.name, known)
+            # 4: there is no such test any more.
+            found = None if found == "pytest ends with 4" else found
+        found = found or first_failure(env, mutant.name, *reversed(TESTS))
+        if found is not None:
+            self._known[key] = found
+            self._file.write_text(json.dumps(self._known, indent=2), "utf-8")
+        return found
 
 
 def is_compiled(env: Environment, mutant: mutants.Mutant) -> bool:
@@ -86,8 +117,9 @@ def main(arguments: list[str]) -> int:
     checkout = copy_of_checkout(SCRATCH / "mutants" / "checkout")
     env = Environment("mutants/env", venv, checkout)
     env.install()
-    if (failure := killer(env, "")) is not None:
+    if (failure := first_failure(env, "", *TESTS)) is not None:
         raise SystemExit(f"the tests fail without a mutant: {failure}")
+    killers = Killers()
     killed, survivors, absent = {}, [], []
     for mutant in (mutant for each in mutants.all_of(ROOT).values() for mutant in each):
         if arguments and not any(part in mutant.name for part in arguments):
@@ -95,7 +127,7 @@ def main(arguments: list[str]) -> int:
         if not is_compiled(env, mutant):
             absent.append(mutant.name)
             print(f"not in this build: {mutant.name}", flush=True)
-        elif (failure := killer(env, mutant.name)) is None:
+        elif (failure := killers.of(env, mutant)) is None:
             survivors.append(mutant.name)
             print(f"SURVIVES: {mutant.name}", flush=True)
         else:
