@@ -99,12 +99,12 @@ class Environment:
     def install(self) -> None:
         """Builds the checkout, again if need be, and installs its package."""
         stamp = self.folder / "complete"
-        if _once(stamp):
+        if _once(stamp) or stamp.read_text("utf-8") != str(self._base):
             base = self._base / "bin" / "python"
             run(base, "-m", "venv", "--clear", "--without-pip", self.folder)
             path = site_packages(self.folder) / "frameworks.pth"
             path.write_text(f"{site_packages(self._base)}\n", "utf-8")
-            stamp.touch()
+            stamp.write_text(str(self._base), "utf-8")
         run(
             *(self.python, "-m", "pip", "install", "--quiet", "--no-build-isolation", "--no-deps"),
             *("-C", f"build-dir={self.folder / 'build'}", self.checkout),

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import emulator
 import fresh
 import pytest
@@ -189,3 +193,79 @@ def test_variables_are_assigned_in_place_or_on_a_copy() -> None:
         v.assign_sub(tf.fill([4], tf.cast(3, dtype)))
         assert before.numpy().tolist() == [1] * 4
         assert v.numpy().tolist() == [-1] * 4
+
+
+two_devices = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one device")
+
+
+@two_devices
+def test_devices_have_their_own_memory_and_streams() -> None:
+    x = torch.ones(SIZE, device="cuda:0")
+    y = x.to("cuda:1") + 1
+    assert y.device == torch.device("cuda", 1)
+    assert y.sum().item() == 2 * SIZE
+    with tf.device("GPU:1"):
+        t = tf.fill([SIZE], 3.0)
+    assert "GPU:1" in t.device
+    with torch.cuda.device(1), emulator.logged() as calls:
+        torch.ones(1, device="cuda:1").add_(1)
+    streams = {call.stream for call in calls if call.name == "operator"}
+    with emulator.logged() as calls:
+        x.add_(1)
+    assert streams.isdisjoint({call.stream for call in calls if call.name == "operator"})
+
+
+def test_a_kernel_without_a_stand_in_is_reported() -> None:
+    v = tf.Variable(tf.ones([4]))
+    tf.raw_ops.ResourceApplyGradientDescent(var=v.handle, alpha=1.0, delta=tf.ones([4]))
+    tf.test.experimental.sync_devices()
+    assert emulator.take_missing_kernels()
+
+
+def test_lazy_work_waits_until_somebody_asks() -> None:
+    code = """
+        import emulator
+        emulator.load()
+        import torch
+        x = torch.ones(4, device="cuda")
+        event = torch.cuda.Event()
+        event.record()
+        before = emulator.pending()
+        asked = event.query()
+        event.synchronize()
+        print(before > 0, asked, event.query())
+    """
+    lazy = {"CUDA_EMU_MODE": "lazy", "CUDA_EMU_LAZY_MS": "100000000"}
+    done = fresh.run_python(code, CUDA_VISIBLE_DEVICES="0", **lazy)
+    assert done.out.split() == ["True", "False", "True"], done.err
+
+
+def test_the_plugin_fails_a_test_for_a_violation(tmp_path: Path) -> None:
+    path = tmp_path / "test_races.py"
+    path.write_text(RACES, "utf-8")
+    command = [sys.executable, "-m", "pytest", "-p", "emulator_plugin", "-q", str(path)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "1 failed, 1 passed" in done.stdout
+    assert "FAILED test_races.py::test_race" in done.stdout
+
+
+RACES = """
+import torch
+
+def write(stream, x):
+    with torch.cuda.stream(stream):
+        x.zero_()
+
+def test_race():
+    x = torch.ones(8, device="cuda")
+    torch.cuda.synchronize()
+    write(torch.cuda.Stream(), x)
+    write(torch.cuda.Stream(), x)
+    torch.cuda.synchronize()
+
+def test_none():
+    x = torch.ones(8, device="cuda")
+    torch.cuda.synchronize()
+    write(torch.cuda.Stream(), x)
+    torch.cuda.synchronize()
+"""
