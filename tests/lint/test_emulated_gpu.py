@@ -6,6 +6,7 @@ import mutants
 import pytest
 from tree import ROOT
 
+
 def test_the_sources_have_mutants() -> None:
     found = mutants.all_of(ROOT)
     names = [mutant.name for each in found.values() for mutant in each]
