@@ -61,6 +61,8 @@ def pins(pin_memory: bool) -> bool:
             stacklevel=4,
         )
         return False
+    if pin_memory:
+        _C.require_torch_cuda()
     return bool(pin_memory)
 
 

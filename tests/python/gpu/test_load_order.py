@@ -103,6 +103,7 @@ uses = {
     "dlpack": lambda: tensor_bridge.dlpack.from_dlpack(t),
     "to_tf": lambda: tensor_bridge.to_tf(torch.ones(2), device="cuda"),
     "loader": lambda: loader(ds, device="cuda"),
+    "pin": lambda: loader(ds, pin_memory=True),
 }
 for name, use in uses.items():
     try:
@@ -121,7 +122,7 @@ def test_tensorflow_first_is_refused_where_torch_would_use_another_cuda() -> Non
     assert done.code == 0, done
     answers = dict(line.split() for line in done.out.splitlines())
     explained = answers.pop("explain")
-    assert len(answers) == 5
+    assert len(answers) == 6
     assert set(answers.values()) in ({"works"}, {"refused"})
     assert (explained == "refused") == (set(answers.values()) == {"refused"})
 
