@@ -244,21 +244,24 @@ Plan decide(const TensorView& view, const tb_convert_options& options, Source so
     plan.spec.action = WrapAction::kCopy;
     plan.reason = "copy=True";
   }
-  if (!adapter.protects && plan.spec.action == WrapAction::kShare &&
+  const bool host = isHost(view.dl.device);
+  if (!(host ? adapter.protects : adapter.protects_gpu) && plan.spec.action == WrapAction::kShare &&
       (adapter.copies || options.on_write != TB_ON_WRITE_ALIAS)) {
     if (options.on_write == TB_ON_WRITE_ALIAS) {
       throwError(ErrorCode::kInvalidOption,
                  "on_write=\"alias\" needs shared memory, and with this release of torch every "
                  "conversion copies; use a release listed in the README");
     }
-    if (never) {
-      throwCopyRequired("writes cannot be intercepted in this release of torch",
-                        adapter.copies ? "Use a release listed in the README"
-                                       : "Use a release listed in the README, or "
-                                         "on_write=\"alias\"");
-    }
-    plan.spec.action = WrapAction::kCopy;
+    const char* advice = "Use a release listed in the README, or on_write=\"alias\"";
     plan.reason = "writes cannot be intercepted in this release of torch";
+    if (adapter.copies) {
+      advice = "Use a release listed in the README";
+    } else if (adapter.protects) {
+      advice = "Use torch 2.13 or newer, or on_write=\"alias\"";
+      plan.reason = "writes to memory on a GPU cannot be intercepted in this release of torch";
+    }
+    if (never) throwCopyRequired(plan.reason, advice);
+    plan.spec.action = WrapAction::kCopy;
   }
   if (source == Source::kCopiedVariable && plan.spec.action == WrapAction::kShare) {
     plan.copied_by_tensorflow = true;

@@ -11,7 +11,7 @@
 
 namespace tensor_bridge {
 
-constexpr uint32_t kTorchAdapterAbi = 7;
+constexpr uint32_t kTorchAdapterAbi = 8;
 
 /// What the bridge offers to an adapter.
 struct TorchHost {
@@ -105,6 +105,8 @@ struct TorchAdapter {
   const char* group;
   /// Whether writes to shared storages are intercepted.
   bool protects;
+  /// Also where they show memory on a GPU.
+  bool protects_gpu;
   /// Every conversion copies, whatever is asked for: a torch that no adapter is proven on.
   bool copies;
 

@@ -15,6 +15,7 @@
 #include "adapters/torch/export.h"
 #include "adapters/torch/gpu.h"
 #include "adapters/torch/import.h"
+#include "adapters/torch/list_writers.h"
 #include "core/torch_adapter.h"
 
 #define TB_STRING_OF(x) #x
@@ -264,6 +265,7 @@ const TorchAdapter kTable = {
     sizeof(TorchAdapter),
     TB_STRING(TORCH_VERSION_MAJOR) "." TB_STRING(TORCH_VERSION_MINOR),
     /*protects=*/true,
+    /*protects_gpu=*/canGuardListWriters(),
     /*copies=*/false,
     hasDevice,
     currentDevice,

@@ -18,6 +18,7 @@
 #include "adapters/torch/copy_on_write.h"
 #include "adapters/torch/dispatch.h"
 #include "adapters/torch/gpu.h"
+#include "adapters/torch/list_writers.h"
 #include "adapters/torch/torch_dtype.h"
 
 namespace tensor_bridge {
@@ -216,6 +217,7 @@ at::Tensor lookedUp(const TensorView& view, const WrapSpec& spec, c10::Device so
   }
   try {
     device = torchDevice(view.dl.device);
+    if (!device.is_cpu()) guardListWriters();
   } catch (...) {
     if (take) view.release(view.owner);
     throw;

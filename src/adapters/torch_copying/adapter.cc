@@ -315,6 +315,7 @@ const TorchAdapter kTable = {
     sizeof(TorchAdapter),
     "copying",
     /*protects=*/false,
+    /*protects_gpu=*/false,
     /*copies=*/true,
     hasDevice,
     currentDevice,

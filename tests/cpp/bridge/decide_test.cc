@@ -204,6 +204,31 @@ TEST_F(DecideByRule, WithoutProtectionNothingIsSharedButAnAlias) {
   }
 }
 
+TEST_F(DecideByRule, WithoutProtectionOnGpusTheirMemoryIsNotSharedButAsAnAlias) {
+  adapter_.has_gpu = true;
+  adapter_.table.protects_gpu = false;
+  for (const DLDeviceType device : {kDLCPU, kDLCUDA}) {
+    device_ = DLDevice{device, 0};
+    for (int32_t on_write : {TB_ON_WRITE_COPY, TB_ON_WRITE_RAISE, TB_ON_WRITE_ALIAS}) {
+      options_.on_write = on_write;
+      forEachCase([&](const Rule& rule) {
+        std::string result = expected(rule);
+        if (result == "share" && on_write != TB_ON_WRITE_ALIAS && device == kDLCUDA) {
+          result = options_.copy == TB_COPY_NEVER ? "COPY_REQUIRED" : "copy";
+        }
+        EXPECT_EQ(outcomeOf(rule.dtype), result) << device << " " << on_write;
+      });
+    }
+  }
+}
+
+TEST_F(Decide, SaysThatMemoryOnAGpuCannotBeProtected) {
+  adapter_.has_gpu = true;
+  adapter_.table.protects_gpu = false;
+  device_ = DLDevice{kDLCUDA, 0};
+  EXPECT_THAT(plan(Dtype::kFloat32).reason, HasSubstr("memory on a GPU"));
+}
+
 // --- what the plan says besides the action ------------------------------------------------------
 
 TEST_F(Decide, ResultHasTheDtypeOfTheTable) {

@@ -17,6 +17,7 @@ class FakeAdapter {
     table.struct_size = sizeof(TorchAdapter);
     table.group = "fake";
     table.protects = true;
+    table.protects_gpu = true;
     table.hasDevice = [](int32_t type) {
       return type == kDLCPU || (current_->has_gpu && type == kDLCUDA);
     };

@@ -43,6 +43,7 @@ TEST(AdapterTable, SaysWhatItIs) {
   EXPECT_EQ(table.group,
             std::to_string(TORCH_VERSION_MAJOR) + "." + std::to_string(TORCH_VERSION_MINOR));
   EXPECT_TRUE(table.protects);
+  EXPECT_EQ(table.protects_gpu, TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR >= 13);
 }
 
 TEST(AdapterTable, KnowsTheDevicesOfThisProcess) {
