@@ -1,4 +1,4 @@
-"""Writes the charts, and the tables of README.md and the docs, from results/*.json.
+"""Writes the charts, and the tables of the docs, from results/*.json.
 
     python benchmarks/draw.py           rewrites what lies between the markers, and the charts
     python benchmarks/draw.py --check   only says whether a table would change
@@ -273,32 +273,11 @@ def first_calls() -> str:
     return markdown((group, *ways.values()), body)
 
 
-def readme_table() -> str:
-    chosen = ("16 B", "4 MB", "256 MB")
-    ways = (
-        ("to_torch", "`to_torch(t)`", ("torch.from_dlpack", "NumPy", DETACH)),
-        ("to_tf", "`to_tf(x)`", ("tf.convert_to_tensor", "NumPy")),
-    )
-    parts = []
-    for name, title, others in ways:
-        body = []
-        for case in chosen:
-            ours = value(name, "sizes", case, OURS)
-            ns = [value(name, "sizes", case, contender) for contender in (PAIR, *others)]
-            cells = (f"{quantity(each, 'ns')} ({ratio(each / ours)} x)" for each in ns)
-            body.append((case, quantity(ours, "ns"), *cells))
-        headings = ("float32", title, PAIR, *(said(other) for other in others))
-        parts.append(markdown(headings, body))
-    note = f"Medians of one call, and the ratio to ours. {machine()}"
-    return "\n" + "\n".join([*parts, note]) + "\n\n"
-
-
 def listed(*tables: str) -> str:
     return "\n" + "\n".join(tables) + "\n"
 
 
 TABLES: tuple[tuple[str, str, Callable[[], str]], ...] = (
-    ("README.md", "benchmarks", readme_table),
     (PAGE, "aims", lambda: listed(aims_table(), machine() + "\n")),
     (PAGE, "sizes", lambda: listed(times("to_torch", "sizes"))),
     (PAGE, "ranks", lambda: listed(times("to_torch", "ranks"))),

@@ -1,4 +1,4 @@
-"""Writes the dtype tables of README.md and docs/concepts/dtypes.md from tensor_bridge.dtypes().
+"""Writes the dtype tables of docs/concepts/dtypes.md from tensor_bridge.dtypes().
 
 python tools/dtype_table.py           rewrites what lies between the markers
 python tools/dtype_table.py --check   only says whether something would change
@@ -14,7 +14,7 @@ from pathlib import Path
 from tensor_bridge import DtypeRow, dtypes
 
 ROOT = Path(__file__).resolve().parent.parent
-# How the README's lists of names are sorted.
+# How the lists of names are sorted.
 FAMILIES = (
     "float",
     "bfloat",
@@ -80,7 +80,7 @@ def with_keywords(row: DtypeRow) -> str:
 
 
 def summary() -> str:
-    """README: one line for all dtypes that are treated alike."""
+    """docs/concepts/dtypes.md: one line for all dtypes that are treated alike."""
     groups: dict[tuple[str, str, str], list[DtypeRow]] = {}
     for row in sorted(dtypes(), key=order):
         if row.kind == "torch only":
@@ -133,7 +133,7 @@ def torch_only_table() -> str:
 
 
 TABLES: tuple[tuple[str, str, Callable[[], str]], ...] = (
-    ("README.md", "dtypes", summary),
+    ("docs/concepts/dtypes.md", "summary", summary),
     ("docs/concepts/dtypes.md", "dtypes", full_table),
     ("docs/concepts/dtypes.md", "torch only", torch_only_table),
 )

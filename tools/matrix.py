@@ -2,7 +2,7 @@
 
     python tools/matrix.py                # every environment without a result for this wheel
     python tools/matrix.py NAME... [--again] [--keep] [-- pytest arguments]
-    python tools/matrix.py --table        # writes the table of the README from the results
+    python tools/matrix.py --table        # writes the table of docs/versions.md from the results
 
 Each environment is made with uv in build/matrix, used, and removed with what was downloaded; a
 CUDA build of torch takes some 7 GB meanwhile. With --keep it stays there, and the next run only
@@ -33,7 +33,7 @@ RESULTS = ROOT / "tests" / "matrix"
 SCRATCH = ROOT / "build" / "matrix"
 CACHE = SCRATCH / "cache"
 DISTRIBUTION = "tf-torch-tensor-bridge"
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "versions.md"
 BEGIN, END = "<!-- begin matrix: written by tools/matrix.py -->", "<!-- end matrix -->"
 
 
@@ -209,7 +209,7 @@ def results() -> list[dict[str, Any]]:
 
 
 def table() -> str:
-    """The README's table, from the results that are kept."""
+    """The table of docs/versions.md, from the results that are kept."""
     rows = [
         "| torch | TensorFlow | Python | adapter | `to_torch` | `to_tf` | tests passed | failed |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -230,16 +230,16 @@ def table() -> str:
     return "\n".join(rows)
 
 
-def updated_readme() -> str:
-    """The README with the table that the results give."""
-    text = README.read_text("utf-8")
+def updated_page() -> str:
+    """The page with the table that the results give."""
+    text = PAGE.read_text("utf-8")
     pattern = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
     return pattern.sub(lambda _: f"{BEGIN}\n{table()}\n{END}", text)
 
 
 def main(arguments: list[str]) -> int:
     if arguments == ["--table"]:
-        README.write_text(updated_readme(), "utf-8")
+        PAGE.write_text(updated_page(), "utf-8")
         return 0
     split = arguments.index("--") if "--" in arguments else len(arguments)
     words, tests = arguments[:split], arguments[split + 1 :]
@@ -271,7 +271,7 @@ def main(arguments: list[str]) -> int:
         print(f"{environment.name}: {counts}, {result['skipped']} skipped", flush=True)
         if tests:
             print("\n".join(result["failed"]), end="\n" if result["failed"] else "")
-    README.write_text(updated_readme(), "utf-8")
+    PAGE.write_text(updated_page(), "utf-8")
     return int(failed)
 
 

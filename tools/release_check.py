@@ -86,8 +86,8 @@ def matrix_violations() -> Iterator[str]:
             yield f"matrix: {name}: the result is of {commit}; what is built has changed since"
         for failure in result["failed"]:
             yield f"matrix: {name}: {failure}"
-    if matrix.README.read_text("utf-8") != matrix.updated_readme():
-        yield "README.md: its table is not that of the results; python tools/matrix.py --table"
+    if matrix.PAGE.read_text("utf-8") != matrix.updated_page():
+        yield "docs/versions.md: not the table of the results; python tools/matrix.py --table"
 
 
 def build_sdist() -> Path:

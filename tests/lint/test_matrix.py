@@ -1,4 +1,4 @@
-"""The table of versions in the README is that of the results, and nothing is left out of them."""
+"""The table of docs/versions.md is that of the results, and nothing is left out of them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import json
 
 import matrix
 import torch_wheels
-from tree import ROOT
 
 from tensor_bridge._frameworks import TENSORFLOW_RANGE
 from tensor_bridge._loaded import version_pair
 
 
 def test_the_table_is_that_of_the_results() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = matrix.PAGE.read_text(encoding="utf-8")
     assert matrix.BEGIN in text
-    assert text == matrix.updated_readme(), "run python tools/matrix.py --table"
+    assert text == matrix.updated_page(), "run python tools/matrix.py --table"
 
 
 def test_results_are_of_environments_that_there_are() -> None:

@@ -56,7 +56,12 @@ def test_the_package_accepts_what_the_extras_allow() -> None:
         assert f'"{name}>=2.{first},<2.{last + 1}"' in project
 
 
-TEXTS = ("README.md", "docs/guides/troubleshooting.md", "src/bridge/torch_loader.cc")
+TEXTS = (
+    "README.md",
+    "docs/versions.md",
+    "docs/guides/troubleshooting.md",
+    "src/bridge/torch_loader.cc",
+)
 
 
 @pytest.mark.parametrize("path", TEXTS)

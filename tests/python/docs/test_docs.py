@@ -153,8 +153,9 @@ def test_dtype_tables_name_every_dtype() -> None:
     import tensor_bridge
 
     names = [row.name for row in tensor_bridge.dtypes() if row.tf_enum]
-    full = [row[0].strip("`") for row in Page(ROOT / "docs/concepts/dtypes.md").rows("dtypes")]
-    summary = [name for row in Page(ROOT / "README.md").rows("dtypes") for name in spans(row[0])]
+    page = Page(ROOT / "docs/concepts/dtypes.md")
+    full = [row[0].strip("`") for row in page.rows("dtypes")]
+    summary = [name for row in page.rows("summary") for name in spans(row[0])]
     assert full == sorted(names, key=full.index)
     assert sorted(full) == sorted(summary) == sorted(names)
 
