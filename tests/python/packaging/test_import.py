@@ -131,9 +131,20 @@ def test_importing_again_gives_the_same_library() -> None:
 # ---- public names --------------------------------------------------------------------------------
 
 
+PUBLIC_NAMES = Path(__file__).with_name("public_names.txt")
+
+
 def public_modules() -> list[ModuleType]:
-    names = ["", ".errors", ".testing", ".capi", ".config"]
+    """What docs/reference has a page or a section for."""
+    names = ["", ".autograd", ".capi", ".checkpoint", ".checkpoint.rules", ".cli", ".config"]
+    names += [".data", ".dlpack", ".doctor", ".errors", ".testing"]
     return [importlib.import_module(f"tensor_bridge{name}") for name in names]
+
+
+def test_the_public_names_are_the_committed_ones() -> None:
+    """A name that goes or changes stands in the changelog under "Renamed and removed"."""
+    names = {f"{module.__name__}.{name}" for module in public_modules() for name in module.__all__}
+    assert sorted(names) == PUBLIC_NAMES.read_text(encoding="utf-8").split()
 
 
 @pytest.mark.parametrize("module", public_modules(), ids=lambda module: module.__name__)
