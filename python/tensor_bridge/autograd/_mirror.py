@@ -39,6 +39,35 @@ def _version(x: torch.Tensor) -> int:
     return -1 if x.is_inference() else x._version
 
 
+def _bits(x: torch.Tensor) -> torch.Tensor:
+    """The elements as integers: NaN is equal to itself, and 0.0 is not -0.0."""
+    import torch
+
+    sizes = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    x = torch.view_as_real(x.detach().resolve_conj()) if x.is_complex() else x.detach()
+    return x.reshape(-1).view(sizes[x.element_size()])
+
+
+def _have_same_bits(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> list[bool]:
+    """Which pairs have the same elements. One wait for a GPU, not one for each pair."""
+    import torch
+
+    found: list[Any] = []
+    with torch.no_grad():
+        for x, y in pairs:
+            if x.shape != y.shape or x.dtype != y.dtype:
+                found.append(False)
+            elif x.is_cuda and y.is_cuda:
+                found.append((_bits(x) == _bits(y.to(x.device))).all())
+            else:
+                found.append(torch.equal(_bits(x.cpu()), _bits(y.cpu())))
+        on_gpu = [same for same in found if not isinstance(same, bool)]
+        if not on_gpu:
+            return found
+        answers = iter(torch.stack([same.to(on_gpu[0].device) for same in on_gpu]).tolist())
+    return [same if isinstance(same, bool) else next(answers) for same in found]
+
+
 class Mirror:
     """A variable, and what is known of the torch tensor that has its value.
 
@@ -83,8 +112,17 @@ class Mirror:
         self._address = _convert.torch_address(x)
         self._version = _version(x)
 
-    def _is_unchanged(self, x: torch.Tensor) -> bool:
-        return _convert.torch_address(x) == self._address and _version(x) == self._version
+    def _is_known_changed(self, x: torch.Tensor) -> bool:
+        return _convert.torch_address(x) != self._address or _version(x) != self._version
+
+    def _moves_when_written(self) -> bool:
+        """Whether the tensor shows the variable's memory: then every write moves it.
+
+        Memory of torch's own (which the variable got a copy of: on a GPU, before torch 2.13, of a
+        strided tensor) is written in place, and fused optimizers, `x.data` and arrays over it do
+        not raise the version.
+        """
+        return bool(self._address == self._seen_address)
 
     def _changed_value(self) -> tuple[torch.Tensor, torch.Tensor] | None:
         """The variable's value, read twice, if TensorFlow changed it since both were equal."""
@@ -97,11 +135,10 @@ class Mirror:
             return value, again
         # Every read is a copy: tf.gather of a variable and scatter updates make it so, and move it.
         import tensorflow as tf
-        import torch
 
         tf.raw_ops.DisableCopyOnRead(resource=self.handle)
         value = self._read()
-        if not torch.equal(value, self._seen):
+        if not all(_have_same_bits([(value, self._seen)])):
             return value, self._read()
         self._seen = value
         self._seen_address = _convert.torch_address(value)
@@ -122,7 +159,7 @@ class Mirror:
         Returns:
           Whether it did.
         """
-        if not force and not self._is_unchanged(x):
+        if not force and not _unchanged([(self, x)]):
             return False
         found = (self._read(), self._read()) if force else self._changed_value()
         if found is None:
@@ -168,6 +205,16 @@ Pairs = Sequence[tuple[Mirror, "torch.Tensor"]]
 """Mirrors, each with the tensor that stands for its variable."""
 
 
+def _unchanged(pairs: Pairs) -> Pairs:
+    """Those whose tensor was not written since both sides were equal."""
+    kept = [(m, x) for m, x in pairs if not m._is_known_changed(x)]
+    unsure = [(x, m._seen) for m, x in kept if not m._moves_when_written()]
+    if not unsure:
+        return kept
+    answers = iter(_have_same_bits(unsure))
+    return [(m, x) for m, x in kept if m._moves_when_written() or next(answers)]
+
+
 def _moved(pairs: Pairs) -> list[tuple[Mirror, torch.Tensor, Any]]:
     """Those whose variable may have another value than when both sides were equal, and a reading.
 
@@ -186,7 +233,7 @@ def _moved(pairs: Pairs) -> list[tuple[Mirror, torch.Tensor, Any]]:
 
 def pull_all(pairs: Pairs) -> None:
     """`Mirror.pull` for many at once: what TensorFlow, and nobody else, changed."""
-    moved = _moved([(m, x) for m, x in pairs if m._is_unchanged(x)])
+    moved = _moved(_unchanged(pairs))
     if not moved:
         return
     again = _values([mirror for mirror, _, _ in moved]) or [None] * len(moved)
@@ -210,7 +257,8 @@ def push_all(pairs: Pairs) -> None:
       MismatchError: a tensor has another shape or dtype than its variable.
       GradientError: both sides of a variable were changed since they were equal.
     """
-    pairs = [(m, x) for m, x in pairs if not m._is_unchanged(x)]
+    unchanged = {(id(m), id(x)) for m, x in _unchanged(pairs)}
+    pairs = [(m, x) for m, x in pairs if (id(m), id(x)) not in unchanged]
     if not pairs:
         return
     once = set()

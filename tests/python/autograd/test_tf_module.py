@@ -335,3 +335,60 @@ def test_mixed_precision_of_keras(policy: str) -> None:
         kernel.grad, x.detach().sum(0)[:, None].expand(3, 4), rtol=0.02, atol=0.02
     )
     assert x.grad.dtype == torch.float32
+
+
+def aligned() -> torch.Tensor:
+    return torch.zeros(4)
+
+
+def misaligned() -> torch.Tensor:
+    return torch.zeros(5)[1:]
+
+
+def strided() -> torch.Tensor:
+    return torch.zeros(8)[::2]
+
+
+def with_an_array() -> torch.Tensor:
+    x = torch.zeros(4)
+    x.numpy()
+    return x
+
+
+def step_fused(p: torch.nn.Parameter) -> None:
+    p.grad = torch.full_like(p, -1.0)
+    torch.optim.SGD([p], lr=1.0, fused=True).step()
+
+
+def write_data(p: torch.nn.Parameter) -> None:
+    p.data.add_(1.0)
+
+
+def write_array(p: torch.nn.Parameter) -> None:
+    p.detach().numpy()[...] += 1.0
+
+
+def write_negative_zero(p: torch.nn.Parameter) -> None:
+    p.data.mul_(-1.0)
+
+
+@pytest.mark.parametrize("write", [step_fused, write_data, write_array, write_negative_zero])
+@pytest.mark.parametrize("memory", [aligned, misaligned, strided, with_an_array])
+def test_writes_that_no_version_counts_reach_tensorflow(memory: Any, write: Any) -> None:
+    v = tf.Variable(tf.zeros(4))
+    module = TfModule(lambda x: x * v, variables=[v])
+    (p,) = module.parameters()
+    assert isinstance(p, torch.nn.Parameter)
+    p.data = memory()
+    ones = torch.ones(4)
+    assert module(ones).tolist() == [0.0] * 4
+    for _ in range(3):
+        version = p._version
+        write(p)
+        assert p._version == version
+        expected = p.detach().clone()
+        found = module(ones).detach()
+        assert torch.equal(found, expected)
+        assert torch.equal(torch.signbit(found), torch.signbit(expected))
+    v.assign(tf.fill(4, 7.0))
+    assert module(ones).tolist() == [7.0] * 4

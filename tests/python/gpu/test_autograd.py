@@ -102,3 +102,42 @@ def test_a_keras_model_trains_under_torch() -> None:
         rtol=1e-3,
         atol=1e-4,
     )
+
+
+def trained(module: torch.nn.Module, way: str) -> list[float]:
+    """The losses of a training whose updates neither move a tensor nor count a version."""
+    x = values()
+    target = x.sum(1, keepdim=True)
+    if way == "data":
+        optimizer = None
+    else:
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.05, fused=way == "fused")
+    losses = []
+    for _ in range(6):
+        module.zero_grad()
+        loss = ((module(x) - target) ** 2).mean()
+        loss.backward()
+        if optimizer is not None:
+            optimizer.step()
+        else:
+            for p in module.parameters():
+                assert p.grad is not None
+                p.data.sub_(p.grad, alpha=0.05)
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize("way", ["loop", "fused", "data"])
+def test_a_keras_model_trains_with_every_kind_of_update(way: str, loaded: bool) -> None:
+    keras.utils.set_random_seed(0)
+    module = TfModule(keras.Sequential([keras.Input((5,)), keras.layers.Dense(1)]))
+    if loaded:
+        # From here on torch has memory of its own, and TensorFlow copies of it.
+        module.load_state_dict({k: v.clone() for k, v in module.state_dict().items()})
+    own = torch.nn.Linear(5, 1).cuda()
+    kernel, bias = (v.clone() for v in module.state_dict().values())
+    own.load_state_dict({"weight": kernel.T, "bias": bias})
+    losses = trained(module, way)
+    torch.testing.assert_close(losses, trained(own, way), rtol=1e-4, atol=1e-5)
+    assert losses[-1] < losses[0] / 2
