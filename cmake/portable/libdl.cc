@@ -3,6 +3,7 @@ extern "C" {
 void dladdr() {}
 void dlclose() {}
 void dlerror() {}
+void dlinfo() {}
 void dlopen() {}
 void dlsym() {}
 }

@@ -77,6 +77,40 @@ def test_the_libraries_are_hardened(kind: str) -> None:
     assert not found, "\n".join(found)
 
 
+def undefined(library: Path) -> set[tuple[str, str, tuple[int, ...]]]:
+    """(function, library's name in the version, version) of what is taken from elsewhere."""
+    names = subprocess.run(
+        ["nm", "-D", "--undefined-only", library], check=True, capture_output=True, text=True
+    ).stdout
+    found = re.findall(r" (\w+)@+(GLIBC|GLIBCXX|CXXABI)_([\d.]+)", names)
+    return {(name, of, tuple(map(int, version.split(".")))) for name, of, version in found}
+
+
+def brought_along(folder: Path) -> set[str]:
+    """What the release wheel binds to an older version, or has itself."""
+    portable = ROOT / "cmake" / "portable"
+    names = {n for path in portable.glob("*.map") for n in re.findall(r"(\w+);", path.read_text())}
+    added = folder / "added.o"
+    subprocess.run(["g++", "-std=c++17", "-c", portable / "added.cc", "-o", added], check=True)
+    listed = subprocess.run(
+        ["nm", "--defined-only", added], check=True, capture_output=True, text=True
+    ).stdout
+    return names | {line.split()[-1] for line in listed.splitlines() if line}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_newer_than_the_wheel_s_systems_is_brought_along(kind: str, tmp_path: Path) -> None:
+    """manylinux_2_28: glibc 2.28, and the libstdc++ of GCC 8."""
+    newest = {"GLIBC": (2, 28), "GLIBCXX": (3, 4, 25), "CXXABI": (1, 3, 11)}
+    found = {
+        name
+        for library in libraries()[kind]
+        for name, of, version in undefined(library)
+        if version > newest[of]
+    }
+    assert found <= brought_along(tmp_path)
+
+
 # A function with an array, and one that prints into it.
 HARDENED = [
     "-O2",
