@@ -296,6 +296,11 @@ void resolveDevice(TensorView* view, const TorchAdapter& adapter) {
   if (adapter.resolveDevice(view) != TB_OK) rethrowLastError();
 }
 
+void releaseLater(TensorView* view, const TorchAdapter& adapter) {
+  if (isHost(view->dl.device) || !adapter.hasDevice(view->dl.device.device_type)) return;
+  if (adapter.releaseLater(view) != TB_OK) rethrowLastError();
+}
+
 tb_torch_tensor* execute(const TensorView& view, const Plan& plan, const TorchAdapter& adapter) {
   tb_torch_tensor* tensor = nullptr;
   const tb_status status = adapter.wrap(&view, &plan.spec, &tensor);
@@ -307,6 +312,10 @@ tb_torch_tensor* convert(TensorView* view, const tb_convert_options& options, So
   const TorchAdapter& adapter = torchAdapter();
   resolveDevice(view, adapter);
   const Plan plan = decide(*view, options, source, adapter);
+  if (!isHost(view->dl.device)) {
+    adapter.waitForReleases();
+    if (plan.spec.action != WrapAction::kShare) releaseLater(view, adapter);
+  }
   tb_torch_tensor* tensor = execute(*view, plan, adapter);
   if (plan.spec.action != WrapAction::kShare) view->release(view->owner);
   return tensor;

@@ -42,6 +42,11 @@ const WrapSpec* commonPlan(const TensorView& view, const TorchAdapter& adapter) 
 /// Replaces the producer's ordinal of a GPU by torch's; throws Error.
 void resolveDevice(TensorView* view, const TorchAdapter& adapter);
 
+/// Before a GPU's memory is given to those whose streams nobody waits for: makes the view's owner
+/// one that may be released at any time. Does nothing without a torch that sees the GPU. Throws
+/// Error.
+void releaseLater(TensorView* view, const TorchAdapter& adapter);
+
 /// Carries a plan out in a process with or without Python. Takes the view's owner over on success
 /// if the plan shares; otherwise it stays with the caller.
 tb_torch_tensor* execute(const TensorView& view, const Plan& plan, const TorchAdapter& adapter);

@@ -225,8 +225,12 @@ const char* copyingReason() noexcept {
   return g_copies.load(std::memory_order_acquire) ? g_reason : nullptr;
 }
 
+const TorchAdapter* torchAdapterInUse() noexcept {
+  return g_adapter.load(std::memory_order_acquire);
+}
+
 const TorchAdapter& torchAdapter() {
-  const TorchAdapter* adapter = g_adapter.load(std::memory_order_acquire);
+  const TorchAdapter* adapter = torchAdapterInUse();
   if (__builtin_expect(adapter == nullptr, 0)) {
     throwError(ErrorCode::kFramework,
                "no torch is in use yet; call tb_use_torch(major, minor) first (the Python package "

@@ -25,6 +25,8 @@ const char* copyingReason() noexcept;
 
 /// The adapter in use; throws Error{kFramework} before useTorch().
 const TorchAdapter& torchAdapter();
+/// The same, or null.
+const TorchAdapter* torchAdapterInUse() noexcept;
 
 }  // namespace tensor_bridge
 

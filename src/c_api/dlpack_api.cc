@@ -29,6 +29,11 @@ tb_status tb_py_tf_to_dlpack(_object* tensor, int32_t copy, DLManagedTensorVersi
       *out = copyToDlpack(view);
       return;
     }
+    // A consumer that is torch lets go of the memory while its kernels still read it.
+    if (const TorchAdapter* adapter = torchAdapterInUse()) {
+      resolveDevice(&view, *adapter);
+      releaseLater(&view, *adapter);
+    }
     tb_tensor* holder = makeManagedTensor(view);
     guard.taken();
     try {

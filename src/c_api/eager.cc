@@ -3,6 +3,7 @@
 #include "bridge/torch_loader.h"
 #include "c_api/barrier.h"
 #include "c_api/gil.h"
+#include "core/device.h"
 #include "core/error.h"
 
 namespace tensor_bridge {
@@ -28,14 +29,24 @@ TFE_TensorHandle* handleOf(const TfApi& api, const _object* tensor) {
   return handle;
 }
 
+namespace {
+
+bool isOnHost(const TfApi& api, TFE_TensorHandle* handle) {
+  TF_Status* status = threadStatus(api);
+  const char* name = api.TFE_TensorHandleBackingDeviceName(handle, status);
+  if (name == nullptr) resetStatus(api, status);
+  DLDevice device;
+  return parseDeviceName(name, &device) && isHost(device);
+}
+
+}  // namespace
+
 void exportPossiblyPending(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape,
                            TensorView* view) {
-  if (__builtin_expect(api.isReady(handle), 1)) {
-    if (__builtin_expect(exportReadyHandle(api, handle, shape, view), 1)) return;
-    exportHandle(api, handle, shape, view);
-    return;
-  }
-  GilRelease without_gil(true);
+  const bool ready = api.isReady(handle);
+  if (__builtin_expect(ready && exportReadyHandle(api, handle, shape, view), 1)) return;
+  // A tensor on a GPU is ready once its kernel is queued.
+  GilRelease without_gil(!ready || !isOnHost(api, handle));
   exportHandle(api, handle, shape, view);
 }
 
@@ -43,8 +54,13 @@ void exportPossiblyPending(const TfApi& api, TFE_TensorHandle* handle, int64_t* 
                                               Source source) {
   ViewGuard guard(view);
   const TorchAdapter& adapter = torchAdapter();
+  const bool on_host = isHost(view->dl.device);
   resolveDevice(view, adapter);
   const Plan plan = decide(*view, options, source, adapter);
+  if (!on_host) {
+    GilRelease without_gil(true);
+    adapter.waitForReleases();
+  }
   _object* object;
   if (plan.spec.action == WrapAction::kShare) {
     guard.taken();
@@ -52,7 +68,9 @@ void exportPossiblyPending(const TfApi& api, TFE_TensorHandle* handle, int64_t* 
   } else {
     tb_torch_tensor* tensor;
     {
-      GilRelease without_gil(view->nbytes > kGilFreeBytes);
+      if (!on_host) releaseLater(view, adapter);
+      // To and from a GPU torch waits for its stream, however few the bytes are.
+      GilRelease without_gil(view->nbytes > kGilFreeBytes || !on_host || plan.spec.move);
       tensor = execute(*view, plan, adapter);
     }
     object = adapter.toPython(tensor);

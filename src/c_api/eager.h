@@ -14,8 +14,9 @@ namespace tensor_bridge {
 /// Throws Error{kUnsupportedType} for another object, {kInvalidHandle} for one without a handle.
 TFE_TensorHandle* handleOf(const TfApi& api, const _object* tensor);
 
-/// exportHandle(), without the GIL unless the tensor is ready: waiting under it for a tensor whose
-/// producer is a tf.py_function never ends.
+/// exportHandle(), without the GIL unless the tensor is ready and on the host: waiting under it for
+/// a tensor whose producer is a tf.py_function never ends, and for a GPU's stream stops every
+/// thread.
 void exportPossiblyPending(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape,
                            TensorView* view);
 

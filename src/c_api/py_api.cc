@@ -207,7 +207,8 @@ tb_status tb_py_torch_to_tf(_object* tensor, const tb_convert_back_options* opti
       TF_Tensor* result;
       {
         const bool copies = plan.action == BackAction::kCopy || plan.action == BackAction::kEncode;
-        GilRelease without_gil(copies && facts.nbytes > kGilFreeBytes);
+        // From a GPU torch waits for its stream, however few the bytes are.
+        GilRelease without_gil(copies && (facts.nbytes > kGilFreeBytes || !isHost(facts.device)));
         result = executeBack(source, &facts, plan, api, adapter);
       }
       try {

@@ -11,7 +11,7 @@
 
 namespace tensor_bridge {
 
-constexpr uint32_t kTorchAdapterAbi = 8;
+constexpr uint32_t kTorchAdapterAbi = 9;
 
 /// What the bridge offers to an adapter.
 struct TorchHost {
@@ -28,8 +28,8 @@ struct TorchHost {
 
 enum class WrapAction : int32_t {
   kShare,   // the storage shows the view's memory; the adapter takes view->owner over
-  kCopy,    // the storage is torch's own; view->owner stays with the caller. From null host data it
-            // is not filled
+  kCopy,    // the storage is torch's own; view->owner stays with the caller, who has called
+            // releaseLater() for one on a GPU. From null host data it is not filled
   kLookup,  // like kCopy, through `lookup`: one stored byte becomes one element
 };
 
@@ -116,6 +116,13 @@ struct TorchAdapter {
   int32_t (*currentDevice)();
   /// Replaces the ordinal of a GPU view, which its producer may count otherwise, by torch's.
   tb_status (*resolveDevice)(TensorView* view);
+  /// For a view of GPU memory that resolveDevice() has seen: makes its owner one that may be
+  /// released while torch's streams still read the memory, and lets go of it once they are done. On
+  /// failure nothing has changed.
+  tb_status (*releaseLater)(TensorView* view);
+  /// Waits while too much GPU memory is held back by releaseLater() and by tensors that were
+  /// dropped (adapters/torch/give_back.h). Hold neither a lock nor the GIL.
+  void (*waitForReleases)();
 
   /// Makes a torch tensor from `view`. On TB_OK `*tensor` holds one reference that the caller
   /// owns, and for kShare the view's owner belongs to the tensor's storage. On failure the owner

@@ -73,6 +73,14 @@ DLManagedTensorVersioned* consume(PyObject* capsule) {
   return nullptr;
 }
 
+// A consumer that is torch drops memory of a GPU while its kernels still read it. The adapter knows
+// when these are done, if it is loaded by then.
+void loadAdapterBesideTorch() {
+  if (PyDict_GetItemString(PyImport_GetModuleDict(), "torch") == nullptr || ensureReady()) return;
+  // Other consumers need no adapter.
+  PyErr_Clear();
+}
+
 // The C exchange API, dlpack.h 1.2 and newer. Its functions get tensor_bridge.dlpack.Exporter.
 
 #if DLPACK_MAJOR_VERSION > 1 || DLPACK_MINOR_VERSION >= 2
@@ -84,6 +92,7 @@ int allocate(DLTensor* prototype, DLManagedTensorVersioned** out, void* error_co
 int fromPyObject(void* object, DLManagedTensorVersioned** out) {
   PyObject* tensor = PyObject_GetAttrString(static_cast<PyObject*>(object), "tensor");
   if (tensor == nullptr) return -1;
+  loadAdapterBesideTorch();
   const tb_status status = tb_py_tf_to_dlpack(tensor, TB_COPY_AUTO, out);
   Py_DECREF(tensor);
   if (status == TB_OK) return 0;
@@ -118,6 +127,7 @@ PyObject* dlpackCapsule(PyObject*, PyObject* args) {
   int copy;
   if (!PyArg_ParseTuple(args, "Opp:dlpack_capsule", &tensor, &versioned, &copy)) return nullptr;
   const bool copies = copy != 0 || versioned == 0;
+  loadAdapterBesideTorch();
   DLManagedTensorVersioned* managed = nullptr;
   const tb_status status =
       tb_py_tf_to_dlpack(tensor, copies ? TB_COPY_ALWAYS : TB_COPY_NEVER, &managed);

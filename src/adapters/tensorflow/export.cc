@@ -176,8 +176,14 @@ void exportHandle(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape, Te
   DLDevice device = deviceOfHandle(api, handle, status);
   std::optional<KeptGpu> kept;
   if (!isHost(device)) kept.emplace();
+  const bool ready = api.isReady(handle);
   // Waits for the producer, and fails for remote and packed handles. Null for empty tensors too.
   void* data = api.TFE_TensorHandleDevicePointer(handle, status);
+  // It waits for the device before it waits for the producer (tensorflow/c/eager/c_api.cc), which
+  // with an asynchronous executor queues its kernel only in between.
+  if (!ready && data != nullptr && !isHost(device)) {
+    data = api.TFE_TensorHandleDevicePointer(handle, status);
+  }
   if (__builtin_expect(data == nullptr, 0)) checkStatus(api, handle, status);
   if (!isHost(device)) device.device_id = gpuOfTensor(data, device.device_id);
   const int ndim = api.TFE_TensorHandleNumDims(handle, status);

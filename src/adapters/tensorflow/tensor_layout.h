@@ -117,7 +117,7 @@ void dropBuffer(const TfApi& api, TensorBuffer* buffer) noexcept;
 //   (c/tf_tensor_internal.h), of TF Lite. So does torch's own, which came by TF_NewTensor.
 // - What they did with the bytes comes before the answer: RefCountIsOne() loads with acquire,
 //   Unref() decrements with release (platform/refcount.h). On a GPU their kernels may still be
-//   queued: takeGpuOwner() waits.
+//   queued, so nothing is taken over there.
 // - Of a part it asks whether the part owns its memory, and parts always say so (SubBuffer in
 //   framework/tensor.cc passes OwnsMemory() on to nobody). So the whole is asked too: the slice of
 //   a NumPy array whose whole is gone is still the array's.

@@ -12,7 +12,9 @@
 #include <new>
 
 #include "adapters/torch/copy_on_write.h"
+#include "adapters/torch/cuda_streams.h"
 #include "adapters/torch/export.h"
+#include "adapters/torch/give_back.h"
 #include "adapters/torch/gpu.h"
 #include "adapters/torch/import.h"
 #include "adapters/torch/list_writers.h"
@@ -107,6 +109,15 @@ tb_status resolveDevice(TensorView* view) {
     if (view->dl.device.device_type != kDLCPU && view->dl.data != nullptr) {
       view->dl.device.device_id = deviceOfPointer(view->dl.data).index();
     }
+    return TB_OK;
+  } catch (...) {
+    return reportException();
+  }
+}
+
+tb_status makeReleaseLater(TensorView* view) {
+  try {
+    releaseLater(view);
     return TB_OK;
   } catch (...) {
     return reportException();
@@ -270,6 +281,8 @@ const TorchAdapter kTable = {
     hasDevice,
     currentDevice,
     resolveDevice,
+    makeReleaseLater,
+    waitForGivenBack,
     wrap,
     sharePython,
     toPython,
@@ -293,6 +306,7 @@ tb_torch_adapter_table(uint32_t host_abi, const tensor_bridge::TorchHost* host) 
   if (host_abi != tensor_bridge::kTorchAdapterAbi) return nullptr;
   tensor_bridge::g_host = host;
   tensor_bridge::setOwnerKinds(host->owner_kinds);
+  tensor_bridge::setExiting(host->processExiting);
   tensor_bridge::setOwnerHooks({host->countOwner, host->processExiting});
   return &tensor_bridge::kTable;
 }

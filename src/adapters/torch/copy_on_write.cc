@@ -200,16 +200,14 @@ void dropSharedBytes(void* context) {
 //
 // After that the deleter is another, or the owner; the memory is where it was, and pointers taken
 // before stay good.
+//
+// Not on a GPU: Note [GPU ordering].
 bool takeOver(c10::DataPtr& current, const Foreign& foreign) {
-  if (foreign.kind->letGo == nullptr) return false;
+  const c10::Device device = current.device();
+  if (foreign.kind->letGo == nullptr || !device.is_cpu()) return false;
   void* owner = foreign.owner;
   ReleaseFn release = foreign.kind->release;
   const bool let_go = foreign.kind->letGo(&owner, &release);
-  const c10::Device device = current.device();
-  if (!device.is_cpu()) {
-    replaceGpuOwner(current, owner, release);
-    return let_go && takeGpuOwner(current);
-  }
   if (let_go) release = kindOf(release)->release_taken;
   if (owner == foreign.owner) {
     if (release == foreign.kind->release) return false;
@@ -234,8 +232,8 @@ bool isOrdinary(const c10::DataPtr& data) noexcept {
 void moveForeign(c10::StorageImpl* storage, c10::DataPtr& current, c10::DataPtr* dropped) {
   const c10::Device device = current.device();
   if (!device.is_cpu()) {
-    // Plain memory of torch's allocator, or record_stream() would do nothing. Those who still read
-    // the other are queued on the device, and its release waits for that.
+    // Plain memory of torch's allocator, or record_stream() would do nothing. Kernels that still
+    // read the other keep it from going back.
     c10::DataPtr own = cloneOnDevice(current.get(), storage->nbytes(), device);
     *dropped = std::move(current);
     storage->set_data_ptr_noswap(std::move(own));

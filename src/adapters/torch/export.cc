@@ -17,6 +17,7 @@
 
 #include "adapters/torch/copy_on_write.h"
 #include "adapters/torch/dispatch.h"
+#include "adapters/torch/gpu.h"
 #include "adapters/torch/torch_dtype.h"
 
 namespace tensor_bridge {
@@ -75,6 +76,9 @@ void viewTensor(const at::Tensor& tensor, int64_t* shape, int64_t* strides, Tens
   if (held != nullptr) {
     view->owner = new HeldView{tensor, release, held};
     view->release = releaseHeldView;
+    ViewGuard guard(view);
+    if (tensor.is_cuda()) releaseLater(view);
+    guard.taken();
     // A write of another thread may have come before the reference.
     view->dl.data = const_cast<void*>(tensor.const_data_ptr());
     return;

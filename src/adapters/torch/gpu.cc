@@ -1,108 +1,14 @@
 #include "adapters/torch/gpu.h"
 
-#include <ATen/DeviceAccelerator.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
-#include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <torch/cuda.h>
-#include <torch/version.h>
 
-#include <condition_variable>
-#include <mutex>
-#include <thread>
-#include <vector>
-
+#include "adapters/torch/cuda_streams.h"
 #include "adapters/torch/dispatch.h"
-
-// at::accelerator came with 2.7. Later the guard's virtual functions differ inside a group.
-#if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 7
-#include <c10/core/impl/VirtualGuardImpl.h>
-#define TB_NO_ACCELERATOR
-#endif
+#include "adapters/torch/give_back.h"
 
 namespace tensor_bridge {
-namespace {
-
-#ifdef TB_NO_ACCELERATOR
-void synchronize(c10::DeviceIndex device) {
-  const c10::impl::VirtualGuardImpl cuda(c10::kCUDA);
-  cuda.synchronizeDevice(device);
-}
-
-c10::Stream currentStream(c10::Device device) {
-  const c10::impl::VirtualGuardImpl cuda(c10::kCUDA);
-  return cuda.getStream(device);
-}
-
-c10::DeviceIndex currentIndex() {
-  const c10::impl::VirtualGuardImpl cuda(c10::kCUDA);
-  return cuda.getDevice().index();
-}
-#else
-void synchronize(c10::DeviceIndex device) { at::accelerator::synchronizeDevice(device); }
-
-c10::Stream currentStream(c10::Device device) {
-  return at::accelerator::getCurrentStream(device.index());
-}
-
-c10::DeviceIndex currentIndex() { return at::accelerator::getDeviceIndex(); }
-#endif
-
-struct GpuOwner {
-  void* owner;
-  ReleaseFn release;
-  c10::Device device;
-};
-
-// One thread for the process, started at the first release and never joined: at exit it is left
-// to die with the process, as is what it still holds.
-class Reaper {
- public:
-  static Reaper& instance() {
-    static Reaper* reaper = new Reaper;
-    return *reaper;
-  }
-
-  void add(GpuOwner* owner) {
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      queue_.push_back(owner);
-    }
-    ready_.notify_one();
-  }
-
- private:
-  Reaper() {
-    std::thread([this] { run(); }).detach();
-  }
-
-  void run() {
-    std::vector<GpuOwner*> batch;
-    for (;;) {
-      {
-        std::unique_lock<std::mutex> lock(mutex_);
-        ready_.wait(lock, [this] { return !queue_.empty(); });
-        batch.swap(queue_);
-      }
-      for (GpuOwner* owner : batch) {
-        try {
-          synchronize(owner->device.index());
-          owner->release(owner->owner);
-          delete owner;
-        } catch (...) {
-          // The device cannot be synchronised: nobody can tell when the memory is free. Leak it.
-        }
-      }
-      batch.clear();
-    }
-  }
-
-  std::mutex mutex_;
-  std::condition_variable ready_;
-  std::vector<GpuOwner*> queue_;
-};
-
-}  // namespace
 
 bool torchHasDevice(int32_t device_type) noexcept {
   if (device_type == kDLCPU) return true;
@@ -115,9 +21,8 @@ bool torchHasDevice(int32_t device_type) noexcept {
   }
 }
 
-int32_t currentGpu() { return currentIndex(); }
-
 c10::Device deviceOfPointer(void* data) {
+  requireCudaRuntime();
   // Without a target device from_blob asks the accelerator whose memory it is.
   return at::for_blob(data, {0})
       .options(at::TensorOptions().device(c10::kCUDA).dtype(at::kByte))
@@ -126,7 +31,7 @@ c10::Device deviceOfPointer(void* data) {
 }
 
 c10::DataPtr gpuDataPtr(const TensorView& view, c10::Device device, void* owner) {
-  auto* context = new (std::nothrow) GpuOwner{owner, view.release, device};
+  auto* context = new (std::nothrow) GpuOwner{owner, view.release, device.index(), view.nbytes};
   if (context == nullptr) {
     if (owner != nullptr) view.release(owner);
     throw std::bad_alloc();
@@ -148,37 +53,31 @@ void releaseGpuOwner(void* context) {
   auto* owner = static_cast<GpuOwner*>(context);
   if (owner->owner == nullptr) {
     delete owner;
-    return;
-  }
-  try {
-    Reaper::instance().add(owner);
-  } catch (...) {
-    // No thread, no memory: leak rather than free what a kernel may still read.
+  } else {
+    giveBack(owner);
   }
 }
 
-void replaceGpuOwner(c10::DataPtr& data, void* owner, ReleaseFn release) noexcept {
-  auto* gpu_owner = static_cast<GpuOwner*>(data.get_context());
-  gpu_owner->owner = owner;
-  gpu_owner->release = release;
+void releaseLater(TensorView* view) {
+  const auto device = static_cast<c10::DeviceIndex>(view->dl.device.device_id);
+  view->owner = new GpuOwner{view->owner, view->release, device, view->nbytes};
+  view->release = releaseGpuOwner;
 }
 
-bool takeGpuOwner(c10::DataPtr& data) noexcept {
-  try {
-    // TensorFlow drops its references once its kernels are queued: those may still read.
-    synchronize(data.device().index());
-  } catch (...) {
-    // While a graph is captured, among others.
-    return false;
-  }
-  return data.compare_exchange_deleter(releaseGpuOwner, releaseTakenGpuOwner);
+void refuseCapture(c10::Device device) {
+  const CudaCalls calls(device.index());
+  TORCH_CHECK(
+      !isCapturing(currentStream(device.index())),
+      "expected no CUDA graph to be captured, got a capture on the current stream: the copy "
+      "of a tensor that shares memory with TensorFlow would become part of the graph and "
+      "read that memory at each replay, after it was given back. Write to the tensor once, "
+      "or clone() it, before the capture begins");
 }
-
-void releaseTakenGpuOwner(void* context) { releaseGpuOwner(context); }
-
-void waitForCurrentStream(c10::Device device) { currentStream(device).synchronize(); }
 
 c10::DataPtr cloneOnDevice(const void* data, size_t nbytes, c10::Device device) {
+  refuseCapture(device);
+  // torch may allocate, which another thread's capture would not survive.
+  const CudaCalls calls(device.index());
   const BelowModes guard;
   const auto options = at::TensorOptions().device(device).dtype(at::kByte);
   const auto size = static_cast<int64_t>(nbytes);
@@ -189,6 +88,7 @@ c10::DataPtr cloneOnDevice(const void* data, size_t nbytes, c10::Device device) 
                           .make_tensor();
   at::Tensor copy = at::empty({size}, options);
   copy.copy_(source);
+  orderOtherStreams(device.index());
   return copy.storage().set_data_ptr(c10::DataPtr(nullptr, device));
 }
 

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "adapters/torch/copy_on_write.h"
+#include "adapters/torch/cuda_streams.h"
 #include "adapters/torch/dispatch.h"
 #include "adapters/torch/gpu.h"
 #include "adapters/torch/list_writers.h"
@@ -229,6 +230,8 @@ at::Tensor lookedUp(const TensorView& view, const WrapSpec& spec, c10::Device so
 
 at::Tensor copyView(const TensorView& view, const WrapSpec& spec) {
   c10::Device device = torchDevice(view.dl.device);
+  // On a GPU the copy is only queued when this returns: releaseLater().
+  if (!device.is_cpu()) refuseCapture(device);
   at::Tensor flat;
   {
     const BelowModes guard;
@@ -257,11 +260,11 @@ at::Tensor copyView(const TensorView& view, const WrapSpec& spec) {
     }
     if (spec.move) {
       const c10::Device target = torchDevice(spec.device);
-      // Blocking: a borrowed source may be released as soon as this function returns.
+      // Blocking: borrowed host memory may be released as soon as this function returns.
       if (flat.device() != target) flat = flat.to(target, /*non_blocking=*/false, /*copy=*/true);
     }
-    // Between GPUs, and on one, the copy is only queued by now.
-    if (!device.is_cpu()) waitForCurrentStream(device);
+    // The result may be used on any stream, as what is shared may be.
+    if (!device.is_cpu() && flat.is_cuda()) orderOtherStreams(flat.device().index());
     device = flat.device();
   }
   return tensorOver(flat.storage(), device, view, spec);

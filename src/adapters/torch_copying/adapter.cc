@@ -133,6 +133,11 @@ tb_status resolveDevice(TensorView*) {
   return g_host->setError(TB_UNSUPPORTED_DEVICE, "only host memory can be copied to this torch");
 }
 
+// Only views of GPU memory are released later.
+tb_status releaseLater(TensorView* view) { return resolveDevice(view); }
+
+void waitForReleases() {}
+
 void lookUp(const TensorView& view, const void* table, size_t itemsize, void* out) {
   const auto* bytes = static_cast<const uint8_t*>(view.dl.data);
   auto* elements = static_cast<char*>(out);
@@ -320,6 +325,8 @@ const TorchAdapter kTable = {
     hasDevice,
     currentDevice,
     resolveDevice,
+    releaseLater,
+    waitForReleases,
     wrap,
     sharePython,
     toPython,

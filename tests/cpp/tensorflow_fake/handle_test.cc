@@ -187,6 +187,23 @@ TEST_F(ExportHandle, AcceptsEmptyTensorsWithoutMemory) {
   api().TFE_DeleteTensorHandle(handle);
 }
 
+// TFE_TensorHandleDevicePointer() waits for the device first and for the producer, which queues its
+// kernel only then, afterwards.
+TEST_F(ExportHandle, AsksAgainForWhatWasNotReadyOnAGpu) {
+  FakeSpec spec = floats({});
+  int64_t shape[kMaxDims];
+  TensorView view;
+  for (const bool on_gpu : {false, true}) {
+    if (on_gpu) spec.backing_device = "/job:localhost/replica:0/task:0/device:GPU:0";
+    TFE_TensorHandle* handle = fake_->handle(&spec);
+    fake_->device_pointer_calls = 0;
+    exportHandle(api(), handle, shape, &view);
+    EXPECT_EQ(fake_->device_pointer_calls, on_gpu ? 2 : 1);
+    view.release(view.owner);
+    api().TFE_DeleteTensorHandle(handle);
+  }
+}
+
 TEST_F(ExportHandle, IsNotTakenForReadyWhenNobodyCanTell) {
   const FakeSpec spec = floats({});
   TFE_TensorHandle* handle = fake_->handle(&spec);

@@ -1,0 +1,331 @@
+"""Who waits for whom on a GPU: torch's streams, TensorFlow's, and graphs that are captured."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cuda_gate
+import fresh
+import needs
+import pytest
+import tensorflow as tf
+import torch
+from cuda_gate import gated
+from tensorflow.python.eager import context, executor
+
+from tensor_bridge.dlpack import exporter
+from tensor_bridge.testing import live_owners, shares_memory, tf_data_address
+
+COUNT = 1 << 16
+SUPPORT = str(Path(cuda_gate.__file__).parent)
+
+moves = needs.torch_since(13, "a first write on a GPU raises")
+
+
+def on_device(value: float, count: int = COUNT) -> tf.Tensor:
+    t = tf.fill([count], value)
+    assert "GPU" in t.backing_device
+    return t
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return condition()
+
+
+def overwrite(address: int, count: int) -> None:
+    """Lets TensorFlow use the memory at an address anew, if it was given back."""
+    kept = []
+    for _ in range(64):
+        kept.append(on_device(-1.0, count))
+        if tf_data_address(kept[-1]) == address:
+            break
+    float(kept[-1][0])
+
+
+# ---- Into torch ----------------------------------------------------------------------------------
+
+
+WAYS: dict[str, Callable[[Any, tf.Tensor], torch.Tensor]] = {
+    "shared": lambda door, t: door.to_torch(t).clone(),
+    "copy": lambda door, t: door.to_torch(t, copy=True),
+    "to the host": lambda door, t: door.to_torch(t, device="cpu"),
+    "dlpack": lambda door, t: torch.from_dlpack(exporter(t)).clone(),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_value_of_an_asynchronous_executor_is_complete(way: str, door: Any) -> None:
+    asynchronous = executor.new_executor(enable_async=True)
+    with context.executor_scope(asynchronous):
+        for i in range(3):
+            b = on_device(float(i))
+            for _ in range(20):
+                b += 1.0
+            x = WAYS[way](door, b)
+            torch.cuda.synchronize()
+            assert x.unique().tolist() == [i + 20.0]
+    asynchronous.wait()
+
+
+def test_the_value_of_a_variable_is_complete_with_an_asynchronous_executor(door: Any) -> None:
+    v = tf.Variable(on_device(1.0))
+    asynchronous = executor.new_executor(enable_async=True)
+    with context.executor_scope(asynchronous):
+        for i in range(3):
+            for _ in range(20):
+                v.assign_add(on_device(1.0), read_value=False)
+            x = door.to_torch(v).clone()
+            torch.cuda.synchronize()
+            assert x.unique().tolist() == [20.0 * (i + 1) + 1]
+    asynchronous.wait()
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize(
+    "conversion",
+    ["tensor_bridge.to_tf(x)", "tensor_bridge.to_torch(t, device='cpu')"],
+)
+def test_other_threads_run_while_a_conversion_waits_for_torch(conversion: str) -> None:
+    """In a process of its own: a wait that holds the GIL would never end."""
+    path = os.pathsep.join([SUPPORT, os.environ.get("PYTHONPATH", "")])
+    code = f"""
+        import sys, threading
+        import torch
+        import tensor_bridge
+        import tensorflow as tf
+        from cuda_gate import gated
+
+        with tf.device("GPU:0"):
+            t = tf.constant([1.0, 2.0]) + 1.0
+        x = torch.empty(4, device="cuda")
+        {conversion}  # the first one imports what it needs
+        begun = threading.Lock()
+        begun.acquire()
+        with gated(torch.cuda.current_stream()) as gate:
+            opener = threading.Thread(target=lambda: begun.acquire() and gate.open())
+            opener.start()
+            # From here on it runs only when this thread gives the GIL away.
+            sys.setswitchinterval(1000)
+            begun.release()
+            {conversion}
+            opener.join()
+    """
+    done = fresh.run_python(code, timeout=120, CUDA_VISIBLE_DEVICES="0", PYTHONPATH=path)
+    assert done.code == 0, done.err
+
+
+# ---- Moves ---------------------------------------------------------------------------------------
+
+
+def read_address(x: torch.Tensor) -> None:
+    x.data_ptr()
+
+
+def write_elsewhere(x: torch.Tensor) -> None:
+    x[: COUNT // 2].zero_()
+
+
+@moves
+@pytest.mark.parametrize("move", [read_address, write_elsewhere])
+@pytest.mark.parametrize("mover", ["default", "side"])
+@pytest.mark.parametrize("late", [False, True])
+def test_a_move_is_ordered_for_other_streams(
+    move: Callable[[torch.Tensor], None], mover: str, late: bool, door: Any
+) -> None:
+    """Neither asks the user for an order: the one does not write, the other not where is read."""
+    reader = None if late else torch.cuda.Stream()
+    stream = torch.cuda.Stream() if mover == "side" else torch.cuda.default_stream()
+    t = on_device(3.0)
+    x = door.to_torch(t)
+    half = x[COUNT // 2 :]
+    with torch.cuda.stream(stream), gated(stream) as gate:
+        move(x)
+        assert not shares_memory(t, x)
+        reader = reader or torch.cuda.Stream(priority=-1)
+        with torch.cuda.stream(reader):
+            y = half + 1
+        gate.open()
+    reader.synchronize()
+    assert y.unique().tolist() == [4.0]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_copy_is_ordered_for_other_streams(late: bool, door: Any) -> None:
+    reader = None if late else torch.cuda.Stream()
+    stream = torch.cuda.Stream()
+    t = on_device(3.0)
+    with torch.cuda.stream(stream), gated(stream) as gate:
+        x = door.to_torch(t, copy=True)
+        reader = reader or torch.cuda.Stream(priority=-1)
+        with torch.cuda.stream(reader):
+            y = x + 1
+        gate.open()
+    reader.synchronize()
+    assert y.unique().tolist() == [4.0]
+
+
+@moves
+def test_a_move_is_ordered_for_a_stream_that_was_captured_meanwhile(door: Any) -> None:
+    captured, mover = torch.cuda.Stream(), torch.cuda.Stream()
+    x = door.to_torch(on_device(3.0))
+    out = torch.zeros(4, device="cuda")
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=captured, capture_error_mode="thread_local"):
+        out.add_(1)
+        with torch.cuda.stream(mover):
+            torch.cuda._sleep(100_000_000)
+            x.data_ptr()
+    with torch.cuda.stream(captured):
+        y = x + 1
+        graph.replay()
+    captured.synchronize()
+    assert y.unique().tolist() == [4.0]
+    assert out.tolist() == [1.0] * 4
+
+
+# ---- Back to TensorFlow --------------------------------------------------------------------------
+
+
+def test_torch_may_drop_what_it_took_by_dlpack(door: Any) -> None:
+    side = torch.cuda.Stream()
+    for stream in (torch.cuda.default_stream(), side):
+        for i in range(3):
+            t = on_device(float(i))
+            address = tf_data_address(t)
+            with torch.cuda.stream(stream), gated(stream):
+                x = torch.from_dlpack(exporter(t))
+                assert x.data_ptr() == address
+                y = x * 1
+                del x, t
+                overwrite(address, COUNT)
+            assert y.unique().tolist() == [float(i)]
+
+
+@pytest.mark.parametrize("priority", [0, -1])
+def test_a_buffer_stays_until_every_stream_has_read_it(priority: int, door: Any) -> None:
+    """torch's record_stream() does nothing on memory that is not its own."""
+    before = live_owners()
+    sides = [torch.cuda.Stream(priority=priority) for _ in range(3)]
+    t = on_device(5.0)
+    address = tf_data_address(t)
+    x = door.to_torch(t)
+    with gated(sides[0]):
+        results = []
+        for side in sides:
+            with torch.cuda.stream(side):
+                results.append(x * 2)
+        del x, t
+        overwrite(address, COUNT)
+        assert live_owners() == before + 1
+    torch.cuda.synchronize()
+    assert [y.unique().tolist() for y in results] == [[10.0]] * 3
+    assert wait_until(lambda: live_owners() == before)
+
+
+def test_a_stream_that_torch_did_not_make(door: Any) -> None:
+    """It counts if it is current when the tensor is dropped."""
+    before = live_owners()
+    handle = torch.cuda.Stream().cuda_stream
+    foreign = torch.cuda.ExternalStream(handle)
+    t = on_device(5.0)
+    address = tf_data_address(t)
+    with torch.cuda.stream(foreign), gated(foreign):
+        x = door.to_torch(t)
+        y = x * 2
+        del x, t
+        overwrite(address, COUNT)
+        assert live_owners() == before + 1
+    assert y.unique().tolist() == [10.0]
+    assert wait_until(lambda: live_owners() == before)
+
+
+BOUND = 1 << 30
+LARGE = 1 << 26
+"""Bytes. 16 of them are the bound."""
+
+
+def test_what_is_held_back_is_bounded(door: Any) -> None:
+    before = live_owners()
+    most = made = 0
+
+    def convert() -> None:
+        nonlocal most, made
+        with tf.device("GPU:0"):
+            for _ in range(24):
+                door.to_torch(on_device(1.0, LARGE // 4))
+                made += 1
+                most = max(most, live_owners() - before)
+
+    with gated(torch.cuda.current_stream()):
+        worker = threading.Thread(target=convert)
+        begin = time.monotonic()
+        worker.start()
+        assert wait_until(lambda: made >= BOUND // LARGE)
+        # The stream stands still, so it gets no further, in as much time as the first ones took.
+        assert not wait_until(lambda: made == 24, seconds=time.monotonic() - begin)
+    worker.join()
+    assert most <= BOUND // LARGE + 1
+    assert wait_until(lambda: live_owners() == before)
+
+
+# ---- Graphs --------------------------------------------------------------------------------------
+
+
+def test_a_tensor_that_is_dropped_while_a_graph_is_captured(door: Any) -> None:
+    gc.collect()
+    before = live_owners()
+    t = on_device(2.0)
+    x = door.to_torch(t)
+    out = torch.zeros(16, device="cuda")
+    source = torch.ones(16, device="cuda")
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out.copy_(source)
+        out.add_(1)
+        del x, t
+        # Nobody looks whether it can go back: that would end the capture.
+        assert not wait_until(lambda: live_owners() == before, seconds=0.2)
+        out.add_(1)
+    graph.replay()
+    torch.cuda.synchronize()
+    assert out.tolist() == [3.0] * 16
+    assert wait_until(lambda: live_owners() == before)
+
+
+COPIES: dict[str, Callable[[Any, tf.Tensor, torch.Tensor], object]] = {
+    "write": lambda _, t, x: x.add_(1),
+    "move": lambda _, t, x: x.data_ptr(),
+    "copy": lambda door, t, x: door.to_torch(t, copy=True),
+}
+
+
+@moves
+@pytest.mark.parametrize("copy", COPIES)
+def test_no_copy_becomes_part_of_a_graph(copy: str, door: Any) -> None:
+    t = on_device(2.0)
+    x = door.to_torch(t)
+    out = torch.zeros(16, device="cuda")
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    # TensorFlow waits for its stream.
+    with torch.cuda.graph(graph, capture_error_mode="relaxed"):
+        out.add_(1)
+        with pytest.raises(RuntimeError, match="before the capture begins"):
+            COPIES[copy](door, t, x)
+        out.add_(1)
+    graph.replay()
+    assert out.tolist() == [2.0] * 16
+    x.add_(1)
+    assert x.unique().tolist() == [3.0]
+    assert t.numpy()[0] == 2.0
