@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import torch
 from cuda_gate import gated
 from tensorflow.python.eager import context, executor
 
+from tensor_bridge import config
 from tensor_bridge.dlpack import exporter
 from tensor_bridge.testing import live_owners, shares_memory, tf_data_address
 
@@ -121,6 +124,42 @@ def test_other_threads_run_while_a_conversion_waits_for_torch(conversion: str) -
     """
     done = fresh.run_python(code, timeout=120, CUDA_VISIBLE_DEVICES="0", PYTHONPATH=path)
     assert done.code == 0, done.err
+
+
+@contextmanager
+def releases_of_the_gil() -> Iterator[list[None]]:
+    """One entry for each time that the library would release it; it does not meanwhile."""
+    library = ctypes.PyDLL(str(config.library_dir() / "libtensor_bridge.so"))
+    counted: list[None] = []
+
+    def save() -> int:
+        counted.append(None)
+        return 1
+
+    functions = (
+        ctypes.CFUNCTYPE(ctypes.c_void_p)(save),
+        ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: None),
+    )
+    library.tb_py_set_gil_functions(*functions)
+    try:
+        yield counted
+    finally:
+        python = ctypes.pythonapi
+        library.tb_py_set_gil_functions(python.PyEval_SaveThread, python.PyEval_RestoreThread)
+
+
+def test_no_conversion_waits_for_tensorflow_under_the_gil(door: Any) -> None:
+    t = on_device(1.0)
+    with tf.device("CPU:0"):
+        host = tf.constant([1.0])
+    for x in (t, host):
+        door.to_torch(x)  # the first one imports what it needs
+    for convert in (door.to_torch, door.explain, tf_data_address):
+        with releases_of_the_gil() as releases:
+            convert(host)
+            assert not releases
+            convert(t)
+            assert releases
 
 
 # ---- Moves ---------------------------------------------------------------------------------------
