@@ -104,6 +104,7 @@ def ways() -> dict[str, list[tuple[str, Callable[[], bool]]]]:
 
     import tensor_bridge
     from tensor_bridge.data import loader
+    from tensor_bridge.dlpack import exporter
 
     def by_pair(t: Any) -> Any:
         return torch.from_dlpack(tf.experimental.dlpack.to_dlpack(t))
@@ -120,6 +121,7 @@ def ways() -> dict[str, list[tuple[str, Callable[[], bool]]]]:
 
     to_torch = {
         "`to_torch(t)`": tensor_bridge.to_torch,
+        "`torch.from_dlpack(exporter(t))`": lambda t: torch.from_dlpack(exporter(t)),
         "`torch.from_dlpack(to_dlpack(t))`": by_pair,
         "`torch.from_dlpack(t)`": torch.from_dlpack,
     }
