@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ from environment import HERE, ROOT, SCRATCH, Environment
 
 RESULT = HERE / "result.json"
 TESTS = ("tests/python/gpu", "tests/gpu_emulator/tests")
+# The tests wait more than they compute.
+SIDE_BY_SIDE = os.cpu_count() or 1
 MODES = {
     "immediate": {"MODE": "immediate"},
     "lazy": {"MODE": "lazy"},
@@ -111,9 +115,9 @@ def main(arguments: list[str]) -> int:
         return subprocess.run(
             command, cwd=ROOT, env=env.variables(**MODES[options.only]), check=False
         ).returncode
-    found = {}
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        found = dict(zip(MODES, pool.map(lambda mode: test_in(mode, env), MODES), strict=True))
     for mode in MODES:
-        found[mode] = test_in(mode, env)
         counts = f"{found[mode]['passed']} passed, {len(found[mode]['failed'])} failed"
         print(f"emulated device, {mode}: {counts}", flush=True)
         print("".join(f"  {name}\n" for name in found[mode]["failed"]), end="")

@@ -15,17 +15,20 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import environment
 import mutants
-from emulated_gpu import MODES, TESTS, commit, keep, pytest_command
+from emulated_gpu import MODES, SIDE_BY_SIDE, TESTS, commit, keep, pytest_command
 from environment import ROOT, SCRATCH, Environment, site_packages
 
 MODE = "lazy"
 # A mutant may wait for ever.
 LIMIT_S = 900
 TEST_LIMIT_S = 120
+# What is about waits comes first, since the first failure is enough.
+ORDER = ("tests/python/gpu/test_streams.py", "tests/python/gpu/test_data.py", *reversed(TESTS))
 
 
 def copy_of_checkout(folder: Path) -> Path:
@@ -94,7 +97,7 @@ class Killers:
             found = first_failure(env, mutant.name, known)
             # 4: there is no such test any more.
             found = None if found == "pytest ends with 4" else found
-        found = found or first_failure(env, mutant.name, *reversed(TESTS))
+        found = found or first_failure(env, mutant.name, *ORDER)
         if found is not None:
             self._known[key] = found
             self._file.write_text(json.dumps(self._known, indent=2), "utf-8")
@@ -117,24 +120,29 @@ def main(arguments: list[str]) -> int:
     checkout = copy_of_checkout(SCRATCH / "mutants" / "checkout")
     env = Environment("mutants/env", venv, checkout)
     env.install()
-    if (failure := first_failure(env, "", *TESTS)) is not None:
+    if (failure := first_failure(env, "", *ORDER)) is not None:
         raise SystemExit(f"the tests fail without a mutant: {failure}")
+    wanted = [
+        mutant
+        for each in mutants.all_of(ROOT).values()
+        for mutant in each
+        if not arguments or any(part in mutant.name for part in arguments)
+    ]
+    absent = [mutant.name for mutant in wanted if not is_compiled(env, mutant)]
+    there = [mutant for mutant in wanted if mutant.name not in absent]
     killers = Killers()
-    killed, survivors, absent = {}, [], []
-    for mutant in (mutant for each in mutants.all_of(ROOT).values() for mutant in each):
-        if arguments and not any(part in mutant.name for part in arguments):
-            continue
-        if not is_compiled(env, mutant):
-            absent.append(mutant.name)
-            print(f"not in this build: {mutant.name}", flush=True)
-        elif (failure := killers.of(env, mutant)) is None:
-            survivors.append(mutant.name)
-            print(f"SURVIVES: {mutant.name}", flush=True)
-        else:
-            killed[mutant.name] = failure
-            print(f"killed: {mutant.name}\n  by {failure}", flush=True)
+
+    def failure(mutant: mutants.Mutant) -> str | None:
+        found = killers.of(env, mutant)
+        print(f"{mutant.name}\n  {found or 'SURVIVES'}", flush=True)
+        return found
+
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        found = dict(zip(there, pool.map(failure, there), strict=True))
+    killed = {mutant.name: failed for mutant, failed in found.items() if failed is not None}
+    survivors = [mutant.name for mutant, failed in found.items() if failed is None]
     if not arguments:
-        found = {
+        kept = {
             "commit": commit(),
             "date": time.strftime("%Y-%m-%d"),
             "mode": MODE,
@@ -142,7 +150,7 @@ def main(arguments: list[str]) -> int:
             "survivors": survivors,
             "not in this build": absent,
         }
-        keep(mutants=found)
+        keep(mutants=kept)
     print(f"{len(killed)} killed, {len(survivors)} survive, {len(absent)} not in this build")
     return int(bool(survivors))
 
