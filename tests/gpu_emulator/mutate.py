@@ -17,6 +17,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 
 import environment
 import mutants
@@ -84,6 +85,7 @@ class Killers:
 
     def __init__(self) -> None:
         self._file = SCRATCH / "mutants" / "killers.json"
+        self._lock = Lock()
         self._known: dict[str, str] = {}
         if self._file.exists():
             self._known = json.loads(self._file.read_text("utf-8"))
@@ -99,8 +101,9 @@ class Killers:
             found = None if found == "pytest ends with 4" else found
         found = found or first_failure(env, mutant.name, *ORDER)
         if found is not None:
-            self._known[key] = found
-            self._file.write_text(json.dumps(self._known, indent=2), "utf-8")
+            with self._lock:
+                self._known[key] = found
+                self._file.write_text(json.dumps(self._known, indent=2), "utf-8")
         return found
 
 
