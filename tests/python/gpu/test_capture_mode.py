@@ -1,0 +1,38 @@
+"""Conversions ask CUDA with their thread's captures "relaxed", and leave the thread as it was."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import tensorflow as tf
+import torch
+
+GLOBAL = 0
+
+
+def capture_mode() -> int:
+    """How this thread's calls go with captures: CUDA's cudaStreamCaptureMode."""
+    exchange = ctypes.CDLL("libc10_cuda.so").cudaThreadExchangeStreamCaptureMode
+    mode = ctypes.c_int(GLOBAL)
+    assert exchange(ctypes.byref(mode)) == 0
+    found = mode.value
+    assert exchange(ctypes.byref(mode)) == 0
+    return found
+
+
+WAYS: dict[str, Callable[[Any, tf.Tensor], object]] = {
+    "shared": lambda door, t: door.to_torch(t) * 1,
+    "written": lambda door, t: door.to_torch(t).add_(1),
+    "copied": lambda door, t: door.to_torch(t, copy=True),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_thread_keeps_its_capture_mode(way: str, door: Any) -> None:
+    assert capture_mode() == GLOBAL
+    WAYS[way](door, tf.fill([16], 1.0))
+    torch.cuda.synchronize()
+    assert capture_mode() == GLOBAL
