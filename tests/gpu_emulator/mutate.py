@@ -123,8 +123,6 @@ def main(arguments: list[str]) -> int:
     checkout = copy_of_checkout(SCRATCH / "mutants" / "checkout")
     env = Environment("mutants/env", venv, checkout)
     env.install()
-    if (failure := first_failure(env, "", *ORDER)) is not None:
-        raise SystemExit(f"the tests fail without a mutant: {failure}")
     wanted = [
         mutant
         for each in mutants.all_of(ROOT).values()
@@ -141,7 +139,10 @@ def main(arguments: list[str]) -> int:
         return found
 
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        without = pool.submit(first_failure, env, "", *ORDER)
         found = dict(zip(there, pool.map(failure, there), strict=True))
+    if without.result() is not None:
+        raise SystemExit(f"the tests fail without a mutant: {without.result()}")
     killed = {mutant.name: failed for mutant, failed in found.items() if failed is not None}
     survivors = [mutant.name for mutant, failed in found.items() if failed is None]
     if not arguments:
