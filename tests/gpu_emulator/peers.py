@@ -20,6 +20,7 @@ HERE = Path(__file__).resolve().parent
 RESULT = HERE / "result.json"
 DOCS = HERE.parents[1] / "docs" / "concepts" / "devices.md"
 BEGIN, END = "<!-- begin peers: written by tests/gpu_emulator/peers.py -->", "<!-- end peers -->"
+OURS = ("`to_torch(", "`to_tf(", "`loader(", "`torch.from_dlpack(exporter(")
 ROUNDS = 10
 SIZE = 1 << 16
 BUSY = 20_000_000  # cycles for which torch's stream is kept busy

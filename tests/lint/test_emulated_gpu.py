@@ -1,10 +1,26 @@
-"""Mutants are found where waits are."""
+"""The results of the emulated device are whole, and mutants are found where waits are."""
 
 from __future__ import annotations
 
+import json
+
 import mutants
+import peers
 import pytest
 from tree import ROOT
+
+
+def test_the_table_of_the_docs_is_that_of_the_result() -> None:
+    text = peers.DOCS.read_text(encoding="utf-8")
+    assert peers.BEGIN in text
+    assert text == peers.updated_docs(), "run tests/gpu_emulator/peers.py --table"
+
+
+def test_ours_do_not_race() -> None:
+    found = json.loads(peers.RESULT.read_text(encoding="utf-8"))["peers"]["found"]
+    ours = [row[way] for row in found.values() for way in row if way.startswith(peers.OURS)]
+    assert len(ours) >= 5
+    assert all(row["violations"] == 0 for row in ours)
 
 
 def test_the_sources_have_mutants() -> None:
