@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <optional>
 
 #include "adapters/tensorflow/export.h"
 #include "adapters/tensorflow/gpu.h"
@@ -49,7 +50,11 @@ Source exportVariable(const TfApi& api, _object* handle, void* context, int32_t 
   if (context == nullptr) throwError(ErrorCode::kInvalidHandle, "expected a TFE_Context, got null");
   // The read runs an op, which may wait for others that need the GIL.
   GilRelease without_gil(true);
-  const KeptGpu kept;
+  // Only of a variable on a GPU: to look for CUDA's driver where there is none takes 3 us.
+  std::optional<KeptGpu> kept;
+  DLDevice device;
+  const char* name = api.TFE_TensorHandleDeviceName(resource, threadStatus(api));
+  if (!parseDeviceName(name, &device) || !isHost(device)) kept.emplace();
   const VariableRead variable =
       read(api, static_cast<TFE_Context*>(context), resource, tf_dtype, look_for_copies);
   try {
