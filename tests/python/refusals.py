@@ -37,6 +37,14 @@ BUILTIN_BASES: dict[type[Exception], type[Exception]] = {
 }
 
 
+def assert_as_many(before: int) -> None:
+    """As many owners as before; on a GPU what was dropped earlier may have gone back meanwhile."""
+    import torch
+
+    left = tensor_bridge.testing.live_owners()
+    assert left == before or (left < before and torch.cuda.is_initialized())
+
+
 def assert_refused(
     door: Any, value: Any, error: type[Exception], advice: str, **options: Any
 ) -> None:
@@ -59,7 +67,7 @@ def assert_refused(
     assert "builtins." not in message
     del caught
     gc.collect(0)
-    assert tensor_bridge.testing.live_owners() == before
+    assert_as_many(before)
 
     explanation = door.explain(value, **options)
     assert explanation.action == "refused"
@@ -67,4 +75,4 @@ def assert_refused(
     assert explanation.reason == message
     assert explanation.torch_dtype is explanation.device is explanation.nbytes is None
     assert str(explanation).startswith(f"refused ({error.__name__})")
-    assert tensor_bridge.testing.live_owners() == before
+    assert_as_many(before)
