@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-import time
-from collections.abc import Callable
 
 import tensorflow as tf
 import torch
-from cuda_gate import gated
+from cuda_gate import gated, wait_until
 
 import tensor_bridge
 from tensor_bridge import config
@@ -29,24 +27,17 @@ def capsule_of_view(x: torch.Tensor) -> object:
     return new(structure, b"dltensor_versioned", None)
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.001)
-    assert condition()
-
-
 def test_a_view_outlives_what_was_queued_on_it() -> None:
     before = live_owners()
     for i in range(3):
-        wait_until(lambda: live_owners() == before)
+        assert wait_until(lambda: live_owners() == before)
         t = tf.fill([COUNT], float(i))
         address = tf_data_address(t)
         x = tensor_bridge.to_torch(t)
         capsule = capsule_of_view(x)
         x.add_(1)  # moves, so that the view alone has TensorFlow's memory
         torch.cuda.synchronize()
-        wait_until(lambda: live_owners() == before + 1)
+        assert wait_until(lambda: live_owners() == before + 1)
         side = torch.cuda.Stream()
         with torch.cuda.stream(side), gated(side):
             y = torch.utils.dlpack.from_dlpack(capsule)

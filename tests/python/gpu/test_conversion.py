@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ import needs
 import pytest
 import tensorflow as tf
 import torch
+from cuda_gate import wait_until
 from refusals import assert_refused
 from sharing import in_threads
 from tf_bytes import BY_DEFAULT, random_tensor, tf_memory
@@ -255,15 +255,7 @@ def test_torch_keeps_the_memory_and_gives_it_back(door: Any) -> None:
     del t
     assert x.unique().tolist() == [7.0]
     del x, y
-    wait_until(lambda: live_owners() == before)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    for _ in range(500):
-        if condition():
-            return
-        time.sleep(0.01)
-    assert condition()
+    assert wait_until(lambda: live_owners() == before)
 
 
 def test_memory_does_not_grow(door: Any) -> None:
@@ -274,7 +266,7 @@ def test_memory_does_not_grow(door: Any) -> None:
             door.to_torch(on_device(0.0), copy=True)
         del x
         torch.cuda.synchronize()
-        wait_until(lambda: live_owners() == before)
+        assert wait_until(lambda: live_owners() == before)
         return int(tf.config.experimental.get_memory_info("GPU:0")["current"])
 
     before = live_owners()

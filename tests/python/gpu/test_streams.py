@@ -18,7 +18,7 @@ import needs
 import pytest
 import tensorflow as tf
 import torch
-from cuda_gate import gated
+from cuda_gate import gated, wait_until
 from tensorflow.python.eager import context, executor
 
 from tensor_bridge import config
@@ -35,13 +35,6 @@ def on_device(value: float, count: int = COUNT) -> tf.Tensor:
     t = tf.fill([count], value)
     assert "GPU" in t.backing_device
     return t
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.001)
-    return condition()
 
 
 def overwrite(address: int, count: int) -> None:
@@ -105,7 +98,7 @@ def test_other_threads_run_while_a_conversion_waits_for_torch(conversion: str) -
         import torch
         import tensor_bridge
         import tensorflow as tf
-        from cuda_gate import gated
+        from cuda_gate import gated, wait_until
 
         with tf.device("GPU:0"):
             t = tf.constant([1.0, 2.0]) + 1.0

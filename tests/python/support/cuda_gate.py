@@ -1,9 +1,10 @@
-"""Work on a CUDA stream that ends when the test says so."""
+"""Work on a CUDA stream that ends when the test says so, and what comes true after it."""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -39,3 +40,11 @@ def gated(stream: torch.cuda.Stream) -> Iterator[Gate]:
     finally:
         gate.open()
         stream.synchronize()
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> bool:
+    """Whether the condition has come true by then."""
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return condition()
