@@ -40,6 +40,7 @@ __all__ = [
     "COMPOSITES",
     "assemble_coo",
     "check_range",
+    "components_to_tf",
     "detached",
     "explain_values",
     "index_options",
@@ -148,6 +149,16 @@ def explain_values(t: Any, options: Options) -> Explanation:
         return explain_to_torch(t, options)
 
 
+def components_to_tf(
+    indices: torch.Tensor, values: torch.Tensor, options: Options
+) -> tuple[Any, Any]:
+    """The indices and values of a sparse tensor, converted; the values go first."""
+    with part("values"):
+        tf_values = component_to_tf(values, options)
+    with part("indices"):
+        return component_to_tf(indices, index_options(options)), tf_values
+
+
 def detached(x: torch.Tensor, options: Options) -> torch.Tensor:
     """``x`` without its autograd graph.
 
@@ -247,10 +258,7 @@ def _coo_to_tf(x: torch.Tensor, options: Options) -> Any:
     if x.dense_dim() > 0:
         return _coo_to_slices(x, options)
     indices, values, _ = _coo_parts(x, options)
-    with part("values"):
-        tf_values = component_to_tf(values, options)
-    with part("indices"):
-        tf_indices = component_to_tf(indices, index_options(options))
+    tf_indices, tf_values = components_to_tf(indices, values, options)
     import tensorflow as tf
 
     return tf.SparseTensor(tf_indices, tf_values, tf.constant(list(x.shape), tf.int64))
@@ -370,10 +378,7 @@ def _slices_parts(x: torch.Tensor, options: Options) -> tuple[torch.Tensor, torc
 def _coo_to_slices(x: torch.Tensor, options: Options) -> Any:
     """Converts a COO tensor with dense dimensions to tf.IndexedSlices, in the order it has."""
     indices, values = _slices_parts(x, options)
-    with part("values"):
-        tf_values = component_to_tf(values, options)
-    with part("indices"):
-        tf_indices = component_to_tf(indices, index_options(options))
+    tf_indices, tf_values = components_to_tf(indices, values, options)
     import tensorflow as tf
 
     return tf.IndexedSlices(tf_values, tf_indices, tf.constant(list(x.shape), tf.int64))

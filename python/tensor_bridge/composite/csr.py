@@ -13,7 +13,6 @@ from tensor_bridge.composite._registry import (
     Composite,
     Options,
     Parts,
-    component_to_tf,
     explain_to_tf,
     explain_to_torch,
     part,
@@ -22,6 +21,7 @@ from tensor_bridge.composite._registry import (
 )
 from tensor_bridge.composite.coo import (
     check_range,
+    components_to_tf,
     detached,
     explain_values,
     index_options,
@@ -176,10 +176,7 @@ def _csr_as_coo(x: torch.Tensor, options: Options) -> tuple[torch.Tensor, torch.
 
 def _csr_to_tf(x: torch.Tensor, options: Options) -> Any:
     indices, values = _csr_as_coo(x, options)
-    with part("values"):
-        tf_values = component_to_tf(values, options)
-    with part("indices"):
-        tf_indices = component_to_tf(indices, index_options(options))
+    tf_indices, tf_values = components_to_tf(indices, values, options)
     import tensorflow as tf
     from tensorflow.python.ops.linalg.sparse import sparse_csr_matrix_ops
 
