@@ -3,7 +3,7 @@
 #ifndef TENSOR_BRIDGE_BRIDGE_EXPLAIN_H_
 #define TENSOR_BRIDGE_BRIDGE_EXPLAIN_H_
 
-#include "bridge/convert.h"
+#include "bridge/to_torch.h"
 
 namespace tensor_bridge {
 

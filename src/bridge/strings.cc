@@ -4,14 +4,14 @@
 #include <cstdio>
 #include <cstring>
 
-#include "adapters/tensorflow/string_tensor.h"
-#include "bridge/convert.h"
-#include "bridge/convert_back.h"
+#include "adapters/tensorflow/strings.h"
 #include "bridge/explain.h"
+#include "bridge/to_tf.h"
+#include "bridge/to_torch.h"
 #include "bridge/torch_loader.h"
 #include "core/device.h"
 #include "core/error.h"
-#include "core/fresh_memory.h"
+#include "core/huge_pages.h"
 #include "core/layout.h"
 
 tb_strings::~tb_strings() {

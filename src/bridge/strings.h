@@ -1,6 +1,6 @@
 // tb_strings: byte strings with a shape, wherever they lie: in a TensorFlow tensor, or in one block
 // of bytes with offsets, which is their form in torch. Both ways between the two start here.
-// Not for: how TensorFlow lays out an element (adapters/tensorflow/string_tensor.h).
+// Not for: how TensorFlow lays out an element (adapters/tensorflow/strings.h).
 #ifndef TENSOR_BRIDGE_BRIDGE_STRINGS_H_
 #define TENSOR_BRIDGE_BRIDGE_STRINGS_H_
 
@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "adapters/tensorflow/tf_api.h"
-#include "core/tensor_view.h"
+#include "core/tensor_ref.h"
 #include "tensor_bridge/c_api.h"
 
 struct tb_strings {

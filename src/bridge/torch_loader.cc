@@ -13,8 +13,8 @@
 #include "bridge/torch_self_test.h"
 #include "core/dlpack_import.h"
 #include "core/error.h"
+#include "core/exit.h"
 #include "core/owner_counter.h"
-#include "core/shutdown.h"
 #include "tensor_bridge/version.h"
 
 namespace tensor_bridge {

@@ -3,7 +3,7 @@
 #ifndef TENSOR_BRIDGE_BRIDGE_TORCH_SELF_TEST_H_
 #define TENSOR_BRIDGE_BRIDGE_TORCH_SELF_TEST_H_
 
-#include "core/torch_adapter.h"
+#include "adapters/torch_abi.h"
 
 namespace tensor_bridge {
 

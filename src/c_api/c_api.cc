@@ -2,10 +2,10 @@
 
 #include "tensor_bridge/c_api.h"
 
-#include "adapters/tensorflow/export.h"
-#include "bridge/convert.h"
-#include "bridge/convert_back.h"
+#include "adapters/tensorflow/reader.h"
 #include "bridge/explain.h"
+#include "bridge/to_tf.h"
+#include "bridge/to_torch.h"
 #include "bridge/torch_loader.h"
 #include "c_api/barrier.h"
 #include "core/managed_tensor.h"

@@ -1,4 +1,4 @@
-// Iterators of tf.data: the C ABI over bridge/data_stream.h.
+// Iterators of tf.data: the C ABI over bridge/dataset_stream.h.
 
 #include <algorithm>
 #include <chrono>
@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "bridge/data_stream.h"
+#include "bridge/dataset_stream.h"
 #include "bridge/torch_loader.h"
 #include "c_api/barrier.h"
 #include "c_api/eager.h"

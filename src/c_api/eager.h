@@ -4,8 +4,8 @@
 #ifndef TENSOR_BRIDGE_C_API_EAGER_H_
 #define TENSOR_BRIDGE_C_API_EAGER_H_
 
-#include "adapters/tensorflow/export.h"
-#include "bridge/convert.h"
+#include "adapters/tensorflow/reader.h"
+#include "bridge/to_torch.h"
 
 namespace tensor_bridge {
 

@@ -5,13 +5,13 @@
 #include <atomic>
 #include <optional>
 
-#include "adapters/tensorflow/export.h"
 #include "adapters/tensorflow/gpu.h"
-#include "adapters/tensorflow/import.h"
+#include "adapters/tensorflow/maker.h"
+#include "adapters/tensorflow/reader.h"
 #include "adapters/tensorflow/variable.h"
-#include "bridge/convert.h"
-#include "bridge/convert_back.h"
 #include "bridge/explain.h"
+#include "bridge/to_tf.h"
+#include "bridge/to_torch.h"
 #include "bridge/torch_loader.h"
 #include "c_api/barrier.h"
 #include "c_api/eager.h"

@@ -1,10 +1,10 @@
 // Strings: both families of the C ABI over bridge/strings.h.
 
-#include "adapters/tensorflow/import.h"
-#include "adapters/tensorflow/string_tensor.h"
-#include "bridge/convert.h"
-#include "bridge/convert_back.h"
+#include "adapters/tensorflow/maker.h"
+#include "adapters/tensorflow/strings.h"
 #include "bridge/strings.h"
+#include "bridge/to_tf.h"
+#include "bridge/to_torch.h"
 #include "bridge/torch_loader.h"
 #include "c_api/barrier.h"
 #include "c_api/eager.h"

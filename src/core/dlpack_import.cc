@@ -1,10 +1,10 @@
 #include "core/dlpack_import.h"
 
 #include "core/error.h"
+#include "core/exit.h"
 #include "core/layout.h"
 #include "core/managed_tensor.h"
 #include "core/owner_counter.h"
-#include "core/shutdown.h"
 
 namespace tensor_bridge {
 namespace {

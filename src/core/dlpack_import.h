@@ -3,7 +3,7 @@
 #ifndef TENSOR_BRIDGE_CORE_DLPACK_IMPORT_H_
 #define TENSOR_BRIDGE_CORE_DLPACK_IMPORT_H_
 
-#include "core/tensor_view.h"
+#include "core/tensor_ref.h"
 
 namespace tensor_bridge {
 

@@ -1,5 +1,5 @@
 // Errors inside the library: how they are raised, and the thread-local message behind
-// tb_last_error(). Not for: mapping to Python exceptions (src/python).
+// tb_last_error(). Not for: mapping to Python exceptions (src/extension).
 #ifndef TENSOR_BRIDGE_CORE_ERROR_H_
 #define TENSOR_BRIDGE_CORE_ERROR_H_
 

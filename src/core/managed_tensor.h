@@ -6,7 +6,7 @@
 #include <atomic>
 #include <vector>
 
-#include "core/tensor_view.h"
+#include "core/tensor_ref.h"
 #include "tensor_bridge/c_api.h"
 
 struct tb_tensor {

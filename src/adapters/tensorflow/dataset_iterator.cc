@@ -3,7 +3,7 @@
 #include <utility>
 
 #include "core/error.h"
-#include "core/shutdown.h"
+#include "core/exit.h"
 
 namespace tensor_bridge {
 namespace {

@@ -1,5 +1,5 @@
 // DatasetIterator: the next outputs of a tf.data iterator, and the parts of a ragged or sparse one,
-// through TensorFlow's C API. Not for: threads and queues, or torch (bridge/data_stream.h).
+// through TensorFlow's C API. Not for: threads and queues, or torch (bridge/dataset_stream.h).
 #ifndef TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_DATASET_ITERATOR_H_
 #define TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_DATASET_ITERATOR_H_
 

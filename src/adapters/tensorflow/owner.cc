@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <string>
 
-#include "adapters/tensorflow/export.h"
-#include "adapters/tensorflow/import.h"
+#include "adapters/tensorflow/maker.h"
+#include "adapters/tensorflow/reader.h"
 #include "adapters/tensorflow/tensor_layout.h"
 #include "core/error.h"
+#include "core/exit.h"
 #include "core/owner_counter.h"
-#include "core/shutdown.h"
 
 namespace tensor_bridge {
 

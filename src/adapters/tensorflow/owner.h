@@ -4,7 +4,7 @@
 #define TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_OWNER_H_
 
 #include "adapters/tensorflow/tf_api.h"
-#include "core/tensor_view.h"
+#include "core/tensor_ref.h"
 
 namespace tensor_bridge {
 

@@ -20,8 +20,8 @@
 
 #include "adapters/tensorflow/tensor_layout.h"
 #include "core/error.h"
+#include "core/exit.h"
 #include "core/owner_counter.h"
-#include "core/shutdown.h"
 
 namespace tensor_bridge {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "adapters/tensorflow/export.h"
+#include "adapters/tensorflow/reader.h"
 #include "core/error.h"
 
 namespace tensor_bridge {

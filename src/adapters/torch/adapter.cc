@@ -13,12 +13,12 @@
 
 #include "adapters/torch/copy_on_write.h"
 #include "adapters/torch/cuda_streams.h"
-#include "adapters/torch/export.h"
 #include "adapters/torch/give_back.h"
 #include "adapters/torch/gpu.h"
-#include "adapters/torch/import.h"
 #include "adapters/torch/list_writers.h"
-#include "core/torch_adapter.h"
+#include "adapters/torch/maker.h"
+#include "adapters/torch/reader.h"
+#include "adapters/torch_abi.h"
 
 #define TB_STRING_OF(x) #x
 #define TB_STRING(x) TB_STRING_OF(x)

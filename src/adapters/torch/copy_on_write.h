@@ -5,8 +5,8 @@
 
 #include <c10/core/StorageImpl.h>
 
-#include "core/tensor_view.h"
-#include "core/torch_adapter.h"
+#include "adapters/torch_abi.h"
+#include "core/tensor_ref.h"
 
 namespace tensor_bridge {
 

@@ -18,7 +18,7 @@
 
 #include <c10/core/Device.h>
 
-#include "core/tensor_view.h"
+#include "core/tensor_ref.h"
 
 namespace tensor_bridge {
 

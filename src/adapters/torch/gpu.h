@@ -16,7 +16,7 @@
 
 #include <c10/core/Allocator.h>
 
-#include "core/tensor_view.h"
+#include "core/tensor_ref.h"
 
 namespace tensor_bridge {
 

@@ -3,8 +3,8 @@
 #ifndef TENSOR_BRIDGE_TESTS_BRIDGE_FAKE_ADAPTER_H_
 #define TENSOR_BRIDGE_TESTS_BRIDGE_FAKE_ADAPTER_H_
 
+#include "adapters/torch_abi.h"
 #include "core/error.h"
-#include "core/torch_adapter.h"
 
 namespace tensor_bridge::testing {
 

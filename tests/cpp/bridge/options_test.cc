@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "bridge/convert.h"
+#include "bridge/to_torch.h"
 #include "support/expect_error.h"
 
 namespace tensor_bridge {

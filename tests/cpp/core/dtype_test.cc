@@ -12,7 +12,7 @@
 #include <string>
 #include <utility>
 
-#include "core/lookup.h"
+#include "core/narrow_dtypes.h"
 
 namespace tensor_bridge {
 namespace {

@@ -8,7 +8,7 @@
 #include <limits>
 #include <vector>
 
-#include "core/lookup.h"
+#include "core/narrow_dtypes.h"
 
 namespace tensor_bridge {
 namespace {

@@ -10,7 +10,7 @@
 #include <cstring>
 #include <vector>
 
-#include "adapters/tensorflow/export.h"
+#include "adapters/tensorflow/reader.h"
 #include "adapters/tensorflow/tensor_layout.h"
 #include "core/owner_counter.h"
 #include "support/owner_scope.h"

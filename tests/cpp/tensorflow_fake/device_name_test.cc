@@ -1,6 +1,6 @@
 #include <gtest/gtest.h>
 
-#include "adapters/tensorflow/export.h"
+#include "adapters/tensorflow/reader.h"
 
 namespace tensor_bridge {
 namespace {

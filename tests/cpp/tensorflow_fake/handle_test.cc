@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "adapters/tensorflow/export.h"
 #include "adapters/tensorflow/owner.h"
+#include "adapters/tensorflow/reader.h"
 #include "adapters/tensorflow/variable.h"
 #include "core/owner_counter.h"
 #include "support/expect_error.h"

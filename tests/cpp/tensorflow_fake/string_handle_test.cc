@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "adapters/tensorflow/string_tensor.h"
+#include "adapters/tensorflow/strings.h"
 #include "core/owner_counter.h"
 #include "support/expect_error.h"
 #include "support/fake_library.h"

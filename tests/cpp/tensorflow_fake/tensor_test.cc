@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "adapters/tensorflow/export.h"
+#include "adapters/tensorflow/reader.h"
 #include "core/owner_counter.h"
 #include "support/expect_error.h"
 #include "support/fake_library.h"

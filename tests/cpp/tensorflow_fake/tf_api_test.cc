@@ -9,7 +9,7 @@
 
 #include <thread>
 
-#include "adapters/tensorflow/export.h"
+#include "adapters/tensorflow/reader.h"
 #include "support/expect_error.h"
 #include "support/fake_library.h"
 

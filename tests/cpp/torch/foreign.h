@@ -15,7 +15,7 @@
 #include <utility>
 #include <vector>
 
-#include "core/torch_adapter.h"
+#include "adapters/torch_abi.h"
 
 extern "C" const tensor_bridge::TorchAdapter* tb_torch_adapter_table(
     uint32_t host_abi, const tensor_bridge::TorchHost* host);

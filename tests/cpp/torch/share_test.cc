@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "adapters/torch/copy_on_write.h"
-#include "adapters/torch/import.h"
+#include "adapters/torch/maker.h"
 #include "torch/foreign.h"
 
 namespace tensor_bridge {

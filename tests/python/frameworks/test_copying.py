@@ -267,7 +267,7 @@ print(json.dumps([result, [str(w.message) for w in said if w.category is Runtime
 # Everything as in the real adapter, but that writes are said to happen in place.
 BROKEN = """
 #include <dlfcn.h>
-#include "core/torch_adapter.h"
+#include "adapters/torch_abi.h"
 using namespace tensor_bridge;
 extern "C" __attribute__((visibility("default"))) const void* tb_torch_adapter_table(
     uint32_t abi, const TorchHost* host) {

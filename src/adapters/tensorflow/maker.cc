@@ -1,0 +1,102 @@
+#include "adapters/tensorflow/maker.h"
+
+#include <sys/sysinfo.h>
+
+#include <atomic>
+#include <memory>
+#include <new>
+#include <string>
+
+#include "adapters/tensorflow/reader.h"
+#include "core/error.h"
+#include "core/exit.h"
+#include "core/layout.h"
+
+namespace tensor_bridge {
+namespace {
+
+struct ImportedOwner {
+  void* owner;
+  ReleaseFn release;
+};
+
+// TensorFlow's deallocator: on any thread, with or without the GIL.
+void releaseImported(void*, size_t, void* argument) {
+  auto* imported = static_cast<ImportedOwner*>(argument);
+  if (!processExiting()) imported->release(imported->owner);
+  delete imported;
+}
+
+// The release function of the first tensor that was shared: torch's, mostly the only one there is.
+// Its owners go to TensorFlow as they are, which saves an allocation each.
+std::atomic<ReleaseFn> g_usual_release{nullptr};
+
+bool isUsual(ReleaseFn release) noexcept {
+  ReleaseFn usual = g_usual_release.load(std::memory_order_acquire);
+  return usual == release ||
+         (usual == nullptr && g_usual_release.compare_exchange_strong(usual, release));
+}
+
+void releaseUsual(void*, size_t, void* owner) {
+  if (!processExiting()) g_usual_release.load(std::memory_order_acquire)(owner);
+}
+
+[[noreturn]] void throwStatus(const TfApi& api, TF_Status* status, const char* what) {
+  const std::string message = api.TF_Message(status);
+  resetStatus(api, status);
+  throwError(ErrorCode::kTensorFlow, "%s: %s", what, message.c_str());
+}
+
+// With oneDNN, TensorFlow's allocator waits 10 s before it gives up on what the machine cannot
+// have.
+bool isMoreThanThereIs(int64_t nbytes) noexcept {
+  if (nbytes < (int64_t{1} << 30)) return false;
+  struct sysinfo info;
+  if (sysinfo(&info) != 0) return false;
+  const auto units = static_cast<uint64_t>(info.totalram) + info.totalswap;
+  return static_cast<uint64_t>(nbytes) / info.mem_unit > units;
+}
+
+}  // namespace
+
+TF_Tensor* importShared(const TfApi& api, const TensorView& view) {
+  // TF_NewTensor copies misaligned memory and calls the deallocator at once (2.12 to 2.21).
+  if (!isAligned(view.dl.data, kTensorFlowAlignment)) {
+    throwError(ErrorCode::kInvalidHandle, "TensorFlow needs memory aligned to %zu bytes",
+               kTensorFlowAlignment);
+  }
+  const bool usual = isUsual(view.release);
+  std::unique_ptr<ImportedOwner> imported;
+  if (!usual) imported.reset(new ImportedOwner{view.owner, view.release});
+  TF_Tensor* tensor =
+      api.TF_NewTensor(dtypeInfo(view.dtype).tf_enum, view.dl.shape, view.dl.ndim, view.dl.data,
+                       static_cast<size_t>(view.nbytes), usual ? releaseUsual : releaseImported,
+                       usual ? view.owner : imported.get());
+  if (tensor == nullptr) throwError(ErrorCode::kOutOfMemory, "TF_NewTensor returned null");
+  static_cast<void>(imported.release());
+  return tensor;
+}
+
+TF_Tensor* allocateTensor(const TfApi& api, int tf_enum, const int64_t* shape, int ndim,
+                          int64_t nbytes, void** data) {
+  TF_Tensor* tensor =
+      isMoreThanThereIs(nbytes)
+          ? nullptr
+          : api.TF_AllocateTensor(tf_enum, shape, ndim, static_cast<size_t>(nbytes));
+  *data = tensor == nullptr ? nullptr : api.TF_TensorData(tensor);
+  if (tensor == nullptr || (*data == nullptr && nbytes > 0)) {
+    if (tensor != nullptr) api.TF_DeleteTensor(tensor);
+    throwError(ErrorCode::kOutOfMemory, "TensorFlow could not allocate %lld bytes",
+               static_cast<long long>(nbytes));
+  }
+  return tensor;
+}
+
+TFE_TensorHandle* makeHandle(const TfApi& api, TF_Tensor* tensor) {
+  TF_Status* status = threadStatus(api);
+  TFE_TensorHandle* handle = api.TFE_NewTensorHandle(tensor, status);
+  if (handle == nullptr) throwStatus(api, status, "TFE_NewTensorHandle");
+  return handle;
+}
+
+}  // namespace tensor_bridge

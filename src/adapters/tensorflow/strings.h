@@ -1,0 +1,65 @@
+// The elements of TensorFlow's `string` tensors, through our own code for their documented layout:
+// read where they lie, gathered into one block, and written in the form that TensorFlow gives them.
+// Not for: bytes and offsets as a value of their own (bridge/strings.h).
+#ifndef TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_STRINGS_H_
+#define TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_STRINGS_H_
+
+#include "adapters/tensorflow/tf_api.h"
+#include "core/tensor_ref.h"
+#include "tensor_bridge/c_api.h"
+
+namespace tensor_bridge {
+
+/// Views the elements behind `handle`. On return `view->dl.data` is what the functions below call
+/// `elements`, `view->owner` is a reference of the view's own and `view->dl.shape` is `shape`,
+/// which has room for kMaxDims. Blocks until the tensor's producer has finished; hold no lock that
+/// the producer may want (the GIL) unless api.isReady(handle). Throws Error: kUnsupportedDtype for
+/// a tensor of another dtype, kUnsupportedDevice for remote, packed and custom-device handles,
+/// kTensorFlow with TensorFlow's message if the producer failed.
+void exportStrings(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape, TensorView* view);
+
+/// The same for `tensor`, without an owner: it stays with the caller and must outlive the view.
+/// (TF_TensorBitcastFrom, which makes a second reference of other dtypes, refuses strings.)
+void exportStrings(const TfApi& api, TF_Tensor* tensor, int64_t* shape, TensorView* view);
+
+/// The element `index`: valid as long as the tensor's buffer is.
+const void* stringElement(const void* elements, int64_t index) noexcept;
+
+/// Where the first `count` elements lie.
+void readStrings(const void* elements, int64_t count, tb_string* out) noexcept;
+
+/// Bytes of `count` elements together. Throws Error{kInvalidHandle} beyond 64 bits.
+int64_t measureStrings(const void* elements, int64_t count);
+
+/// The same; writes the count + 1 offsets of the elements in one block, the first of which is 0.
+int64_t measureStrings(const void* elements, int64_t count, int64_t* offsets);
+
+/// Writes the elements one behind the other into `bytes`, which has room for `nbytes`, all of them.
+/// Throws Error{kInvalidHandle} if they need another size.
+void gatherStrings(const void* elements, int64_t count, char* bytes, int64_t nbytes);
+
+/// A string tensor in the making. Each string gets memory of its own from malloc, as TensorFlow
+/// does it: it may be freed, moved and replaced one by one by TensorFlow's own code.
+class StringTensorWriter {
+ public:
+  /// Room for `count` strings. Throws std::bad_alloc.
+  explicit StringTensorWriter(int64_t count);
+  ~StringTensorWriter();
+  StringTensorWriter(const StringTensorWriter&) = delete;
+  StringTensorWriter& operator=(const StringTensorWriter&) = delete;
+
+  /// Writes the next string; at most `count` times. Throws std::bad_alloc.
+  void append(const char* data, int64_t size);
+
+  /// The tensor, once all strings are written; the caller deletes it. `shape` has as many elements
+  /// as there are strings.
+  TF_Tensor* finish(const TfApi& api, const int64_t* shape, int ndim);
+
+ private:
+  int64_t written_ = 0;
+  char* elements_ = nullptr;
+};
+
+}  // namespace tensor_bridge
+
+#endif  // TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_STRINGS_H_

@@ -1,0 +1,172 @@
+// The C struct of functions through which the bridge reaches a torch adapter. Only C types cross:
+// an adapter is built once per group of torch releases, some with another C++ standard library
+// ABI. Not for: applications; they include tensor_bridge/torch.h.
+#ifndef TENSOR_BRIDGE_ADAPTERS_TORCH_ABI_H_
+#define TENSOR_BRIDGE_ADAPTERS_TORCH_ABI_H_
+
+#include <cstdint>
+
+#include "core/tensor_ref.h"
+#include "tensor_bridge/c_api.h"
+
+namespace tensor_bridge {
+
+constexpr uint32_t kTorchAdapterAbi = 9;
+
+/// What the bridge offers to an adapter.
+struct TorchHost {
+  /// Sets this thread's error message, returns `code`.
+  tb_status (*setError)(tb_status code, const char* message);
+  /// Counts memory kept alive across the bridge, +1 or -1.
+  void (*countOwner)(int64_t delta);
+  /// Whether the process is leaving: leak then.
+  bool (*processExiting)();
+  /// The kinds of owners that the bridge makes, ending with one without a release function: an
+  /// adapter knows a storage that still shows foreign memory by them.
+  const OwnerKind* owner_kinds;
+};
+
+enum class WrapAction : int32_t {
+  kShare,   // the storage shows the view's memory; the adapter takes view->owner over
+  kCopy,    // the storage is torch's own; view->owner stays with the caller, who has called
+            // releaseLater() for one on a GPU. From null host data it is not filled
+  kLookup,  // like kCopy, through `lookup`: one stored byte becomes one element
+};
+
+struct QuantParams {
+  int64_t count;  // 0: not quantized
+  const double* scale;
+  const int64_t* zero_point;
+  bool per_channel;
+  int64_t axis;
+};
+
+struct WrapSpec {
+  WrapAction action;
+  int32_t on_write;  // TB_ON_WRITE_*; kShare only
+  Dtype dtype;       // row of the result's torch dtype
+  bool move;         // kCopy, kLookup: the result goes to `device`
+  DLDevice device;
+  const void* lookup;  // kLookup: 256 elements of `dtype`
+  QuantParams quant;
+};
+
+/// Why TensorFlow cannot be shown the memory of a torch tensor as it is. From kConjugate on an
+/// exact copy is possible; before it nothing is.
+enum class Obstacle : int32_t {
+  kNone,
+  kNotDense,      // sparse, nested: not one block of elements
+  kWrapped,       // functorch, functionalization, a Python subclass with its own dispatch
+  kMeta,          // no data
+  kQuantized,     // scale and zero point would be lost
+  kUnknownDtype,  // no row in the dtype table
+  kNoMemory,      // the storage was made smaller than the tensor
+  kConjugate,     // lazy conjugation
+  kNegative,      // lazy negation
+  kZero,          // a tensor of zeros without memory
+  kMkldnn,        // opaque layout
+  kDevice,        // not host memory
+  kStrided,       // not row-major, or expanded
+  kMisaligned,    // TensorFlow aborts on it
+  kSharedMemory,  // shared with other processes
+  kPinned,        // registered with the GPU's driver by its address
+  kLazyClone,     // torch's own copy-on-write storage
+  kAliased,       // shows memory that is not torch's and writes through to it
+  kHooked,        // another materializer, or checks on access
+  kArray,         // a NumPy array, or another owner, may keep the address
+  kContended,     // two threads were in a first write at once
+};
+
+/// What the bridge needs to know of a torch tensor. Pointers are valid while the tensor is.
+struct TorchFacts {
+  Obstacle obstacle;
+  Dtype dtype;
+  bool requires_grad;
+  DLDevice device;
+  int32_t ndim;
+  const int64_t* shape;
+  const void* data;  // first element; null where an obstacle hides it
+  int64_t nbytes;    // of a dense copy; INT64_MAX for more than that
+  /// Where the storage still shows memory that came through the bridge: its kind of owner.
+  ReleaseFn foreign_release;
+  /// With `hold`, and unless an obstacle hides it: a reference to that memory that is the caller's,
+  /// not yet counted (OwnerKind::retain). Without it the next write may make the memory torch's.
+  void* foreign_owner;
+  /// Of the storage that shows it; `nbytes` for a tensor that is all of it.
+  int64_t storage_bytes;
+  /// torch's name of what stands in the way, for messages ("Sparse", "torch.qint8").
+  char name[64];
+};
+
+struct TorchAdapter {
+  uint32_t abi;
+  uint32_t struct_size;
+  /// The torch releases that it was built for, e.g. "2.13".
+  const char* group;
+  /// Whether writes to shared storages are intercepted.
+  bool protects;
+  /// Also where they show memory on a GPU.
+  bool protects_gpu;
+  /// Every conversion copies, whatever is asked for: a torch that no adapter is proven on.
+  bool copies;
+
+  /// Whether torch can place a tensor on devices of this DLPack type in this process.
+  bool (*hasDevice)(int32_t device_type);
+  /// Index of the calling thread's current GPU; only where hasDevice() says that there is one.
+  int32_t (*currentDevice)();
+  /// Replaces the ordinal of a GPU view, which its producer may count otherwise, by torch's.
+  tb_status (*resolveDevice)(TensorView* view);
+  /// For a view of GPU memory that resolveDevice() has seen: makes its owner one that may be
+  /// released while torch's streams still read the memory, and lets go of it once they are done. On
+  /// failure nothing has changed.
+  tb_status (*releaseLater)(TensorView* view);
+  /// Waits while too much GPU memory is held back by releaseLater() and by tensors that were
+  /// dropped (adapters/torch/give_back.h). Hold neither a lock nor the GIL.
+  void (*waitForReleases)();
+
+  /// Makes a torch tensor from `view`. On TB_OK `*tensor` holds one reference that the caller
+  /// owns, and for kShare the view's owner belongs to the tensor's storage. On failure the owner
+  /// is still the caller's. The GIL is neither needed nor touched.
+  tb_status (*wrap)(const TensorView* view, const WrapSpec* spec, tb_torch_tensor** tensor);
+  /// wrap() and toPython() in one for kShare. Takes view->owner over in any case, also on failure:
+  /// so the storage has its owner from the start. Null on failure: either with a Python error set
+  /// or with the message set. Needs the GIL.
+  _object* (*sharePython)(const TensorView* view, const WrapSpec* spec);
+  /// A new reference to a torch.Tensor; takes `tensor` over in any case. Null on failure: either
+  /// with a Python error set or with the message set. Needs the GIL.
+  _object* (*toPython)(tb_torch_tensor* tensor);
+  void (*release)(tb_torch_tensor* tensor);
+  /// Views the memory without materialising; view->owner is `tensor` with a reference of its own.
+  /// `shape` and `strides` have room for kMaxDims.
+  tb_status (*view)(tb_torch_tensor* tensor, int64_t* shape, int64_t* strides, TensorView* view);
+  tb_status (*mutableData)(tb_torch_tensor* tensor, void** data);
+
+  /// Whether share() works in this release of torch.
+  bool shares;
+  /// The tensor inside a torch.Tensor, borrowed from it. The caller has checked the type.
+  tb_torch_tensor* (*fromPython)(_object* object);
+  /// Fills `facts`; changes nothing. Never fails: what it cannot read is an obstacle.
+  void (*describe)(tb_torch_tensor* tensor, bool hold, TorchFacts* facts);
+  /// Makes the storage of a tensor of torch's own, without an obstacle, keep its bytes for someone
+  /// else: the next write on torch's side moves torch away. `*owner` is a new reference to the
+  /// bytes; its release may run on any thread. `*data` is the first element in them: not the one
+  /// that describe() saw if another thread wrote in between. TB_COPY_REQUIRED, without a message,
+  /// if a write of another thread is under way.
+  tb_status (*share)(tb_torch_tensor* tensor, void** owner, ReleaseFn* release, void** data);
+  /// Writes the elements, row-major, to `out`, which has room for facts.nbytes. One pass, lazy
+  /// conjugation and negation resolved.
+  tb_status (*copyOut)(tb_torch_tensor* tensor, void* out);
+  /// The same as int64 (`floating` false) or float64 elements.
+  tb_status (*castOut)(tb_torch_tensor* tensor, bool floating, void* out);
+  /// Hands over the memory that the tensor's storage keeps since a write moved it; `*owner` is null
+  /// if there is none. The caller knows that nobody reads it any more.
+  tb_status (*takePrevious)(tb_torch_tensor* tensor, void** owner, ReleaseFn* release);
+};
+
+/// The one symbol of an adapter. Returns null if `host_abi` is not the one it was built for.
+using TorchAdapterEntry = const TorchAdapter* (*)(uint32_t host_abi, const TorchHost* host);
+constexpr const char* kTorchAdapterEntry = "tb_torch_adapter_table";
+
+}  // namespace tensor_bridge
+
+#endif  // TENSOR_BRIDGE_ADAPTERS_TORCH_ABI_H_

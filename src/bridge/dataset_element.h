@@ -1,0 +1,62 @@
+// tb_data_element: one element of a dataset as torch tensors, a flat list of slots, and how the
+// outputs of a DatasetIterator become it. Not for: threads (data_stream.h), or the nesting of the
+// element, which Python puts back.
+#ifndef TENSOR_BRIDGE_BRIDGE_DATASET_ELEMENT_H_
+#define TENSOR_BRIDGE_BRIDGE_DATASET_ELEMENT_H_
+
+#include <vector>
+
+#include "adapters/tensorflow/dataset_iterator.h"
+#include "adapters/torch_abi.h"
+#include "bridge/strings.h"
+#include "tensor_bridge/c_api.h"
+
+namespace tensor_bridge {
+
+/// Exactly one of: a tensor, with a shape if it is the bytes of strings; strings that stay
+/// TensorFlow's; a handle for an eager tensor. Owns them.
+struct DataSlot {
+  tb_torch_tensor* tensor = nullptr;
+  TFE_TensorHandle* handle = nullptr;
+  StringsPointer strings;
+  std::vector<int64_t> shape;
+};
+
+/// What the outputs are, and the options of their conversion.
+struct DataPlan {
+  std::vector<tb_data_component> components;
+  size_t num_slots = 0;
+  bool string_lists = false;
+  /// No options were given: the common conversion may take the shortest way.
+  bool defaults = true;
+  tb_convert_options values;
+  /// Row splits and indices keep their dtype, and no write goes through to them.
+  tb_convert_options structural;
+};
+
+/// Throws Error{kInvalidOption}. The arrays that `options` points to are not kept.
+DataPlan makeDataPlan(const tb_data_options& options);
+
+}  // namespace tensor_bridge
+
+struct tb_data_element {
+  tb_data_element() = default;
+  ~tb_data_element();
+  tb_data_element(const tb_data_element&) = delete;
+  tb_data_element& operator=(const tb_data_element&) = delete;
+
+  std::vector<tensor_bridge::DataSlot> slots;
+  int64_t nbytes = 0;
+  /// Where handles are deleted.
+  const tensor_bridge::TfApi* api = nullptr;
+};
+
+namespace tensor_bridge {
+
+/// Converts; takes from `outputs` what the element keeps. Needs no GIL. Throws Error.
+void fillElement(const DataPlan& plan, DatasetIterator* iterator, HandleList* outputs,
+                 tb_data_element* element);
+
+}  // namespace tensor_bridge
+
+#endif  // TENSOR_BRIDGE_BRIDGE_DATASET_ELEMENT_H_

@@ -1,0 +1,69 @@
+// The way back: a torch tensor becomes a TensorFlow tensor. Its copy policy is decided here and
+// nowhere else. Not for: knowing either framework.
+#ifndef TENSOR_BRIDGE_BRIDGE_TO_TF_H_
+#define TENSOR_BRIDGE_BRIDGE_TO_TF_H_
+
+#include <utility>
+
+#include "adapters/tensorflow/tf_api.h"
+#include "adapters/torch_abi.h"
+#include "core/owner_counter.h"
+#include "tensor_bridge/c_api.h"
+
+namespace tensor_bridge {
+
+enum class BackAction {
+  kSame,    // TensorFlow's own tensor, which torch still shows unwritten
+  kShare,   // torch's bytes; the next write moves torch away
+  kCopy,    // TensorFlow's own memory, filled in one pass
+  kEncode,  // like kCopy, into a dtype that torch lacks; every value is checked
+};
+
+struct BackPlan {
+  BackAction action;
+  Dtype dtype;         // of the result
+  bool check_range;    // kShare: the bytes must be values of `dtype`
+  bool never_copy;     // kShare: fail rather than copy if another thread is writing
+  bool detached;       // the tensor requires grad; its values go alone
+  const char* reason;  // one sentence for explain()
+};
+
+const tb_convert_back_options& checkedBackOptions(const tb_convert_back_options* options);
+
+/// Decides; throws the Error with which the conversion is refused.
+BackPlan decideBack(const TorchFacts& facts, const tb_convert_back_options& options,
+                    const TorchAdapter& adapter);
+
+/// What an adapter says of a tensor, with a hold on foreign memory that it shows: no write makes
+/// that memory torch's while the facts live.
+class HeldFacts : public TorchFacts {
+ public:
+  HeldFacts(const TorchAdapter& adapter, tb_torch_tensor* tensor) {
+    adapter.describe(tensor, /*hold=*/true, this);
+  }
+  ~HeldFacts() {
+    if (__builtin_expect(foreign_owner == nullptr, 1)) return;
+    countOwner(1);
+    foreign_release(foreign_owner);
+  }
+  HeldFacts(const HeldFacts&) = delete;
+  HeldFacts& operator=(const HeldFacts&) = delete;
+  /// The reference, not yet counted, which is the caller's from now on; null if there is none.
+  void* take() { return std::exchange(foreign_owner, nullptr); }
+};
+
+/// Carries a plan out. The caller deletes the result. Needs no GIL.
+TF_Tensor* executeBack(tb_torch_tensor* tensor, HeldFacts* facts, const BackPlan& plan,
+                       const TfApi& api, const TorchAdapter& adapter);
+
+/// For an eager result: a handle on the buffer that the tensor still shows (kSame), which saves the
+/// TF_Tensor between. Null where executeBack() has to make one. The caller deletes it.
+TFE_TensorHandle* sameHandle(HeldFacts* facts, const BackPlan& plan, const TfApi& api);
+
+/// decideBack() for the explanation. Never throws for a tensor that is refused.
+void explainBack(const TorchFacts& facts, const tb_convert_back_options* options,
+                 const TorchAdapter& adapter, tb_explanation* out) noexcept;
+
+}  // namespace tensor_bridge
+
+#endif  // TENSOR_BRIDGE_BRIDGE_TO_TF_H_

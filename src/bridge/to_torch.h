@@ -1,0 +1,59 @@
+// Where the adapters meet: a view of TensorFlow's memory becomes a torch tensor. Both policies,
+// copy= and on_write=, are decided here and nowhere else. Not for: knowing either framework.
+#ifndef TENSOR_BRIDGE_BRIDGE_TO_TORCH_H_
+#define TENSOR_BRIDGE_BRIDGE_TO_TORCH_H_
+
+#include "adapters/torch_abi.h"
+#include "core/tensor_ref.h"
+#include "tensor_bridge/c_api.h"
+
+namespace tensor_bridge {
+
+/// What the policies need to know of a tensor besides its view.
+enum class Source {
+  kTensor,
+  kVariable,        // a snapshot of a variable that shares the variable's buffer
+  kCopiedVariable,  // a snapshot that TensorFlow copied (copy-on-read after a scatter update)
+};
+
+struct Plan {
+  WrapSpec spec;
+  /// TensorFlow made the copy: shared as far as torch is concerned, but not with the variable.
+  bool copied_by_tensorflow;
+  /// One sentence for explain().
+  const char* reason;
+};
+
+/// The defaults of every option.
+const tb_convert_options& defaultOptions() noexcept;
+
+/// `options` or, for null, the defaults; throws Error{kInvalidOption} for values out of range.
+const tb_convert_options& checkedOptions(const tb_convert_options* options);
+
+/// Decides; throws the Error with which the conversion is refused. `view` needs dtype, shape and
+/// device only.
+Plan decide(const TensorView& view, const tb_convert_options& options, Source source,
+            const TorchAdapter& adapter);
+
+/// The plan of a conversion without options, where it is the common one (both frameworks have the
+/// dtype, host memory, writes are intercepted): what decide() would say, looked up. Null elsewhere.
+const WrapSpec* commonPlan(const TensorView& view, const TorchAdapter& adapter) noexcept;
+
+/// Replaces the producer's ordinal of a GPU by torch's; throws Error.
+void resolveDevice(TensorView* view, const TorchAdapter& adapter);
+
+/// Before a GPU's memory is given to those whose streams nobody waits for: makes the view's owner
+/// one that may be released at any time. Does nothing without a torch that sees the GPU. Throws
+/// Error.
+void releaseLater(TensorView* view, const TorchAdapter& adapter);
+
+/// Carries a plan out in a process with or without Python. Takes the view's owner over on success
+/// if the plan shares; otherwise it stays with the caller.
+tb_torch_tensor* execute(const TensorView& view, const Plan& plan, const TorchAdapter& adapter);
+
+/// decide() and execute(). Takes the owner over on success, in every case.
+tb_torch_tensor* convert(TensorView* view, const tb_convert_options& options, Source source);
+
+}  // namespace tensor_bridge
+
+#endif  // TENSOR_BRIDGE_BRIDGE_TO_TORCH_H_

@@ -1,0 +1,37 @@
+// From a tb_status to a Python exception of tensor_bridge.errors.
+// Not for: defining exceptions; they are Python classes.
+#ifndef TENSOR_BRIDGE_EXTENSION_ERRORS_H_
+#define TENSOR_BRIDGE_EXTENSION_ERRORS_H_
+
+#include <Python.h>
+
+#include "tensor_bridge/c_api.h"
+
+namespace tensor_bridge::python {
+
+/// A new str of a C message. TensorFlow's and torch's are UTF-8 as a rule, not by contract, and may
+/// quote data: what is not is replaced. Null with a Python error set if there is no memory.
+PyObject* textOf(const char* message);
+
+/// Sets the exception for `status` with tb_last_error(), unless a Python exception is set already.
+/// Always returns null.
+PyObject* raiseStatus(tb_status status);
+
+/// The same for a leaf of a structure: the message begins with where it is.
+PyObject* raiseStatusAt(tb_status status, const char* path);
+
+/// The same for what reads a file: a CheckpointError has the place as its attributes.
+PyObject* raisePlaced(tb_status status, const tb_bundle_place& place);
+
+/// Sets UnsupportedTypeError: a structure without anything to convert. Always returns null.
+PyObject* raiseNothingConverted(PyObject* structure, bool to_torch);
+
+/// Sets InvalidHandleError. Always returns null.
+PyObject* raiseInvalidHandle(const char* message);
+
+/// Sets InvalidOptionError. Always returns null.
+PyObject* raiseInvalidOption(const char* format, PyObject* argument);
+
+}  // namespace tensor_bridge::python
+
+#endif  // TENSOR_BRIDGE_EXTENSION_ERRORS_H_

@@ -1,0 +1,91 @@
+#include "extension/frameworks.h"
+
+#include "extension/errors.h"
+#include "tensor_bridge/c_api.h"
+
+namespace tensor_bridge::python::detail {
+
+// Types are kept once they were seen and never freed, as the frameworks' own types are not.
+PyTypeObject* g_eager_type = nullptr;
+PyTypeObject* g_tensor_type = nullptr;
+PyTypeObject* g_parameter_type = nullptr;
+PyTypeObject* g_uninitialized_type = nullptr;
+bool g_ready = false;
+bool g_back_ready = false;
+
+namespace {
+
+PyTypeObject* typeOf(PyObject* module, const char* name) {
+  PyObject* type = module == nullptr ? nullptr : PyObject_GetAttrString(module, name);
+  if (type == nullptr) PyErr_Clear();
+  return reinterpret_cast<PyTypeObject*>(type);
+}
+
+// A new reference to the result of tensor_bridge._frameworks.<name>(), or null.
+template <typename... Arguments>
+PyObject* callFrameworks(const char* name, const char* format = nullptr, Arguments... arguments) {
+  PyObject* module = PyImport_ImportModule("tensor_bridge._frameworks");
+  PyObject* result =
+      module == nullptr ? nullptr : PyObject_CallMethod(module, name, format, arguments...);
+  Py_XDECREF(module);
+  return result;
+}
+
+}  // namespace
+
+bool isEagerSlow(PyObject* object) {
+  if (tb_py_is_eager_tensor(object) == 0) return false;
+  g_eager_type = Py_TYPE(object);
+  Py_INCREF(reinterpret_cast<PyObject*>(g_eager_type));
+  return true;
+}
+
+bool isTorchSlow(PyObject* object) {
+  if (g_tensor_type == nullptr) {
+    // Not imported for this: without torch there is no torch tensor.
+    PyObject* modules = PyImport_GetModuleDict();
+    g_tensor_type = typeOf(PyDict_GetItemString(modules, "torch"), "Tensor");
+    if (g_tensor_type == nullptr) return false;
+    PyObject* parameter = PyDict_GetItemString(modules, "torch.nn.parameter");
+    g_parameter_type = typeOf(parameter, "Parameter");
+    g_uninitialized_type = typeOf(parameter, "UninitializedTensorMixin");
+  }
+  PyTypeObject* type = Py_TYPE(object);
+  // A lazy module's parameter is an empty tensor to look at, and has no value.
+  return PyType_IsSubtype(type, g_tensor_type) != 0 &&
+         (g_uninitialized_type == nullptr || PyType_IsSubtype(type, g_uninitialized_type) == 0);
+}
+
+bool ensureReadySlow() {
+  PyObject* version = callFrameworks("ensure");
+  if (version == nullptr) return false;
+  int major = 0;
+  int minor = 0;
+  int proven = 0;
+  const bool parsed = PyArg_ParseTuple(version, "iip", &major, &minor, &proven) != 0;
+  Py_DECREF(version);
+  if (!parsed) return false;
+  const tb_status status = tb_py_use_torch(major, minor, proven);
+  if (status != TB_OK) {
+    raiseStatus(status);
+    return false;
+  }
+  if (const char* reason = tb_py_copying_reason()) {
+    PyObject* said = callFrameworks("say_that_it_copies", "N", textOf(reason));
+    if (said == nullptr) return false;
+    Py_DECREF(said);
+  }
+  g_ready = true;
+  return true;
+}
+
+bool ensureBackReadySlow() {
+  if (!ensureReady()) return false;
+  PyObject* done = callFrameworks("ensure_tensorflow");
+  if (done == nullptr) return false;
+  Py_DECREF(done);
+  g_back_ready = true;
+  return true;
+}
+
+}  // namespace tensor_bridge::python::detail

@@ -1,0 +1,214 @@
+// The extension module tensor_bridge._C: CPython's limited API, no torch version, no framework.
+
+#include <Python.h>
+#ifdef __linux__
+#include <malloc.h>
+#endif
+
+#include "c_api/private_api.h"
+#include "extension/bundle.h"
+#include "extension/convert.h"
+#include "extension/copying_torch.h"
+#include "extension/dataset.h"
+#include "extension/dlpack.h"
+#include "extension/errors.h"
+#include "extension/stored.h"
+#include "extension/strings.h"
+#include "extension/structure.h"
+#include "extension/v1.h"
+#include "tensor_bridge/c_api.h"
+
+namespace tensor_bridge::python {
+namespace {
+
+PyObject* dtypeRows(PyObject*, PyObject*) {
+  PyObject* list = PyList_New(0);
+  if (list == nullptr) return nullptr;
+  tb_dtype_row row;
+  row.struct_size = sizeof(row);
+  for (int32_t i = 0; tb_dtype_row_get(i, &row) == TB_OK; ++i) {
+    PyObject* tuple =
+        Py_BuildValue("(siiissss)", row.name, row.tf_enum, row.torch_scalar, row.itemsize,
+                      row.torch_name, row.kind, row.nearest, row.reason);
+    if (tuple == nullptr || PyList_Append(list, tuple) != 0) {
+      Py_XDECREF(tuple);
+      Py_DECREF(list);
+      return nullptr;
+    }
+    Py_DECREF(tuple);
+  }
+  return list;
+}
+
+PyObject* liveOwners(PyObject*, PyObject*) { return PyLong_FromLongLong(tb_live_owners()); }
+
+// glibc keeps the free pages of its heap, in which blocks of up to 32 MB are, until the last block
+// behind them is freed too.
+PyObject* trimHeap(PyObject*, PyObject*) {
+#ifdef __GLIBC__
+  Py_BEGIN_ALLOW_THREADS;
+  malloc_trim(0);
+  Py_END_ALLOW_THREADS;
+#endif
+  Py_RETURN_NONE;
+}
+
+template <typename Function>
+PyCFunction asCFunction(Function* function) {
+  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
+}
+
+PyDoc_STRVAR(
+    kConvertDoc,
+    "convert_tf_to_pytorch(t, *, copy=None, device=None, on_write='copy', raw=False, "
+    "scale=None, zero_point=None, axis=None, strings='tensor', unknown='raise', live=False)\n--\n\n"
+    "Converts TensorFlow values to torch, without NumPy.\n\n"
+    "Takes an eager tf.Tensor, a value that is made of tensors (variables, strings, ragged and\n"
+    "sparse values, Keras models, ...), or a structure of such values: dicts, lists, tuples,\n"
+    "named tuples, dataclasses and what is registered with optree, nested.\n\n"
+    "The result shares TensorFlow's memory where both frameworks have the dtype and is\n"
+    "protected: reads are free, the first write moves torch onto memory of its own if\n"
+    "TensorFlow still holds the buffer, so that it never sees a write. It is contiguous, a\n"
+    "leaf, and keeps TensorFlow's buffer alive. A variable gives a snapshot of its current\n"
+    "value.\n\n"
+    "Args:\n"
+    "  t: The value. Graph tensors, resources and variants are refused.\n"
+    "  copy: None shares if possible and copies otherwise; False never copies; True always does.\n"
+    "  device: Where the result lives (str, int or torch.device); None stays where t is.\n"
+    "  on_write: What the first write to shared memory does: 'copy' moves torch away\n"
+    "    if TensorFlow still holds it, 'raise'\n"
+    "    raises BufferError, 'alias' writes through to TensorFlow (the caller vouches for it).\n"
+    "  raw: The stored bytes of a dtype that torch lacks as uint8, and the plain integers of a\n"
+    "    quantized one.\n"
+    "  scale: Scale of a quantized dtype: a number, or a sequence with one for each channel.\n"
+    "  zero_point: Zero point of a quantized dtype: an int, or a sequence of as many as scale.\n"
+    "  axis: The channel axis of per-channel quantization.\n"
+    "  strings: 'tensor' gives a StringTensor, 'list' nested lists of bytes.\n"
+    "  unknown: What a structure does with leaves that are no values of either framework:\n"
+    "    'raise' or 'keep'.\n"
+    "  live: A variable gives a LiveView, which writes through, instead of a snapshot.\n\n"
+    "Returns:\n"
+    "  A torch.Tensor with the same shape and values; for other values their form in torch.\n\n"
+    "Raises:\n"
+    "  UnsupportedTypeError: t is no TensorFlow value that can be converted.\n"
+    "  SymbolicTensorError: t is a graph tensor and has no value.\n"
+    "  UnsupportedDtypeError: torch has nothing for the dtype.\n"
+    "  CopyRequiredError: copy=False, and sharing is not possible.\n"
+    "  UnsupportedDeviceError: A remote or packed tensor, or a device that torch cannot use.\n"
+    "  InvalidOptionError: A keyword, or a combination of keywords, that means nothing.\n"
+    "  TensorFlowError: The operation that produces t failed.\n"
+    "  FrameworkError: torch or TensorFlow is missing or of an unsupported version.");
+
+PyDoc_STRVAR(
+    kBackDoc,
+    "convert_pytorch_to_tf(x, *, copy=None, device=None, dtype=None, grad='detach', "
+    "unknown='raise')\n--\n\n"
+    "Converts torch values to TensorFlow, without NumPy.\n\n"
+    "Takes a torch.Tensor, the form in torch of any other value, or a structure of such values.\n\n"
+    "The result shares torch's memory where TensorFlow can use it (host memory, row-major,\n"
+    "aligned to 64 bytes) and keeps its bytes: the next write on the torch side moves torch,\n"
+    "with all views of that storage, onto memory of its own. A tensor that came from\n"
+    "TensorFlow and was not written to goes back as the same buffer.\n\n"
+    "NumPy arrays and raw pointers taken before the call write through and cannot be\n"
+    "protected.\n\n"
+    "Args:\n"
+    "  x: The value. Strided, misaligned, conjugated and otherwise unshareable\n"
+    "    tensors are copied exactly, in one pass.\n"
+    "  copy: None shares if possible and copies otherwise; False never copies; True always does.\n"
+    "  device: A TensorFlow device (\"CPU:0\", \"GPU:0\") or torch's name of one; None is the "
+    "host.\n"
+    "  dtype: A TensorFlow dtype that torch lacks (int4, uint4, int2, uint2,\n"
+    "    float8_e4m3b11fnuz, float4_e2m1fn, quantized ones); every value is checked.\n"
+    "  grad: 'detach' shares the values of a tensor that requires grad, 'raise' refuses it.\n"
+    "  unknown: What a structure does with leaves that are no values of either framework:\n"
+    "    'raise' or 'keep'.\n\n"
+    "Returns:\n"
+    "  An eager tf.Tensor with the same shape and values; for other values their form in\n"
+    "  TensorFlow.\n\n"
+    "Raises:\n"
+    "  UnsupportedTypeError: x is no torch value that can be converted, or has no memory.\n"
+    "  UnsupportedDtypeError: TensorFlow has nothing for the dtype.\n"
+    "  CopyRequiredError: copy=False, and sharing is not possible.\n"
+    "  ValueRangeError: A value that dtype= cannot hold.\n"
+    "  UnsupportedDeviceError: A device that TensorFlow lacks here, or a tensor without data.\n"
+    "  InvalidOptionError: A keyword, or a combination of keywords, that means nothing.\n"
+    "  FrameworkError: torch or TensorFlow is missing or of an unsupported version.");
+
+PyMethodDef kMethods[] = {
+    {"convert_tf_to_pytorch", asCFunction(convertTfToPytorch), METH_FASTCALL | METH_KEYWORDS,
+     kConvertDoc},
+    {"convert_tensor", asCFunction(convertTensor), METH_FASTCALL | METH_KEYWORDS, nullptr},
+    {"convert_tensor_back", asCFunction(convertTensorBack), METH_FASTCALL | METH_KEYWORDS, nullptr},
+    {"convert_pytorch_to_tf", asCFunction(convertPytorchToTf), METH_FASTCALL | METH_KEYWORDS,
+     kBackDoc},
+    {"explain_torch", asCFunction(explainTorch), METH_FASTCALL | METH_KEYWORDS, nullptr},
+    {"is_torch_tensor", isTorchTensor, METH_O, nullptr},
+    {"explain_tensor", asCFunction(explainTensor), METH_FASTCALL | METH_KEYWORDS, nullptr},
+    {"convert_variable", asCFunction(convertVariable), METH_FASTCALL | METH_KEYWORDS, nullptr},
+    {"explain_variable", asCFunction(explainVariable), METH_FASTCALL | METH_KEYWORDS, nullptr},
+    {"dlpack_capsule", dlpackCapsule, METH_VARARGS, nullptr},
+    {"torch_from_dlpack", asCFunction(torchFromDlpack), METH_FASTCALL | METH_KEYWORDS, nullptr},
+    {"dlpack_exchange_api", dlpackExchangeApi, METH_NOARGS, nullptr},
+    {"capsule_is_read_only", capsuleIsReadOnly, METH_O, nullptr},
+    {"convert_node", convertNode, METH_VARARGS, nullptr},
+    {"strings_to_torch", asCFunction(stringsToTorch), METH_FASTCALL | METH_KEYWORDS, nullptr},
+    {"explain_strings", asCFunction(explainStrings), METH_FASTCALL | METH_KEYWORDS, nullptr},
+    {"explain_strings_back", asCFunction(explainStringsBack), METH_FASTCALL | METH_KEYWORDS,
+     nullptr},
+    {"tf_strings_list", tfStringsList, METH_O, nullptr},
+    {"torch_strings_list", asCFunction(torchStringsList), METH_FASTCALL, nullptr},
+    {"strings_to_tf", asCFunction(stringsToTf), METH_FASTCALL | METH_KEYWORDS, nullptr},
+    {"data_open", asCFunction(dataOpen), METH_FASTCALL | METH_KEYWORDS, nullptr},
+    {"data_next", asCFunction(dataNext), METH_FASTCALL, nullptr},
+    {"data_next_flat", asCFunction(dataNextFlat), METH_FASTCALL, nullptr},
+    {"data_build", asCFunction(dataBuild), METH_FASTCALL, nullptr},
+    {"data_pause", dataPause, METH_O, nullptr},
+    {"data_resume", dataResume, METH_O, nullptr},
+    {"data_cancel", dataCancel, METH_O, nullptr},
+    {"data_stats", dataStats, METH_O, nullptr},
+    {"data_close", dataClose, METH_O, nullptr},
+    {"snappy_unpack", snappyUnpack, METH_O, nullptr},
+    {"bundle_index", bundleIndex, METH_O, nullptr},
+    {"bundle_strings", asCFunction(bundleStrings), METH_FASTCALL, nullptr},
+    {"stored_format", asCFunction(storedFormat), METH_FASTCALL, nullptr},
+    {"graph_constants", asCFunction(graphConstants), METH_FASTCALL, nullptr},
+    {"tflite_tensors", asCFunction(tfliteTensors), METH_FASTCALL, nullptr},
+    {"tensor_values", asCFunction(tensorValues), METH_FASTCALL, nullptr},
+    {"tensor_strings", asCFunction(tensorStrings), METH_FASTCALL, nullptr},
+    {"tflite_unpack", asCFunction(tfliteUnpack), METH_FASTCALL, nullptr},
+    {"tflite_strings", asCFunction(tfliteStrings), METH_FASTCALL, nullptr},
+    {"v1_index", asCFunction(v1Index), METH_FASTCALL, nullptr},
+    {"v1_slice", asCFunction(v1Slice), METH_FASTCALL, nullptr},
+    {"is_eager_tensor", isEagerTensor, METH_O, nullptr},
+    {"has_handle", hasHandle, METH_O, nullptr},
+    {"release_previous", releasePrevious, METH_O, nullptr},
+    {"trim_heap", trimHeap, METH_NOARGS, nullptr},
+    {"tf_address", tfAddress, METH_O, nullptr},
+    {"gpu_of_address", gpuOfAddress, METH_O, nullptr},
+    {"require_torch_cuda", requireTorchCuda, METH_NOARGS, nullptr},
+    {"dtype_rows", dtypeRows, METH_NOARGS, nullptr},
+    {"live_owners", liveOwners, METH_NOARGS, nullptr},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyModuleDef kModule = {
+    PyModuleDef_HEAD_INIT, "_C", nullptr, -1, kMethods, nullptr, nullptr, nullptr, nullptr};
+
+void* saveThread() { return PyEval_SaveThread(); }
+void restoreThread(void* state) { PyEval_RestoreThread(static_cast<PyThreadState*>(state)); }
+
+}  // namespace
+}  // namespace tensor_bridge::python
+
+PyMODINIT_FUNC PyInit__C() {
+  PyObject* module = PyModule_Create(&tensor_bridge::python::kModule);
+  if (module == nullptr) return nullptr;
+  if (PyModule_AddStringConstant(module, "__version__", tb_version()) != 0) {
+    Py_DECREF(module);
+    return nullptr;
+  }
+  tb_py_set_gil_functions(tensor_bridge::python::saveThread, tensor_bridge::python::restoreThread);
+  tb_py_set_gpu_of_logical(tensor_bridge::python::gpuOfLogical);
+  tb_py_set_copying_torch(tensor_bridge::copyingAdapter);
+  return module;
+}

@@ -1,0 +1,226 @@
+#include "extension/options.h"
+
+#include "extension/errors.h"
+
+namespace tensor_bridge::python {
+namespace {
+
+// Keywords whose values are read in Python: rarely given, and of many types.
+PyObject* callOptions(const char* function, PyObject* first, PyObject* second) {
+  PyObject* module = PyImport_ImportModule("tensor_bridge._options");
+  if (module == nullptr) return nullptr;
+  PyObject* callable = PyObject_GetAttrString(module, function);
+  Py_DECREF(module);
+  if (callable == nullptr) return nullptr;
+  PyObject* result = PyObject_CallFunctionObjArgs(callable, first, second, nullptr);
+  Py_DECREF(callable);
+  return result;
+}
+
+bool isNone(PyObject* value) { return value == nullptr || value == Py_None; }
+
+bool parseCopy(PyObject* value, int32_t* copy) {
+  if (value == Py_None) {
+    *copy = TB_COPY_AUTO;
+  } else if (value == Py_True) {
+    *copy = TB_COPY_ALWAYS;
+  } else if (value == Py_False) {
+    *copy = TB_COPY_NEVER;
+  } else {
+    raiseInvalidOption("copy must be None, True or False, got %R", value);
+    return false;
+  }
+  return true;
+}
+
+bool parseOnWrite(PyObject* value, tb_convert_options* options) {
+  if (PyUnicode_Check(value)) {
+    if (PyUnicode_CompareWithASCIIString(value, "copy") == 0) {
+      options->on_write = TB_ON_WRITE_COPY;
+      return true;
+    }
+    if (PyUnicode_CompareWithASCIIString(value, "raise") == 0) {
+      options->on_write = TB_ON_WRITE_RAISE;
+      return true;
+    }
+    if (PyUnicode_CompareWithASCIIString(value, "alias") == 0) {
+      options->on_write = TB_ON_WRITE_ALIAS;
+      return true;
+    }
+  }
+  raiseInvalidOption("on_write must be 'copy', 'raise' or 'alias', got %R", value);
+  return false;
+}
+
+bool parseGrad(PyObject* value, tb_convert_back_options* options) {
+  if (PyUnicode_Check(value)) {
+    if (PyUnicode_CompareWithASCIIString(value, "detach") == 0) {
+      options->grad = TB_GRAD_DETACH;
+      return true;
+    }
+    if (PyUnicode_CompareWithASCIIString(value, "raise") == 0) {
+      options->grad = TB_GRAD_RAISE;
+      return true;
+    }
+  }
+  raiseInvalidOption("grad must be 'detach' or 'raise', got %R", value);
+  return false;
+}
+
+bool parseTfDtype(PyObject* value, tb_convert_back_options* options) {
+  PyObject* number = callOptions("tf_dtype_number", value, nullptr);
+  if (number == nullptr) return false;
+  options->tf_dtype = static_cast<int32_t>(PyLong_AsLong(number));
+  Py_DECREF(number);
+  return PyErr_Occurred() == nullptr;
+}
+
+bool parseDevice(PyObject* value, tb_convert_options* options) {
+  PyObject* pair = callOptions("device_pair", value, nullptr);
+  if (pair == nullptr) return false;
+  options->has_device = 1;
+  options->device_type = static_cast<int32_t>(PyLong_AsLong(PyTuple_GetItem(pair, 0)));
+  options->device_id = static_cast<int32_t>(PyLong_AsLong(PyTuple_GetItem(pair, 1)));
+  Py_DECREF(pair);
+  return PyErr_Occurred() == nullptr;
+}
+
+// `scale` and `zero_point` as lists of equal length.
+bool parseQuantization(PyObject* scale, PyObject* zero_point, ParsedOptions* out) {
+  PyObject* pair = callOptions("quantization_lists", scale == nullptr ? Py_None : scale,
+                               zero_point == nullptr ? Py_None : zero_point);
+  if (pair == nullptr) return false;
+  PyObject* scales = PyTuple_GetItem(pair, 0);
+  PyObject* zero_points = PyTuple_GetItem(pair, 1);
+  const Py_ssize_t count = PyList_Size(scales);
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    out->scale.push_back(PyFloat_AsDouble(PyList_GetItem(scales, i)));
+    out->zero_point.push_back(PyLong_AsLongLong(PyList_GetItem(zero_points, i)));
+  }
+  Py_DECREF(pair);
+  if (PyErr_Occurred() != nullptr) return false;
+  out->options.num_scales = count;
+  out->options.scale = out->scale.data();
+  out->options.zero_point = out->zero_point.data();
+  return true;
+}
+
+bool isExtra(PyObject* name) {
+  return PyUnicode_CompareWithASCIIString(name, "strings") == 0 ||
+         PyUnicode_CompareWithASCIIString(name, "unknown") == 0 ||
+         PyUnicode_CompareWithASCIIString(name, "live") == 0;
+}
+
+bool checkExtra(PyObject* name, PyObject* value) {
+  PyObject* done = callOptions("check_extra", name, value);
+  Py_XDECREF(done);
+  return done != nullptr;
+}
+
+bool parseAxis(PyObject* value, tb_convert_options* options) {
+  if (!PyLong_Check(value) || PyBool_Check(value)) {
+    raiseInvalidOption("axis must be None or an int, got %R", value);
+    return false;
+  }
+  int overflow = 0;
+  options->axis = PyLong_AsLongLongAndOverflow(value, &overflow);
+  options->has_axis = 1;
+  if (overflow != 0) {
+    raiseInvalidOption("axis must fit in 64 bits, got %R", value);
+    return false;
+  }
+  return PyErr_Occurred() == nullptr;
+}
+
+}  // namespace
+
+bool parseOptions(PyObject* names, PyObject* const* values, ExtraKeywords extras,
+                  ParsedOptions* out) {
+  tb_convert_options* options = &out->options;
+  tb_convert_options_init(options);
+  const Py_ssize_t count = names == nullptr ? 0 : PyTuple_Size(names);
+  PyObject* scale = nullptr;
+  PyObject* zero_point = nullptr;
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    PyObject* name = PyTuple_GetItem(names, i);
+    PyObject* value = values[i];
+    const auto is = [name](const char* text) {
+      return PyUnicode_CompareWithASCIIString(name, text) == 0;
+    };
+    if (is("copy")) {
+      if (!parseCopy(value, &options->copy)) return false;
+    } else if (is("on_write")) {
+      if (!parseOnWrite(value, options)) return false;
+    } else if (is("device")) {
+      if (!isNone(value) && !parseDevice(value, options)) return false;
+    } else if (is("raw")) {
+      if (!PyBool_Check(value)) {
+        raiseInvalidOption("raw must be True or False, got %R", value);
+        return false;
+      }
+      options->raw = value == Py_True;
+    } else if (is("scale")) {
+      scale = value;
+    } else if (is("zero_point")) {
+      zero_point = value;
+    } else if (is("axis")) {
+      if (!isNone(value) && !parseAxis(value, options)) return false;
+    } else if (extras == kWithExtras && isExtra(name)) {
+      if (!checkExtra(name, value)) return false;
+    } else {
+      PyErr_Format(PyExc_TypeError,
+                   "got an unexpected keyword argument %R; expected copy, device, on_write, raw, "
+                   "scale, zero_point or axis",
+                   name);
+      return false;
+    }
+  }
+  if (!isNone(scale) || !isNone(zero_point)) return parseQuantization(scale, zero_point, out);
+  return true;
+}
+
+bool parseBackOptions(PyObject* names, PyObject* const* values, ExtraKeywords extras,
+                      ParsedBackOptions* out) {
+  tb_convert_back_options* options = &out->options;
+  tb_convert_back_options_init(options);
+  out->device = nullptr;
+  const Py_ssize_t count = names == nullptr ? 0 : PyTuple_Size(names);
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    PyObject* name = PyTuple_GetItem(names, i);
+    PyObject* value = values[i];
+    const auto is = [name](const char* text) {
+      return PyUnicode_CompareWithASCIIString(name, text) == 0;
+    };
+    if (is("copy")) {
+      if (!parseCopy(value, &options->copy)) return false;
+    } else if (is("grad")) {
+      if (!parseGrad(value, options)) return false;
+    } else if (is("device")) {
+      out->device = value;
+    } else if (is("dtype")) {
+      if (!isNone(value) && !parseTfDtype(value, options)) return false;
+    } else if (extras == kWithExtras && is("unknown")) {
+      if (!checkExtra(name, value)) return false;
+    } else {
+      PyErr_Format(PyExc_TypeError,
+                   "got an unexpected keyword argument %R; expected copy, device, dtype or grad",
+                   name);
+      return false;
+    }
+  }
+  return true;
+}
+
+PyObject* keywordDict(PyObject* names, PyObject* const* values) {
+  PyObject* dict = PyDict_New();
+  const Py_ssize_t count = names == nullptr ? 0 : PyTuple_Size(names);
+  for (Py_ssize_t i = 0; dict != nullptr && i < count; ++i) {
+    if (PyDict_SetItem(dict, PyTuple_GetItem(names, i), values[i]) != 0) {
+      Py_DECREF(dict);
+      return nullptr;
+    }
+  }
+  return dict;
+}
+
+}  // namespace tensor_bridge::python

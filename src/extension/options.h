@@ -1,0 +1,45 @@
+// Keywords of a Python call as tb_convert_options. Not for: meaning; the bridge judges values that
+// are well formed.
+#ifndef TENSOR_BRIDGE_EXTENSION_OPTIONS_H_
+#define TENSOR_BRIDGE_EXTENSION_OPTIONS_H_
+
+#include <Python.h>
+
+#include <vector>
+
+#include "tensor_bridge/c_api.h"
+
+namespace tensor_bridge::python {
+
+/// Owns the arrays that `options` points to.
+struct ParsedOptions {
+  tb_convert_options options;
+  std::vector<double> scale;
+  std::vector<int64_t> zero_point;
+};
+
+/// Whether the keywords that concern composites and structures (strings, unknown, live) are taken:
+/// one dense tensor ignores them, but checks their values.
+enum ExtraKeywords { kDenseOnly, kWithExtras };
+
+/// Reads `count` keyword values named by the tuple `names` (which may be null). False with an
+/// exception set: TypeError for an unknown keyword, InvalidOptionError for an ill-formed value.
+bool parseOptions(PyObject* names, PyObject* const* values, ExtraKeywords extras,
+                  ParsedOptions* out);
+
+/// The keywords of a call as a new dict, or null with an exception set.
+PyObject* keywordDict(PyObject* names, PyObject* const* values);
+
+/// The keywords of the way back.
+struct ParsedBackOptions {
+  tb_convert_back_options options;
+  /// Borrowed; null or None where the result stays on the host.
+  PyObject* device;
+};
+
+bool parseBackOptions(PyObject* names, PyObject* const* values, ExtraKeywords extras,
+                      ParsedBackOptions* out);
+
+}  // namespace tensor_bridge::python
+
+#endif  // TENSOR_BRIDGE_EXTENSION_OPTIONS_H_
