@@ -48,10 +48,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from tensor_bridge import autograd, checkpoint, data, dlpack, testing
+    from tensor_bridge._convert import explain
     from tensor_bridge._dtypes import DtypeRow, dtypes
     from tensor_bridge._explanation import Explanation, StructureExplanation
     from tensor_bridge._previous import release_previous
-    from tensor_bridge._tree import explain
     from tensor_bridge._triton import prepare
     from tensor_bridge.capi import TensorBridge
     from tensor_bridge.composite import (
@@ -134,7 +134,7 @@ _LAZY = {
     "StringTensor": "composite",
     "register_composite": "composite",
     "unregister_composite": "composite",
-    "explain": "_tree",
+    "explain": "_convert",
     "Explanation": "_explanation",
     "StructureExplanation": "_explanation",
     "release_previous": "_previous",

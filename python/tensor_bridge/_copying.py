@@ -1,7 +1,7 @@
 """Copies between plain memory and torch tensors, through torch's public Python functions only.
 
-For a torch that no adapter is proven on; `src/extension/copying_torch.cc` calls these functions. Not
-for any other torch: the adapters share memory.
+For a torch that no adapter is proven on; `src/extension/copying_torch.cc` calls these functions.
+Not for any other torch: the adapters share memory.
 """
 
 from __future__ import annotations

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import NamedTuple
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tensor_bridge import _C
+from tensor_bridge.errors import UnsupportedDtypeError
 
-__all__ = ["DtypeRow", "dtypes"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["DtypeRow", "dtypes", "tf_dtype", "torch_dtype"]
 
 
 class DtypeRow(NamedTuple):
@@ -41,7 +45,43 @@ class DtypeRow(NamedTuple):
         return self.name if self.tf_enum else None
 
 
-@lru_cache(maxsize=1)
+@cache
 def dtypes() -> tuple[DtypeRow, ...]:
     """Every row of the dtype table."""
     return tuple(DtypeRow(*row) for row in _C.dtype_rows())
+
+
+@cache
+def _names() -> dict[str, str]:
+    rows = [row for row in dtypes() if row.kind == "shared" and row.torch_name]
+    return {row.name: row.torch_name for row in rows} | {row.torch_name: row.name for row in rows}
+
+
+def _other(name: str, framework: str) -> str:
+    found = _names().get(name)
+    if found is None:
+        raise UnsupportedDtypeError(f"{framework} has no dtype for {name}")
+    return found
+
+
+def tf_dtype(dtype: torch.dtype) -> Any:
+    """TensorFlow's dtype for one of torch's.
+
+    Raises:
+      UnsupportedDtypeError: there is none.
+    """
+    import tensorflow as tf
+
+    return tf.dtypes.as_dtype(_other(str(dtype), "TensorFlow"))
+
+
+def torch_dtype(dtype: Any) -> torch.dtype:
+    """Torch's dtype for one of TensorFlow's.
+
+    Raises:
+      UnsupportedDtypeError: there is none.
+    """
+    import torch
+
+    found: torch.dtype = getattr(torch, _other(dtype.name, "torch").removeprefix("torch."))
+    return found

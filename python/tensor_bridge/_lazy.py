@@ -16,7 +16,7 @@ def find(package: str, table: Mapping[str, str | None], name: str) -> Any:
     Args:
       package: Name of the package.
       table: For each name its module in the package; ``"module:function"`` if it is what a function
-        there returns; None if it is a module itself.
+        there returns; with a dot in front, of the package above; None if it is a module itself.
       name: The name that was asked for.
 
     Raises:
@@ -30,5 +30,5 @@ def find(package: str, table: Mapping[str, str | None], name: str) -> Any:
     if place is None:
         return import_module(f"{package}.{name}")
     module, _, function = place.partition(":")
-    found = import_module(f"{package}.{module}")
+    found = import_module(f".{module}", package)
     return getattr(found, function)() if function else getattr(found, name)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from tensor_bridge import _C, _nodes
+from tensor_bridge import _C, _structures
 from tensor_bridge.errors import UnsupportedTypeError
 
 __all__ = ["release_previous"]
@@ -23,10 +23,10 @@ def _tensors(value: Any) -> Iterator[Any]:
     elif isinstance(value, Iterator):
         for child in value:
             yield from _tensors(child)
-    elif isinstance(value, _nodes.PLAIN):
+    elif isinstance(value, _structures.PLAIN):
         return
-    elif _nodes.is_node(value):
-        for child in _nodes.children(value)[1]:
+    elif _structures.is_node(value):
+        for child in _structures.children(value)[1]:
             yield from _tensors(child)
     else:
         kind = f"{type(value).__module__}.{type(value).__qualname__}"

@@ -34,7 +34,7 @@ def _collation() -> None:
 
 
 def _compiler() -> None:
-    from tensor_bridge.autograd._compiled_conversion import break_graphs
+    from tensor_bridge._torch_compile import break_graphs
 
     break_graphs()
 

@@ -14,7 +14,7 @@ from itertools import pairwise
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal
 
-from tensor_bridge import _classify, _explanation, _frameworks, _options, config
+from tensor_bridge import _explanation, _frameworks, _options, _refusals, config
 from tensor_bridge.errors import BY_STATUS, CopyRequiredError, FrameworkError, InvalidOptionError
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def _is_torch_tensor(x: Any) -> bool:
 
 
 def _is_string_tensor(x: Any) -> bool:
-    return "tensor_bridge.composite.string.StringTensor" in _classify.class_names(x)
+    return "tensor_bridge.composite.string.StringTensor" in _refusals.class_names(x)
 
 
 def _nested(items: list[bytes], shape: list[int]) -> Any:
@@ -250,8 +250,8 @@ class TensorBridge:
         For one dense tensor, a variable, or a tensor of strings.
         """
         eager = self._is_eager(t)
-        if not eager and not _classify.is_resource_variable(t):
-            raise _classify.refusal(t)
+        if not eager and not _refusals.is_resource_variable(t):
+            raise _refusals.refusal(t)
         self._ensure_ready()
         options = self._options(copy, device, on_write, raw, scale, zero_point, axis)
         _options.check_extra("strings", strings)
@@ -280,7 +280,7 @@ class TensorBridge:
         """The same as `tensor_bridge.convert_pytorch_to_tf` for one dense tensor or strings."""
         dense = _is_torch_tensor(x)
         if not dense and not _is_string_tensor(x):
-            raise _classify.refusal_back(x)
+            raise _refusals.refusal_back(x)
         self._ensure_back_ready()
         options = self._back_options(copy, dtype, grad)
         result = ctypes.c_void_p()
@@ -323,10 +323,10 @@ class TensorBridge:
             if self._is_eager(t):
                 subject: tuple[Any, ...] = (t,)
                 function = self._library.tb_py_tf_explain
-            elif _classify.is_resource_variable(t):
+            elif _refusals.is_resource_variable(t):
                 function, subject = self._library.tb_py_variable_explain, self._variable(t)
             else:
-                return _explanation.refused(_classify.refusal(t))
+                return _explanation.refused(_refusals.refusal(t))
             self._ensure_ready()
             options = self._options(copy, device, on_write, raw, scale, zero_point, axis)
             self._check(function(*subject, options, native, shape, _MAX_DIMS))
@@ -348,7 +348,7 @@ class TensorBridge:
         try:
             dense = _is_torch_tensor(x)
             if not dense and not _is_string_tensor(x):
-                raise _classify.refusal_back(x)
+                raise _refusals.refusal_back(x)
             self._ensure_back_ready()
             options = self._back_options(copy, dtype, grad)
             if not dense:
@@ -438,7 +438,7 @@ class TensorBridge:
             self._back_ready = True
 
     def _variable(self, variable: Any) -> tuple[Any, int | None, int]:
-        handle, context, tf_dtype = _classify.variable_source(variable)
+        handle, context, tf_dtype = _refusals.variable_source(variable)
         return handle, _capsule_pointer(context), tf_dtype
 
     def _options(

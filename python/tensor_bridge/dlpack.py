@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from tensor_bridge import _C, _classify, _devices
+from tensor_bridge import _C, _devices, _refusals
 from tensor_bridge.errors import (
     CopyRequiredError,
     InvalidOptionError,
@@ -42,7 +42,7 @@ class Exporter:
 
     def __init__(self, tensor: Any) -> None:
         if not _C.is_eager_tensor(tensor):
-            raise _classify.refusal(tensor)
+            raise _refusals.refusal(tensor)
         self.tensor = tensor
 
     def __dlpack__(
@@ -112,7 +112,7 @@ def exporter(t: Any) -> Exporter:
       >>> tensor_bridge.dlpack.from_dlpack(exporter)
       tensor([1, 2], dtype=torch.int32)
     """
-    if _classify.is_resource_variable(t):
+    if _refusals.is_resource_variable(t):
         t = t.read_value()
     return Exporter(t)
 
@@ -147,7 +147,7 @@ def _capsule(x: Any) -> Any:
     """A capsule from a producer, of the newest version it can make."""
     if type(x).__name__ == "PyCapsule":
         return x
-    if _C.is_eager_tensor(x) or _classify.is_resource_variable(x):
+    if _C.is_eager_tensor(x) or _refusals.is_resource_variable(x):
         # TensorFlow's own method would hand its memory out to be written to.
         x = exporter(x)
     method = getattr(type(x), "__dlpack__", None)

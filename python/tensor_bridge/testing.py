@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tensor_bridge import _C, _convert
+from tensor_bridge import _C, _dense
 
 __all__ = ["live_owners", "shares_memory", "tf_data_address", "torch_data_address"]
 
@@ -30,7 +30,7 @@ def torch_data_address(x: Any) -> int:
     Read through a const pointer: ``x.data_ptr()`` would move a protected tensor onto memory of
     its own.
     """
-    return _convert.torch_address(x)
+    return _dense.torch_address(x)
 
 
 def shares_memory(t: Any, x: Any) -> bool:

@@ -37,9 +37,9 @@ class CachedFunction {
   PyObject* function_ = nullptr;
 };
 
-CachedFunction g_other("tensor_bridge._tree", "convert_other");
-CachedFunction g_other_back("tensor_bridge._tree", "convert_other_back");
-CachedFunction g_back_to_device("tensor_bridge._convert", "convert_back_to_device");
+CachedFunction g_other("tensor_bridge._convert", "convert_other");
+CachedFunction g_other_back("tensor_bridge._convert", "convert_other_back");
+CachedFunction g_back_to_device("tensor_bridge._dense", "convert_back_to_device");
 
 // Calls function(t, **keywords): whatever is not one plain tensor.
 PyObject* callOther(CachedFunction* cached, PyObject* t, PyObject* names, PyObject* const* values) {

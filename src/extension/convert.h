@@ -1,5 +1,5 @@
 // The conversions as Python functions. Not for: anything but one tensor; what is not an eager
-// tensor goes to tensor_bridge._convert.
+// tensor goes to tensor_bridge._dense.
 #ifndef TENSOR_BRIDGE_EXTENSION_CONVERT_H_
 #define TENSOR_BRIDGE_EXTENSION_CONVERT_H_
 

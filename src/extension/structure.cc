@@ -9,7 +9,7 @@
 namespace tensor_bridge::python {
 namespace {
 
-// Where a node is: on the C stack, written out only for messages and for _tree.
+// Where a node is: on the C stack, written out only for messages and for _convert.
 struct Path {
   const Path* parent;
   const char* prefix;  // of a root that is itself inside something
@@ -66,7 +66,7 @@ PyObject* keywordsOf(Walk* w) {
 // Composites, registered nodes, and whatever is unknown.
 PyObject* walkInPython(Walk* w, PyObject* node, const Path* path) {
   PyObject* keywords = keywordsOf(w);
-  PyObject* module = keywords == nullptr ? nullptr : PyImport_ImportModule("tensor_bridge._tree");
+  PyObject* module = keywords == nullptr ? nullptr : PyImport_ImportModule("tensor_bridge._convert");
   if (module == nullptr) return nullptr;
   PyObject* pair =
       PyObject_CallMethod(module, "convert_unknown", "OiOs", node,

@@ -1,5 +1,5 @@
 // Nested structures in one native pass: list, tuple, dict and named tuple are walked here, every
-// other node and every composite value goes to tensor_bridge._tree. Not for: one tensor
+// other node and every composite value goes to tensor_bridge._convert. Not for: one tensor
 // (convert.h).
 #ifndef TENSOR_BRIDGE_EXTENSION_STRUCTURE_H_
 #define TENSOR_BRIDGE_EXTENSION_STRUCTURE_H_
@@ -20,7 +20,7 @@ PyObject* convertStructure(PyObject* structure, Direction direction, PyObject* n
                            PyObject* const* values);
 
 /// convert_node(value, back, options, path) -> (result, number of converted leaves): a part of a
-/// structure, for tensor_bridge._tree. `path` is where it is, for messages.
+/// structure, for tensor_bridge._convert. `path` is where it is, for messages.
 PyObject* convertNode(PyObject* self, PyObject* args);
 
 }  // namespace tensor_bridge::python

@@ -144,9 +144,9 @@ def test_an_allowed_include_is_not_found() -> None:
 
 # Usable by all that convert, and standing on little: names, options, texts.
 BASE = {"errors", "_printable", "_frameworks", "_loaded", "_load_order", "_triton"}
-PLAIN = BASE | {"_classify", "_devices", "_explanation", "_options"}
-CONVERT = PLAIN | {"_C", "_dtypes", "_convert"}
-TREE = CONVERT | {"composite", "_nodes", "_tree"}
+PLAIN = BASE | {"_refusals", "_devices", "_explanation", "_options"}
+DENSE = PLAIN | {"_C", "_dtypes", "_dense"}
+CONVERT = DENSE | {"composite", "_structures", "_convert"}
 # Module (the first component under tensor_bridge) -> the modules of the package it may import.
 PY_EDGES: dict[str, set[str]] = {
     "_C": set(),
@@ -159,31 +159,32 @@ PY_EDGES: dict[str, set[str]] = {
     "_frameworks": {"errors", "config", "_loaded", "_triton"},
     "_copying": set(),
     "_after_import": set(),
-    "_torch_tables": {"_after_import", "composite", "autograd"},
-    "_classify": BASE,
+    "_torch_compile": DENSE,
+    "_torch_tables": {"_after_import", "composite", "_torch_compile"},
+    "_refusals": BASE,
     "_explanation": BASE,
     "_devices": {"_C"},
     "_options": BASE | {"_C", "_devices", "_explanation"},
     "_dtypes": BASE | {"_C"},
-    "_convert": PLAIN | {"_C", "_dtypes"},
-    "testing": CONVERT,
+    "_dense": PLAIN | {"_C", "_dtypes"},
+    "testing": DENSE,
     # composite: for StringTensor, which is what strings become through every door.
     "capi": PLAIN | {"composite", "config"},
     "config": {"errors", "_command_line"},
-    "composite": CONVERT,
-    "dlpack": CONVERT,
-    "_nodes": set(),
-    "_graph_function": set(),
+    "composite": DENSE,
+    "dlpack": DENSE,
+    "_structures": DENSE | {"composite"},
+    "_py_function": set(),
     "_lazy": set(),
-    "_tree": CONVERT | {"composite", "_nodes"},
-    "_previous": {"_C", "_nodes", "errors"},
-    "data": TREE | {"_graph_function", "_lazy"},
+    "_convert": DENSE | {"composite", "_structures"},
+    "_previous": {"_C", "_structures", "errors"},
+    "data": CONVERT | {"_py_function", "_lazy"},
     "_exit_status": set(),
-    "checkpoint": TREE | {"_command_line", "_exit_status", "_lazy"},
-    "autograd": TREE | {"_graph_function", "_lazy"},
+    "checkpoint": CONVERT | {"_command_line", "_exit_status", "_lazy"},
+    "autograd": CONVERT | {"_py_function", "_lazy", "_torch_compile"},
     # What it tries, it tries in a process of its own, as users do.
     "doctor": BASE | {"_C", "config", "__init__", "testing"},
-    "cli": TREE
+    "cli": CONVERT
     | {
         "_command_line",
         "_exit_status",
@@ -201,6 +202,8 @@ PY_INNER: dict[str, set[str]] = {
     "checkpoint/read": set(),
     "checkpoint/write": {"read"},
     "checkpoint/into_module": {"read"},
+    "autograd/tf_in_torch": {"_naming", "_tape", "_tokens"},
+    "autograd/torch_in_tf": {"_naming", "_tape", "_tokens"},
 }
 # Imported inside the functions that need them; importing the package loads neither.
 LAZY = {"torch", "tensorflow", "keras", "tf_keras"}
@@ -285,23 +288,27 @@ def test_imports_follow_the_module_rule() -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("_convert.py", "from tensor_bridge.composite import ragged"),
-        ("_convert.py", "from tensor_bridge import composite"),
-        ("_convert.py", "def f():\n    from . import _tree"),
+        ("_dense.py", "from tensor_bridge.composite import ragged"),
+        ("_dense.py", "from tensor_bridge import composite"),
+        ("_dense.py", "def f():\n    from . import _convert"),
         ("errors.py", "from tensor_bridge import _frameworks"),
         ("errors.py", "from . import _C"),
         ("capi.py", "from tensor_bridge import _C"),
         ("capi.py", "from tensor_bridge import to_torch"),
         ("composite/ragged.py", "from .. import data"),
-        ("composite/ragged.py", "import tensor_bridge._tree"),
+        ("composite/ragged.py", "import tensor_bridge._convert"),
         ("newcomer.py", "pass"),
         ("checkpoint/read/_keras.py", "from tensor_bridge.checkpoint.write import _save"),
         ("checkpoint/read/_keras.py", "from tensor_bridge.checkpoint.write._save import save"),
         ("checkpoint/new/_keras.py", "pass"),
-        ("_convert.py", "import torch"),
+        (
+            "autograd/tf_in_torch/_nodes.py",
+            "from tensor_bridge.autograd.torch_in_tf import _piece",
+        ),
+        ("_dense.py", "import torch"),
         ("__init__.py", "import tensorflow as tf"),
-        ("_convert.py", "class A:\n    from torch import nn"),
-        ("_convert.py", "try:\n    import torch\nexcept ImportError:\n    pass"),
+        ("_dense.py", "class A:\n    from torch import nn"),
+        ("_dense.py", "try:\n    import torch\nexcept ImportError:\n    pass"),
     ],
 )
 def test_a_forbidden_import_is_found(name: str, text: str) -> None:
@@ -311,11 +318,11 @@ def test_a_forbidden_import_is_found(name: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("_convert.py", "from tensor_bridge import _C, errors"),
-        ("_convert.py", "def f():\n    import torch"),
-        ("_convert.py", "if TYPE_CHECKING:\n    import torch"),
-        ("composite/ragged.py", "from . import _registry\nfrom .._convert import to_torch"),
-        ("__init__.py", "from tensor_bridge._tree import convert"),
+        ("_dense.py", "from tensor_bridge import _C, errors"),
+        ("_dense.py", "def f():\n    import torch"),
+        ("_dense.py", "if TYPE_CHECKING:\n    import torch"),
+        ("composite/ragged.py", "from . import _registry\nfrom .._dense import to_torch"),
+        ("__init__.py", "from tensor_bridge._convert import convert"),
         ("checkpoint/write/_save.py", "from tensor_bridge.checkpoint.read import _crc"),
         ("checkpoint/_commands.py", "from tensor_bridge.checkpoint.write import _save"),
     ],

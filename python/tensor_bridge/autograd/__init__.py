@@ -20,11 +20,11 @@ from tensor_bridge.errors import GradientError
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from tensor_bridge.autograd._compiled_conversion import compile_conversions
-    from tensor_bridge.autograd._tf_function import TfFunction, tf_to_torch
-    from tensor_bridge.autograd._tf_module import TfModuleBase
-    from tensor_bridge.autograd._torch_function import TorchFunction, torch_to_tf
-    from tensor_bridge.autograd._torch_layer import TorchLayerBase as TorchLayer
+    from tensor_bridge._torch_compile import compile_conversions
+    from tensor_bridge.autograd.tf_in_torch._tf_function import TfFunction, tf_to_torch
+    from tensor_bridge.autograd.tf_in_torch._tf_module import TfModuleBase
+    from tensor_bridge.autograd.torch_in_tf._torch_function import TorchFunction, torch_to_tf
+    from tensor_bridge.autograd.torch_in_tf._torch_layer import TorchLayerBase as TorchLayer
 
     class TfModule(TfModuleBase, Module):  # type: ignore[misc]
         """As `tf_module_class` makes it."""
@@ -46,14 +46,14 @@ __all__ = [
 ]
 
 _LAZY = {
-    "tf_to_torch": "_tf_function",
-    "TfFunction": "_tf_function",
-    "torch_to_tf": "_torch_function",
-    "TorchFunction": "_torch_function",
-    "compile_conversions": "_compiled_conversion",
+    "tf_to_torch": "tf_in_torch._tf_function",
+    "TfFunction": "tf_in_torch._tf_function",
+    "torch_to_tf": "torch_in_tf._torch_function",
+    "TorchFunction": "torch_in_tf._torch_function",
+    "compile_conversions": "._torch_compile",
     # Classes that are made when torch or Keras is there to derive them from.
-    "TfModule": "_tf_module:tf_module_class",
-    "TorchLayer": "_torch_layer:torch_layer_class",
+    "TfModule": "tf_in_torch._tf_module:tf_module_class",
+    "TorchLayer": "torch_in_tf._torch_layer:torch_layer_class",
 }
 
 

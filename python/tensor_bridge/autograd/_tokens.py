@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge import _C, _convert
+from tensor_bridge import _C, _dense
 
 if TYPE_CHECKING:
     import torch
@@ -38,9 +38,9 @@ def issue(state: Any) -> torch.Tensor:
     import torch
 
     memory = _Memory(2 * _ALIGNMENT)
-    start = _convert.torch_address(torch.frombuffer(memory, dtype=torch.uint8))
+    start = _dense.torch_address(torch.frombuffer(memory, dtype=torch.uint8))
     token = torch.frombuffer(memory, dtype=torch.int32, count=1, offset=-start % _ALIGNMENT)
-    memory.address = _convert.torch_address(token)
+    memory.address = _dense.torch_address(token)
     _states[memory.address] = state
     return token
 
@@ -61,7 +61,7 @@ def issue_tf(state: Any) -> Any:
 
 def find(token: torch.Tensor) -> Any | None:
     """The state of a token, or None if the tensor is another one's copy."""
-    return _states.get(_convert.torch_address(token))
+    return _states.get(_dense.torch_address(token))
 
 
 def find_tf(token: Any) -> Any | None:

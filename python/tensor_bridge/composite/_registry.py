@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from tensor_bridge import _C, _classify, _convert, _explanation, _options
+from tensor_bridge import _C, _dense, _explanation, _options, _refusals
 from tensor_bridge.errors import TensorBridgeError
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def to_dense_torch(t: Any, options: Options) -> Any:
       SymbolicTensorError: the composite belongs to a graph, so its components have no values.
     """
     if not _C.is_eager_tensor(t):
-        raise _classify.refusal(t)
+        raise _refusals.refusal(t)
     return _C.convert_tensor(t, **dense(options))
 
 
@@ -234,7 +234,7 @@ def component_to_tf(value: Any, options: Options) -> Any:
     if found is not None and found.to_tf is not None:
         return found.to_tf(value, options)
     if not _C.is_torch_tensor(value):
-        raise _classify.refusal_back(value)
+        raise _refusals.refusal_back(value)
     return to_dense_tf(value, options)
 
 
@@ -244,7 +244,7 @@ def explain_to_torch(value: Any, options: Options) -> Explanation:
     if found is not None and found.explain is not None:
         return found.explain(value, options)
     if not _C.is_eager_tensor(value):
-        raise _classify.refusal(value)
+        raise _refusals.refusal(value)
     return _explanation.from_native(_C.explain_tensor(value, **dense(options)))
 
 
@@ -254,5 +254,5 @@ def explain_to_tf(value: Any, options: Options) -> Explanation:
     if found is not None and found.explain_back is not None:
         return found.explain_back(value, options)
     if not _C.is_torch_tensor(value):
-        raise _classify.refusal_back(value)
-    return _convert.explain_back(value, **dense(options))
+        raise _refusals.refusal_back(value)
+    return _dense.explain_back(value, **dense(options))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge import _C, _classify, _explanation
+from tensor_bridge import _C, _explanation, _refusals
 from tensor_bridge.composite._registry import (
     Composite,
     Options,
@@ -294,7 +294,7 @@ def _parts_of_coo(x: torch.Tensor) -> Parts:
 
 def _tensor(value: Any) -> Any:
     """``value`` as a tensor: tf.IndexedSlices keep what they were given, lists too."""
-    if _C.is_eager_tensor(value) or _classify.is_tensorflow_value(value):
+    if _C.is_eager_tensor(value) or _refusals.is_tensorflow_value(value):
         return value
     import tensorflow as tf
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge import _C, _classify, _explanation
+from tensor_bridge import _C, _explanation, _refusals
 from tensor_bridge.composite._registry import (
     Composite,
     Options,
@@ -86,7 +86,7 @@ def _is_tensorflow(value: Any) -> bool:
     return (
         _C.is_eager_tensor(value)
         or for_tensorflow(value) is not None
-        or _classify.is_tensorflow_value(value)
+        or _refusals.is_tensorflow_value(value)
     )
 
 

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge import _classify, _explanation
+from tensor_bridge import _explanation, _refusals
 from tensor_bridge.composite._registry import (
     Composite,
     Options,
@@ -60,7 +60,7 @@ def pairs(layer: Any, source: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """
     found = for_tensorflow(layer)
     if found is None or found.name != "keras layer":
-        kind = _classify.class_names(layer)[0].removeprefix("builtins.")
+        kind = _refusals.class_names(layer)[0].removeprefix("builtins.")
         raise UnsupportedTypeError(
             f"expected a Keras layer or model to assign a mapping to, got a {kind}"
         )

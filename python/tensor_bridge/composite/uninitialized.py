@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from tensor_bridge import _classify
+from tensor_bridge import _refusals
 from tensor_bridge.composite._registry import Composite, Options
 
 __all__ = ["COMPOSITES"]
 
 
 def _refuse(parameter: Any, options: Options) -> Any:
-    raise _classify.refusal_back(parameter)
+    raise _refusals.refusal_back(parameter)
 
 
 COMPOSITES = (
     Composite(
         name="uninitialized parameter",
-        torch_keys=(_classify.UNINITIALIZED,),
+        torch_keys=(_refusals.UNINITIALIZED,),
         to_tf=_refuse,
         explain_back=_refuse,
     ),

@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge import _C, _classify, _convert, _dtypes, _explanation
+from tensor_bridge import _C, _dense, _dtypes, _explanation, _refusals
 from tensor_bridge.composite._registry import (
     Composite,
     Options,
@@ -51,7 +51,7 @@ def _to_torch(variable: Any, options: Options) -> Any:
         return LiveView(variable, options)
     if for_tf_dtype(variable.dtype.name) is not None:
         return component_to_torch(_read(variable), options)
-    return _C.convert_variable(*_classify.variable_source(variable), **dense(options))
+    return _C.convert_variable(*_refusals.variable_source(variable), **dense(options))
 
 
 def _explain(variable: Any, options: Options) -> Explanation:
@@ -59,7 +59,7 @@ def _explain(variable: Any, options: Options) -> Explanation:
         return _check_live(variable, options)
     if for_tf_dtype(variable.dtype.name) is not None:
         return explain_to_torch(_read(variable), options)
-    source = _classify.variable_source(variable)
+    source = _refusals.variable_source(variable)
     return _explanation.from_native(_C.explain_variable(*source, **dense(options)))
 
 
@@ -82,7 +82,7 @@ def _check_live(variable: Any, options: Options) -> Explanation:
             'live=True writes through to the variable, and on_write="raise" forbids writes; leave '
             "one out"
         )
-    source = _classify.variable_source(variable)
+    source = _refusals.variable_source(variable)
     keywords = dense(options) | {"copy": None, "on_write": "copy"}
     found = _explanation.from_native(_C.explain_variable(*source, **keywords))
     if found.action == "refused":
@@ -112,7 +112,7 @@ def _read(variable: Any) -> Any:
     """An eager tensor over the variable's present buffer."""
     import tensorflow as tf
 
-    handle, _, _ = _classify.variable_source(variable)
+    handle, _, _ = _refusals.variable_source(variable)
     return tf.raw_ops.ReadVariableOp(resource=handle, dtype=variable.dtype)
 
 
@@ -138,7 +138,7 @@ def _move_to_private_buffer(variable: Any) -> Any:
     """Gives the variable a buffer that nothing else shows; returns an eager tensor over it."""
     import tensorflow as tf
 
-    handle, _, _ = _classify.variable_source(variable)
+    handle, _, _ = _refusals.variable_source(variable)
     with tf.device(handle.device):
         # A scatter update leaves the variable in a mode in which every read is a copy, so that
         # nothing could show its memory. The next scatter moves it away and turns the mode on again.
@@ -218,7 +218,7 @@ class LiveView:
             return False
         if tuple(value.shape) != tuple(self._tensor.shape):
             return False
-        return self._tensor.numel() == 0 or _C.tf_address(value) == _convert.torch_address(
+        return self._tensor.numel() == 0 or _C.tf_address(value) == _dense.torch_address(
             self._tensor
         )
 
@@ -244,11 +244,11 @@ def _shows_a_view(x: torch.Tensor) -> bool:
     with _views_lock:
         views = list(_views)
     try:
-        address = _convert.torch_address(x)
+        address = _dense.torch_address(x)
     except RuntimeError:  # no memory of its own: sparse, meta, wrapped
         return False
     for view in views:
-        first = _convert.torch_address(view.tensor)
+        first = _dense.torch_address(view.tensor)
         if first <= address < first + max(1, view.tensor.nbytes):
             return True
     return False
@@ -266,7 +266,7 @@ def _view_to_tf(view: LiveView, options: Options) -> Any:
 def _explain_view(view: LiveView, options: Options) -> Explanation:
     if options.get("copy") is False:
         _view_to_tf(view, options)
-    return _convert.explain_back(view.tensor, **(dense(options) | {"copy": True}))
+    return _dense.explain_back(view.tensor, **(dense(options) | {"copy": True}))
 
 
 # ---- Keras ---------------------------------------------------------------------------------------
@@ -280,9 +280,9 @@ def _keras_value(variable: Any) -> Any:
         )
     value = variable.value
     if for_tensorflow(value) is None and not _C.is_eager_tensor(value):
-        names = _classify.class_names(value)
+        names = _refusals.class_names(value)
         if any(name.startswith("tensorflow.") for name in names):
-            raise _classify.refusal(value)
+            raise _refusals.refusal(value)
         raise UnsupportedTypeError(
             f"expected a Keras variable of the TensorFlow backend, got one that holds a {names[0]}"
             "; with another backend there is nothing of TensorFlow's to convert: use variable.value"
@@ -429,7 +429,7 @@ def _variables(target: Any) -> list[Any]:
             "expected one variable, got a sharded one; assign to its parts one by one: "
             "for shard, x in zip(variable.variables, tensors)"
         )
-    kind = _classify.class_names(target)[0].removeprefix("builtins.")
+    kind = _refusals.class_names(target)[0].removeprefix("builtins.")
     raise UnsupportedTypeError(
         f"expected a tf.Variable, a Keras variable or a Keras layer to assign to, got a {kind}"
     )
@@ -440,11 +440,11 @@ def _plan_assign(target: Any, x: Any, copy: bool | None) -> tuple[list[Any], Any
     if isinstance(x, LiveView):
         x = x.tensor
     if not _C.is_torch_tensor(x):
-        kind = _classify.class_names(x)[0].removeprefix("builtins.")
+        kind = _refusals.class_names(x)[0].removeprefix("builtins.")
         raise UnsupportedTypeError(f"expected a torch.Tensor to assign, got a {kind}")
     variables = _variables(target)
     for variable in variables:
-        _classify.variable_handle(variable)  # raises inside a graph
+        _refusals.variable_handle(variable)  # raises inside a graph
         if not variable.shape.is_compatible_with(tuple(x.shape)):
             raise MismatchError(
                 f"expected shape {tuple(variable.shape)}, the variable's, got {tuple(x.shape)}"
@@ -494,7 +494,7 @@ _VALUES = "tensorflow.python.distribute.values."
 COMPOSITES = (
     Composite(
         name="variable",
-        tf_keys=(_classify.RESOURCE_VARIABLE,),
+        tf_keys=(_refusals.RESOURCE_VARIABLE,),
         to_torch=_to_torch,
         explain=_explain,
     ),

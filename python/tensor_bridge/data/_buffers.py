@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge._classify import class_names
+from tensor_bridge._refusals import class_names
 from tensor_bridge.composite import StringTensor
 from tensor_bridge.errors import TensorBridgeError, UnsupportedDtypeError, UnsupportedTypeError
 

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge import _C, _nodes
+from tensor_bridge import _C, _structures
 from tensor_bridge.composite import for_torch
 from tensor_bridge.data._process import OfOneProcess
 from tensor_bridge.errors import UnsupportedDeviceError, UnsupportedTypeError
@@ -30,12 +30,12 @@ def map_tensors(function: Callable[[torch.Tensor], torch.Tensor], element: Any) 
             return make([map_tensors(function, part) for part in parts])
         if _C.is_torch_tensor(value):
             return function(value)
-        if _nodes.is_node(value):  # optree does not know attrs classes
-            _, children, rebuild = _nodes.children(value)
+        if _structures.is_node(value):  # optree does not know attrs classes
+            _, children, rebuild = _structures.children(value)
             return rebuild([map_tensors(function, child) for child in children])
         return value
 
-    return optree.tree_map(leaf, element, none_is_leaf=True, namespace=_nodes.NAMESPACE)
+    return optree.tree_map(leaf, element, none_is_leaf=True, namespace=_structures.NAMESPACE)
 
 
 def _is_plain(value: Any) -> bool:

@@ -7,9 +7,9 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from tensor_bridge import _C, _nodes
+from tensor_bridge import _C, _structures
 from tensor_bridge._frameworks import ensure, ensure_tensorflow
-from tensor_bridge._graph_function import py_function
+from tensor_bridge._py_function import py_function
 from tensor_bridge.composite import StringTensor, for_torch
 from tensor_bridge.data._buffers import has_buffer, read
 from tensor_bridge.errors import MismatchError, TensorBridgeError, UnsupportedTypeError
@@ -123,8 +123,8 @@ def _to_tensorflow(value: Any) -> Any:
         return _C.convert_pytorch_to_tf(StringTensor.from_list(value))
     if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
         return tuple(_to_tensorflow(part) for part in value)
-    if for_torch(value) is None and _nodes.is_node(value):
-        _, parts, rebuild = _nodes.children(value)
+    if for_torch(value) is None and _structures.is_node(value):
+        _, parts, rebuild = _structures.children(value)
         return rebuild([_to_tensorflow(part) for part in parts])
     return _C.convert_pytorch_to_tf(value)
 

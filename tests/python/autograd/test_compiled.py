@@ -16,7 +16,8 @@ tensor_bridge.prepare()
 import keras
 import tensorflow as tf
 import torch
-from tensor_bridge.autograd import GradientError, TfModule, _compiled, _tokens, tf_to_torch
+from tensor_bridge.autograd import GradientError, TfModule, _tokens, tf_to_torch
+from tensor_bridge.autograd.tf_in_torch import _compiled
 torch.manual_seed(0)
 """
 
@@ -134,7 +135,8 @@ if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 13):
 
 
 CONVERSIONS = """
-from tensor_bridge.autograd import _compiled_conversion, compile_conversions
+from tensor_bridge import _torch_compile
+from tensor_bridge.autograd import compile_conversions
 from tensor_bridge.testing import live_owners, shares_memory
 to_torch, to_tf = tensor_bridge.to_torch, tensor_bridge.to_tf
 compile_conversions()

@@ -500,7 +500,7 @@ def test_transforms_of_torch_func() -> None:
 
 
 def test_vmap_says_once_that_it_loops() -> None:
-    from tensor_bridge.autograd import _nodes
+    from tensor_bridge.autograd.tf_in_torch import _nodes
 
     _nodes._warn_of_loop.cache_clear()
     with pytest.warns(UserWarning, match="once for each element"):

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge import _convert
+from tensor_bridge import _dense
 from tensor_bridge.checkpoint.write._folder import Folder
 from tensor_bridge.errors import InvalidOptionError
 
@@ -330,5 +330,5 @@ def dense_bytes(x: torch.Tensor) -> tuple[torch.Tensor, memoryview]:
     size = x.numel() * x.element_size()
     if size == 0:
         return x, memoryview(b"")
-    array = (ctypes.c_ubyte * size).from_address(_convert.torch_address(x))
+    array = (ctypes.c_ubyte * size).from_address(_dense.torch_address(x))
     return x, memoryview(array).cast("B")

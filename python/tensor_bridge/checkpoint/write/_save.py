@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge import _C, _convert
+from tensor_bridge import _C, _dense
 from tensor_bridge.checkpoint.read import _crc
 from tensor_bridge.checkpoint.read._elements import row_of, row_of_torch
 from tensor_bridge.checkpoint.read._names import GRAPH_KEY, escape
@@ -204,7 +204,7 @@ def _has_memory(x: torch.Tensor) -> bool:
         # A FakeTensor says that it is on the CPU, its storage is not.
         if x.untyped_storage().device != x.device:
             return False
-        return x.numel() == 0 or _convert.torch_address(x) != 0
+        return x.numel() == 0 or _dense.torch_address(x) != 0
     except (RuntimeError, NotImplementedError):  # "doesn't have storage"
         return False
 

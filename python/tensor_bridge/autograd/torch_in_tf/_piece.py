@@ -10,8 +10,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C
+from tensor_bridge._structures import Rebuild, build, flatten, is_tf_leaf, is_torch_leaf
 from tensor_bridge.autograd import _tape
-from tensor_bridge.autograd._structure import Rebuild, build, flatten, is_tf_leaf, is_torch_leaf
 
 if TYPE_CHECKING:
     import torch

@@ -1,4 +1,4 @@
-"""Nodes of nested structures that the extension does not walk itself, one level at a time.
+"""Nested structures: nodes that the extension does not walk itself, and leaves in order.
 
 optree knows ordered and default dicts, deques, struct sequences and what users register in its
 namespace "tensor_bridge"; dataclasses, attrs classes and user dicts are taken apart here.
@@ -8,10 +8,22 @@ from __future__ import annotations
 
 import copy
 from collections import UserDict, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-__all__ = ["NAMESPACE", "PLAIN", "children", "is_node"]
+from tensor_bridge import _C, _refusals, composite
+
+__all__ = [
+    "NAMESPACE",
+    "PLAIN",
+    "Rebuild",
+    "build",
+    "children",
+    "flatten",
+    "is_node",
+    "is_tf_leaf",
+    "is_torch_leaf",
+]
 
 NAMESPACE = "tensor_bridge"
 """optree's namespace in which users register their own nodes."""
@@ -131,3 +143,60 @@ def children(node: Any) -> Children:
         list(items),
         lambda values: unflatten(metadata, values),
     )
+
+
+# None for a leaf, else how a node is made of its children, and theirs.
+Rebuild = tuple[Callable[[list[Any]], Any], list[Any]] | None
+
+
+def is_tf_leaf(value: Any) -> bool:
+    """Whether a value is one of TensorFlow's, symbolic ones included."""
+    return (
+        _C.is_eager_tensor(value)
+        or composite.for_tensorflow(value) is not None
+        or _refusals.is_tensorflow_value(value)
+    )
+
+
+def is_torch_leaf(value: Any) -> bool:
+    """Whether a value is one of torch's."""
+    return _C.is_torch_tensor(value) or composite.for_torch(value) is not None
+
+
+def flatten(
+    value: Any,
+    is_tensor: Callable[[Any], bool],
+    is_leaf: Callable[[Any], bool],
+    leaves: list[Any],
+) -> Rebuild:
+    """Appends the leaves of a structure to ``leaves``; returns how to build it again.
+
+    Args:
+      value: Any nesting of dict, list, tuple, named tuple, dataclass, what optree knows, ...
+      is_tensor: Whether a value is a tensor: what most leaves are, and quickly told.
+      is_leaf: Whether another value is a leaf although it could be taken apart.
+      leaves: Where the leaves go.
+    """
+    if is_tensor(value):
+        leaves.append(value)
+        return None
+    kind = type(value)
+    if kind is tuple or kind is list:
+        return kind, [flatten(child, is_tensor, is_leaf, leaves) for child in value]
+    if kind is dict:
+        keys = list(value)
+        specs = [flatten(child, is_tensor, is_leaf, leaves) for child in value.values()]
+        return lambda children: dict(zip(keys, children, strict=True)), specs
+    if isinstance(value, PLAIN) or is_leaf(value) or not is_node(value):
+        leaves.append(value)
+        return None
+    _, values, rebuild = children(value)
+    return rebuild, [flatten(child, is_tensor, is_leaf, leaves) for child in values]
+
+
+def build(spec: Rebuild, leaves: Iterator[Any]) -> Any:
+    """The structure again, with other leaves."""
+    if spec is None:
+        return next(leaves)
+    make, specs = spec
+    return make([build(child, leaves) for child in specs])

@@ -6,17 +6,18 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from tensor_bridge import _C, _classify
+from tensor_bridge import _C, _refusals
 from tensor_bridge._frameworks import ensure_tensorflow
-from tensor_bridge.autograd import _symbolic, _tape
-from tensor_bridge.autograd._piece import Piece, run, to_tf
-from tensor_bridge.autograd._structure import (
+from tensor_bridge._structures import (
     Rebuild,
     flatten,
     is_tf_leaf,
     is_torch_leaf,
-    name_after,
 )
+from tensor_bridge.autograd import _tape
+from tensor_bridge.autograd._naming import name_after
+from tensor_bridge.autograd.torch_in_tf import _symbolic
+from tensor_bridge.autograd.torch_in_tf._piece import Piece, run, to_tf
 from tensor_bridge.errors import UnsupportedTypeError
 
 __all__ = ["TorchFunction", "torch_to_tf"]
@@ -99,7 +100,7 @@ def call(fn: Callable[..., Any], signature: Any, args: Any, kwargs: Any, constan
 
 def is_variable(value: Any) -> bool:
     """Whether a value is a tf.Variable or a Keras variable."""
-    return _classify.is_resource_variable(value) or (
+    return _refusals.is_resource_variable(value) or (
         hasattr(value, "assign") and hasattr(value, "value")
     )
 
@@ -112,7 +113,7 @@ def read(variable: Any) -> Any:
 
 
 def _is_symbolic(leaf: Any) -> bool:
-    return _classify.is_graph_tensor(leaf) or _classify.is_keras_tensor(leaf)
+    return _refusals.is_graph_tensor(leaf) or _refusals.is_keras_tensor(leaf)
 
 
 def torch_to_tf(fn: Callable[..., Any], *, output_signature: Any = None) -> TorchFunction:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge import _C, _classify, composite
+from tensor_bridge import _C, _refusals, composite
 from tensor_bridge._frameworks import ensure_tensorflow
-from tensor_bridge.autograd import _compiled, _mirror, _nodes, _tape
-from tensor_bridge.autograd._structure import (
+from tensor_bridge._structures import (
     Rebuild,
     build,
     flatten,
     is_tf_leaf,
     is_torch_leaf,
-    name_after,
 )
+from tensor_bridge.autograd import _tape
+from tensor_bridge.autograd._naming import name_after
+from tensor_bridge.autograd.tf_in_torch import _compiled, _mirror, _nodes
 from tensor_bridge.errors import GradientError, UnsupportedTypeError
 
 if TYPE_CHECKING:
@@ -201,10 +202,10 @@ class TfFunction:
 
 def _as_tensor(value: Any) -> Any:
     """The value of a variable, read while it is recorded; everything else as it is."""
-    if _classify.is_resource_variable(value):
+    if _refusals.is_resource_variable(value):
         return value.read_value()
     inner = getattr(value, "value", None)
-    if inner is not None and not callable(inner) and _classify.is_resource_variable(inner):
+    if inner is not None and not callable(inner) and _refusals.is_resource_variable(inner):
         return inner.read_value()  # a Keras variable
     return value
 
@@ -302,7 +303,7 @@ def tf_to_torch(
             f"expected a TensorFlow callable, got a {type(fn).__qualname__}; of a SavedModel, give "
             "one of its signatures: loaded.signatures['serving_default']"
         )
-    if _classify.TORCH_MODULE in _classify.class_names(fn):
+    if _refusals.TORCH_MODULE in _refusals.class_names(fn):
         raise UnsupportedTypeError(
             f"expected a TensorFlow callable, got a {type(fn).__qualname__}, which is a "
             "torch.nn.Module already, as are Keras' models and layers on the torch backend; use it "

@@ -14,14 +14,15 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakValueDictionary
 
-from tensor_bridge import _C, _convert
-from tensor_bridge.autograd import _dtype_names, _nodes, _tokens
+from tensor_bridge import _C, _dense, _dtypes
+from tensor_bridge.autograd import _tokens
+from tensor_bridge.autograd.tf_in_torch import _nodes
 from tensor_bridge.errors import GradientError
 
 if TYPE_CHECKING:
     import torch
 
-    from tensor_bridge.autograd._mirror import Mirror
+    from tensor_bridge.autograd.tf_in_torch._mirror import Mirror
 
 __all__ = ["Function", "call", "numbered"]
 
@@ -208,7 +209,7 @@ class _Plan:
         import tensorflow as tf
 
         specs = [
-            tf.TensorSpec(shape, _dtype_names.tf_dtype(dtype))
+            tf.TensorSpec(shape, _dtypes.tf_dtype(dtype))
             for shape, dtype in zip(sizes, dtypes, strict=True)
         ]
         results: list[Shape] = []
@@ -228,7 +229,7 @@ class _Plan:
                     f"shapes, got one of shape {t.shape}, which torch.compile cannot take; call it "
                     "outside the compiled function (torch.compiler.disable)"
                 )
-            found.append((t.shape.as_list(), _dtype_names.torch_dtype(t.dtype)))
+            found.append((t.shape.as_list(), _dtypes.torch_dtype(t.dtype)))
         return results[0], found
 
 
@@ -269,13 +270,13 @@ def _plan(key: int) -> _Plan:
 
 def _fresh(tensors: Sequence[torch.Tensor], inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """The tensors, none over the memory of an input or of another: operators promise that."""
-    seen = {_convert.torch_address(x) for x in inputs if x.numel()}
+    seen = {_dense.torch_address(x) for x in inputs if x.numel()}
     results = []
     for x in tensors:
-        address = _convert.torch_address(x) if x.numel() else None
+        address = _dense.torch_address(x) if x.numel() else None
         if address in seen:
             x = x.clone()
-        seen.add(_convert.torch_address(x) if x.numel() else -1)
+        seen.add(_dense.torch_address(x) if x.numel() else -1)
         results.append(x)
     return results
 

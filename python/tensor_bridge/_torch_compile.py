@@ -12,8 +12,7 @@ from importlib import import_module
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge import _C, _devices, _triton
-from tensor_bridge.autograd import _dtype_names
+from tensor_bridge import _C, _devices, _dtypes, _triton
 from tensor_bridge.errors import FrameworkError, UnsupportedDtypeError
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ def _is_dense(t: Any) -> bool:
 
 def _has_dtype(dtype: torch.dtype) -> bool:
     try:
-        _dtype_names.tf_dtype(dtype)
+        _dtypes.tf_dtype(dtype)
     except UnsupportedDtypeError:
         return False
     return True
@@ -188,7 +187,7 @@ def _traced(value: Any) -> tuple[Any, torch.dtype, torch.device]:
     where = torch.device("cpu")
     if kind == "GPU":
         where = torch.device("cuda", _devices.gpu_of_logical(int(index)))
-    return tuple(value.shape), _dtype_names.torch_dtype(value.dtype), where
+    return tuple(value.shape), _dtypes.torch_dtype(value.dtype), where
 
 
 def _register_kinds() -> Any:
@@ -254,7 +253,7 @@ def operators() -> SimpleNamespace:
         return _C.convert_pytorch_to_tf(x, copy=copy)
 
     def fake_to_tf(x: torch.Tensor, copy: bool | None) -> Any:
-        stand_in = tf.zeros([0], _dtype_names.tf_dtype(x.dtype))
+        stand_in = tf.zeros([0], _dtypes.tf_dtype(x.dtype))
         setattr(stand_in, _TRACED, (tuple(x.shape), x.dtype, x.device))
         return fake_object(detect_fake_mode([x]), stand_in)
 

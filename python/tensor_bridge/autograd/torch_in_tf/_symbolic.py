@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge import _C, _classify, _triton
-from tensor_bridge._graph_function import py_function
-from tensor_bridge.autograd import _dtype_names, _piece, _tape, _tokens
-from tensor_bridge.autograd._graph_gradient import with_gradient
-from tensor_bridge.autograd._structure import Rebuild, build, flatten, is_tf_leaf
+from tensor_bridge import _C, _dtypes, _refusals, _triton
+from tensor_bridge._py_function import py_function
+from tensor_bridge._structures import Rebuild, build, flatten, is_tf_leaf
+from tensor_bridge.autograd import _tape, _tokens
+from tensor_bridge.autograd.torch_in_tf import _piece
+from tensor_bridge.autograd.torch_in_tf._graph_gradient import with_gradient
 from tensor_bridge.errors import GradientError, SymbolicTensorError, UnsupportedTypeError
 
 if TYPE_CHECKING:
@@ -70,13 +71,13 @@ def call(
     places = []
     for i, leaf in enumerate(leaves):
         if not is_tf_leaf(leaf):
-            if _classify.is_keras_tensor(leaf):
+            if _refusals.is_keras_tensor(leaf):
                 raise SymbolicTensorError(
                     "expected a tensor, got a Keras symbolic tensor, which describes an input of a "
                     "model; put the torch code in a tensor_bridge.autograd.TorchLayer"
                 )
             continue
-        if not (_C.is_eager_tensor(leaf) or _classify.is_graph_tensor(leaf)):
+        if not (_C.is_eager_tensor(leaf) or _refusals.is_graph_tensor(leaf)):
             raise UnsupportedTypeError(
                 f"expected dense tensors inside a tf.function, got a {type(leaf).__qualname__}; "
                 "give its components (values, row_splits, indices) to the torch function"
@@ -251,7 +252,7 @@ def infer(
             if x.dim() == y.dim()
             else None
         )
-        specs.append(tf.TensorSpec(shape, _dtype_names.tf_dtype(x.dtype)))
+        specs.append(tf.TensorSpec(shape, _dtypes.tf_dtype(x.dtype)))
     return first, specs
 
 
@@ -284,6 +285,6 @@ def _run_fake(
         arguments = list(leaves)
         for i in places:
             sizes = [size if n is None else n for n in leaves[i].shape.as_list()]
-            arguments[i] = torch.empty(sizes, dtype=_dtype_names.torch_dtype(leaves[i].dtype))
+            arguments[i] = torch.empty(sizes, dtype=_dtypes.torch_dtype(leaves[i].dtype))
         args, kwargs = _piece.arguments_of(spec, arguments)
         return _piece.Result(fn(*args, **kwargs))

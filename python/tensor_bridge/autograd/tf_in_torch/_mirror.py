@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge import _C, _classify, _convert
+from tensor_bridge import _C, _dense, _refusals
 from tensor_bridge.composite import variable as _variable
 from tensor_bridge.errors import GradientError, UnsupportedTypeError
 
@@ -22,12 +22,12 @@ def resource(variable: Any) -> Any:
     Raises:
       UnsupportedTypeError: it is neither, or has no value yet.
     """
-    if _classify.is_resource_variable(variable):
+    if _refusals.is_resource_variable(variable):
         return variable
     # Keras 3, whose `value` may be cast by an autocast scope; mixed precision in tf_keras.
     for name in ("_value", "_variable"):
         inner = getattr(variable, name, None)
-        if inner is not None and _classify.is_resource_variable(inner):
+        if inner is not None and _refusals.is_resource_variable(inner):
             return inner
     raise UnsupportedTypeError(
         "expected a tf.Variable or a Keras variable with a value, got a "
@@ -90,7 +90,7 @@ class Mirror:
 
         self.variable = resource(variable)
         self.trainable = trainable
-        self._source = _classify.variable_source(self.variable)
+        self._source = _refusals.variable_source(self.variable)
         self.handle = self.variable.handle
         self._device = self.handle.device
         value = self._read()
@@ -108,12 +108,12 @@ class Mirror:
         # `_seen` keeps its buffer alive, so that no other value can have the same address; it has a
         # storage of its own, so that no write in torch changes it.
         self._seen = self._read() if seen is None else seen
-        self._seen_address = _convert.torch_address(self._seen)
-        self._address = _convert.torch_address(x)
+        self._seen_address = _dense.torch_address(self._seen)
+        self._address = _dense.torch_address(x)
         self._version = _version(x)
 
     def _is_known_changed(self, x: torch.Tensor) -> bool:
-        return _convert.torch_address(x) != self._address or _version(x) != self._version
+        return _dense.torch_address(x) != self._address or _version(x) != self._version
 
     def _moves_when_written(self) -> bool:
         """Whether the tensor shows the variable's memory: then every write moves it.
@@ -127,11 +127,11 @@ class Mirror:
     def _changed_value(self) -> tuple[torch.Tensor, torch.Tensor] | None:
         """The variable's value, read twice, if TensorFlow changed it since both were equal."""
         value = self._read()
-        address = _convert.torch_address(value)
+        address = _dense.torch_address(value)
         if address == self._seen_address:
             return None
         again = self._read()
-        if _convert.torch_address(again) == address:
+        if _dense.torch_address(again) == address:
             return value, again
         # Every read is a copy: tf.gather of a variable and scatter updates make it so, and move it.
         import tensorflow as tf
@@ -141,7 +141,7 @@ class Mirror:
         if not all(_have_same_bits([(value, self._seen)])):
             return value, self._read()
         self._seen = value
-        self._seen_address = _convert.torch_address(value)
+        self._seen_address = _dense.torch_address(value)
         return None
 
     def force(self, x: torch.Tensor) -> None:
@@ -243,7 +243,7 @@ def pull_all(pairs: Pairs) -> None:
             mirror.pull(x)  # where a read is a copy it finds out
             continue
         seen = convert(value)
-        if _convert.torch_address(seen) != mirror._seen_address:
+        if _dense.torch_address(seen) != mirror._seen_address:
             x.data = convert(value)
             mirror._sync(x, seen)
 

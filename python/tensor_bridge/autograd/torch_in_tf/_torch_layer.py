@@ -8,9 +8,9 @@ from contextlib import nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge import _C, composite
+from tensor_bridge import _C, _dtypes, composite
 from tensor_bridge._frameworks import ensure_tensorflow
-from tensor_bridge.autograd import _dtype_names, _torch_function
+from tensor_bridge.autograd.torch_in_tf import _torch_function
 from tensor_bridge.errors import InvalidOptionError, UnsupportedTypeError
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class TorchLayerBase(_Layer):
         return self.add_weight(
             name=name,
             shape=tuple(x.shape),
-            dtype=_dtype_names.tf_dtype(x.dtype).name,
+            dtype=_dtypes.tf_dtype(x.dtype).name,
             initializer=initial,
             trainable=trainable,
             autocast=False,  # torch casts, where an operation wants that: see `_autocast`

@@ -8,8 +8,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tensor_bridge._frameworks import ensure_tensorflow
-from tensor_bridge.autograd import _mirror
-from tensor_bridge.autograd._tf_function import TfFunction, tf_to_torch
+from tensor_bridge.autograd.tf_in_torch import _mirror
+from tensor_bridge.autograd.tf_in_torch._tf_function import TfFunction, tf_to_torch
 from tensor_bridge.errors import UnsupportedTypeError
 
 if TYPE_CHECKING:

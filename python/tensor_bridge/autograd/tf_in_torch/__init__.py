@@ -1,0 +1,1 @@
+"""TensorFlow inside torch.autograd."""

@@ -1,0 +1,1 @@
+"""torch under a GradientTape, in graphs and as Keras layers."""
