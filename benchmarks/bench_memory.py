@@ -97,7 +97,7 @@ def _measure_all() -> int:
 
 def _live(make: Callable[[], object]) -> float:
     """Bytes that each of many live results takes."""
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "python"))
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests/python/support"))
     from memory import allocated
 
     kept: list[object] = [None] * LIVE

@@ -23,7 +23,7 @@ function(tb_optimise_at_link_time)
 endfunction()
 
 # Bytes of files and of other programs pass through: a write past an array on the stack, or past one whose
-# size the compiler knows, ends the process there. tests/lint/binaries.py looks for it in what was built.
+# size the compiler knows, ends the process there. tools/binaries.py looks for it in what was built.
 # glibc wants optimisation for the second, and sanitizers want to see the calls themselves. Functions on
 # the way of every conversion that have no array are [[gnu::no_stack_protector]]: the check takes six
 # instructions in each, 2 % of a call together.

@@ -90,7 +90,7 @@ def violations(wheel: Path) -> Iterator[str]:
             library = package / adapter_name(group)
             for minor in group if library.exists() else []:
                 yield from adapter_violations(library, minor)
-        lint = [sys.executable, str(ROOT / "tests/lint/binaries.py")]
+        lint = [sys.executable, str(ROOT / "tools/binaries.py")]
         env = os.environ | {"TENSOR_BRIDGE_LIB_DIR": str(package)}
         done = subprocess.run(lint, env=env, capture_output=True, text=True, check=False)
         yield from (done.stdout + done.stderr).splitlines()

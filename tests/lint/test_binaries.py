@@ -32,7 +32,7 @@ def test_each_library_is_built(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_exported_symbols_are_the_planned_ones(kind: str) -> None:
     found = [v for library in libraries()[kind] for v in symbol_violations(library, planned(kind))]
-    assert not found, "\n".join([*found, "If planned: python tests/lint/binaries.py --update"])
+    assert not found, "\n".join([*found, "If planned: python tools/binaries.py --update"])
 
 
 def declared(header: str) -> set[str]:

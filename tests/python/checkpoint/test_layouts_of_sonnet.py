@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 import torch
 from torch import nn
+from tree import ROOT
 
 import tensor_bridge
 from tensor_bridge import MismatchError, checkpoint
@@ -18,7 +19,7 @@ from tensor_bridge import MismatchError, checkpoint
 snt = pytest.importorskip("sonnet")
 
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")
-DATA = Path(__file__).parents[2] / "data/checkpoints"
+DATA = ROOT / "tests/data/checkpoints"
 
 # Of a module: Sonnet's, torch's, the shape of the input, and how torch's is run.
 Drawn = tuple[Any, nn.Module, tuple[int, ...], Callable[[nn.Module, torch.Tensor], torch.Tensor]]

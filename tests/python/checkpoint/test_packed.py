@@ -10,10 +10,11 @@ import pytest
 import tables
 import tensorflow as tf
 from like_tensorflow import assert_like_tensorflow
+from tree import ROOT
 
 from tensor_bridge import CheckpointError, checkpoint
 
-DATA = Path(__file__).parents[2] / "data/checkpoints"
+DATA = ROOT / "tests/data/checkpoints"
 REAL = {
     "sonnet_lstm_1": ["module/_w_h", "module/_w_i", "module/b"],
     "sonnet_conv2d_3x3_2x2": ["module/b", "module/w"],

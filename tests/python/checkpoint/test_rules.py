@@ -19,13 +19,14 @@ import pytest
 import tensorflow as tf
 import torch
 from torch import nn
+from tree import ROOT
 
 from tensor_bridge import MismatchError, checkpoint
 from tensor_bridge.checkpoint import rules
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
-DATA = Path(__file__).parents[2] / "data/checkpoints"
+DATA = ROOT / "tests/data/checkpoints"
 
 Outputs = dict[str, torch.Tensor]
 DRAWN = np.random.default_rng(3)

@@ -12,12 +12,13 @@ import tensorflow as tf
 import torch
 from torch import nn
 from torch.nn import functional as F
+from tree import ROOT
 
 import tensor_bridge
 from tensor_bridge import MismatchError, checkpoint
 from tensor_bridge.checkpoint import rules
 
-DATA = Path(__file__).parents[2] / "data/checkpoints"
+DATA = ROOT / "tests/data/checkpoints"
 
 snt = pytest.importorskip("sonnet", reason="dm-sonnet is not installed")
 

@@ -13,12 +13,13 @@ import tables
 import tensorflow as tf
 import torch
 from tf_bytes import BY_DEFAULT, random_tensor, tf_memory, torch_memory
+from tree import ROOT
 
 import tensor_bridge
 from tensor_bridge import CheckpointError, CheckpointNotFoundError, checkpoint
 
 v1 = tf.compat.v1
-DATA = Path(__file__).parents[2] / "data/checkpoints"
+DATA = ROOT / "tests/data/checkpoints"
 # TensorFlow's TensorSliceWriter has no others.
 DTYPES = [
     "float32", "float64", "int32", "uint8", "int16", "int8", "complex64", "int64", "bool", "uint16",

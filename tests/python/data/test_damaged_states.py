@@ -11,17 +11,17 @@ import queue
 import subprocess
 import sys
 import threading
-from pathlib import Path
 from typing import Any
 
 import pytest
 import tensorflow as tf
 import torch
+from tree import SUPPORT
 
 from tensor_bridge import _C
 from tensor_bridge.data import ResumeError, TorchDataset, _state
 
-WORKER = Path(__file__).parents[1] / "support" / "mutated_states.py"
+WORKER = SUPPORT / "mutated_states.py"
 # Of one state, on a machine that does other things.
 DEADLINE = 60.0
 

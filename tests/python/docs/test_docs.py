@@ -13,8 +13,7 @@ import page_session
 import pytest
 from fresh import Done, run_forked, run_python
 from pages import PAGES, ROOT, Block, Page, spans
-
-HERE = Path(__file__).resolve().parent
+from tree import SUPPORT
 
 
 def ids(pages: list[Page]) -> list[str]:
@@ -46,7 +45,7 @@ def difference(block: Block, got: str, where: str) -> str | None:
 def run_session(blocks: list[Block], page: Page, run: Callable[..., Done]) -> list[str]:
     code = f"""
 import json, os, sys, tempfile
-sys.path.insert(0, {str(HERE)!r})
+sys.path.insert(0, {str(SUPPORT)!r})
 import page_session
 blocks = {[(block.line, block.text) for block in blocks]!r}
 with tempfile.TemporaryDirectory() as folder:  # examples write files

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import re
-from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).resolve().parents[3]
+from tree import ROOT
+
 HEADERS = (ROOT / "include/tensor_bridge/c_api.h", ROOT / "src/c_api/private_api.h")
 _INTEGERS = {
     "int32_t": ctypes.c_int32,

@@ -12,6 +12,7 @@ import h5py
 import keras
 import numpy as np
 import tensorflow as tf
+from tree import ROOT
 
 __all__ = ["joined", "model", "write", "write_archives", "write_hdf5", "write_pieces"]
 
@@ -105,6 +106,6 @@ def write(folder: Path) -> dict[str, Path]:
     )
     found["graph"] = graphs.write(folder, graph)
     found["tflite"] = folder / "model.tflite"
-    seed = Path(__file__).parents[2] / "fuzz" / "seeds" / "tflite" / "int8"
+    seed = ROOT / "tests" / "fuzz" / "seeds" / "tflite" / "int8"
     found["tflite"].write_bytes(seed.read_bytes())
     return found

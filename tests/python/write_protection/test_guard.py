@@ -8,13 +8,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import tensorflow as tf
 import torch
 from guard import Fault, Guard, GuardedTensor, guard
+from tree import SUPPORT
 from twins import Comparison, Converted
 
 import tensor_bridge
@@ -138,7 +138,7 @@ def test_other_faults_reach_the_previous_handler() -> None:
         "faulthandler.enable()\n"
         "with guard().armed(): ctypes.string_at(8, 1)\n"
     )
-    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=os.environ | {"PYTHONPATH": path},

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 _SOURCE = Path(__file__).with_name("guard.cc")
-_BUILD_FOLDER = Path(__file__).resolve().parents[3] / "build" / "tests-guard"
+_BUILD_FOLDER = Path(__file__).resolve().parents[4] / "build" / "tests-guard"
 _MAX_FAULTS = 1 << 12
 _KINDS = {1: "write", 2: "use after release"}
 

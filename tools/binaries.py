@@ -1,7 +1,7 @@
 """What the built libraries export and need, and how they are hardened.
 
-    python tests/lint/binaries.py            # prints what differs from that
-    python tests/lint/binaries.py --update   # writes exported_symbols/ anew
+    python tools/binaries.py            # prints what differs from that
+    python tools/binaries.py --update   # writes exported_symbols/ anew
 
 The libraries are those of the installed package, or of the folder in TENSOR_BRIDGE_LIB_DIR.
 """
@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-LISTS = Path(__file__).resolve().parent / "exported_symbols"
+LISTS = Path(__file__).resolve().parents[1] / "tests" / "lint" / "exported_symbols"
 ADAPTER = re.compile(r"^libtensor_bridge_torch_\d+_\d+\.so$")
 
 # What every shared library of a C++ program may need.
@@ -147,7 +147,7 @@ def main(arguments: list[str]) -> int:
         for library in built:
             if update:
                 names = "\n".join(sorted(exported(library)))
-                text = f"# Written by tests/lint/binaries.py --update.\n{names}\n"
+                text = f"# Written by tools/binaries.py --update.\n{names}\n"
                 (LISTS / f"{kind}.txt").write_text(text, encoding="utf-8")
             else:
                 differences += symbol_violations(library, planned(kind))

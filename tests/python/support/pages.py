@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[3]
+from tree import ROOT
+
 FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<text>.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
 # Marks a block that is shown only; tests/lint/test_examples.py asks for the reason.
 NOT_RUN = "not-run"

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from fresh import run_forked, run_python
 from package_copy import FROM_COPY, copy_of_the_package
+from tree import ROOT
 
 import tensor_bridge
 from tensor_bridge import _C
 
-ROOT = Path(__file__).parents[3]
 PACKAGE = Path(tensor_bridge.__file__).parent
 FRAMEWORKS = ("tensorflow", "torch", "numpy", "ml_dtypes", "jax", "keras", "triton")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pickle
 import re
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import needs
@@ -16,12 +15,13 @@ import torch
 from claims import run_claims
 from refusals import BUILTIN_BASES, assert_refused
 from tensorflow.python.eager import context, executor
+from tree import ROOT
 
 import tensor_bridge
 from tensor_bridge import errors
 from tensor_bridge.testing import live_owners
 
-HEADER = Path(__file__).parents[3] / "include" / "tensor_bridge" / "c_api.h"
+HEADER = ROOT / "include" / "tensor_bridge" / "c_api.h"
 
 
 # ---- the classes ---------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ import torch
 from claims import run_claims
 from fresh import Done, run_python
 from package_copy import FROM_COPY, copy_of_the_package
+from tree import ROOT, SUPPORT
 
 PRELUDE = """
 import gc
@@ -195,8 +196,7 @@ CLAIMS = {
 
 @pytest.fixture(scope="module")
 def outcomes() -> dict[str, str]:
-    folder = str(Path(__file__).parents[1])  # of `needs`
-    return run_claims(PRELUDE, CLAIMS, partial(run_python, PYTHONPATH=folder))
+    return run_claims(PRELUDE, CLAIMS, partial(run_python, PYTHONPATH=str(SUPPORT)))
 
 
 @pytest.mark.parametrize("claim", CLAIMS)
@@ -327,7 +327,6 @@ def test_an_adapter_that_is_missing(package: Path) -> None:
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler")
 @needs.torch_since(13, "its DLPack header is too old to compile with")
 def test_an_adapter_that_fails_its_self_test(package: Path, tmp_path: Path) -> None:
-    root = Path(__file__).parents[3]
     torch_headers = Path(torch.__file__).parent / "include"
     (tmp_path / "include" / "dlpack").mkdir(parents=True)
     (tmp_path / "include/dlpack/dlpack.h").symlink_to(torch_headers / "ATen/dlpack.h")
@@ -335,7 +334,7 @@ def test_an_adapter_that_fails_its_self_test(package: Path, tmp_path: Path) -> N
     real = adapter.rename(tmp_path / "real.so")
     source = tmp_path / "broken.cc"
     source.write_text(BROKEN.replace("REAL", str(real)))
-    includes = [f"-I{folder}" for folder in (root / "src", root / "include", tmp_path / "include")]
+    includes = [f"-I{folder}" for folder in (ROOT / "src", ROOT / "include", tmp_path / "include")]
     command = ["g++", "-std=c++17", "-shared", "-fPIC", *includes, "-o", adapter, source, "-ldl"]
     subprocess.run(command, check=True)
     result, (said,) = use(package)

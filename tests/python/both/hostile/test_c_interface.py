@@ -10,6 +10,7 @@ from pathlib import Path
 import c_calls
 import pytest
 from c_header import HEADERS, functions
+from tree import SUPPORT
 
 from tensor_bridge import config
 
@@ -89,5 +90,4 @@ def test_null_and_misuse_give_a_status_in_every_combination(env: dict[str, str])
 def env() -> dict[str, str]:
     import os
 
-    folders = [str(CALLS.parent), str(CALLS.parents[1])]
-    return os.environ | QUIET | {"PYTHONPATH": os.pathsep.join(folders)}
+    return os.environ | QUIET | {"PYTHONPATH": str(SUPPORT)}

@@ -6,7 +6,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+SUPPORT = Path(__file__).resolve().parent
+ROOT = SUPPORT.parents[2]
 
 
 def files(*patterns: str) -> Iterator[tuple[str, str]]:
