@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import inspect
 import itertools
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,7 +24,7 @@ pytestmark = needs.torch_since(13, "memory on a GPU is copied")
 Step = Callable[[list[torch.Tensor], list[torch.Tensor]], None]
 """Writes to parameters, to gradients, or to both."""
 
-# With a closure, for sparse gradients, for matrices only.
+# With a closure, for sparse gradients, for matrices only: in STEPS.
 OTHER = {"LBFGS", "SparseAdam", "Muon"}
 SHAPES = ((3, 4), (5,), ())
 
@@ -175,13 +176,140 @@ def foreach_in_inference_mode(parameters: list[torch.Tensor], _: list[torch.Tens
         torch._foreach_neg_(parameters)
 
 
-STEPS = (clip_norm, clip_value, average, unscale, accumulate, foreach, foreach_of_views,
-         foreach_of_storages, foreach_in_inference_mode)  # fmt: skip
+def lbfgs(line_search: str | None) -> Step:
+    def step(parameters: list[torch.Tensor], gradients: list[torch.Tensor]) -> None:
+        held = [torch.nn.Parameter(x) for x in parameters]
+        optimizer = torch.optim.LBFGS(held, lr=0.1, max_iter=3, line_search_fn=line_search)
+
+        def closure() -> torch.Tensor:
+            optimizer.zero_grad(set_to_none=False)
+            loss = sum(((p - 3.0) ** 2).sum() for p in held)
+            loss.backward()
+            return loss
+
+        for p, g in zip(held, gradients, strict=True):
+            p.grad = g
+        optimizer.step(closure)
+
+    return named(f"lbfgs-{line_search}", step)
+
+
+def sparse_adam(parameters: list[torch.Tensor], gradients: list[torch.Tensor]) -> None:
+    held = [torch.nn.Parameter(x) for x in parameters[:2]]
+    optimizer = torch.optim.SparseAdam(held)
+    for p, g in zip(held, gradients, strict=False):
+        indices = torch.tensor([[0, 2]], device="cuda")
+        p.grad = torch.sparse_coo_tensor(indices, g[1:3], p.shape, check_invariants=False)
+    optimizer.step()
+    optimizer.step()
+
+
+def muon(parameters: list[torch.Tensor], gradients: list[torch.Tensor]) -> None:
+    (p,) = held = [torch.nn.Parameter(x) for x in parameters if x.ndim == 2]
+    p.grad = gradients[0]
+    optimizer = torch.optim.Muon(held)
+    optimizer.step()
+    optimizer.step()
+
+
+def write_all(parameters: list[torch.Tensor], gradients: list[torch.Tensor]) -> None:
+    torch._foreach_lerp_(gradients, parameters, 0.25)
+    torch._foreach_mul_(parameters, 0.5)
+    for x, g in zip(parameters, gradients, strict=True):
+        x.add_(g, alpha=2.0)
+    torch.mul(parameters[0], 3.0, out=gradients[0])
+
+
+def compiled(backend: str, function: Step) -> Step:
+    def step(parameters: list[torch.Tensor], gradients: list[torch.Tensor]) -> None:
+        torch._dynamo.reset()
+        torch.compile(function, backend=backend)(parameters, gradients)
+
+    return named(f"compiled-{backend}-{function.__name__}", step)
+
+
+def compiled_optimizer(backend: str, cls: type[torch.optim.Optimizer]) -> Step:
+    def step(parameters: list[torch.Tensor], gradients: list[torch.Tensor]) -> None:
+        torch._dynamo.reset()
+        held = [torch.nn.Parameter(x) for x in parameters]
+        for p, g in zip(held, gradients, strict=True):
+            p.grad = g
+        torch.compile(cls(held, foreach=True).step, backend=backend)()
+
+    return named(f"compiled-{backend}-{cls.__name__}", step)
+
+
+def vmapped(parameters: list[torch.Tensor], gradients: list[torch.Tensor]) -> None:
+    def each(x: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+        g.mul_(0.5)
+        return x.add_(g).clamp_(max=1.5)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # clamp_() has no batching rule, so torch writes each part
+        for x, g in zip(parameters[:2], gradients, strict=False):
+            torch.func.vmap(each)(x, g)
+
+
+def functionalized(parameters: list[torch.Tensor], gradients: list[torch.Tensor]) -> None:
+    def all_of(*tensors: torch.Tensor) -> None:
+        write_all(list(tensors[: len(SHAPES)]), list(tensors[len(SHAPES) :]))
+
+    torch.func.functionalize(all_of)(*parameters, *gradients)
+
+
+def autocast(parameters: list[torch.Tensor], gradients: list[torch.Tensor]) -> None:
+    with torch.autocast("cuda", dtype=torch.float16):
+        write_all(parameters, gradients)
+        parameters[0].addcdiv_(parameters[0], gradients[0])
+
+
+def autocast_training(parameters: list[torch.Tensor], gradients: list[torch.Tensor]) -> None:
+    held = [torch.nn.Parameter(x) for x in parameters]
+    scaler = torch.amp.GradScaler("cuda", init_scale=4.0)
+    optimizer = torch.optim.AdamW(held, fused=True)
+    for p, g in zip(held, gradients, strict=True):
+        p.grad = g
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        loss = sum((p * p).sum() for p in held)
+    scaler.scale(loss).backward()
+    scaler.unscale_(optimizer)
+    torch.nn.utils.clip_grad_norm_(held, 0.1)
+    scaler.step(optimizer)
+    scaler.update()
+
+
+def named(name: str, step: Step) -> Step:
+    step.__name__ = name
+    return step
+
+
+BACKENDS = ("eager", "aot_eager")  # inductor's kernels need triton
+STEPS = (
+    *(clip_norm, clip_value, average, unscale, accumulate, foreach, foreach_of_views),
+    *(foreach_of_storages, foreach_in_inference_mode),
+    *(lbfgs(None), lbfgs("strong_wolfe"), sparse_adam),
+    *([muon] if hasattr(torch.optim, "Muon") else []),
+    *(compiled(backend, write_all) for backend in BACKENDS),
+    *(compiled_optimizer(backend, torch.optim.AdamW) for backend in BACKENDS),
+    *(vmapped, functionalized, autocast, autocast_training),
+)
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.__name__)
 def test_what_writes_lists_in_training_writes_nothing_of_tensorflow(step: Step) -> None:
     check(step)
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.__name__)
+def test_what_writes_in_training_raises_where_writes_raise(step: Step) -> None:
+    tensors = values() + [g / 3.0 for g in values()]
+    before = snapshot(tensors)
+    shared = [tensor_bridge.to_torch(t, on_write="raise") for t in tensors]
+    with pytest.raises(BufferError, match='on_write="raise"'):
+        step(shared[: len(SHAPES)], shared[len(SHAPES) :])
+    for t, x in zip(tensors, shared, strict=True):
+        assert shares_memory(t, x)
+    assert_unchanged(tensors, before)
 
 
 def test_only_what_is_written_moves() -> None:
