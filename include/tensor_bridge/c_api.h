@@ -371,7 +371,6 @@ typedef struct tb_data_component {
 typedef struct tb_data_options {
   uint32_t struct_size; /* sizeof(tb_data_options) */
   int32_t prefetch;     /* elements that the thread makes ahead; 0: each when it is asked for */
-  int32_t own_executor; /* 1: TensorFlow's context runs its operations asynchronously */
   int32_t adaptive; /* 1: a caller that only drains may make cheap elements itself, without limit */
   int32_t string_lists; /* 1: strings stay in TensorFlow's memory, for tb_data_slot_strings() */
   int32_t num_components;

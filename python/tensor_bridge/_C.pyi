@@ -77,7 +77,6 @@ def data_open(
     resource: Any,
     context: Any,
     prefetch: int,
-    own_executor: bool,
     adaptive: bool,
     string_lists: bool,
     components: Sequence[tuple[int, int, int, int, int]],

@@ -32,12 +32,10 @@ int64_t nanoseconds(Clock::duration duration) {
 }  // namespace
 
 struct DataStream::State {
-  State(std::unique_ptr<DatasetIterator> source, DataPlan the_plan, int capacity, bool executor,
-        bool may_adapt)
+  State(std::unique_ptr<DatasetIterator> source, DataPlan the_plan, int capacity, bool may_adapt)
       : iterator(std::move(source)),
         plan(std::move(the_plan)),
         prefetch(capacity),
-        own_executor(executor),
         adaptive(may_adapt),
         outputs(iterator->api()) {}
 
@@ -55,7 +53,6 @@ struct DataStream::State {
   const std::unique_ptr<DatasetIterator> iterator;
   const DataPlan plan;
   const size_t prefetch;
-  const bool own_executor;
   const bool adaptive;
 
   mutable std::mutex mutex;
@@ -101,6 +98,7 @@ DataItem DataStream::State::make(std::unique_lock<std::mutex>* lock) noexcept {
 
 void DataStream::State::fill(DataItem* item) noexcept {
   try {
+    const SyncExecutor executor(iterator->api(), iterator->context());
     int code = 0;
     const DatasetIterator::Step step = iterator->next(&outputs, &code, &item->message);
     if (step == DatasetIterator::Step::kElement) {
@@ -124,18 +122,7 @@ void DataStream::State::fill(DataItem* item) noexcept {
 
 void DataStream::State::makeDirectly(std::unique_lock<std::mutex>* lock) {
   making = true;
-  std::unique_ptr<SyncExecutor> executor;
-  if (own_executor) {
-    lock->unlock();
-    executor = std::make_unique<SyncExecutor>(iterator->api(), iterator->context());
-    lock->lock();
-  }
   DataItem item = make(lock);
-  if (executor != nullptr) {
-    lock->unlock();
-    executor.reset();
-    lock->lock();
-  }
   making = false;
   if (item.is_end() || cancelled) {
     ended = true;
@@ -151,9 +138,8 @@ void DataStream::State::makeDirectly(std::unique_lock<std::mutex>* lock) {
 }
 
 DataStream::DataStream(std::unique_ptr<DatasetIterator> iterator, DataPlan plan, int prefetch,
-                       bool own_executor, bool adaptive)
-    : state_(std::make_shared<State>(std::move(iterator), std::move(plan), prefetch, own_executor,
-                                     adaptive)),
+                       bool adaptive)
+    : state_(std::make_shared<State>(std::move(iterator), std::move(plan), prefetch, adaptive)),
       process_(getpid()) {
   thread_ = std::thread([state = state_] { run(state); });
   pthread_setname_np(thread_.native_handle(), "tb_data");
@@ -164,10 +150,6 @@ DataStream::~DataStream() {
 }
 
 void DataStream::run(const std::shared_ptr<State>& state) {
-  std::unique_ptr<SyncExecutor> executor;
-  if (state->own_executor) {
-    executor = std::make_unique<SyncExecutor>(state->iterator->api(), state->iterator->context());
-  }
   std::unique_lock<std::mutex> lock(state->mutex);
   for (;;) {
     state->room.wait(lock, [&] {
@@ -197,9 +179,6 @@ void DataStream::run(const std::shared_ptr<State>& state) {
     }
   }
   state->ended = true;
-  lock.unlock();
-  executor.reset();
-  lock.lock();
   state->finished = true;
   state->item_ready.notify_all();
   state->idle.notify_all();

@@ -46,8 +46,7 @@ class DataStream {
 
   /// `adaptive`: the caller may make elements itself although there is a thread; next() then does
   /// not keep to its limit.
-  DataStream(std::unique_ptr<DatasetIterator> iterator, DataPlan plan, int prefetch,
-             bool own_executor, bool adaptive);
+  DataStream(std::unique_ptr<DatasetIterator> iterator, DataPlan plan, int prefetch, bool adaptive);
   /// close() was called, or the process is a forked child.
   ~DataStream();
   DataStream(const DataStream&) = delete;

@@ -63,9 +63,8 @@ tb_status tb_py_data_open(_object* resource, void* context, const tb_data_option
     auto source = std::make_unique<DatasetIterator>(api, static_cast<TFE_Context*>(context),
                                                     handleOf(api, resource), std::move(dtypes));
     auto iterator = std::make_unique<tb_data_iterator>();
-    iterator->stream =
-        std::make_unique<DataStream>(std::move(source), std::move(plan), options->prefetch,
-                                     options->own_executor != 0, options->adaptive != 0);
+    iterator->stream = std::make_unique<DataStream>(std::move(source), std::move(plan),
+                                                    options->prefetch, options->adaptive != 0);
     *out = iterator.release();
   });
 }

@@ -358,20 +358,19 @@ size_t countValues(const std::vector<SlotKind>& slots) {
 }  // namespace
 
 PyObject* dataOpen(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
-  if (nargs != 9) return wrongCount("data_open", 9, nargs);
+  if (nargs != 8) return wrongCount("data_open", 8, nargs);
   ParsedOptions parsed;
   if (!ensureReady() || !parseOptions(names, args + nargs, kDenseOnly, &parsed)) return nullptr;
   // TensorFlow's context capsule has no name.
   void* context = PyCapsule_GetPointer(args[1], nullptr);
   if (context == nullptr) return nullptr;
   std::vector<tb_data_component> components;
-  if (!parseComponents(args[6], &components)) return nullptr;
+  if (!parseComponents(args[5], &components)) return nullptr;
   tb_data_options options{};
   options.struct_size = sizeof(options);
   options.prefetch = static_cast<int32_t>(PyLong_AsLong(args[2]));
-  options.own_executor = PyObject_IsTrue(args[3]) == 1;
-  options.adaptive = PyObject_IsTrue(args[4]) == 1;
-  options.string_lists = PyObject_IsTrue(args[5]) == 1;
+  options.adaptive = PyObject_IsTrue(args[3]) == 1;
+  options.string_lists = PyObject_IsTrue(args[4]) == 1;
   if (PyErr_Occurred() != nullptr) return nullptr;
   options.num_components = static_cast<int32_t>(components.size());
   options.components = components.data();
@@ -380,8 +379,8 @@ PyObject* dataOpen(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject*
   auto iterator = std::make_unique<Iterator>();
   iterator->slots = slotKinds(components, options.string_lists != 0);
   iterator->num_values = countValues(iterator->slots);
-  if (!parseNode(args[7], iterator->num_values, &iterator->root)) return nullptr;
-  iterator->on_failure = Py_NewRef(args[8]);
+  if (!parseNode(args[6], iterator->num_values, &iterator->root)) return nullptr;
+  iterator->on_failure = Py_NewRef(args[7]);
   const tb_status status = tb_py_data_open(args[0], context, &options, &iterator->native);
   if (status != TB_OK) return raiseStatus(status);
   PyObject* capsule = PyCapsule_New(iterator.get(), kCapsule, destroy);

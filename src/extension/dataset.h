@@ -8,7 +8,7 @@
 
 namespace tensor_bridge::python {
 
-/// data_open(resource, context, prefetch, own_executor, adaptive, string_lists, components,
+/// data_open(resource, context, prefetch, adaptive, string_lists, components,
 ///   structure, on_failure, /, *, copy, on_write, raw) -> capsule
 PyObject* dataOpen(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names);
 /// data_next(capsule, seconds) -> element; StopIteration at the end, TimeoutError after `seconds`

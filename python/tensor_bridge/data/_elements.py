@@ -154,15 +154,15 @@ class Elements(OfOneProcess):
         self._offset = 0  # of the native iterator's ordinals
         self._finished = False
         self._final = Stats()
-        self._iterator: Any = _begin(dataset)  # keeps the dataset's functions alive
-        if state is not None:
-            self._load(state)
-        current = context.context()
+        # An asynchronous executor would begin the pass some time later.
+        with context.execution_mode(context.SYNC):
+            self._iterator: Any = _begin(dataset)  # keeps the dataset's functions alive
+            if state is not None:
+                self._load(state)
         self._native: Any = _C.data_open(
             self._iterator._iterator_resource,
-            current._handle,
+            context.context()._handle,
             settings.prefetch,
-            current.is_async(),
             settings.timeout is None,
             settings.plan.string_lists,
             settings.plan.components,

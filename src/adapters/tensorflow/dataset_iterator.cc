@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "adapters/tensorflow/run_op.h"
 #include "core/error.h"
 #include "core/exit.h"
 
@@ -37,12 +38,19 @@ TFE_TensorHandle** HandleList::resize(size_t count) {
 }
 
 SyncExecutor::SyncExecutor(const TfApi& api, TFE_Context* context)
-    : api_(api), executor_(api.TFE_NewExecutor(/*is_async=*/false, /*streaming=*/true, 0)) {
+    : api_(api), context_(context), previous_(api.TFE_ContextGetExecutorForThread(context)) {
+  if (__builtin_expect(!api_.TFE_ExecutorIsAsync(previous_), 1)) return;
+  executor_ = api.TFE_NewExecutor(/*is_async=*/false, /*streaming=*/true, 0);
   api_.TFE_ContextSetExecutorForThread(context, executor_);
 }
 
-// The context forgets an executor that is deleted.
-SyncExecutor::~SyncExecutor() { api_.TFE_DeleteExecutor(executor_); }
+SyncExecutor::~SyncExecutor() {
+  if (executor_ != nullptr) {
+    api_.TFE_ContextSetExecutorForThread(context_, previous_);
+    api_.TFE_DeleteExecutor(executor_);
+  }
+  api_.TFE_DeleteExecutor(previous_);  // the reference, not what it refers to
+}
 
 DatasetIterator::DatasetIterator(const TfApi& api, TFE_Context* context, TFE_TensorHandle* resource,
                                  std::vector<int> dtypes)
@@ -93,8 +101,7 @@ DatasetIterator::Step DatasetIterator::next(HandleList* outputs, int* code, std:
     api_.TFE_OpSetCancellationManager(op, cancellation_, status);
   }
   if (api_.TF_GetCode(status) == kTfOk) {
-    int num_outputs = count;
-    api_.TFE_Execute(op, outputs->resize(dtypes_.size()), &num_outputs, status);
+    runOp(api_, context_, op, outputs->resize(dtypes_.size()), count, status);
   }
   *code = api_.TF_GetCode(status);
   if (__builtin_expect(*code == kTfOk, 1)) return Step::kElement;
@@ -109,8 +116,7 @@ void DatasetIterator::cancel() noexcept { api_.TFE_CancellationManagerStartCance
 void DatasetIterator::decode(TFE_Op* op, size_t count, HandleList* parts) {
   TF_Status* status = threadStatus(api_);
   if (api_.TF_GetCode(status) == kTfOk) {
-    int num_outputs = static_cast<int>(count);
-    api_.TFE_Execute(op, parts->resize(count), &num_outputs, status);
+    runOp(api_, context_, op, parts->resize(count), static_cast<int>(count), status);
   }
   if (api_.TF_GetCode(status) != kTfOk) throwStatus(api_, status, "a variant of the dataset's");
 }

@@ -35,8 +35,8 @@ class HandleList {
   std::vector<TFE_TensorHandle*> handles_;
 };
 
-/// While it lives, the operations of this thread run on it and not in TensorFlow's background: only
-/// needed where the context was made asynchronous.
+/// While it lives, the operations of this thread end before they return, also where the thread's
+/// executor, or the context's, is asynchronous.
 class SyncExecutor {
  public:
   SyncExecutor(const TfApi& api, TFE_Context* context);
@@ -46,7 +46,9 @@ class SyncExecutor {
 
  private:
   const TfApi& api_;
-  TFE_Executor* executor_;
+  TFE_Context* context_;
+  TFE_Executor* previous_;
+  TFE_Executor* executor_ = nullptr;  // null where the previous one is synchronous
 };
 
 class DatasetIterator {

@@ -77,6 +77,8 @@ constexpr int kTfOutOfRange = 11;
   X(void, TFE_OpSetCancellationManager, (TFE_Op*, TFE_CancellationManager*, TF_Status*))        \
   X(TFE_Executor*, TFE_NewExecutor, (bool is_async, bool streaming, int in_flight_nodes_limit)) \
   X(void, TFE_DeleteExecutor, (TFE_Executor*))                                                  \
+  X(bool, TFE_ExecutorIsAsync, (TFE_Executor*))                                                 \
+  X(TFE_Executor*, TFE_ContextGetExecutorForThread, (TFE_Context*))                             \
   X(void, TFE_ContextSetExecutorForThread, (TFE_Context*, TFE_Executor*))
 
 struct TfApi {

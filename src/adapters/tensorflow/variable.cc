@@ -3,6 +3,7 @@
 #include <string>
 
 #include "adapters/tensorflow/reader.h"
+#include "adapters/tensorflow/run_op.h"
 #include "core/error.h"
 
 namespace tensor_bridge {
@@ -18,8 +19,7 @@ TFE_TensorHandle* run(const TfApi& api, TFE_Context* context, const char* name,
     api.TFE_OpAddInput(op, resource, status);
     if (api.TF_GetCode(status) == kTfOk) {
       if (tf_enum != 0) api.TFE_OpSetAttrType(op, "dtype", tf_enum);
-      int outputs = 1;
-      api.TFE_Execute(op, &value, &outputs, status);
+      runOp(api, context, op, &value, 1, status);
     }
     api.TFE_DeleteOp(op);
   }

@@ -23,7 +23,10 @@ struct TF_Status {
 struct TFE_TensorHandle {
   int64_t value = 0;
 };
-struct TFE_Op {};
+struct TFE_Op {
+  std::string name;
+};
+struct TFE_Executor {};
 struct TFE_CancellationManager {
   std::atomic<bool> cancelled{false};
 };
@@ -46,7 +49,8 @@ struct Script {
   std::atomic<int> calls{0};
   std::atomic<int> in_use{0};
   std::atomic<int> handles{0};
-  std::atomic<int> others{0};  // operations, cancellation managers
+  std::atomic<int> others{0};          // operations, cancellation managers, executors
+  std::atomic<int> after_failures{0};  // operations that do nothing
   TFE_CancellationManager* manager = nullptr;
 };
 Script* g_script = nullptr;
@@ -56,8 +60,12 @@ void set(TF_Status* status, int code, const char* message) {
   status->message = message;
 }
 
-void execute(TFE_Op*, TFE_TensorHandle** outputs, int* count, TF_Status* status) {
+void execute(TFE_Op* op, TFE_TensorHandle** outputs, int* count, TF_Status* status) {
   Script& script = *g_script;
+  if (op->name == "NoOp") {
+    script.after_failures.fetch_add(1);
+    return;
+  }
   // The iterator is used by one thread at a time.
   EXPECT_EQ(script.in_use.fetch_add(1), 0);
   script.calls.fetch_add(1);
@@ -94,9 +102,9 @@ TfApi actedApi() {
     g_script->handles.fetch_sub(1);
     delete handle;
   };
-  api.TFE_NewOp = [](TFE_Context*, const char*, TF_Status*) {
+  api.TFE_NewOp = [](TFE_Context*, const char* name, TF_Status*) {
     g_script->others.fetch_add(1);
-    return new TFE_Op;
+    return new TFE_Op{name};
   };
   api.TFE_DeleteOp = [](TFE_Op* op) {
     g_script->others.fetch_sub(1);
@@ -120,6 +128,15 @@ TfApi actedApi() {
     manager->cancelled = true;
   };
   api.TFE_OpSetCancellationManager = [](TFE_Op*, TFE_CancellationManager*, TF_Status*) {};
+  api.TFE_ContextGetExecutorForThread = [](TFE_Context*) {
+    g_script->others.fetch_add(1);
+    return new TFE_Executor;
+  };
+  api.TFE_ExecutorIsAsync = [](TFE_Executor*) { return false; };
+  api.TFE_DeleteExecutor = [](TFE_Executor* executor) {
+    g_script->others.fetch_sub(1);
+    delete executor;
+  };
   api.TFE_Execute = execute;
   return api;
 }
@@ -146,7 +163,7 @@ struct Stream {
     TFE_TensorHandle resource;
     auto iterator = std::make_unique<DatasetIterator>(api(), nullptr, &resource, std::vector{1});
     stream = std::make_unique<DataStream>(std::move(iterator), makeDataPlan(options), prefetch,
-                                          /*own_executor=*/false, adaptive);
+                                          adaptive);
   }
   // The value, or -1 for the end, -2 for a failure.
   int64_t take() {
@@ -181,6 +198,8 @@ TEST_P(DataStreamTest, GivesEveryElementAndTheEndForGood) {
     for (int64_t i = 0; i < 1000; ++i) EXPECT_EQ(test.take(), i == 7 ? -2 : i);
     for (int i = 0; i < 3; ++i) EXPECT_EQ(test.take(), -1);
     EXPECT_EQ(script.calls, 1001);
+    // An operation that fails leaves its error to others; the next one that does not takes it away.
+    EXPECT_EQ(script.after_failures, 2);
     const tb_data_stats stats = test.stream->stats();
     EXPECT_EQ(stats.elements, 999);
     EXPECT_EQ(stats.failures, 1);

@@ -361,6 +361,36 @@ def test_an_asynchronous_context() -> None:
     assert done.code == 0, done.err
 
 
+@pytest.mark.parametrize("begun_outside", [True, False])
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_asynchronous_executor_of_the_thread(fails: bool, begun_outside: bool) -> None:
+    done = run_forked(
+        f"""
+        from tensorflow.python.eager import context
+        from tensorflow.python.eager.executor import new_executor
+        from tensor_bridge.data import PipelineError, loader
+        ds = tf.data.Dataset.range(300)
+        if {fails}:
+            ds = ds.map(lambda i: 1 // (250 - i))
+        begun = iter(loader(ds, prefetch=0)) if {begun_outside} else None
+        own = new_executor(enable_async=True)
+        elements = []
+        with context.executor_scope(own):
+            try:
+                for x in begun or loader(ds, prefetch=0):
+                    elements.append(int(x))
+                print("end", len(elements))
+            except PipelineError:
+                print("failure", len(elements))
+            assert context.context().executor.is_async()
+            assert (tf.constant(1) + 1).numpy() == 2
+            own.wait()
+        """
+    )
+    expected = "failure 250" if fails else "end 300"
+    assert done.out.strip() == expected, done.err
+
+
 def test_no_numpy() -> None:
     done = run_forked(
         """

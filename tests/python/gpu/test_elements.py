@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from itertools import islice
 
 import tensorflow as tf
 import torch
@@ -18,15 +17,15 @@ LARGE = 128 << 20
 BOUND = 1 << 30  # What is held back at most, in bytes.
 
 
-def on_a_gpu(size: int) -> tf.data.Dataset:
-    """Elements of so many float32, each full of its number, without end."""
-    made = tf.data.Dataset.counter().map(lambda i: tf.fill([size], tf.cast(i, tf.float32)))
+def on_a_gpu(count: int, size: int) -> tf.data.Dataset:
+    """Elements of so many float32, each full of its number."""
+    made = tf.data.Dataset.range(count).map(lambda i: tf.fill([size], tf.cast(i, tf.float32)))
     return made.apply(tf.data.experimental.copy_to_device("/gpu:0"))
 
 
 def test_a_copied_element_is_read_before_its_memory_is_used_anew() -> None:
     with gated(torch.cuda.current_stream()):
-        copied = list(islice(loader(on_a_gpu(COUNT), copy=True, prefetch=1), 8))
+        copied = list(loader(on_a_gpu(8, COUNT), copy=True, prefetch=1))
     for i, x in enumerate(copied):
         assert x.is_cuda
         assert (x == i).all()
@@ -38,7 +37,7 @@ def test_what_dropped_elements_hold_back_is_bounded() -> None:
 
     def iterate() -> None:
         nonlocal most, made
-        for x in islice(loader(on_a_gpu(LARGE // 4), prefetch=1), 24):
+        for x in loader(on_a_gpu(24, LARGE // 4), prefetch=1):
             del x
             made += 1
             most = max(most, live_owners() - before)

@@ -1,0 +1,30 @@
+#include "adapters/tensorflow/run_op.h"
+
+namespace tensor_bridge {
+namespace {
+
+// TensorFlow runs each op as a function, and all of them exchange tensors between devices through
+// one rendezvous of the context. An op that fails aborts it, and the next one that takes a tensor
+// to a GPU would fail with the error of the first. An op of a synchronous executor begins with a
+// new rendezvous where the old one is aborted, one of an asynchronous executor does not (2.12
+// to 2.21, DoEagerExecute in eager/execute.cc).
+void renewRendezvous(const TfApi& api, TFE_Context* context) {
+  TF_Status* status = api.TF_NewStatus();
+  TFE_Op* nothing = api.TFE_NewOp(context, "NoOp", status);
+  if (nothing != nullptr) {
+    int count = 0;
+    api.TFE_Execute(nothing, nullptr, &count, status);
+    api.TFE_DeleteOp(nothing);
+  }
+  api.TF_DeleteStatus(status);
+}
+
+}  // namespace
+
+void runOp(const TfApi& api, TFE_Context* context, TFE_Op* op, TFE_TensorHandle** outputs,
+           int count, TF_Status* status) {
+  api.TFE_Execute(op, outputs, &count, status);
+  if (__builtin_expect(api.TF_GetCode(status) != kTfOk, 0)) renewRendezvous(api, context);
+}
+
+}  // namespace tensor_bridge
