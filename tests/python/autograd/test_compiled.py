@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import needs
 import pytest
-from fresh import run_python
+from fresh import run_forked, run_python
 
 pytestmark = pytest.mark.timeout(600)
 
+# Imports only: what is compiled is compiled in the fork. The compiler's own pool of processes
+# would not survive one.
 START = """
-import warnings
+import os, warnings
+os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
 warnings.simplefilter("ignore")
-import tensor_bridge
-tensor_bridge.prepare()
 import keras
-import tensorflow as tf
-import torch
+import torch._dynamo, torch._inductor.compile_fx
 from tensor_bridge.autograd import GradientError, TfModule, _tokens, tf_to_torch
 from tensor_bridge.autograd.tf_in_torch import _compiled
 torch.manual_seed(0)
@@ -24,7 +24,7 @@ torch.manual_seed(0)
 
 def run(code: str) -> str:
     # Compilers and TensorFlow write to stderr what is no failure.
-    done = run_python(START + code, timeout=500)
+    done = run_forked(code, timeout=500, after=START)
     assert done.code == 0, done.out + done.err
     return done.out.strip()
 

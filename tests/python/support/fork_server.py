@@ -1,6 +1,7 @@
 """Server of `fresh.run_forked`.
 
-Reads lines of [code, timeout, exits], writes lines of [exit code, stdout, stderr].
+Reads lines of [code, timeout, exits, after], writes lines of [exit code, stdout, stderr]. A fork
+that has run the code `after` stays, and serves all jobs that come after that code.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ import gc
 import importlib.util
 import json
 import os
+import select
 import signal
+import socket
 import sys
 import tempfile
-import time
 import traceback
-from typing import Any
+from typing import Any, TextIO
 
 import tensor_bridge
 
@@ -63,33 +65,76 @@ def main_module() -> Any:
 
 
 def wait(pid: int, timeout: float) -> int:
-    end = time.monotonic() + timeout
-    while time.monotonic() < end:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.01)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return 124
+    ended = os.pidfd_open(pid)
+    late = not select.select([ended], [], [], timeout)[0]
+    os.close(ended)
+    if late:
+        os.kill(pid, signal.SIGKILL)
+    status = os.waitpid(pid, 0)[1]
+    return 124 if late else os.waitstatus_to_exitcode(status)
+
+
+def forked(code: str, timeout: float, *, exits: bool) -> list[Any] | None:
+    """What became of a fork that ran the code; None in that fork, whose interpreter is to end."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        pid = os.fork()
+        if pid == 0:
+            child(code, out.fileno(), err.fileno(), exits=exits)
+            return None
+        answer: list[Any] = [wait(pid, timeout)]
+        for file in (out, err):
+            file.seek(0)
+            answer.append(file.read().decode(errors="replace"))
+        return answer
+
+
+def serve(lines: TextIO, answers: TextIO) -> None:
+    ready: dict[str, TextIO] = {}
+    mine, broken = "", ""
+    while line := lines.readline():
+        code, timeout, exits, after = json.loads(line)
+        answer: Any
+        if after != mine:
+            if after not in ready:
+                ours, theirs = socket.socketpair()
+                if os.fork() == 0:
+                    # Who waits for the end of the server's answers must not wait for this one.
+                    for number in (0, 1):
+                        os.dup2(os.open(os.devnull, os.O_RDWR), number)
+                    ours.close()
+                    for file in ready.values():
+                        file.close()
+                    ready, mine, broken = {}, after, prepared(after)
+                    lines = answers = theirs.makefile("rw")
+                    continue
+                theirs.close()
+                ready[after] = ours.makefile("rw")
+            ready[after].write(line)
+            ready[after].flush()
+            answer = json.loads(ready[after].readline())
+        elif broken:
+            answer = [1, "", broken]
+        else:
+            answer = forked(code, timeout, exits=exits)
+            if answer is None:
+                return
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def prepared(after: str) -> str:
+    """Runs what jobs come after, which see its names; the traceback if it fails."""
+    try:
+        exec(compile(after, "<after>", "exec"), NAMES)
+    except BaseException:
+        return traceback.format_exc()
+    gc.freeze()
+    return ""
 
 
 def main() -> None:
     _frameworks.ensure()
     gc.freeze()
-    for line in sys.stdin:
-        code, timeout, exits = json.loads(line)
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            pid = os.fork()
-            if pid == 0:
-                child(code, out.fileno(), err.fileno(), exits=exits)
-                return
-            status = wait(pid, timeout)
-            texts = []
-            for file in (out, err):
-                file.seek(0)
-                texts.append(file.read().decode(errors="replace"))
-        print(json.dumps([status, *texts]), flush=True)
+    serve(sys.stdin, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -72,11 +72,12 @@ class _Forks:
         self._server.kill()
         self._server.communicate()
 
-    def run(self, code: str, timeout: float, *, exits: bool) -> Done:
+    def run(self, code: str, timeout: float, *, exits: bool, after: str) -> Done:
         assert self._server.stdin is not None
         assert self._server.stdout is not None
+        job = [textwrap.dedent(code), timeout, exits, textwrap.dedent(after)]
         try:
-            self._server.stdin.write(json.dumps([textwrap.dedent(code), timeout, exits]) + "\n")
+            self._server.stdin.write(json.dumps(job) + "\n")
             self._server.stdin.flush()
             code_, out, err = json.loads(self._server.stdout.readline())
         except BaseException:
@@ -92,10 +93,11 @@ def _forks() -> _Forks:
     return _Forks()
 
 
-def run_forked(code: str, *, timeout: float = 200, exits: bool = False) -> Done:
+def run_forked(code: str, *, timeout: float = 200, exits: bool = False, after: str = "") -> Done:
     """Runs `code` with tf, torch and tensor_bridge imported and unused, in a fork: 0.1 to 0.5 s.
 
     The process ends with os._exit, unless `exits`: then it is the main module of an interpreter
-    that is finalized, which takes a second or two.
+    that is finalized, which takes a second or two. `after` is run once, for all code that comes
+    after it and sees its names: for imports that take long.
     """
-    return _forks().run(code, timeout, exits=exits)
+    return _forks().run(code, timeout, exits=exits, after=after)
