@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import needs
 import pytest
-from fresh import run_forked, run_python
+from fresh import BOTH, TORCH_FIRST, run_forked
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -24,7 +24,7 @@ torch.manual_seed(0)
 
 def run(code: str) -> str:
     # Compilers and TensorFlow write to stderr what is no failure.
-    done = run_forked(code, timeout=500, after=START)
+    done = run_forked(code, timeout=500, after=(BOTH, START))
     assert done.code == 0, done.out + done.err
     return done.out.strip()
 
@@ -95,18 +95,17 @@ for fn, count in ((lambda x: tf.tanh(x) * x, 1), (lambda x, y: (x, x + y, tf.con
 
 
 IMPORTS = {
-    "ours first": "import tensor_bridge, tensorflow as tf, torch",
-    "torch first": "import torch, tensor_bridge, tensorflow as tf",
+    "ours first": BOTH,
+    "torch first": TORCH_FIRST,
     "the compiler first": "import torch._dynamo, tensor_bridge, tensorflow as tf",
 }
 
 
 @pytest.mark.parametrize("order", IMPORTS)
 def test_conversions_break_a_graph_without_a_word(order: str) -> None:
-    done = run_python(
-        IMPORTS[order]
-        + """
-import sys
+    run_forked(
+        """
+import sys, tensor_bridge
 t = tf.constant([1.0, 2.0])
 
 def through(x):
@@ -129,9 +128,9 @@ if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 13):
         tensor_bridge.autograd.compile_conversions()
     for function in (whole, compiled):
         assert function(torch.ones(2)).numpy().tolist() == [3.0, 4.0]
-"""
-    )
-    done.check()
+""",
+        after=(IMPORTS[order],),
+    ).check()
 
 
 CONVERSIONS = """

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import torch
-from fresh import run_python
+from fresh import run_forked, run_python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from refusals import assert_refused
@@ -225,12 +225,7 @@ def test_inside_structures() -> None:
 # ---- memory --------------------------------------------------------------------------------------
 
 MEMORY = """
-import os
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import gc
-import tensor_bridge
-import tensorflow as tf
-import torch
 
 def status(name):
     with open("/proc/self/status") as f:
@@ -251,7 +246,7 @@ tensor_bridge.to_torch(tf.constant(["warm"]))
 
 @pytest.mark.parametrize("size", [8, 22, 40, 200])
 def test_memory_stays_below_one_fifth_more_than_the_result(size: int) -> None:
-    run_python(
+    run_forked(
         f"""{MEMORY}
 t = tf.fill([1_000_000], "x" * {size})
 t = tf.strings.join([t, ""])
@@ -263,7 +258,7 @@ assert added < 1.2 * x.nbytes, (added, x.nbytes)
 
 
 def test_what_tensorflow_got_is_freed_again() -> None:
-    run_python(
+    run_forked(
         f"""{MEMORY}
 x = tensor_bridge.to_torch(tf.fill([200_000], "x" * 100))
 for _ in range(3):

@@ -1,13 +1,12 @@
 """Server of `fresh.run_forked`.
 
-Reads lines of [code, timeout, exits, after], writes lines of [exit code, stdout, stderr]. A fork
-that has run the code `after` stays, and serves all jobs that come after that code.
+Reads lines of [code, timeout, exits, after], writes lines of [exit code, stdout, stderr]. `after`
+is a list of code. A fork that has run the first of it stays, and serves all that comes after that.
 """
 
 from __future__ import annotations
 
 import gc
-import importlib.util
 import json
 import os
 import select
@@ -18,23 +17,8 @@ import tempfile
 import traceback
 from typing import Any, TextIO
 
-import tensor_bridge
-
-if importlib.util.find_spec("triton") is not None:
-    tensor_bridge.prepare()
-
-import tensorflow as tf
-import torch
-
-from tensor_bridge import _frameworks
-
-NAMES = {
-    "tf": tf,
-    "torch": torch,
-    "tensor_bridge": tensor_bridge,
-    "testing": tensor_bridge.testing,
-    "TensorBridge": tensor_bridge.TensorBridge,
-}
+# What the code of jobs sees.
+NAMES: dict[str, Any] = {}
 
 
 def child(code: str, out: int, err: int, *, exits: bool) -> None:
@@ -90,12 +74,15 @@ def forked(code: str, timeout: float, *, exits: bool) -> list[Any] | None:
 
 def serve(lines: TextIO, answers: TextIO) -> None:
     ready: dict[str, TextIO] = {}
-    mine, broken = "", ""
+    broken = ""
     while line := lines.readline():
         code, timeout, exits, after = json.loads(line)
         answer: Any
-        if after != mine:
-            if after not in ready:
+        if broken:
+            answer = [1, "", broken]
+        elif after:
+            first, *rest = after
+            if first not in ready:
                 ours, theirs = socket.socketpair()
                 if os.fork() == 0:
                     # Who waits for the end of the server's answers must not wait for this one.
@@ -104,16 +91,13 @@ def serve(lines: TextIO, answers: TextIO) -> None:
                     ours.close()
                     for file in ready.values():
                         file.close()
-                    ready, mine, broken = {}, after, prepared(after)
+                    ready, broken = {}, prepared(first)
                     lines = answers = theirs.makefile("rw")
                     continue
                 theirs.close()
-                ready[after] = ours.makefile("rw")
-            ready[after].write(line)
-            ready[after].flush()
-            answer = json.loads(ready[after].readline())
-        elif broken:
-            answer = [1, "", broken]
+                ready[first] = ours.makefile("rw")
+            print(json.dumps([code, timeout, exits, rest]), file=ready[first], flush=True)
+            answer = json.loads(ready[first].readline())
         else:
             answer = forked(code, timeout, exits=exits)
             if answer is None:
@@ -131,11 +115,5 @@ def prepared(after: str) -> str:
     return ""
 
 
-def main() -> None:
-    _frameworks.ensure()
-    gc.freeze()
-    serve(sys.stdin, sys.stdout)
-
-
 if __name__ == "__main__":
-    main()
+    serve(sys.stdin, sys.stdout)

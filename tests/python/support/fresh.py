@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,8 +55,24 @@ def run_python(code: str, *arguments: str, timeout: float = 240, **env: str) -> 
     return Done(done.returncode, done.stdout, _quiet(done.stderr))
 
 
+# What code in forks comes after, by itself: the package prepared for triton where that is
+# installed, and the adapter loaded.
+BOTH = """
+import importlib.util
+import tensor_bridge
+if importlib.util.find_spec("triton") is not None:
+    tensor_bridge.prepare()
+import tensorflow as tf, torch
+from tensor_bridge import TensorBridge, _frameworks, testing
+_frameworks.ensure()
+"""
+# In another order, and without the package.
+TENSORFLOW_FIRST = "import tensorflow as tf, torch"
+TORCH_FIRST = "import torch, tensorflow as tf"
+
+
 class _Forks:
-    """A process that imported the frameworks and ran nothing yet; each job is a fork of it."""
+    """A process that has imported nothing; each job is a fork of a fork of it that has."""
 
     def __init__(self) -> None:
         self._server = subprocess.Popen(
@@ -72,10 +89,10 @@ class _Forks:
         self._server.kill()
         self._server.communicate()
 
-    def run(self, code: str, timeout: float, *, exits: bool, after: str) -> Done:
+    def run(self, code: str, timeout: float, *, exits: bool, after: Sequence[str]) -> Done:
         assert self._server.stdin is not None
         assert self._server.stdout is not None
-        job = [textwrap.dedent(code), timeout, exits, textwrap.dedent(after)]
+        job = [textwrap.dedent(code), timeout, exits, [*map(textwrap.dedent, after)]]
         try:
             self._server.stdin.write(json.dumps(job) + "\n")
             self._server.stdin.flush()
@@ -93,11 +110,17 @@ def _forks() -> _Forks:
     return _Forks()
 
 
-def run_forked(code: str, *, timeout: float = 200, exits: bool = False, after: str = "") -> Done:
-    """Runs `code` with tf, torch and tensor_bridge imported and unused, in a fork: 0.1 to 0.5 s.
+def run_forked(
+    code: str, *, timeout: float = 200, exits: bool = False, after: Sequence[str] = (BOTH,)
+) -> Done:
+    """Runs `code` in a fork of a process with both frameworks and the package: 0.1 to 0.5 s.
 
-    The process ends with os._exit, unless `exits`: then it is the main module of an interpreter
-    that is finalized, which takes a second or two. `after` is run once, for all code that comes
-    after it and sees its names: for imports that take long.
+    Args:
+      code: Sees `tf`, `torch`, `tensor_bridge`, `testing` and `TensorBridge`, imported and unused.
+      timeout: Seconds.
+      exits: The code is the main module of an interpreter that is finalized, which takes a second
+        or two. Without it the process ends with os._exit.
+      after: What the process has run instead, one after the other, each in a fork of the process
+        before. It is kept, for all code that comes after the same.
     """
     return _forks().run(code, timeout, exits=exits, after=after)

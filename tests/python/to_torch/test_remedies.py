@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import torch
-from fresh import run_python
+from fresh import run_forked, run_python
 from refusals import assert_refused
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -85,9 +85,9 @@ def test_to_torch_says_what_to_do(name: str) -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="no jax")
 def test_arrays_of_jax_name_from_dlpack_which_takes_them() -> None:
-    run_python(
+    run_forked(
         """
-import jax.numpy as jnp, tensor_bridge, tensorflow as tf, torch
+import jax.numpy as jnp
 x = jnp.arange(3)
 keyword = ", framework='tensorflow'"
 for call, keywords in ((tensor_bridge.to_torch, ""), (tensor_bridge.to_tf, keyword)):

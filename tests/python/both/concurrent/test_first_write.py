@@ -10,7 +10,7 @@ import needs
 import pytest
 import tensorflow as tf
 import torch
-from fresh import run_python
+from fresh import run_forked
 from sharing import Shared, in_threads, numbers
 
 from tensor_bridge.testing import torch_data_address
@@ -168,11 +168,10 @@ def test_inter_operator_threads_of_torch_write() -> None:
 
 @needs.torch_since(13, "a first write takes no mutex")
 def test_a_child_that_was_forked_in_the_middle_of_a_first_write_can_write() -> None:
-    out = run_python(
+    out = run_forked(
         """
         import os, signal, threading, time, warnings
         warnings.simplefilter("ignore")
-        import tensorflow as tf, torch, tensor_bridge
         torch.set_num_threads(1)
         large = tensor_bridge.to_torch(tf.zeros([100_000_000]))
         # Some of them have the same mutex.

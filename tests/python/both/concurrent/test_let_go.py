@@ -13,7 +13,7 @@ import needs
 import pytest
 import tensorflow as tf
 import torch
-from fresh import run_python
+from fresh import run_forked
 from sharing import in_threads, tf_bytes, torch_bytes
 
 import tensor_bridge
@@ -25,7 +25,6 @@ ELEMENTS = 1 << 12
 PAGES = """
 import ctypes, gc, mmap, random, warnings
 warnings.simplefilter("ignore")
-import tensorflow as tf, torch, tensor_bridge
 from tensor_bridge.testing import tf_data_address, torch_data_address
 torch.set_num_threads(1)
 libc = ctypes.CDLL(None, use_errno=True)
@@ -95,7 +94,7 @@ def run(seed, steps):
 
 def walk(seeds: int, steps: int, timeout: float = 120) -> None:
     first = random.SystemRandom().randrange(1 << 30)
-    out = run_python(
+    out = run_forked(
         PAGES
         + f"""
 total = {{"stays": 0, "moves": 0}}
@@ -123,7 +122,7 @@ def test_no_write_faults_in_many_random_orders() -> None:
 
 
 def test_the_pages_would_tell() -> None:
-    done = run_python(
+    done = run_forked(
         PAGES
         + """
 t = tf.fill((COUNT,), 1.0) + 0.0

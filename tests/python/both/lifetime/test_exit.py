@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fresh import run_forked, run_python
+from fresh import TENSORFLOW_FIRST, TORCH_FIRST, run_forked, run_python
 
 SCENARIOS = {
     "module global": "kept = tensor_bridge.to_torch(t)",
@@ -146,15 +146,16 @@ print("end")
 """
 
 ORDERS = {
-    "tensorflow, torch, tensor_bridge": "import tensorflow as tf; import torch, tensor_bridge",
-    "torch, tensorflow, tensor_bridge": "import torch; import tensorflow as tf, tensor_bridge",
-    "tensor_bridge, tensorflow": "import tensor_bridge; import tensorflow as tf",
+    "tensorflow, torch, tensor_bridge": TENSORFLOW_FIRST,
+    "torch, tensorflow, tensor_bridge": TORCH_FIRST,
+    "tensor_bridge, tensorflow": "import tensor_bridge, tensorflow as tf",
 }
 
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_every_order_of_imports_up_to_the_end_of_the_interpreter(order: str) -> None:
-    assert run_python(f"{ORDERS[order]}\n{KEEP_EVERYTHING}").check() == "end"
+    code = f"import tensor_bridge\n{KEEP_EVERYTHING}"
+    assert run_forked(code, exits=True, after=(ORDERS[order],)).check() == "end"
 
 
 def test_process_that_converts_before_it_imports_anything_else() -> None:

@@ -16,7 +16,7 @@ import needs
 import pytest
 import torch
 from claims import run_claims
-from fresh import Done, run_python
+from fresh import TENSORFLOW_FIRST, run_forked, run_python
 from package_copy import FROM_COPY, copy_of_the_package
 from tree import ROOT, SUPPORT
 
@@ -205,16 +205,17 @@ def test_with_a_torch_that_is_newer(claim: str, outcomes: dict[str, str]) -> Non
 
 
 def test_the_process_ends_well() -> None:
-    done: Done = run_python(
+    done = run_forked(
         """
         import warnings
         warnings.simplefilter("ignore")
-        import tensorflow as tf, torch
         torch.__version__ = "3.1.0"
         import tensor_bridge
         kept = tensor_bridge.to_torch({"a": tf.zeros([4])}), tensor_bridge.to_tf(torch.ones(3))
         print(kept[0]["a"].tolist())
-        """
+        """,
+        exits=True,
+        after=(TENSORFLOW_FIRST,),
     )
     assert done.check() == "[0.0, 0.0, 0.0, 0.0]"
 
@@ -222,11 +223,10 @@ def test_the_process_ends_well() -> None:
 @pytest.mark.parametrize("door", ["tensor_bridge", "tensor_bridge.TensorBridge()"])
 def test_the_first_conversions_of_many_threads(door: str) -> None:
     """The adapter that copies runs Python while others wait for it."""
-    out = run_python(
+    out = run_forked(
         f"""
         import sys, threading, warnings
         warnings.simplefilter("ignore")
-        import tensorflow as tf, torch
         torch.__version__ = "2.99.0"
         import tensor_bridge
         sys.setswitchinterval(1e-6)
@@ -240,7 +240,8 @@ def test_the_first_conversions_of_many_threads(door: str) -> None:
         for thread in threads:
             thread.join(60)
         print(seen == [[1.0, 2.0]] * 8)
-        """
+        """,
+        after=(TENSORFLOW_FIRST,),
     ).check()
     assert out == "True"
 
@@ -249,7 +250,6 @@ def test_the_first_conversions_of_many_threads(door: str) -> None:
 
 USE = """
 import json, warnings
-import tensorflow as tf, torch
 {version}
 t = tf.constant([1.0, 2.0])
 with warnings.catch_warnings(record=True) as said:
@@ -302,7 +302,7 @@ def adapter_of(package: Path) -> Path:
 def use(package: Path, version: str = "") -> tuple[str, list[str]]:
     """What becomes of a tensor there, or the error; and what is said."""
     code = FROM_COPY.format(folder=str(package.parent)) + USE.format(version=version)
-    done = run_python(code).check()
+    done = run_forked(code, after=(TENSORFLOW_FIRST,)).check()
     result, said = json.loads(done.splitlines()[-1])
     return result, said
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import needs
 import pytest
 from claims import run_claims
-from fresh import run_python
+from fresh import TENSORFLOW_FIRST, TORCH_FIRST, run_forked, run_python
 
 from tensor_bridge._frameworks import adapters
 from tensor_bridge._loaded import version_pair
@@ -387,6 +387,9 @@ assert torch.linalg.svd(tensor_bridge.to_torch(tensorflow.linalg.matmul(a, a))).
 """
 
 
+BEFORE_OURS = {("torch", "tensorflow"): TORCH_FIRST, ("tensorflow", "torch"): TENSORFLOW_FIRST}
+
+
 @pytest.mark.parametrize(
     "order",
     [
@@ -400,7 +403,11 @@ assert torch.linalg.svd(tensor_bridge.to_torch(tensorflow.linalg.matmul(a, a))).
 def test_any_order_of_imports_works(order: tuple[str, ...]) -> None:
     # TensorFlow first is warned of where triton is installed: test_triton.py.
     code = "\n".join(f"import {name}" for name in order) + USE
-    run_python(code, PYTHONWARNINGS="ignore:TensorFlow:RuntimeWarning").check()
+    if order[:2] in BEFORE_OURS:
+        code = "import warnings\nwarnings.filterwarnings('ignore', 'TensorFlow')\n" + code
+        run_forked(code, after=(BEFORE_OURS[order[:2]],)).check()
+    else:
+        run_python(code).check()
 
 
 # ---- triton ----------------------------------------------------------------------------------
@@ -432,11 +439,10 @@ def triton(tmp_path: Path) -> str:
 )
 def test_a_conversion_does_not_load_triton(value: str, triton: str) -> None:
     """TensorFlow 2.19 to 2.21 are loaded globally: triton after them ends the process."""
-    run_python(
+    run_forked(
         f"""
         import sys, warnings
-        import tensorflow as tf
-        import tensor_bridge, torch
+        import tensor_bridge
         # torch 2.12 says so although check_invariants=False is given.
         warnings.filterwarnings("ignore", "Sparse invariant checks are implicitly disabled")
         # What is to come is told once; here it does not come.
@@ -447,7 +453,8 @@ def test_a_conversion_does_not_load_triton(value: str, triton: str) -> None:
         tensor_bridge.to_tf(x)
         assert "torch._dynamo" not in sys.modules
         assert "triton" not in sys.modules
-        """
+        """,
+        after=(TENSORFLOW_FIRST,),
     ).check()
 
 
@@ -465,11 +472,8 @@ assert [y.tolist() for y in x.unbind()] == [[1], [2, 3]]
 
 @loaded_globally
 def test_global_loading_is_seen_and_row_lengths_are_known_without_triton(triton: str) -> None:
-    run_python(
-        "import tensorflow as tf\n"
-        + GLOBAL.format(True)
-        + NESTED.format(triton)
-        + "assert import_aborts()\n"
+    run_forked(
+        GLOBAL.format(True) + NESTED.format(triton) + "assert import_aborts()\n"
         "assert 'torch._dynamo' not in sys.modules\n"
         "assert x._maybe_max_seqlen == 2 and x._maybe_min_seqlen == 1\n"
         "try:\n"
@@ -477,7 +481,8 @@ def test_global_loading_is_seen_and_row_lengths_are_known_without_triton(triton:
         "except tensor_bridge.FrameworkError as e:\n"
         "    assert 'before TensorFlow is imported' in str(e), e\n"
         "else:\n"
-        "    raise AssertionError('too late, and not refused')\n"
+        "    raise AssertionError('too late, and not refused')\n",
+        after=(TENSORFLOW_FIRST,),
     ).check()
 
 

@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from fresh import Done, run_python
+from fresh import TENSORFLOW_FIRST, Done, run_forked
 
 from tensor_bridge._loaded import version_pair
 
@@ -62,9 +62,13 @@ USES = {
 IS_GLOBAL = "import ctypes; print(hasattr(ctypes.CDLL(None), 'TFE_NewContext'))"
 
 
-def run(code: str) -> Done:
+ON_PATH = f"import sys\nsys.path.insert(0, {str(FOLDER)!r})"
+OURS_FIRST = f"{ON_PATH}\nimport tensor_bridge, tensorflow as tf, torch"
+
+
+def run(code: str, after: str) -> Done:
     lines = [line.removeprefix("        ") for line in code.splitlines()]
-    return run_python("\n".join(lines), PYTHONPATH=str(FOLDER))
+    return run_forked("\n".join([ON_PATH, *lines]), after=(after,))
 
 
 @pytest.mark.parametrize(
@@ -75,8 +79,7 @@ def run(code: str) -> Done:
     ],
 )
 def test_imported_before_tensorflow_nothing_is_to_be_done(name: str) -> None:
-    imports = "import tensor_bridge\nimport tensorflow as tf\nimport torch\n"
-    done = run(f"{imports}{USES[name].strip()}\n{IS_GLOBAL}")
+    done = run(f"{USES[name].strip()}\n{IS_GLOBAL}", OURS_FIRST)
     assert done.code == 0, done.err
     assert done.out.strip() == "True"
 
@@ -88,10 +91,7 @@ def test_imported_before_tensorflow_an_operator_that_counts_on_global_loading_ru
     library = tmp_path / "operator.so"
     source = Path(__file__).with_name("operator.c")
     done = run(
-        f"""import tensor_bridge
-        import subprocess
-        import tensorflow as tf
-        import torch
+        f"""import subprocess
         {USES["optimizer"]}
         subprocess.run(
             ["g++", "-x", "c++", "-std=c++17", "-w", "-shared", "-fPIC", "-o", {str(library)!r},
@@ -101,7 +101,8 @@ def test_imported_before_tensorflow_an_operator_that_counts_on_global_loading_ru
         same = tf.load_op_library({str(library)!r}).same_of_test
         x = tf.constant([3, 4])
         assert tensor_bridge.to_torch(same(x)).tolist() == [3, 4]
-        assert tensor_bridge.to_torch(tf.function(same)(x)).tolist() == [3, 4]"""
+        assert tensor_bridge.to_torch(tf.function(same)(x)).tolist() == [3, 4]""",
+        OURS_FIRST,
     )
     assert done.code == 0, done.err
 
@@ -110,9 +111,8 @@ def test_tensorflow_alone_is_not_altered() -> None:
     """Who imported TensorFlow first has it as it is, and is told once what is to come."""
     done = run(
         f"""import warnings
-        import tensorflow as tf
         {IS_GLOBAL}
-        import torch, tensor_bridge
+        import tensor_bridge
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             for _ in range(2):
@@ -137,7 +137,8 @@ def test_tensorflow_alone_is_not_altered() -> None:
                 assert "before TensorFlow" in str(e), e
                 refused.append(type(e).__name__)
         print(*refused)
-        {IS_GLOBAL}"""
+        {IS_GLOBAL}""",
+        TENSORFLOW_FIRST,
     )
     assert done.code == 0, done.err
     assert done.out.split() == ["True", *["FrameworkError"] * 4, "True"]
@@ -145,6 +146,6 @@ def test_tensorflow_alone_is_not_altered() -> None:
 
 def test_an_optimizer_of_that_process_would_abort() -> None:
     """The danger is there: without it the tests above would prove nothing."""
-    done = run(f"import tensorflow as tf\nimport torch\n{USES['optimizer']}")
+    done = run(USES["optimizer"], TENSORFLOW_FIRST)
     # "LLVM ERROR" and SIGABRT with some releases of torch and Python, SIGSEGV with others.
     assert done.code in (-6, -11), done

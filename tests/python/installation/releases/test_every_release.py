@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import torch
-from fresh import run_python
+from fresh import TENSORFLOW_FIRST, TORCH_FIRST, run_forked
 from torch import nn
 
 import tensor_bridge
@@ -327,10 +327,9 @@ def test_a_pipeline_is_iterated() -> None:
 
 
 def test_a_pending_tensor_is_waited_for() -> None:
-    done = run_python(
+    done = run_forked(
         """
         import time
-        import tensorflow as tf, tensor_bridge
         tf.config.experimental.set_synchronous_execution(False)
         def slow():
             time.sleep(0.3)
@@ -377,16 +376,18 @@ def test_training_leaves_tensorflow_alone() -> None:
     assert (weight.detach().numpy() != before).any()
 
 
-@pytest.mark.parametrize("order", ["tensorflow as tf, torch", "torch, tensorflow as tf"])
+@pytest.mark.parametrize("order", [TENSORFLOW_FIRST, TORCH_FIRST])
 def test_a_process_ends_well_with_tensors_alive(order: str) -> None:
-    done = run_python(
-        f"""
-        import {order}, tensor_bridge
+    done = run_forked(
+        """
+        import tensor_bridge
         t = tf.constant([1.0, 2.0])
         kept = [tensor_bridge.to_torch(t), tensor_bridge.to_tf(torch.ones(64))]
         kept.append(tensor_bridge.to_torch(tf.Variable([1.0])))
         print("end")
-        """
+        """,
+        exits=True,
+        after=(order,),
     )
     assert done.code == 0, done.err
     assert done.out.strip().endswith("end")
