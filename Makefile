@@ -115,7 +115,7 @@ emulated-gpu: $(STAMPS)/venv
 emulated-gpu-mutants: $(STAMPS)/venv
 	$(BIN)/python tests/gpu_emulator/mutate.py
 
-# Which other ways between the frameworks race there; writes the table of docs/concepts/devices.md.
+# Which other ways between the frameworks race there; writes the table of docs/concepts/gpu.md.
 emulated-gpu-peers: $(STAMPS)/venv
 	$(BIN)/python tests/gpu_emulator/emulated_gpu.py --command lazy -- python tests/gpu_emulator/peers.py
 	$(BIN)/python tests/gpu_emulator/peers.py --table

@@ -25,8 +25,8 @@ sys.path.append(str(ROOT / "tools"))
 from dtype_table import between_markers, markdown  # noqa: E402
 
 ASSETS = ROOT / "docs" / "assets"
-PAGE = "docs/performance.md"
-PROTECTION = "docs/concepts/write_protection.md"
+PAGE = "docs/figures.md"
+SHARED_OR_COPIED = "docs/concepts/shared_or_copied.md"
 OURS, PAIR, DETACH = "tensor_bridge", "DLPack pair", "detach"
 OWN, GONE, HELD, ALONE = "torch's own", "tf.Tensor gone", "tf.Tensor held", "no loader"
 FIRST_WRITES = ("first write, loader's element", "first write, op's result")
@@ -293,7 +293,7 @@ TABLES: tuple[tuple[str, str, Callable[[], str]], ...] = (
             load("writes") + "\n",
         ),
     ),
-    (PROTECTION, "first calls", lambda: listed(first_calls(), load("writes") + "\n")),
+    (SHARED_OR_COPIED, "first calls", lambda: listed(first_calls(), load("writes") + "\n")),
     (PAGE, "back", lambda: listed(times("to_tf", "sizes"))),
     (PAGE, "small", lambda: listed(times("to_tf", "small"))),
     (PAGE, "copies", lambda: listed(times("copies", "256 MB"))),

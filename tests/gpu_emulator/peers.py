@@ -1,7 +1,7 @@
 """Which ways between the frameworks race on the emulated device. NOT A GPU.
 
     python tests/gpu_emulator/emulated_gpu.py --command lazy -- python tests/gpu_emulator/peers.py
-    python tests/gpu_emulator/peers.py --table     # writes the table of docs/concepts/devices.md
+    python tests/gpu_emulator/peers.py --table     # writes the table of docs/concepts/gpu.md
 
 What is counted, in ROUNDS rounds each: violations that the race detector saw, rounds with wrong
 values, and waits of the host for the device. It is kept in result.json.
@@ -18,7 +18,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 RESULT = HERE / "result.json"
-DOCS = HERE.parents[1] / "docs" / "concepts" / "devices.md"
+DOCS = HERE.parents[1] / "docs" / "concepts" / "gpu.md"
 BEGIN, END = "<!-- begin peers: written by tests/gpu_emulator/peers.py -->", "<!-- end peers -->"
 OURS = ("`to_torch(", "`to_tf(", "`loader(", "`torch.from_dlpack(exporter(")
 ROUNDS = 10

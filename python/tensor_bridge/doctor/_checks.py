@@ -286,7 +286,7 @@ def gpus(facts: Facts) -> Iterator[Finding]:
         "GPU",
         "conversion on GPUs was written from the sources of both frameworks and has not been "
         "proven on one",
-        "compare values once before you rely on it (docs/concepts/devices.md)",
+        "compare values once before you rely on it (docs/concepts/gpu.md)",
     )
 
 

@@ -1,4 +1,4 @@
-"""The tables of docs/concepts/write_protection.md and docs/performance.md: each code span is run.
+"""The tables of docs/concepts/shared_or_copied.md and docs/performance.md: each code span is run.
 
 A span of the first is a statement on `x`, a converted float32 matrix, or `flags`, a converted bool
 vector; the column says what becomes of the sharing. A span of the second is a torch tensor; the row
@@ -14,7 +14,7 @@ from fresh import run_forked
 from native import compile_and_run
 from pages import ROOT, Page, spans
 
-PAGE = Page(ROOT / "docs/concepts/write_protection.md")
+PAGE = Page(ROOT / "docs/concepts/shared_or_copied.md")
 PERFORMANCE = Page(ROOT / "docs/performance.md")
 
 PYTHON = """
