@@ -70,6 +70,7 @@ def _obstacle(x: torch.Tensor) -> tuple[str, str]:
 
     if getattr(type(x), "__torch_dispatch__", None) is not torch.Tensor.__torch_dispatch__:
         return "wrapped", type(x).__name__
+    # Private; torch 2.6 to 2.15.
     if torch._C._functorch.is_functorch_wrapped_tensor(x) or torch._is_functional_tensor(x):
         return "wrapped", type(x).__name__
     if x.layout is torch._mkldnn:

@@ -31,7 +31,7 @@ _ON_WRITE = ("copy", "raise", "alias")
 
 
 def _copied_at_first_write() -> str:
-    # An older torch does not ask whether TensorFlow still holds the memory.
+    # torch before 2.13 does not ask whether TensorFlow still holds the memory.
     torch = sys.modules.get("torch")
     always = torch is not None and version_pair(torch.__version__) < (2, 13)
     return "copied at the first write" + ("" if always else " if TensorFlow still holds it")

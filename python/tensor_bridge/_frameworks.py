@@ -110,6 +110,7 @@ def ensure_tensorflow() -> Any:
     """
     tensorflow = _import("tensorflow", "TensorFlow", TENSORFLOW_RANGE)
     _check_range("tensorflow", tensorflow.__version__, TENSORFLOW_RANGE)
+    # No public function makes the runtime ready without making a tensor (TensorFlow 2.12 to 2.21).
     context = _import("tensorflow.python.eager.context", "TensorFlow", TENSORFLOW_RANGE)
     context.context().ensure_initialized()
     return tensorflow

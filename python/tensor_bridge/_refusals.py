@@ -28,8 +28,8 @@ __all__ = [
 ]
 
 _GRAPH_TENSOR = (
-    "tensorflow.python.framework.tensor.Tensor",  # 2.14 and newer
-    "tensorflow.python.framework.ops.Tensor",  # 2.12, 2.13
+    "tensorflow.python.framework.tensor.Tensor",  # TensorFlow 2.14 and newer
+    "tensorflow.python.framework.ops.Tensor",  # TensorFlow 2.12, 2.13
 )
 RESOURCE_VARIABLE = "tensorflow.python.ops.resource_variable_ops.BaseResourceVariable"
 UNINITIALIZED = "torch.nn.parameter.UninitializedTensorMixin"

@@ -36,7 +36,8 @@ def _wrapped(proxy: Any) -> Any:
     return proxy.__wrapped__
 
 
-# Containers into which Keras and tf.Module turn attributes, and what they are made of.
+# Containers into which Keras and tf.Module turn attributes, and what they are made of: private
+# classes of TensorFlow 2.12 to 2.21.
 _TRACKED: dict[str, Callable[[Any], Any]] = {
     "tensorflow.python.trackable.data_structures.ListWrapper": list,
     "tensorflow.python.trackable.data_structures.List": list,

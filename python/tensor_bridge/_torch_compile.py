@@ -160,6 +160,8 @@ def compile_conversions() -> None:
 @cache
 def _opaque_kinds() -> tuple[type, ...]:
     import tensorflow as tf
+
+    # The class has no public name (TensorFlow 2.12 to 2.21).
     from tensorflow.python.ops.resource_variable_ops import BaseResourceVariable
 
     return type(tf.constant(0)), BaseResourceVariable

@@ -26,6 +26,7 @@ def _unpickler() -> None:
 
 
 def _collation() -> None:
+    # Private; torch 2.6 to 2.15.
     from torch.utils.data._utils.collate import default_collate_fn_map
 
     from tensor_bridge.composite import COLLATE

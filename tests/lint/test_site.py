@@ -211,7 +211,10 @@ def public_modules() -> set[str]:
 
 
 # What is public of these folders is a name of the package that they are in.
-FOLDERS = r"\.(?:composite|checkpoint\.(?:read|write|into_module)|autograd\.(?:tf_in_torch|torch_in_tf))\b"
+FOLDERS = (
+    r"\.(?:composite|autograd\.(?:tf_in_torch|torch_in_tf)"
+    r"|checkpoint\.(?:read|write|into_module))\b"
+)
 
 
 def test_the_modules_of_the_reference_are_the_public_ones() -> None:

@@ -178,6 +178,8 @@ def _csr_to_tf(x: torch.Tensor, options: Options) -> Any:
     indices, values = _csr_as_coo(x, options)
     tf_indices, tf_values = components_to_tf(indices, values, options)
     import tensorflow as tf
+
+    # The class has no public name (TensorFlow 2.12 to 2.21).
     from tensorflow.python.ops.linalg.sparse import sparse_csr_matrix_ops
 
     sparse = tf.SparseTensor(tf_indices, tf_values, tf.constant(list(x.shape), tf.int64))

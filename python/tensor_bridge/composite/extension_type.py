@@ -120,7 +120,7 @@ def _leaves(value: Any, path: str, is_leaf: Callable[[Any], bool]) -> Iterator[t
 
 
 def _unpacked(value: Any) -> Any:
-    # Inside tf.data an object may be one variant tensor.
+    # Inside tf.data an object may be one variant tensor. Private; TensorFlow 2.12 to 2.21.
     from tensorflow.python.framework import extension_type
 
     return extension_type.unpack(value) if extension_type.is_packed(value) else value

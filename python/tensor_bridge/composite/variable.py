@@ -473,7 +473,7 @@ def _dtype_row(name: str) -> Any:
 
 def _assign(variables: list[Any], value: Any) -> None:
     import tensorflow as tf
-    from tensorflow.python.eager import context
+    from tensorflow.python.eager import context  # private; TensorFlow 2.12 to 2.21
 
     assign = tf.raw_ops.AssignVariableOp
     for variable in variables:

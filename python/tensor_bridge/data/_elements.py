@@ -139,7 +139,7 @@ class Elements(OfOneProcess):
         *,
         follows_world: bool,
     ) -> None:
-        from tensorflow.python.eager import context
+        from tensorflow.python.eager import context  # private; TensorFlow 2.12 to 2.21
 
         super().__init__()
         self.epoch = epoch

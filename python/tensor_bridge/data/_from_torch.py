@@ -193,6 +193,8 @@ class _Source:
 
     def by_iteration(self) -> Any:
         import tensorflow as tf
+
+        # Private; TensorFlow 2.12 to 2.21.
         from tensorflow.python.data.ops import from_generator_op
 
         def begin(_: Any) -> Any:

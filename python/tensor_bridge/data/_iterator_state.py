@@ -2,8 +2,8 @@
 
 Each part is a TensorProto of one variant, "tensorflow::Iterator": names, and as many tensors, which
 TensorFlow packs with Snappy into one CompressedElement (IteratorStateVariant in
-tensorflow/core/kernels/data/iterator_ops.cc, seen with 2.21). TensorFlow's own reader checks little
-of that: of 150 states with a few flipped bits 24 ended the process, and one ran for good.
+tensorflow/core/kernels/data/iterator_ops.cc, TensorFlow 2.21). TensorFlow's own reader checks
+little of that: of 150 states with a few flipped bits 24 ended the process, and one ran for good.
 
 Not for: what the values mean to an operation of the pipeline; only it knows.
 """

@@ -135,7 +135,7 @@ def operations(dataset: Any) -> set[str]:
 
 def _from_graph(graph: Any, element_spec: Any) -> Any:
     import tensorflow as tf
-    from tensorflow.python.data.ops import dataset_ops
+    from tensorflow.python.data.ops import dataset_ops  # private; TensorFlow 2.12 to 2.21
 
     variant = tf.raw_ops.DatasetFromGraph(graph_def=graph.SerializeToString())
     return dataset_ops._VariantDataset(variant, element_spec)

@@ -167,6 +167,8 @@ def _cardinality(dataset: Any) -> int | None:
 
 def _by_file(dataset: Any, rank: int, world_size: int) -> Any:
     import tensorflow as tf
+
+    # Private; TensorFlow 2.12 to 2.21.
     from tensorflow.python.data.experimental.ops import distribute
 
     options = tf.data.Options()

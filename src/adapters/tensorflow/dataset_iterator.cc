@@ -9,8 +9,8 @@
 namespace tensor_bridge {
 namespace {
 
-// The variant that IteratorGetNext runs on the calling thread. The other one hands the work to a
-// pool of its own and waits, for the sake of graphs.
+// The variant of IteratorGetNext that runs on the calling thread (TensorFlow 2.12 to 2.21).
+// The other one hands the work to a pool of its own and waits, for the sake of graphs.
 constexpr const char* kNextOp = "IteratorGetNextSync";
 
 // TensorFlow would decode variants on a GPU that it sees, and elements are of the host.

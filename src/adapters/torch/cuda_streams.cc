@@ -67,6 +67,7 @@ const CudaRuntime& runtime() {
     TB_FIND(cudaEventDestroy);
     TB_FIND(cudaGetLastError);
 #undef TB_FIND
+    // Seen in the CUDA build of torch 2.14.
     find(library, "_ZN3c104cuda20getCurrentCUDAStreamEa", &cuda.getCurrentCUDAStream);
     find(library, "_ZN3c104cuda17getStreamFromPoolEba", &cuda.getStreamFromPool);
     find(library, "_ZNK3c104cuda10CUDAStream6streamEv", &cuda.handleOf);

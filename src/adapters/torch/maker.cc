@@ -49,7 +49,8 @@ c10::DispatchKeySet denseKey(c10::Device device) {
   return c10::DispatchKeySet(device.is_cpu() ? c10::DispatchKey::CPU : c10::DispatchKey::CUDA);
 }
 
-// TensorImpl's fields that it lets derived classes see; nothing is ever of this class.
+// TensorImpl's fields that it lets derived classes see (torch 2.6 to 2.15); nothing is ever of this
+// class.
 struct TensorFields : c10::TensorImpl {
   static constexpr auto kSizesAndStrides = &TensorFields::sizes_and_strides_;
   static constexpr auto kNumel = &TensorFields::numel_;

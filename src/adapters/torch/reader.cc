@@ -90,7 +90,8 @@ void viewTensor(const at::Tensor& tensor, int64_t* shape, int64_t* strides, Tens
 
 namespace {
 
-// Only torch's Python extension knows the allocator of torch.multiprocessing's shared memory.
+// Only torch's Python extension knows the allocator of torch.multiprocessing's shared memory
+// (2.6 to 2.15).
 bool isManagedShared(const c10::DataPtr& data) {
   using FromDataPtr = void* (*)(const c10::DataPtr&);
   static const FromDataPtr from_data_ptr = [] {

@@ -173,6 +173,7 @@ class Mirror:
 @cache
 def _executor() -> tuple[Any, Any, type[Exception]]:
     """What runs an operation with neither a tape nor a device scope; the context; its error."""
+    # Private; TensorFlow 2.12 to 2.21.
     from tensorflow.python import pywrap_tfe
     from tensorflow.python.eager import context, core
 

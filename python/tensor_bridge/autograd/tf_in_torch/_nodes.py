@@ -118,6 +118,7 @@ def _keep_graph() -> Callable[[], bool]:
     """Whether the backward that is running keeps the graph; True where torch cannot tell."""
     import torch
 
+    # Private; torch 2.6 to 2.15.
     native: Any = getattr(torch._C, "_autograd", None)
     found = getattr(native, "_get_current_graph_task_keep_graph", None)
     return found if found is not None else lambda: True

@@ -227,6 +227,7 @@ def check_rerun(fn: Any, args: Any, kwargs: Any) -> None:
     Raises:
       GradientError: it has random operations, or others with a state.
     """
+    # Private; TensorFlow 2.12 to 2.21.
     from tensorflow.python.framework import op_def_registry
 
     concrete = fn if hasattr(fn, "graph") else fn.get_concrete_function(*args, **kwargs)

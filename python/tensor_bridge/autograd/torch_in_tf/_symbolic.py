@@ -260,6 +260,8 @@ def _run_fake(
     fn: Callable[..., Any], spec: Rebuild, leaves: list[Any], places: Sequence[int], size: int
 ) -> _piece.Result:
     import torch
+
+    # Private; torch 2.6 to 2.15.
     from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_map
