@@ -201,8 +201,8 @@ print(json.dumps([outcome(s) for s in SPANS]))
 """
 
 
-def test_table_of_the_way_back_says_what_happens() -> None:
-    expected = [(span, row[0]) for row in PAGE.rows("back surface") for span in spans(row[1])]
+def test_the_table_of_to_tf_says_what_happens() -> None:
+    expected = [(span, row[0]) for row in PAGE.rows("to_tf surface") for span in spans(row[1])]
     assert len(expected) > 20
     every = [span for span, _ in expected]
     done = run_forked(TO_TF.replace("SPANS", repr(every)), timeout=120)
