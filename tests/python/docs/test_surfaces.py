@@ -191,7 +191,8 @@ def outcome(span):
     values = values.detach().resolve_conj().resolve_neg()
     if span.startswith("torch._efficientzerotensor"):
         values = torch.zeros(64)
-    assert values.tolist() == u.numpy().tolist()
+    # As text: memory that resize_() brought may hold NaN.
+    assert repr(values.tolist()) == repr(u.numpy().tolist())
     if action == "copied":
         return "copies"
     assert testing.shares_memory(u, x.detach()) and testing.shares_memory(never, x.detach())
