@@ -30,7 +30,7 @@ NUMPY = "NumPy"
 FLOOR = "bytes alone"
 TEXT = "text"
 NUMPY_TEXT = "NumPy text"
-BACK = "StringTensor back"
+SHARED_TO_TF = "StringTensor back"
 CONSTANT = "tf.constant"
 
 LEGEND = {
@@ -40,7 +40,7 @@ LEGEND = {
     FLOOR: "Struct(format).unpack(block): CPython makes the same bytes objects, from one block",
     TEXT: "tensor_bridge.to_torch(t).to_str(): a list of str",
     NUMPY_TEXT: "t.numpy().tolist(), each decoded",
-    BACK: "tensor_bridge.to_tf(x) of a StringTensor",
+    SHARED_TO_TF: "tensor_bridge.to_tf(x) of a StringTensor",
     CONSTANT: "tf.constant(l) of a list of bytes",
 }
 SIZES = (8, 22, 40)
@@ -98,7 +98,7 @@ def _contenders(t: tf.Tensor) -> dict[str, list[Contender]]:
             Contender(NUMPY_TEXT, "[s.decode() for s in t.numpy().tolist()]", {"t": t}),
         ],
         "back": [
-            Contender(BACK, "to_tf(x)", {"to_tf": to_tf, "x": x}),
+            Contender(SHARED_TO_TF, "to_tf(x)", {"to_tf": to_tf, "x": x}),
             Contender(CONSTANT, "constant(l)", {"constant": tf.constant, "l": listed}),
         ],
     }

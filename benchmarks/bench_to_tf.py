@@ -1,4 +1,4 @@
-"""Times the way back, and round trips.
+"""Times the conversion to TensorFlow, and round trips.
 
 All numbers of one column come from one interleaved run, and each result is checked before it is
 timed. Times include the release of the result.

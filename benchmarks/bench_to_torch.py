@@ -112,7 +112,7 @@ def _conversions(case: Case) -> Iterator[Contender]:
 
 
 def _other_ways() -> Iterator[tuple[str, list[Contender]]]:
-    """Keywords, the ctypes door, variables, copies, and what the first write costs."""
+    """Keywords, the ctypes interface, variables, copies, and what the first write costs."""
     to_torch = tensor_bridge.to_torch
     t = _uniform((4,))
     bridge = tensor_bridge.TensorBridge()

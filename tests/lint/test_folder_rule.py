@@ -168,7 +168,7 @@ PY_EDGES: dict[str, set[str]] = {
     "_dtypes": BASE | {"_C"},
     "_dense": PLAIN | {"_C", "_dtypes"},
     "testing": DENSE,
-    # composite: for StringTensor, which is what strings become through every door.
+    # composite: for StringTensor, which is what strings become through every interface.
     "capi": PLAIN | {"composite", "config"},
     "config": {"errors", "_command_line"},
     "composite": DENSE,

@@ -1,4 +1,4 @@
-"""What every Python test shares: the two doors, and the rule that no TensorFlow buffer leaks."""
+"""What every Python test shares: both interfaces, and the rule that no TensorFlow buffer leaks."""
 
 from __future__ import annotations
 
@@ -73,6 +73,6 @@ def no_collector() -> Iterator[None]:
 
 
 @pytest.fixture(params=["module", "ctypes"])
-def door(request: pytest.FixtureRequest) -> Any:
-    """The Python doors, which have the same functions: the module, and the class over the C ABI."""
+def interface(request: pytest.FixtureRequest) -> Any:
+    """Python's interfaces, which have the same functions: the module, the class over the C ABI."""
     return tensor_bridge if request.param == "module" else tensor_bridge.TensorBridge()

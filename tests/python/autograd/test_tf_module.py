@@ -67,7 +67,7 @@ def test_an_optimizers_step_reaches_tensorflow_with_one_assign_and_no_copy() -> 
     assert variable.numpy()[0] == 1.0  # not yet
     assert module(torch.ones(16)).tolist() == [0.5] * 16
     assert variable.numpy()[0] == 0.5
-    assert shares_memory(variable.read_value(), parameter) == needs.SHARES_BACK
+    assert shares_memory(variable.read_value(), parameter) == needs.SHARES_TO_TF
     variable.assign([3.0] * 16)  # and back
     assert module(torch.ones(16)).tolist() == [3.0] * 16
     assert parameter.tolist() == [3.0] * 16

@@ -139,7 +139,7 @@ class Probe:
         return identity(x)
 
 
-@needs.shares_back
+@needs.shares_to_tf
 def test_values_and_gradients_are_shared_both_ways() -> None:
     probe = Probe()
     x = torch.randn(16, 16, requires_grad=True)

@@ -49,7 +49,7 @@ def test_weights_are_the_modules_parameters_and_buffers() -> None:
     expected = dict(module.named_parameters()) | dict(module.named_buffers())
     assert named.keys() == expected.keys()
     shared = shares_memory(named["0.weight"].value.read_value(), module[0].weight)
-    assert shared == needs.SHARES_BACK
+    assert shared == needs.SHARES_TO_TF
     assert len(layer.trainable_variables) == 5
     x, _ = data(4)
     module.eval()

@@ -112,7 +112,7 @@ def test_forward_mode() -> None:
     close(accumulator.jvp(y), 2 * tf.cos(x))
 
 
-@needs.shares_back
+@needs.shares_to_tf
 def test_values_and_gradients_are_shared_both_ways() -> None:
     seen: dict[str, Any] = {}
 

@@ -37,7 +37,7 @@ def assert_not_assigned(
 # ---- shared and not connected --------------------------------------------------------------------
 
 
-@needs.shares_back
+@needs.shares_to_tf
 def test_the_variable_takes_over_the_bytes() -> None:
     v = tf.Variable([0.0] * 4)
     x = torch.tensor(VALUES)
@@ -76,7 +76,7 @@ def test_parameters_stepped_between_assigns() -> None:
         assert values_of(v) == [x - step for x in VALUES]
 
 
-@needs.shares_back
+@needs.shares_to_tf
 def test_copy_true_and_copy_false() -> None:
     v = tf.Variable([0.0] * 4)
     x = torch.tensor(VALUES)
@@ -161,7 +161,7 @@ def test_every_dtype(row: DtypeRow) -> None:
     assert tf_memory(v) == data
     if row.kind != "converted":
         assert torch_memory(x) == data
-        assert shares_memory(v, x) == needs.SHARES_BACK
+        assert shares_memory(v, x) == needs.SHARES_TO_TF
     x.zero_()
     assert tf_memory(v) == data
 

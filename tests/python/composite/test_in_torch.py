@@ -76,11 +76,11 @@ def test_raggeds_become_a_batch_as_tensorflow_stacks_them(seed: int) -> None:
     else:
         batch = [tensor_bridge.to_torch(t) for t in tensors]
     assert all(type(each) is Ragged for each in batch)
-    back = tensor_bridge.to_tf(default_collate(batch))
+    again = tensor_bridge.to_tf(default_collate(batch))
     expected = tf.ragged.stack(tensors)
-    assert back.to_list() == expected.to_list()
-    assert (back.dtype, back.row_splits.dtype) == (expected.dtype, expected.row_splits.dtype)
-    assert back.shape.as_list() == expected.shape.as_list()
+    assert again.to_list() == expected.to_list()
+    assert (again.dtype, again.row_splits.dtype) == (expected.dtype, expected.row_splits.dtype)
+    assert again.shape.as_list() == expected.shape.as_list()
 
 
 def test_raggeds_that_differ_in_more_than_their_rows_are_refused() -> None:

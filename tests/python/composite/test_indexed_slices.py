@@ -34,7 +34,7 @@ def slices(
     )
 
 
-def assert_refused_back(x: Any, error: type[Exception], advice: str, **options: Any) -> None:
+def assert_to_tf_refused(x: Any, error: type[Exception], advice: str, **options: Any) -> None:
     with pytest.raises(BUILTIN_BASES[error], match=advice) as caught:
         tensor_bridge.to_tf(x, **options)
     assert type(caught.value) is error
@@ -54,12 +54,12 @@ def test_a_sparse_gradient_over_both_tensors() -> None:
     assert shares_memory(s.values, x._values())
     assert shares_memory(s.indices, x._indices())
     assert live_owners() == before + 2
-    back = tensor_bridge.to_tf(x)
-    assert type(back) is tf.IndexedSlices
+    again = tensor_bridge.to_tf(x)
+    assert type(again) is tf.IndexedSlices
     for name in ("values", "indices", "dense_shape"):
-        assert tf_memory(getattr(back, name)) == tf_memory(getattr(s, name)), name
-    assert tf_data_address(back.values) == tf_data_address(s.values)
-    assert tf_data_address(back.indices) == tf_data_address(s.indices)
+        assert tf_memory(getattr(again, name)) == tf_memory(getattr(s, name)), name
+    assert tf_data_address(again.values) == tf_data_address(s.values)
+    assert tf_data_address(again.indices) == tf_data_address(s.indices)
     assert x.to_dense().tolist() == [[3.0, 4.0], [0.0, 0.0], [6.0, 8.0]]
     x._values().zero_()
     x._indices().zero_()
@@ -90,7 +90,7 @@ def test_a_gradient_of_torch_trains_tensorflows() -> None:
     gradient = tensor_bridge.to_tf(embedding.weight.grad)
     assert type(gradient) is tf.IndexedSlices
     shared = torch_data_address(embedding.weight.grad._values())
-    assert (tf_data_address(gradient.values) == shared) == needs.SHARES_BACK
+    assert (tf_data_address(gradient.values) == shared) == needs.SHARES_TO_TF
     table = tf.Variable(tf.zeros([5, 2]))
     tf.keras.optimizers.SGD(1.0).apply_gradients([(gradient, table)])
     assert table.numpy().tolist() == [[0, 0], [-2, -2], [0, 0], [-1, -1], [0, 0]]
@@ -134,7 +134,7 @@ def test_what_does_not_fit_is_refused() -> None:
     x = torch.sparse_coo_tensor(
         torch.tensor([[0, 7]]), torch.ones(2, 2), (3, 2), check_invariants=False
     )
-    assert_refused_back(x, out, "got 7")
+    assert_to_tf_refused(x, out, "got 7")
 
 
 def test_lists_in_the_place_of_tensors() -> None:
@@ -161,7 +161,7 @@ def test_keywords() -> None:
     alias._values().zero_()
     assert tf.reduce_all(s.values == 0)
     x = torch.sparse_coo_tensor(torch.tensor([[0]]), torch.ones(1, 2), (3, 2), requires_grad=True)
-    assert_refused_back(x, tensor_bridge.InvalidOptionError, "detach", grad="raise")
+    assert_to_tf_refused(x, tensor_bridge.InvalidOptionError, "detach", grad="raise")
     assert type(tensor_bridge.to_tf(x)) is tf.IndexedSlices
 
 

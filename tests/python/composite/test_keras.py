@@ -76,7 +76,7 @@ def test_a_variable_is_assigned() -> None:
     v = keras.Variable(VALUES)
     x = torch.zeros(4)
     assign(v, x)
-    assert shares_memory(v.value, x) == needs.SHARES_BACK
+    assert shares_memory(v.value, x) == needs.SHARES_TO_TF
     x.add_(1)
     assert v.numpy().tolist() == [0.0] * 4
     with pytest.raises(tensor_bridge.MismatchError, match="shape"):
@@ -203,7 +203,7 @@ def test_a_live_model() -> None:
     assert live_owners() == before
 
 
-# ---- the way back --------------------------------------------------------------------------------
+# ---- to TensorFlow ------------------------------------------------------------------------------
 
 
 def test_weights_are_assigned_by_path() -> None:
@@ -243,7 +243,7 @@ def test_nothing_is_assigned_unless_everything_fits() -> None:
 
 def test_a_structure_of_weights_goes_to_tensorflow() -> None:
     m = model()
-    back = tensor_bridge.to_tf(tensor_bridge.to_torch(m))
-    assert type(back) is OrderedDict
-    for w, t in zip(m.weights, back.values(), strict=True):
+    again = tensor_bridge.to_tf(tensor_bridge.to_torch(m))
+    assert type(again) is OrderedDict
+    for w, t in zip(m.weights, again.values(), strict=True):
         assert tf.reduce_all(w.value == t)

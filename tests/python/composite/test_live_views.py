@@ -411,10 +411,10 @@ def test_live_concerns_variables_only() -> None:
     assert t.numpy().tolist() == [1.0, 2.0]
 
 
-# ---- views on the way back -----------------------------------------------------------------------
+# ---- views that go to TensorFlow ----------------------------------------------------------------
 
 
-def test_a_view_goes_back_as_a_copy_of_its_values() -> None:
+def test_a_view_goes_to_tf_as_a_copy_of_its_values() -> None:
     v = variable()
     view = live(v)
     t = tensor_bridge.to_tf(view)

@@ -22,7 +22,7 @@ def ints(*values: int) -> tf.Tensor:
     return tf.constant(values) + 0
 
 
-def assert_refused_back(x: Any, error: type[Exception], advice: str, **options: Any) -> None:
+def assert_to_tf_refused(x: Any, error: type[Exception], advice: str, **options: Any) -> None:
     with pytest.raises(BUILTIN_BASES[error], match=advice) as caught:
         tensor_bridge.to_tf(x, **options)
     assert type(caught.value) is error
@@ -86,9 +86,9 @@ def test_keywords_and_errors_of_elements() -> None:
     assert_refused(tensor_bridge, handles, tensor_bridge.UnsupportedDtypeError, r"^\[0\]: ")
     x = tensor_bridge.to_torch({"a": array})
     assert [part.tolist() for part in x["a"]] == [[1], [2]]
-    back = tensor_bridge.to_tf(x)["a"]
-    assert type(back) is list
-    assert tf.TensorArray(tf.int32, 2).unstack(back).stack().shape == (2, 1)
+    again = tensor_bridge.to_tf(x)["a"]
+    assert type(again) is list
+    assert tf.TensorArray(tf.int32, 2).unstack(again).stack().shape == (2, 1)
 
 
 def test_a_tensor_array_of_a_graph_is_refused() -> None:
@@ -200,10 +200,10 @@ def test_the_fields_of_an_extension_type() -> None:
     assert x.mask.tolist() == [True, False]
     assert shares_memory(t.values, x.values)
     assert shares_memory(t.mask, x.mask)
-    back = tensor_bridge.to_tf(x)
-    assert type(back) is Masked
-    assert tf_data_address(back.values) == tf_data_address(t.values)
-    assert tf.type_spec_from_value(back) == tf.type_spec_from_value(t)
+    again = tensor_bridge.to_tf(x)
+    assert type(again) is Masked
+    assert tf_data_address(again.values) == tf_data_address(t.values)
+    assert tf.type_spec_from_value(again) == tf.type_spec_from_value(t)
     x.values.zero_()
     x.mask.zero_()
     assert t.values.numpy().tolist() == [1, 2]
@@ -228,10 +228,10 @@ def test_every_kind_of_field() -> None:
     assert [part.tolist() for part in x.many] == [[1], [2, 3]]
     assert {k: v.tolist() for k, v in x.by_name.items()} == {"z": [4], "a": [5, 6]}
     assert x.ragged.layout is torch.jagged
-    back = tensor_bridge.to_tf(x)
-    assert type(back) is Everything
-    assert tf.type_spec_from_value(back) == tf.type_spec_from_value(t)
-    assert bool(back == t)
+    again = tensor_bridge.to_tf(x)
+    assert type(again) is Everything
+    assert tf.type_spec_from_value(again) == tf.type_spec_from_value(t)
+    assert bool(again == t)
     explanation = tensor_bridge.explain(t)
     assert explanation.action == "shared"
     assert [name for name, _ in explanation.parts] == [
@@ -264,7 +264,7 @@ def test_an_extension_is_read_only() -> None:
     assert bool(tensor_bridge.to_tf(again) == tensor_bridge.to_tf(x))
 
 
-def test_replaced_fields_go_back() -> None:
+def test_replaced_fields_go_to_tf() -> None:
     t = Masked(ints(1, 2), tf.constant([True, False]))
     x = tensor_bridge.to_torch(t)
     y = x.replace(values=torch.tensor([5, 6], dtype=torch.int32))
@@ -275,15 +275,15 @@ def test_replaced_fields_go_back() -> None:
     with pytest.raises(AssertionError):  # the class's own rule
         tensor_bridge.to_tf(y.replace(mask=torch.tensor([True])))
     mismatch = tensor_bridge.MismatchError
-    assert_refused_back(y.replace(values=torch.zeros(2)), mismatch, "field 'values' of Masked")
-    assert_refused_back(y.replace(values=None), mismatch, "field 'values' of Masked")
+    assert_to_tf_refused(y.replace(values=torch.zeros(2)), mismatch, "field 'values' of Masked")
+    assert_to_tf_refused(y.replace(values=None), mismatch, "field 'values' of Masked")
     with pytest.raises(mismatch, match="no field 'other'; expected one of values, mask"):
         y.replace(other=1)
     e = tensor_bridge.to_torch(Everything(1))
-    assert_refused_back(e.replace(size=3), mismatch, "field 'size' of Everything")
-    assert_refused_back(e.replace(size=torch.tensor(3)), mismatch, "field 'size'")
-    assert_refused_back(e.replace(many=e.many[:1]), mismatch, "field 'many'")
-    assert tensor_bridge.explain(y).action == needs.BACK
+    assert_to_tf_refused(e.replace(size=3), mismatch, "field 'size' of Everything")
+    assert_to_tf_refused(e.replace(size=torch.tensor(3)), mismatch, "field 'size'")
+    assert_to_tf_refused(e.replace(many=e.many[:1]), mismatch, "field 'many'")
+    assert tensor_bridge.explain(y).action == needs.SHARED_TO_TF
 
 
 def test_keywords_and_errors_of_fields() -> None:
@@ -292,7 +292,7 @@ def test_keywords_and_errors_of_fields() -> None:
     x = tensor_bridge.to_torch(t, copy=True)
     assert live_owners() == before
     assert tensor_bridge.explain(t, copy=True).action == "copied"
-    assert tensor_bridge.explain(x).action == needs.BACK
+    assert tensor_bridge.explain(x).action == needs.SHARED_TO_TF
     assert tensor_bridge.explain(x, copy=True).action == "copied"
 
     class Handle(tf.experimental.ExtensionType):
@@ -335,14 +335,14 @@ def test_a_packed_extension_type() -> None:
 
 
 @pytest.mark.parametrize("name", ["weight", "bias", "running_mean"])
-def test_a_parameter_without_a_value_is_refused_until_it_has_one(name: str, door: Any) -> None:
+def test_a_parameter_without_a_value_is_refused_until_it_has_one(name: str, interface: Any) -> None:
     """To look at it is an empty tensor: converted, it would be a wrong value."""
     lazy = torch.nn.LazyBatchNorm1d()
     x = getattr(lazy, name)
     before = live_owners()
     with pytest.raises(tensor_bridge.UnsupportedTypeError, match="Call the module once"):
-        door.to_tf(x)
-    if door is tensor_bridge:
+        interface.to_tf(x)
+    if interface is tensor_bridge:
         explained = tensor_bridge.explain(x)
         assert explained.action == "refused"
         assert explained.error is tensor_bridge.UnsupportedTypeError
@@ -354,6 +354,6 @@ def test_a_parameter_without_a_value_is_refused_until_it_has_one(name: str, door
         del passed
     assert live_owners() == before
     lazy(torch.ones(3, 4))
-    t = door.to_tf(getattr(lazy, name))
+    t = interface.to_tf(getattr(lazy, name))
     assert t.shape == (4,)
-    assert shares_memory(t, getattr(lazy, name)) == needs.SHARES_BACK
+    assert shares_memory(t, getattr(lazy, name)) == needs.SHARES_TO_TF

@@ -63,7 +63,7 @@ def same(left: tf.RaggedTensor, right: tf.RaggedTensor) -> bool:
     )
 
 
-def assert_refused_back(x: Any, error: type[Exception], advice: str, **options: Any) -> None:
+def assert_to_tf_refused(x: Any, error: type[Exception], advice: str, **options: Any) -> None:
     before = live_owners()
     with pytest.raises(BUILTIN_BASES[error], match=advice) as caught:
         tensor_bridge.to_tf(x, **options)
@@ -94,11 +94,11 @@ def test_a_nested_tensor_over_both_tensors(inner: tuple[int, ...], splits_dtype:
     assert live_owners() == before + 2
     for row, part in zip(ragged, x.unbind(), strict=True):
         assert part.tolist() == row.numpy().tolist()
-    back = tensor_bridge.to_tf(x)
-    assert same(ragged, back)
+    again = tensor_bridge.to_tf(x)
+    assert same(ragged, again)
     if 0 not in inner:
-        assert tf_data_address(back.flat_values) == tf_data_address(ragged.flat_values)
-    assert tf_data_address(back.row_splits) == tf_data_address(ragged.row_splits)
+        assert tf_data_address(again.flat_values) == tf_data_address(ragged.flat_values)
+    assert tf_data_address(again.row_splits) == tf_data_address(ragged.row_splits)
     del x, part
     assert live_owners() == before
 
@@ -172,10 +172,10 @@ def test_values_of_every_dtype(row: DtypeRow, deep: bool) -> None:
         assert torch_memory(values) == data
         assert shares_memory(ragged.flat_values, values)
         assert tensor_bridge.explain(ragged, **options).action == "shared"
-    back = tensor_bridge.to_tf(x, **({} if row.kind == "shared" else {"dtype": row.name}))
-    assert back.dtype == ragged.dtype
-    assert tf_memory(back.flat_values) == data
-    assert back.row_splits.dtype == tf.int64, "dtype= is for the values"
+    again = tensor_bridge.to_tf(x, **({} if row.kind == "shared" else {"dtype": row.name}))
+    assert again.dtype == ragged.dtype
+    assert tf_memory(again.flat_values) == data
+    assert again.row_splits.dtype == tf.int64, "dtype= is for the values"
 
 
 def test_quantized_values() -> None:
@@ -205,9 +205,9 @@ def test_two_ragged_dimensions(splits_dtype: tf.DType) -> None:
     for t, splits in zip(ragged.nested_row_splits, x.row_splits, strict=True):
         assert shares_memory(t, splits)
     assert live_owners() == before + 3
-    back = tensor_bridge.to_tf(x)
-    assert same(ragged, back)
-    for t, u in zip(ragged.nested_row_splits, back.nested_row_splits, strict=True):
+    again = tensor_bridge.to_tf(x)
+    assert same(ragged, again)
+    for t, u in zip(ragged.nested_row_splits, again.nested_row_splits, strict=True):
         assert tf_data_address(t) == tf_data_address(u)
     x.values.zero_()
     x.row_splits[0].zero_()
@@ -224,9 +224,9 @@ def test_uniform_row_lengths_come_back() -> None:
     assert x.shape == (2, 2, None)
     assert x.uniform_row_lengths == (2, None)
     assert x.to_list() == outer.to_list()
-    back = tensor_bridge.to_tf(x)
-    assert same(outer, back)
-    assert back.shape.as_list() == [2, 2, None]
+    again = tensor_bridge.to_tf(x)
+    assert same(outer, again)
+    assert again.shape.as_list() == [2, 2, None]
     only = tf.RaggedTensor.from_uniform_row_length(tf.ones([6, 2]), tf.constant(3, tf.int32))
     x = tensor_bridge.to_torch(only)
     assert type(x) is Ragged, "a nested tensor forgets that the length is uniform"
@@ -269,9 +269,9 @@ def test_a_ragged_made_by_hand() -> None:
     t = tensor_bridge.to_tf(x)
     assert t.to_list() == x.to_list() == [[0, 1], [], [2, 3, 4]]
     same = tf_data_address(t.flat_values) == torch_data_address(x.values)
-    assert same == needs.SHARES_BACK
+    assert same == needs.SHARES_TO_TF
     explanation = tensor_bridge.explain(x)
-    assert (explanation.action, explanation.shape) == (needs.BACK, (3, None))
+    assert (explanation.action, explanation.shape) == (needs.SHARED_TO_TF, (3, None))
     x.values.zero_()
     x.row_splits[0].zero_()
     assert t.to_list() == [[0, 1], [], [2, 3, 4]]
@@ -280,8 +280,8 @@ def test_a_ragged_made_by_hand() -> None:
 def test_a_ragged_stays_in_a_structure_on_its_way_to_torch() -> None:
     x = Ragged(torch.arange(5), [torch.tensor(SPLITS)])
     assert tensor_bridge.to_torch({"x": x, "t": tf.constant(1)})["x"] is x
-    back = tensor_bridge.to_tf({"x": [x], "t": tf.constant(1)})
-    assert isinstance(back["x"][0], tf.RaggedTensor)
+    again = tensor_bridge.to_tf({"x": [x], "t": tf.constant(1)})
+    assert isinstance(again["x"][0], tf.RaggedTensor)
 
 
 # ---- keywords ------------------------------------------------------------------------------------
@@ -330,8 +330,8 @@ def test_explain_tells_the_parts() -> None:
     assert str(explanation).splitlines()[0].startswith("shared: Ragged, float32 -> torch.float32")
     nested = tensor_bridge.explain(one_ragged_dimension((2,)))
     assert (nested.kind, nested.shape) == ("nested tensor", (3, None, 2))
-    back = tensor_bridge.explain(tensor_bridge.to_torch(one_ragged_dimension((2,))))
-    assert (back.action, back.kind, back.shape) == ("shared", "RaggedTensor", (3, None, 2))
+    again = tensor_bridge.explain(tensor_bridge.to_torch(one_ragged_dimension((2,))))
+    assert (again.action, again.kind, again.shape) == ("shared", "RaggedTensor", (3, None, 2))
 
 
 # ---- partitions that point outside ---------------------------------------------------------------
@@ -348,26 +348,26 @@ def test_bad_partitions_are_refused_in_both_directions(splits: list[int]) -> Non
     outer = tf.RaggedTensor.from_row_splits(ragged, [0, len(splits) - 1])
     assert_refused(tensor_bridge, outer, out, r"^row_splits\[1\]: expected row splits")
     x = torch.arange(5)
-    assert_refused_back(Ragged(x, [torch.tensor(splits)]), out, r"^row_splits\[0\]")
+    assert_to_tf_refused(Ragged(x, [torch.tensor(splits)]), out, r"^row_splits\[0\]")
     nested = torch.nested.nested_tensor_from_jagged(x, torch.tensor(splits))
-    assert_refused_back(nested, out, r"^row_splits\[0\]")
+    assert_to_tf_refused(nested, out, r"^row_splits\[0\]")
 
 
 def test_other_bad_partitions_are_refused() -> None:
     values = torch.arange(5)
     good = torch.tensor(SPLITS)
     mismatch, dtype = tensor_bridge.MismatchError, tensor_bridge.UnsupportedDtypeError
-    assert_refused_back(Ragged(values, [torch.tensor([], dtype=torch.int64)]), mismatch, "shape")
-    assert_refused_back(Ragged(values, [good[None]]), mismatch, "shape")
-    assert_refused_back(Ragged(values, [good.float()]), dtype, "int32 or torch.int64")
-    assert_refused_back(Ragged(values, [good.short()]), dtype, "int32 or torch.int64")
-    assert_refused_back(
+    assert_to_tf_refused(Ragged(values, [torch.tensor([], dtype=torch.int64)]), mismatch, "shape")
+    assert_to_tf_refused(Ragged(values, [good[None]]), mismatch, "shape")
+    assert_to_tf_refused(Ragged(values, [good.float()]), dtype, "int32 or torch.int64")
+    assert_to_tf_refused(Ragged(values, [good.short()]), dtype, "int32 or torch.int64")
+    assert_to_tf_refused(
         Ragged(values, [torch.tensor([0, 3], dtype=torch.int32), good]), mismatch, "one dtype"
     )
-    assert_refused_back(
+    assert_to_tf_refused(
         Ragged(values, [good], [2]), tensor_bridge.ValueRangeError, "uniform length 2"
     )
-    assert_refused_back(Ragged([1, 2], [good]), tensor_bridge.UnsupportedTypeError, "values")
+    assert_to_tf_refused(Ragged([1, 2], [good]), tensor_bridge.UnsupportedTypeError, "values")
 
 
 # ---- nested tensors made by torch ----------------------------------------------------------------
@@ -383,8 +383,8 @@ def test_a_nested_tensor_of_torch_is_shared() -> None:
     assert t.to_list() == [row.tolist() for row in x.unbind()]
     assert t.row_splits.dtype == tf.int64
     same = tf_data_address(t.flat_values) == torch_data_address(x.values())
-    assert same == needs.SHARES_BACK
-    assert tensor_bridge.explain(x).parts[0][1].action == needs.BACK
+    assert same == needs.SHARES_TO_TF
+    assert tensor_bridge.explain(x).parts[0][1].action == needs.SHARED_TO_TF
     before = t.to_list()
     x.mul_(2)
     x.offsets().zero_()
@@ -397,7 +397,7 @@ def test_a_nested_tensor_that_requires_grad_goes_without_its_graph() -> None:
     assert tensor_bridge.to_tf(x).to_list() == [row.tolist() for row in rows(2, 3)]
     assert tensor_bridge.to_tf(x * 2).to_list() == [(row * 2).tolist() for row in rows(2, 3)]
     assert "detached" in tensor_bridge.explain(x).parts[0][1].reason
-    assert_refused_back(x, tensor_bridge.InvalidOptionError, r"^values: .*detach", grad="raise")
+    assert_to_tf_refused(x, tensor_bridge.InvalidOptionError, r"^values: .*detach", grad="raise")
 
 
 def test_holes_between_the_rows_are_closed_by_a_copy() -> None:
@@ -406,20 +406,20 @@ def test_holes_between_the_rows_are_closed_by_a_copy() -> None:
         values, torch.tensor([0, 2, 3, 6]), lengths=torch.tensor([1, 1, 2])
     )
     assert tensor_bridge.to_tf(x).to_list() == [[0.0], [2.0], [3.0, 4.0]]
-    assert_refused_back(x, tensor_bridge.CopyRequiredError, "holes", copy=False)
+    assert_to_tf_refused(x, tensor_bridge.CopyRequiredError, "holes", copy=False)
 
 
 def test_other_ragged_dimensions_and_layouts_are_refused() -> None:
     x = torch.nested.nested_tensor(rows(2, 3), layout=torch.jagged)
     wrong = tensor_bridge.UnsupportedTypeError
-    assert_refused_back(x.transpose(1, 2), wrong, r"x\.transpose\(1, 2\)")
+    assert_to_tf_refused(x.transpose(1, 2), wrong, r"x\.transpose\(1, 2\)")
     assert tensor_bridge.to_tf(x.transpose(1, 2).transpose(1, 2)).shape.as_list() == [2, None, 2]
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 def test_a_strided_nested_tensor_is_refused_with_advice_that_works() -> None:
     x = torch.nested.nested_tensor(rows(2, 3))
-    assert_refused_back(x, tensor_bridge.UnsupportedTypeError, "layout=torch.jagged")
+    assert_to_tf_refused(x, tensor_bridge.UnsupportedTypeError, "layout=torch.jagged")
     y = torch.nested.as_nested_tensor(list(x.unbind()), layout=torch.jagged)
     assert tensor_bridge.to_tf(y).shape.as_list() == [2, None, 2]
 

@@ -59,9 +59,9 @@ def test_both_directions(registered: None) -> None:
     assert x.unit == "pixel"
     assert shares_memory(b.corners, x.corners)
     assert shares_memory(b.scores, x.scores)
-    back = tensor_bridge.to_tf(x)
-    assert type(back) is Boxes
-    assert back.scores.numpy().tolist() == [0.5, 1.0]
+    again = tensor_bridge.to_tf(x)
+    assert type(again) is Boxes
+    assert again.scores.numpy().tolist() == [0.5, 1.0]
     x.scores.zero_()
     assert b.scores.numpy().tolist() == [0.5, 1.0]
     del x
@@ -92,8 +92,8 @@ def test_explain_tells_the_components(registered: None) -> None:
     explanation = tensor_bridge.explain(boxes())
     assert (explanation.kind, explanation.action) == ("boxes", "shared")
     assert [name for name, _ in explanation.parts] == ["corners", "scores"]
-    back = tensor_bridge.explain(tensor_bridge.to_torch(boxes()))
-    assert [name for name, _ in back.parts] == ["[0]", "[1]"]
+    again = tensor_bridge.explain(tensor_bridge.to_torch(boxes()))
+    assert [name for name, _ in again.parts] == ["[0]", "[1]"]
 
 
 def test_an_error_names_the_component(registered: None) -> None:

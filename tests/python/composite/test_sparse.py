@@ -57,7 +57,7 @@ def equal(left: tf.SparseTensor, right: tf.SparseTensor) -> bool:
     )
 
 
-def assert_refused_back(x: Any, error: type[Exception], advice: str, **options: Any) -> None:
+def assert_to_tf_refused(x: Any, error: type[Exception], advice: str, **options: Any) -> None:
     before = live_owners()
     with pytest.raises(BUILTIN_BASES[error], match=advice) as caught:
         tensor_bridge.to_tf(x, **options)
@@ -83,10 +83,10 @@ def test_a_coo_tensor_over_both_tensors() -> None:
     assert shares_memory(t.values, x.values())
     assert shares_memory(t.indices, x.indices())
     assert live_owners() == before + 2
-    back = tensor_bridge.to_tf(x)
-    assert equal(t, back)
-    assert tf_data_address(back.values) == tf_data_address(t.values)
-    assert tf_data_address(back.indices) == tf_data_address(t.indices)
+    again = tensor_bridge.to_tf(x)
+    assert equal(t, again)
+    assert tf_data_address(again.values) == tf_data_address(t.values)
+    assert tf_data_address(again.indices) == tf_data_address(t.indices)
     assert x.to_dense().tolist() == tf.sparse.to_dense(t).numpy().tolist()
     del x
     assert live_owners() == before
@@ -174,7 +174,7 @@ def test_an_index_outside_is_refused_in_both_directions(
     assert_refused(tensor_bridge, sparse([(0, 0), index], [1.0, 2.0], shape), out, message)
     for coalesced in (None, True):
         x = coo([[0, index[0]], [0, index[1]]], [1.0, 2.0], shape, is_coalesced=coalesced)
-        assert_refused_back(x, out, message)
+        assert_to_tf_refused(x, out, message)
 
 
 def test_a_shape_that_torch_cannot_number_is_refused() -> None:
@@ -196,9 +196,9 @@ def test_values_of_every_dtype(row: DtypeRow) -> None:
         assert explanation.action == "shared"
         assert torch_memory(x.values()) == data
         assert shares_memory(t.values, x.values())
-    back = tensor_bridge.to_tf(x, **({} if row.kind == "shared" else {"dtype": row.name}))
-    assert back.values.dtype == t.values.dtype
-    assert tf_memory(back.values) == data
+    again = tensor_bridge.to_tf(x, **({} if row.kind == "shared" else {"dtype": row.name}))
+    assert again.values.dtype == t.values.dtype
+    assert tf_memory(again.values) == data
 
 
 def test_dtypes_without_a_sparse_form_are_refused() -> None:
@@ -237,8 +237,8 @@ def test_explain_tells_the_parts() -> None:
     assert [name for name, _ in explanation.parts] == ["values", "indices"]
     assert explanation.nbytes == 3 * 4 + 6 * 8
     assert explanation.on_write == "copy"
-    back = tensor_bridge.explain(tensor_bridge.to_torch(sparse()))
-    assert (back.kind, back.action, back.shape) == ("SparseTensor", "shared", (3, 4))
+    again = tensor_bridge.explain(tensor_bridge.to_torch(sparse()))
+    assert (again.kind, again.action, again.shape) == ("SparseTensor", "shared", (3, 4))
 
 
 # ---- COO tensors made by torch -------------------------------------------------------------------
@@ -249,11 +249,11 @@ def test_a_coo_tensor_of_torch_shares_its_values() -> None:
     t = tensor_bridge.to_tf(x)
     assert tf.sparse.to_dense(t).numpy().tolist() == [[0.0, 1.0], [2.0, 0.0]]
     same = tf_data_address(t.values) == torch_data_address(x.values())
-    assert same == needs.SHARES_BACK
+    assert same == needs.SHARES_TO_TF
     explanation = tensor_bridge.explain(x)
-    assert dict(explanation.parts)["values"].action == needs.BACK
+    assert dict(explanation.parts)["values"].action == needs.SHARED_TO_TF
     assert dict(explanation.parts)["indices"].action == "copied", "torch keeps them transposed"
-    assert_refused_back(x, tensor_bridge.CopyRequiredError, "^(values|indices): ", copy=False)
+    assert_to_tf_refused(x, tensor_bridge.CopyRequiredError, "^(values|indices): ", copy=False)
     x.mul_(3)
     assert t.values.numpy().tolist() == [1.0, 2.0]
     del t
@@ -275,25 +275,25 @@ def test_what_is_not_coalesced_is_coalesced(coalesced: bool | None) -> None:
         explanation = tensor_bridge.explain(x)
         assert explanation.action == "copied"
         assert "not coalesced" in explanation.parts[0][1].reason
-        assert_refused_back(x, tensor_bridge.CopyRequiredError, "not coalesced", copy=False)
+        assert_to_tf_refused(x, tensor_bridge.CopyRequiredError, "not coalesced", copy=False)
 
 
 def test_a_dtype_that_torch_cannot_coalesce_is_refused() -> None:
     x = torch.sparse_coo_tensor(torch.tensor([[1, 1]]), torch.zeros(2).to(torch.float8_e5m2), (3,))
-    assert_refused_back(x, tensor_bridge.UnsupportedDtypeError, "cannot coalesce")
+    assert_to_tf_refused(x, tensor_bridge.UnsupportedDtypeError, "cannot coalesce")
 
 
 def test_a_coo_tensor_that_requires_grad_goes_without_its_graph() -> None:
     x = torch.eye(2).to_sparse().requires_grad_()
     for y in (x, x * 2):
         assert tensor_bridge.to_tf(y).values.shape == (2,)
-        assert_refused_back(y, tensor_bridge.InvalidOptionError, "detach", grad="raise")
+        assert_to_tf_refused(y, tensor_bridge.InvalidOptionError, "detach", grad="raise")
 
 
 def test_other_sparse_layouts_are_refused() -> None:
     dense = torch.eye(4)
     for x in (dense.to_sparse_csc(), dense.to_sparse_bsr(2), dense.to_sparse_bsc(2)):
-        assert_refused_back(x, tensor_bridge.UnsupportedTypeError, r"x\.to_sparse\(\)")
+        assert_to_tf_refused(x, tensor_bridge.UnsupportedTypeError, r"x\.to_sparse\(\)")
         assert tensor_bridge.to_tf(x.to_sparse()).shape == (4, 4)
     with pytest.raises(tensor_bridge.UnsupportedTypeError, match=r"^at \[0\]: TensorFlow has"):
         tensor_bridge.to_tf([dense.to_sparse_csc()])
@@ -301,14 +301,14 @@ def test_other_sparse_layouts_are_refused() -> None:
 
 def test_hybrid_tensors_with_more_than_one_sparse_dimension_are_refused() -> None:
     x = torch.ones(2, 2, 2).to_sparse(2)
-    assert_refused_back(x, tensor_bridge.UnsupportedTypeError, "one sparse dimension")
+    assert_to_tf_refused(x, tensor_bridge.UnsupportedTypeError, "one sparse dimension")
 
 
 def test_sparse_tensors_in_a_structure() -> None:
     x = tensor_bridge.to_torch({"s": [sparse()], "t": tf.constant(1)})
     assert x["s"][0].layout is torch.sparse_coo
-    back = tensor_bridge.to_tf(x)
-    assert equal(back["s"][0], sparse())
+    again = tensor_bridge.to_tf(x)
+    assert equal(again["s"][0], sparse())
 
 
 def test_a_sparse_tensor_of_a_graph_is_refused() -> None:
@@ -338,11 +338,11 @@ def test_any_sparse_tensor(t: tf.SparseTensor) -> None:
     for i, value in zip(indices, t.values.numpy().tolist(), strict=True):
         dense[i] += value
     assert torch.equal(x.to_dense(), dense)
-    back = tensor_bridge.to_tf(x)
-    assert torch.equal(tensor_bridge.to_torch(tf.sparse.to_dense(back)), dense)
+    again = tensor_bridge.to_tf(x)
+    assert torch.equal(tensor_bridge.to_torch(tf.sparse.to_dense(again)), dense)
     if x.is_coalesced():
-        assert equal(t, back)
-    del x, back
+        assert equal(t, again)
+    del x, again
     assert live_owners() == before
 
 
@@ -381,19 +381,19 @@ def test_a_csr_tensor_over_all_three_tensors(dtype: tf.DType) -> None:
     assert live_owners() == before
 
 
-def test_a_csr_tensor_goes_back() -> None:
+def test_a_csr_tensor_goes_to_tf() -> None:
     matrix = CSRSparseMatrix(tf.constant(DENSE))
     x = tensor_bridge.to_torch(matrix)
-    back = tensor_bridge.to_tf(x)
-    assert type(back) is CSRSparseMatrix
-    for t, u in zip(components(matrix), components(back), strict=True):
+    again = tensor_bridge.to_tf(x)
+    assert type(again) is CSRSparseMatrix
+    for t, u in zip(components(matrix), components(again), strict=True):
         assert t.dtype == u.dtype
         assert t.numpy().tolist() == u.numpy().tolist()
-    assert tf_data_address(components(matrix)[2]) == tf_data_address(components(back)[2])
+    assert tf_data_address(components(matrix)[2]) == tf_data_address(components(again)[2])
     explanation = tensor_bridge.explain(x)
     assert explanation.action == "copied"
     assert dict(explanation.parts)["values"].action == "shared"
-    assert_refused_back(x, tensor_bridge.CopyRequiredError, "row pointers", copy=False)
+    assert_to_tf_refused(x, tensor_bridge.CopyRequiredError, "row pointers", copy=False)
 
 
 def test_a_csr_tensor_of_torch() -> None:
@@ -421,8 +421,8 @@ def test_batches_of_csr_matrices() -> None:
     assert x.to_dense().tolist() == dense.numpy().tolist()
     explanation = tensor_bridge.explain(matrix)
     assert (explanation.action, explanation.shape) == ("copied", (2, 2, 2))
-    back = tensor_bridge.to_tf(x)
-    assert back.to_dense().numpy().tolist() == dense.numpy().tolist()
+    again = tensor_bridge.to_tf(x)
+    assert again.to_dense().numpy().tolist() == dense.numpy().tolist()
     assert_refused(tensor_bridge, matrix, tensor_bridge.CopyRequiredError, "copy=None", copy=False)
     uneven = CSRSparseMatrix(tf.constant([[[1.0]], [[0.0]]]))
     assert_refused(
@@ -455,7 +455,7 @@ def csr(crow: Any, col: Any, shape: Any = (2, 2), dtype: Any = torch.float32) ->
     ids=str,
 )
 def test_a_broken_csr_tensor_is_refused(crow: Any, col: Any, message: str) -> None:
-    assert_refused_back(csr(crow, col), tensor_bridge.ValueRangeError, message)
+    assert_to_tf_refused(csr(crow, col), tensor_bridge.ValueRangeError, message)
 
 
 def test_columns_may_go_down_from_row_to_row() -> None:
@@ -466,17 +466,17 @@ def test_columns_may_go_down_from_row_to_row() -> None:
 
 
 def test_other_csr_tensors_are_refused() -> None:
-    assert_refused_back(
+    assert_to_tf_refused(
         csr([0, 1, 2], [0, 1], dtype=torch.int32),
         tensor_bridge.UnsupportedDtypeError,
         r"x\.to_sparse\(\)",
     )
     hybrid = torch.ones(2, 2, 2).to_sparse_csr(dense_dim=1)
-    assert_refused_back(hybrid, tensor_bridge.UnsupportedTypeError, "one batch")
+    assert_to_tf_refused(hybrid, tensor_bridge.UnsupportedTypeError, "one batch")
     deep = torch.ones(2, 2, 2, 2).to_sparse_csr()
-    assert_refused_back(deep, tensor_bridge.UnsupportedTypeError, "one batch")
+    assert_to_tf_refused(deep, tensor_bridge.UnsupportedTypeError, "one batch")
     graph = csr([0, 1, 2], [0, 1]).requires_grad_()
-    assert_refused_back(graph, tensor_bridge.InvalidOptionError, "detach", grad="raise")
+    assert_to_tf_refused(graph, tensor_bridge.InvalidOptionError, "detach", grad="raise")
     assert type(tensor_bridge.to_tf(graph)) is CSRSparseMatrix
 
 

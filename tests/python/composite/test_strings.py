@@ -63,9 +63,9 @@ def as_array(x: StringTensor) -> np.ndarray:
 
 
 @tensors
-def test_a_string_tensor_becomes_bytes_and_offsets(t: tf.Tensor, door: Any) -> None:
+def test_a_string_tensor_becomes_bytes_and_offsets(t: tf.Tensor, interface: Any) -> None:
     with nothing_kept():
-        x = door.to_torch(t)
+        x = interface.to_torch(t)
         assert type(x) is StringTensor
         assert x.shape == tuple(t.shape)
         assert isinstance(x.shape, torch.Size)
@@ -78,20 +78,20 @@ def test_a_string_tensor_becomes_bytes_and_offsets(t: tf.Tensor, door: Any) -> N
 
 
 @tensors
-def test_and_nested_lists(t: tf.Tensor, door: Any) -> None:
+def test_and_nested_lists(t: tf.Tensor, interface: Any) -> None:
     with nothing_kept():
-        assert door.to_torch(t, strings="list") == expected(t)
-        assert repr(door.to_torch(t, strings="list")) == repr(expected(t))
+        assert interface.to_torch(t, strings="list") == expected(t)
+        assert repr(interface.to_torch(t, strings="list")) == repr(expected(t))
 
 
 @tensors
-def test_and_comes_back(t: tf.Tensor, door: Any) -> None:
+def test_and_comes_back(t: tf.Tensor, interface: Any) -> None:
     with nothing_kept():
-        back = door.to_tf(door.to_torch(t))
-        assert back.dtype == tf.string
-        assert back.shape == t.shape
-        assert expected(back) == expected(t)
-        assert "CPU:0" in back.backing_device
+        again = interface.to_tf(interface.to_torch(t))
+        assert again.dtype == tf.string
+        assert again.shape == t.shape
+        assert expected(again) == expected(t)
+        assert "CPU:0" in again.backing_device
 
 
 def test_the_result_is_torchs_own() -> None:
@@ -128,28 +128,28 @@ def test_under_modes_that_change_what_torch_makes() -> None:
         assert x.tolist() == expected(t)
 
 
-def test_options(door: Any) -> None:
+def test_options(interface: Any) -> None:
     t = TENSORS["matrix"]
     for options in ({"copy": True}, {"copy": None}, {"device": "cpu"}, {"raw": True}):
-        assert door.to_torch(t, **options) == door.to_torch(t)
+        assert interface.to_torch(t, **options) == interface.to_torch(t)
     for on_write in ("copy", "raise", "alias"):
-        x = door.to_torch(t, on_write=on_write)
+        x = interface.to_torch(t, on_write=on_write)
         x.bytes.zero_()  # a copy: nothing to protect
-    assert_refused(door, t, tensor_bridge.CopyRequiredError, "Use copy=None", copy=False)
+    assert_refused(interface, t, tensor_bridge.CopyRequiredError, "Use copy=None", copy=False)
     assert_refused(
-        door, t, tensor_bridge.CopyRequiredError, "Use copy=None", copy=False, strings="list"
+        interface, t, tensor_bridge.CopyRequiredError, "Use copy=None", copy=False, strings="list"
     )
     for bad in ({"scale": 1.0, "zero_point": 0}, {"axis": 0}):
-        assert_refused(door, t, tensor_bridge.InvalidOptionError, "scale", **bad)
-    assert_refused(door, t, tensor_bridge.InvalidOptionError, "strings", strings="bytes")
-    assert_refused(door, t, tensor_bridge.InvalidOptionError, "strings", strings=None)
+        assert_refused(interface, t, tensor_bridge.InvalidOptionError, "scale", **bad)
+    assert_refused(interface, t, tensor_bridge.InvalidOptionError, "strings", strings="bytes")
+    assert_refused(interface, t, tensor_bridge.InvalidOptionError, "strings", strings=None)
     if not torch.cuda.is_available():
-        assert_refused(door, t, tensor_bridge.UnsupportedDeviceError, "cuda", device="cuda")
+        assert_refused(interface, t, tensor_bridge.UnsupportedDeviceError, "cuda", device="cuda")
 
 
-def test_the_keyword_leaves_other_tensors_alone(door: Any) -> None:
+def test_the_keyword_leaves_other_tensors_alone(interface: Any) -> None:
     t = numbers()
-    assert shares_memory(t, door.to_torch(t, strings="list"))
+    assert shares_memory(t, interface.to_torch(t, strings="list"))
 
 
 @pytest.mark.gpu
@@ -166,10 +166,10 @@ def test_onto_a_gpu_and_back() -> None:
     assert expected(tensor_bridge.to_tf(x)) == expected(t)
 
 
-def test_explain(door: Any) -> None:
+def test_explain(interface: Any) -> None:
     t = TENSORS["matrix"]
-    x = door.to_torch(t)
-    e = door.explain(t)
+    x = interface.to_torch(t)
+    e = interface.explain(t)
     assert (e.action, e.kind, e.tf_dtype, e.torch_dtype) == (
         "copied",
         "string",
@@ -178,14 +178,14 @@ def test_explain(door: Any) -> None:
     )
     assert (e.shape, e.nbytes, e.device, e.on_write) == ((2, 3), x.nbytes, "cpu", None)
     assert "StringTensor" in str(e)
-    e = door.explain(t, strings="list")
+    e = interface.explain(t, strings="list")
     assert (e.action, e.torch_dtype, e.nbytes, e.shape) == ("copied", None, None, (2, 3))
     assert "lists of bytes" in str(e)
     for bad in ({"copy": False}, {"strings": "x"}, {"scale": 1.0, "zero_point": 0}):
-        assert door.explain(t, **bad).action == "refused"
+        assert interface.explain(t, **bad).action == "refused"
 
 
-def test_explain_back() -> None:
+def test_explain_to_tf() -> None:
     x = tensor_bridge.to_torch(TENSORS["matrix"])
     bridge = tensor_bridge.TensorBridge()
     e = tensor_bridge.explain(x)
@@ -214,9 +214,9 @@ def test_inside_structures() -> None:
     x = tensor_bridge.to_torch(tree)
     assert x["words"].tolist() == expected(t)
     assert x["plain"] == tree["plain"]
-    back = tensor_bridge.to_tf(x)
-    assert expected(back["words"]) == expected(t)
-    assert back["plain"] == tree["plain"]
+    again = tensor_bridge.to_tf(x)
+    assert expected(again["words"]) == expected(t)
+    assert again["plain"] == tree["plain"]
     assert tensor_bridge.to_torch(tree, strings="list")["words"] == expected(t)
     with pytest.raises(tensor_bridge.CopyRequiredError, match="words"):
         tensor_bridge.to_torch(tree, copy=False)
@@ -324,7 +324,7 @@ def test_tensorflow_writes_into_what_it_got() -> None:
     assert v.numpy().tolist() == [words[0], b"f" * 700, words[2]]
 
 
-def test_the_way_back_has_its_options(door: Any) -> None:
+def test_to_tf_has_its_options(interface: Any) -> None:
     x = StringTensor.from_list([["a", "b"]])
     for options in (
         {"copy": True},
@@ -334,15 +334,15 @@ def test_the_way_back_has_its_options(door: Any) -> None:
         {"device": "CPU:0"},
         {"device": "cpu"},
     ):
-        assert expected(door.to_tf(x, **options)) == [[b"a", b"b"]]
+        assert expected(interface.to_tf(x, **options)) == [[b"a", b"b"]]
     with pytest.raises(tensor_bridge.CopyRequiredError, match="Use copy=None"):
-        door.to_tf(x, copy=False)
+        interface.to_tf(x, copy=False)
     with pytest.raises(tensor_bridge.InvalidOptionError, match="string"):
-        door.to_tf(x, dtype=tf.int32)
+        interface.to_tf(x, dtype=tf.int32)
     with pytest.raises(tensor_bridge.InvalidOptionError, match="grad"):
-        door.to_tf(x, grad="x")
+        interface.to_tf(x, grad="x")
     with pytest.raises(tensor_bridge.UnsupportedDeviceError):
-        door.to_tf(x, device="GPU:7")
+        interface.to_tf(x, device="GPU:7")
 
 
 def test_as_the_first_call_of_a_process() -> None:
@@ -676,10 +676,10 @@ def test_every_string_makes_the_round_trip(t: tf.Tensor) -> None:
     x = tensor_bridge.to_torch(t)
     assert x.tolist() == expected(t)
     assert tensor_bridge.to_torch(t, strings="list") == expected(t)
-    back = tensor_bridge.to_tf(x)
-    assert back.shape == t.shape
-    assert expected(back) == expected(t)
-    assert tensor_bridge.to_torch(back) == x
+    again = tensor_bridge.to_tf(x)
+    assert again.shape == t.shape
+    assert expected(again) == expected(t)
+    assert tensor_bridge.to_torch(again) == x
     assert StringTensor.from_list(x.to_bytes()).reshape(tuple(x.shape)) == x
     if x.numel():
         assert x.reshape(-1)[::2].to_bytes() == x.to_bytes()[::2]

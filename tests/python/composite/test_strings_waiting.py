@@ -16,13 +16,13 @@ import tensor_bridge
 
 
 @pytest.mark.parametrize("call", ["to_torch(t)", "to_torch(t, strings='list')", "explain(t)"])
-@pytest.mark.parametrize("door", ["tensor_bridge", "TensorBridge()"])
-def test_a_pending_tensor_is_waited_for_without_the_gil(door: str, call: str) -> None:
+@pytest.mark.parametrize("interface", ["tensor_bridge", "TensorBridge()"])
+def test_a_pending_tensor_is_waited_for_without_the_gil(interface: str, call: str) -> None:
     run_forked(
         f"""{GATED}
 t = gated(["a", "b" * 30])
 open_when_let_in()
-result = {door}.{call}
+result = {interface}.{call}
 returned.set()
 assert t.numpy().tolist() == [b"a", b"b" * 30]
 if "explain" in {call!r}:
@@ -35,8 +35,8 @@ assert testing.live_owners() == 0
     ).check()
 
 
-@pytest.mark.parametrize("door", ["tensor_bridge", "TensorBridge()"])
-def test_a_producer_that_failed_is_an_error(door: str) -> None:
+@pytest.mark.parametrize("interface", ["tensor_bridge", "TensorBridge()"])
+def test_a_producer_that_failed_is_an_error(interface: str) -> None:
     run_forked(
         f"""
 from tensorflow.python.eager import context, executor
@@ -45,11 +45,11 @@ with context.executor_scope(background):
     t = tf.io.read_file("/no/such/file")
 for options in ({{}}, {{"strings": "list"}}):
     try:
-        {door}.to_torch(t, **options)
+        {interface}.to_torch(t, **options)
         raise SystemExit("no error")
     except tensor_bridge.TensorFlowError as e:
         assert "/no/such/file" in str(e), e
-assert {door}.explain(t).error is tensor_bridge.TensorFlowError
+assert {interface}.explain(t).error is tensor_bridge.TensorFlowError
 assert testing.live_owners() == 0
 background.clear_error()
 """

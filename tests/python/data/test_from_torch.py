@@ -81,7 +81,7 @@ def test_there_and_back() -> None:
 def test_memory_is_shared_and_protected() -> None:
     rows = torch.arange(64, dtype=torch.float32).reshape(1, 64).clone()
     (t,) = from_torch(TensorDataset(rows))
-    assert (tf_data_address(t[0]) == torch_data_address(rows)) == needs.SHARES_BACK
+    assert (tf_data_address(t[0]) == torch_data_address(rows)) == needs.SHARES_TO_TF
     rows.zero_()
     assert t[0].numpy()[5] == 5
 

@@ -24,15 +24,15 @@ def capture_mode() -> int:
 
 
 WAYS: dict[str, Callable[[Any, tf.Tensor], object]] = {
-    "shared": lambda door, t: door.to_torch(t) * 1,
-    "written": lambda door, t: door.to_torch(t).add_(1),
-    "copied": lambda door, t: door.to_torch(t, copy=True),
+    "shared": lambda interface, t: interface.to_torch(t) * 1,
+    "written": lambda interface, t: interface.to_torch(t).add_(1),
+    "copied": lambda interface, t: interface.to_torch(t, copy=True),
 }
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_thread_keeps_its_capture_mode(way: str, door: Any) -> None:
+def test_a_thread_keeps_its_capture_mode(way: str, interface: Any) -> None:
     assert capture_mode() == GLOBAL
-    WAYS[way](door, tf.fill([16], 1.0))
+    WAYS[way](interface, tf.fill([16], 1.0))
     torch.cuda.synchronize()
     assert capture_mode() == GLOBAL

@@ -27,16 +27,16 @@ def assert_same(x: torch.Tensor, expected: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("row", BY_DEFAULT, ids=lambda row: row.name)
-def test_a_gpu_tensor_of_every_dtype_converts(row: DtypeRow, door: Any) -> None:
+def test_a_gpu_tensor_of_every_dtype_converts(row: DtypeRow, interface: Any) -> None:
     host = random_tensor(row, (4, 5))
     try:
         t = tf.identity(host)
     except tf.errors.OpError:
         pytest.skip(f"TensorFlow keeps no {row.name} on a GPU")
-    x = door.to_torch(t)
+    x = interface.to_torch(t)
     on_host = "CPU" in t.backing_device
     assert x.device.type == ("cpu" if on_host else "cuda")
-    assert_same(x, door.to_torch(host))
+    assert_same(x, interface.to_torch(host))
     if row.kind != "converted":
         assert shares_memory(t, x)
     x.zero_()
@@ -45,70 +45,75 @@ def test_a_gpu_tensor_of_every_dtype_converts(row: DtypeRow, door: Any) -> None:
         assert tf_memory(tf.identity(t)) == tf_memory(host)
 
 
-def test_int32_stays_on_the_host_where_tensorflow_keeps_it(door: Any) -> None:
+def test_int32_stays_on_the_host_where_tensorflow_keeps_it(interface: Any) -> None:
     t = tf.constant([1, 2, 3]) + 1
     assert "CPU" in t.backing_device
-    x = door.to_torch(t)
+    x = interface.to_torch(t)
     assert x.device.type == "cpu"
     assert x.tolist() == [2, 3, 4]
-    moved = door.to_torch(t, device="cuda")
+    moved = interface.to_torch(t, device="cuda")
     assert moved.device.type == "cuda"
     assert moved.tolist() == [2, 3, 4]
     assert_refused(
-        door, t, tensor_bridge.CopyRequiredError, "Leave device= out", device="cuda", copy=False
+        interface,
+        t,
+        tensor_bridge.CopyRequiredError,
+        "Leave device= out",
+        device="cuda",
+        copy=False,
     )
 
 
-def test_device_moves_in_both_directions(door: Any) -> None:
+def test_device_moves_in_both_directions(interface: Any) -> None:
     with tf.device("CPU:0"):
         host = tf.random.stateless_uniform([1 << 20], [1, 2])
     t = tf.identity(host)
-    there = door.to_torch(host, device="cuda")
-    back = door.to_torch(t, device="cpu")
+    there = interface.to_torch(host, device="cuda")
+    again = interface.to_torch(t, device="cpu")
     assert there.device == torch.device("cuda", torch.cuda.current_device())
-    assert back.device.type == "cpu"
-    assert torch.equal(there.cpu(), back)
-    assert door.explain(host, device="cuda").action == "copied"
+    assert again.device.type == "cpu"
+    assert torch.equal(there.cpu(), again)
+    assert interface.explain(host, device="cuda").action == "copied"
     assert_refused(
-        door, t, tensor_bridge.CopyRequiredError, "Leave device= out", device="cpu", copy=False
+        interface, t, tensor_bridge.CopyRequiredError, "Leave device= out", device="cpu", copy=False
     )
     for device in ("cuda", "cuda:0", 0, torch.device("cuda")):
-        assert shares_memory(t, door.to_torch(t, device=device))
+        assert shares_memory(t, interface.to_torch(t, device=device))
 
 
-def test_gpu_writes_are_protected(door: Any) -> None:
+def test_gpu_writes_are_protected(interface: Any) -> None:
     t = tf.random.stateless_uniform([1 << 16], [1, 2])
     before = t.numpy()
-    x = door.to_torch(t)
+    x = interface.to_torch(t)
     x.mul_(2).add_(1)
     torch.cuda.synchronize()
     assert (t.numpy() == before).all()
-    x = door.to_torch(t, on_write="raise")
+    x = interface.to_torch(t, on_write="raise")
     with needs.forbidden_write(r"clone\(\)"):
         x.zero_()
     assert (t.numpy() == before).all()
 
 
-def test_a_gpu_tensor_is_complete_when_torch_reads_it(door: Any) -> None:
+def test_a_gpu_tensor_is_complete_when_torch_reads_it(interface: Any) -> None:
     for size in (64, 512, 2048):
         a = tf.random.stateless_uniform([size, size], [1, 2])
         for _ in range(4):
             a = tf.linalg.matmul(a, a)
             a /= tf.reduce_max(a)
-        x = door.to_torch(a)
+        x = interface.to_torch(a)
         side = torch.cuda.Stream()
         with torch.cuda.stream(side):
-            y = door.to_torch(a).clone()
+            y = interface.to_torch(a).clone()
         side.synchronize()
         assert torch.equal(x, y)
         assert torch.equal(x.cpu(), torch.from_numpy(a.numpy()))
 
 
-def test_gpu_memory_is_not_reused_while_torch_still_reads_it(door: Any) -> None:
+def test_gpu_memory_is_not_reused_while_torch_still_reads_it(interface: Any) -> None:
     before = live_owners()
     for i in range(50):
         t = tf.fill([1 << 20], float(i))
-        x = door.to_torch(t)
+        x = interface.to_torch(t)
         for _ in range(20):
             y = x * 1.0  # queued, not finished, when x goes
         del x, t
@@ -119,26 +124,26 @@ def test_gpu_memory_is_not_reused_while_torch_still_reads_it(door: Any) -> None:
     assert live_owners() <= before + 50
 
 
-def test_a_gpu_variable_is_a_snapshot(door: Any) -> None:
+def test_a_gpu_variable_is_a_snapshot(interface: Any) -> None:
     v = tf.Variable([1.0, 2.0, 3.0])
-    x = door.to_torch(v)
+    x = interface.to_torch(v)
     v.assign_add([1.0, 1.0, 1.0])
     assert x.tolist() == [1.0, 2.0, 3.0]
     x.zero_()
     assert v.numpy().tolist() == [2.0, 3.0, 4.0]
 
 
-def test_an_empty_gpu_tensor_converts(door: Any) -> None:
+def test_an_empty_gpu_tensor_converts(interface: Any) -> None:
     for copy in (None, True):
-        x = door.to_torch(tf.zeros([0, 3]) + 0, copy=copy)
+        x = interface.to_torch(tf.zeros([0, 3]) + 0, copy=copy)
         assert x.shape == (0, 3)
         assert x.device.type == "cuda"
 
 
-def test_a_gpu_that_does_not_exist_is_refused(door: Any) -> None:
+def test_a_gpu_that_does_not_exist_is_refused(interface: Any) -> None:
     index = torch.cuda.device_count()
     with pytest.raises((tensor_bridge.UnsupportedDeviceError, tensor_bridge.TorchError)):
-        door.to_torch(tf.constant([1.0]), device=f"cuda:{index}")
+        interface.to_torch(tf.constant([1.0]), device=f"cuda:{index}")
 
 
 # ---- Order between the frameworks ----------------------------------------------------------------
@@ -169,37 +174,37 @@ def overwrite(address: int) -> None:
 
 
 LATE_READS: dict[str, Callable[[Any, tf.Tensor], torch.Tensor]] = {
-    "copy": lambda door, t: door.to_torch(t, copy=True),
-    "first write": lambda door, t: door.to_torch(t).add_(0),
-    "kernel": lambda door, t: door.to_torch(t) * 1,
-    "clone": lambda door, t: door.to_torch(t).clone(),
+    "copy": lambda interface, t: interface.to_torch(t, copy=True),
+    "first write": lambda interface, t: interface.to_torch(t).add_(0),
+    "kernel": lambda interface, t: interface.to_torch(t) * 1,
+    "clone": lambda interface, t: interface.to_torch(t).clone(),
 }
 
 
 @pytest.mark.parametrize("name", LATE_READS)
-def test_what_torch_queued_reads_the_values_that_it_was_given(name: str, door: Any) -> None:
+def test_what_torch_queued_reads_the_values_that_it_was_given(name: str, interface: Any) -> None:
     for i in range(5):
         t = on_device(float(i))
         address = tf_data_address(t)
         torch.cuda.synchronize()
         keep_torch_busy()
-        x = LATE_READS[name](door, t)
+        x = LATE_READS[name](interface, t)
         del t
         overwrite(address)
         assert x.unique().tolist() == [float(i)]
         del x
 
 
-def test_reads_on_a_stream_of_their_own(door: Any) -> None:
+def test_reads_on_a_stream_of_their_own(interface: Any) -> None:
     side = torch.cuda.Stream()
     for i in range(5):
         t = on_device(float(i))
         address = tf_data_address(t)
         with torch.cuda.stream(side):
             keep_torch_busy()
-            x = door.to_torch(t)
+            x = interface.to_torch(t)
             y = x + 1
-            copy = door.to_torch(t, copy=True)
+            copy = interface.to_torch(t, copy=True)
         del x, t
         overwrite(address)
         side.synchronize()
@@ -207,13 +212,13 @@ def test_reads_on_a_stream_of_their_own(door: Any) -> None:
         assert copy.unique().tolist() == [float(i)]
 
 
-def test_what_tensorflow_queued_is_done(door: Any) -> None:
+def test_what_tensorflow_queued_is_done(interface: Any) -> None:
     a = tf.random.stateless_uniform([3000, 3000], [1, 2])
     for _ in range(5):
         b = a
         for _ in range(40):
             b = tf.sin(b) + a
-        x = door.to_torch(b)
+        x = interface.to_torch(b)
         y = x.clone()
         torch.cuda.synchronize()
         assert torch.equal(x, y)
@@ -222,9 +227,9 @@ def test_what_tensorflow_queued_is_done(door: Any) -> None:
 # ---- Sharing and protection ----------------------------------------------------------------------
 
 
-def test_shared_until_the_first_write_for_every_view(door: Any) -> None:
+def test_shared_until_the_first_write_for_every_view(interface: Any) -> None:
     t = on_device(2.0, 1 << 10)
-    x = door.to_torch(t)
+    x = interface.to_torch(t)
     view, reshaped = x[10:20], x.reshape(32, 32)
     alias = x.detach()
     assert x.device == torch.device("cuda", 0)
@@ -237,20 +242,20 @@ def test_shared_until_the_first_write_for_every_view(door: Any) -> None:
     assert not shares_memory(t, x)
 
 
-def test_alias_mode_writes_into_tensorflow(door: Any) -> None:
+def test_alias_mode_writes_into_tensorflow(interface: Any) -> None:
     t = on_device(1.0, 16)
-    x = door.to_torch(t, on_write="alias")
+    x = interface.to_torch(t, on_write="alias")
     x.mul_(3)
     torch.cuda.synchronize()
     assert t.numpy().tolist() == [3.0] * 16
 
 
-def test_torch_keeps_the_memory_and_gives_it_back(door: Any) -> None:
+def test_torch_keeps_the_memory_and_gives_it_back(interface: Any) -> None:
     gc.collect()
     before = live_owners()
     t = on_device(7.0)
-    x = door.to_torch(t)
-    y = door.to_torch(t)
+    x = interface.to_torch(t)
+    y = interface.to_torch(t)
     assert live_owners() == before + 2
     del t
     assert x.unique().tolist() == [7.0]
@@ -258,12 +263,12 @@ def test_torch_keeps_the_memory_and_gives_it_back(door: Any) -> None:
     assert wait_until(lambda: live_owners() == before)
 
 
-def test_memory_does_not_grow(door: Any) -> None:
+def test_memory_does_not_grow(interface: Any) -> None:
     def use() -> int:
         for i in range(200):
-            x = door.to_torch(on_device(float(i)))
+            x = interface.to_torch(on_device(float(i)))
             x.add_(1)
-            door.to_torch(on_device(0.0), copy=True)
+            interface.to_torch(on_device(0.0), copy=True)
         del x
         torch.cuda.synchronize()
         assert wait_until(lambda: live_owners() == before)
@@ -274,14 +279,14 @@ def test_memory_does_not_grow(door: Any) -> None:
     assert use() <= first + (1 << 20)
 
 
-def test_threads(door: Any) -> None:
+def test_threads(interface: Any) -> None:
     t = on_device(1.0, 1 << 16)
 
     def work() -> float:
         total = 0.0
         with torch.cuda.stream(torch.cuda.Stream()):
             for _ in range(50):
-                x = door.to_torch(t)
+                x = interface.to_torch(t)
                 total += x.sum().item()
                 x.zero_()
         return total
@@ -290,17 +295,17 @@ def test_threads(door: Any) -> None:
     assert t.numpy().sum() == 1 << 16
 
 
-def test_a_copy_is_torch_s_own(door: Any) -> None:
+def test_a_copy_is_torch_s_own(interface: Any) -> None:
     t = on_device(5.0, 100)
-    x = door.to_torch(t, copy=True)
+    x = interface.to_torch(t, copy=True)
     assert x.device.type == "cuda"
     assert not shares_memory(t, x)
-    explained = door.explain(t)
+    explained = interface.explain(t)
     assert (explained.action, explained.device) == ("shared", "cuda:0")
-    assert door.explain(t, copy=True).action == "copied"
+    assert interface.explain(t, copy=True).action == "copied"
 
 
-def test_converted_dtypes_are_complete(door: Any) -> None:
+def test_converted_dtypes_are_complete(interface: Any) -> None:
     for row in BY_DEFAULT:
         if row.kind != "converted":
             continue
@@ -312,9 +317,9 @@ def test_converted_dtypes_are_complete(door: Any) -> None:
         if "GPU" not in t.backing_device:
             continue
         keep_torch_busy()
-        x = door.to_torch(t)
+        x = interface.to_torch(t)
         del t
-        assert_same(x, door.to_torch(host))
+        assert_same(x, interface.to_torch(host))
 
 
 def test_structures_and_composites_keep_their_devices() -> None:

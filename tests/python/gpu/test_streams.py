@@ -51,35 +51,35 @@ def overwrite(address: int, count: int) -> None:
 
 
 WAYS: dict[str, Callable[[Any, tf.Tensor], torch.Tensor]] = {
-    "shared": lambda door, t: door.to_torch(t).clone(),
-    "copy": lambda door, t: door.to_torch(t, copy=True),
-    "to the host": lambda door, t: door.to_torch(t, device="cpu"),
-    "dlpack": lambda door, t: torch.from_dlpack(exporter(t)).clone(),
+    "shared": lambda interface, t: interface.to_torch(t).clone(),
+    "copy": lambda interface, t: interface.to_torch(t, copy=True),
+    "to the host": lambda interface, t: interface.to_torch(t, device="cpu"),
+    "dlpack": lambda interface, t: torch.from_dlpack(exporter(t)).clone(),
 }
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_the_value_of_an_asynchronous_executor_is_complete(way: str, door: Any) -> None:
+def test_the_value_of_an_asynchronous_executor_is_complete(way: str, interface: Any) -> None:
     asynchronous = executor.new_executor(enable_async=True)
     with context.executor_scope(asynchronous):
         for i in range(3):
             b = on_device(float(i))
             for _ in range(20):
                 b += 1.0
-            x = WAYS[way](door, b)
+            x = WAYS[way](interface, b)
             torch.cuda.synchronize()
             assert x.unique().tolist() == [i + 20.0]
     asynchronous.wait()
 
 
-def test_the_value_of_a_variable_is_complete_with_an_asynchronous_executor(door: Any) -> None:
+def test_the_value_of_a_variable_is_complete_with_an_asynchronous_executor(interface: Any) -> None:
     v = tf.Variable(on_device(1.0))
     asynchronous = executor.new_executor(enable_async=True)
     with context.executor_scope(asynchronous):
         for i in range(3):
             for _ in range(20):
                 v.assign_add(on_device(1.0), read_value=False)
-            x = door.to_torch(v).clone()
+            x = interface.to_torch(v).clone()
             torch.cuda.synchronize()
             assert x.unique().tolist() == [20.0 * (i + 1) + 1]
     asynchronous.wait()
@@ -141,13 +141,13 @@ def releases_of_the_gil() -> Iterator[list[None]]:
         library.tb_py_set_gil_functions(python.PyEval_SaveThread, python.PyEval_RestoreThread)
 
 
-def test_no_conversion_waits_for_tensorflow_under_the_gil(door: Any) -> None:
+def test_no_conversion_waits_for_tensorflow_under_the_gil(interface: Any) -> None:
     t = on_device(1.0)
     with tf.device("CPU:0"):
         host = tf.constant([1.0])
     for x in (t, host):
-        door.to_torch(x)  # the first one imports what it needs
-    for convert in (door.to_torch, door.explain, tf_data_address):
+        interface.to_torch(x)  # the first one imports what it needs
+    for convert in (interface.to_torch, interface.explain, tf_data_address):
         with releases_of_the_gil() as releases:
             convert(host)
             assert not releases
@@ -171,13 +171,13 @@ def write_elsewhere(x: torch.Tensor) -> None:
 @pytest.mark.parametrize("mover", ["default", "side"])
 @pytest.mark.parametrize("late", [False, True])
 def test_a_move_is_ordered_for_other_streams(
-    move: Callable[[torch.Tensor], None], mover: str, late: bool, door: Any
+    move: Callable[[torch.Tensor], None], mover: str, late: bool, interface: Any
 ) -> None:
     """Neither asks the user for an order: the one does not write, the other not where is read."""
     reader = None if late else torch.cuda.Stream()
     stream = torch.cuda.Stream() if mover == "side" else torch.cuda.default_stream()
     t = on_device(3.0)
-    x = door.to_torch(t)
+    x = interface.to_torch(t)
     half = x[COUNT // 2 :]
     with torch.cuda.stream(stream), gated(stream) as gate:
         move(x)
@@ -191,12 +191,12 @@ def test_a_move_is_ordered_for_other_streams(
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_a_copy_is_ordered_for_other_streams(late: bool, door: Any) -> None:
+def test_a_copy_is_ordered_for_other_streams(late: bool, interface: Any) -> None:
     reader = None if late else torch.cuda.Stream()
     stream = torch.cuda.Stream()
     t = on_device(3.0)
     with torch.cuda.stream(stream), gated(stream) as gate:
-        x = door.to_torch(t, copy=True)
+        x = interface.to_torch(t, copy=True)
         reader = reader or torch.cuda.Stream(priority=-1)
         with torch.cuda.stream(reader):
             y = x + 1
@@ -206,9 +206,9 @@ def test_a_copy_is_ordered_for_other_streams(late: bool, door: Any) -> None:
 
 
 @moves
-def test_a_move_is_ordered_for_a_stream_that_was_captured_meanwhile(door: Any) -> None:
+def test_a_move_is_ordered_for_a_stream_that_was_captured_meanwhile(interface: Any) -> None:
     captured, mover = torch.cuda.Stream(), torch.cuda.Stream()
-    x = door.to_torch(on_device(3.0))
+    x = interface.to_torch(on_device(3.0))
     out = torch.zeros(4, device="cuda")
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
@@ -228,7 +228,7 @@ def test_a_move_is_ordered_for_a_stream_that_was_captured_meanwhile(door: Any) -
 # ---- Back to TensorFlow --------------------------------------------------------------------------
 
 
-def test_torch_may_drop_what_it_took_by_dlpack(door: Any) -> None:
+def test_torch_may_drop_what_it_took_by_dlpack(interface: Any) -> None:
     side = torch.cuda.Stream()
     for stream in (torch.cuda.default_stream(), side):
         for i in range(3):
@@ -244,13 +244,13 @@ def test_torch_may_drop_what_it_took_by_dlpack(door: Any) -> None:
 
 
 @pytest.mark.parametrize("priority", [0, -1])
-def test_a_buffer_stays_until_every_stream_has_read_it(priority: int, door: Any) -> None:
+def test_a_buffer_stays_until_every_stream_has_read_it(priority: int, interface: Any) -> None:
     """torch's record_stream() does nothing on memory that is not its own."""
     before = live_owners()
     sides = [torch.cuda.Stream(priority=priority) for _ in range(3)]
     t = on_device(5.0)
     address = tf_data_address(t)
-    x = door.to_torch(t)
+    x = interface.to_torch(t)
     with gated(sides[0]):
         results = []
         for side in sides:
@@ -264,7 +264,7 @@ def test_a_buffer_stays_until_every_stream_has_read_it(priority: int, door: Any)
     assert wait_until(lambda: live_owners() == before)
 
 
-def test_a_stream_that_torch_did_not_make(door: Any) -> None:
+def test_a_stream_that_torch_did_not_make(interface: Any) -> None:
     """It counts if it is current when the tensor is dropped."""
     before = live_owners()
     handle = torch.cuda.Stream().cuda_stream
@@ -272,7 +272,7 @@ def test_a_stream_that_torch_did_not_make(door: Any) -> None:
     t = on_device(5.0)
     address = tf_data_address(t)
     with torch.cuda.stream(foreign), gated(foreign):
-        x = door.to_torch(t)
+        x = interface.to_torch(t)
         y = x * 2
         del x, t
         overwrite(address, COUNT)
@@ -286,7 +286,7 @@ LARGE = 1 << 26
 """Bytes. 16 of them are the bound."""
 
 
-def test_what_is_held_back_is_bounded(door: Any) -> None:
+def test_what_is_held_back_is_bounded(interface: Any) -> None:
     before = live_owners()
     most = made = 0
 
@@ -294,7 +294,7 @@ def test_what_is_held_back_is_bounded(door: Any) -> None:
         nonlocal most, made
         with tf.device("GPU:0"):
             for _ in range(24):
-                door.to_torch(on_device(1.0, LARGE // 4))
+                interface.to_torch(on_device(1.0, LARGE // 4))
                 made += 1
                 most = max(most, live_owners() - before)
 
@@ -313,11 +313,11 @@ def test_what_is_held_back_is_bounded(door: Any) -> None:
 # ---- Graphs --------------------------------------------------------------------------------------
 
 
-def test_a_tensor_that_is_dropped_while_a_graph_is_captured(door: Any) -> None:
+def test_a_tensor_that_is_dropped_while_a_graph_is_captured(interface: Any) -> None:
     gc.collect()
     before = live_owners()
     t = on_device(2.0)
-    x = door.to_torch(t)
+    x = interface.to_torch(t)
     out = torch.zeros(16, device="cuda")
     source = torch.ones(16, device="cuda")
     torch.cuda.synchronize()
@@ -338,15 +338,15 @@ def test_a_tensor_that_is_dropped_while_a_graph_is_captured(door: Any) -> None:
 COPIES: dict[str, Callable[[Any, tf.Tensor, torch.Tensor], object]] = {
     "write": lambda _, t, x: x.add_(1),
     "move": lambda _, t, x: x.data_ptr(),
-    "copy": lambda door, t, x: door.to_torch(t, copy=True),
+    "copy": lambda interface, t, x: interface.to_torch(t, copy=True),
 }
 
 
 @moves
 @pytest.mark.parametrize("copy", COPIES)
-def test_no_copy_becomes_part_of_a_graph(copy: str, door: Any) -> None:
+def test_no_copy_becomes_part_of_a_graph(copy: str, interface: Any) -> None:
     t = on_device(2.0)
-    x = door.to_torch(t)
+    x = interface.to_torch(t)
     out = torch.zeros(16, device="cuda")
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
@@ -354,7 +354,7 @@ def test_no_copy_becomes_part_of_a_graph(copy: str, door: Any) -> None:
     with torch.cuda.graph(graph, capture_error_mode="relaxed"):
         out.add_(1)
         with pytest.raises(RuntimeError, match="before the capture begins"):
-            COPIES[copy](door, t, x)
+            COPIES[copy](interface, t, x)
         out.add_(1)
     graph.replay()
     assert out.tolist() == [2.0] * 16

@@ -22,7 +22,7 @@ import torch
 import tensor_bridge
 from tensor_bridge.dlpack import exporter, from_dlpack
 from tensor_bridge.capi import TensorBridge
-door = TensorBridge()
+interface = TensorBridge()
 
 def ways(logical):
     with tf.device("CPU:0"):
@@ -33,9 +33,9 @@ def ways(logical):
     assert all(f"GPU:{logical}" in x.device for x in (t, variable, none))
     ours = exporter(t)
     for x in (t, none):
-        yield from (tensor_bridge.to_torch(x).device, door.convert_tf_to_pytorch(x).device)
+        yield from (tensor_bridge.to_torch(x).device, interface.convert_tf_to_pytorch(x).device)
         yield tensor_bridge.to_torch(x, copy=True).device
-        yield from (tensor_bridge.explain(x).device, door.explain(x).device)
+        yield from (tensor_bridge.explain(x).device, interface.explain(x).device)
         yield from_dlpack(x).device
         yield torch.device("cuda", exporter(x).__dlpack_device__()[1])
         yield torch.from_dlpack(exporter(x)).device
@@ -105,7 +105,7 @@ except tensor_bridge.UnsupportedDeviceError as e:
 
 
 @two_gpus
-def test_cuda_without_a_number_is_the_current_device(door: Any) -> None:
+def test_cuda_without_a_number_is_the_current_device(interface: Any) -> None:
     with tf.device("CPU:0"):
         host = tf.constant([1.0, 2.0])
     places = [host]
@@ -115,35 +115,35 @@ def test_cuda_without_a_number_is_the_current_device(door: Any) -> None:
     for current in range(2):
         with torch.cuda.device(current):
             for t in places:
-                expected = door.to_torch(t).to("cuda").device
+                expected = interface.to_torch(t).to("cuda").device
                 assert expected.index == current
                 for device in ("cuda", torch.device("cuda")):
-                    assert door.to_torch(t, device=device).device == expected
-                    assert door.to_torch(t, device=device).tolist() == [1.0, 2.0]
-                    assert door.explain(t, device=device).device == str(expected)
-                    moved = door.explain(t, device=device).action == "copied"
-                    assert moved == (door.to_torch(t).device != expected)
+                    assert interface.to_torch(t, device=device).device == expected
+                    assert interface.to_torch(t, device=device).tolist() == [1.0, 2.0]
+                    assert interface.explain(t, device=device).device == str(expected)
+                    moved = interface.explain(t, device=device).action == "copied"
+                    assert moved == (interface.to_torch(t).device != expected)
             assert from_dlpack(exporter(places[1]), device="cuda").device.index == current
-            back = tensor_bridge.to_tf(torch.ones(2), device="cuda")
-            assert f"GPU:{current}" in back.device
+            again = tensor_bridge.to_tf(torch.ones(2), device="cuda")
+            assert f"GPU:{current}" in again.device
 
 
 @two_gpus
-def test_a_conversion_leaves_the_current_device_as_it_was(door: Any) -> None:
+def test_a_conversion_leaves_the_current_device_as_it_was(interface: Any) -> None:
     """TensorFlow leaves the one current that it worked on, and waits on it for a conversion."""
     for i in range(2):
         with tf.device(f"GPU:{i}"):
             t, v = tf.identity(tf.constant([1.0, 2.0])), tf.Variable([1.0, 2.0])
-        x = door.to_torch(t)
+        x = interface.to_torch(t)
         uses = (
-            lambda t=t: door.to_torch(t),
-            lambda t=t: door.to_torch(t, copy=True),
-            lambda t=t: door.explain(t),
-            lambda v=v: door.to_torch(v),
+            lambda t=t: interface.to_torch(t),
+            lambda t=t: interface.to_torch(t, copy=True),
+            lambda t=t: interface.explain(t),
+            lambda v=v: interface.to_torch(v),
             lambda t=t: from_dlpack(t),
             lambda t=t: torch.from_dlpack(exporter(t)),
-            lambda x=x, i=i: door.to_tf(x + 0, device=f"GPU:{i}"),
-            lambda i=i: door.to_tf(torch.ones(2), device=f"cuda:{i}"),
+            lambda x=x, i=i: interface.to_tf(x + 0, device=f"GPU:{i}"),
+            lambda i=i: interface.to_tf(torch.ones(2), device=f"cuda:{i}"),
         )
         for use in uses:
             with torch.cuda.device(1 - i):
@@ -164,12 +164,12 @@ def test_a_pass_of_a_loader_stays_on_the_device_that_it_began_with() -> None:
 
 
 @two_gpus
-def test_empty_tensors_are_where_tensorflow_has_them(door: Any) -> None:
+def test_empty_tensors_are_where_tensorflow_has_them(interface: Any) -> None:
     for i in range(2):
         with tf.device(f"GPU:{i}"):
             t = tf.identity(tf.zeros([0, 3]))
         for copy in (None, True):
-            x = door.to_torch(t, copy=copy)
+            x = interface.to_torch(t, copy=copy)
             assert x.device == torch.device("cuda", i)
             # As torch asks of what is put together.
             full = torch.ones(2, 3, device=f"cuda:{i}")

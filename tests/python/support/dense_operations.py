@@ -34,7 +34,7 @@ Drawn = dict[str, Any] | None
 
 SHAPES = ((16,), (64,), (4, 16), (2, 3, 8), (3, 5), (8, 32), (1, 16))
 DTYPES = ("float32", "float32", "float32", "int64", "uint8", *model.DTYPES)
-DOORS = ("module", "ctypes")
+INTERFACES = ("module", "ctypes")
 COPY = (None, None, None, None, False, True)
 ON_WRITE = ("copy", "copy", "copy", "raise", "alias")
 WRITES = (
@@ -223,13 +223,13 @@ class DenseOperations(Machine):
         if t is None:
             return None
         return {
-            "t": t, "door": rng.choice(DOORS), "copy": rng.choice(COPY),
+            "t": t, "interface": rng.choice(INTERFACES), "copy": rng.choice(COPY),
             "on_write": rng.choice(ON_WRITE), "elsewhere": rng.random() < 0.1,
             "explain": rng.random() < 0.2,
         }  # fmt: skip
 
     def do_to_torch(
-        self, number: int, t: int, door: str, copy: bool | None, on_write: str,
+        self, number: int, t: int, interface: str, copy: bool | None, on_write: str,
         elsewhere: bool, explain: bool,
     ) -> None:  # fmt: skip
         source = self.get(t, Dense, Variable)
@@ -243,10 +243,10 @@ class DenseOperations(Machine):
         if explain:
             self.told(
                 "copied" if kind == "copies" and verdict == "shared" else verdict,
-                self.library.doors[door].explain(source.value, **options),
+                self.library.interfaces[interface].explain(source.value, **options),
             )
         x = self.expect(
-            verdict, lambda: self.library.to_torch(door, source.value, **options), elsewhere
+            verdict, lambda: self.library.to_torch(interface, source.value, **options), elsewhere
         )
         if x is None:
             return
@@ -266,26 +266,26 @@ class DenseOperations(Machine):
         if x is None:
             return None
         return {
-            "x": x, "door": rng.choice(DOORS), "copy": rng.choice(COPY),
+            "x": x, "interface": rng.choice(INTERFACES), "copy": rng.choice(COPY),
             "elsewhere": rng.random() < 0.1, "explain": rng.random() < 0.2,
         }  # fmt: skip
 
     def do_to_tf(
-        self, number: int, x: int, door: str, copy: bool | None, elsewhere: bool, explain: bool
+        self, number: int, x: int, interface: str, copy: bool | None, elsewhere: bool, explain: bool
     ) -> None:
         source = self.get(x, Torch)
         if copy is not True and self.exported(source.storage):
             raise NotThereError
         verdict = self.to_tf_verdict(source, copy)
         if explain and verdict != "either":
-            doors = self.library.doors[door]
-            told = getattr(doors, "explain_back", doors.explain)
+            interfaces = self.library.interfaces[interface]
+            told = getattr(interfaces, "explain_back", interfaces.explain)
             self.told(verdict, told(source.value, copy=copy))
         content = source.content()
         if verdict == "either" and copy is False:
             raise NotThereError
         t = self.expect(
-            verdict, lambda: self.library.to_tf(door, source.value, copy=copy), elsewhere
+            verdict, lambda: self.library.to_tf(interface, source.value, copy=copy), elsewhere
         )
         if t is not None:
             self.add_sent(number, t, source, verdict, content)
@@ -294,9 +294,9 @@ class DenseOperations(Machine):
         start = self.some(rng, Dense, Torch)
         if start is None:
             return None
-        return {"start": start, "length": rng.randint(1, 6), "door": rng.choice(DOORS)}
+        return {"start": start, "length": rng.randint(1, 6), "interface": rng.choice(INTERFACES)}
 
-    def do_chain(self, number: int, start: int, length: int, door: str) -> None:
+    def do_chain(self, number: int, start: int, length: int, interface: str) -> None:
         """There and back, again and again; the last one is kept."""
         thing = self.get(start, Dense, Torch)
         if isinstance(thing, Torch) and self.exported(thing.storage):
@@ -305,11 +305,11 @@ class DenseOperations(Machine):
             # On the model each link is made and let go of as the library does.
             if isinstance(thing, Torch):
                 verdict = self.to_tf_verdict(thing, None)
-                t = self.library.to_tf(door, thing.value)
+                t = self.library.to_tf(interface, thing.value)
                 thing = self.add_sent(number, t, thing, verdict, thing.content())
                 del t
             else:
-                x = self.library.to_torch(door, thing.value)
+                x = self.library.to_torch(interface, thing.value)
                 thing = self.add_converted(number, x, thing, "shared", "copy")
                 del x
 

@@ -75,20 +75,20 @@ def misaligned(offset: int, x: torch.Tensor | None = None) -> torch.Tensor:
     return result
 
 
-def explained(door: Any, x: Any, **options: Any) -> tensor_bridge.Explanation:
-    """What the door says of the conversion to TensorFlow."""
-    explain = getattr(door, "explain_back", door.explain)
+def explained(interface: Any, x: Any, **options: Any) -> tensor_bridge.Explanation:
+    """What the interface says of the conversion to TensorFlow."""
+    explain = getattr(interface, "explain_back", interface.explain)
     explanation: tensor_bridge.Explanation = explain(x, **options)
     return explanation
 
 
-def assert_refused_back(
-    door: Any, x: Any, error: type[Exception], advice: str, **options: Any
+def assert_to_tf_refused(
+    interface: Any, x: Any, error: type[Exception], advice: str, **options: Any
 ) -> None:
     """The conversion raises exactly ``error``, whose message matches ``advice``; nothing leaks."""
     before = live_owners()
     with pytest.raises(BUILTIN_BASES[error]) as caught:
-        door.to_tf(x, **options)
+        interface.to_tf(x, **options)
     message = str(caught.value)
     assert type(caught.value) is error
     assert isinstance(caught.value, tensor_bridge.TensorBridgeError)
@@ -97,7 +97,7 @@ def assert_refused_back(
     del caught
     gc.collect(0)
     assert live_owners() == before
-    explanation = explained(door, x, **options)
+    explanation = explained(interface, x, **options)
     assert explanation.action == "refused"
     assert explanation.error is error
     assert explanation.reason == message

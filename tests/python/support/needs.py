@@ -23,11 +23,11 @@ from tensor_bridge._loaded import version_pair
 torch_release = version_pair(torch.__version__)
 tensorflow_release = version_pair(tf.__version__)
 # An older torch's tensors are copied to TensorFlow.
-SHARES_BACK = torch_release >= (2, 13)
+SHARES_TO_TF = torch_release >= (2, 13)
 # A first write takes over what TensorFlow has let go of; an older torch always copies.
 TAKES_OVER = torch_release >= (2, 13)
 # What `explain` says of a tensor that goes to TensorFlow without a change.
-BACK = "shared" if SHARES_BACK else "copied"
+SHARED_TO_TF = "shared" if SHARES_TO_TF else "copied"
 # The releases that `make test` runs with, and newer ones.
 ALL_IS_THERE = torch_release >= (2, 13) and tensorflow_release >= (2, 21)
 
@@ -135,4 +135,4 @@ numpy_exports_read_only = pytest.mark.skipif(
     version_pair(np.__version__) < (2, 1),
     reason="NumPy before 2.1: it exports no read-only arrays, and says of none whether they are",
 )
-shares_back = torch_since(13, "its tensors are copied to TensorFlow")
+shares_to_tf = torch_since(13, "its tensors are copied to TensorFlow")

@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 import torch
-from dense_operations import COPY, DOORS, DenseOperations, Drawn
+from dense_operations import COPY, INTERFACES, DenseOperations, Drawn
 from native_values import run_steps
 from sharing_machine import Dense, Failure, NotThereError, Text, Torch, memory_at
 from sharing_model import Node, itemsize
@@ -65,24 +65,30 @@ class Operations(DenseOperations):
         if text is None:
             return None
         return {
-            "text": text, "door": rng.choice(DOORS), "copy": rng.choice(COPY),
+            "text": text, "interface": rng.choice(INTERFACES), "copy": rng.choice(COPY),
             "as_list": rng.random() < 0.3, "elsewhere": rng.random() < 0.1,
         }  # fmt: skip
 
     def do_text(
-        self, number: int, text: int, door: str, copy: bool | None, as_list: bool, elsewhere: bool
+        self,
+        number: int,
+        text: int,
+        interface: str,
+        copy: bool | None,
+        as_list: bool,
+        elsewhere: bool,
     ) -> None:
         source = self.get(text, Text)
         verdict = "CopyRequiredError" if copy is False else "copied"
         if not isinstance(source.value, tf.Tensor):
             made = self.expect(
-                verdict, lambda: self.library.to_tf(door, source.value, copy=copy), elsewhere
+                verdict, lambda: self.library.to_tf(interface, source.value, copy=copy), elsewhere
             )
         else:
             options = {"strings": "list"} if as_list else {}
             made = self.expect(
                 verdict,
-                lambda: self.library.to_torch(door, source.value, copy=copy, **options),
+                lambda: self.library.to_torch(interface, source.value, copy=copy, **options),
                 elsewhere,
             )
             if as_list and made is not None:
@@ -133,12 +139,12 @@ class Operations(DenseOperations):
         x = self.library.to_torch("module", ragged)
         if x.offsets().tolist() != splits:
             raise Failure("row splits", f"expected {splits}, got {x.offsets().tolist()}")
-        back = self.library.to_tf("module", x)
-        if back.row_splits.numpy().tolist() != splits:
-            raise Failure("row splits on the way back")
-        values = back.values
+        again = self.library.to_tf("module", x)
+        if again.row_splits.numpy().tolist() != splits:
+            raise Failure("row splits to TensorFlow")
+        values = again.values
         part = self.add_converted(number, x.values().detach(), source, "shared", "copy")
-        del x, back, ragged
+        del x, again, ragged
         gc.collect(0)
         self.same_values(values, source)
         if write:
@@ -149,7 +155,7 @@ class Operations(DenseOperations):
 
     def same_values(self, t: Any, source: Dense) -> None:
         if memory_at(tf_data_address(t), source.nbytes) != source.content():
-            raise Failure("values of a part on the way back")
+            raise Failure("values of a part to TensorFlow")
 
     def draw_sparse(self, rng: random.Random) -> Drawn:
         t = self.some(rng, Dense)
@@ -163,10 +169,10 @@ class Operations(DenseOperations):
         x = self.library.to_torch("module", sparse)
         if x._indices().t().tolist() != places or list(x.shape) != shape:
             raise Failure("sparse indices")
-        back = self.library.to_tf("module", x)
-        if back.indices.numpy().tolist() != places:
-            raise Failure("sparse indices on the way back")
-        self.same_values(back.values, source)
+        again = self.library.to_tf("module", x)
+        if again.indices.numpy().tolist() != places:
+            raise Failure("sparse indices to TensorFlow")
+        self.same_values(again.values, source)
         self.add_converted(number, x._values().detach(), source, "shared", "copy")
 
     def draw_slices(self, rng: random.Random) -> Drawn:
@@ -198,14 +204,14 @@ class Operations(DenseOperations):
         things = [self.get(part, Dense, Torch) for part in parts]
         if not things:
             raise NotThereError
-        back = isinstance(things[0], Torch)
-        if any(isinstance(thing, Torch) is not back for thing in things):
+        goes_to_tf = isinstance(things[0], Torch)
+        if any(isinstance(thing, Torch) is not goes_to_tf for thing in things):
             raise NotThereError
         verdicts = []
         for thing in things:
-            if back and (self.exported(thing.storage) or thing.storage.barred is None):
+            if goes_to_tf and (self.exported(thing.storage) or thing.storage.barred is None):
                 raise NotThereError
-            verdicts.append(self.to_tf_verdict(thing, None) if back else "shared")
+            verdicts.append(self.to_tf_verdict(thing, None) if goes_to_tf else "shared")
         contents = [thing.content() for thing in things]
 
         def pack(values: Sequence[Any], kind: str) -> Any:
@@ -218,17 +224,17 @@ class Operations(DenseOperations):
 
         inner = pack([thing.value for thing in things[1:]], nest[1])
         packed = pack([things[0].value, inner], nest[0])
-        convert = self.library.to_tf if back else self.library.to_torch
+        convert = self.library.to_tf if goes_to_tf else self.library.to_torch
         made = convert("module", packed)
         if type(made) is not type(packed):
             raise Failure("the kind of a structure")
         results = unpack(made)
         results = [results[0], *unpack(results[1])]
         del made, packed, inner
-        # Negative numbers for the rest, which goes again.
+        # Negative numbers for the rest, which goes to TensorFlow.
         for i, (thing, result) in enumerate(zip(things, results, strict=True)):
             key = number if i == 0 else -number - 1
-            if back:
+            if goes_to_tf:
                 added: Any = self.add_sent(key, result, thing, verdicts[i], contents[i])
             else:
                 added = self.add_converted(key, result, thing, "shared", "copy")

@@ -46,12 +46,12 @@ def assert_as_many(before: int) -> None:
 
 
 def assert_refused(
-    door: Any, value: Any, error: type[Exception], advice: str, **options: Any
+    interface: Any, value: Any, error: type[Exception], advice: str, **options: Any
 ) -> None:
     """The conversion raises exactly ``error``, whose message matches ``advice``; nothing leaks.
 
     Args:
-      door: Where to_torch and explain are.
+      interface: Where to_torch and explain are.
       value: What to convert.
       error: The class, not a base of it.
       advice: Regular expression for the part of the message that says what to do.
@@ -59,7 +59,7 @@ def assert_refused(
     """
     before = tensor_bridge.testing.live_owners()
     with pytest.raises(BUILTIN_BASES[error]) as caught:
-        door.to_torch(value, **options)
+        interface.to_torch(value, **options)
     message = str(caught.value)
     assert type(caught.value) is error
     assert isinstance(caught.value, tensor_bridge.TensorBridgeError)
@@ -69,7 +69,7 @@ def assert_refused(
     gc.collect(0)
     assert_as_many(before)
 
-    explanation = door.explain(value, **options)
+    explanation = interface.explain(value, **options)
     assert explanation.action == "refused"
     assert explanation.error is error
     assert explanation.reason == message

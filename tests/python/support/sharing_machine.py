@@ -49,15 +49,15 @@ class NotThereError(Exception):
 class Library:
     """The calls that are tried. A test of the fuzzer puts a fault into one of them."""
 
-    doors: Mapping[str, Any] = MappingProxyType(
+    interfaces: Mapping[str, Any] = MappingProxyType(
         {"module": tensor_bridge, "ctypes": tensor_bridge.TensorBridge()}
     )
 
-    def to_torch(self, door: str, t: Any, **options: Any) -> Any:
-        return self.doors[door].to_torch(t, **options)
+    def to_torch(self, interface: str, t: Any, **options: Any) -> Any:
+        return self.interfaces[interface].to_torch(t, **options)
 
-    def to_tf(self, door: str, x: Any, **options: Any) -> Any:
-        return self.doors[door].to_tf(x, **options)
+    def to_tf(self, interface: str, x: Any, **options: Any) -> Any:
+        return self.interfaces[interface].to_tf(x, **options)
 
     def assign(self, variable: Any, x: Any, copy: bool | None) -> None:
         tensor_bridge.assign(variable, x, copy=copy)

@@ -36,14 +36,14 @@ class Way(NamedTuple):
     @property
     def action(self) -> str:
         """What `explain` says of a leaf."""
-        return needs.BACK if self.name == "to_tf" else "shared"
+        return needs.SHARED_TO_TF if self.name == "to_tf" else "shared"
 
     def is_converted(self, source: Any, result: Any) -> bool:
         """Whether `result` is `source` on the other side, sharing its memory where it can."""
         if not isinstance(result, self.result) or result.shape != source.shape:
             return False
         pair = (result, source) if self.name == "to_tf" else (source, result)
-        shares = shares_memory(*pair) or (self.name == "to_tf" and not needs.SHARES_BACK)
+        shares = shares_memory(*pair) or (self.name == "to_tf" and not needs.SHARES_TO_TF)
         return shares and tf_bytes(pair[0]) == torch_bytes(pair[1])
 
 

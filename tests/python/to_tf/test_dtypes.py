@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import torch
-from kept import Kept, assert_own, assert_refused_back, explained, misaligned, values
+from kept import Kept, assert_own, assert_to_tf_refused, explained, misaligned, values
 from sharing import tf_bytes, torch_bytes
 from tf_bytes import NUMERIC, random_bytes, row_named, same_values, torch_dtype, torch_values
 
@@ -51,11 +51,11 @@ def torch_tensor(row: DtypeRow, shape: tuple[int, ...], data: bytes) -> torch.Te
 # ---- dtypes that both have -----------------------------------------------------------------------
 
 
-@needs.shares_back
+@needs.shares_to_tf
 @pytest.mark.parametrize("row", SHARED, ids=by_name)
-def test_shared_until_the_write(row: DtypeRow, door: Any) -> None:
+def test_shared_until_the_write(row: DtypeRow, interface: Any) -> None:
     data = random_bytes(row, 6)
-    kept = Kept(torch_tensor(row, (2, 3), data), door.convert_pytorch_to_tf)
+    kept = Kept(torch_tensor(row, (2, 3), data), interface.convert_pytorch_to_tf)
     assert kept.tf.dtype.name == row.name
     assert kept.tf.shape == (2, 3)
     assert kept.before == data
@@ -65,17 +65,17 @@ def test_shared_until_the_write(row: DtypeRow, door: Any) -> None:
 
 
 @pytest.mark.parametrize("row", SHARED, ids=by_name)
-@pytest.mark.parametrize("copy", [None, pytest.param(False, marks=needs.shares_back), True])
+@pytest.mark.parametrize("copy", [None, pytest.param(False, marks=needs.shares_to_tf), True])
 @pytest.mark.parametrize("dtype", [False, True])
 def test_explain_says_what_a_conversion_does(
-    row: DtypeRow, copy: bool | None, dtype: bool, door: Any
+    row: DtypeRow, copy: bool | None, dtype: bool, interface: Any
 ) -> None:
     x = torch_tensor(row, (2, 3), random_bytes(row, 6))
     options: dict[str, Any] = {"copy": copy} | ({"dtype": row.name} if dtype else {})
-    explanation = explained(door, x, **options)
-    t = door.to_tf(x, **options)
+    explanation = explained(interface, x, **options)
+    t = interface.to_tf(x, **options)
     assert explanation.action == ("shared" if shares_memory(t, x) else "copied")
-    assert explanation.action == ("copied" if copy is True else needs.BACK)
+    assert explanation.action == ("copied" if copy is True else needs.SHARED_TO_TF)
     assert explanation.tf_dtype == t.dtype.name == row.name
     assert explanation.torch_dtype == str(x.dtype)
     assert explanation.shape == (2, 3)
@@ -87,14 +87,14 @@ def test_explain_says_what_a_conversion_does(
 
 
 @pytest.mark.parametrize("row", SHARED, ids=by_name)
-def test_strided_and_misaligned_copies_are_exact(row: DtypeRow, door: Any) -> None:
+def test_strided_and_misaligned_copies_are_exact(row: DtypeRow, interface: Any) -> None:
     data = random_bytes(row, 24)
     x = torch_tensor(row, (4, 6), data)
     size = row.itemsize
     columns = [data[i * size : (i + 1) * size] for j in range(6) for i in range(j, 24, 6)]
-    assert tf_bytes(door.to_tf(x.t())) == b"".join(columns)
+    assert tf_bytes(interface.to_tf(x.t())) == b"".join(columns)
     moved = misaligned(size, x.view(torch.uint8).view(-1)).view(x.dtype)
-    t = door.to_tf(moved)
+    t = interface.to_tf(moved)
     assert tf_bytes(t) == data
     assert_own(t, moved)
 
@@ -135,13 +135,13 @@ def test_values_agree_with_tensorflow_s(row: DtypeRow) -> None:
     ],
 )
 @pytest.mark.parametrize("view", ["shared", "copied", "strided"])
-def test_bits_survive(name: str, bits: int, view: str, door: Any) -> None:
+def test_bits_survive(name: str, bits: int, view: str, interface: Any) -> None:
     row = row_named(name)
     data = bits.to_bytes(row.itemsize, "little") * 4
     x = torch_tensor(row, (2, 2), data)
     if view == "strided":
         x = x[:, :1]
-    t = door.to_tf(x, copy=True if view == "copied" else None)
+    t = interface.to_tf(x, copy=True if view == "copied" else None)
     assert tf_bytes(t) == data[: x.numel() * row.itemsize]
 
 
@@ -168,35 +168,35 @@ def all_values(name: str) -> list[float]:
 
 @pytest.mark.parametrize("name", needs.dtypes(ENCODED))
 @pytest.mark.parametrize("written", ["name", "tf.DType", "number"])
-def test_every_value_is_encoded_exactly(name: str, written: str, door: Any) -> None:
+def test_every_value_is_encoded_exactly(name: str, written: str, interface: Any) -> None:
     numbers = all_values(name)
     dtype = tf.as_dtype(name)
     x = torch.tensor(numbers, dtype=torch.int32 if name in INTEGERS else torch.float32)
     argument = {"name": name, "tf.DType": dtype, "number": dtype.as_datatype_enum}[written]
     before = live_owners()
-    t = door.to_tf(x, dtype=argument)
+    t = interface.to_tf(x, dtype=argument)
     assert live_owners() == before
     assert t.dtype == dtype
     assert t.shape == x.shape
     assert tf_bytes(t) == stored(name, numbers)
     assert_own(t, x)
-    back = tensor_bridge.to_torch(t)
-    assert same_values(torch_values(back), torch_values(x.to(back.dtype)))
+    again = tensor_bridge.to_torch(t)
+    assert same_values(torch_values(again), torch_values(x.to(again.dtype)))
 
 
 @pytest.mark.parametrize("name", needs.dtypes(INTEGERS))
 @pytest.mark.parametrize("dtype", INTEGER_DTYPES, ids=str)
-def test_every_integer_dtype_is_a_source(name: str, dtype: torch.dtype, door: Any) -> None:
+def test_every_integer_dtype_is_a_source(name: str, dtype: torch.dtype, interface: Any) -> None:
     numbers = [v for v in all_values(name) if v >= 0 or dtype.is_signed]
-    t = door.to_tf(torch.tensor(numbers).to(dtype), dtype=name)
+    t = interface.to_tf(torch.tensor(numbers).to(dtype), dtype=name)
     assert tf_bytes(t) == stored(name, numbers)
 
 
 @pytest.mark.parametrize("name", needs.dtypes(FLOATS))
 @pytest.mark.parametrize("dtype", FLOAT_DTYPES, ids=str)
-def test_every_float_dtype_is_a_source(name: str, dtype: torch.dtype, door: Any) -> None:
+def test_every_float_dtype_is_a_source(name: str, dtype: torch.dtype, interface: Any) -> None:
     numbers = all_values(name)
-    t = door.to_tf(torch.tensor(numbers).to(dtype), dtype=name)
+    t = interface.to_tf(torch.tensor(numbers).to(dtype), dtype=name)
     assert tf_bytes(t) == stored(name, numbers)
 
 
@@ -204,7 +204,7 @@ def test_every_float_dtype_is_a_source(name: str, dtype: torch.dtype, door: Any)
 @pytest.mark.parametrize("dtype", INTEGER_DTYPES, ids=str)
 @pytest.mark.parametrize("index", [0, 7])
 def test_integers_out_of_range_are_refused(
-    name: str, dtype: torch.dtype, index: int, door: Any
+    name: str, dtype: torch.dtype, index: int, interface: Any
 ) -> None:
     low, high = INTEGERS[name]
     for bad in {low - 1, high + 1, torch.iinfo(dtype).max, torch.iinfo(dtype).min}:
@@ -217,7 +217,7 @@ def test_integers_out_of_range_are_refused(
         with pytest.raises(
             tensor_bridge.ValueRangeError, match=rf"element {index} is .* {name} .* {low} to {high}"
         ):
-            door.to_tf(x, dtype=name)
+            interface.to_tf(x, dtype=name)
         assert live_owners() == before
 
 
@@ -230,83 +230,89 @@ BAD_FLOATS: dict[str, list[float]] = {
 @pytest.mark.parametrize("name", needs.dtypes(FLOATS))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_floats_that_do_not_fit_exactly_are_refused(
-    name: str, dtype: torch.dtype, door: Any
+    name: str, dtype: torch.dtype, interface: Any
 ) -> None:
     for bad in BAD_FLOATS[name]:
         x = torch.tensor([0, 1, bad], dtype=dtype)
         with pytest.raises(tensor_bridge.ValueRangeError, match=f"element 2 is .* {name} "):
-            door.to_tf(x, dtype=name)
+            interface.to_tf(x, dtype=name)
 
 
 @needs.dtype("float4_e2m1fn")
-def test_signs_of_the_smallest_floats(door: Any) -> None:
+def test_signs_of_the_smallest_floats(interface: Any) -> None:
     x = torch.tensor([-0.0, 0.0])
-    assert tf_bytes(door.to_tf(x, dtype="float4_e2m1fn")) == b"\x08\x00"
+    assert tf_bytes(interface.to_tf(x, dtype="float4_e2m1fn")) == b"\x08\x00"
 
 
 @needs.dtype("float8_e4m3b11fnuz")
-def test_signs_and_nan_of_small_floats(door: Any) -> None:
+def test_signs_and_nan_of_small_floats(interface: Any) -> None:
     x = torch.tensor([-0.0, 0.0, math.nan, -math.nan])
     # It has one zero and one NaN.
-    assert tf_bytes(door.to_tf(x, dtype="float8_e4m3b11fnuz")) == b"\x00\x00\x80\x80"
+    assert tf_bytes(interface.to_tf(x, dtype="float8_e4m3b11fnuz")) == b"\x00\x00\x80\x80"
 
 
-@needs.shares_back
+@needs.shares_to_tf
 @pytest.mark.parametrize("name", needs.dtypes(["uint4", "uint2"]))
-def test_bytes_that_are_values_already_are_shared(name: str, door: Any) -> None:
+def test_bytes_that_are_values_already_are_shared(name: str, interface: Any) -> None:
     x = torch.tensor(all_values(name), dtype=torch.uint8)
     for copy in (None, False):
-        kept = Kept(x, door.to_tf, dtype=name, copy=copy)
+        kept = Kept(x, interface.to_tf, dtype=name, copy=copy)
         assert kept.tf.dtype.name == name
-        assert explained(door, x, dtype=name, copy=copy).action == "shared"
+        assert explained(interface, x, dtype=name, copy=copy).action == "shared"
     x.zero_()
     kept.assert_moved()
 
 
-@needs.shares_back
+@needs.shares_to_tf
 @pytest.mark.parametrize("name", needs.dtypes(["uint4", "uint2"]))
 @pytest.mark.parametrize("copy", [None, False, True])
 @pytest.mark.parametrize("view", ["whole", "every second"])
-def test_bytes_out_of_range_are_refused(name: str, copy: bool | None, view: str, door: Any) -> None:
+def test_bytes_out_of_range_are_refused(
+    name: str, copy: bool | None, view: str, interface: Any
+) -> None:
     x = torch.zeros(1000, dtype=torch.uint8)
     x[998] = 16
     y = x if view == "whole" else x[::2]
     address = torch_data_address(x)
     if view != "whole" and copy is False:
-        assert_refused_back(
-            door, y, tensor_bridge.CopyRequiredError, "row-major", dtype=name, copy=copy
+        assert_to_tf_refused(
+            interface, y, tensor_bridge.CopyRequiredError, "row-major", dtype=name, copy=copy
         )
         return
     index = 998 if view == "whole" else 499
     before = live_owners()
     with pytest.raises(tensor_bridge.ValueRangeError, match=f"element {index} is 16, which {name}"):
-        door.to_tf(y, dtype=name, copy=copy)
+        interface.to_tf(y, dtype=name, copy=copy)
     assert live_owners() == before
     x.zero_()
     assert torch_data_address(x) == address, "nobody holds the bytes, so nothing moves"
-    assert door.to_tf(y, dtype=name, copy=copy).dtype.name == name
+    assert interface.to_tf(y, dtype=name, copy=copy).dtype.name == name
 
 
-@needs.shares_back
+@needs.shares_to_tf
 @pytest.mark.parametrize("name", QUANTIZED)
-def test_quantized_dtypes_share_the_plain_integers(name: str, door: Any) -> None:
+def test_quantized_dtypes_share_the_plain_integers(name: str, interface: Any) -> None:
     x = torch.tensor([0, 1, 100, 7]).to(QUANTIZED[name])
-    kept = Kept(x, door.to_tf, dtype=name, copy=False)
+    kept = Kept(x, interface.to_tf, dtype=name, copy=False)
     assert kept.tf.dtype.name == name
-    assert explained(door, x, dtype=name).tf_dtype == name
+    assert explained(interface, x, dtype=name).tf_dtype == name
     kept.torch.fill_(3)
     kept.assert_moved()
     assert torch_bytes(tensor_bridge.to_torch(kept.tf, raw=True)) == kept.before
 
 
 @pytest.mark.parametrize("name", QUANTIZED)
-def test_quantized_dtypes_take_their_own_integers_only(name: str, door: Any) -> None:
+def test_quantized_dtypes_take_their_own_integers_only(name: str, interface: Any) -> None:
     for dtype in (*INTEGER_DTYPES, torch.float32):
         if dtype is QUANTIZED[name]:
             continue
         x = torch.zeros(2, dtype=dtype)
-        assert_refused_back(
-            door, x, tensor_bridge.InvalidOptionError, f"expected a {QUANTIZED[name]}", dtype=name
+        assert_to_tf_refused(
+            interface,
+            x,
+            tensor_bridge.InvalidOptionError,
+            f"expected a {QUANTIZED[name]}",
+            dtype=name,
         )
 
 
@@ -316,43 +322,58 @@ def test_quantized_dtypes_take_their_own_integers_only(name: str, door: Any) -> 
     [torch.bool, torch.complex64, torch.uint64, torch.float8_e5m2, torch.float32, torch.int8],
     ids=str,
 )
-def test_sources_of_another_kind_are_refused(name: str, dtype: torch.dtype, door: Any) -> None:
+def test_sources_of_another_kind_are_refused(name: str, dtype: torch.dtype, interface: Any) -> None:
     if dtype is (torch.int8 if name in INTEGERS else torch.float32):
         return
     x = torch.zeros(2, dtype=dtype)
-    assert_refused_back(
-        door, x, tensor_bridge.InvalidOptionError, f"takes a torch tensor of .*{dtype}", dtype=name
+    assert_to_tf_refused(
+        interface,
+        x,
+        tensor_bridge.InvalidOptionError,
+        f"takes a torch tensor of .*{dtype}",
+        dtype=name,
     )
 
 
 @pytest.mark.parametrize("name", [row.name for row in SHARED])
-def test_dtypes_that_torch_has_are_torchs_to_cast_to(name: str, door: Any) -> None:
+def test_dtypes_that_torch_has_are_torchs_to_cast_to(name: str, interface: Any) -> None:
     x = torch.zeros(2, dtype=torch.int16 if name != "int16" else torch.int8)
-    assert_refused_back(
-        door, x, tensor_bridge.InvalidOptionError, r"cast in torch first \(Tensor.to\)", dtype=name
+    assert_to_tf_refused(
+        interface,
+        x,
+        tensor_bridge.InvalidOptionError,
+        r"cast in torch first \(Tensor.to\)",
+        dtype=name,
     )
 
 
 @pytest.mark.parametrize("name", ["string", "resource", "variant"])
-def test_dtypes_without_numbers(name: str, door: Any) -> None:
-    assert_refused_back(door, values(), tensor_bridge.InvalidOptionError, "dtype=", dtype=name)
+def test_dtypes_without_numbers(name: str, interface: Any) -> None:
+    assert_to_tf_refused(
+        interface, values(), tensor_bridge.InvalidOptionError, "dtype=", dtype=name
+    )
 
 
 @pytest.mark.parametrize("dtype", ["nonsense", "", 3.5, 0, -1, 999, 2**40, object(), [], b"int4"])
-def test_dtypes_that_are_none(dtype: Any, door: Any) -> None:
+def test_dtypes_that_are_none(dtype: Any, interface: Any) -> None:
     with pytest.raises(tensor_bridge.InvalidOptionError, match="dtype"):
-        door.to_tf(values(), dtype=dtype)
-    assert explained(door, values(), dtype=dtype).error is tensor_bridge.InvalidOptionError
+        interface.to_tf(values(), dtype=dtype)
+    assert explained(interface, values(), dtype=dtype).error is tensor_bridge.InvalidOptionError
 
 
 @pytest.mark.parametrize("name", needs.dtypes(ENCODED))
-def test_encoding_is_a_copy(name: str, door: Any) -> None:
+def test_encoding_is_a_copy(name: str, interface: Any) -> None:
     x = torch.zeros((2, 3), dtype=torch.int32 if name in INTEGERS else torch.float64)
-    assert_refused_back(
-        door, x, tensor_bridge.CopyRequiredError, "torch lacks the dtype", dtype=name, copy=False
+    assert_to_tf_refused(
+        interface,
+        x,
+        tensor_bridge.CopyRequiredError,
+        "torch lacks the dtype",
+        dtype=name,
+        copy=False,
     )
     for copy in (None, True):
-        explanation = explained(door, x, dtype=name, copy=copy)
+        explanation = explained(interface, x, dtype=name, copy=copy)
         assert explanation.action == "copied"
         assert explanation.tf_dtype == name
         assert explanation.nbytes == 6
@@ -374,14 +395,14 @@ SOURCES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", needs.dtypes(["int4", "uint2", *FLOATS]))
-@pytest.mark.parametrize("source", [*SOURCES, pytest.param("shared", marks=needs.shares_back)])
-def test_any_layout_is_encoded(name: str, source: str, door: Any) -> None:
+@pytest.mark.parametrize("source", [*SOURCES, pytest.param("shared", marks=needs.shares_to_tf)])
+def test_any_layout_is_encoded(name: str, source: str, interface: Any) -> None:
     high = 2 if source == "negative" and name == "int4" else 1
     x = (values() % (high + 1)).to(torch.int16 if name in INTEGERS else torch.float32)
     if source == "negative" and name == "uint2":
         x = -x
     x = Kept(x).torch if source == "shared" else SOURCES[source](x)
-    t = door.to_tf(x, dtype=name)
+    t = interface.to_tf(x, dtype=name)
     plain = x.detach().resolve_neg().contiguous() + 0
     if source == "negative":
         plain = torch.neg(x.detach()).neg()
@@ -390,15 +411,15 @@ def test_any_layout_is_encoded(name: str, source: str, door: Any) -> None:
 
 
 @needs.dtype("int4")
-def test_a_scalar_is_encoded(door: Any) -> None:
-    t = door.to_tf(torch.tensor(-3), dtype="int4")
+def test_a_scalar_is_encoded(interface: Any) -> None:
+    t = interface.to_tf(torch.tensor(-3), dtype="int4")
     assert t.shape == ()
     assert tf_bytes(t) == b"\x0d"
 
 
 @pytest.mark.parametrize("name", needs.dtypes(FLOATS))
-def test_nothing_is_encoded(name: str, door: Any) -> None:
-    t = door.to_tf(torch.empty(0, 3), dtype=name)
+def test_nothing_is_encoded(name: str, interface: Any) -> None:
+    t = interface.to_tf(torch.empty(0, 3), dtype=name)
     assert t.shape == (0, 3)
 
 

@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 import torch
 from fresh import run_forked
-from kept import Kept, assert_refused_back, explained, values
+from kept import Kept, assert_to_tf_refused, explained, values
 from sharing import numbers, tf_bytes, torch_bytes
 
 import tensor_bridge
@@ -101,11 +101,11 @@ OBJECTS: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("name", OBJECTS)
-def test_object_is_refused_without_running_its_code(name: str, door: Any) -> None:
+def test_object_is_refused_without_running_its_code(name: str, interface: Any) -> None:
     before = live_owners()
     value = OBJECTS[name]()
     with pytest.raises(tensor_bridge.UnsupportedTypeError, match=r"expected a") as caught:
-        door.to_tf(value)
+        interface.to_tf(value)
     assert type(caught.value) is tensor_bridge.UnsupportedTypeError
     assert isinstance(caught.value, TypeError)
     assert len(str(caught.value)) < 20_000
@@ -114,14 +114,14 @@ def test_object_is_refused_without_running_its_code(name: str, door: Any) -> Non
 
 
 @pytest.mark.parametrize("name", ["tf.Tensor", "tf.Variable"])
-def test_tensorflow_s_own_values_are_named(name: str, door: Any) -> None:
+def test_tensorflow_s_own_values_are_named(name: str, interface: Any) -> None:
     with pytest.raises(tensor_bridge.UnsupportedTypeError, match="TensorFlow's already"):
-        door.to_tf(OBJECTS[name]())
+        interface.to_tf(OBJECTS[name]())
 
 
-def test_class_that_cannot_be_asked_is_refused_somehow(door: Any) -> None:
+def test_class_that_cannot_be_asked_is_refused_somehow(interface: Any) -> None:
     with pytest.raises((TypeError, RuntimeError)):
-        door.to_tf(RaisesAboutItsClass())
+        interface.to_tf(RaisesAboutItsClass())
     assert tensor_bridge.explain(RaisesAboutItsClass()).action == "refused"
 
 
@@ -133,58 +133,62 @@ class Renamed(torch.Tensor):
     requires_grad = property(touched)
 
 
-def test_attributes_of_a_subclass_are_not_asked(door: Any) -> None:
+def test_attributes_of_a_subclass_are_not_asked(interface: Any) -> None:
     x = torch.Tensor._make_subclass(Renamed, values())
-    t = door.to_tf(x)
+    t = interface.to_tf(x)
     assert tf_bytes(t) == torch_bytes(values())
 
 
-def test_class_of_a_tensor_may_change(door: Any) -> None:
+def test_class_of_a_tensor_may_change(interface: Any) -> None:
     x = values()
     x.__class__ = type("Other", (torch.Tensor,), {"__torch_function__": touched})
-    t = door.to_tf(x)
+    t = interface.to_tf(x)
     assert tf_bytes(t) == torch_bytes(values())
 
 
-@needs.shares_back
+@needs.shares_to_tf
 @pytest.mark.parametrize("name", ["data_ptr", "const_data_ptr", "__dlpack__", "contiguous"])
 def test_patched_methods_of_torch_are_not_called(
-    name: str, monkeypatch: pytest.MonkeyPatch, door: Any
+    name: str, monkeypatch: pytest.MonkeyPatch, interface: Any
 ) -> None:
     x, y = values(), values().T
     expected = torch_bytes(y.contiguous())
     with monkeypatch.context() as patch:
         patch.setattr(torch.Tensor, name, touched)
-        t, u = door.to_tf(x), door.to_tf(y)
+        t, u = interface.to_tf(x), interface.to_tf(y)
     assert shares_memory(t, x)
     assert tf_bytes(u) == expected
 
 
-@needs.shares_back
-def test_storage_resized_after_the_views_were_made(door: Any) -> None:
+@needs.shares_to_tf
+def test_storage_resized_after_the_views_were_made(interface: Any) -> None:
     """torch reads past the end of it; TensorFlow must not get the address."""
     x = values((1 << 16,))
     middle, start, strided = x[1 << 15 :], x[:16], x[::2]
     x.untyped_storage().resize_(256)
     for view in (x, middle, strided):
-        assert_refused_back(door, view, tensor_bridge.InvalidHandleError, "resized to fewer bytes")
-    Kept(start, door.to_tf)
+        assert_to_tf_refused(
+            interface, view, tensor_bridge.InvalidHandleError, "resized to fewer bytes"
+        )
+    Kept(start, interface.to_tf)
     x.untyped_storage().resize_(1 << 18)
-    assert door.to_tf(x).shape == 1 << 16
+    assert interface.to_tf(x).shape == 1 << 16
 
 
-@needs.shares_back
-def test_parameter_whose_storage_was_freed(door: Any) -> None:
+@needs.shares_to_tf
+def test_parameter_whose_storage_was_freed(interface: Any) -> None:
     """As FSDP does it between steps."""
     w = torch.nn.Parameter(values())
     w.untyped_storage().resize_(0)
     for copy in (None, False, True):
-        assert_refused_back(door, w, tensor_bridge.InvalidHandleError, "fewer bytes", copy=copy)
+        assert_to_tf_refused(
+            interface, w, tensor_bridge.InvalidHandleError, "fewer bytes", copy=copy
+        )
     w.untyped_storage().resize_(96)
-    Kept(w, door.to_tf)
+    Kept(w, interface.to_tf)
 
 
-@needs.shares_back
+@needs.shares_to_tf
 def test_storage_freed_while_tensorflow_has_it() -> None:
     kept = Kept()
     kept.torch.untyped_storage().resize_(0)
@@ -193,7 +197,7 @@ def test_storage_freed_while_tensorflow_has_it() -> None:
         tensor_bridge.to_tf(kept.torch)
 
 
-@needs.shares_back
+@needs.shares_to_tf
 @pytest.mark.parametrize("owner", ["bytearray", "array", "mmap", "NumPy"])
 def test_memory_of_others_stays_alive(owner: str) -> None:
     import array
@@ -217,7 +221,7 @@ def test_memory_of_others_stays_alive(owner: str) -> None:
     del garbage
 
 
-@needs.shares_back
+@needs.shares_to_tf
 def test_read_only_buffer_of_python_is_not_written() -> None:
     text = bytes(range(256)) * 16
     with pytest.warns(UserWarning, match="not writable"):
@@ -229,7 +233,7 @@ def test_read_only_buffer_of_python_is_not_written() -> None:
     assert text == bytes(range(256)) * 16
 
 
-@needs.shares_back
+@needs.shares_to_tf
 def test_foreign_capsule_of_torch() -> None:
     """torch ignores READ_ONLY, so a write would reach the array; after the share it moves torch."""
     array = np.arange(64, dtype=np.float32)
@@ -242,28 +246,28 @@ def test_foreign_capsule_of_torch() -> None:
     assert tf.reduce_sum(t).numpy() == 2016
 
 
-@needs.shares_back
-def test_error_in_the_middle_leaves_the_tensor_usable(door: Any) -> None:
+@needs.shares_to_tf
+def test_error_in_the_middle_leaves_the_tensor_usable(interface: Any) -> None:
     x = torch.full((64,), 99, dtype=torch.uint8)
     before = live_owners()
     for _ in range(3):
         with pytest.raises(tensor_bridge.ValueRangeError):
-            door.to_tf(x, dtype="uint4")
+            interface.to_tf(x, dtype="uint4")
     assert live_owners() == before
     address = torch_data_address(x)
     x.fill_(1)
     assert torch_data_address(x) == address
-    kept = Kept(x, door.to_tf)
+    kept = Kept(x, interface.to_tf)
     x.fill_(2)
     kept.assert_moved()
 
 
-def test_uninitialised_and_legacy_constructors(door: Any) -> None:
+def test_uninitialised_and_legacy_constructors(interface: Any) -> None:
     for x in (torch.FloatTensor([1, 2]), torch.autograd.Variable(torch.ones(2))):
-        assert door.to_tf(x).shape == 2
+        assert interface.to_tf(x).shape == 2
     empty = torch.Tensor.__new__(torch.Tensor)
-    assert door.to_tf(empty).shape == 0
-    assert explained(door, empty).nbytes == 0
+    assert interface.to_tf(empty).shape == 0
+    assert explained(interface, empty).nbytes == 0
 
 
 @needs.dtype("uint4")
@@ -326,7 +330,7 @@ EXITS = {
 }
 
 
-@needs.shares_back
+@needs.shares_to_tf
 @pytest.mark.parametrize("name", EXITS)
 def test_interpreter_ends_while_memory_is_shared(name: str) -> None:
     done = run_forked(EXITS[name], exits=True)

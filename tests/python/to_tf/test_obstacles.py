@@ -17,7 +17,7 @@ from fresh import run_forked
 from kept import (
     Kept,
     assert_own,
-    assert_refused_back,
+    assert_to_tf_refused,
     explained,
     misaligned,
     values,
@@ -101,21 +101,21 @@ def dense(x: torch.Tensor) -> torch.Tensor:
     return torch.clone(x.resolve_conj().resolve_neg(), memory_format=torch.contiguous_format)
 
 
-@needs.shares_back
+@needs.shares_to_tf
 @pytest.mark.parametrize("name", COPIED)
-def test_exact_copy_in_memory_of_tensorflow_s(name: str, door: Any) -> None:
+def test_exact_copy_in_memory_of_tensorflow_s(name: str, interface: Any) -> None:
     make, reason = COPIED[name]
     x = make()
     expected = dense(x)
     before = live_owners()
     for copy in (None, True):
-        explanation = explained(door, x, copy=copy)
+        explanation = explained(interface, x, copy=copy)
         assert explanation.action == "copied"
         assert explanation.shape == tuple(x.shape)
         assert explanation.nbytes == expected.nbytes
         if copy is None:
             assert re.search(reason, explanation.reason)
-        t = door.to_tf(x, copy=copy)
+        t = interface.to_tf(x, copy=copy)
         assert t.shape == x.shape
         assert t.dtype.name == str(x.dtype).removeprefix("torch.")
         assert tf_bytes(t) == torch_bytes(expected)
@@ -124,13 +124,13 @@ def test_exact_copy_in_memory_of_tensorflow_s(name: str, door: Any) -> None:
         tf.concat([tf.reshape(t, (-1,)), tf.reshape(t + t, (-1,))], 0)
 
 
-@needs.shares_back
+@needs.shares_to_tf
 @pytest.mark.parametrize("name", COPIED)
-def test_without_a_copy_it_is_refused(name: str, door: Any) -> None:
+def test_without_a_copy_it_is_refused(name: str, interface: Any) -> None:
     make, reason = COPIED[name]
     x = make()
-    assert_refused_back(
-        door, x, tensor_bridge.CopyRequiredError, rf"copy=False, but .*({reason})", copy=False
+    assert_to_tf_refused(
+        interface, x, tensor_bridge.CopyRequiredError, rf"copy=False, but .*({reason})", copy=False
     )
 
 
@@ -146,12 +146,12 @@ KEEPS: dict[str, Callable[[torch.Tensor], Any]] = {
 
 
 @pytest.mark.parametrize("name", KEEPS)
-def test_source_stays_what_it_was(name: str, door: Any) -> None:
+def test_source_stays_what_it_was(name: str, interface: Any) -> None:
     x = COPIED[name][0]()
     version = x._version
     assert KEEPS[name](x)
-    door.to_tf(x)
-    explained(door, x)
+    interface.to_tf(x)
+    explained(interface, x)
     assert KEEPS[name](x)
     assert x._version == version
 
@@ -171,7 +171,7 @@ def test_shared_memory_of_the_other_kind() -> None:
     """).check()
 
 
-@needs.shares_back
+@needs.shares_to_tf
 def test_lazy_clone_stays_lazy() -> None:
     x = values()
     y = torch._lazy_clone(x)
@@ -186,7 +186,7 @@ def test_lazy_clone_stays_lazy() -> None:
     Kept(y)
 
 
-@needs.shares_back
+@needs.shares_to_tf
 def test_lazy_clone_of_a_shared_tensor_is_torchs_to_refuse() -> None:
     """torch's own copy-on-write wants a storage without a context. Delete this when it does not."""
     kept = Kept()
@@ -234,13 +234,13 @@ SHARED: dict[str, Callable[[], torch.Tensor]] = {
 }
 
 
-@needs.shares_back
+@needs.shares_to_tf
 @pytest.mark.parametrize("name", SHARED)
-def test_needs_no_copy(name: str, door: Any) -> None:
+def test_needs_no_copy(name: str, interface: Any) -> None:
     x = SHARED[name]()
     for copy in (None, False):
-        assert explained(door, x, copy=copy).action == "shared"
-        kept = Kept(x, door.to_tf, copy=copy)
+        assert explained(interface, x, copy=copy).action == "shared"
+        kept = Kept(x, interface.to_tf, copy=copy)
         assert kept.tf.shape == x.shape
         tf.reduce_sum(tf.cast(kept.tf, tf.complex64))
         kept.assert_shared()
@@ -248,14 +248,14 @@ def test_needs_no_copy(name: str, door: Any) -> None:
 
 @pytest.mark.parametrize("shape", [(0,), (3, 0, 2), (0, 2**62), (2**62, 0)], ids=str)
 @pytest.mark.parametrize("copy", [None, False, True])
-def test_empty_tensor(shape: tuple[int, ...], copy: bool | None, door: Any) -> None:
+def test_empty_tensor(shape: tuple[int, ...], copy: bool | None, interface: Any) -> None:
     x = torch.empty(shape[::-1]).T if shape[0] == 2**62 else torch.empty(shape)
     before = live_owners()
-    t = door.to_tf(x, copy=copy)
+    t = interface.to_tf(x, copy=copy)
     assert tuple(t.shape) == shape
     assert live_owners() == before
     assert not shares_memory(t, x)
-    assert explained(door, x, copy=copy).nbytes == 0
+    assert explained(interface, x, copy=copy).nbytes == 0
     assert tf.reduce_sum(t).numpy() == 0
 
 
@@ -359,25 +359,27 @@ NEW = {
 @pytest.mark.filterwarnings("ignore:ComplexHalf")
 @pytest.mark.parametrize("name", needs.parameters(REFUSED, NEW))
 @pytest.mark.parametrize("copy", [None, False, True])
-def test_refused_with_advice(name: str, copy: bool | None, door: Any) -> None:
+def test_refused_with_advice(name: str, copy: bool | None, interface: Any) -> None:
     make, error, advice = REFUSED[name]
     x = make()
     if error is tensor_bridge.OutOfMemoryError:
         # What memory there is can only be tried.
         if copy is not False:
             with pytest.raises(MemoryError, match=advice):
-                door.to_tf(x, copy=copy)
-        assert explained(door, x).action == "copied"
+                interface.to_tf(x, copy=copy)
+        assert explained(interface, x).action == "copied"
         return
-    assert_refused_back(door, x, error, advice, copy=copy)
+    assert_to_tf_refused(interface, x, error, advice, copy=copy)
 
 
 @pytest.mark.filterwarnings("ignore:torch.quantize")
 @pytest.mark.parametrize("dtype", [torch.qint8, torch.quint8, torch.qint32])
-def test_quantized_tensor_loses_no_scale_silently(dtype: torch.dtype, door: Any) -> None:
+def test_quantized_tensor_loses_no_scale_silently(dtype: torch.dtype, interface: Any) -> None:
     x = torch.quantize_per_tensor(torch.ones(3), 0.5, 3, dtype)
-    assert_refused_back(door, x, tensor_bridge.UnsupportedDtypeError, r"int_repr\(\).*dequantize")
-    integers = door.to_tf(x.int_repr(), dtype=str(dtype).removeprefix("torch."))
+    assert_to_tf_refused(
+        interface, x, tensor_bridge.UnsupportedDtypeError, r"int_repr\(\).*dequantize"
+    )
+    integers = interface.to_tf(x.int_repr(), dtype=str(dtype).removeprefix("torch."))
     assert integers.dtype.name == str(dtype).removeprefix("torch.")
     assert tf_bytes(integers) == torch_bytes(x.int_repr())
 
@@ -393,12 +395,12 @@ TRANSFORMS: dict[str, Callable[[Callable[[Any], Any]], Any]] = {
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("transform", TRANSFORMS)
-def test_tensor_inside_a_transform(transform: str, door: Any) -> None:
+def test_tensor_inside_a_transform(transform: str, interface: Any) -> None:
     seen = []
 
     def function(v: torch.Tensor) -> torch.Tensor:
-        assert_refused_back(
-            door, v, tensor_bridge.UnsupportedTypeError, "convert outside the transform"
+        assert_to_tf_refused(
+            interface, v, tensor_bridge.UnsupportedTypeError, "convert outside the transform"
         )
         seen.append(1)
         return v
@@ -407,31 +409,31 @@ def test_tensor_inside_a_transform(transform: str, door: Any) -> None:
     assert seen
 
 
-@needs.shares_back
+@needs.shares_to_tf
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("transform", TRANSFORMS)
-def test_plain_tensor_while_a_transform_is_on(transform: str, door: Any) -> None:
+def test_plain_tensor_while_a_transform_is_on(transform: str, interface: Any) -> None:
     x, y = values(), values().T
     transposed = torch_bytes(y.contiguous())
 
     def function(v: torch.Tensor) -> torch.Tensor:
-        Kept(x, door.to_tf)
-        assert tf_bytes(door.to_tf(y)) == transposed
+        Kept(x, interface.to_tf)
+        assert tf_bytes(interface.to_tf(y)) == transposed
         return v
 
     TRANSFORMS[transform](function)
 
 
-@needs.shares_back
-def test_fake_tensor_and_plain_tensors_beside_it(door: Any) -> None:
+@needs.shares_to_tf
+def test_fake_tensor_and_plain_tensors_beside_it(interface: Any) -> None:
     from torch._subclasses import FakeTensorMode
 
     x, y, complex_ = values(), values().T, COMPLEX.conj()
     with FakeTensorMode():
         fake = torch.ones(3)
-        assert_refused_back(door, fake, tensor_bridge.UnsupportedTypeError, "FakeTensor")
-        kept = Kept(x, door.to_tf)
-        copied, resolved = door.to_tf(y), door.to_tf(complex_)
+        assert_to_tf_refused(interface, fake, tensor_bridge.UnsupportedTypeError, "FakeTensor")
+        kept = Kept(x, interface.to_tf)
+        copied, resolved = interface.to_tf(y), interface.to_tf(complex_)
     kept.assert_shared()
     assert tf_bytes(copied) == torch_bytes(values().T.contiguous())
     assert tf_bytes(resolved) == torch_bytes(COMPLEX.conj().resolve_conj())
@@ -477,22 +479,22 @@ def test_modes_of_the_caller_see_nothing(
     assert tf_bytes(t) == expected
 
 
-@needs.shares_back
-def test_code_of_a_subclass_does_not_run(door: Any) -> None:
+@needs.shares_to_tf
+def test_code_of_a_subclass_does_not_run(interface: Any) -> None:
     x = values().as_subclass(Quiet)
-    t = door.to_tf(x)
+    t = interface.to_tf(x)
     assert tf_bytes(t) == torch_bytes(values())
     assert tf_data_address(t) == torch_data_address(x.as_subclass(torch.Tensor))
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 def test_every_grad_mode(
-    context: Callable[[], Any], sample: tuple[torch.Tensor, bytes], door: Any
+    context: Callable[[], Any], sample: tuple[torch.Tensor, bytes], interface: Any
 ) -> None:
     x, expected = sample
     with context():
-        assert tf_bytes(door.to_tf(x)) == expected
-        assert tf_bytes(door.to_tf(x, copy=True)) == expected
+        assert tf_bytes(interface.to_tf(x)) == expected
+        assert tf_bytes(interface.to_tf(x, copy=True)) == expected
 
 
 def test_default_device_and_dtype_of_torch_do_not_matter(
@@ -518,15 +520,15 @@ def test_deterministic_algorithms_fill_no_memory() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Sparse CSR")
-def test_sparse_layouts_without_a_twin_are_refused_by_the_dense_door() -> None:
+def test_sparse_layouts_without_a_twin_are_refused_by_the_dense_conversion() -> None:
     bridge = tensor_bridge.TensorBridge()
     for x in (torch.eye(3).to_sparse(), torch.eye(3).to_sparse_csr()):
-        assert_refused_back(bridge, x, tensor_bridge.UnsupportedTypeError, r"to_dense\(\)")
+        assert_to_tf_refused(bridge, x, tensor_bridge.UnsupportedTypeError, r"to_dense\(\)")
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_nested_tensor_is_refused_by_the_dense_door() -> None:
+def test_nested_tensor_is_refused_by_the_dense_conversion() -> None:
     bridge = tensor_bridge.TensorBridge()
     for layout in (torch.strided, torch.jagged):
         x = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=layout)
-        assert_refused_back(bridge, x, tensor_bridge.UnsupportedTypeError, "values|transform")
+        assert_to_tf_refused(bridge, x, tensor_bridge.UnsupportedTypeError, "values|transform")

@@ -1,4 +1,4 @@
-"""Keywords of the way back, devices, doors, and where the first call happens."""
+"""Keywords of `to_tf`, devices, interfaces, and where the first call happens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from claims import run_claims
 from fresh import run_forked, run_python
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kept import Kept, assert_refused_back, explained, values
+from kept import Kept, assert_to_tf_refused, explained, values
 from sharing import SHAPE, tf_bytes, torch_bytes
 
 import tensor_bridge
@@ -28,11 +28,11 @@ def test_short_name_is_the_same_function() -> None:
     assert bridge.to_tf is bridge.convert_pytorch_to_tf
 
 
-@needs.shares_back
-def test_tensor_as_a_keyword(door: Any) -> None:
+@needs.shares_to_tf
+def test_tensor_as_a_keyword(interface: Any) -> None:
     x = values()
-    assert shares_memory(door.to_tf(x=x), x)
-    assert not shares_memory(door.to_tf(copy=True, x=x), x)
+    assert shares_memory(interface.to_tf(x=x), x)
+    assert not shares_memory(interface.to_tf(copy=True, x=x), x)
 
 
 @pytest.mark.parametrize(
@@ -49,9 +49,11 @@ def test_tensor_as_a_keyword(door: Any) -> None:
     ],
     ids=str,
 )
-def test_wrong_arguments(arguments: tuple[Any, ...], keywords: dict[str, Any], door: Any) -> None:
+def test_wrong_arguments(
+    arguments: tuple[Any, ...], keywords: dict[str, Any], interface: Any
+) -> None:
     with pytest.raises(TypeError):
-        door.to_tf(*arguments, **keywords)
+        interface.to_tf(*arguments, **keywords)
 
 
 def test_message_names_the_keywords() -> None:
@@ -60,16 +62,16 @@ def test_message_names_the_keywords() -> None:
 
 
 @pytest.mark.parametrize("copy", [0, 1, "None", "copy", 0.0, [], object(), tf.constant(True)])
-def test_copy_is_none_true_or_false(copy: Any, door: Any) -> None:
-    assert_refused_back(
-        door, values(), tensor_bridge.InvalidOptionError, "copy must be None", copy=copy
+def test_copy_is_none_true_or_false(copy: Any, interface: Any) -> None:
+    assert_to_tf_refused(
+        interface, values(), tensor_bridge.InvalidOptionError, "copy must be None", copy=copy
     )
 
 
 @pytest.mark.parametrize("grad", [None, True, "Detach", "", b"raise", 1, object()])
-def test_grad_is_detach_or_raise(grad: Any, door: Any) -> None:
-    assert_refused_back(
-        door, values(), tensor_bridge.InvalidOptionError, "grad must be 'detach'", grad=grad
+def test_grad_is_detach_or_raise(grad: Any, interface: Any) -> None:
+    assert_to_tf_refused(
+        interface, values(), tensor_bridge.InvalidOptionError, "grad must be 'detach'", grad=grad
     )
 
 
@@ -84,21 +86,23 @@ def result_of_autograd() -> torch.Tensor:
     return torch.nn.Parameter(values()) * 1
 
 
-@needs.shares_back
+@needs.shares_to_tf
 @pytest.mark.parametrize("make", [parameter, result_of_autograd])
 @pytest.mark.parametrize("copy", [None, False, True])
-def test_values_of_what_requires_grad_go_alone(make: Any, copy: bool | None, door: Any) -> None:
+def test_values_of_what_requires_grad_go_alone(
+    make: Any, copy: bool | None, interface: Any
+) -> None:
     x = make()
-    t = door.to_tf(x, copy=copy, grad="detach")
+    t = interface.to_tf(x, copy=copy, grad="detach")
     assert tf_bytes(t) == torch_bytes(x)
     assert shares_memory(t, x) == (copy is not True)
-    assert "detached" in explained(door, x, copy=copy).reason
+    assert "detached" in explained(interface, x, copy=copy).reason
     assert x.requires_grad
-    assert_refused_back(
-        door, x, tensor_bridge.InvalidOptionError, r"detach\(\) it", copy=copy, grad="raise"
+    assert_to_tf_refused(
+        interface, x, tensor_bridge.InvalidOptionError, r"detach\(\) it", copy=copy, grad="raise"
     )
-    t = door.to_tf(x.detach(), grad="raise", copy=copy)
-    assert "detached" not in explained(door, x.detach(), copy=copy).reason
+    t = interface.to_tf(x.detach(), grad="raise", copy=copy)
+    assert "detached" not in explained(interface, x.detach(), copy=copy).reason
     assert tf_bytes(t) == torch_bytes(x)
 
 
@@ -132,29 +136,29 @@ HERE = [
 ]
 
 
-@needs.shares_back
+@needs.shares_to_tf
 @pytest.mark.parametrize("device", HERE, ids=str)
 @pytest.mark.parametrize("copy", [None, False])
-def test_device_where_it_is_anyway(device: Any, copy: bool | None, door: Any) -> None:
+def test_device_where_it_is_anyway(device: Any, copy: bool | None, interface: Any) -> None:
     x = values()
-    Kept(x, door.to_tf, device=device, copy=copy)
+    Kept(x, interface.to_tf, device=device, copy=copy)
 
 
 @pytest.mark.parametrize("device", ["GPU:0", "CPU:7", "TPU:0", "cuda:0", torch.device("cuda", 1)])
-def test_devices_that_are_not_here(device: Any, door: Any) -> None:
+def test_devices_that_are_not_here(device: Any, interface: Any) -> None:
     if tf.config.list_logical_devices("GPU") and "CPU" not in str(device):
         pytest.skip("there is a GPU")
     with pytest.raises(tensor_bridge.UnsupportedDeviceError, match=r"expected one of .*CPU:0"):
-        door.to_tf(values(), device=device)
+        interface.to_tf(values(), device=device)
     explanation = tensor_bridge.explain(values(), device=device)
     assert explanation.error is tensor_bridge.UnsupportedDeviceError
 
 
 @pytest.mark.parametrize("device", [0, 1.5, object, b"CPU:0", ["CPU:0"]], ids=repr)
-def test_devices_that_are_none(device: Any, door: Any) -> None:
+def test_devices_that_are_none(device: Any, interface: Any) -> None:
     before = live_owners()
     with pytest.raises(tensor_bridge.InvalidOptionError, match="device must be"):
-        door.to_tf(values(), device=device)
+        interface.to_tf(values(), device=device)
     assert live_owners() == before
 
 
@@ -169,9 +173,9 @@ def on(t):
 
 LOGICAL_DEVICES = {
     "moves between logical devices without a copy": """
-        for door in (tensor_bridge, bridge):
+        for interface in (tensor_bridge, bridge):
             for copy in (None, False):
-                t = door.to_tf(x, device="CPU:1", copy=copy)
+                t = interface.to_tf(x, device="CPU:1", copy=copy)
                 assert on(t) == "CPU:1"
                 assert testing.shares_memory(t, x)
         explanation = tensor_bridge.explain(x, device="CPU:1")
@@ -184,8 +188,8 @@ LOGICAL_DEVICES = {
         assert float(tf.reduce_sum(t)) == 120
     """,
     "copies if told to": """
-        for door in (tensor_bridge, bridge):
-            t = door.to_tf(x, device="CPU:1", copy=True)
+        for interface in (tensor_bridge, bridge):
+            t = interface.to_tf(x, device="CPU:1", copy=True)
             assert on(t) == "CPU:1" and not testing.shares_memory(t, x)
         assert tensor_bridge.explain(x, device="CPU:1", copy=True).action == "copied"
     """,
@@ -245,7 +249,7 @@ def logical_devices() -> dict[str, str]:
     return run_claims(TWO_CPUS, LOGICAL_DEVICES)
 
 
-@needs.shares_back
+@needs.shares_to_tf
 @pytest.mark.parametrize("claim", LOGICAL_DEVICES)
 def test_logical_devices(claim: str, logical_devices: dict[str, str]) -> None:
     assert not logical_devices[claim], logical_devices[claim]
@@ -254,7 +258,7 @@ def test_logical_devices(claim: str, logical_devices: dict[str, str]) -> None:
 # ---- where it is called --------------------------------------------------------------------------
 
 
-@needs.shares_back
+@needs.shares_to_tf
 def test_inside_a_traced_function() -> None:
     x = values()
 
@@ -269,7 +273,7 @@ def test_inside_a_traced_function() -> None:
     assert function(tf.constant(2.0)).numpy() == 2 + 2 * 276, "captured as they were"
 
 
-@needs.shares_back
+@needs.shares_to_tf
 def test_inside_a_graph() -> None:
     with tf.Graph().as_default():
         kept = Kept()
@@ -283,7 +287,7 @@ def test_inside_a_py_function() -> None:
     assert tf.reduce_sum(t).numpy() == 276
 
 
-@needs.shares_back
+@needs.shares_to_tf
 def test_inside_an_asynchronous_scope() -> None:
     with tf.experimental.async_scope():
         kept = Kept()
@@ -351,17 +355,17 @@ sources = st.sampled_from(
 @settings(max_examples=250, deadline=None, derandomize=True, database=None)
 @given(sources, keywords, st.sampled_from([tensor_bridge, tensor_bridge.TensorBridge()]))
 def test_any_keyword_value_works_or_is_refused_as_explained(
-    x: torch.Tensor, options: dict[str, Any], door: Any
+    x: torch.Tensor, options: dict[str, Any], interface: Any
 ) -> None:
     before = live_owners()
     explanation = tensor_bridge.explain(x, **options)
     if explanation.action == "refused":
         with pytest.raises(explanation.error) as caught:
-            door.to_tf(x, **options)
+            interface.to_tf(x, **options)
         assert type(caught.value) is explanation.error
         del caught
     else:
-        t = door.to_tf(x, **options)
+        t = interface.to_tf(x, **options)
         assert explanation.action == ("shared" if shares_memory(t, x) else "copied")
         assert t.dtype.name == explanation.tf_dtype
         assert tf_data_address(t) % 64 == 0

@@ -26,53 +26,53 @@ from tensor_bridge.testing import (
     torch_data_address,
 )
 
-pytestmark = needs.shares_back
+pytestmark = needs.shares_to_tf
 
 # ---- from TensorFlow -----------------------------------------------------------------------------
 
 
-def test_unwritten_tensor_goes_back_as_the_same_buffer(door: Any) -> None:
-    shared = Shared(convert=door.to_torch)
+def test_unwritten_tensor_goes_to_tf_as_the_same_buffer(interface: Any) -> None:
+    shared = Shared(convert=interface.to_torch)
     before = live_owners()
-    t = door.to_tf(shared.torch)
+    t = interface.to_tf(shared.torch)
     assert tf_data_address(t) == tf_data_address(shared.tf)
     assert tf_bytes(t) == shared.before
     assert live_owners() == before, "the handle itself went back"
-    explanation = explained(door, shared.torch)
+    explanation = explained(interface, shared.torch)
     assert explanation.action == "shared"
     assert "TensorFlow's own" in explanation.reason
     shared.assert_shared()
 
 
 @pytest.mark.parametrize("copy", [None, False])
-def test_even_where_torch_must_not_copy(copy: bool | None, door: Any) -> None:
+def test_even_where_torch_must_not_copy(copy: bool | None, interface: Any) -> None:
     shared = Shared()
-    t = door.to_tf(shared.torch, copy=copy)
+    t = interface.to_tf(shared.torch, copy=copy)
     assert tf_data_address(t) == tf_data_address(shared.tf)
 
 
-def test_copy_true_copies(door: Any) -> None:
+def test_copy_true_copies(interface: Any) -> None:
     shared = Shared()
-    t = door.to_tf(shared.torch, copy=True)
+    t = interface.to_tf(shared.torch, copy=True)
     assert tf_data_address(t) != tf_data_address(shared.tf)
     assert tf_bytes(t) == shared.before
-    assert explained(door, shared.torch, copy=True).reason == "copy=True"
+    assert explained(interface, shared.torch, copy=True).reason == "copy=True"
     shared.assert_shared()
 
 
-def test_written_tensor_is_torchs_own(door: Any) -> None:
+def test_written_tensor_is_torchs_own(interface: Any) -> None:
     shared = Shared()
     shared.torch.add_(1)
-    kept = Kept(shared.torch, door.to_tf)
+    kept = Kept(shared.torch, interface.to_tf)
     assert kept.address != tf_data_address(shared.tf)
     shared.torch.add_(1)
     kept.assert_moved()
     shared.assert_moved()
 
 
-def test_write_after_it_went_back_moves_torch_alone(door: Any) -> None:
+def test_write_after_it_went_to_tf_moves_torch_alone(interface: Any) -> None:
     shared = Shared()
-    t = door.to_tf(shared.torch)
+    t = interface.to_tf(shared.torch)
     shared.torch.zero_()
     shared.assert_moved()
     assert tf_bytes(t) == shared.before
@@ -82,31 +82,31 @@ def test_write_after_it_went_back_moves_torch_alone(door: Any) -> None:
 @pytest.mark.parametrize("shape", [(), (3,), (2, 0, 3), (2, 1, 3)], ids=str)
 def test_every_dtype_and_rank(row: DtypeRow, shape: tuple[int, ...]) -> None:
     t = random_tensor(row, shape)
-    back = to_tf(to_torch(t))
-    assert back.dtype == t.dtype
-    assert back.shape == t.shape
-    assert tf_bytes(back) == tf_bytes(t)
-    assert tf_data_address(back) == tf_data_address(t) or not prod(shape)
+    again = to_tf(to_torch(t))
+    assert again.dtype == t.dtype
+    assert again.shape == t.shape
+    assert tf_bytes(again) == tf_bytes(t)
+    assert tf_data_address(again) == tf_data_address(t) or not prod(shape)
 
 
 @pytest.mark.parametrize("row", [r for r in NUMERIC if r.kind == "viewed"], ids=lambda r: r.name)
-def test_viewed_dtypes_go_back_by_name(row: DtypeRow) -> None:
+def test_viewed_dtypes_go_to_tf_by_name(row: DtypeRow) -> None:
     t = random_tensor(row)
     x = to_torch(t)
-    back = to_tf(x, dtype=row.name, copy=False)
-    assert back.dtype.name == row.name
-    assert tf_data_address(back) == tf_data_address(t)
+    again = to_tf(x, dtype=row.name, copy=False)
+    assert again.dtype.name == row.name
+    assert tf_data_address(again) == tf_data_address(t)
     plain = to_tf(x, copy=False)
     assert plain.dtype == tf.uint8
     assert tf_data_address(plain) == tf_data_address(t)
 
 
 @pytest.mark.parametrize("row", [r for r in NUMERIC if r.kind == "quantized"], ids=lambda r: r.name)
-def test_quantized_dtypes_go_back_by_name(row: DtypeRow) -> None:
+def test_quantized_dtypes_go_to_tf_by_name(row: DtypeRow) -> None:
     t = random_tensor(row)
-    back = to_tf(to_torch(t, raw=True), dtype=row.name, copy=False)
-    assert back.dtype == t.dtype
-    assert tf_data_address(back) == tf_data_address(t)
+    again = to_tf(to_torch(t, raw=True), dtype=row.name, copy=False)
+    assert again.dtype == t.dtype
+    assert tf_data_address(again) == tf_data_address(t)
 
 
 VIEWS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -124,11 +124,11 @@ VIEWS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_aligned_view_of_a_tensor_of_tensorflow_s_is_shared(view: str, door: Any) -> None:
+def test_aligned_view_of_a_tensor_of_tensorflow_s_is_shared(view: str, interface: Any) -> None:
     shared = Shared(numbers((4, 1024)))
     x = VIEWS[view](shared.torch)
     before = live_owners()
-    t = door.to_tf(x, copy=False)
+    t = interface.to_tf(x, copy=False)
     assert tf_data_address(t) == torch_data_address(x)
     assert t.shape == x.shape
     assert t.dtype.name == str(x.dtype).removeprefix("torch.")
@@ -150,13 +150,13 @@ COPIED_VIEWS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 @pytest.mark.parametrize("view", COPIED_VIEWS)
-def test_other_views_of_a_tensor_of_tensorflow_s_are_copied(view: str, door: Any) -> None:
+def test_other_views_of_a_tensor_of_tensorflow_s_are_copied(view: str, interface: Any) -> None:
     shared = Shared(numbers((4, 1024)))
     x = COPIED_VIEWS[view](shared.torch)
     with pytest.raises(tensor_bridge.CopyRequiredError):
-        door.to_tf(x, copy=False)
+        interface.to_tf(x, copy=False)
     before = live_owners()
-    t = door.to_tf(x)
+    t = interface.to_tf(x)
     assert live_owners() == before
     assert tf_data_address(t) % 64 == 0
     assert tf_bytes(t) == torch_bytes(x.contiguous())
@@ -164,11 +164,11 @@ def test_other_views_of_a_tensor_of_tensorflow_s_are_copied(view: str, door: Any
 
 
 @pytest.mark.parametrize("on_write", ["copy", "raise"])
-def test_every_protecting_policy_goes_back(on_write: str, door: Any) -> None:
+def test_every_protecting_policy_goes_to_tf(on_write: str, interface: Any) -> None:
     shared = Shared(on_write=on_write)
-    t = door.to_tf(shared.torch, copy=False)
+    t = interface.to_tf(shared.torch, copy=False)
     assert tf_data_address(t) == tf_data_address(shared.tf)
-    assert door.to_tf(shared.torch.view(-1), copy=False).shape == 24
+    assert interface.to_tf(shared.torch.view(-1), copy=False).shape == 24
     shared.assert_shared()
     if on_write == "raise":
         with needs.forbidden_write("on_write"):
@@ -179,11 +179,11 @@ def test_every_protecting_policy_goes_back(on_write: str, door: Any) -> None:
         shared.assert_moved()
 
 
-def test_tensor_that_writes_through_is_copied(door: Any) -> None:
+def test_tensor_that_writes_through_is_copied(interface: Any) -> None:
     shared = Shared(on_write="alias")
     with pytest.raises(tensor_bridge.CopyRequiredError, match="alias"):
-        door.to_tf(shared.torch, copy=False)
-    t = door.to_tf(shared.torch)
+        interface.to_tf(shared.torch, copy=False)
+    t = interface.to_tf(shared.torch)
     expected = tf_bytes(t)
     assert tf_data_address(t) != tf_data_address(shared.tf)
     shared.torch.zero_()
@@ -222,9 +222,9 @@ def test_tensor_of_tensorflow_s_stays_alive_without_its_names() -> None:
 # ---- from torch ----------------------------------------------------------------------------------
 
 
-def test_torchs_tensor_comes_back_as_the_same_memory(door: Any) -> None:
-    kept = Kept(convert=door.to_tf)
-    y = door.to_torch(kept.tf)
+def test_torchs_tensor_comes_back_as_the_same_memory(interface: Any) -> None:
+    kept = Kept(convert=interface.to_tf)
+    y = interface.to_torch(kept.tf)
     assert torch_data_address(y) == kept.address
     assert shares_memory(kept.tf, y)
     assert torch.equal(y, kept.torch)
@@ -283,14 +283,14 @@ def test_original_is_not_moved_once_the_returned_one_is_gone() -> None:
 
 @pytest.mark.parametrize("length", [1, 2, 10, 300])
 @pytest.mark.parametrize("start", ["tensorflow", "torch"])
-def test_chain_of_any_length_keeps_one_owner(length: int, start: str, door: Any) -> None:
+def test_chain_of_any_length_keeps_one_owner(length: int, start: str, interface: Any) -> None:
     before = live_owners()
     if start == "tensorflow":
         first: Any = numbers()
         address = tf_data_address(first)
-        x = door.to_torch(first)
+        x = interface.to_torch(first)
         for _ in range(length):
-            x = door.to_torch(door.to_tf(x))
+            x = interface.to_torch(interface.to_tf(x))
         assert torch_data_address(x) == address
         assert live_owners() == before + 1
         del first
@@ -298,14 +298,14 @@ def test_chain_of_any_length_keeps_one_owner(length: int, start: str, door: Any)
     else:
         first = values()
         address = torch_data_address(first)
-        t = door.to_tf(first)
+        t = interface.to_tf(first)
         for _ in range(length):
-            t = door.to_tf(door.to_torch(t))
+            t = interface.to_tf(interface.to_torch(t))
         assert tf_data_address(t) == address
         assert live_owners() == before + 1
         del first
         assert live_owners() == before + 1
-        x = door.to_torch(t)
+        x = interface.to_torch(t)
         del t
         assert live_owners() == before + 2, "TensorFlow's of torch's, torch's of TensorFlow's"
     assert torch.equal(x, values())
@@ -360,7 +360,7 @@ def test_views_at_each_link_keep_the_whole_buffer() -> None:
 
 # ---- properties ----------------------------------------------------------------------------------
 
-DOORS = (tensor_bridge, tensor_bridge.TensorBridge())
+INTERFACES = (tensor_bridge, tensor_bridge.TensorBridge())
 # The same examples each time; the exhaustive runs look for new ones.
 QUICK = settings(max_examples=120, deadline=None, derandomize=True, database=None)
 THOROUGH = settings(max_examples=10_000, deadline=None)
@@ -420,7 +420,7 @@ def check_from_torch(
     case: tuple[DtypeRow, tuple[int, ...], bytes],
     steps: list[tuple[str, Any]],
     copy: bool | None,
-    door: Any,
+    interface: Any,
 ) -> None:
     row, shape, data = case
     note(f"{row.name} {shape} {data[:64].hex()} {steps} {copy}")
@@ -431,14 +431,14 @@ def check_from_torch(
     expected = torch_memory(torch.clone(x, memory_format=torch.contiguous_format))
     before = live_owners()
     fits = x.is_contiguous() and torch_data_address(x) % 64 == 0
-    explanation = explained(door, x, copy=copy)
+    explanation = explained(interface, x, copy=copy)
     if copy is False and not fits and x.numel():
         assert explanation.error is tensor_bridge.CopyRequiredError
         with pytest.raises(tensor_bridge.CopyRequiredError):
-            door.to_tf(x, copy=copy)
+            interface.to_tf(x, copy=copy)
         assert live_owners() == before
         return
-    t = door.to_tf(x, copy=copy)
+    t = interface.to_tf(x, copy=copy)
     shared = fits and copy is not True and x.numel() > 0
     assert explanation.action == ("shared" if shared else "copied")
     assert shares_memory(t, x) == shared
@@ -447,10 +447,10 @@ def check_from_torch(
     assert tf_bytes(t) == expected
     assert tf_data_address(t) % 64 == 0
     # Back again: the same memory, the same bits.
-    y = door.to_torch(t)
+    y = interface.to_torch(t)
     assert torch_memory(y) == expected
     assert shares_memory(t, y) == (x.numel() > 0)
-    again = door.to_tf(y)
+    again = interface.to_tf(y)
     assert tf_data_address(again) == tf_data_address(t) or not x.numel()
     y.fill_(1)
     base.fill_(0)
@@ -460,70 +460,70 @@ def check_from_torch(
 
 
 @QUICK
-@given(cases(), views(), st.sampled_from([None, False, True]), st.sampled_from(DOORS))
+@given(cases(), views(), st.sampled_from([None, False, True]), st.sampled_from(INTERFACES))
 def test_from_torch_and_back(
-    case: Any, steps: list[tuple[str, Any]], copy: bool | None, door: Any
+    case: Any, steps: list[tuple[str, Any]], copy: bool | None, interface: Any
 ) -> None:
-    check_from_torch(case, steps, copy, door)
+    check_from_torch(case, steps, copy, interface)
 
 
 @pytest.mark.exhaustive
 @THOROUGH
-@given(cases(), views(), st.sampled_from([None, False, True]), st.sampled_from(DOORS))
+@given(cases(), views(), st.sampled_from([None, False, True]), st.sampled_from(INTERFACES))
 def test_from_torch_and_back_thoroughly(
-    case: Any, steps: list[tuple[str, Any]], copy: bool | None, door: Any
+    case: Any, steps: list[tuple[str, Any]], copy: bool | None, interface: Any
 ) -> None:
-    check_from_torch(case, steps, copy, door)
+    check_from_torch(case, steps, copy, interface)
 
 
 def check_from_tensorflow(
     case: tuple[DtypeRow, tuple[int, ...], bytes],
     steps: list[tuple[str, Any]],
     on_write: str,
-    door: Any,
+    interface: Any,
 ) -> None:
     row, shape, data = case
     note(f"{row.name} {shape} {data[:64].hex()} {steps} {on_write}")
     t = tf_tensor(row, shape, data)
     before = live_owners()
-    whole = door.to_torch(t, on_write=on_write)
+    whole = interface.to_torch(t, on_write=on_write)
     x = view_of(whole, steps)
     expected = torch_memory(torch.clone(x, memory_format=torch.contiguous_format))
-    back = door.to_tf(x)
+    again = interface.to_tf(x)
     fits = x.is_contiguous() and torch_data_address(x) % 64 == 0 and x.numel() > 0
     fits = fits and on_write != "alias"  # writes through: copied
-    assert shares_memory(back, x) == fits
-    assert tf_bytes(back) == expected
-    assert (back.dtype.name, tuple(back.shape)) == (row.name, tuple(x.shape))
+    assert shares_memory(again, x) == fits
+    assert tf_bytes(again) == expected
+    assert (again.dtype.name, tuple(again.shape)) == (row.name, tuple(x.shape))
     if on_write == "copy":
         whole.fill_(1)
         if fits:
-            assert not shares_memory(back, x)
+            assert not shares_memory(again, x)
     elif on_write == "raise" and prod(shape):
         with needs.forbidden_write():
             whole.fill_(1)
     if on_write != "alias":
         assert tf_bytes(t) == data
-        assert tf_bytes(back) == expected
-    del whole, x, back
+        assert tf_bytes(again) == expected
+    del whole, x, again
     assert live_owners() == before
 
 
 @QUICK
-@given(cases(), views(), st.sampled_from(["copy", "raise", "alias"]), st.sampled_from(DOORS))
+@given(cases(), views(), st.sampled_from(["copy", "raise", "alias"]), st.sampled_from(INTERFACES))
 def test_from_tensorflow_and_back(
-    case: Any, steps: list[tuple[str, Any]], on_write: str, door: Any
+    case: Any, steps: list[tuple[str, Any]], on_write: str, interface: Any
 ) -> None:
-    check_from_tensorflow(case, steps, on_write, door)
+    check_from_tensorflow(case, steps, on_write, interface)
 
 
 @pytest.mark.exhaustive
 @THOROUGH
-@given(cases(), views(), st.sampled_from(["copy", "raise", "alias"]), st.sampled_from(DOORS))
+@given(cases(), views(), st.sampled_from(["copy", "raise", "alias"]), st.sampled_from(INTERFACES))
 def test_from_tensorflow_and_back_thoroughly(
-    case: Any, steps: list[tuple[str, Any]], on_write: str, door: Any
+    case: Any, steps: list[tuple[str, Any]], on_write: str, interface: Any
 ) -> None:
-    check_from_tensorflow(case, steps, on_write, door)
+    check_from_tensorflow(case, steps, on_write, interface)
 
 
 @QUICK

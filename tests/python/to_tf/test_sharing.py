@@ -33,14 +33,16 @@ from tensor_bridge.testing import (
     torch_data_address,
 )
 
-pytestmark = needs.shares_back
+pytestmark = needs.shares_to_tf
 
 # ---- the first write -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("write", WAYS)
-def test_first_write_moves_torch_once_and_tensorflow_keeps_its_bytes(write: str, door: Any) -> None:
-    kept = Kept(convert=door.to_tf)
+def test_first_write_moves_torch_once_and_tensorflow_keeps_its_bytes(
+    write: str, interface: Any
+) -> None:
+    kept = Kept(convert=interface.to_tf)
     x, expected = kept.torch, plain(kept.torch)
     WRITES[write](x)
     WRITES[write](expected)

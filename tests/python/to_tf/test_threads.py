@@ -16,7 +16,7 @@ from sharing import in_threads, tf_bytes, torch_bytes
 import tensor_bridge
 from tensor_bridge.testing import live_owners, torch_data_address
 
-pytestmark = needs.shares_back
+pytestmark = needs.shares_to_tf
 
 THREADS = 4
 COLUMNS = 4096
@@ -41,9 +41,9 @@ WRITTEN = big() + 1
 
 
 @pytest.mark.parametrize("write", WRITES)
-def test_first_write_of_several_at_once(write: str, door: Any) -> None:
+def test_first_write_of_several_at_once(write: str, interface: Any) -> None:
     for _ in range(ROUNDS // len(WRITES)):
-        kept = Kept(big(), door.to_tf)
+        kept = Kept(big(), interface.to_tf)
         in_threads(*[lambda row=row: WRITES[write](row) for row in kept.torch])
         assert torch.equal(kept.torch, WRITTEN)
         kept.assert_moved()

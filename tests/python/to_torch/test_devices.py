@@ -41,55 +41,59 @@ NO_DEVICE = ["nonsense", "", "cpu:", "cuda:x", "CPU:0:0", -1, True, 1.5, [], {},
 
 
 @pytest.mark.parametrize("device", CPU, ids=str)
-def test_cpu_is_where_the_tensor_already_is(device: Any, door: Any) -> None:
+def test_cpu_is_where_the_tensor_already_is(device: Any, interface: Any) -> None:
     t = tf.constant([1.0, 2.0]) * 1
     for copy in (None, False):
-        x = door.to_torch(t, device=device, copy=copy)
+        x = interface.to_torch(t, device=device, copy=copy)
         assert shares_memory(t, x)
         assert x.device == torch.device("cpu")
         assert x.tolist() == [1.0, 2.0]
-    assert not shares_memory(t, door.to_torch(t, device=device, copy=True))
-    assert door.explain(t, device=device).device == "cpu"
+    assert not shares_memory(t, interface.to_torch(t, device=device, copy=True))
+    assert interface.explain(t, device=device).device == "cpu"
     v = tf.Variable([1.0])
-    assert shares_memory(v, door.to_torch(v, device=device))
+    assert shares_memory(v, interface.to_torch(v, device=device))
 
 
 @without_gpu
 @pytest.mark.parametrize(("device", "advice"), NOT_HERE, ids=str)
 @pytest.mark.parametrize("copy", [None, True, False])
 def test_a_gpu_that_is_not_there_is_refused(
-    device: Any, advice: str, copy: bool | None, door: Any
+    device: Any, advice: str, copy: bool | None, interface: Any
 ) -> None:
     values = [tf.constant([1.0, 2.0]), tf.Variable([1.0])]
     values += [random_tensor(row_named(name)) for name in ("int4",) if needs.has(name)]
     for value in values:
         assert_refused(
-            door, value, tensor_bridge.UnsupportedDeviceError, advice, device=device, copy=copy
+            interface, value, tensor_bridge.UnsupportedDeviceError, advice, device=device, copy=copy
         )
 
 
 @without_gpu
-def test_fake_tensors_bring_no_gpu(door: Any) -> None:
+def test_fake_tensors_bring_no_gpu(interface: Any) -> None:
     """torch sets a guard that counts one GPU when a CUDA build makes the first of them."""
     with FakeTensorMode():
         torch.ones(1)
     for value in (tf.constant([1.0]), tf.constant(["a"])):
         assert_refused(
-            door, value, tensor_bridge.UnsupportedDeviceError, "cpu, or cuda", device="cuda"
+            interface, value, tensor_bridge.UnsupportedDeviceError, "cpu, or cuda", device="cuda"
         )
 
 
 @pytest.mark.parametrize(("device", "advice"), NEVER, ids=str)
-def test_devices_that_tensorflow_has_not_are_refused(device: Any, advice: str, door: Any) -> None:
+def test_devices_that_tensorflow_has_not_are_refused(
+    device: Any, advice: str, interface: Any
+) -> None:
     for value in (tf.constant([1.0, 2.0]), tf.Variable([1.0])):
-        assert_refused(door, value, tensor_bridge.UnsupportedDeviceError, advice, device=device)
+        assert_refused(
+            interface, value, tensor_bridge.UnsupportedDeviceError, advice, device=device
+        )
 
 
 @pytest.mark.parametrize("device", NO_DEVICE, ids=repr)
-def test_what_is_no_device_is_refused(device: Any, door: Any) -> None:
+def test_what_is_no_device_is_refused(device: Any, interface: Any) -> None:
     for value in (tf.constant([1.0, 2.0]), tf.Variable([1.0])):
         assert_refused(
-            door, value, tensor_bridge.InvalidOptionError, r"torch\.device\(\)", device=device
+            interface, value, tensor_bridge.InvalidOptionError, r"torch\.device\(\)", device=device
         )
 
 
@@ -100,19 +104,19 @@ import gc
 from tensorflow.python.framework import ops
 from tensor_bridge.testing import live_owners, shares_memory
 
-DOORS = (tensor_bridge, tensor_bridge.TensorBridge())
+INTERFACES = (tensor_bridge, tensor_bridge.TensorBridge())
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 3
 )
 
 def shared(value, expected):
-    for door in DOORS:
+    for interface in INTERFACES:
         for options in ({}, {"copy": False, "device": "cpu"}):
-            x = door.to_torch(value, **options)
+            x = interface.to_torch(value, **options)
             assert x.tolist() == expected
             assert str(x.device) == "cpu"
             assert shares_memory(value, x)
-        explanation = door.explain(value)
+        explanation = interface.explain(value)
         assert (explanation.action, explanation.device) == ("shared", "cpu")
         x.zero_()
         assert not shares_memory(value, x)
@@ -146,9 +150,9 @@ CLAIMS = {
         with tf.device("CPU:1"):
             second = tf.constant([2.0]) * 1
         packed = ops.pack_eager_tensors([tf.constant([1.0]) * 1, second])
-        for door in DOORS:
+        for interface in INTERFACES:
             advice = "with tf.device('CPU:0'): t = tf.identity(t)"
-            assert advice in door.explain(packed).reason
+            assert advice in interface.explain(packed).reason
         with tf.device("CPU:0"):
             t = tf.identity(packed)
         shared(t, [1.0])

@@ -1,4 +1,4 @@
-"""Every row of the dtype table, both doors: values, address, release, refusals."""
+"""Every row of the dtype table, both interfaces: values, address, release, refusals."""
 
 from __future__ import annotations
 
@@ -126,11 +126,11 @@ def test_rows_are_unique_and_read_only() -> None:
 
 
 @pytest.mark.parametrize("row", SHARED + VIEWED, ids=by_name)
-def test_shared_dtypes_share_until_released(row: DtypeRow, door: Any) -> None:
+def test_shared_dtypes_share_until_released(row: DtypeRow, interface: Any) -> None:
     data = random_bytes(row, 6)
     t = tf_tensor(row, (2, 3), data)
     before = live_owners()
-    x = door.convert_tf_to_pytorch(t)
+    x = interface.convert_tf_to_pytorch(t)
     assert x.dtype is torch_dtype(row.nearest)
     assert x.shape == (2, 3)
     assert x.is_contiguous()
@@ -147,11 +147,11 @@ def test_shared_dtypes_share_until_released(row: DtypeRow, door: Any) -> None:
 
 
 @pytest.mark.parametrize("row", SHARED + VIEWED, ids=by_name)
-def test_torch_keeps_the_bytes_alive(row: DtypeRow, door: Any) -> None:
+def test_torch_keeps_the_bytes_alive(row: DtypeRow, interface: Any) -> None:
     data = random_bytes(row, 6)
     t = tf_tensor(row, (2, 3), data)
     address = tensor_bridge.testing.tf_data_address(t)
-    x = door.to_torch(t)
+    x = interface.to_torch(t)
     del t
     others = [random_tensor(row, seed=seed) for seed in range(1, 9)]
     assert tensor_bridge.testing.torch_data_address(x) == address
@@ -160,12 +160,12 @@ def test_torch_keeps_the_bytes_alive(row: DtypeRow, door: Any) -> None:
 
 
 @pytest.mark.parametrize("row", CONVERTED, ids=by_name)
-def test_every_stored_element_converts_to_its_exact_value(row: DtypeRow, door: Any) -> None:
+def test_every_stored_element_converts_to_its_exact_value(row: DtypeRow, interface: Any) -> None:
     assert row.itemsize == 1
     data = bytes(range(1 << used_bits(row)))
     t = tf_tensor(row, (len(data),), data)
     before = live_owners()
-    x = door.to_torch(t)
+    x = interface.to_torch(t)
     assert x.dtype is torch_dtype(row.nearest)
     assert same_values(torch_values(x), reference_values(row, data))
     assert not shares_memory(t, x)
@@ -175,19 +175,25 @@ def test_every_stored_element_converts_to_its_exact_value(row: DtypeRow, door: A
 
 
 @pytest.mark.parametrize("row", list(filter(has_cast, CONVERTED + VIEWED)), ids=by_name)
-def test_values_agree_with_tensorflow_s_own_cast(row: DtypeRow, door: Any) -> None:
+def test_values_agree_with_tensorflow_s_own_cast(row: DtypeRow, interface: Any) -> None:
     data = bytes(range(1 << used_bits(row)))
     t = tf_tensor(row, (len(data),), data)
-    assert same_values(torch_values(door.to_torch(t)), torch_values(door.to_torch(cast(t, row))))
+    assert same_values(
+        torch_values(interface.to_torch(t)), torch_values(interface.to_torch(cast(t, row)))
+    )
 
 
 @pytest.mark.parametrize("row", CONVERTED, ids=by_name)
-def test_a_conversion_to_other_values_is_never_called_shared(row: DtypeRow, door: Any) -> None:
+def test_a_conversion_to_other_values_is_never_called_shared(row: DtypeRow, interface: Any) -> None:
     t = random_tensor(row)
     assert_refused(
-        door, t, tensor_bridge.CopyRequiredError, "raw=True shares the stored bytes", copy=False
+        interface,
+        t,
+        tensor_bridge.CopyRequiredError,
+        "raw=True shares the stored bytes",
+        copy=False,
     )
-    explanation = door.explain(t)
+    explanation = interface.explain(t)
     assert explanation.action == "copied"
     assert explanation.reason == row.reason
     assert explanation.on_write is None
@@ -201,13 +207,17 @@ OPTIONS = [{}, {"raw": True}, {"copy": True}, {"copy": False}]
 )
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_dtypes_without_numbers_are_refused(
-    row: DtypeRow, options: dict[str, Any], door: Any
+    row: DtypeRow, options: dict[str, Any], interface: Any
 ) -> None:
     t = without_elements(row.name)
     assert_refused(
-        door, t, tensor_bridge.UnsupportedDtypeError, r"first \(tf\.|convert the value", **options
+        interface,
+        t,
+        tensor_bridge.UnsupportedDtypeError,
+        r"first \(tf\.|convert the value",
+        **options,
     )
-    assert door.explain(t).tf_dtype == row.name
+    assert interface.explain(t).tf_dtype == row.name
 
 
 @pytest.mark.parametrize("size", [0, 1, 3])
@@ -222,11 +232,11 @@ def test_strings_are_no_dense_tensor(size: int, options: dict[str, Any]) -> None
 
 
 @pytest.mark.parametrize("row", SHARED_RAW, ids=by_name)
-def test_raw_shares_what_is_stored(row: DtypeRow, door: Any) -> None:
+def test_raw_shares_what_is_stored(row: DtypeRow, interface: Any) -> None:
     data = random_bytes(row, 6)
     t = tf_tensor(row, (3, 2), data)
     before = live_owners()
-    x = door.to_torch(t, raw=True)
+    x = interface.to_torch(t, raw=True)
     assert x.dtype is (torch_dtype(row.nearest) if row.kind == "quantized" else torch.uint8)
     assert x.shape == (3, 2)
     assert shares_memory(t, x)
@@ -241,9 +251,9 @@ def test_raw_shares_what_is_stored(row: DtypeRow, door: Any) -> None:
 
 
 @pytest.mark.parametrize("row", SHARED, ids=by_name)
-def test_raw_changes_nothing_where_torch_has_the_dtype(row: DtypeRow, door: Any) -> None:
+def test_raw_changes_nothing_where_torch_has_the_dtype(row: DtypeRow, interface: Any) -> None:
     t = random_tensor(row)
-    x = door.to_torch(t, raw=True)
+    x = interface.to_torch(t, raw=True)
     assert x.dtype is torch_dtype(row.torch_name)
     assert shares_memory(t, x)
     assert torch_memory(x) == tf_memory(t)
@@ -253,10 +263,10 @@ def test_raw_changes_nothing_where_torch_has_the_dtype(row: DtypeRow, door: Any)
 
 
 @pytest.mark.parametrize("row", SHARED + VIEWED, ids=by_name)
-def test_a_write_moves_torch_and_leaves_tensorflow_alone(row: DtypeRow, door: Any) -> None:
+def test_a_write_moves_torch_and_leaves_tensorflow_alone(row: DtypeRow, interface: Any) -> None:
     data = random_bytes(row, 6)
     t = tf_tensor(row, (2, 3), data)
-    x = door.to_torch(t)
+    x = interface.to_torch(t)
     x[0, 0] = 1
     assert not shares_memory(t, x)
     assert tf_memory(t) == data
@@ -267,10 +277,10 @@ def test_a_write_moves_torch_and_leaves_tensorflow_alone(row: DtypeRow, door: An
 
 
 @pytest.mark.parametrize("row", SHARED + VIEWED, ids=by_name)
-def test_a_forbidden_write_raises_and_writes_nothing(row: DtypeRow, door: Any) -> None:
+def test_a_forbidden_write_raises_and_writes_nothing(row: DtypeRow, interface: Any) -> None:
     data = random_bytes(row, 6)
     t = tf_tensor(row, (2, 3), data)
-    x = door.to_torch(t, on_write="raise")
+    x = interface.to_torch(t, on_write="raise")
     for write in (lambda: x.zero_(), lambda: x.fill_(1), lambda: x[0].copy_(x[1])):
         with needs.forbidden_write(r"clone\(\)"):
             write()
@@ -280,20 +290,20 @@ def test_a_forbidden_write_raises_and_writes_nothing(row: DtypeRow, door: Any) -
 
 
 @pytest.mark.parametrize("row", SHARED + VIEWED, ids=by_name)
-def test_a_write_through_an_alias_reaches_tensorflow(row: DtypeRow, door: Any) -> None:
+def test_a_write_through_an_alias_reaches_tensorflow(row: DtypeRow, interface: Any) -> None:
     t = tf_tensor(row, (2, 3), as_stored(row, b"\x00" * 6 * row.itemsize))
-    x = door.to_torch(t, on_write="alias")
+    x = interface.to_torch(t, on_write="alias")
     x.fill_(1)
     assert shares_memory(t, x)
     assert reference_values(row, tf_memory(t)) == [1] * 6
 
 
 @pytest.mark.parametrize("row", BY_DEFAULT, ids=by_name)
-def test_a_copy_is_ordinary_memory_of_torch_s_own(row: DtypeRow, door: Any) -> None:
+def test_a_copy_is_ordinary_memory_of_torch_s_own(row: DtypeRow, interface: Any) -> None:
     data = random_bytes(row, 6)
     t = tf_tensor(row, (2, 3), data)
     before = live_owners()
-    x = door.to_torch(t, copy=True)
+    x = interface.to_torch(t, copy=True)
     assert live_owners() == before
     assert not shares_memory(t, x)
     assert same_values(torch_values(x), reference_values(row, data))
@@ -310,16 +320,16 @@ def test_a_copy_is_ordinary_memory_of_torch_s_own(row: DtypeRow, door: Any) -> N
 @pytest.mark.parametrize("raw", [False, True])
 @pytest.mark.parametrize("copy", [None, False, True])
 def test_explain_says_what_a_conversion_does(
-    row: DtypeRow, raw: bool, copy: bool | None, door: Any
+    row: DtypeRow, raw: bool, copy: bool | None, interface: Any
 ) -> None:
     t = random_tensor(row)
-    explanation = door.explain(t, raw=raw, copy=copy)
+    explanation = interface.explain(t, raw=raw, copy=copy)
     assert explanation.tf_dtype == row.name
     assert explanation.shape == (2, 3)
     if explanation.action == "refused":
-        assert_refused(door, t, explanation.error, "raw=True", raw=raw, copy=copy)
+        assert_refused(interface, t, explanation.error, "raw=True", raw=raw, copy=copy)
         return
-    x = door.to_torch(t, raw=raw, copy=copy)
+    x = interface.to_torch(t, raw=raw, copy=copy)
     assert explanation.error is None
     assert explanation.action == ("shared" if shares_memory(t, x) else "copied")
     assert explanation.torch_dtype == str(x.dtype)
@@ -356,8 +366,8 @@ def test_explain_says_what_a_conversion_does(
     ],
 )
 @pytest.mark.parametrize("copy", [None, True])
-def test_bits_survive(name: str, bits: int, copy: bool | None, door: Any) -> None:
+def test_bits_survive(name: str, bits: int, copy: bool | None, interface: Any) -> None:
     row = row_named(name)
     data = bits.to_bytes(row.itemsize, "little")
-    x = door.to_torch(tf_tensor(row, (), data), copy=copy)
+    x = interface.to_torch(tf_tensor(row, (), data), copy=copy)
     assert torch_memory(x) == data

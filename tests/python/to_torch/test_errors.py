@@ -56,15 +56,15 @@ def test_exceptions_can_be_pickled(error: type[Exception]) -> None:
     assert again.args == ("message",)
 
 
-def test_callers_need_not_import_our_exceptions(door: Any) -> None:
+def test_callers_need_not_import_our_exceptions(interface: Any) -> None:
     with pytest.raises(TypeError):
-        door.to_torch(None)
+        interface.to_torch(None)
     with pytest.raises(TypeError):
-        door.to_torch(tf.Variable(1.0).handle)
+        interface.to_torch(tf.Variable(1.0).handle)
     with pytest.raises(ValueError, match="copy"):
-        door.to_torch(tf.constant(1.0), copy=3)
+        interface.to_torch(tf.constant(1.0), copy=3)
     with pytest.raises(BufferError):
-        door.to_torch(tf.constant(["a"]), copy=False)
+        interface.to_torch(tf.constant(["a"]), copy=False)
 
 
 # ---- values of the wrong type --------------------------------------------------------------------
@@ -112,11 +112,11 @@ COMPOUND: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG_TYPES)
-def test_values_of_other_types_are_refused(name: str, door: Any) -> None:
+def test_values_of_other_types_are_refused(name: str, interface: Any) -> None:
     make, advice = WRONG_TYPES[name]
     value = make()
-    assert_refused(door, value, tensor_bridge.UnsupportedTypeError, advice)
-    assert_refused(door, value, tensor_bridge.UnsupportedTypeError, advice, copy=True)
+    assert_refused(interface, value, tensor_bridge.UnsupportedTypeError, advice)
+    assert_refused(interface, value, tensor_bridge.UnsupportedTypeError, advice, copy=True)
 
 
 @pytest.mark.parametrize("name", COMPOUND)
@@ -126,31 +126,31 @@ def test_the_c_abi_converts_single_dense_tensors_only(name: str) -> None:
 
 
 @pytest.mark.parametrize("make", [torch.zeros, lambda n: torch.nn.Parameter(torch.zeros(n))])
-def test_a_torch_tensor_is_torch_s_already(make: Any, door: Any) -> None:
+def test_a_torch_tensor_is_torch_s_already(make: Any, interface: Any) -> None:
     with pytest.raises(TypeError, match="nothing to convert") as caught:
-        door.to_torch(make(2))
+        interface.to_torch(make(2))
     assert caught.type is tensor_bridge.UnsupportedTypeError
 
 
-def test_the_message_names_the_type(door: Any) -> None:
+def test_the_message_names_the_type(interface: Any) -> None:
     with pytest.raises(TypeError, match=r"got a float\b"):
-        door.to_torch(1.0)
+        interface.to_torch(1.0)
     with pytest.raises(TypeError, match=r"got a fractions\.Fraction\b"):
-        door.to_torch(Fraction(1, 2))
+        interface.to_torch(Fraction(1, 2))
 
 
-def test_components_convert(door: Any) -> None:
+def test_components_convert(interface: Any) -> None:
     ragged = tf.ragged.constant([[1], [2, 3]])
-    assert door.to_torch(ragged.values).tolist() == [1, 2, 3]
-    assert door.to_torch(ragged.row_splits).tolist() == [0, 1, 3]
+    assert interface.to_torch(ragged.values).tolist() == [1, 2, 3]
+    assert interface.to_torch(ragged.row_splits).tolist() == [0, 1, 3]
     sparse = tf.sparse.from_dense([[4, 0]])
-    assert door.to_torch(sparse.indices).tolist() == [[0, 0]]
-    assert door.to_torch(sparse.dense_shape).tolist() == [1, 2]
+    assert interface.to_torch(sparse.indices).tolist() == [[0, 0]]
+    assert interface.to_torch(sparse.dense_shape).tolist() == [1, 2]
 
 
-def test_a_keras_symbolic_tensor_is_refused(door: Any) -> None:
+def test_a_keras_symbolic_tensor_is_refused(interface: Any) -> None:
     assert_refused(
-        door,
+        interface,
         tf.keras.Input((2,)),
         tensor_bridge.SymbolicTensorError,
         "Call the model on data and convert its outputs",
@@ -172,41 +172,41 @@ def asynchronous() -> Any:
             pending.clear_error()
 
 
-def test_a_tensor_whose_producer_failed_is_refused(asynchronous: Any, door: Any) -> None:
+def test_a_tensor_whose_producer_failed_is_refused(asynchronous: Any, interface: Any) -> None:
     broken = tf.linalg.inv(tf.zeros([3, 3]))
     advice = "(?s)the operation that produces it failed: .*not invertible"
     for _ in range(2):
-        assert_refused(door, broken, tensor_bridge.TensorFlowError, advice)
-    assert_refused(door, broken, tensor_bridge.TensorFlowError, advice, copy=True)
+        assert_refused(interface, broken, tensor_bridge.TensorFlowError, advice)
+    assert_refused(interface, broken, tensor_bridge.TensorFlowError, advice, copy=True)
     with pytest.raises(tf.errors.InvalidArgumentError):
         asynchronous.wait()
     asynchronous.clear_error()
-    assert_refused(door, broken, tensor_bridge.TensorFlowError, advice)
+    assert_refused(interface, broken, tensor_bridge.TensorFlowError, advice)
     good = tf.linalg.inv(tf.eye(3))
-    assert door.to_torch(good).tolist() == [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    assert interface.to_torch(good).tolist() == [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
 
 
-def test_a_pending_tensor_is_waited_for(asynchronous: Any, door: Any) -> None:
+def test_a_pending_tensor_is_waited_for(asynchronous: Any, interface: Any) -> None:
     del asynchronous
     a = tf.random.stateless_uniform([600, 600], [1, 2])
     for _ in range(4):
         a = tf.linalg.matmul(a, a)
         a /= tf.reduce_max(a)
-    x = door.to_torch(a)
+    x = interface.to_torch(a)
     assert x.shape == (600, 600)
     assert x.max().item() == 1.0
 
 
-def test_a_failure_leaves_the_next_call_alone(door: Any) -> None:
+def test_a_failure_leaves_the_next_call_alone(interface: Any) -> None:
     good, strings = tf.constant([1.0, 2.0]), tf.constant(["a"])
     before = live_owners()
     for value in (None, tf.Variable(1.0).handle, tf.keras.Input((2,))):
         with pytest.raises(TypeError):
-            door.to_torch(value)
-        assert door.to_torch(good).tolist() == [1.0, 2.0]
+            interface.to_torch(value)
+        assert interface.to_torch(good).tolist() == [1.0, 2.0]
     for _ in range(100):
         with pytest.raises(BufferError):
-            door.to_torch(strings, copy=False)
+            interface.to_torch(strings, copy=False)
     assert live_owners() == before
 
 
@@ -216,7 +216,7 @@ HOSTILE_PRELUDE = """
 import gc
 from tensor_bridge.testing import live_owners
 
-DOORS = (tensor_bridge, tensor_bridge.TensorBridge())
+INTERFACES = (tensor_bridge, tensor_bridge.TensorBridge())
 EagerTensor = type(tf.constant(1.0))
 KEPT = []  # TensorFlow before 2.19 crashes when one dies
 
@@ -225,13 +225,13 @@ def uninitialised():
     return KEPT[-1]
 
 def refused(value, error, advice, **options):
-    for door in DOORS:
+    for interface in INTERFACES:
         try:
-            door.to_torch(value, **options)
+            interface.to_torch(value, **options)
         except error.__mro__[2] as e:  # the builtin base
             assert type(e) is error, e
             assert advice in str(e), e
-            explanation = door.explain(value, **options)
+            explanation = interface.explain(value, **options)
             assert (explanation.action, explanation.error) == ("refused", error)
             assert explanation.reason == str(e)
         else:
@@ -250,7 +250,7 @@ HOSTILE = {
                 **options,
             )
         """,
-    "the same before any other tensor in a door's life": """
+    "the same before any other tensor in a interface's life": """
         bridge = tensor_bridge.TensorBridge()
         try:
             bridge.to_torch(uninitialised())
@@ -294,14 +294,14 @@ HOSTILE = {
     "a variable class without a variable": """
         from tensorflow.python.ops import resource_variable_ops
         cls = resource_variable_ops.BaseResourceVariable
-        for door in DOORS:
+        for interface in INTERFACES:
             try:
-                door.to_torch(cls.__new__(cls))
+                interface.to_torch(cls.__new__(cls))
             except AttributeError:
                 pass
             else:
                 raise AssertionError("converted")
-            assert door.explain(cls.__new__(cls)).action == "refused"
+            assert interface.explain(cls.__new__(cls)).action == "refused"
         """,
     "resources and variants of every sort": """
         refused(
@@ -347,7 +347,7 @@ HOSTILE = {
         thread = threading.Thread(target=churn)
         thread.start()
         for i in range(2000):
-            x = DOORS[i % 2].to_torch(tf.constant([float(i)]))
+            x = INTERFACES[i % 2].to_torch(tf.constant([float(i)]))
             assert x.item() == i
         stop.set()
         thread.join()
@@ -359,7 +359,7 @@ HOSTILE = {
         import threading
         kept = []
         def work():
-            kept.extend(door.to_torch(tf.constant([1.0])) for door in DOORS for _ in range(50))
+            kept.extend(f.to_torch(tf.constant([1.0])) for f in INTERFACES for _ in range(50))
         threads = [threading.Thread(target=work) for _ in range(4)]
         for thread in threads: thread.start()
         for thread in threads: thread.join()

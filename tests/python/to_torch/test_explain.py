@@ -34,8 +34,8 @@ FIELDS = (
 )
 
 
-def test_fields_of_a_shared_tensor(door: Any) -> None:
-    explanation = door.explain(tf.constant([[1.0, 2.0, 3.0]]))
+def test_fields_of_a_shared_tensor(interface: Any) -> None:
+    explanation = interface.explain(tf.constant([[1.0, 2.0, 3.0]]))
     assert isinstance(explanation, Explanation)
     assert dataclasses.asdict(explanation) == {
         "action": "shared",
@@ -53,53 +53,53 @@ def test_fields_of_a_shared_tensor(door: Any) -> None:
 
 
 @needs.dtype("int4")
-def test_fields_of_a_copied_tensor(door: Any) -> None:
-    explanation = door.explain(random_tensor(row_named("int4"), (2, 3)))
+def test_fields_of_a_copied_tensor(interface: Any) -> None:
+    explanation = interface.explain(random_tensor(row_named("int4"), (2, 3)))
     assert (explanation.action, explanation.torch_dtype) == ("copied", "torch.int8")
     assert (explanation.shape, explanation.nbytes) == ((2, 3), 6)
     assert explanation.on_write is None
 
 
 @needs.dtype("float4_e2m1fn")
-def test_fields_of_a_tensor_that_grows(door: Any) -> None:
-    four = door.explain(random_tensor(row_named("float4_e2m1fn"), (2, 3)))
+def test_fields_of_a_tensor_that_grows(interface: Any) -> None:
+    four = interface.explain(random_tensor(row_named("float4_e2m1fn"), (2, 3)))
     assert (four.torch_dtype, four.nbytes) == ("torch.float32", 24)
 
 
-def test_fields_of_a_refused_tensor(door: Any) -> None:
-    explanation = door.explain(tf.Variable([1.0]).handle)
+def test_fields_of_a_refused_tensor(interface: Any) -> None:
+    explanation = interface.explain(tf.Variable([1.0]).handle)
     assert (explanation.action, explanation.tf_dtype) == ("refused", "resource")
     assert explanation.error is tensor_bridge.UnsupportedDtypeError
     assert explanation.torch_dtype is explanation.device is explanation.nbytes is None
     assert explanation.on_write is None
 
 
-def test_the_class_has_these_fields_and_is_frozen(door: Any) -> None:
+def test_the_class_has_these_fields_and_is_frozen(interface: Any) -> None:
     assert tuple(field.name for field in dataclasses.fields(Explanation)) == FIELDS
-    explanation = door.explain(tf.constant(1.0))
+    explanation = interface.explain(tf.constant(1.0))
     for name in FIELDS:
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(explanation, name, None)
-    assert explanation == door.explain(tf.constant(1.0))
-    assert hash(explanation) == hash(door.explain(tf.constant(1.0)))
+    assert explanation == interface.explain(tf.constant(1.0))
+    assert hash(explanation) == hash(interface.explain(tf.constant(1.0)))
 
 
-def test_it_prints_on_one_line(door: Any) -> None:
-    assert str(door.explain(tf.constant([1.0, 2.0]))) == (
+def test_it_prints_on_one_line(interface: Any) -> None:
+    assert str(interface.explain(tf.constant([1.0, 2.0]))) == (
         "shared: float32 -> torch.float32, shape (2,), 8 bytes, on cpu, copied at the "
         "first write if TensorFlow still holds it; both frameworks have the dtype; the memory is "
         "shared"
     )
-    assert str(door.explain(tf.constant(1), copy=True)) == (
+    assert str(interface.explain(tf.constant(1), copy=True)) == (
         "copied: int32 -> torch.int32, shape (), 4 bytes, on cpu; copy=True"
     )
-    refused = str(door.explain(tf.Variable([1.0]).handle))
+    refused = str(interface.explain(tf.Variable([1.0]).handle))
     assert refused.startswith("refused (UnsupportedDtypeError) resource: ")
-    assert str(door.explain(None)).startswith("refused (UnsupportedTypeError): ")
-    assert repr(door.explain(None)).startswith("Explanation(action='refused'")
+    assert str(interface.explain(None)).startswith("refused (UnsupportedTypeError): ")
+    assert repr(interface.explain(None)).startswith("Explanation(action='refused'")
 
 
-def test_doors_explain_alike() -> None:
+def test_interfaces_explain_alike() -> None:
     bridge = tensor_bridge.TensorBridge()
     v = tf.Variable([1.0])
     v.scatter_nd_update([[0]], [2.0])
@@ -118,20 +118,20 @@ def test_doors_explain_alike() -> None:
             assert tensor_bridge.explain(value, **options) == bridge.explain(value, **options)
 
 
-def test_explaining_changes_nothing(door: Any) -> None:
+def test_explaining_changes_nothing(interface: Any) -> None:
     t = tf.constant([1.0, 2.0]) * 1
     v = tf.Variable([1.0, 2.0])
     before = live_owners()
     for value in (t, v):
         address, bits = tf_data_address(value), tf_memory(value)
         for options in ({}, {"copy": True}, {"on_write": "raise"}, {"raw": True}):
-            door.explain(value, **options)
+            interface.explain(value, **options)
         assert (tf_data_address(value), tf_memory(value)) == (address, bits)
     assert live_owners() == before
 
 
-def test_a_long_reason_is_not_lost(door: Any) -> None:
-    explanation = door.explain(tf.constant(1.0), on_write="x" * 10_000)
+def test_a_long_reason_is_not_lost(interface: Any) -> None:
+    explanation = interface.explain(tf.constant(1.0), on_write="x" * 10_000)
     assert explanation.action == "refused"
     assert len(explanation.reason) > 1000
 
@@ -188,13 +188,13 @@ WHATEVER: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", WHATEVER)
-def test_it_never_raises_whatever_the_value_is(name: str, door: Any) -> None:
-    explanation = door.explain(WHATEVER[name])
+def test_it_never_raises_whatever_the_value_is(name: str, interface: Any) -> None:
+    explanation = interface.explain(WHATEVER[name])
     assert explanation.action == "refused"
     assert isinstance(explanation.error, type)
     assert isinstance(str(explanation), str)
     with pytest.raises(explanation.error):
-        door.to_torch(WHATEVER[name])
+        interface.to_torch(WHATEVER[name])
 
 
 NO_OPTION: dict[str, Any] = {
@@ -211,11 +211,11 @@ NO_OPTION: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", ["copy", "on_write", "raw", "device", "axis", "scale"])
 @pytest.mark.parametrize("value", NO_OPTION)
-def test_it_never_raises_whatever_the_keywords_are(name: str, value: str, door: Any) -> None:
+def test_it_never_raises_whatever_the_keywords_are(name: str, value: str, interface: Any) -> None:
     options = {name: NO_OPTION[value]}
     if name in ("axis", "scale"):
         options = {"scale": 1.0, "zero_point": 0, **options}
     for t in (tf.constant(1.0), tf.Variable([1.0])):
-        explanation = door.explain(t, **options)
+        explanation = interface.explain(t, **options)
         assert explanation.action == "refused"
         assert isinstance(str(explanation), str)

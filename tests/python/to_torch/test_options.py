@@ -67,19 +67,19 @@ def expected(source: str, copy: bool | None, on_write: str, raw: bool) -> str | 
 @pytest.mark.parametrize("on_write", ON_WRITE)
 @pytest.mark.parametrize("raw", [False, True])
 def test_every_combination_does_what_the_policy_says(
-    source: str, copy: bool | None, on_write: str, raw: bool, door: Any
+    source: str, copy: bool | None, on_write: str, raw: bool, interface: Any
 ) -> None:
     outcome = expected(source, copy, on_write, raw)
     for device in DEVICE:
         value = SOURCES[source]()
         options = {"copy": copy, "on_write": on_write, "raw": raw, "device": device}
         if not isinstance(outcome, str):
-            assert_refused(door, value, outcome, "use|give|allow|raw=True|Use", **options)
+            assert_refused(interface, value, outcome, "use|give|allow|raw=True|Use", **options)
             continue
         before = tf_memory(value)
         owners = live_owners()
-        x = door.to_torch(value, **options)
-        explanation = door.explain(value, **options)
+        x = interface.to_torch(value, **options)
+        explanation = interface.explain(value, **options)
         in_tf_memory = outcome != "copied"
         assert live_owners() == owners + in_tf_memory
         assert shares_memory(value, x) == (outcome == "shared")
@@ -134,9 +134,9 @@ def test_the_short_name_is_the_same_function() -> None:
     assert tensor_bridge.TensorBridge.to_torch is tensor_bridge.TensorBridge.convert_tf_to_pytorch
 
 
-def test_defaults_given_by_name_are_the_defaults(door: Any) -> None:
+def test_defaults_given_by_name_are_the_defaults(interface: Any) -> None:
     t = tf.constant([1.0, 2.0]) * 1
-    x = door.to_torch(
+    x = interface.to_torch(
         t,
         copy=None,
         device=None,
@@ -189,48 +189,50 @@ INVALID: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("options", "advice"), INVALID, ids=lambda value: str(value)[:40])
 @pytest.mark.parametrize("source", ["shared", "variable"])
 def test_meaningless_keywords_are_refused(
-    options: dict[str, Any], advice: str, source: str, door: Any
+    options: dict[str, Any], advice: str, source: str, interface: Any
 ) -> None:
-    assert_refused(door, SOURCES[source](), tensor_bridge.InvalidOptionError, advice, **options)
+    assert_refused(
+        interface, SOURCES[source](), tensor_bridge.InvalidOptionError, advice, **options
+    )
 
 
 @pytest.mark.parametrize("name", ["copy", "on_write", "raw", "axis", "scale", "device"])
-def test_a_value_without_a_repr_is_refused_all_the_same(name: str, door: Any) -> None:
+def test_a_value_without_a_repr_is_refused_all_the_same(name: str, interface: Any) -> None:
     t = tf.constant([1.0])
     options = {name: Unprintable()}
     if name == "scale":
         options["zero_point"] = 0
     with pytest.raises((tensor_bridge.InvalidOptionError, RuntimeError)):
-        door.to_torch(t, **options)
-    assert door.explain(t, **options).action == "refused"
+        interface.to_torch(t, **options)
+    assert interface.explain(t, **options).action == "refused"
 
 
 @pytest.mark.parametrize("name", ["copies", "shape", "Copy", "requires_grad", "non_blocking", ""])
-def test_unknown_keywords_are_a_type_error(name: str, door: Any) -> None:
+def test_unknown_keywords_are_a_type_error(name: str, interface: Any) -> None:
     for value in (tf.constant([1.0]), tf.Variable([1.0])):
         with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
-            door.to_torch(value, **{name: None})
+            interface.to_torch(value, **{name: None})
         with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
-            door.explain(value, **{name: None})
+            interface.explain(value, **{name: None})
 
 
-def test_the_number_of_arguments_is_a_type_error(door: Any) -> None:
+def test_the_number_of_arguments_is_a_type_error(interface: Any) -> None:
     t = tf.constant([1.0])
     for arguments in ((), (t, None), (t, True, None)):
         with pytest.raises(TypeError, match="argument"):
-            door.to_torch(*arguments)
+            interface.to_torch(*arguments)
     with pytest.raises(TypeError, match="argument"):
-        door.to_torch(t, t=t)
+        interface.to_torch(t, t=t)
     with pytest.raises(TypeError, match="argument"):
-        door.to_torch(copy=True)
+        interface.to_torch(copy=True)
 
 
-def test_the_tensor_may_be_named(door: Any) -> None:
+def test_the_tensor_may_be_named(interface: Any) -> None:
     t = tf.constant([1.0]) * 1
     v = tf.Variable([2.0])
-    assert shares_memory(t, door.to_torch(t=t))
-    assert not shares_memory(t, door.to_torch(copy=True, t=t))
-    assert door.to_torch(t=v, on_write="raise").tolist() == [2.0]
+    assert shares_memory(t, interface.to_torch(t=t))
+    assert not shares_memory(t, interface.to_torch(copy=True, t=t))
+    assert interface.to_torch(t=v, on_write="raise").tolist() == [2.0]
 
 
 # ---- the state of torch around a call ------------------------------------------------------------
@@ -255,21 +257,21 @@ def same(x: torch.Tensor, y: torch.Tensor) -> bool:
 
 
 @pytest.mark.parametrize("copy", [None, True])
-def test_results_are_leaves_without_gradient(sample: Sample, copy: Any, door: Any) -> None:
+def test_results_are_leaves_without_gradient(sample: Sample, copy: Any, interface: Any) -> None:
     value, options = sample
-    x = door.to_torch(value, copy=copy, **options)
+    x = interface.to_torch(value, copy=copy, **options)
     assert x.is_leaf
     assert not x.requires_grad
     assert x.grad_fn is None
     assert type(x) is torch.Tensor
     assert not x.is_inference()
     with torch.enable_grad():
-        assert not door.to_torch(value, copy=copy, **options).requires_grad
+        assert not interface.to_torch(value, copy=copy, **options).requires_grad
 
 
-def test_a_result_takes_part_in_autograd(door: Any) -> None:
+def test_a_result_takes_part_in_autograd(interface: Any) -> None:
     t = tf.constant([1.0, 2.0, 3.0]) * 1
-    x = door.to_torch(t).requires_grad_()
+    x = interface.to_torch(t).requires_grad_()
     (x * x).sum().backward()
     assert x.grad.tolist() == [2.0, 4.0, 6.0]
     assert shares_memory(t, x)
@@ -277,16 +279,16 @@ def test_a_result_takes_part_in_autograd(door: Any) -> None:
 
 @pytest.mark.parametrize("copy", [None, True])
 def test_results_are_inference_tensors_in_inference_mode(
-    sample: Sample, copy: Any, door: Any
+    sample: Sample, copy: Any, interface: Any
 ) -> None:
     value, options = sample
-    ordinary = door.to_torch(value, copy=copy, **options)
+    ordinary = interface.to_torch(value, copy=copy, **options)
     with torch.inference_mode():
-        x = door.to_torch(value, copy=copy, **options)
+        x = interface.to_torch(value, copy=copy, **options)
     assert x.is_inference()
     assert same(x, ordinary)
     with torch.no_grad():
-        assert not door.to_torch(value, copy=copy, **options).is_inference()
+        assert not interface.to_torch(value, copy=copy, **options).is_inference()
 
 
 @pytest.fixture
@@ -298,20 +300,20 @@ def restored_defaults() -> Iterator[None]:
 
 @pytest.mark.usefixtures("restored_defaults")
 @pytest.mark.parametrize("copy", [None, True])
-def test_default_device_and_dtype_are_ignored(sample: Sample, copy: Any, door: Any) -> None:
+def test_default_device_and_dtype_are_ignored(sample: Sample, copy: Any, interface: Any) -> None:
     value, options = sample
-    ordinary = door.to_torch(value, copy=copy, **options)
+    ordinary = interface.to_torch(value, copy=copy, **options)
     torch.set_default_device("meta")
     torch.set_default_dtype(torch.float64)
-    x = door.to_torch(value, copy=copy, **options)
-    explanation = door.explain(value, copy=copy, **options)
+    x = interface.to_torch(value, copy=copy, **options)
+    explanation = interface.explain(value, copy=copy, **options)
     torch.set_default_device(None)
     assert x.device.type == explanation.device == "cpu"
     assert same(x, ordinary)
     if x.is_quantized:
         assert x.q_per_channel_scales().device.type == "cpu"
     with torch.device("meta"):
-        assert door.to_torch(value, copy=copy, **options).device.type == "cpu"
+        assert interface.to_torch(value, copy=copy, **options).device.type == "cpu"
 
 
 class NoDispatch(TorchDispatchMode):
@@ -328,51 +330,53 @@ class NoFunction(TorchFunctionMode):
 
 @pytest.mark.parametrize("copy", [None, True])
 @pytest.mark.parametrize("mode", [NoDispatch, NoFunction, FakeTensorMode])
-def test_modes_do_not_see_the_conversion(sample: Sample, copy: Any, mode: type, door: Any) -> None:
+def test_modes_do_not_see_the_conversion(
+    sample: Sample, copy: Any, mode: type, interface: Any
+) -> None:
     value, options = sample
-    ordinary = door.to_torch(value, copy=copy, **options)
+    ordinary = interface.to_torch(value, copy=copy, **options)
     with mode():
-        x = door.to_torch(value, copy=copy, **options)
-        y = door.to_torch(value, copy=copy, device="cpu", **options)
+        x = interface.to_torch(value, copy=copy, **options)
+        y = interface.to_torch(value, copy=copy, device="cpu", **options)
     assert not isinstance(x, FakeTensor)
     assert same(x, ordinary)
     assert same(y, ordinary)
 
 
-def test_large_copies_are_hidden_from_modes_too(door: Any) -> None:
+def test_large_copies_are_hidden_from_modes_too(interface: Any) -> None:
     t = tf.random.stateless_uniform([300, 300], [1, 2])
     with NoDispatch(), NoFunction():
-        x = door.to_torch(t, copy=True)
-    assert torch.equal(x, door.to_torch(t))
+        x = interface.to_torch(t, copy=True)
+    assert torch.equal(x, interface.to_torch(t))
 
 
-def test_a_conversion_inside_a_function_transform(door: Any) -> None:
+def test_a_conversion_inside_a_function_transform(interface: Any) -> None:
     t = tf.constant([1.0, 2.0]) * 1
     ones = torch.ones(3, 2)
     for copy in (None, True):
-        vmapped = torch.func.vmap(lambda a: a + door.to_torch(t, copy=copy))(ones)  # noqa: B023
+        vmapped = torch.func.vmap(lambda a: a + interface.to_torch(t, copy=copy))(ones)  # noqa: B023
         assert vmapped.tolist() == [[2.0, 3.0]] * 3
-        grad = torch.func.grad(lambda a: (a * door.to_torch(t, copy=copy)).sum())(ones[0])  # noqa: B023
+        grad = torch.func.grad(lambda a: (a * interface.to_torch(t, copy=copy)).sum())(ones[0])  # noqa: B023
         assert grad.tolist() == [1.0, 2.0]
-        made = torch.func.functionalize(lambda a: a + door.to_torch(t, copy=copy))(ones)  # noqa: B023
+        made = torch.func.functionalize(lambda a: a + interface.to_torch(t, copy=copy))(ones)  # noqa: B023
         assert made.tolist() == [[2.0, 3.0]] * 3
     if not needs.has("int4"):
         return
     i4 = random_tensor(row_named("int4"), (2,))
-    vmapped = torch.func.vmap(lambda a: a + door.to_torch(i4))(ones)
-    assert vmapped[0].tolist() == [1.0 + value for value in door.to_torch(i4).tolist()]
+    vmapped = torch.func.vmap(lambda a: a + interface.to_torch(i4))(ones)
+    assert vmapped[0].tolist() == [1.0 + value for value in interface.to_torch(i4).tolist()]
 
 
-def test_a_conversion_under_deterministic_algorithms(door: Any) -> None:
+def test_a_conversion_under_deterministic_algorithms(interface: Any) -> None:
     t = tf.random.stateless_uniform([300, 300], [1, 2])
     torch.use_deterministic_algorithms(True)
     try:
-        assert torch.equal(door.to_torch(t, copy=True), door.to_torch(t))
+        assert torch.equal(interface.to_torch(t, copy=True), interface.to_torch(t))
     finally:
         torch.use_deterministic_algorithms(False)
 
 
-def test_arguments_are_left_as_they_are(door: Any) -> None:
+def test_arguments_are_left_as_they_are(interface: Any) -> None:
     t = tf.constant([1.0, 2.0]) * 1
     v = tf.Variable([1.0, 2.0])
     scales, zero_points = [1.0, 2.0], [0, 1]
@@ -381,18 +385,18 @@ def test_arguments_are_left_as_they_are(door: Any) -> None:
     for value, options in ((t, {}), (v, {}), (q, quantization)):
         attributes = set(dir(value))
         bits = tf_memory(value)
-        door.to_torch(value, **options)
-        door.explain(value, **options)
+        interface.to_torch(value, **options)
+        interface.explain(value, **options)
         assert set(dir(value)) == attributes
         assert tf_memory(value) == bits
     assert scales == [1.0, 2.0]
     assert zero_points == [0, 1]
 
 
-def test_many_results_of_one_tensor_are_independent(door: Any) -> None:
+def test_many_results_of_one_tensor_are_independent(interface: Any) -> None:
     t = tf.constant([1.0, 2.0]) * 1
     before = live_owners()
-    xs = [door.to_torch(t, on_write=on_write) for on_write in ("copy", "copy", "raise")]
+    xs = [interface.to_torch(t, on_write=on_write) for on_write in ("copy", "copy", "raise")]
     assert live_owners() == before + 3
     xs[0].zero_()
     assert xs[1].tolist() == xs[2].tolist() == [1.0, 2.0]

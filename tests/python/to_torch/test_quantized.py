@@ -40,32 +40,32 @@ def zero_point_range(row: DtypeRow) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("row", QUANTIZED, ids=by_name)
-def test_the_scale_is_asked_for(row: DtypeRow, door: Any) -> None:
+def test_the_scale_is_asked_for(row: DtypeRow, interface: Any) -> None:
     advice = r"Give scale= and zero_point=.* or raw=True" if row.torch_name else "raw=True"
     for options in ({}, {"copy": True}, {"copy": False}, {"on_write": "alias"}):
         assert_refused(
-            door, random_tensor(row), tensor_bridge.UnsupportedDtypeError, advice, **options
+            interface, random_tensor(row), tensor_bridge.UnsupportedDtypeError, advice, **options
         )
 
 
 @pytest.mark.parametrize("row", WITHOUT_TWIN, ids=by_name)
-def test_dtypes_that_torch_lacks_are_raw_only(row: DtypeRow, door: Any) -> None:
+def test_dtypes_that_torch_lacks_are_raw_only(row: DtypeRow, interface: Any) -> None:
     t = random_tensor(row)
-    explanation = door.explain(t)
+    explanation = interface.explain(t)
     assert "scale=" not in explanation.reason, "the advice would be refused in its turn"
     assert_refused(
-        door, t, tensor_bridge.UnsupportedDtypeError, "raw=True gives", scale=1.0, zero_point=0
+        interface, t, tensor_bridge.UnsupportedDtypeError, "raw=True gives", scale=1.0, zero_point=0
     )
 
 
 @pytest.mark.parametrize("row", WITH_TWIN, ids=by_name)
 @pytest.mark.parametrize("shape", [(), (6,), (2, 3), (0, 3)], ids=str)
-def test_per_tensor(row: DtypeRow, shape: tuple[int, ...], door: Any) -> None:
+def test_per_tensor(row: DtypeRow, shape: tuple[int, ...], interface: Any) -> None:
     count = int(np.prod(shape))
     data = random_bytes(row, count)
     t = tf_tensor(row, shape, data)
     before = live_owners()
-    x = door.to_torch(t, scale=0.25, zero_point=3)
+    x = interface.to_torch(t, scale=0.25, zero_point=3)
     assert x.is_quantized
     assert x.qscheme() is torch.per_tensor_affine
     assert x.dtype is torch_dtype(row.torch_name)
@@ -78,7 +78,7 @@ def test_per_tensor(row: DtypeRow, shape: tuple[int, ...], door: Any) -> None:
     assert x.int_repr().reshape(-1).tolist() == integers
     expected = ((np.array(integers, np.float64) - 3) * 0.25).astype(np.float32)
     assert np.allclose(x.dequantize().reshape(-1).tolist(), expected, rtol=1e-6)
-    explanation = door.explain(t, scale=0.25, zero_point=3)
+    explanation = interface.explain(t, scale=0.25, zero_point=3)
     assert explanation.action == "shared"
     assert explanation.torch_dtype == row.torch_name
     assert explanation.nbytes == len(data)
@@ -89,14 +89,14 @@ def test_per_tensor(row: DtypeRow, shape: tuple[int, ...], door: Any) -> None:
 
 @pytest.mark.parametrize("row", WITH_TWIN, ids=by_name)
 @pytest.mark.parametrize(("shape", "axis"), [((2, 3), 0), ((2, 3), 1), ((2, 3), -1), ((2, 3), -2)])
-def test_per_channel(row: DtypeRow, shape: tuple[int, ...], axis: int, door: Any) -> None:
+def test_per_channel(row: DtypeRow, shape: tuple[int, ...], axis: int, interface: Any) -> None:
     data = random_bytes(row, 6)
     t = tf_tensor(row, shape, data)
     channels = shape[axis]
     scales = [0.5 * (i + 1) for i in range(channels)]
     zero_points = list(range(channels))
     before = live_owners()
-    x = door.to_torch(t, scale=scales, zero_point=zero_points, axis=axis)
+    x = interface.to_torch(t, scale=scales, zero_point=zero_points, axis=axis)
     assert x.qscheme() is torch.per_channel_affine
     assert x.q_per_channel_axis() == axis % 2
     assert x.q_per_channel_scales().tolist() == scales
@@ -114,36 +114,36 @@ def test_per_channel(row: DtypeRow, shape: tuple[int, ...], axis: int, door: Any
 
 
 @pytest.mark.parametrize("row", WITH_TWIN, ids=by_name)
-def test_writes_are_protected(row: DtypeRow, door: Any) -> None:
+def test_writes_are_protected(row: DtypeRow, interface: Any) -> None:
     data = random_bytes(row, 6)
     t = tf_tensor(row, (2, 3), data)
     options = {"scale": 0.5, "zero_point": 1}
-    x = door.to_torch(t, **options)
+    x = interface.to_torch(t, **options)
     x.fill_(2.0)
     assert x.int_repr().unique().tolist() == [5]
     assert x.q_scale() == 0.5
     assert tf_memory(t) == data
     assert not shares_memory(t, x)
 
-    x = door.to_torch(t, on_write="raise", **options)
+    x = interface.to_torch(t, on_write="raise", **options)
     with needs.forbidden_write(r"clone\(\)"):
         x.fill_(2.0)
     assert tf_memory(t) == data
 
-    x = door.to_torch(t, copy=True, **options)
+    x = interface.to_torch(t, copy=True, **options)
     assert torch_memory(x) == data
     x.fill_(2.0)
     assert tf_memory(t) == data
 
-    x = door.to_torch(t, on_write="alias", **options)
+    x = interface.to_torch(t, on_write="alias", **options)
     x.fill_(2.0)
     assert set(reference_values(row, tf_memory(t))) == {5}
 
 
 @pytest.mark.parametrize("row", QUANTIZED, ids=by_name)
-def test_raw_with_a_scale_is_refused(row: DtypeRow, door: Any) -> None:
+def test_raw_with_a_scale_is_refused(row: DtypeRow, interface: Any) -> None:
     assert_refused(
-        door,
+        interface,
         random_tensor(row),
         tensor_bridge.InvalidOptionError,
         "one of the two",
@@ -154,14 +154,14 @@ def test_raw_with_a_scale_is_refused(row: DtypeRow, door: Any) -> None:
 
 
 @pytest.mark.parametrize("row", WITH_TWIN, ids=by_name)
-def test_zero_points_have_the_range_of_the_integers(row: DtypeRow, door: Any) -> None:
+def test_zero_points_have_the_range_of_the_integers(row: DtypeRow, interface: Any) -> None:
     t = random_tensor(row)
     low, high = zero_point_range(row)
     for zero_point in (low, high):
-        assert door.to_torch(t, scale=1.0, zero_point=zero_point).q_zero_point() == zero_point
+        assert interface.to_torch(t, scale=1.0, zero_point=zero_point).q_zero_point() == zero_point
     for zero_point in (low - 1, high + 1):
         assert_refused(
-            door,
+            interface,
             t,
             tensor_bridge.InvalidOptionError,
             "zero_point",
@@ -181,14 +181,17 @@ SAME_SCALE: list[tuple[Any, Any]] = [
 
 
 @pytest.mark.parametrize(("scale", "zero_point"), SAME_SCALE, ids=str)
-def test_what_a_scale_may_be(scale: Any, zero_point: Any, door: Any) -> None:
-    x = door.to_torch(random_tensor(row_named("qint8")), scale=scale, zero_point=zero_point)
+def test_what_a_scale_may_be(scale: Any, zero_point: Any, interface: Any) -> None:
+    x = interface.to_torch(random_tensor(row_named("qint8")), scale=scale, zero_point=zero_point)
     assert x.q_scale() == 0.5
     assert x.q_zero_point() == 3
 
 
-def test_an_integer_is_a_scale(door: Any) -> None:
-    assert door.to_torch(random_tensor(row_named("qint8")), scale=2, zero_point=0).q_scale() == 2.0
+def test_an_integer_is_a_scale(interface: Any) -> None:
+    assert (
+        interface.to_torch(random_tensor(row_named("qint8")), scale=2, zero_point=0).q_scale()
+        == 2.0
+    )
 
 
 INVALID: list[tuple[Any, Any, Any, str]] = [
@@ -238,10 +241,10 @@ INVALID: list[tuple[Any, Any, Any, str]] = [
     ("scale", "zero_point", "axis", "advice"), INVALID, ids=lambda value: str(value)[:30]
 )
 def test_meaningless_parameters_are_refused(
-    scale: Any, zero_point: Any, axis: Any, advice: str, door: Any
+    scale: Any, zero_point: Any, axis: Any, advice: str, interface: Any
 ) -> None:
     assert_refused(
-        door,
+        interface,
         random_tensor(row_named("qint8")),
         tensor_bridge.InvalidOptionError,
         advice,
@@ -251,10 +254,10 @@ def test_meaningless_parameters_are_refused(
     )
 
 
-def test_a_scalar_has_no_channels(door: Any) -> None:
+def test_a_scalar_has_no_channels(interface: Any) -> None:
     t = random_tensor(row_named("qint8"), ())
     assert_refused(
-        door,
+        interface,
         t,
         tensor_bridge.InvalidOptionError,
         "axis",
@@ -264,21 +267,21 @@ def test_a_scalar_has_no_channels(door: Any) -> None:
     )
 
 
-def test_tensorflow_s_own_quantization_round_trips(door: Any) -> None:
+def test_tensorflow_s_own_quantization_round_trips(interface: Any) -> None:
     values = tf.constant([-1.0, -0.5, 0.0, 0.25, 1.0])
     quantized = tf.quantization.quantize(values, -1.0, 1.0, tf.quint8, mode="MIN_FIRST")
     scale = 2.0 / 255
-    x = door.to_torch(quantized.output, scale=scale, zero_point=128)
+    x = interface.to_torch(quantized.output, scale=scale, zero_point=128)
     assert shares_memory(quantized.output, x)
-    assert torch.allclose(x.dequantize(), door.to_torch(values), atol=scale)
+    assert torch.allclose(x.dequantize(), interface.to_torch(values), atol=scale)
 
 
-def test_many_channels(door: Any) -> None:
+def test_many_channels(interface: Any) -> None:
     count = 4096
     t = random_tensor(row_named("quint8"), (2, count))
     scales = torch.rand(count, dtype=torch.float64) + 0.1
     zero_points = torch.arange(count) % 256
-    x = door.to_torch(t, scale=scales, zero_point=zero_points, axis=1)
+    x = interface.to_torch(t, scale=scales, zero_point=zero_points, axis=1)
     assert torch.equal(x.q_per_channel_scales(), scales)
     assert torch.equal(x.q_per_channel_zero_points(), zero_points)
     assert shares_memory(t, x)

@@ -51,10 +51,10 @@ def test_tensorflow_has_no_higher_rank() -> None:
         tf.reshape(tf.constant([5.0]), [1] * (HIGHEST_RANK + 1))
 
 
-def test_every_rank_shares(door: Any) -> None:
+def test_every_rank_shares(interface: Any) -> None:
     before = live_owners()
     for rank, t in enumerate(tensors_of_every_rank()):
-        x = door.to_torch(t)
+        x = interface.to_torch(t)
         assert x.shape == (1,) * rank
         assert x.stride() == (1,) * rank
         assert x.is_contiguous()
@@ -65,18 +65,18 @@ def test_every_rank_shares(door: Any) -> None:
         assert live_owners() == before
 
 
-def test_every_rank_is_explained(door: Any) -> None:
+def test_every_rank_is_explained(interface: Any) -> None:
     for rank, t in enumerate(tensors_of_every_rank()):
-        explanation = door.explain(t)
+        explanation = interface.explain(t)
         assert explanation.action == "shared"
         assert explanation.shape == (1,) * rank
         assert explanation.nbytes == 4
 
 
-def test_every_rank_of_a_variable_shares(door: Any) -> None:
+def test_every_rank_of_a_variable_shares(interface: Any) -> None:
     for rank in (0, 1, 5, 64, HIGHEST_RANK):
         v = tf.Variable(tf.fill([1] * rank, 2.0))
-        x = door.to_torch(v)
+        x = interface.to_torch(v)
         assert x.dim() == rank
         assert shares_memory(v, x)
         assert x.sum().item() == 2.0
@@ -86,10 +86,10 @@ def test_every_rank_of_a_variable_shares(door: Any) -> None:
     "shape", [(), (1,), (7,), (2, 3), (1, 5), (5, 1), (2, 1, 3), (2, 3, 4, 5), (1,) * 20], ids=str
 )
 @pytest.mark.parametrize("name", needs.dtypes(["float32", "bool", "complex128", "int4", "uint2"]))
-def test_the_layout_is_row_major(name: str, shape: tuple[int, ...], door: Any) -> None:
+def test_the_layout_is_row_major(name: str, shape: tuple[int, ...], interface: Any) -> None:
     t = random_tensor(row_named(name), shape)
     for copy in (None, True):
-        x = door.to_torch(t, copy=copy)
+        x = interface.to_torch(t, copy=copy)
         assert x.shape == shape
         assert x.stride() == row_major_strides(shape)
         assert x.storage_offset() == 0
@@ -97,9 +97,9 @@ def test_the_layout_is_row_major(name: str, shape: tuple[int, ...], door: Any) -
 
 
 @pytest.mark.parametrize("row", BY_DEFAULT, ids=lambda row: row.name)
-def test_a_scalar_converts(row: DtypeRow, door: Any) -> None:
+def test_a_scalar_converts(row: DtypeRow, interface: Any) -> None:
     t = random_tensor(row, ())
-    x = door.to_torch(t)
+    x = interface.to_torch(t)
     assert x.shape == ()
     assert x.numel() == 1
     if row.kind != "converted":
@@ -109,10 +109,12 @@ def test_a_scalar_converts(row: DtypeRow, door: Any) -> None:
 
 @pytest.mark.parametrize("shape", EMPTY_SHAPES, ids=str)
 @pytest.mark.parametrize("copy", [None, False, True])
-def test_an_empty_tensor_converts(shape: tuple[int, ...], copy: bool | None, door: Any) -> None:
+def test_an_empty_tensor_converts(
+    shape: tuple[int, ...], copy: bool | None, interface: Any
+) -> None:
     t = tf_tensor(row_named("float32"), shape, b"")
     before = live_owners()
-    x = door.to_torch(t, copy=copy)
+    x = interface.to_torch(t, copy=copy)
     assert x.shape == shape
     assert x.stride() == torch.empty(shape).stride()
     assert x.numel() == x.nbytes == 0
@@ -123,29 +125,29 @@ def test_an_empty_tensor_converts(shape: tuple[int, ...], copy: bool | None, doo
     assert x.sum().item() == 0
     x = None
     assert live_owners() == before
-    explanation = door.explain(t, copy=copy)
+    explanation = interface.explain(t, copy=copy)
     assert explanation.shape == shape
     assert explanation.nbytes == 0
 
 
 @pytest.mark.parametrize("row", BY_DEFAULT, ids=lambda row: row.name)
-def test_an_empty_tensor_of_any_dtype_converts(row: DtypeRow, door: Any) -> None:
+def test_an_empty_tensor_of_any_dtype_converts(row: DtypeRow, interface: Any) -> None:
     t = tf_tensor(row, (2, 0), b"")
     for raw in (False, True):
-        x = door.to_torch(t, raw=raw)
+        x = interface.to_torch(t, raw=raw)
         assert x.shape == (2, 0)
         expected = "torch.uint8" if raw and row.kind == "converted" else row.nearest
         assert str(x.dtype) == expected
 
 
-def test_an_empty_result_can_grow(door: Any) -> None:
-    x = door.to_torch(tf.zeros([0, 3]))
+def test_an_empty_result_can_grow(interface: Any) -> None:
+    x = interface.to_torch(tf.zeros([0, 3]))
     x.resize_(4, 3).fill_(2.0)
     assert x.sum().item() == 24.0
 
 
-def test_an_empty_tensor_with_forbidden_writes_has_nothing_to_write(door: Any) -> None:
-    x = door.to_torch(tf.zeros([0, 3]), on_write="raise")
+def test_an_empty_tensor_with_forbidden_writes_has_nothing_to_write(interface: Any) -> None:
+    x = interface.to_torch(tf.zeros([0, 3]), on_write="raise")
     assert x.clone().shape == (0, 3)
     assert (x + 1).shape == (0, 3)
 
@@ -164,34 +166,34 @@ def test_an_empty_tensor_with_forbidden_writes_has_nothing_to_write(door: Any) -
         lambda x: tf.broadcast_to(x, [3, 4, 16]),
     ],
 )
-def test_what_tensorflow_makes_of_a_tensor_converts(make: Any, door: Any) -> None:
+def test_what_tensorflow_makes_of_a_tensor_converts(make: Any, interface: Any) -> None:
     parent = tf.reshape(tf.range(64, dtype=tf.float32), [4, 16])
     t = make(parent)
-    x = door.to_torch(t)
+    x = interface.to_torch(t)
     assert shares_memory(t, x)
     assert x.tolist() == t.numpy().tolist()
     x.zero_()
-    assert door.to_torch(parent).flatten().tolist() == list(range(64))
+    assert interface.to_torch(parent).flatten().tolist() == list(range(64))
 
 
-def test_a_slice_keeps_its_parent_s_memory(door: Any) -> None:
+def test_a_slice_keeps_its_parent_s_memory(interface: Any) -> None:
     parent = tf.reshape(tf.range(64, dtype=tf.float32), [4, 16])
     part = parent[1:3]
     assert tf_data_address(part) == tf_data_address(parent) + 64
-    x = door.to_torch(part)
+    x = interface.to_torch(part)
     del parent, part
     scratch = [tf.fill([4, 16], float(i)) for i in range(20)]
     assert x.flatten().tolist() == [float(i) for i in range(16, 48)]
     del scratch
 
 
-def test_a_large_tensor_shares_and_copies(door: Any) -> None:
+def test_a_large_tensor_shares_and_copies(interface: Any) -> None:
     t = tf.random.stateless_uniform([1 << 20], [1, 2])  # above the size where copies drop the GIL
-    shared = door.to_torch(t)
-    copied = door.to_torch(t, copy=True)
+    shared = interface.to_torch(t)
+    copied = interface.to_torch(t, copy=True)
     assert shares_memory(t, shared)
     assert not shares_memory(t, copied)
     assert torch.equal(shared, copied)
     shared.add_(1)
     assert torch.equal(shared, copied + 1)
-    assert torch.equal(door.to_torch(t), copied)
+    assert torch.equal(interface.to_torch(t), copied)

@@ -18,21 +18,21 @@ ADVICE = r"tensor_bridge\.autograd\.torch_to_tf, or tf\.py_function"
 class Probe:
     """Stands in a graph-building function and records that the refusal was as it must be."""
 
-    def __init__(self, door: Any) -> None:
-        self._door = door
+    def __init__(self, interface: Any) -> None:
+        self._interface = interface
         self.count = 0
 
     def __call__(self, t: Any, advice: str = ADVICE) -> Any:
-        assert_refused(self._door, t, tensor_bridge.SymbolicTensorError, advice)
+        assert_refused(self._interface, t, tensor_bridge.SymbolicTensorError, advice)
         with pytest.raises(tensor_bridge.UnsupportedTypeError):  # the base callers may catch
-            self._door.convert_tf_to_pytorch(t)
+            self._interface.convert_tf_to_pytorch(t)
         self.count += 1
         return t
 
 
 @pytest.fixture
-def probe(door: Any) -> Iterator[Probe]:
-    probe = Probe(door)
+def probe(interface: Any) -> Iterator[Probe]:
+    probe = Probe(interface)
     yield probe
     assert probe.count, "the function that was to be traced never was"
 
@@ -81,11 +81,11 @@ def test_in_a_compiled_function(probe: Probe) -> None:
         lambda dataset, f: dataset.batch(2).map(f, num_parallel_calls=2),
     ],
 )
-def test_in_a_dataset(pipeline: Callable[..., Any], probe: Probe, door: Any) -> None:
+def test_in_a_dataset(pipeline: Callable[..., Any], probe: Probe, interface: Any) -> None:
     dataset = pipeline(tf.data.Dataset.range(4), probe)
     # The elements are eager.
     for t in dataset:
-        assert shares_memory(t, door.to_torch(t))
+        assert shares_memory(t, interface.to_torch(t))
 
 
 def test_in_control_flow_and_vectorized_map(probe: Probe) -> None:
@@ -134,23 +134,23 @@ def test_in_the_backward_graph(probe: Probe) -> None:
     traced(tf.constant(1.0))
 
 
-def test_options_do_not_matter(door: Any) -> None:
+def test_options_do_not_matter(interface: Any) -> None:
     @tf.function(autograph=False)
     def traced(t: tf.Tensor) -> tf.Tensor:
         for options in ({"copy": True}, {"raw": True}, {"device": "cpu"}, {"on_write": "alias"}):
-            assert_refused(door, t, tensor_bridge.SymbolicTensorError, ADVICE, **options)
+            assert_refused(interface, t, tensor_bridge.SymbolicTensorError, ADVICE, **options)
         return t
 
     traced(tf.constant(1.0))
 
 
-def test_eager_tensors_convert_while_a_graph_is_built(door: Any) -> None:
+def test_eager_tensors_convert_while_a_graph_is_built(interface: Any) -> None:
     outside = tf.constant([1.0, 2.0]) * 1
     seen: list[list[float]] = []
 
     @tf.function(autograph=False)
     def traced(t: tf.Tensor) -> tf.Tensor:
-        x = door.to_torch(outside)
+        x = interface.to_torch(outside)
         assert shares_memory(outside, x)
         seen.append(x.tolist())
         return t
@@ -159,12 +159,12 @@ def test_eager_tensors_convert_while_a_graph_is_built(door: Any) -> None:
     assert seen == [[1.0, 2.0]]
 
 
-def test_the_advice_helps(door: Any) -> None:
+def test_the_advice_helps(interface: Any) -> None:
     """py_function, and running functions eagerly, give tensors that convert."""
     seen: list[float] = []
 
     def body(t: tf.Tensor) -> None:
-        seen.append(door.to_torch(t).sum().item())
+        seen.append(interface.to_torch(t).sum().item())
 
     @tf.function(autograph=False)
     def traced(t: tf.Tensor) -> tf.Tensor:
@@ -173,7 +173,7 @@ def test_the_advice_helps(door: Any) -> None:
 
     outside = traced(tf.constant([1.0, 2.0]))
     assert seen == [3.0]
-    assert door.to_torch(outside).tolist() == [2.0, 4.0]
+    assert interface.to_torch(outside).tolist() == [2.0, 4.0]
 
     tf.config.run_functions_eagerly(True)
     try:
@@ -183,10 +183,10 @@ def test_the_advice_helps(door: Any) -> None:
     assert seen == [3.0, 3.0]
 
 
-def test_the_output_of_a_keras_model_converts(door: Any) -> None:
+def test_the_output_of_a_keras_model_converts(interface: Any) -> None:
     inputs = tf.keras.Input((2,))
     model = tf.keras.Model(inputs, tf.keras.layers.Lambda(lambda t: t * 2)(inputs))
     y = model(tf.constant([[1.0, 2.0]]))
-    x = door.to_torch(y)
+    x = interface.to_torch(y)
     assert shares_memory(y, x)
     assert x.tolist() == [[2.0, 4.0]]

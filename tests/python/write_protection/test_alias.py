@@ -17,13 +17,13 @@ import tensor_bridge
 from tensor_bridge.testing import shares_memory, tf_data_address, torch_data_address
 
 
-def alias(t: tf.Tensor | None = None, door: Any = tensor_bridge, **options: Any) -> Shared:
-    return Shared(t, door.to_torch, on_write="alias", **options)
+def alias(t: tf.Tensor | None = None, interface: Any = tensor_bridge, **options: Any) -> Shared:
+    return Shared(t, interface.to_torch, on_write="alias", **options)
 
 
 @pytest.mark.parametrize("write", WAYS)
-def test_write_reaches_tensorflow(write: str, door: Any) -> None:
-    shared = alias(door=door)
+def test_write_reaches_tensorflow(write: str, interface: Any) -> None:
+    shared = alias(interface=interface)
     expected = plain(shared.torch)
     WRITES[write](shared.torch)
     WRITES[write](expected)
@@ -88,10 +88,10 @@ def test_protected_conversion_of_the_same_tensor_stays_protected() -> None:
     writer.assert_shared()
 
 
-def test_variable_is_refused(door: Any) -> None:
+def test_variable_is_refused(interface: Any) -> None:
     variable = tf.Variable(numbers())
     with pytest.raises(tensor_bridge.InvalidOptionError, match="snapshot") as caught:
-        door.to_torch(variable, on_write="alias")
+        interface.to_torch(variable, on_write="alias")
     assert isinstance(caught.value, ValueError)
     assert "variable.assign()" in str(caught.value)
     explanation = tensor_bridge.explain(variable, on_write="alias")

@@ -28,8 +28,8 @@ def bits(x: torch.Tensor) -> bytes:
 
 
 @pytest.mark.parametrize("write", WAYS)
-def test_first_write_moves_torch_once_and_never_tensorflow(write: str, door: Any) -> None:
-    shared = Shared(convert=door.to_torch)
+def test_first_write_moves_torch_once_and_never_tensorflow(write: str, interface: Any) -> None:
+    shared = Shared(convert=interface.to_torch)
     x, expected = shared.torch, plain(shared.torch)
     WRITES[write](x)
     WRITES[write](expected)

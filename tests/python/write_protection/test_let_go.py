@@ -219,10 +219,10 @@ KEPT: dict[str, Callable[[], tf.Tensor]] = {
 
 
 @pytest.mark.parametrize("make", LET_GO)
-def test_first_write_stays_where_it_is_once_tensorflow_let_go(make: str, door: Any) -> None:
+def test_first_write_stays_where_it_is_once_tensorflow_let_go(make: str, interface: Any) -> None:
     t = LET_GO[make]()
     before = tf_bytes(t)
-    x, early = door.to_torch(t), door.to_torch(t)
+    x, early = interface.to_torch(t), interface.to_torch(t)
     assert not stays(early), "the tf.Tensor is alive"
     assert tf_bytes(t) == before
     del early, t
@@ -233,12 +233,12 @@ def test_first_write_stays_where_it_is_once_tensorflow_let_go(make: str, door: A
 
 
 @pytest.mark.parametrize("make", KEPT)
-def test_first_write_moves_what_tensorflow_keeps(make: str, door: Any) -> None:
-    x = door.to_torch(KEPT[make]())
+def test_first_write_moves_what_tensorflow_keeps(make: str, interface: Any) -> None:
+    x = interface.to_torch(KEPT[make]())
     gc.collect()
     before = torch_bytes(x)
     assert not stays(x)
-    assert torch_bytes(door.to_torch(KEPT[make]())) == before, "nobody saw the write"
+    assert torch_bytes(interface.to_torch(KEPT[make]())) == before, "nobody saw the write"
 
 
 @pytest.mark.parametrize("make", LET_GO)
@@ -266,8 +266,8 @@ def test_raise_raises_whoever_holds_the_buffer(make: str) -> None:
 
 
 @pytest.mark.parametrize("write", WAYS)
-def test_every_way_to_write_takes_over(write: str, door: Any) -> None:
-    x = door.to_torch(numbers())
+def test_every_way_to_write_takes_over(write: str, interface: Any) -> None:
+    x = interface.to_torch(numbers())
     expected, before = plain(x), torch_data_address(x)
     WRITES[write](x)
     WRITES[write](expected)
@@ -288,8 +288,8 @@ def test_every_shared_dtype_is_taken_over(row: tensor_bridge.DtypeRow) -> None:
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (70000,), (1,) * 7 + (3,), (2,) * 12], ids=str)
-def test_every_kind_of_shape_is_taken_over(shape: tuple[int, ...], door: Any) -> None:
-    x = door.to_torch(numbers(shape))
+def test_every_kind_of_shape_is_taken_over(shape: tuple[int, ...], interface: Any) -> None:
+    x = interface.to_torch(numbers(shape))
     assert stays(x)
 
 
@@ -330,7 +330,7 @@ def test_views_are_one_holder() -> None:
     assert torch.equal(parameter[1:3].t(), view)
 
 
-def test_share_back_is_a_holder() -> None:
+def test_share_to_tf_is_a_holder() -> None:
     x = tensor_bridge.to_torch(numbers())
     u = tensor_bridge.to_tf(x)
     assert tf_data_address(u) == torch_data_address(x)
@@ -340,7 +340,7 @@ def test_share_back_is_a_holder() -> None:
 
 
 @pytest.mark.parametrize("part", [slice(None), slice(2, 4)], ids=["whole", "part"])
-def test_share_back_that_is_gone_is_none(part: slice) -> None:
+def test_share_to_tf_that_is_gone_is_none(part: slice) -> None:
     x = tensor_bridge.to_torch(rows())
     u = tensor_bridge.to_tf(x[part])
     assert tf_data_address(u) == torch_data_address(x[part])
@@ -348,7 +348,7 @@ def test_share_back_that_is_gone_is_none(part: slice) -> None:
     assert stays(x)
 
 
-def test_part_that_was_shared_back_is_a_holder() -> None:
+def test_part_that_was_shared_to_tf_is_a_holder() -> None:
     x = tensor_bridge.to_torch(rows())
     u = tensor_bridge.to_tf(x[2:])
     before = tf_bytes(u)

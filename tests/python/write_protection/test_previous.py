@@ -21,7 +21,7 @@ import tensor_bridge
 from tensor_bridge import release_previous
 from tensor_bridge.testing import live_owners, tf_data_address, torch_data_address
 
-shares_back = needs.torch_since(13, "what goes to TensorFlow is copied")
+shares_to_tf = needs.torch_since(13, "what goes to TensorFlow is copied")
 
 ROWS, COLUMNS = 8, 4096
 VALUES = torch.arange(ROWS * COLUMNS, dtype=torch.float32).reshape(ROWS, COLUMNS)
@@ -40,10 +40,10 @@ def moved() -> torch.Tensor:
     return x
 
 
-def test_tensorflows_buffer_is_kept_and_then_given_back(armed_guard: Guard, door: Any) -> None:
+def test_tensorflows_buffer_is_kept_and_then_given_back(armed_guard: Guard, interface: Any) -> None:
     regions = armed_guard.live_regions()
     source = guarded(armed_guard)
-    x = door.to_torch(source.tensor)
+    x = interface.to_torch(source.tensor)
     x[0].add_(1)
     address = torch_data_address(x)
     del source
@@ -146,7 +146,7 @@ def test_last_holder_takes_the_buffer_over_after_it() -> None:
     assert torch_data_address(y) == before
 
 
-@shares_back
+@shares_to_tf
 def test_bytes_that_tensorflow_shares_stay_its_own() -> None:
     x = torch.arange(LARGE // 4, dtype=torch.float32)
     u = tensor_bridge.to_tf(x)
@@ -160,7 +160,7 @@ def test_bytes_that_tensorflow_shares_stay_its_own() -> None:
     assert before - allocated() > LARGE // 2, "nobody has them"
 
 
-@shares_back
+@shares_to_tf
 def test_bytes_that_tensorflow_let_go_of_are_freed() -> None:
     x = torch.zeros(LARGE // 4)
     u = tensor_bridge.to_tf(x)
@@ -172,7 +172,7 @@ def test_bytes_that_tensorflow_let_go_of_are_freed() -> None:
     assert bool((x == 1).all())
 
 
-@shares_back
+@shares_to_tf
 def test_buffer_of_a_tensor_that_was_given_back_to_tensorflow(armed_guard: Guard) -> None:
     regions = armed_guard.live_regions()
     x = tensor_bridge.to_torch(guarded(armed_guard).tensor)
@@ -188,7 +188,7 @@ def test_buffer_of_a_tensor_that_was_given_back_to_tensorflow(armed_guard: Guard
     assert float(x[0, 1]) == 3.0
 
 
-@shares_back
+@shares_to_tf
 def test_step_between_shares_leaves_memory_flat() -> None:
     p = torch.nn.Parameter(torch.zeros(LARGE // 4))
     p.grad = torch.ones_like(p)
@@ -204,7 +204,7 @@ def test_step_between_shares_leaves_memory_flat() -> None:
     assert p[-1].item() == -6
 
 
-@shares_back
+@shares_to_tf
 def test_array_of_a_loaded_tensor_keeps_its_memory() -> None:
     """numpy() leaves no mark on a tensor of torch.load, so nobody knows of the array."""
     file = io.BytesIO()

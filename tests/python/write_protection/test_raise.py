@@ -27,8 +27,8 @@ TEXT = (
 )
 
 
-def read_only(t: tf.Tensor | None = None, door: Any = tensor_bridge, **options: Any) -> Shared:
-    return Shared(t, door.to_torch, on_write="raise", **options)
+def read_only(t: tf.Tensor | None = None, interface: Any = tensor_bridge, **options: Any) -> Shared:
+    return Shared(t, interface.to_torch, on_write="raise", **options)
 
 
 def raises(write: Callable[[], Any], error: type[Exception] = BufferError) -> None:
@@ -53,8 +53,8 @@ RECENT = needs.torch_since(13, "torch's own exports and shared memory")
     [w for w in WAYS if w.values[0] not in OLD]
     + [pytest.param(w, marks=RECENT) for w in WRITES if w in OLD],
 )
-def test_write_raises_and_changes_nothing(write: str, door: Any) -> None:
-    shared = read_only(door=door)
+def test_write_raises_and_changes_nothing(write: str, interface: Any) -> None:
+    shared = read_only(interface=interface)
     for _ in range(2):
         raises(lambda: WRITES[write](shared.torch))
         shared.assert_shared()

@@ -121,9 +121,9 @@ USES: dict[str, Use] = {
 
 @pytest.mark.parametrize("written", [False, True], ids=["shared", "after a write"])
 @pytest.mark.parametrize("use", USES)
-def test_operation_leaves_torch_alone(use: str, written: bool, door: Any) -> None:
+def test_operation_leaves_torch_alone(use: str, written: bool, interface: Any) -> None:
     box = [numbers((SIZE,))]
-    x = door.to_torch(box[0])
+    x = interface.to_torch(box[0])
     # A pointer taken before the write shows TensorFlow's memory for as long as the storage lives.
     source = torch_data_address(x)
     if written:

@@ -22,17 +22,17 @@ def pending():
 y = pending()
 """
 
-DOORS = {"module": "tensor_bridge", "ctypes": "TensorBridge()"}
+INTERFACES = {"module": "tensor_bridge", "ctypes": "TensorBridge()"}
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("interface", INTERFACES)
 @pytest.mark.parametrize("call", ["", ", copy=True", ', on_write="raise"', ", copy=False"])
-def test_pending_py_function_is_waited_for_without_the_gil(door: str, call: str) -> None:
+def test_pending_py_function_is_waited_for_without_the_gil(interface: str, call: str) -> None:
     code = f"""
 {GATED}
 y = gated([1.0, 2.0, 3.0])
 open_when_let_in()
-x = {DOORS[door]}.to_torch(y{call})
+x = {INTERFACES[interface]}.to_torch(y{call})
 returned.set()
 assert x.tolist() == [1, 2, 3]
 x.add_(1) if "raise" not in {call!r} else None
@@ -43,11 +43,11 @@ assert testing.live_owners() == 0
     run_forked(code).check()
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_pending_tensor_is_explained_and_looked_at(door: str) -> None:
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_pending_tensor_is_explained_and_looked_at(interface: str) -> None:
     code = f"""
 {PENDING}
-e = {DOORS[door]}.explain(y)
+e = {INTERFACES[interface]}.explain(y)
 assert (e.action, e.shape, e.nbytes) == ("shared", (3,), 12), e
 assert testing.tf_data_address(pending()) != 0
 assert not testing.shares_memory(pending(), torch.zeros(3))
@@ -66,14 +66,14 @@ assert testing.shares_memory(z, x)
     run_forked(code).check()
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_variable_behind_a_pending_assignment(door: str) -> None:
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_variable_behind_a_pending_assignment(interface: str) -> None:
     code = f"""
 v = tf.Variable([0.0, 0.0, 0.0])
 {PENDING}
 def convert():
     v.assign(y)
-    return {DOORS[door]}.to_torch(v), {DOORS[door]}.explain(v)
+    return {INTERFACES[interface]}.to_torch(v), {INTERFACES[interface]}.explain(v)
 x, e = enqueue(convert)
 assert x.tolist() == [1, 2, 3], x
 assert e.action == "shared", e
@@ -135,21 +135,21 @@ PRODUCERS = {
 }
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("interface", INTERFACES)
 @pytest.mark.parametrize("producer", PRODUCERS)
-def test_failed_producer_is_a_tensorflow_error(producer: str, door: str) -> None:
+def test_failed_producer_is_a_tensorflow_error(producer: str, interface: str) -> None:
     make, words = PRODUCERS[producer]
     code = f"""
 {FAILING}
 y = enqueue(lambda: {make})
 for _ in range(2):
     try:
-        {DOORS[door]}.to_torch(y)
+        {INTERFACES[interface]}.to_torch(y)
         raise SystemExit("no error")
     except tensor_bridge.TensorFlowError as e:
         assert isinstance(e, RuntimeError)
         assert {words!r} in str(e), e
-    e = {DOORS[door]}.explain(y)
+    e = {INTERFACES[interface]}.explain(y)
     assert e.action == "refused" and e.error is tensor_bridge.TensorFlowError, e
     assert {words!r} in e.reason, e
     assert e.tf_dtype == "float32"

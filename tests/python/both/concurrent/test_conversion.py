@@ -20,12 +20,12 @@ THREADS = 8
 ROUNDS = 400
 
 
-def test_one_tensor_from_many_threads(door: Any) -> None:
+def test_one_tensor_from_many_threads(interface: Any) -> None:
     t = numbers()
     address, before = tf_data_address(t), live_owners()
 
     def convert() -> list[torch.Tensor]:
-        made = [door.to_torch(t) for _ in range(ROUNDS)]
+        made = [interface.to_torch(t) for _ in range(ROUNDS)]
         assert {torch_data_address(x) for x in made} == {address}
         return made
 
@@ -41,10 +41,10 @@ def test_one_tensor_from_many_threads(door: Any) -> None:
     assert live_owners() == before
 
 
-def test_own_tensors_with_writes_and_releases(door: Any) -> None:
+def test_own_tensors_with_writes_and_releases(interface: Any) -> None:
     def work() -> None:
         for i in range(100):
-            shared = Shared(convert=door.to_torch)
+            shared = Shared(convert=interface.to_torch)
             view = shared.torch[1:]
             if i % 2:
                 view.add_(i)
@@ -58,15 +58,15 @@ def test_own_tensors_with_writes_and_releases(door: Any) -> None:
     assert live_owners() == before
 
 
-def test_errors_belong_to_the_thread_that_made_them(door: Any) -> None:
+def test_errors_belong_to_the_thread_that_made_them(interface: Any) -> None:
     def refused(value: Any, error: type[Exception], words: str, **options: Any) -> None:
         for _ in range(100):
             with pytest.raises(error, match=words):
-                door.to_torch(value, **options)
+                interface.to_torch(value, **options)
 
     def works() -> None:
         for _ in range(100):
-            Shared(convert=door.to_torch)
+            Shared(convert=interface.to_torch)
 
     resource = tf.Variable(1.0).handle
     qint8 = tf.bitcast(tf.constant([1, 2], tf.int8), tf.qint8)
@@ -82,7 +82,7 @@ def test_errors_belong_to_the_thread_that_made_them(door: Any) -> None:
     )
 
 
-def test_variable_converted_while_it_is_assigned(door: Any) -> None:
+def test_variable_converted_while_it_is_assigned(interface: Any) -> None:
     variable = tf.Variable(tf.zeros((64, 1024)))
     enough = threading.Barrier(3)
     value, deadline = itertools.count(1), time.monotonic() + 60
@@ -97,7 +97,7 @@ def test_variable_converted_while_it_is_assigned(door: Any) -> None:
     def convert() -> int:
         seen = set()
         while len(seen) < 10 and time.monotonic() < deadline:
-            x = door.to_torch(variable)
+            x = interface.to_torch(variable)
             first = float(x[0, 0])
             assert bool((x == first).all()), "half of an assignment"
             seen.add(first)
@@ -126,8 +126,8 @@ def test_threads_convert_explain_and_count_at_once() -> None:
     assert live_owners() == before
 
 
-@pytest.mark.parametrize("door_code", ["tensor_bridge", "tensor_bridge.TensorBridge()"])
-def test_first_conversions_of_a_process_at_once(door_code: str) -> None:
+@pytest.mark.parametrize("interface_code", ["tensor_bridge", "tensor_bridge.TensorBridge()"])
+def test_first_conversions_of_a_process_at_once(interface_code: str) -> None:
     """Every thread finds torch not yet imported, and the adapter not yet loaded."""
     run_python(f"""
         import sys, threading
@@ -137,7 +137,7 @@ def test_first_conversions_of_a_process_at_once(door_code: str) -> None:
         start, results = threading.Barrier(8), [None] * 8
         def work(i):
             start.wait()
-            results[i] = {door_code}.to_torch(tensors[i]).tolist()
+            results[i] = {interface_code}.to_torch(tensors[i]).tolist()
         threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
         [t.start() for t in threads]
         [t.join() for t in threads]

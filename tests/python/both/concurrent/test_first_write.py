@@ -40,10 +40,10 @@ def race(*functions: Callable[[], Any]) -> None:
 
 
 @pytest.mark.parametrize("write", WRITES)
-def test_no_write_is_lost(write: str, door: Any) -> None:
+def test_no_write_is_lost(write: str, interface: Any) -> None:
     expected = torch.arange(THREADS * COLUMNS, dtype=torch.float32).reshape(THREADS, -1) + 1
     for _ in range(ROUNDS // len(WRITES)):
-        shared = Shared(big(), door.to_torch)
+        shared = Shared(big(), interface.to_torch)
         race(*[lambda row=row: WRITES[write](row) for row in shared.torch])
         assert torch.equal(shared.torch, expected)
         shared.assert_moved()

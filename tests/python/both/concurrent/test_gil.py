@@ -60,18 +60,20 @@ def large() -> tf.Tensor:
     return tf.zeros((LARGE // 4,)) + 0.0
 
 
-def test_large_copy_lets_others_run(door: Any, large: tf.Tensor) -> None:
-    assert lets_others_run(lambda: door.to_torch(large, copy=True))
+def test_large_copy_lets_others_run(interface: Any, large: tf.Tensor) -> None:
+    assert lets_others_run(lambda: interface.to_torch(large, copy=True))
 
 
 @needs.dtype("int4")
-def test_large_conversion_of_bytes_lets_others_run(door: Any) -> None:
+def test_large_conversion_of_bytes_lets_others_run(interface: Any) -> None:
     int4 = from_bytes(bytes(1 << 27), (1 << 27,), tf.as_dtype("int4"))
-    assert lets_others_run(lambda: door.to_torch(int4))
+    assert lets_others_run(lambda: interface.to_torch(int4))
 
 
-def test_move_of_a_large_tensor_by_an_operator_lets_others_run(door: Any, large: tf.Tensor) -> None:
-    assert lets_others_run(lambda: door.to_torch(large)[0].add_(1))
+def test_move_of_a_large_tensor_by_an_operator_lets_others_run(
+    interface: Any, large: tf.Tensor
+) -> None:
+    assert lets_others_run(lambda: interface.to_torch(large)[0].add_(1))
 
 
 def test_this_measurement_sees_a_held_gil(large: tf.Tensor) -> None:

@@ -18,7 +18,7 @@ import tensor_bridge
 from tensor_bridge.testing import live_owners
 
 
-def test_on_other_python_threads(door: Any) -> None:
+def test_on_other_python_threads(interface: Any) -> None:
     before = live_owners()
     waiting: queue.SimpleQueue[torch.Tensor | None] = queue.SimpleQueue()
 
@@ -30,7 +30,7 @@ def test_on_other_python_threads(door: Any) -> None:
     for thread in threads:
         thread.start()
     for i in range(2000):
-        x = door.to_torch(numbers())
+        x = interface.to_torch(numbers())
         if i % 3 == 0:
             x.add_(1)
         waiting.put(x)

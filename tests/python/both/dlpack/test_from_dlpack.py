@@ -510,7 +510,7 @@ def test_producer_of_the_old_protocol_is_written_through_on_demand() -> None:
 @pytest.mark.parametrize("old", [False, True], ids=["writable", "old kind"])
 @pytest.mark.parametrize("on_write", ["copy", "alias", "raise"])
 def test_memory_that_the_producer_may_write_to_is_copied_for_tensorflow(
-    old: bool, on_write: Any, door: Any
+    old: bool, on_write: Any, interface: Any
 ) -> None:
     owners = live_owners()
     array = aligned()
@@ -520,9 +520,9 @@ def test_memory_that_the_producer_may_write_to_is_copied_for_tensorflow(
     assert explained.action == "copied"
     assert "others may write to it" in explained.reason
     with pytest.raises(tensor_bridge.CopyRequiredError, match="others may write to it"):
-        door.to_tf(x, copy=False)
-    t = door.to_tf(x)
-    view = door.to_tf(x[1:])
+        interface.to_tf(x, copy=False)
+    t = interface.to_tf(x)
+    view = interface.to_tf(x[1:])
     array[:] = 7
     assert tf_bytes(t) == aligned().tobytes()
     assert tf_bytes(view) == aligned()[1:].tobytes()
@@ -530,10 +530,10 @@ def test_memory_that_the_producer_may_write_to_is_copied_for_tensorflow(
     del x
     assert live_owners() == owners
     # A tensor that was written to has memory of its own, which goes to TensorFlow without a copy.
-    if old and on_write == "copy" and needs.SHARES_BACK:
+    if old and on_write == "copy" and needs.SHARES_TO_TF:
         y = from_dlpack(Old(array))
         y.add_(1)
-        t = door.to_tf(y)
+        t = interface.to_tf(y)
         assert tf_data_address(t) == torch_data_address(y)
         assert tf.reduce_sum(t).numpy() == 8 * 24
 

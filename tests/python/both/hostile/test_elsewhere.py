@@ -8,13 +8,13 @@ from fresh import run_forked
 
 PRELUDE = """
 def refused(value, error, *words, **options):
-    for door in (tensor_bridge, TensorBridge()):
+    for interface in (tensor_bridge, TensorBridge()):
         try:
-            door.to_torch(value, **options)
+            interface.to_torch(value, **options)
         except error as e:
             assert isinstance(e, tensor_bridge.TensorBridgeError)
             assert all(word in str(e) for word in words), e
-            explanation = door.explain(value, **options)
+            explanation = interface.explain(value, **options)
             assert explanation.action == "refused" and explanation.error is type(e), explanation
             assert explanation.reason == str(e)
         else:

@@ -134,15 +134,15 @@ OBJECTS: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("name", OBJECTS)
-def test_object_is_refused_without_running_its_code(name: str, door: Any) -> None:
+def test_object_is_refused_without_running_its_code(name: str, interface: Any) -> None:
     before = live_owners()
     value = OBJECTS[name]()
     with pytest.raises(tensor_bridge.UnsupportedTypeError) as caught:
-        door.to_torch(value)
+        interface.to_torch(value)
     assert type(caught.value) is tensor_bridge.UnsupportedTypeError
     assert isinstance(caught.value, TypeError)
     assert str(caught.value).startswith("expected a")
-    explanation = door.explain(value)
+    explanation = interface.explain(value)
     assert explanation.action == "refused"
     assert explanation.error is tensor_bridge.UnsupportedTypeError
     str(explanation)
@@ -150,30 +150,32 @@ def test_object_is_refused_without_running_its_code(name: str, door: Any) -> Non
 
 
 @pytest.mark.parametrize("make", [lambda: Odd(), RaisesAboutItsClass], ids=["odd", "raises"])
-def test_class_that_cannot_be_asked_is_refused_somehow(make: Callable[[], Any], door: Any) -> None:
+def test_class_that_cannot_be_asked_is_refused_somehow(
+    make: Callable[[], Any], interface: Any
+) -> None:
     with pytest.raises((TypeError, RuntimeError, ctypes.ArgumentError)):
-        door.to_torch(make())
-    assert door.explain(make()).action == "refused"
+        interface.to_torch(make())
+    assert interface.explain(make()).action == "refused"
 
 
-def test_eager_tensor_has_no_subclasses_to_mistake_for_it(door: Any) -> None:
+def test_eager_tensor_has_no_subclasses_to_mistake_for_it(interface: Any) -> None:
     try:
         Sub = type("Sub", (EagerTensor,), {})
         value = Sub(numbers(), "/job:localhost/replica:0/task:0/device:CPU:0", None)
     except (TypeError, AttributeError):
         return  # TensorFlow does not let anybody
     with pytest.raises(TypeError):
-        door.to_torch(value)
+        interface.to_torch(value)
 
 
-def test_numpy_methods_are_not_called(door: Any) -> None:
+def test_numpy_methods_are_not_called(interface: Any) -> None:
     with (
         mock.patch.object(EagerTensor, "__array__", touched),
         mock.patch.object(EagerTensor, "numpy", touched),
     ):
         t = numbers()
-        assert door.to_torch(t).sum() == sum(range(24))
-        assert door.explain(t).action == "shared"
+        assert interface.to_torch(t).sum() == sum(range(24))
+        assert interface.explain(t).action == "shared"
 
 
 def self_containing(kind: type) -> Any:
@@ -202,14 +204,14 @@ RECURSIVE: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("name", RECURSIVE)
-def test_structure_without_an_end_is_an_error(name: str, door: Any) -> None:
+def test_structure_without_an_end_is_an_error(name: str, interface: Any) -> None:
     before = live_owners()
     value = RECURSIVE[name]()
     with pytest.raises((RecursionError, tensor_bridge.UnsupportedTypeError)):
-        door.to_torch(value)
-    assert door.explain(value) is not None
+        interface.to_torch(value)
+    assert interface.explain(value) is not None
     assert live_owners() == before
-    assert door.to_torch(_kept).shape == (4, 6)
+    assert interface.to_torch(_kept).shape == (4, 6)
 
 
 def test_private_functions_of_the_extension_survive_nonsense() -> None:

@@ -10,7 +10,7 @@ from fresh import TENSORFLOW_FIRST, TORCH_FIRST, run_forked, run_python
 SCENARIOS = {
     "module global": "kept = tensor_bridge.to_torch(t)",
     "written module global": "kept = tensor_bridge.to_torch(t); kept.add_(1)",
-    "ctypes door": "bridge = TensorBridge(); kept = bridge.to_torch(t); bridge.kept = kept",
+    "ctypes interface": "bridge = TensorBridge(); kept = bridge.to_torch(t); bridge.kept = kept",
     "many": "kept = [tensor_bridge.to_torch(t) for _ in range(10_000)]",
     "attributes of the frameworks": """
         import sys
@@ -163,19 +163,19 @@ def test_process_that_converts_before_it_imports_anything_else() -> None:
         import sys
         import tensor_bridge
         for value in (5, "text", None, object()):
-            for door in (tensor_bridge, tensor_bridge.TensorBridge()):
+            for interface in (tensor_bridge, tensor_bridge.TensorBridge()):
                 try:
-                    door.to_torch(value)
+                    interface.to_torch(value)
                 except tensor_bridge.UnsupportedTypeError as e:
                     assert "TensorFlow is not loaded" in str(e), e
                 else:
                     raise SystemExit("no error")
-                assert door.explain(value).action == "refused"
+                assert interface.explain(value).action == "refused"
         assert not {"tensorflow", "numpy"} & set(sys.modules)
         import tensorflow as tf
         t = tf.constant([1.0, 2.0])
-        for door in (tensor_bridge, tensor_bridge.TensorBridge()):
-            assert tensor_bridge.testing.shares_memory(t, door.to_torch(t))
+        for interface in (tensor_bridge, tensor_bridge.TensorBridge()):
+            assert tensor_bridge.testing.shares_memory(t, interface.to_torch(t))
     """).check()
 
 

@@ -37,35 +37,41 @@ QINT8 = from_bytes(bytes(range(16)), (2, 8), tf.as_dtype("qint8"))
 RESOURCE = VARIABLE.handle
 
 CASES: dict[str, Callable[[Any], Any]] = {
-    "shared": lambda door: door.to_torch(T),
-    "scalar": lambda door: door.to_torch(SCALAR),
-    "empty": lambda door: door.to_torch(EMPTY),
-    "new tensor": lambda door: door.to_torch(tf.reshape(T, (-1,))),
-    "read": lambda door: door.to_torch(T).sum(),
-    "written": lambda door: door.to_torch(T).add_(1),
-    "resized": lambda door: door.to_torch(T).resize_(100),
-    "view": lambda door: door.to_torch(T)[1].t(),
-    "raise": lambda door: door.to_torch(T, on_write="raise"),
-    "alias": lambda door: door.to_torch(T, on_write="alias"),
-    "copy": lambda door: door.to_torch(T, copy=True),
-    "device": lambda door: door.to_torch(T, device="cpu"),
-    "looked up": lambda door: door.to_torch(INT4),
-    "raw": lambda door: door.to_torch(INT4, raw=True),
-    "per channel": lambda door: door.to_torch(QINT8, scale=[1, 2], zero_point=[0, 1], axis=0),
-    "variable": lambda door: door.to_torch(VARIABLE),
-    "variable copied by TensorFlow": lambda door: door.to_torch(SCATTERED),
-    "explained": lambda door: door.explain(T),
-    "explained variable": lambda door: door.explain(VARIABLE),
-    "explained refusal": lambda door: door.explain(RESOURCE),
-    "refused dtype": lambda door: refused(door.to_torch, RESOURCE),
-    "refused type": lambda door: refused(door.to_torch, [1]),
-    "refused quantized": lambda door: refused(door.to_torch, QINT8),
-    "refused scale": lambda door: refused(door.to_torch, QINT8, scale=float("nan"), zero_point=0),
-    "refused option": lambda door: refused(door.to_torch, T, on_write="never"),
-    "refused copy": lambda door: refused(door.to_torch, INT4, copy=False),
-    "refused device": lambda door: refused(door.to_torch, T, device="cuda"),
-    "refused variable": lambda door: refused(door.to_torch, VARIABLE, on_write="alias"),
-    "refused copy of a variable": lambda door: refused(door.to_torch, SCATTERED, copy=False),
+    "shared": lambda interface: interface.to_torch(T),
+    "scalar": lambda interface: interface.to_torch(SCALAR),
+    "empty": lambda interface: interface.to_torch(EMPTY),
+    "new tensor": lambda interface: interface.to_torch(tf.reshape(T, (-1,))),
+    "read": lambda interface: interface.to_torch(T).sum(),
+    "written": lambda interface: interface.to_torch(T).add_(1),
+    "resized": lambda interface: interface.to_torch(T).resize_(100),
+    "view": lambda interface: interface.to_torch(T)[1].t(),
+    "raise": lambda interface: interface.to_torch(T, on_write="raise"),
+    "alias": lambda interface: interface.to_torch(T, on_write="alias"),
+    "copy": lambda interface: interface.to_torch(T, copy=True),
+    "device": lambda interface: interface.to_torch(T, device="cpu"),
+    "looked up": lambda interface: interface.to_torch(INT4),
+    "raw": lambda interface: interface.to_torch(INT4, raw=True),
+    "per channel": lambda interface: interface.to_torch(
+        QINT8, scale=[1, 2], zero_point=[0, 1], axis=0
+    ),
+    "variable": lambda interface: interface.to_torch(VARIABLE),
+    "variable copied by TensorFlow": lambda interface: interface.to_torch(SCATTERED),
+    "explained": lambda interface: interface.explain(T),
+    "explained variable": lambda interface: interface.explain(VARIABLE),
+    "explained refusal": lambda interface: interface.explain(RESOURCE),
+    "refused dtype": lambda interface: refused(interface.to_torch, RESOURCE),
+    "refused type": lambda interface: refused(interface.to_torch, [1]),
+    "refused quantized": lambda interface: refused(interface.to_torch, QINT8),
+    "refused scale": lambda interface: refused(
+        interface.to_torch, QINT8, scale=float("nan"), zero_point=0
+    ),
+    "refused option": lambda interface: refused(interface.to_torch, T, on_write="never"),
+    "refused copy": lambda interface: refused(interface.to_torch, INT4, copy=False),
+    "refused device": lambda interface: refused(interface.to_torch, T, device="cuda"),
+    "refused variable": lambda interface: refused(interface.to_torch, VARIABLE, on_write="alias"),
+    "refused copy of a variable": lambda interface: refused(
+        interface.to_torch, SCATTERED, copy=False
+    ),
 }
 
 
@@ -81,7 +87,7 @@ if INT4 is None:
     for each in ("looked up", "raw", "refused copy"):
         del CASES[each]
 
-CASES["refused write"] = lambda door: failing_write(door.to_torch(T, on_write="raise"))
+CASES["refused write"] = lambda interface: failing_write(interface.to_torch(T, on_write="raise"))
 
 # One block that leaks in a call is found by far: memory is counted, not estimated.
 TIMES = 2000
@@ -89,10 +95,10 @@ TIMES = 2000
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", CASES)
-def test_repetition_leaves_memory_and_owners_flat(name: str, door: Any) -> None:
+def test_repetition_leaves_memory_and_owners_flat(name: str, interface: Any) -> None:
     gc.collect()
     owners = live_owners()
-    growth(lambda: CASES[name](door), TIMES).assert_flat()
+    growth(lambda: CASES[name](interface), TIMES).assert_flat()
     assert live_owners() == owners
 
 

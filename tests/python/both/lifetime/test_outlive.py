@@ -30,11 +30,11 @@ def _no_garbage_of_earlier_tests() -> None:
     gc.collect()
 
 
-def test_the_tensor(door: Any) -> None:
+def test_the_tensor(interface: Any) -> None:
     before = live_owners()
     t = numbers()
     address, data = tf_data_address(t), tf_bytes(t)
-    x = door.to_torch(t)
+    x = interface.to_torch(t)
     del t
     gc.collect()
     churn()
@@ -48,8 +48,8 @@ def test_the_tensor(door: Any) -> None:
     assert live_owners() == before
 
 
-def test_tensorflow_outlives_torch(door: Any) -> None:
-    shared = Shared(convert=door.to_torch)
+def test_tensorflow_outlives_torch(interface: Any) -> None:
+    shared = Shared(convert=interface.to_torch)
     shared.torch = torch.zeros(1)
     gc.collect()
     churn()
@@ -57,11 +57,11 @@ def test_tensorflow_outlives_torch(door: Any) -> None:
     assert float(tf.reduce_sum(shared.tf)) == sum(range(24))
 
 
-def test_the_variable(door: Any) -> None:
+def test_the_variable(interface: Any) -> None:
     before = live_owners()
     variable = tf.Variable(numbers())
     address = tf_data_address(variable)
-    x = door.to_torch(variable)
+    x = interface.to_torch(variable)
     assert torch_data_address(x) == address
     del variable
     gc.collect()
@@ -72,10 +72,10 @@ def test_the_variable(door: Any) -> None:
     assert live_owners() == before
 
 
-def test_the_model_and_the_keras_session(door: Any) -> None:
+def test_the_model_and_the_keras_session(interface: Any) -> None:
     before = live_owners()
     model = tf.keras.Sequential([tf.keras.Input((6,)), tf.keras.layers.Dense(3)])
-    weights = [door.to_torch(w.value) for w in model.weights]
+    weights = [interface.to_torch(w.value) for w in model.weights]
     expected = [w.numpy() for w in model.weights]
     for x, w in zip(weights, model.weights, strict=True):
         assert torch_data_address(x) == tf_data_address(w.value)
@@ -89,12 +89,12 @@ def test_the_model_and_the_keras_session(door: Any) -> None:
     assert live_owners() == before
 
 
-def test_the_dataset_and_the_function(door: Any) -> None:
+def test_the_dataset_and_the_function(interface: Any) -> None:
     before = live_owners()
     data = tf.data.Dataset.from_tensor_slices(numbers((8, 64))).batch(2).prefetch(2)
-    batches = [door.to_torch(batch) for batch in data]
+    batches = [interface.to_torch(batch) for batch in data]
     function = tf.function(lambda: tf.range(100.0) * 2)
-    result = door.to_torch(function())
+    result = interface.to_torch(function())
     del data, function
     gc.collect()
     churn()
@@ -104,15 +104,15 @@ def test_the_dataset_and_the_function(door: Any) -> None:
     assert live_owners() == before
 
 
-@pytest.mark.parametrize("door", ["tensor_bridge", "TensorBridge()"])
-def test_tensorflows_context(door: str) -> None:
+@pytest.mark.parametrize("interface", ["tensor_bridge", "TensorBridge()"])
+def test_tensorflows_context(interface: str) -> None:
     """In a process of its own: a new context would surprise the other tests."""
     run_forked(f"""
         import gc
         from tensorflow.python.eager import context
         t = tf.reshape(tf.range(24.0) * 1.0, (4, 6))
         v = tf.Variable(t + 0.0)
-        x, y = {door}.to_torch(t), {door}.to_torch(v)
+        x, y = {interface}.to_torch(t), {interface}.to_torch(v)
         address = testing.torch_data_address(x)
         del t, v
         context._reset_context()
@@ -123,12 +123,12 @@ def test_tensorflows_context(door: str) -> None:
         assert torch.equal(x, expected) and torch.equal(y, expected)
         assert testing.live_owners() == 2
         y.add_(1)
-        z = {door}.to_torch(kept[0])
+        z = {interface}.to_torch(kept[0])
         assert testing.shares_memory(kept[0], z) and float(z.sum()) == -24
         del x, y, z
         assert testing.live_owners() == 0
         w = tf.Variable([1.0])
-        assert {door}.to_torch(w).tolist() == [1.0]
+        assert {interface}.to_torch(w).tolist() == [1.0]
     """).check()
 
 

@@ -27,12 +27,12 @@ import tensor_bridge
 from tensor_bridge import DtypeRow
 from tensor_bridge.testing import live_owners, shares_memory, tf_data_address
 
-DOORS = (tensor_bridge, tensor_bridge.TensorBridge())
+INTERFACES = (tensor_bridge, tensor_bridge.TensorBridge())
 # The same examples each time; the exhaustive runs look for new ones.
 QUICK = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 THOROUGH = settings(max_examples=10_000, deadline=None)
 
-doors = st.sampled_from(DOORS)
+interfaces = st.sampled_from(INTERFACES)
 rows = st.sampled_from(NUMERIC)
 shapes = st.lists(
     st.one_of(st.integers(0, 5), st.just(1), st.sampled_from([16, 17, 64])), max_size=7
@@ -83,21 +83,21 @@ def expected_action(row: DtypeRow, keywords: dict[str, Any]) -> str:
     return "copied" if keywords.get("copy") is True else "shared"
 
 
-def check_conversion(case: Case, keywords: dict[str, Any], door: Any) -> None:
+def check_conversion(case: Case, keywords: dict[str, Any], interface: Any) -> None:
     row, shape, data = case
     note(f"{row.name} {shape} {data[:64].hex()} {keywords}")
     t = tf_tensor(row, shape, data)
     before = live_owners()
     action = expected_action(row, keywords)
-    explanation = door.explain(t, **keywords)
+    explanation = interface.explain(t, **keywords)
     assert explanation.action == action
     if action == "refused":
         with pytest.raises(explanation.error) as caught:
-            door.to_torch(t, **keywords)
+            interface.to_torch(t, **keywords)
         assert str(caught.value) == explanation.reason
         assert live_owners() == before
         return
-    x = door.to_torch(t, **keywords)
+    x = interface.to_torch(t, **keywords)
     assert live_owners() == before + (action == "shared")
     assert x.shape == explanation.shape == shape
     assert str(x.dtype) == explanation.torch_dtype
@@ -131,21 +131,21 @@ def check_conversion(case: Case, keywords: dict[str, Any], door: Any) -> None:
 
 
 @QUICK
-@given(cases(), options, doors)
-def test_conversion(case: Case, keywords: dict[str, Any], door: Any) -> None:
-    check_conversion(case, keywords, door)
+@given(cases(), options, interfaces)
+def test_conversion(case: Case, keywords: dict[str, Any], interface: Any) -> None:
+    check_conversion(case, keywords, interface)
 
 
 @pytest.mark.exhaustive
 @THOROUGH
-@given(cases(), options, doors)
-def test_conversion_thoroughly(case: Case, keywords: dict[str, Any], door: Any) -> None:
-    check_conversion(case, keywords, door)
+@given(cases(), options, interfaces)
+def test_conversion_thoroughly(case: Case, keywords: dict[str, Any], interface: Any) -> None:
+    check_conversion(case, keywords, interface)
 
 
 @QUICK
-@given(st.data(), doors)
-def test_parts_of_a_tensor(data: st.DataObject, door: Any) -> None:
+@given(st.data(), interfaces)
+def test_parts_of_a_tensor(data: st.DataObject, interface: Any) -> None:
     """Slices that show their parent's memory and slices that do not are all protected."""
     row = data.draw(st.sampled_from([row for row in NUMERIC if row.kind == "shared"]))
     rows_, columns = data.draw(st.integers(1, 8)), data.draw(st.sampled_from([1, 3, 8, 16, 64]))
@@ -160,7 +160,7 @@ def test_parts_of_a_tensor(data: st.DataObject, door: Any) -> None:
     width = columns * row.itemsize
     expected = content[start * width : stop * width]
     before = live_owners()
-    x = door.to_torch(part)
+    x = interface.to_torch(part)
     assert torch_memory(x) == expected
     assert shares_memory(part, x)
     if data.draw(st.booleans()):
@@ -175,14 +175,14 @@ def test_parts_of_a_tensor(data: st.DataObject, door: Any) -> None:
 @given(
     st.sampled_from(["float32", "int64", "bool", "bfloat16", "complex64"]),
     st.lists(st.integers(0, 4), max_size=4),
-    doors,
+    interfaces,
 )
-def test_values_that_tensorflow_made(name: str, shape: list[int], door: Any) -> None:
+def test_values_that_tensorflow_made(name: str, shape: list[int], interface: Any) -> None:
     """The same through TensorFlow's own constructors and arithmetic, not through raw bytes."""
     count = prod(shape)
     values = tf.range(count, dtype=tf.int32) - count // 2
     t = tf.reshape(tf.cast(values, tf.as_dtype(name)), shape)
-    x = door.to_torch(t)
+    x = interface.to_torch(t)
     expected = [i - count // 2 for i in range(count)]
     assert x.reshape(-1).tolist() == [bool(v) if name == "bool" else v for v in expected]
     assert list(x.shape) == shape
@@ -212,7 +212,7 @@ SUBJECTS = ["float32", "int4", "qint8", "qint16"]
 subjects = st.sampled_from([*filter(needs.has, SUBJECTS), "variable"])
 
 
-def check_any_options(subject: str, keywords: dict[str, Any], door: Any) -> None:
+def check_any_options(subject: str, keywords: dict[str, Any], interface: Any) -> None:
     """explain never raises, and foretells exactly what the conversion does."""
     # Where several are wrong, the first one given is named.
     keywords = {name: keywords[name] for name in names if name in keywords}
@@ -223,31 +223,31 @@ def check_any_options(subject: str, keywords: dict[str, Any], door: Any) -> None
         row = next(row for row in NUMERIC if row.name == subject)
         t = tf_tensor(row, (2, 2), bytes(4 * row.itemsize))
     before = live_owners()
-    explanation = door.explain(t, **keywords)
+    explanation = interface.explain(t, **keywords)
     if explanation.action == "refused":
         assert issubclass(explanation.error, tensor_bridge.TensorBridgeError)
         with pytest.raises(explanation.error) as caught:
-            door.to_torch(t, **keywords)
+            interface.to_torch(t, **keywords)
         assert caught.type is explanation.error
         assert str(caught.value) == explanation.reason
     else:
-        x = door.to_torch(t, **keywords)
+        x = interface.to_torch(t, **keywords)
         assert (explanation.action == "shared") == shares_memory(t, x)
         assert str(x.dtype) == explanation.torch_dtype
     assert live_owners() == before + (explanation.action == "shared")
 
 
 @settings(QUICK, max_examples=300)
-@given(subjects, any_options, doors)
-def test_any_options(subject: str, keywords: dict[str, Any], door: Any) -> None:
-    check_any_options(subject, keywords, door)
+@given(subjects, any_options, interfaces)
+def test_any_options(subject: str, keywords: dict[str, Any], interface: Any) -> None:
+    check_any_options(subject, keywords, interface)
 
 
 @pytest.mark.exhaustive
 @THOROUGH
-@given(subjects, any_options, doors)
-def test_any_options_thoroughly(subject: str, keywords: dict[str, Any], door: Any) -> None:
-    check_any_options(subject, keywords, door)
+@given(subjects, any_options, interfaces)
+def test_any_options_thoroughly(subject: str, keywords: dict[str, Any], interface: Any) -> None:
+    check_any_options(subject, keywords, interface)
 
 
 def test_addresses_are_read_without_moving_anything() -> None:

@@ -16,7 +16,7 @@ from tf_bytes import row_named, tf_memory, tf_tensor, torch_memory
 import tensor_bridge
 from tensor_bridge.testing import live_owners
 
-DOORS = (tensor_bridge, tensor_bridge.TensorBridge())
+INTERFACES = (tensor_bridge, tensor_bridge.TensorBridge())
 SIZE = 16
 contents = st.binary(min_size=SIZE, max_size=SIZE)
 
@@ -80,14 +80,14 @@ class Lifetimes(RuleBasedStateMachine):
     @rule(
         target=views,
         source=sources,
-        door=st.sampled_from(DOORS),
+        interface=st.sampled_from(INTERFACES),
         on_write=st.sampled_from(["copy", "copy", "raise"]),
     )
-    def convert(self, source: int, door: Any, on_write: str) -> View | None:
+    def convert(self, source: int, interface: Any, on_write: str) -> View | None:
         value, content = self.sources_alive.get(source, (None, b""))
         if value is None:
             return None
-        x = door.to_torch(value, on_write=on_write)
+        x = interface.to_torch(value, on_write=on_write)
         view = View(x, Storage(content, on_write), 0, SIZE)
         self.views_alive.append(view)
         return view

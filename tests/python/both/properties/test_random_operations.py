@@ -197,54 +197,54 @@ def test_many_random_operations_in_threads(seed: str, tmp_path: Path) -> None:
 class Unprotected(Library):
     """A write reaches TensorFlow."""
 
-    def to_torch(self, door: str, t: Any, **options: Any) -> Any:
+    def to_torch(self, interface: str, t: Any, **options: Any) -> Any:
         if options.get("on_write") == "copy" and isinstance(t, tf.Tensor):
             options["on_write"] = "alias"
-        return super().to_torch(door, t, **options)
+        return super().to_torch(interface, t, **options)
 
 
 class AlwaysCopies(Library):
     """A quiet copy, towards torch."""
 
-    def to_torch(self, door: str, t: Any, **options: Any) -> Any:
+    def to_torch(self, interface: str, t: Any, **options: Any) -> Any:
         copy = True if options.get("copy") is None and not options.get("live") else options["copy"]
-        return super().to_torch(door, t, **options | {"copy": copy})
+        return super().to_torch(interface, t, **options | {"copy": copy})
 
 
 class NeverCopies(Library):
     """copy=True is passed over."""
 
-    def to_tf(self, door: str, x: Any, **options: Any) -> Any:
-        return super().to_tf(door, x, **options | {"copy": options.get("copy") or None})
+    def to_tf(self, interface: str, x: Any, **options: Any) -> Any:
+        return super().to_tf(interface, x, **options | {"copy": options.get("copy") or None})
 
 
 class Unwatched(Library):
     """TensorFlow gets torch's memory, and nothing moves torch away from it."""
 
-    def to_tf(self, door: str, x: Any, **options: Any) -> Any:
+    def to_tf(self, interface: str, x: Any, **options: Any) -> Any:
         plain = isinstance(x, torch.Tensor) and x.is_contiguous() and x.dtype == torch.float32
         if plain and x.numel() and not options.get("copy"):
             return tf.experimental.dlpack.from_dlpack(torch.utils.dlpack.to_dlpack(x))
-        return super().to_tf(door, x, **options)
+        return super().to_tf(interface, x, **options)
 
 
 class WrongStrides(Library):
     """A tensor that is not row-major is read as if it were."""
 
-    def to_tf(self, door: str, x: Any, **options: Any) -> Any:
+    def to_tf(self, interface: str, x: Any, **options: Any) -> Any:
         if isinstance(x, torch.Tensor) and not x.is_contiguous() and 0 not in x.stride():
             strides = torch.empty(x.shape, device="meta").stride()
             x = x.as_strided(x.shape, strides)
-        return super().to_tf(door, x, **options)
+        return super().to_tf(interface, x, **options)
 
 
 class WritesAfterRaise(Library):
     """on_write="raise" copies."""
 
-    def to_torch(self, door: str, t: Any, **options: Any) -> Any:
+    def to_torch(self, interface: str, t: Any, **options: Any) -> Any:
         if options.get("on_write") == "raise":
             options["on_write"] = "copy"
-        return super().to_torch(door, t, **options)
+        return super().to_torch(interface, t, **options)
 
 
 class ForgetsReadOnly(Library):
@@ -262,8 +262,8 @@ class NeverReleases(Library):
     def __init__(self) -> None:
         self.kept: list[Any] = []
 
-    def to_torch(self, door: str, t: Any, **options: Any) -> Any:
-        x = super().to_torch(door, t, **options)
+    def to_torch(self, interface: str, t: Any, **options: Any) -> Any:
+        x = super().to_torch(interface, t, **options)
         if isinstance(x, torch.Tensor) and x.shape == (3, 5):
             self.kept.append(x.untyped_storage())
         return x
@@ -282,8 +282,8 @@ class AssignsCopies(Library):
 
 
 class LosesAString(Library):
-    def to_tf(self, door: str, x: Any, **options: Any) -> Any:
-        result = super().to_tf(door, x, **options)
+    def to_tf(self, interface: str, x: Any, **options: Any) -> Any:
+        result = super().to_tf(interface, x, **options)
         if isinstance(x, tensor_bridge.StringTensor) and len(x.shape) == 1 and x.shape[0] > 1:
             return tf.concat([result[:1], result[:-1]], 0)
         return result

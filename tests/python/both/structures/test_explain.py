@@ -86,13 +86,13 @@ def test_composites_are_one_value_with_parts() -> None:
     assert "sparse" in kinds[0].lower()
     assert len(explanation.leaves) == 3
     assert "\n" in str(explanation.leaves[0][1])
-    back = explain([torch.eye(3).to_sparse(), torch.ones(2)])
-    assert [e.action for _, e in back.leaves] == ["copied", needs.BACK]
+    again = explain([torch.eye(3).to_sparse(), torch.ones(2)])
+    assert [e.action for _, e in again.leaves] == ["copied", needs.SHARED_TO_TF]
 
 
 def test_both_directions_in_one_structure() -> None:
     explanation = explain([numbers(), torch.ones(3)])
-    assert [e.action for _, e in explanation.leaves] == ["shared", needs.BACK]
+    assert [e.action for _, e in explanation.leaves] == ["shared", needs.SHARED_TO_TF]
     assert explanation.leaves[0][1].on_write == "copy"
     assert explanation.leaves[1][1].on_write is None
 

@@ -59,8 +59,8 @@ def test_struct_sequences(way: Way) -> None:
     found = torch.max(torch.ones(2, 3), dim=0)
     result = tensor_bridge.to_tf(found)
     assert type(result) is torch.return_types.max
-    assert shares_memory(result.values, found.values) == needs.SHARES_BACK
-    assert shares_memory(result.indices, found.indices) == needs.SHARES_BACK
+    assert shares_memory(result.values, found.values) == needs.SHARES_TO_TF
+    assert shares_memory(result.indices, found.indices) == needs.SHARES_TO_TF
 
 
 def test_registered_subclasses_only(way: Way) -> None:
@@ -413,7 +413,7 @@ def test_state_dict_of_a_module() -> None:
     result = tensor_bridge.to_tf(state)
     assert list(result) == list(state)
     shared = {shares_memory(result[k], state[k]) for k in state if state[k].numel()}
-    assert shared == {needs.SHARES_BACK}
+    assert shared == {needs.SHARES_TO_TF}
     restored = tensor_bridge.to_torch(result)
     module.load_state_dict(restored)
     assert all(torch.equal(restored[k], state[k]) for k in state)

@@ -128,8 +128,8 @@ def test_composites_inside_are_converted() -> None:
     )
     assert result["v"].tolist() == [1]
     assert result["s"].layout is torch.sparse_coo
-    back = tensor_bridge.to_tf(result)
-    assert isinstance(back["s"], tf.SparseTensor)
+    again = tensor_bridge.to_tf(result)
+    assert isinstance(again["s"], tf.SparseTensor)
 
 
 def test_keys_of_any_kind_and_their_order(way: Way) -> None:
@@ -326,7 +326,7 @@ def test_structure_of_the_target_framework_alone_has_no_leaf(way: Way) -> None:
         way.convert([way.other(), {"a": way.other()}])
 
 
-def test_the_ctypes_door_takes_single_tensors_only(way: Way) -> None:
+def test_the_ctypes_interface_takes_single_tensors_only(way: Way) -> None:
     bridge = tensor_bridge.TensorBridge()
     with pytest.raises(tensor_bridge.UnsupportedTypeError, match="expected a"):
         getattr(bridge, way.name)([way.leaf()])
@@ -530,9 +530,9 @@ def test_any_tree_thoroughly(tree: Any, name: str) -> None:
     check_tree(tree, name)
 
 
-@needs.shares_back
+@needs.shares_to_tf
 def test_there_and_back_shares_every_leaf() -> None:
     source = {"a": [TO_TF.leaf(), (TO_TF.leaf(), 3)], "b": Point(TO_TF.leaf())}
-    back = tensor_bridge.to_torch(tensor_bridge.to_tf(source))
-    assert torch_bytes(back["a"][1][0]) == torch_bytes(source["a"][1][0])
-    assert back["b"].x.const_data_ptr() == source["b"].x.const_data_ptr()
+    again = tensor_bridge.to_torch(tensor_bridge.to_tf(source))
+    assert torch_bytes(again["a"][1][0]) == torch_bytes(source["a"][1][0])
+    assert again["b"].x.const_data_ptr() == source["b"].x.const_data_ptr()

@@ -113,7 +113,7 @@ def test_this_installation_shares_where_its_torch_can() -> None:
     assert report["ok"] is True
     summary = report["summary"]
     assert summary["tensor_bridge"] == tensor_bridge.__version__
-    assert (summary["tf to torch"], summary["torch to tf"]) == ("shared", needs.BACK)
+    assert (summary["tf to torch"], summary["torch to tf"]) == ("shared", needs.SHARED_TO_TF)
     assert summary["write in torch"] == "stays in torch"
     assert summary["adapter in use"] in summary["adapters"].split(", ")
     for trial in report["facts"]["trials"]:

@@ -33,14 +33,14 @@ torch.__version__ = "2.99.0"
 from tensor_bridge.testing import live_owners, shares_memory
 
 T = tf.constant([[1.0, 2.0], [3.0, 4.0]])
-DOORS = (tensor_bridge, tensor_bridge.TensorBridge())
+INTERFACES = (tensor_bridge, tensor_bridge.TensorBridge())
 
 with warnings.catch_warnings(record=True) as said:
     warnings.simplefilter("always")
-    for door in DOORS:
-        door.to_torch(T)
-        door.to_tf(torch.ones(2))
-        door.to_torch(T)
+    for interface in INTERFACES:
+        interface.to_torch(T)
+        interface.to_tf(torch.ones(2))
+        interface.to_torch(T)
 
 def raises(error, function, *words):
     try:
@@ -61,15 +61,15 @@ CLAIMS = {
             assert word in text, text
         """,
     "values arrive and are copies": """
-        for door in DOORS:
-            x = door.to_torch(T)
+        for interface in INTERFACES:
+            x = interface.to_torch(T)
             assert type(x) is torch.Tensor
             assert not shares_memory(T, x)
             assert x.tolist() == [[1.0, 2.0], [3.0, 4.0]]
             assert x.is_contiguous() and not x.requires_grad and not x._is_view()
             x.add_(100)
             assert T.numpy().tolist() == [[1.0, 2.0], [3.0, 4.0]]
-            u = door.to_tf(x)
+            u = interface.to_tf(x)
             assert not shares_memory(u, x)
             x.zero_()
             assert u.numpy().tolist() == [[101.0, 102.0], [103.0, 104.0]]
@@ -133,23 +133,23 @@ CLAIMS = {
         raises(tensor_bridge.TensorBridgeError, lambda: mapped(torch.ones(2, 2)))
         """,
     "asking for a share is refused": """
-        for door in DOORS:
-            raises(BufferError, lambda: door.to_torch(T, copy=False), "cannot be intercepted")
-            raises(ValueError, lambda: door.to_torch(T, on_write="alias"), "conversion copies")
-            raises(BufferError, lambda: door.to_tf(torch.ones(2), copy=False))
-            assert door.explain(T).action == "copied"
-            assert "cannot be intercepted" in door.explain(T).reason
+        for interface in INTERFACES:
+            raises(BufferError, lambda: interface.to_torch(T, copy=False), "cannot be intercepted")
+            raises(ValueError, lambda: interface.to_torch(T, on_write="alias"), "conversion copies")
+            raises(BufferError, lambda: interface.to_tf(torch.ones(2), copy=False))
+            assert interface.explain(T).action == "copied"
+            assert "cannot be intercepted" in interface.explain(T).reason
         assert tensor_bridge.explain(torch.ones(2)).action == "copied"
-        for door in DOORS:
-            assert door.to_torch(T, on_write="raise").add_(1).tolist()[0][0] == 2.0
+        for interface in INTERFACES:
+            assert interface.to_torch(T, on_write="raise").add_(1).tolist()[0][0] == 2.0
         """,
     "structures, strings and composites": """
         tree = {"a": [T, tf.constant(3)], "s": tf.constant([b"x", b"yz"]), "v": tf.Variable([1.0])}
         x = tensor_bridge.to_torch(tree)
         assert x["a"][1].item() == 3 and x["v"].tolist() == [1.0]
         assert tensor_bridge.to_torch(tree["s"], strings="list") == [b"x", b"yz"]
-        back = tensor_bridge.to_tf(x)
-        assert back["s"].numpy().tolist() == [b"x", b"yz"]
+        again = tensor_bridge.to_tf(x)
+        assert again["s"].numpy().tolist() == [b"x", b"yz"]
         sparse = tf.sparse.from_dense([[0.0, 5.0], [6.0, 0.0]])
         assert tensor_bridge.to_torch(sparse).to_dense().tolist() == [[0.0, 5.0], [6.0, 0.0]]
         ragged = tf.ragged.constant([[1.0], [2.0, 3.0]])
@@ -186,7 +186,7 @@ CLAIMS = {
         assert live_owners() == 0
         """,
     "C++ is refused": """
-        library = DOORS[1]._library
+        library = INTERFACES[1]._library
         assert library.tb_use_torch(2, 99) == 10
         assert b"C++ needs a torch" in library.tb_last_error(), library.tb_last_error()
         assert library.tb_use_torch(2, 13) == 10
@@ -220,8 +220,8 @@ def test_the_process_ends_well() -> None:
     assert done.check() == "[0.0, 0.0, 0.0, 0.0]"
 
 
-@pytest.mark.parametrize("door", ["tensor_bridge", "tensor_bridge.TensorBridge()"])
-def test_the_first_conversions_of_many_threads(door: str) -> None:
+@pytest.mark.parametrize("interface", ["tensor_bridge", "tensor_bridge.TensorBridge()"])
+def test_the_first_conversions_of_many_threads(interface: str) -> None:
     """The adapter that copies runs Python while others wait for it."""
     out = run_forked(
         f"""
@@ -230,10 +230,10 @@ def test_the_first_conversions_of_many_threads(door: str) -> None:
         torch.__version__ = "2.99.0"
         import tensor_bridge
         sys.setswitchinterval(1e-6)
-        t, door, start, seen = tf.constant([1.0, 2.0]), {door}, threading.Barrier(8), []
+        t, interface, start, seen = tf.constant([1.0, 2.0]), {interface}, threading.Barrier(8), []
         def convert():
             start.wait()
-            seen.append(door.to_torch(t).tolist())
+            seen.append(interface.to_torch(t).tolist())
         threads = [threading.Thread(target=convert, daemon=True) for _ in range(8)]
         for thread in threads:
             thread.start()

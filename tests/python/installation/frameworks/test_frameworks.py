@@ -54,23 +54,23 @@ import tensor_bridge
 from tensor_bridge.testing import live_owners
 
 assert "torch" not in sys.modules
-DOORS = (tensor_bridge, tensor_bridge.TensorBridge())
+INTERFACES = (tensor_bridge, tensor_bridge.TensorBridge())
 VALUES = (tf.constant([1.0, 2.0]), tf.Variable([1.0, 2.0]))
 gc.freeze()
 
 def fails_with(*words, name="torch"):
-    for door in DOORS:
+    for interface in INTERFACES:
         for value in VALUES:
             for options in ({}, {"copy": True}):
                 try:
-                    door.to_torch(value, **options)
+                    interface.to_torch(value, **options)
                 except ImportError as e:
                     assert type(e) is tensor_bridge.FrameworkError, e
                     assert isinstance(e, tensor_bridge.TensorBridgeError)
                     for word in words:
                         assert word in str(e), (word, str(e))
                     assert name is None or e.name == name
-                    explanation = door.explain(value, **options)
+                    explanation = interface.explain(value, **options)
                     assert explanation.action == "refused"
                     assert explanation.error is tensor_bridge.FrameworkError
                     assert explanation.reason == str(e)
@@ -146,10 +146,10 @@ CLAIMS = {
             fails_with("something else of that name", "torch.py;", "rename or remove it")
         """,
     "torch ends the program": """
-        for door in DOORS:
+        for interface in INTERFACES:
             with torch_that("raise SystemExit(3)"):
                 try:
-                    door.to_torch(VALUES[0])
+                    interface.to_torch(VALUES[0])
                 except SystemExit as e:
                     assert e.code == 3
                 else:
@@ -193,27 +193,27 @@ CLAIMS = {
         tf.__version__ = version
         """,
     "a mended installation works without a restart": """
-        for door in DOORS:
+        for interface in INTERFACES:
             for value in VALUES:
-                assert door.to_torch(value).tolist() == [1.0, 2.0]
-                assert door.explain(value).action == "shared"
+                assert interface.to_torch(value).tolist() == [1.0, 2.0]
+                assert interface.explain(value).action == "shared"
         gc.collect()
         assert live_owners() == 0
         """,
     "what was checked once is not checked again": """
         tf.__version__, version = "1.0", tf.__version__
-        for door in DOORS:
-            assert door.to_torch(VALUES[0]).tolist() == [1.0, 2.0]
+        for interface in INTERFACES:
+            assert interface.to_torch(VALUES[0]).tolist() == [1.0, 2.0]
         tf.__version__ = version
         """,
     "another torch afterwards is refused": """
         import torch
         other = 7 if torch.__version__.startswith("2.6.") else 6
-        status = DOORS[1]._library.tb_use_torch(2, other)
+        status = INTERFACES[1]._library.tb_use_torch(2, other)
         assert status == 10, status
-        message = DOORS[1]._library.tb_last_error().decode()
+        message = INTERFACES[1]._library.tb_last_error().decode()
         assert "already uses torch" in message, message
-        assert DOORS[1].to_torch(VALUES[0]).tolist() == [1.0, 2.0]
+        assert INTERFACES[1].to_torch(VALUES[0]).tolist() == [1.0, 2.0]
         """,
 }
 
@@ -246,13 +246,13 @@ import tensor_bridge
 
 assert "tensorflow" not in sys.modules
 X = torch.ones(2)
-DOORS = (tensor_bridge, tensor_bridge.TensorBridge())
+INTERFACES = (tensor_bridge, tensor_bridge.TensorBridge())
 
 def fails_with(*words):
-    for door in DOORS:
+    for interface in INTERFACES:
         for options in ({}, {"copy": True}):
             try:
-                door.to_tf(X, **options)
+                interface.to_tf(X, **options)
             except ImportError as e:
                 assert type(e) is tensor_bridge.FrameworkError, e
                 for word in words:
@@ -308,21 +308,21 @@ BACK_CLAIMS = {
             fails_with("something else of that name", "/tensorflow;", "remove it")
         """,
     "a mended installation works without a restart": """
-        for door in DOORS:
-            assert door.to_tf(X).numpy().tolist() == [1.0, 1.0]
+        for interface in INTERFACES:
+            assert interface.to_tf(X).numpy().tolist() == [1.0, 1.0]
         assert "tensorflow" in sys.modules
         """,
 }
 
 
 @pytest.fixture(scope="module")
-def outcomes_back() -> dict[str, str]:
+def outcomes_to_tf() -> dict[str, str]:
     return run_claims(BACK_PRELUDE, BACK_CLAIMS, run_python)
 
 
 @pytest.mark.parametrize("claim", BACK_CLAIMS)
-def test_on_the_way_back_when(claim: str, outcomes_back: dict[str, str]) -> None:
-    assert not outcomes_back[claim], outcomes_back[claim]
+def test_to_tf_when(claim: str, outcomes_to_tf: dict[str, str]) -> None:
+    assert not outcomes_to_tf[claim], outcomes_to_tf[claim]
 
 
 # ---- TensorFlow is never imported ----------------------------------------------------------------
@@ -341,22 +341,22 @@ def test_to_torch_never_imports_tensorflow() -> None:
 
         sys.meta_path.insert(0, Barrier())
         values = [None, 3, "text", b"bytes", object(), int, ..., range(3), {1, 2}]
-        for door in (tensor_bridge, tensor_bridge.TensorBridge()):
+        for interface in (tensor_bridge, tensor_bridge.TensorBridge()):
             for value in values:
                 try:
-                    door.to_torch(value)
+                    interface.to_torch(value)
                 except TypeError as e:
                     assert type(e) is tensor_bridge.UnsupportedTypeError
                     assert "TensorFlow is not loaded in this process" in str(e), e
                 else:
                     raise AssertionError(f"{value!r} was converted")
-                assert door.explain(value).error is tensor_bridge.UnsupportedTypeError
+                assert interface.explain(value).error is tensor_bridge.UnsupportedTypeError
         assert "torch" not in sys.modules
 
         import torch
-        for door in (tensor_bridge, tensor_bridge.TensorBridge()):
+        for interface in (tensor_bridge, tensor_bridge.TensorBridge()):
             try:
-                door.to_torch(torch.ones(2))
+                interface.to_torch(torch.ones(2))
             except TypeError as e:
                 assert "nothing to convert" in str(e)
             else:
@@ -371,8 +371,8 @@ def test_to_torch_never_imports_tensorflow() -> None:
 USE = """
 t = tensorflow.constant([1.0, 2.0]) * 1
 v = tensorflow.Variable([3.0, 4.0])
-for door in (tensor_bridge, tensor_bridge.TensorBridge()):
-    x, y = door.to_torch(t), door.to_torch(v)
+for interface in (tensor_bridge, tensor_bridge.TensorBridge()):
+    x, y = interface.to_torch(t), interface.to_torch(v)
     assert tensor_bridge.testing.shares_memory(t, x)
     assert tensor_bridge.testing.shares_memory(v, y)
     assert (x + y).tolist() == [4.0, 6.0]

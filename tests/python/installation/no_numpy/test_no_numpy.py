@@ -21,7 +21,7 @@ from tensor_bridge.testing import (
     live_owners, shares_memory, tf_data_address, torch_data_address
 )
 
-DOORS = (tensor_bridge, tensor_bridge.TensorBridge())
+INTERFACES = (tensor_bridge, tensor_bridge.TensorBridge())
 ROWS = [row for row in needs.rows() if row.tf_enum]
 
 def tensor_of(row):
@@ -149,7 +149,7 @@ def numpy_calls(function):
 
 
 def use_everything():
-    for door in DOORS:
+    for interface in INTERFACES:
         for cases in (NUMERIC, VARIABLES):
             for row, value, data in cases:
                 ways = [{"raw": True}, {"raw": True, "copy": True}, {"raw": True, "device": "cpu"}]
@@ -161,9 +161,9 @@ def use_everything():
                 if row.kind in ("shared", "viewed", "converted"):
                     ways += [{}, {"copy": True}, {"on_write": "raise"}]
                 for options in ways:
-                    x = door.to_torch(value, **options)
+                    x = interface.to_torch(value, **options)
                     assert x.shape == (2, 3)
-                    explanation = door.explain(value, **options)
+                    explanation = interface.explain(value, **options)
                     assert str(x.dtype) == explanation.torch_dtype
                     assert str(explanation)
                     if explanation.action == "shared":
@@ -177,23 +177,23 @@ def use_everything():
                     assert memory(tf_data_address(value), len(data)) == data
         for value in OBJECTS.values():
             try:
-                door.to_torch(value)
+                interface.to_torch(value)
             except tensor_bridge.UnsupportedDtypeError:
-                assert door.explain(value).error is tensor_bridge.UnsupportedDtypeError
+                assert interface.explain(value).error is tensor_bridge.UnsupportedDtypeError
             else:
                 raise AssertionError("converted")
         for wrong in (None, 3, ARRAY, object()):
             try:
-                door.to_torch(wrong)
+                interface.to_torch(wrong)
             except TypeError:
-                assert door.explain(wrong).action == "refused"
+                assert interface.explain(wrong).action == "refused"
             else:
                 raise AssertionError("converted")
-        x = door.to_torch(SCATTERED)
+        x = interface.to_torch(SCATTERED)
         assert x.tolist() == [1.0, 2.0]
-        assert "copied by TensorFlow" in door.explain(SCATTERED).reason
-        assert bytes(door.to_torch(STRINGS).bytes.tolist()) == b"abc" + b"d" * 100
-        assert door.to_torch(STRINGS, strings="list") == [[b"a", b"bc"], [b"", b"d" * 100]]
+        assert "copied by TensorFlow" in interface.explain(SCATTERED).reason
+        assert bytes(interface.to_torch(STRINGS).bytes.tolist()) == b"abc" + b"d" * 100
+        assert interface.to_torch(STRINGS, strings="list") == [[b"a", b"bc"], [b"", b"d" * 100]]
     for name, value in COMPOUND.items():
         x = tensor_bridge.to_torch(value)
         assert str(tensor_bridge.explain(value))
@@ -247,15 +247,15 @@ CLAIMS = {
         assert raises(lambda: tensor_bridge.to_tf(x))
         del x
         """,
-    "the way back works for every dtype": """
-        for door in DOORS:
+    "to_tf works for every dtype": """
+        for interface in INTERFACES:
             for row, t, data in NUMERIC:
                 if row.kind == "shared":
-                    x = door.to_torch(t, copy=True)
-                    back = door.to_tf(x)
-                    assert back.dtype == t.dtype
-                    assert memory(tf_data_address(back), len(data)) == data
-                    del x, back
+                    x = interface.to_torch(t, copy=True)
+                    again = interface.to_tf(x)
+                    assert again.dtype == t.dtype
+                    assert memory(tf_data_address(again), len(data)) == data
+                    del x, again
         gc.collect()
         assert live_owners() == 0
         """,

@@ -268,13 +268,13 @@ def test_the_version_is_that_of_the_header() -> None:
     assert metadata.version("tf-torch-tensor-bridge") == match.group(1)
 
 
-def test_both_doors_are_one_library() -> None:
+def test_both_interfaces_are_one_library() -> None:
     import tensorflow as tf
 
     bridge = tensor_bridge.TensorBridge()
     before = tensor_bridge.testing.live_owners()
     assert bridge.live_owners() == before
-    kept = [door.to_torch(tf.constant([1.0])) for door in (bridge, tensor_bridge)]
+    kept = [interface.to_torch(tf.constant([1.0])) for interface in (bridge, tensor_bridge)]
     assert bridge.live_owners() == tensor_bridge.testing.live_owners() == before + 2
     kept.clear()
     assert bridge.live_owners() == before

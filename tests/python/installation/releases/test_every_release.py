@@ -26,7 +26,7 @@ from tensor_bridge import testing
 from tensor_bridge._loaded import version_pair
 
 TORCH = version_pair(torch.__version__)
-SHARES_BACK = TORCH >= (2, 13)
+SHARES_TO_TF = TORCH >= (2, 13)
 GROUPS = {(2, m): first for first, last in ((6, 6), (7, 7), (8, 9), (10, 12), (13, 15))
           for m in range(first, last + 1)}  # fmt: skip
 # Both frameworks have had these since the oldest supported release.
@@ -72,8 +72,8 @@ def torch_bytes(x: torch.Tensor) -> bytes:
     return bytes(ctypes.string_at(testing.torch_data_address(x), x.numel() * x.element_size()))
 
 
-def test_the_adapter_is_that_of_the_release(door: Any) -> None:
-    door.to_torch(tf.constant([1.0]))
+def test_the_adapter_is_that_of_the_release(interface: Any) -> None:
+    interface.to_torch(tf.constant([1.0]))
     maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
     loaded = set(re.findall(r"libtensor_bridge_torch_(\d+)_(\d+)\.so", maps))
     assert loaded == {("2", str(GROUPS[TORCH]))}
@@ -96,10 +96,10 @@ def test_the_table_knows_what_both_frameworks_have() -> None:
 
 
 @pytest.mark.parametrize("row", rows("shared"), ids=lambda row: row.name)
-def test_every_dtype_is_shared_and_protected(row: Any, door: Any) -> None:
+def test_every_dtype_is_shared_and_protected(row: Any, interface: Any) -> None:
     t = some(tf_dtype(row.name))
     before = bytes_of(t)
-    x = door.to_torch(t, copy=False)
+    x = interface.to_torch(t, copy=False)
     assert testing.shares_memory(t, x)
     assert str(x.dtype) == row.torch_name
     assert tuple(x.shape) == (4, 8)
@@ -112,15 +112,15 @@ def test_every_dtype_is_shared_and_protected(row: Any, door: Any) -> None:
 
 
 @pytest.mark.parametrize("row", rows("shared"), ids=lambda row: row.name)
-def test_every_dtype_goes_back_exactly(row: Any, door: Any) -> None:
+def test_every_dtype_goes_to_tf_exactly(row: Any, interface: Any) -> None:
     t = some(tf_dtype(row.name))
     source = bytes_of(t)
-    x = door.to_torch(t).clone()
-    u = door.to_tf(x)
+    x = interface.to_torch(t).clone()
+    u = interface.to_tf(x)
     assert u.dtype == t.dtype
     assert u.shape == t.shape
     assert bytes_of(u) == source
-    assert testing.shares_memory(u, x) == SHARES_BACK
+    assert testing.shares_memory(u, x) == SHARES_TO_TF
     x.view(torch.uint8).fill_(1)
     assert bytes_of(u) == source
 
@@ -133,27 +133,27 @@ def test_dtypes_that_torch_lacks_have_a_form(row: Any) -> None:
     assert x.to(torch.float32).tolist() == [0.0, 1.0, 1.0, 0.0]
 
 
-def test_a_dtype_that_tensorflow_lacks_is_refused(door: Any) -> None:
+def test_a_dtype_that_tensorflow_lacks_is_refused(interface: Any) -> None:
     lacking = [row for row in tensor_bridge.dtypes() if row.tf_enum and not needs.tf_has(row)]
     assert bool(lacking) == (needs.tensorflow_release < (2, 21))
     for row in lacking:
         if not row.torch_name:
             with pytest.raises(tensor_bridge.InvalidOptionError, match="dtype"):
-                door.to_tf(torch.zeros(4), dtype=row.name)
+                interface.to_tf(torch.zeros(4), dtype=row.name)
         elif hasattr(torch, row.torch_name.removeprefix("torch.")):
             x = torch.zeros(4).to(getattr(torch, row.torch_name.removeprefix("torch.")))
             with pytest.raises(tensor_bridge.UnsupportedDtypeError, match=f"no {row.name};"):
-                door.to_tf(x)
+                interface.to_tf(x)
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (1,), (3, 0, 2), (2, 3, 4), (1, 2, 1, 2, 1, 2, 1, 2)])
-def test_every_rank(shape: tuple[int, ...], door: Any) -> None:
+def test_every_rank(shape: tuple[int, ...], interface: Any) -> None:
     t = tf.random.stateless_uniform(shape, seed=(1, 2))
-    x = door.to_torch(t)
+    x = interface.to_torch(t)
     assert tuple(x.shape) == shape
     assert x.tolist() == t.numpy().tolist()
     assert testing.shares_memory(t, x) == (0 not in shape)
-    assert door.to_tf(x).numpy().tolist() == t.numpy().tolist()
+    assert interface.to_tf(x).numpy().tolist() == t.numpy().tolist()
 
 
 WRITES = {
@@ -215,9 +215,9 @@ def test_reading_keeps_the_memory_shared() -> None:
     assert testing.shares_memory(t, x)
 
 
-def test_a_strict_conversion_refuses_writes(door: Any) -> None:
+def test_a_strict_conversion_refuses_writes(interface: Any) -> None:
     t = tf.constant([1.0, 2.0])
-    x = door.to_torch(t, on_write="raise")
+    x = interface.to_torch(t, on_write="raise")
     with pytest.raises((BufferError, RuntimeError)):
         x.add_(1)
     assert t.numpy().tolist() == [1.0, 2.0]
@@ -225,66 +225,68 @@ def test_a_strict_conversion_refuses_writes(door: Any) -> None:
     assert testing.shares_memory(t, x)
 
 
-def test_an_alias_writes_through(door: Any) -> None:
+def test_an_alias_writes_through(interface: Any) -> None:
     t = tf.constant([1.0, 2.0]) * 1
-    door.to_torch(t, on_write="alias").add_(1)
+    interface.to_torch(t, on_write="alias").add_(1)
     assert t.numpy().tolist() == [2.0, 3.0]
 
 
-def test_copies_are_copies(door: Any) -> None:
+def test_copies_are_copies(interface: Any) -> None:
     t = tf.constant([1.0, 2.0])
-    x = door.to_torch(t, copy=True)
+    x = interface.to_torch(t, copy=True)
     assert not testing.shares_memory(t, x)
     y = torch.ones(16)
-    assert not testing.shares_memory(door.to_tf(y, copy=True), y)
+    assert not testing.shares_memory(interface.to_tf(y, copy=True), y)
 
 
-def test_memory_is_released(door: Any) -> None:
+def test_memory_is_released(interface: Any) -> None:
     gc.collect()
     before = testing.live_owners()
     t = tf.zeros((256,)) + 1
-    kept = [door.to_torch(t) for _ in range(10)]
+    kept = [interface.to_torch(t) for _ in range(10)]
     assert testing.live_owners() == before + 10
     kept[0].add_(1)
-    back = [door.to_tf(x) for x in kept]
+    again = [interface.to_tf(x) for x in kept]
     kept.clear()
-    back.clear()
+    again.clear()
     assert testing.live_owners() == before
 
 
-def test_a_round_trip_gives_the_same_buffer(door: Any) -> None:
+def test_a_round_trip_gives_the_same_buffer(interface: Any) -> None:
     t = tf.random.stateless_uniform((32,), seed=(1, 1))
-    assert testing.tf_data_address(door.to_tf(door.to_torch(t))) == testing.tf_data_address(t)
+    assert testing.tf_data_address(
+        interface.to_tf(interface.to_torch(t))
+    ) == testing.tf_data_address(t)
 
 
 @pytest.mark.parametrize("layout", ["t()", "[1:, 1:]", "[::2]", "[:1].expand(4, 6)", "flip(0)"])
-def test_other_layouts_are_copied_exactly(layout: str, door: Any) -> None:
+def test_other_layouts_are_copied_exactly(layout: str, interface: Any) -> None:
     base = torch.arange(24.0).reshape(4, 6)
     x = eval(f"base.{layout}" if layout[0] != "[" else f"base{layout}")
-    u = door.to_tf(x)
+    u = interface.to_tf(x)
     assert u.numpy().tolist() == x.tolist()
     base.zero_()
     assert u.numpy().sum() > 0
 
 
-def test_lazy_values_are_resolved(door: Any) -> None:
+def test_lazy_values_are_resolved(interface: Any) -> None:
     c = torch.tensor([1 + 2j, 3 - 4j])
-    assert door.to_tf(c.conj()).numpy().tolist() == [1 - 2j, 3 + 4j]
-    assert door.to_tf(c.conj().imag).numpy().tolist() == [-2.0, 4.0]
+    assert interface.to_tf(c.conj()).numpy().tolist() == [1 - 2j, 3 + 4j]
+    assert interface.to_tf(c.conj().imag).numpy().tolist() == [-2.0, 4.0]
 
 
-def test_parameters_are_detached(door: Any) -> None:
+def test_parameters_are_detached(interface: Any) -> None:
     layer = nn.Linear(16, 4)
-    u = door.to_tf(layer.weight)
+    u = interface.to_tf(layer.weight)
     before = u.numpy().copy()
     with torch.no_grad():
         layer.weight.add_(1)
     assert (u.numpy() == before).all()
 
 
-def test_a_variable_is_a_snapshot(door: Any) -> None:
+def test_a_variable_is_a_snapshot(interface: Any) -> None:
     v = tf.Variable([1.0, 2.0])
-    x = door.to_torch(v)
+    x = interface.to_torch(v)
     assert testing.shares_memory(v, x)
     v.assign_add([1.0, 1.0])
     assert x.tolist() == [1.0, 2.0]
@@ -303,8 +305,8 @@ def test_structures_and_strings() -> None:
     x = tensor_bridge.to_torch(tree)
     assert x["a"][0].tolist() == [1.0]
     assert x["a"][1][0].item() == 2
-    back = tensor_bridge.to_tf(x)
-    assert back["s"].numpy().tolist() == [b"x", b"yz"]
+    again = tensor_bridge.to_tf(x)
+    assert again["s"].numpy().tolist() == [b"x", b"yz"]
     assert tensor_bridge.to_torch(tree["s"], strings="list") == [b"x", b"yz"]
 
 
