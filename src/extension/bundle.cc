@@ -15,41 +15,32 @@ struct BundleRelease {
 };
 
 PyObject* entryTuple(const tb_bundle_entry& entry) {
-  PyObject* shape = shapeTuple(entry.shape, entry.ndim);
-  if (shape == nullptr) return nullptr;
-  PyObject* slices = sliceList(entry.slices, entry.num_slices, entry.ndim);
-  if (slices == nullptr) {
-    Py_DECREF(shape);
-    return nullptr;
-  }
-  PyObject* key = PyBytes_FromStringAndSize(entry.key, static_cast<Py_ssize_t>(entry.key_size));
-  if (key == nullptr) {
-    Py_DECREF(shape);
-    Py_DECREF(slices);
-    return nullptr;
-  }
-  return Py_BuildValue("(NiNiLLkN)", key, entry.dtype, shape, entry.shard,
-                       static_cast<long long>(entry.offset), static_cast<long long>(entry.size),
-                       static_cast<unsigned long>(entry.crc32c), slices);
+  // Py_BuildValue releases what "N" got, and fails if one of them is null.
+  return Py_BuildValue(
+      "(NiNiLLkN)", PyBytes_FromStringAndSize(entry.key, static_cast<Py_ssize_t>(entry.key_size)),
+      entry.dtype, shapeTuple(entry.shape, entry.ndim), entry.shard,
+      static_cast<long long>(entry.offset), static_cast<long long>(entry.size),
+      static_cast<unsigned long>(entry.crc32c),
+      sliceList(entry.slices, entry.num_slices, entry.ndim));
 }
 
 PyObject* entryList(const tb_bundle* bundle) {
-  PyObject* list = PyList_New(0);
+  Owned list(PyList_New(0));
   tb_bundle_entry entry;
   entry.struct_size = sizeof(entry);
-  for (int64_t i = 0; list != nullptr && tb_bundle_entry_get(bundle, i, &entry) == TB_OK; ++i) {
-    if (!append(list, entryTuple(entry))) Py_CLEAR(list);
+  for (int64_t i = 0; list && tb_bundle_entry_get(bundle, i, &entry) == TB_OK; ++i) {
+    if (!append(list, entryTuple(entry))) return nullptr;
   }
-  return list;
+  return list.release();
 }
 
 PyObject* blockList(const tb_bundle* bundle) {
-  PyObject* list = PyList_New(0);
+  Owned list(PyList_New(0));
   tb_bundle_block block;
-  for (int64_t i = 0; list != nullptr && tb_bundle_block_get(bundle, i, &block) == TB_OK; ++i) {
-    if (!append(list, blockTuple(block))) Py_CLEAR(list);
+  for (int64_t i = 0; list && tb_bundle_block_get(bundle, i, &block) == TB_OK; ++i) {
+    if (!append(list, blockTuple(block))) return nullptr;
   }
-  return list;
+  return list.release();
 }
 
 }  // namespace
@@ -64,14 +55,8 @@ PyObject* bundleIndex(PyObject*, PyObject* data) {
   const tb_status status = tb_bundle_read(bytes, static_cast<size_t>(size), &read, &place);
   if (status != TB_OK) return raisePlaced(status, place);
   const std::unique_ptr<tb_bundle, BundleRelease> bundle(read);
-  PyObject* entries = entryList(bundle.get());
-  if (entries == nullptr) return nullptr;
-  PyObject* blocks = blockList(bundle.get());
-  if (blocks == nullptr) {
-    Py_DECREF(entries);
-    return nullptr;
-  }
-  return Py_BuildValue("(iNN)", tb_bundle_num_shards(bundle.get()), entries, blocks);
+  return Py_BuildValue("(iNN)", tb_bundle_num_shards(bundle.get()), entryList(bundle.get()),
+                       blockList(bundle.get()));
 }
 
 PyObject* bundleStrings(PyObject*, PyObject* const* args, Py_ssize_t nargs) {

@@ -23,10 +23,8 @@ class CachedFunction {
   // Borrowed, or null with an exception set.
   PyObject* get() {
     if (function_ == nullptr) {
-      PyObject* module = PyImport_ImportModule(module_);
-      if (module == nullptr) return nullptr;
-      function_ = PyObject_GetAttrString(module, name_);
-      Py_DECREF(module);
+      const Owned module(PyImport_ImportModule(module_));
+      if (module) function_ = PyObject_GetAttrString(module.get(), name_);
     }
     return function_;
   }
@@ -44,13 +42,9 @@ CachedFunction g_back_to_device("tensor_bridge._dense", "convert_back_to_device"
 // Calls function(t, **keywords): whatever is not one plain tensor.
 PyObject* callOther(CachedFunction* cached, PyObject* t, PyObject* names, PyObject* const* values) {
   PyObject* function = cached->get();
-  PyObject* keywords = function == nullptr ? nullptr : keywordDict(names, values);
-  PyObject* positional = keywords == nullptr ? nullptr : PyTuple_Pack(1, t);
-  PyObject* result =
-      positional == nullptr ? nullptr : PyObject_Call(function, positional, keywords);
-  Py_XDECREF(keywords);
-  Py_XDECREF(positional);
-  return result;
+  const Owned keywords = function == nullptr ? Owned() : keywordDict(names, values);
+  const Owned positional(keywords ? PyTuple_Pack(1, t) : nullptr);
+  return positional ? PyObject_Call(function, positional.get(), keywords.get()) : nullptr;
 }
 
 // Positional arguments of the variable functions.
@@ -84,23 +78,21 @@ PyObject* withKeywordAsPositional(PyObject* (*function)(PyObject*, PyObject* con
                                   PyObject* const* values, PyObject* names) {
   const Py_ssize_t count = names == nullptr ? 0 : PyTuple_Size(names);
   std::vector<PyObject*> arguments(1, nullptr);
-  PyObject* rest = PyList_New(0);
-  for (Py_ssize_t i = 0; rest != nullptr && i < count; ++i) {
+  const Owned rest(PyList_New(0));
+  for (Py_ssize_t i = 0; rest && i < count; ++i) {
     PyObject* keyword = PyTuple_GetItem(names, i);
     if (PyUnicode_CompareWithASCIIString(keyword, name) == 0) {
       arguments[0] = values[i];
-    } else if (PyList_Append(rest, keyword) == 0) {
+    } else if (PyList_Append(rest.get(), keyword) == 0) {
       arguments.push_back(values[i]);
+    } else {
+      return nullptr;
     }
   }
-  PyObject* others = rest == nullptr ? nullptr : PyList_AsTuple(rest);
-  Py_XDECREF(rest);
-  if (others == nullptr) return nullptr;
-  PyObject* result = arguments[0] == nullptr ? wrongCount(function_name, 1, 0)
-                                             : function(nullptr, arguments.data(), 1,
-                                                        arguments.size() == 1 ? nullptr : others);
-  Py_DECREF(others);
-  return result;
+  const Owned others(rest ? PyList_AsTuple(rest.get()) : nullptr);
+  if (!others) return nullptr;
+  if (arguments[0] == nullptr) return wrongCount(function_name, 1, 0);
+  return function(nullptr, arguments.data(), 1, arguments.size() == 1 ? nullptr : others.get());
 }
 
 [[gnu::no_stack_protector]] PyObject* convertTfToPytorch(PyObject*, PyObject* const* args,
@@ -288,16 +280,14 @@ PyObject* requireTorchCuda(PyObject*, PyObject*) {
 
 int32_t gpuOfLogical(int32_t logical) {
   const PyGILState_STATE state = PyGILState_Ensure();
-  PyObject* module = PyImport_ImportModule("tensor_bridge._devices");
-  PyObject* ordinal =
-      module == nullptr ? nullptr : PyObject_CallMethod(module, "gpu_of_logical", "i", logical);
-  Py_XDECREF(module);
   int32_t result = -1;
-  if (ordinal != nullptr) {
-    result = static_cast<int32_t>(PyLong_AsLong(ordinal));
-    Py_DECREF(ordinal);
+  {
+    const Owned module(PyImport_ImportModule("tensor_bridge._devices"));
+    const Owned ordinal(module ? PyObject_CallMethod(module.get(), "gpu_of_logical", "i", logical)
+                               : nullptr);
+    if (ordinal) result = static_cast<int32_t>(PyLong_AsLong(ordinal.get()));
+    PyErr_Clear();
   }
-  PyErr_Clear();
   PyGILState_Release(state);
   return result;
 }

@@ -7,10 +7,16 @@
 #include <string>
 
 #include "adapters/torch_abi.h"
+#include "extension/object.h"
+#include "extension/values.h"
 #include "tensor_bridge/c_api.h"
 
 namespace tensor_bridge {
 namespace {
+
+using python::ErrorState;
+using python::Owned;
+using python::shapeTuple;
 
 const TorchHost* g_host = nullptr;
 
@@ -24,25 +30,6 @@ class Gil {
 
  private:
   PyGILState_STATE state_;
-};
-
-// A reference of our own, or null.
-class Owned {
- public:
-  explicit Owned(PyObject* object) : object_(object) {}
-  ~Owned() { Py_XDECREF(object_); }
-  Owned(const Owned&) = delete;
-  Owned& operator=(const Owned&) = delete;
-  PyObject* get() const { return object_; }
-  explicit operator bool() const { return object_ != nullptr; }
-  PyObject* release() {
-    PyObject* object = object_;
-    object_ = nullptr;
-    return object;
-  }
-
- private:
-  PyObject* object_;
 };
 
 PyObject* objectOf(tb_torch_tensor* tensor) { return reinterpret_cast<PyObject*>(tensor); }
@@ -59,19 +46,17 @@ std::string textOf(PyObject* object) {
 
 // The Python exception as a status; clears it.
 tb_status reportPythonError() {
-  PyObject* type = nullptr;
-  PyObject* value = nullptr;
-  PyObject* trace = nullptr;
-  PyErr_Fetch(&type, &value, &trace);
-  PyErr_NormalizeException(&type, &value, &trace);
-  const bool memory = PyErr_GivenExceptionMatches(type, PyExc_MemoryError) != 0;
-  Owned text(value == nullptr ? nullptr : PyObject_Str(value));
-  if (!text) PyErr_Clear();
-  const std::string message = textOf(text.get());
-  Py_XDECREF(type);
-  Py_XDECREF(value);
-  Py_XDECREF(trace);
-  const bool full = memory || message.find("can't allocate memory") != std::string::npos;
+  bool full;
+  std::string message;
+  {
+    ErrorState error;
+    PyObject* exception = error.exception();
+    full = PyErr_GivenExceptionMatches(exception, PyExc_MemoryError) != 0;
+    const Owned text(PyObject_Str(exception));
+    message = textOf(text.get());
+  }
+  PyErr_Clear();
+  full = full || message.find("can't allocate memory") != std::string::npos;
   return g_host->setError(full ? TB_OUT_OF_MEMORY : TB_TORCH, message.c_str());
 }
 
@@ -82,16 +67,6 @@ PyObject* call(const char* name, PyObject* arguments) {
   Owned module(PyImport_ImportModule("tensor_bridge._copying"));
   Owned function(module ? PyObject_GetAttrString(module.get(), name) : nullptr);
   return function ? PyObject_CallObject(function.get(), owned.get()) : nullptr;
-}
-
-PyObject* tupleOf(const int64_t* values, int count) {
-  Owned tuple(PyTuple_New(count));
-  for (int i = 0; tuple && i < count; ++i) {
-    PyObject* value = PyLong_FromLongLong(values[i]);
-    if (value == nullptr) return nullptr;
-    PyTuple_SetItem(tuple.get(), i, value);
-  }
-  return tuple.release();
 }
 
 bool readTuple(PyObject* tuple, int64_t* values) {
@@ -168,8 +143,9 @@ tb_status wrap(const TensorView* view, const WrapSpec* spec, tb_torch_tensor** o
       std::memcpy(data, view->dl.data, static_cast<size_t>(view->nbytes));
     }
   }
-  Owned shape(tupleOf(view->dl.shape, view->dl.ndim));
-  Owned strides(view->dl.strides == nullptr ? nullptr : tupleOf(view->dl.strides, view->dl.ndim));
+  Owned shape(shapeTuple(view->dl.shape, view->dl.ndim));
+  Owned strides(view->dl.strides == nullptr ? nullptr
+                                            : shapeTuple(view->dl.strides, view->dl.ndim));
   if (!shape) return reportPythonError();
   Owned tensor(
       call("shaped", Py_BuildValue("(OOO)", flat, shape.get(), strides ? strides.get() : Py_None)));

@@ -8,6 +8,7 @@
 #include "c_api/private_api.h"
 #include "extension/errors.h"
 #include "extension/frameworks.h"
+#include "extension/object.h"
 #include "extension/options.h"
 #include "extension/strings.h"
 #include "extension/values.h"
@@ -29,18 +30,8 @@ struct Node {
   enum Kind { kValue, kTuple, kDict, kCall };
   Kind kind = kValue;
   Py_ssize_t value = 0;
-  PyObject* object = nullptr;  // kDict: the keys, kCall: the callable
+  Owned object;  // kDict: the keys, kCall: the callable
   std::vector<Node> children;
-
-  Node() = default;
-  ~Node() { Py_XDECREF(object); }
-  Node(Node&& other) noexcept
-      : kind(other.kind),
-        value(other.value),
-        object(std::exchange(other.object, nullptr)),
-        children(std::move(other.children)) {}
-  Node(const Node&) = delete;
-  Node& operator=(const Node&) = delete;
 };
 
 // How a slot becomes values of the flat list.
@@ -55,12 +46,9 @@ struct Iterator {
   std::vector<SlotKind> slots;
   size_t num_values = 0;
   Node root;
-  PyObject* on_failure = nullptr;
+  Owned on_failure;
 
-  ~Iterator() {
-    tb_py_data_close(native, kCloseMs);
-    Py_XDECREF(on_failure);
-  }
+  ~Iterator() { tb_py_data_close(native, kCloseMs); }
 };
 
 class Use {
@@ -78,24 +66,7 @@ class Use {
   Iterator* iterator_;
 };
 
-// New references, dropped with the array unless they were given away.
-class Values {
- public:
-  ~Values() {
-    for (PyObject* value : values_) Py_XDECREF(value);
-  }
-  Values() = default;
-  Values(const Values&) = delete;
-  Values& operator=(const Values&) = delete;
-  void reserve(size_t count) { values_.reserve(count); }
-  void push(PyObject* value) { values_.push_back(value); }
-  size_t size() const { return values_.size(); }
-  PyObject* operator[](size_t i) const { return values_[i]; }
-  PyObject* take(size_t i) { return std::exchange(values_[i], nullptr); }
-
- private:
-  std::vector<PyObject*> values_;
-};
+using Values = std::vector<Owned>;
 
 struct ElementRelease {
   void operator()(tb_data_element* element) const { tb_data_element_release(element); }
@@ -108,12 +79,8 @@ Iterator* iteratorOf(PyObject* capsule) {
 
 void destroy(PyObject* capsule) {
   // It may be in the middle of an exception.
-  PyObject* type;
-  PyObject* value;
-  PyObject* traceback;
-  PyErr_Fetch(&type, &value, &traceback);
+  const ErrorState error;
   delete iteratorOf(capsule);
-  PyErr_Restore(type, value, traceback);
 }
 
 // ---- the structure
@@ -139,7 +106,7 @@ bool parseNode(PyObject* description, size_t num_values, Node* node) {
   } else {
     node->kind = PyUnicode_CompareWithASCIIString(kind, "dict") == 0 ? Node::kDict : Node::kCall;
     if (PyTuple_Size(description) < 2) return badStructure(description);
-    node->object = Py_NewRef(PyTuple_GetItem(description, 1));
+    node->object = Owned(Py_NewRef(PyTuple_GetItem(description, 1)));
     first = 2;
   }
   for (Py_ssize_t i = first; i < PyTuple_Size(description); ++i) {
@@ -148,8 +115,8 @@ bool parseNode(PyObject* description, size_t num_values, Node* node) {
     node->children.push_back(std::move(child));
   }
   if (node->kind == Node::kDict &&
-      (!PyTuple_Check(node->object) ||
-       static_cast<size_t>(PyTuple_Size(node->object)) != node->children.size())) {
+      (!PyTuple_Check(node->object.get()) ||
+       static_cast<size_t>(PyTuple_Size(node->object.get())) != node->children.size())) {
     return badStructure(description);
   }
   return true;
@@ -158,47 +125,32 @@ bool parseNode(PyObject* description, size_t num_values, Node* node) {
 PyObject* build(const Node& node, const Values& values);
 
 PyObject* buildTuple(const Node& node, const Values& values) {
-  PyObject* tuple = PyTuple_New(static_cast<Py_ssize_t>(node.children.size()));
-  for (size_t i = 0; tuple != nullptr && i < node.children.size(); ++i) {
-    PyObject* child = build(node.children[i], values);
-    if (child == nullptr) {
-      Py_DECREF(tuple);
-      return nullptr;
-    }
-    PyTuple_SetItem(tuple, static_cast<Py_ssize_t>(i), child);
-  }
-  return tuple;
+  return tupleOf(static_cast<Py_ssize_t>(node.children.size()), [&](Py_ssize_t i) {
+    return build(node.children[static_cast<size_t>(i)], values);
+  });
 }
 
 PyObject* buildDict(const Node& node, const Values& values) {
-  PyObject* dict = PyDict_New();
-  for (size_t i = 0; dict != nullptr && i < node.children.size(); ++i) {
-    PyObject* child = build(node.children[i], values);
-    PyObject* key = PyTuple_GetItem(node.object, static_cast<Py_ssize_t>(i));
-    const bool done = child != nullptr && PyDict_SetItem(dict, key, child) == 0;
-    Py_XDECREF(child);
-    if (!done) {
-      Py_DECREF(dict);
-      return nullptr;
-    }
+  Owned dict(PyDict_New());
+  for (size_t i = 0; dict && i < node.children.size(); ++i) {
+    const Owned child(build(node.children[i], values));
+    PyObject* key = PyTuple_GetItem(node.object.get(), static_cast<Py_ssize_t>(i));
+    if (!child || PyDict_SetItem(dict.get(), key, child.get()) != 0) return nullptr;
   }
-  return dict;
+  return dict.release();
 }
 
 PyObject* build(const Node& node, const Values& values) {
   switch (node.kind) {
     case Node::kValue:
-      return Py_NewRef(values[static_cast<size_t>(node.value)]);
+      return Py_NewRef(values[static_cast<size_t>(node.value)].get());
     case Node::kTuple:
       return buildTuple(node, values);
     case Node::kDict:
       return buildDict(node, values);
     default: {
-      PyObject* arguments = buildTuple(node, values);
-      PyObject* result =
-          arguments == nullptr ? nullptr : PyObject_Call(node.object, arguments, nullptr);
-      Py_XDECREF(arguments);
-      return result;
+      const Owned arguments(buildTuple(node, values));
+      return arguments ? PyObject_Call(node.object.get(), arguments.get(), nullptr) : nullptr;
     }
   }
 }
@@ -208,14 +160,11 @@ PyObject* build(const Node& node, const Values& values) {
 // Sets what the pipeline's failure is in Python. Always returns null.
 PyObject* raiseFailure(const Iterator& iterator, tb_status status, const tb_data_outcome& outcome) {
   if (PyErr_Occurred() != nullptr) return nullptr;
-  PyObject* text = textOf(tb_last_error());
-  if (text == nullptr) return nullptr;
-  PyObject* exception =
-      PyObject_CallFunction(iterator.on_failure, "LiiN", static_cast<long long>(outcome.ordinal),
-                            status, outcome.tf_code, text);
-  if (exception != nullptr) {
-    PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(exception)), exception);
-    Py_DECREF(exception);
+  const Owned exception(PyObject_CallFunction(iterator.on_failure.get(), "LiiN",
+                                              static_cast<long long>(outcome.ordinal), status,
+                                              outcome.tf_code, textOf(tb_last_error())));
+  if (exception) {
+    PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(exception.get())), exception.get());
   }
   return nullptr;
 }
@@ -226,26 +175,18 @@ bool fillValues(const Iterator& iterator, tb_data_element* element, Values* valu
     const auto slot = static_cast<int32_t>(i);
     const SlotKind kind = iterator.slots[i];
     if (kind == SlotKind::kSkipped) continue;
-    PyObject* value = nullptr;
     if (kind == SlotKind::kStringList) {
-      value = stringsList(tb_data_slot_strings(element, slot));
-      if (value == nullptr) return false;
-      values->push(value);
-      continue;
+      values->emplace_back(stringsList(tb_data_slot_strings(element, slot)));
+    } else {
+      const tb_status status = tb_py_data_slot(element, slot, values->emplace_back().out());
+      if (status != TB_OK) raiseStatus(status);
     }
-    const tb_status status = tb_py_data_slot(element, slot, &value);
-    if (status != TB_OK) {
-      raiseStatus(status);
-      return false;
-    }
-    values->push(value);
-    if (kind == SlotKind::kStringBytes) {
+    if (kind == SlotKind::kStringBytes && values->back()) {
       int32_t ndim = 0;
       const int64_t* shape = tb_data_slot_shape(element, slot, &ndim);
-      value = shapeTuple(shape, ndim);
-      if (value == nullptr) return false;
-      values->push(value);
+      values->emplace_back(shapeTuple(shape, ndim));
     }
+    if (!values->back()) return false;
   }
   return true;
 }
@@ -308,14 +249,13 @@ bool parseComponents(PyObject* list, std::vector<tb_data_component>* out) {
   const Py_ssize_t count = PySequence_Size(list);
   if (count < 0) return false;
   for (Py_ssize_t i = 0; i < count; ++i) {
-    PyObject* item = PySequence_GetItem(list, i);
+    const Owned item(PySequence_GetItem(list, i));
     tb_data_component component{};
-    const bool parsed =
-        item != nullptr &&
-        PyArg_ParseTuple(item, "iiiii", &component.kind, &component.tf_dtype,
-                         &component.values_dtype, &component.splits_dtype, &component.ragged_rank);
-    Py_XDECREF(item);
-    if (!parsed) return false;
+    if (!item || PyArg_ParseTuple(item.get(), "iiiii", &component.kind, &component.tf_dtype,
+                                  &component.values_dtype, &component.splits_dtype,
+                                  &component.ragged_rank) == 0) {
+      return false;
+    }
     out->push_back(component);
   }
   return true;
@@ -380,7 +320,7 @@ PyObject* dataOpen(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject*
   iterator->slots = slotKinds(components, options.string_lists != 0);
   iterator->num_values = countValues(iterator->slots);
   if (!parseNode(args[6], iterator->num_values, &iterator->root)) return nullptr;
-  iterator->on_failure = Py_NewRef(args[7]);
+  iterator->on_failure = Owned(Py_NewRef(args[7]));
   const tb_status status = tb_py_data_open(args[0], context, &options, &iterator->native);
   if (status != TB_OK) return raiseStatus(status);
   PyObject* capsule = PyCapsule_New(iterator.get(), kCapsule, destroy);
@@ -399,11 +339,11 @@ PyObject* dataNextFlat(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
   if (nargs != 2) return wrongCount("data_next_flat", 2, nargs);
   Values values;
   if (takeNext(args, &values) == nullptr) return nullptr;
-  PyObject* list = PyList_New(static_cast<Py_ssize_t>(values.size()));
-  for (size_t i = 0; list != nullptr && i < values.size(); ++i) {
-    PyList_SetItem(list, static_cast<Py_ssize_t>(i), values.take(i));
+  Owned list(PyList_New(static_cast<Py_ssize_t>(values.size())));
+  for (size_t i = 0; list && i < values.size(); ++i) {
+    PyList_SetItem(list.get(), static_cast<Py_ssize_t>(i), values[i].release());
   }
-  return list;
+  return list.release();
 }
 
 PyObject* dataBuild(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
@@ -417,9 +357,7 @@ PyObject* dataBuild(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
   }
   Values values;
   for (Py_ssize_t i = 0; i < count; ++i) {
-    PyObject* value = PySequence_GetItem(args[1], i);
-    if (value == nullptr) return nullptr;
-    values.push(value);
+    if (!values.emplace_back(PySequence_GetItem(args[1], i))) return nullptr;
   }
   return build(iterator->root, values);
 }
@@ -488,15 +426,14 @@ PyObject* snappyUnpack(PyObject*, PyObject* packed) {
     PyErr_SetString(PyExc_ValueError, "expected bytes packed by Snappy, got another length");
     return nullptr;
   }
-  PyObject* unpacked = PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(length));
-  if (unpacked == nullptr) return nullptr;
-  if (tb_snappy_unpack(data, static_cast<size_t>(size), PyBytes_AsString(unpacked),
+  Owned unpacked(PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(length)));
+  if (unpacked &&
+      tb_snappy_unpack(data, static_cast<size_t>(size), PyBytes_AsString(unpacked.get()),
                        static_cast<size_t>(length)) == 0) {
-    Py_DECREF(unpacked);
     PyErr_SetString(PyExc_ValueError, "expected bytes packed by Snappy, got damaged ones");
     return nullptr;
   }
-  return unpacked;
+  return unpacked.release();
 }
 
 }  // namespace tensor_bridge::python

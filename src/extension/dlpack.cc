@@ -3,6 +3,7 @@
 #include "dlpack/dlpack.h"
 #include "extension/errors.h"
 #include "extension/frameworks.h"
+#include "extension/object.h"
 #include "extension/options.h"
 #include "tensor_bridge/c_api.h"
 
@@ -90,26 +91,21 @@ int allocate(DLTensor* prototype, DLManagedTensorVersioned** out, void* error_co
 }
 
 int fromPyObject(void* object, DLManagedTensorVersioned** out) {
-  PyObject* tensor = PyObject_GetAttrString(static_cast<PyObject*>(object), "tensor");
-  if (tensor == nullptr) return -1;
+  const Owned tensor(PyObject_GetAttrString(static_cast<PyObject*>(object), "tensor"));
+  if (!tensor) return -1;
   loadAdapterBesideTorch();
-  const tb_status status = tb_py_tf_to_dlpack(tensor, TB_COPY_AUTO, out);
-  Py_DECREF(tensor);
+  const tb_status status = tb_py_tf_to_dlpack(tensor.get(), TB_COPY_AUTO, out);
   if (status == TB_OK) return 0;
   raiseStatus(status);
   return -1;
 }
 
 int toPyObject(DLManagedTensorVersioned* managed, void** out) {
-  PyObject* capsule = versionedCapsule(managed);
-  PyObject* module = capsule == nullptr ? nullptr : PyImport_ImportModule("tensor_bridge.dlpack");
-  PyObject* exporter = module == nullptr
-                           ? nullptr
-                           : PyObject_CallMethod(module, "exporter_of_capsule", "O", capsule);
-  Py_XDECREF(module);
-  Py_XDECREF(capsule);
-  *out = exporter;
-  return exporter == nullptr ? -1 : 0;
+  const Owned capsule(versionedCapsule(managed));
+  const Owned module(capsule ? PyImport_ImportModule("tensor_bridge.dlpack") : nullptr);
+  *out = module ? PyObject_CallMethod(module.get(), "exporter_of_capsule", "O", capsule.get())
+                : nullptr;
+  return *out == nullptr ? -1 : 0;
 }
 
 int currentWorkStream(DLDeviceType, int32_t, void** out) {

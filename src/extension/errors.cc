@@ -2,21 +2,17 @@
 
 #include <cstring>
 
+#include "extension/object.h"
+
 namespace tensor_bridge::python {
 namespace {
 
-// A new reference to the class for `status`, or null with an exception set.
-PyObject* exceptionClass(tb_status status) {
-  PyObject* module = PyImport_ImportModule("tensor_bridge.errors");
-  if (module == nullptr) return nullptr;
-  PyObject* table = PyObject_GetAttrString(module, "BY_STATUS");
-  Py_DECREF(module);
-  if (table == nullptr) return nullptr;
-  PyObject* key = PyLong_FromLong(status);
-  PyObject* type = key == nullptr ? nullptr : PyObject_GetItem(table, key);
-  Py_XDECREF(key);
-  Py_DECREF(table);
-  return type;
+// The class for `status`.
+Owned exceptionClass(tb_status status) {
+  const Owned module(PyImport_ImportModule("tensor_bridge.errors"));
+  const Owned table(module ? PyObject_GetAttrString(module.get(), "BY_STATUS") : nullptr);
+  const Owned key(table ? PyLong_FromLong(status) : nullptr);
+  return Owned(key ? PyObject_GetItem(table.get(), key.get()) : nullptr);
 }
 
 }  // namespace
@@ -29,71 +25,48 @@ PyObject* raiseStatus(tb_status status) { return raiseStatusAt(status, ""); }
 
 PyObject* raiseStatusAt(tb_status status, const char* path) {
   if (PyErr_Occurred() != nullptr) return nullptr;
-  PyObject* message = textOf(tb_last_error());
-  if (message != nullptr && path[0] != '\0') {
-    PyObject* placed = PyUnicode_FromFormat("at %s: %U", path, message);
-    Py_DECREF(message);
-    message = placed;
+  Owned message(textOf(tb_last_error()));
+  if (message && path[0] != '\0') {
+    message = Owned(PyUnicode_FromFormat("at %s: %U", path, message.get()));
   }
-  if (message == nullptr) return nullptr;
-  PyObject* type = exceptionClass(status);
-  if (type != nullptr) {
-    PyErr_SetObject(type, message);
-    Py_DECREF(type);
-  }
-  Py_DECREF(message);
+  const Owned type = message ? exceptionClass(status) : Owned();
+  if (type) PyErr_SetObject(type.get(), message.get());
   return nullptr;
 }
 
 PyObject* raisePlaced(tb_status status, const tb_bundle_place& place) {
   raiseStatus(status);
   if (status != TB_CHECKPOINT) return nullptr;
-  PyObject* type = nullptr;
-  PyObject* value = nullptr;
-  PyObject* traceback = nullptr;
-  PyErr_Fetch(&type, &value, &traceback);
-  PyErr_NormalizeException(&type, &value, &traceback);
-  PyObject* offset = PyLong_FromLongLong(place.offset);
-  PyObject* entry = PyUnicode_DecodeUTF8(place.entry, place.entry_size, "surrogateescape");
-  if (offset == nullptr || entry == nullptr ||
-      PyObject_SetAttrString(value, "offset", offset) != 0 ||
-      PyObject_SetAttrString(value, "entry", entry) != 0) {
-    PyErr_Clear();
+  ErrorState error;
+  const Owned offset(PyLong_FromLongLong(place.offset));
+  const Owned entry(PyUnicode_DecodeUTF8(place.entry, place.entry_size, "surrogateescape"));
+  // An error of these is dropped in favour of the exception without a place.
+  if (offset && entry && PyObject_SetAttrString(error.exception(), "offset", offset.get()) == 0) {
+    static_cast<void>(PyObject_SetAttrString(error.exception(), "entry", entry.get()));
   }
-  Py_XDECREF(offset);
-  Py_XDECREF(entry);
-  PyErr_Restore(type, value, traceback);
   return nullptr;
 }
 
 PyObject* raiseNothingConverted(PyObject* structure, bool to_torch) {
-  PyObject* type = exceptionClass(TB_UNSUPPORTED_TYPE);
-  PyObject* kind =
-      PyObject_GetAttrString(reinterpret_cast<PyObject*>(Py_TYPE(structure)), "__name__");
-  if (type != nullptr && kind != nullptr) {
-    PyErr_Format(type, "expected a structure with %s values in it, got a %U without any",
-                 to_torch ? "TensorFlow" : "torch", kind);
+  const Owned type = exceptionClass(TB_UNSUPPORTED_TYPE);
+  const Owned kind(
+      PyObject_GetAttrString(reinterpret_cast<PyObject*>(Py_TYPE(structure)), "__name__"));
+  if (type && kind) {
+    PyErr_Format(type.get(), "expected a structure with %s values in it, got a %U without any",
+                 to_torch ? "TensorFlow" : "torch", kind.get());
   }
-  Py_XDECREF(type);
-  Py_XDECREF(kind);
   return nullptr;
 }
 
 PyObject* raiseInvalidHandle(const char* message) {
-  PyObject* type = exceptionClass(TB_INVALID_HANDLE);
-  if (type != nullptr) {
-    PyErr_SetString(type, message);
-    Py_DECREF(type);
-  }
+  const Owned type = exceptionClass(TB_INVALID_HANDLE);
+  if (type) PyErr_SetString(type.get(), message);
   return nullptr;
 }
 
 PyObject* raiseInvalidOption(const char* format, PyObject* argument) {
-  PyObject* type = exceptionClass(TB_INVALID_OPTION);
-  if (type != nullptr) {
-    PyErr_Format(type, format, argument);
-    Py_DECREF(type);
-  }
+  const Owned type = exceptionClass(TB_INVALID_OPTION);
+  if (type) PyErr_Format(type.get(), format, argument);
   return nullptr;
 }
 

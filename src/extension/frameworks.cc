@@ -1,6 +1,7 @@
 #include "extension/frameworks.h"
 
 #include "extension/errors.h"
+#include "extension/object.h"
 #include "tensor_bridge/c_api.h"
 
 namespace tensor_bridge::python::detail {
@@ -21,14 +22,11 @@ PyTypeObject* typeOf(PyObject* module, const char* name) {
   return reinterpret_cast<PyTypeObject*>(type);
 }
 
-// A new reference to the result of tensor_bridge._frameworks.<name>(), or null.
+// The result of tensor_bridge._frameworks.<name>().
 template <typename... Arguments>
-PyObject* callFrameworks(const char* name, const char* format = nullptr, Arguments... arguments) {
-  PyObject* module = PyImport_ImportModule("tensor_bridge._frameworks");
-  PyObject* result =
-      module == nullptr ? nullptr : PyObject_CallMethod(module, name, format, arguments...);
-  Py_XDECREF(module);
-  return result;
+Owned callFrameworks(const char* name, const char* format = nullptr, Arguments... arguments) {
+  const Owned module(PyImport_ImportModule("tensor_bridge._frameworks"));
+  return Owned(module ? PyObject_CallMethod(module.get(), name, format, arguments...) : nullptr);
 }
 
 }  // namespace
@@ -57,33 +55,27 @@ bool isTorchSlow(PyObject* object) {
 }
 
 bool ensureReadySlow() {
-  PyObject* version = callFrameworks("ensure");
-  if (version == nullptr) return false;
+  const Owned version = callFrameworks("ensure");
   int major = 0;
   int minor = 0;
   int proven = 0;
-  const bool parsed = PyArg_ParseTuple(version, "iip", &major, &minor, &proven) != 0;
-  Py_DECREF(version);
-  if (!parsed) return false;
+  if (!version || PyArg_ParseTuple(version.get(), "iip", &major, &minor, &proven) == 0) {
+    return false;
+  }
   const tb_status status = tb_py_use_torch(major, minor, proven);
   if (status != TB_OK) {
     raiseStatus(status);
     return false;
   }
   if (const char* reason = tb_py_copying_reason()) {
-    PyObject* said = callFrameworks("say_that_it_copies", "N", textOf(reason));
-    if (said == nullptr) return false;
-    Py_DECREF(said);
+    if (!callFrameworks("say_that_it_copies", "N", textOf(reason))) return false;
   }
   g_ready = true;
   return true;
 }
 
 bool ensureBackReadySlow() {
-  if (!ensureReady()) return false;
-  PyObject* done = callFrameworks("ensure_tensorflow");
-  if (done == nullptr) return false;
-  Py_DECREF(done);
+  if (!ensureReady() || !callFrameworks("ensure_tensorflow")) return false;
   g_back_ready = true;
   return true;
 }

@@ -12,32 +12,29 @@
 #include "extension/dataset.h"
 #include "extension/dlpack.h"
 #include "extension/errors.h"
+#include "extension/object.h"
 #include "extension/stored.h"
 #include "extension/strings.h"
 #include "extension/structure.h"
 #include "extension/v1.h"
+#include "extension/values.h"
 #include "tensor_bridge/c_api.h"
 
 namespace tensor_bridge::python {
 namespace {
 
 PyObject* dtypeRows(PyObject*, PyObject*) {
-  PyObject* list = PyList_New(0);
-  if (list == nullptr) return nullptr;
+  Owned list(PyList_New(0));
   tb_dtype_row row;
   row.struct_size = sizeof(row);
-  for (int32_t i = 0; tb_dtype_row_get(i, &row) == TB_OK; ++i) {
-    PyObject* tuple =
-        Py_BuildValue("(siiissss)", row.name, row.tf_enum, row.torch_scalar, row.itemsize,
-                      row.torch_name, row.kind, row.nearest, row.reason);
-    if (tuple == nullptr || PyList_Append(list, tuple) != 0) {
-      Py_XDECREF(tuple);
-      Py_DECREF(list);
+  for (int32_t i = 0; list && tb_dtype_row_get(i, &row) == TB_OK; ++i) {
+    if (!append(list,
+                Py_BuildValue("(siiissss)", row.name, row.tf_enum, row.torch_scalar, row.itemsize,
+                              row.torch_name, row.kind, row.nearest, row.reason))) {
       return nullptr;
     }
-    Py_DECREF(tuple);
   }
-  return list;
+  return list.release();
 }
 
 PyObject* liveOwners(PyObject*, PyObject*) { return PyLong_FromLongLong(tb_live_owners()); }
@@ -201,14 +198,12 @@ void restoreThread(void* state) { PyEval_RestoreThread(static_cast<PyThreadState
 }  // namespace tensor_bridge::python
 
 PyMODINIT_FUNC PyInit__C() {
-  PyObject* module = PyModule_Create(&tensor_bridge::python::kModule);
-  if (module == nullptr) return nullptr;
-  if (PyModule_AddStringConstant(module, "__version__", tb_version()) != 0) {
-    Py_DECREF(module);
+  tensor_bridge::python::Owned module(PyModule_Create(&tensor_bridge::python::kModule));
+  if (!module || PyModule_AddStringConstant(module.get(), "__version__", tb_version()) != 0) {
     return nullptr;
   }
   tb_py_set_gil_functions(tensor_bridge::python::saveThread, tensor_bridge::python::restoreThread);
   tb_py_set_gpu_of_logical(tensor_bridge::python::gpuOfLogical);
   tb_py_set_copying_torch(tensor_bridge::copyingAdapter);
-  return module;
+  return module.release();
 }

@@ -6,15 +6,11 @@ namespace tensor_bridge::python {
 namespace {
 
 // Keywords whose values are read in Python: rarely given, and of many types.
-PyObject* callOptions(const char* function, PyObject* first, PyObject* second) {
-  PyObject* module = PyImport_ImportModule("tensor_bridge._options");
-  if (module == nullptr) return nullptr;
-  PyObject* callable = PyObject_GetAttrString(module, function);
-  Py_DECREF(module);
-  if (callable == nullptr) return nullptr;
-  PyObject* result = PyObject_CallFunctionObjArgs(callable, first, second, nullptr);
-  Py_DECREF(callable);
-  return result;
+Owned callOptions(const char* function, PyObject* first, PyObject* second) {
+  const Owned module(PyImport_ImportModule("tensor_bridge._options"));
+  const Owned callable(module ? PyObject_GetAttrString(module.get(), function) : nullptr);
+  return Owned(callable ? PyObject_CallFunctionObjArgs(callable.get(), first, second, nullptr)
+                        : nullptr);
 }
 
 bool isNone(PyObject* value) { return value == nullptr || value == Py_None; }
@@ -68,36 +64,31 @@ bool parseGrad(PyObject* value, tb_convert_back_options* options) {
 }
 
 bool parseTfDtype(PyObject* value, tb_convert_back_options* options) {
-  PyObject* number = callOptions("tf_dtype_number", value, nullptr);
-  if (number == nullptr) return false;
-  options->tf_dtype = static_cast<int32_t>(PyLong_AsLong(number));
-  Py_DECREF(number);
+  const Owned number = callOptions("tf_dtype_number", value, nullptr);
+  if (!number) return false;
+  options->tf_dtype = static_cast<int32_t>(PyLong_AsLong(number.get()));
   return PyErr_Occurred() == nullptr;
 }
 
 bool parseDevice(PyObject* value, tb_convert_options* options) {
-  PyObject* pair = callOptions("device_pair", value, nullptr);
-  if (pair == nullptr) return false;
+  const Owned pair = callOptions("device_pair", value, nullptr);
   options->has_device = 1;
-  options->device_type = static_cast<int32_t>(PyLong_AsLong(PyTuple_GetItem(pair, 0)));
-  options->device_id = static_cast<int32_t>(PyLong_AsLong(PyTuple_GetItem(pair, 1)));
-  Py_DECREF(pair);
-  return PyErr_Occurred() == nullptr;
+  return pair &&
+         PyArg_ParseTuple(pair.get(), "ii", &options->device_type, &options->device_id) != 0;
 }
 
 // `scale` and `zero_point` as lists of equal length.
 bool parseQuantization(PyObject* scale, PyObject* zero_point, ParsedOptions* out) {
-  PyObject* pair = callOptions("quantization_lists", scale == nullptr ? Py_None : scale,
-                               zero_point == nullptr ? Py_None : zero_point);
-  if (pair == nullptr) return false;
-  PyObject* scales = PyTuple_GetItem(pair, 0);
-  PyObject* zero_points = PyTuple_GetItem(pair, 1);
+  const Owned pair = callOptions("quantization_lists", scale == nullptr ? Py_None : scale,
+                                 zero_point == nullptr ? Py_None : zero_point);
+  if (!pair) return false;
+  PyObject* scales = PyTuple_GetItem(pair.get(), 0);
+  PyObject* zero_points = PyTuple_GetItem(pair.get(), 1);
   const Py_ssize_t count = PyList_Size(scales);
   for (Py_ssize_t i = 0; i < count; ++i) {
     out->scale.push_back(PyFloat_AsDouble(PyList_GetItem(scales, i)));
     out->zero_point.push_back(PyLong_AsLongLong(PyList_GetItem(zero_points, i)));
   }
-  Py_DECREF(pair);
   if (PyErr_Occurred() != nullptr) return false;
   out->options.num_scales = count;
   out->options.scale = out->scale.data();
@@ -112,9 +103,7 @@ bool isExtra(PyObject* name) {
 }
 
 bool checkExtra(PyObject* name, PyObject* value) {
-  PyObject* done = callOptions("check_extra", name, value);
-  Py_XDECREF(done);
-  return done != nullptr;
+  return static_cast<bool>(callOptions("check_extra", name, value));
 }
 
 bool parseAxis(PyObject* value, tb_convert_options* options) {
@@ -211,14 +200,11 @@ bool parseBackOptions(PyObject* names, PyObject* const* values, ExtraKeywords ex
   return true;
 }
 
-PyObject* keywordDict(PyObject* names, PyObject* const* values) {
-  PyObject* dict = PyDict_New();
+Owned keywordDict(PyObject* names, PyObject* const* values) {
+  Owned dict(PyDict_New());
   const Py_ssize_t count = names == nullptr ? 0 : PyTuple_Size(names);
-  for (Py_ssize_t i = 0; dict != nullptr && i < count; ++i) {
-    if (PyDict_SetItem(dict, PyTuple_GetItem(names, i), values[i]) != 0) {
-      Py_DECREF(dict);
-      return nullptr;
-    }
+  for (Py_ssize_t i = 0; dict && i < count; ++i) {
+    if (PyDict_SetItem(dict.get(), PyTuple_GetItem(names, i), values[i]) != 0) return Owned();
   }
   return dict;
 }

@@ -7,6 +7,7 @@
 
 #include <vector>
 
+#include "extension/object.h"
 #include "tensor_bridge/c_api.h"
 
 namespace tensor_bridge::python {
@@ -27,8 +28,8 @@ enum ExtraKeywords { kDenseOnly, kWithExtras };
 bool parseOptions(PyObject* names, PyObject* const* values, ExtraKeywords extras,
                   ParsedOptions* out);
 
-/// The keywords of a call as a new dict, or null with an exception set.
-PyObject* keywordDict(PyObject* names, PyObject* const* values);
+/// The keywords of a call as a new dict.
+Owned keywordDict(PyObject* names, PyObject* const* values);
 
 /// The keywords of the way back.
 struct ParsedBackOptions {

@@ -38,16 +38,8 @@ PyObject* extent(int64_t offset, int64_t size) {
 }
 
 PyObject* scaleTuple(const tb_stored_tensor& tensor) {
-  PyObject* tuple = PyTuple_New(tensor.num_scales);
-  for (int32_t i = 0; tuple != nullptr && i < tensor.num_scales; ++i) {
-    PyObject* scale = PyFloat_FromDouble(tensor.scales[i]);
-    if (scale == nullptr) {
-      Py_DECREF(tuple);
-      return nullptr;
-    }
-    PyTuple_SetItem(tuple, i, scale);
-  }
-  return tuple;
+  return tupleOf(tensor.num_scales,
+                 [&](Py_ssize_t i) { return PyFloat_FromDouble(tensor.scales[i]); });
 }
 
 PyObject* bytesOf(const char* data, int64_t size) {
@@ -84,15 +76,15 @@ PyObject* tensorList(PyObject* const* args, Py_ssize_t nargs, const char* name, 
   const tb_status status = tb_stored_read(data, size, &read, &place);
   if (status != TB_OK) return raisePlaced(status, place);
   const std::unique_ptr<tb_stored, StoredRelease> stored(read);
-  PyObject* list = PyList_New(0);
+  Owned list(PyList_New(0));
   tb_stored_tensor tensor;
   tensor.struct_size = sizeof(tensor);
   const int64_t count = tb_stored_count(read);
-  for (int64_t i = 0; list != nullptr && i < count; ++i) {
+  for (int64_t i = 0; list && i < count; ++i) {
     static_cast<void>(tb_stored_get(read, i, &tensor));
-    if (!append(list, make(tensor))) Py_CLEAR(list);
+    if (!append(list, make(tensor))) return nullptr;
   }
-  return list;
+  return list.release();
 }
 
 }  // namespace

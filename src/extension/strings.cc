@@ -125,11 +125,11 @@ class ListBuilder {
   PyObject* level(int32_t dim) {
     if (dim == ndim_) return refill() ? make_(chunk_[used_++]) : nullptr;
     const auto size = static_cast<Py_ssize_t>(shape_[dim]);
-    PyObject* list = PyList_New(size);
-    if (list == nullptr) return nullptr;
-    if (dim + 1 == ndim_ ? fill(list, size) : fillNested(list, size, dim + 1)) return list;
-    Py_DECREF(list);
-    return nullptr;
+    Owned list(PyList_New(size));
+    if (!list) return nullptr;
+    const bool filled =
+        dim + 1 == ndim_ ? fill(list.get(), size) : fillNested(list.get(), size, dim + 1);
+    return filled ? list.release() : nullptr;
   }
 
   bool fillNested(PyObject* list, Py_ssize_t size, int32_t dim) {
@@ -204,12 +204,8 @@ PyObject* stringsToTorch(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyO
   PyObject* offsets = nullptr;
   const tb_status status = tb_py_strings_to_torch(strings.get(), &parsed.options, &bytes, &offsets);
   if (status != TB_OK) return raiseStatus(status);
-  PyObject* shape = shapeTuple(tb_strings_shape(strings.get()), tb_strings_ndim(strings.get()));
-  PyObject* result = shape == nullptr ? nullptr : PyTuple_Pack(3, bytes, offsets, shape);
-  Py_XDECREF(shape);
-  Py_DECREF(bytes);
-  Py_DECREF(offsets);
-  return result;
+  return Py_BuildValue("(NNN)", bytes, offsets,
+                       shapeTuple(tb_strings_shape(strings.get()), tb_strings_ndim(strings.get())));
 }
 
 PyObject* explainStrings(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {

@@ -4,7 +4,9 @@
 
 #include "extension/errors.h"
 #include "extension/frameworks.h"
+#include "extension/object.h"
 #include "extension/options.h"
+#include "extension/values.h"
 
 namespace tensor_bridge::python {
 namespace {
@@ -23,7 +25,8 @@ struct Walk {
   Direction direction;
   bool plain;  // no keyword: null options, the common case
   bool keep_unknown;
-  PyObject* keywords;  // dict for _tree, made when first needed; borrowed where given
+  PyObject* keywords;   // dict for _convert, borrowed: the one that was given, or that below
+  Owned made_keywords;  // made when first needed
   PyObject* names;
   PyObject* const* values;
   ParsedOptions forward;
@@ -37,18 +40,15 @@ std::string written(const Path* path) {
   if (path->prefix != nullptr) return path->prefix;
   std::string text = written(path->parent);
   if (path->field != nullptr) {
-    PyObject* encoded = PyUnicode_AsUTF8String(path->field);
-    if (encoded != nullptr) text += std::string(".") + PyBytes_AsString(encoded);
-    Py_XDECREF(encoded);
+    const Owned encoded(PyUnicode_AsUTF8String(path->field));
+    if (encoded) text += std::string(".") + PyBytes_AsString(encoded.get());
   } else if (path->key != nullptr) {
-    PyObject* repr = PyObject_Repr(path->key);
-    PyObject* encoded =
-        repr == nullptr ? nullptr : PyUnicode_AsEncodedString(repr, "utf-8", "backslashreplace");
+    const Owned repr(PyObject_Repr(path->key));
+    const Owned encoded(repr ? PyUnicode_AsEncodedString(repr.get(), "utf-8", "backslashreplace")
+                             : nullptr);
     text += "[";
-    text += encoded == nullptr ? "?" : PyBytes_AsString(encoded);
+    text += encoded ? PyBytes_AsString(encoded.get()) : "?";
     text += "]";
-    Py_XDECREF(encoded);
-    Py_XDECREF(repr);
   } else {
     text += "[" + std::to_string(path->index) + "]";
   }
@@ -59,26 +59,27 @@ std::string written(const Path* path) {
 PyObject* walk(Walk* w, PyObject* node, const Path* path);
 
 PyObject* keywordsOf(Walk* w) {
-  if (w->keywords == nullptr) w->keywords = keywordDict(w->names, w->values);
+  if (w->keywords == nullptr) {
+    w->made_keywords = keywordDict(w->names, w->values);
+    w->keywords = w->made_keywords.get();
+  }
   return w->keywords;
 }
 
 // Composites, registered nodes, and whatever is unknown.
 PyObject* walkInPython(Walk* w, PyObject* node, const Path* path) {
   PyObject* keywords = keywordsOf(w);
-  PyObject* module = keywords == nullptr ? nullptr : PyImport_ImportModule("tensor_bridge._convert");
-  if (module == nullptr) return nullptr;
-  PyObject* pair =
-      PyObject_CallMethod(module, "convert_unknown", "OiOs", node,
-                          w->direction == kToTensorFlow ? 1 : 0, keywords, written(path).c_str());
-  Py_DECREF(module);
-  if (pair == nullptr) return nullptr;
-  PyObject* result = PyTuple_GetItem(pair, 0);
-  Py_XINCREF(result);
-  PyObject* count = result == nullptr ? nullptr : PyTuple_GetItem(pair, 1);
-  if (count != nullptr) w->converted += PyLong_AsSsize_t(count);
-  Py_DECREF(pair);
-  return result;
+  const Owned module(keywords == nullptr ? nullptr
+                                         : PyImport_ImportModule("tensor_bridge._convert"));
+  if (!module) return nullptr;
+  const Owned pair(PyObject_CallMethod(module.get(), "convert_unknown", "OiOs", node,
+                                       w->direction == kToTensorFlow ? 1 : 0, keywords,
+                                       written(path).c_str()));
+  PyObject* result;
+  Py_ssize_t converted;
+  if (!pair || PyArg_ParseTuple(pair.get(), "On", &result, &converted) == 0) return nullptr;
+  w->converted += converted;
+  return Py_NewRef(result);
 }
 
 PyObject* convertLeaf(Walk* w, PyObject* leaf, const Path* path) {
@@ -98,85 +99,56 @@ PyObject* convertLeaf(Walk* w, PyObject* leaf, const Path* path) {
 }
 
 PyObject* walkList(Walk* w, PyObject* list, const Path* path) {
-  PyObject* result = PyList_New(0);
+  Owned result(PyList_New(0));
   // The size is read each time: the GIL may be released while a leaf is converted.
-  for (Py_ssize_t i = 0; result != nullptr && i < PyList_Size(list); ++i) {
+  for (Py_ssize_t i = 0; result && i < PyList_Size(list); ++i) {
     const Path here{path, nullptr, nullptr, i, nullptr};
-    PyObject* item = Py_NewRef(PyList_GetItem(list, i));
-    PyObject* converted = walk(w, item, &here);
-    Py_DECREF(item);
-    if (converted == nullptr || PyList_Append(result, converted) != 0) {
-      Py_XDECREF(converted);
-      Py_DECREF(result);
-      return nullptr;
-    }
-    Py_DECREF(converted);
+    const Owned item(Py_NewRef(PyList_GetItem(list, i)));
+    if (!append(result, walk(w, item.get(), &here))) return nullptr;
   }
-  return result;
+  return result.release();
 }
 
 // A tuple, or a named tuple with the names `fields`.
 PyObject* walkTuple(Walk* w, PyObject* tuple, PyObject* fields, const Path* path) {
-  const Py_ssize_t size = PyTuple_Size(tuple);
-  PyObject* result = PyTuple_New(size);
-  for (Py_ssize_t i = 0; result != nullptr && i < size; ++i) {
+  return tupleOf(PyTuple_Size(tuple), [&](Py_ssize_t i) {
     PyObject* field = fields == nullptr ? nullptr : PyTuple_GetItem(fields, i);
     const Path here{path, nullptr, nullptr, i, field};
-    PyObject* converted = walk(w, PyTuple_GetItem(tuple, i), &here);
-    if (converted == nullptr) {
-      Py_DECREF(result);
-      return nullptr;
-    }
-    PyTuple_SetItem(result, i, converted);
-  }
-  return result;
+    return walk(w, PyTuple_GetItem(tuple, i), &here);
+  });
 }
 
 PyObject* walkNamedTuple(Walk* w, PyObject* tuple, const Path* path) {
   auto* type = reinterpret_cast<PyObject*>(Py_TYPE(tuple));
-  PyObject* fields = PyObject_GetAttrString(type, "_fields");
-  if (fields == nullptr) return nullptr;
-  PyObject* items = walkTuple(w, tuple, fields, path);
-  Py_DECREF(fields);
-  if (items == nullptr) return nullptr;
-  PyObject* result = PyObject_CallMethod(type, "_make", "(O)", items);
-  Py_DECREF(items);
-  return result;
+  const Owned fields(PyObject_GetAttrString(type, "_fields"));
+  const Owned items(fields ? walkTuple(w, tuple, fields.get(), path) : nullptr);
+  return items ? PyObject_CallMethod(type, "_make", "(O)", items.get()) : nullptr;
 }
 
 PyObject* walkDict(Walk* w, PyObject* dict, const Path* path) {
   // A snapshot: another thread may change the dict while the GIL is released.
-  PyObject* items = PyDict_Items(dict);
-  PyObject* result = items == nullptr ? nullptr : PyDict_New();
-  const Py_ssize_t size = result == nullptr ? 0 : PyList_Size(items);
+  const Owned items(PyDict_Items(dict));
+  Owned result(items ? PyDict_New() : nullptr);
+  const Py_ssize_t size = result ? PyList_Size(items.get()) : 0;
   for (Py_ssize_t i = 0; i < size; ++i) {
-    PyObject* pair = PyList_GetItem(items, i);
+    PyObject* pair = PyList_GetItem(items.get(), i);
     PyObject* key = PyTuple_GetItem(pair, 0);
     const Path here{path, nullptr, key, 0, nullptr};
-    PyObject* converted = walk(w, PyTuple_GetItem(pair, 1), &here);
-    if (converted == nullptr || PyDict_SetItem(result, key, converted) != 0) {
-      Py_XDECREF(converted);
-      Py_DECREF(items);
-      Py_DECREF(result);
-      return nullptr;
-    }
-    Py_DECREF(converted);
+    const Owned converted(walk(w, PyTuple_GetItem(pair, 1), &here));
+    if (!converted || PyDict_SetItem(result.get(), key, converted.get()) != 0) return nullptr;
   }
-  Py_XDECREF(items);
-  return result;
+  return result.release();
 }
 
 bool isNamedTuple(PyObject* object) {
   if (!PyTuple_Check(object) || PyTuple_CheckExact(object)) return false;
   auto* type = reinterpret_cast<PyObject*>(Py_TYPE(object));
-  PyObject* fields = PyObject_GetAttrString(type, "_fields");
-  if (fields == nullptr) {
+  const Owned fields(PyObject_GetAttrString(type, "_fields"));
+  if (!fields) {
     PyErr_Clear();
     return false;
   }
-  const bool matches = PyTuple_Check(fields) && PyTuple_Size(fields) == PyTuple_Size(object);
-  Py_DECREF(fields);
-  return matches;
+  return PyTuple_Check(fields.get()) && PyTuple_Size(fields.get()) == PyTuple_Size(object);
 }
 
 // Data that belongs to neither framework and stays as it is.
@@ -229,13 +201,11 @@ PyObject* convertStructure(PyObject* structure, Direction direction, PyObject* n
   w.names = names;
   w.values = values;
   if (!begin(&w)) return nullptr;
-  PyObject* result = walk(&w, structure, nullptr);
-  Py_XDECREF(w.keywords);
-  if (result != nullptr && w.converted == 0) {
-    Py_DECREF(result);
+  Owned result(walk(&w, structure, nullptr));
+  if (result && w.converted == 0) {
     return raiseNothingConverted(structure, direction == kToTorch);
   }
-  return result;
+  return result.release();
 }
 
 PyObject* convertNode(PyObject*, PyObject* args) {
@@ -249,25 +219,22 @@ PyObject* convertNode(PyObject*, PyObject* args) {
   Walk w{};
   w.direction = back != 0 ? kToTensorFlow : kToTorch;
   w.keywords = keywords;
-  PyObject* names = PyTuple_New(PyDict_Size(keywords));
+  const Owned names(PyTuple_New(PyDict_Size(keywords)));
   std::vector<PyObject*> values;
   PyObject* key;
   PyObject* value;
   Py_ssize_t position = 0;
   Py_ssize_t count = 0;
-  while (names != nullptr && PyDict_Next(keywords, &position, &key, &value)) {
-    PyTuple_SetItem(names, count++, Py_NewRef(key));
+  while (names && PyDict_Next(keywords, &position, &key, &value)) {
+    PyTuple_SetItem(names.get(), count++, Py_NewRef(key));
     values.push_back(value);
   }
-  if (names == nullptr) return nullptr;
-  w.names = names;
+  if (!names) return nullptr;
+  w.names = names.get();
   w.values = values.data();
   const Path root{nullptr, path, nullptr, 0, nullptr};
   PyObject* result = begin(&w) ? walk(&w, node, &root) : nullptr;
-  Py_DECREF(names);
-  if (result == nullptr) return nullptr;
-  PyObject* pair = Py_BuildValue("(Nn)", result, w.converted);
-  return pair;
+  return result == nullptr ? nullptr : Py_BuildValue("(Nn)", result, w.converted);
 }
 
 }  // namespace tensor_bridge::python

@@ -25,22 +25,22 @@ PyObject* tensorTuple(const tb_v1_tensor& tensor) {
 }
 
 PyObject* tensorList(const tb_v1* v1) {
-  PyObject* list = PyList_New(0);
+  Owned list(PyList_New(0));
   tb_v1_tensor tensor;
   tensor.struct_size = sizeof(tensor);
-  for (int64_t i = 0; list != nullptr && tb_v1_tensor_get(v1, i, &tensor) == TB_OK; ++i) {
-    if (!append(list, tensorTuple(tensor))) Py_CLEAR(list);
+  for (int64_t i = 0; list && tb_v1_tensor_get(v1, i, &tensor) == TB_OK; ++i) {
+    if (!append(list, tensorTuple(tensor))) return nullptr;
   }
-  return list;
+  return list.release();
 }
 
 PyObject* blockList(const tb_v1* v1) {
-  PyObject* list = PyList_New(0);
+  Owned list(PyList_New(0));
   tb_bundle_block block;
-  for (int64_t i = 0; list != nullptr && tb_v1_block_get(v1, i, &block) == TB_OK; ++i) {
-    if (!append(list, blockTuple(block))) Py_CLEAR(list);
+  for (int64_t i = 0; list && tb_v1_block_get(v1, i, &block) == TB_OK; ++i) {
+    if (!append(list, blockTuple(block))) return nullptr;
   }
-  return list;
+  return list.release();
 }
 
 PyObject* extent(int64_t offset, int64_t size) {

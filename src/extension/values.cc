@@ -9,31 +9,20 @@ PyObject* wrongCount(const char* name, Py_ssize_t expected, Py_ssize_t got) {
 }
 
 PyObject* shapeTuple(const int64_t* shape, int32_t ndim) {
-  PyObject* tuple = PyTuple_New(ndim);
-  for (int32_t i = 0; tuple != nullptr && i < ndim; ++i) {
-    PyObject* size = PyLong_FromLongLong(shape[i]);
-    if (size == nullptr) {
-      Py_DECREF(tuple);
-      return nullptr;
-    }
-    PyTuple_SetItem(tuple, i, size);
-  }
-  return tuple;
+  return tupleOf(ndim, [&](Py_ssize_t i) { return PyLong_FromLongLong(shape[i]); });
 }
 
-bool append(PyObject* list, PyObject* item) {
-  if (item == nullptr) return false;
-  const bool done = PyList_Append(list, item) == 0;
-  Py_DECREF(item);
-  return done;
+bool append(const Owned& list, PyObject* item) {
+  const Owned owned(item);
+  return owned && PyList_Append(list.get(), item) == 0;
 }
 
 PyObject* sliceList(const int64_t* slices, int32_t count, int32_t ndim) {
-  PyObject* list = PyList_New(0);
-  for (int32_t i = 0; list != nullptr && i < count; ++i) {
-    if (!append(list, shapeTuple(slices + int64_t{2} * i * ndim, 2 * ndim))) Py_CLEAR(list);
+  Owned list(PyList_New(0));
+  for (int32_t i = 0; list && i < count; ++i) {
+    if (!append(list, shapeTuple(slices + int64_t{2} * i * ndim, 2 * ndim))) return nullptr;
   }
-  return list;
+  return list.release();
 }
 
 PyObject* blockTuple(const tb_bundle_block& block) {
@@ -43,8 +32,8 @@ PyObject* blockTuple(const tb_bundle_block& block) {
 }
 
 PyObject* explanationTuple(const tb_explanation& e, const int64_t* shape) {
+  // Py_BuildValue releases what "N" got, and fails if one of them is null.
   PyObject* dims = e.ndim < 0 ? Py_NewRef(Py_None) : shapeTuple(shape, e.ndim);
-  if (dims == nullptr) return nullptr;
   return Py_BuildValue("(iiiNLssss)", e.action, e.status, e.on_write, dims,
                        static_cast<long long>(e.nbytes), e.tf_dtype, e.torch_dtype, e.device,
                        e.reason);
