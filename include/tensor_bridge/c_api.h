@@ -6,11 +6,11 @@
  * tb_last_error() gives the message of this thread's latest failure: what was expected, what
  * came, what to do. On failure out-parameters are untouched and inputs stay with the caller; an
  * input is consumed only by a call that says so, and only when it succeeds.
- * Null. Options of a conversion may be null, and so may a tb_bundle_place. Another null where
- * nothing says that it may be is TB_INVALID_HANDLE; a function without a status gives 0 or NULL,
- * and leaves a message. What cannot be told, and is undefined: a handle or an object that is none,
- * or was released or consumed; memory smaller than its size says.
- * Threads. Every function may be called from any thread. Handles may be released on any thread.
+ * Null. Options of a conversion may be null. Another null where nothing says that it may be is
+ * TB_INVALID_HANDLE; a function without a status gives 0 or NULL, and leaves a message. What cannot
+ * be told, and is undefined: a handle or an object that is none, or was released or consumed;
+ * memory smaller than its size says. Threads. Every function may be called from any thread. Handles
+ * may be released on any thread.
  */
 #ifndef TENSOR_BRIDGE_C_API_H_
 #define TENSOR_BRIDGE_C_API_H_
@@ -199,14 +199,10 @@ TB_EXPORT tb_status tb_tf_explain(struct TF_Tensor* tensor, const tb_convert_opt
  * NULL it never does. */
 TB_EXPORT void tb_py_set_gil_functions(void* (*save)(void), void (*restore)(void*));
 
-/* The entry of an adapter that copies through torch's Python functions; the extension module has
- * one. For that module only. */
-typedef const void* (*tb_py_adapter_entry)(uint32_t abi, const void* host);
-TB_EXPORT void tb_py_set_copying_torch(tb_py_adapter_entry entry);
 /* tb_use_torch for Python: a torch newer than those known, one that is not `proven` (0: a
  * pre-release), and one with which its adapter does not load or fails the self-test, is used
- * through that entry. Tensors of the neutral family are then handles that only this library
- * understands, and tb_use_torch is TB_FRAMEWORK. */
+ * through an adapter of the extension module, which copies. Tensors of the neutral family are then
+ * handles that only this library understands, and tb_use_torch is TB_FRAMEWORK. */
 TB_EXPORT tb_status tb_py_use_torch(int32_t major, int32_t minor, int32_t proven);
 /* Why every conversion copies, or NULL where memory is shared. */
 TB_EXPORT const char* tb_py_copying_reason(void);
@@ -241,9 +237,6 @@ TB_EXPORT tb_status tb_py_torch_explain(struct _object* tensor,
                                         int64_t* shape, int32_t capacity);
 /* As tb_torch_tensor_release_previous, of a torch.Tensor. */
 TB_EXPORT tb_status tb_py_torch_release_previous(struct _object* tensor, int32_t* out);
-/* The address of an EagerTensor's elements, for tests. */
-TB_EXPORT tb_status tb_py_tf_address(struct _object* tensor, const void** out);
-
 /* ---- DLPack: Python family ----------------------------------------------------------------- */
 
 /* A DLPack 1.x structure of an EagerTensor, which the caller releases through its deleter. `copy`:
@@ -341,162 +334,6 @@ TB_EXPORT tb_status tb_py_strings_to_torch(const tb_strings* strings,
 TB_EXPORT tb_status tb_py_strings_to_tf(const tb_strings* strings,
                                         const tb_convert_back_options* options,
                                         struct _object** out);
-
-/* ---- iterators of tf.data (GIL held) ------------------------------------------------------- */
-
-/* The elements of a tf.data iterator as torch tensors, made on demand or ahead by a thread. The GIL
- * is released by every call that waits. Any thread may use an iterator, several at once too. */
-typedef struct tb_data_iterator tb_data_iterator;
-
-/* One element, as a flat list of slots. */
-typedef struct tb_data_element tb_data_element;
-
-/* What an output of the iterator is, and the slots that it fills. */
-enum {
-  TB_DATA_DENSE = 0,   /* one slot, a tensor */
-  TB_DATA_STRINGS = 1, /* two slots: bytes and offsets; with string_lists only the first is used */
-  TB_DATA_RAGGED = 2,  /* values (a tensor or strings), then one tensor of row splits a partition */
-  TB_DATA_SPARSE = 3,  /* three tensors: indices, values, dense shape */
-  TB_DATA_OPAQUE = 4   /* one slot, a tf.Tensor */
-};
-
-typedef struct tb_data_component {
-  int32_t kind;         /* TB_DATA_* */
-  int32_t tf_dtype;     /* TF_DataType of the iterator's output */
-  int32_t values_dtype; /* ragged, sparse: TF_DataType of the values */
-  int32_t splits_dtype; /* ragged: of the row splits */
-  int32_t ragged_rank;  /* ragged: number of partitions */
-} tb_data_component;
-
-typedef struct tb_data_options {
-  uint32_t struct_size; /* sizeof(tb_data_options) */
-  int32_t prefetch;     /* elements that the thread makes ahead; 0: each when it is asked for */
-  int32_t adaptive; /* 1: a caller that only drains may make cheap elements itself, without limit */
-  int32_t string_lists; /* 1: strings stay in TensorFlow's memory, for tb_data_slot_strings() */
-  int32_t num_components;
-  const tb_data_component* components;
-  const tb_convert_options* convert; /* of every tensor; null for the defaults */
-} tb_data_options;
-
-enum { TB_DATA_ELEMENT = 0, TB_DATA_END = 1, TB_DATA_WAITING = 2 };
-
-typedef struct tb_data_outcome {
-  uint32_t struct_size; /* sizeof(tb_data_outcome) */
-  int32_t state;        /* TB_DATA_*: an element, the end, or none within the time */
-  int64_t ordinal;      /* number of the element, or of the failure, counted from 0 */
-  int32_t tf_code;      /* of a failure in the pipeline: TF_Code */
-} tb_data_outcome;
-
-typedef struct tb_data_stats {
-  uint32_t struct_size; /* sizeof(tb_data_stats) */
-  int64_t elements;     /* delivered */
-  int64_t bytes;        /* delivered */
-  int64_t failures;
-  int64_t wait_ns;    /* in tb_py_data_next() */
-  int64_t compute_ns; /* between two calls of it */
-  int64_t make_ns;    /* spent in making elements, mostly in TensorFlow */
-  int64_t queued;     /* elements that wait to be delivered */
-} tb_data_stats;
-
-/* `resource` is the eager tensor of an initialised iterator resource, `context` TensorFlow's
- * TFE_Context. The iterator keeps the resource alive, not the dataset. */
-TB_EXPORT tb_status tb_py_data_open(struct _object* resource, void* context,
-                                    const tb_data_options* options, tb_data_iterator** out);
-
-/* The next element, which the caller releases; or the end, or after `wait_ms` without either
- * TB_DATA_WAITING (with a thread only; without one the call waits as long as it takes). A failure
- * in the pipeline is returned once, TB_TENSORFLOW; the next call goes on behind it. `outcome` is
- * filled in any case. */
-TB_EXPORT tb_status tb_py_data_next(tb_data_iterator* iterator, int64_t wait_ms,
-                                    tb_data_outcome* outcome, tb_data_element** out);
-
-/* Keeps the thread from making elements, once it has made the present one: what is queued can be
- * taken, and the iterator resource stays where it is. `resume` undoes it; NULL is ignored there. In
- * a forked child nothing but `close` works: it has a copy of the memory and no thread. */
-TB_EXPORT tb_status tb_py_data_pause(tb_data_iterator* iterator);
-TB_EXPORT void tb_py_data_resume(tb_data_iterator* iterator);
-
-/* Cancels the call that is under way in TensorFlow; the iterator is at its end. NULL is ignored. */
-TB_EXPORT void tb_py_data_cancel(tb_data_iterator* iterator);
-
-TB_EXPORT tb_status tb_data_stats_get(const tb_data_iterator* iterator, tb_data_stats* out);
-
-/* Cancels, waits for the thread, and frees the iterator. In a forked child it only leaks: the
- * thread is not there. A thread that does not end within `wait_ms` is left to itself. Null is
- * ignored. */
-TB_EXPORT void tb_py_data_close(tb_data_iterator* iterator, int64_t wait_ms);
-
-TB_EXPORT int32_t tb_data_num_slots(const tb_data_element* element);
-
-/* A new reference to the torch.Tensor (of an opaque slot: tf.Tensor) of a slot. Once a slot. */
-TB_EXPORT tb_status tb_py_data_slot(tb_data_element* element, int32_t slot, struct _object** out);
-
-/* Of the first slot of strings; lives as long as the element. Null for other slots, and for a
- * number that is no slot. */
-TB_EXPORT const int64_t* tb_data_slot_shape(const tb_data_element* element, int32_t slot,
-                                            int32_t* ndim);
-
-/* With string_lists: borrowed from the element; null for a slot that holds no strings. */
-TB_EXPORT const tb_strings* tb_data_slot_strings(const tb_data_element* element, int32_t slot);
-
-/* NULL is ignored. */
-TB_EXPORT void tb_data_element_release(tb_data_element* element);
-
-/* ---- checkpoints -------------------------------------------------------------------------- */
-
-/* What the index file of a TensorFlow checkpoint says; it refers to no memory of the caller's. */
-typedef struct tb_bundle tb_bundle;
-
-/* Where reading failed. The caller sets struct_size to sizeof(tb_bundle_place) before the call. */
-typedef struct tb_bundle_place {
-  uint32_t struct_size;
-  int32_t entry_size; /* of `entry`, which is cut off where it is longer */
-  int64_t offset;     /* in the bytes that were given; -1: no place in them */
-  char entry[256];    /* key of the entry; no zero at its end */
-} tb_bundle_place;
-
-/* One entry; the pointers live as long as the tb_bundle. */
-typedef struct tb_bundle_entry {
-  uint32_t struct_size; /* set by the caller */
-  int32_t dtype;        /* TF_DataType */
-  int32_t shard;        /* number of the data file, below tb_bundle_num_shards() */
-  int32_t ndim;
-  int32_t num_slices; /* 0, or those of a partitioned variable */
-  uint32_t crc32c;    /* of the entry's bytes, masked */
-  int64_t key_size;
-  int64_t offset; /* in the data file */
-  int64_t size;
-  const char* key; /* may hold zeros */
-  const int64_t* shape;
-  const int64_t* slices; /* for each slice ndim pairs (start, length); length -1: all of it */
-} tb_bundle_entry;
-
-/* A stretch of the index file, and its masked CRC-32C. */
-typedef struct tb_bundle_block {
-  int64_t offset;
-  int64_t size;
-  uint32_t crc32c;
-} tb_bundle_block;
-
-/* Reads an index file that is in memory. Every length, offset and shape in it is checked, checksums
- * are not. On TB_CHECKPOINT `place`, which may be null, says where. */
-TB_EXPORT tb_status tb_bundle_read(const void* data, size_t size, tb_bundle** out,
-                                   tb_bundle_place* place);
-TB_EXPORT int32_t tb_bundle_num_shards(const tb_bundle* bundle);
-TB_EXPORT int64_t tb_bundle_num_entries(const tb_bundle* bundle);
-TB_EXPORT int64_t tb_bundle_num_blocks(const tb_bundle* bundle);
-/* Entry `index`, ascending by key; TB_INVALID_OPTION past the end. */
-TB_EXPORT tb_status tb_bundle_entry_get(const tb_bundle* bundle, int64_t index,
-                                        tb_bundle_entry* out);
-TB_EXPORT tb_status tb_bundle_block_get(const tb_bundle* bundle, int64_t index,
-                                        tb_bundle_block* out);
-/* NULL is ignored. */
-TB_EXPORT void tb_bundle_release(tb_bundle* bundle);
-
-/* Where the `count` strings of an entry of dtype string lie in its bytes: string i from
- * *begin + offsets[i] to *begin + offsets[i + 1]. `offsets` has room for count + 1. */
-TB_EXPORT tb_status tb_bundle_strings(const void* data, size_t size, int64_t count,
-                                      int64_t* offsets, int64_t* begin, tb_bundle_place* place);
 
 /* ---- dtype table -------------------------------------------------------------------------- */
 

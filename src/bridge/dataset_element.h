@@ -9,7 +9,7 @@
 #include "adapters/tensorflow/dataset_iterator.h"
 #include "adapters/torch_abi.h"
 #include "bridge/strings.h"
-#include "tensor_bridge/c_api.h"
+#include "c_api/private_api.h"
 
 namespace tensor_bridge {
 

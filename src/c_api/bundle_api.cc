@@ -1,8 +1,8 @@
 // Checkpoints: the C ABI over formats/bundle.h.
 
 #include "c_api/placed.h"
+#include "c_api/private_api.h"
 #include "formats/bundle.h"
-#include "tensor_bridge/c_api.h"
 
 using namespace tensor_bridge;  // NOLINT: every function below is one call into it
 

@@ -11,7 +11,7 @@
 #include "c_api/barrier.h"
 #include "c_api/eager.h"
 #include "c_api/gil.h"
-#include "tensor_bridge/c_api.h"
+#include "c_api/private_api.h"
 
 using namespace tensor_bridge;  // NOLINT: every function below is one call into it
 

@@ -7,8 +7,8 @@
 #include <cstring>
 
 #include "c_api/barrier.h"
+#include "c_api/private_api.h"
 #include "formats/format_error.h"
-#include "tensor_bridge/c_api.h"
 
 namespace tensor_bridge {
 

@@ -16,8 +16,8 @@
 #include "c_api/barrier.h"
 #include "c_api/eager.h"
 #include "c_api/gil.h"
+#include "c_api/private_api.h"
 #include "core/device.h"
-#include "tensor_bridge/c_api.h"
 
 using namespace tensor_bridge;  // NOLINT: every function below is one call into it
 

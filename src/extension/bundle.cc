@@ -3,9 +3,9 @@
 #include <cstring>
 #include <memory>
 
+#include "c_api/private_api.h"
 #include "extension/errors.h"
 #include "extension/values.h"
-#include "tensor_bridge/c_api.h"
 
 namespace tensor_bridge::python {
 namespace {

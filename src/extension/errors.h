@@ -5,7 +5,7 @@
 
 #include <Python.h>
 
-#include "tensor_bridge/c_api.h"
+#include "c_api/private_api.h"
 
 namespace tensor_bridge::python {
 

@@ -5,8 +5,8 @@
 
 #include <Python.h>
 
+#include "c_api/private_api.h"
 #include "extension/object.h"
-#include "tensor_bridge/c_api.h"
 
 namespace tensor_bridge::python {
 

@@ -23,7 +23,16 @@ CPP_EDGES = {
     "src/adapters": {"sdk", "dlpack", "core"},
     "src/adapters/tensorflow": {"sdk", "dlpack", "core", "adapters/tensorflow"},
     "src/adapters/torch": {"sdk", "dlpack", "core", "torch_abi", "adapters/torch", "torch"},
-    "src/bridge": {"sdk", "dlpack", "core", "torch_abi", "adapters/tensorflow", "bridge"},
+    # The headers of the C interface, public and private, are at the bottom: declarations only.
+    "src/bridge": {
+        "sdk",
+        "private",
+        "dlpack",
+        "core",
+        "torch_abi",
+        "adapters/tensorflow",
+        "bridge",
+    },
     "src/c_api": {
         "sdk",
         "dlpack",

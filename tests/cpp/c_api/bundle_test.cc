@@ -8,7 +8,7 @@
 #include <cstring>
 #include <string>
 
-#include "tensor_bridge/c_api.h"
+#include "c_api/private_api.h"
 
 namespace {
 

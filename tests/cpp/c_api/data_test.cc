@@ -5,7 +5,7 @@
 
 #include <string>
 
-#include "tensor_bridge/c_api.h"
+#include "c_api/private_api.h"
 
 namespace {
 

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "c_api/fixture.h"
+#include "c_api/private_api.h"
 #include "tensor_bridge/c_api.h"
 #include "tensor_bridge/version.h"
 
