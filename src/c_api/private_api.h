@@ -11,8 +11,8 @@ extern "C" {
 
 /* ---- torch that is copied from and to ------------------------------------------------------ */
 
-/* The entry of an adapter that copies through torch's Python functions; the extension module has
- * one. */
+/* The entry of an adapter that copies through torch's Python functions, which the extension module
+ * has; NULL for none. */
 typedef const void* (*tb_py_adapter_entry)(uint32_t abi, const void* host);
 TB_EXPORT void tb_py_set_copying_torch(tb_py_adapter_entry entry);
 
