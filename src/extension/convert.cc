@@ -5,6 +5,7 @@
 #include "c_api/private_api.h"
 #include "extension/errors.h"
 #include "extension/frameworks.h"
+#include "extension/hooks.h"
 #include "extension/options.h"
 #include "extension/structure.h"
 #include "extension/values.h"
@@ -16,32 +17,9 @@ namespace {
 // TensorFlow's TensorShape::MaxDimensions().
 constexpr int kMaxDims = 254;
 
-// A Python function of this package that was looked up once; never freed.
-class CachedFunction {
- public:
-  CachedFunction(const char* module, const char* name) : module_(module), name_(name) {}
-  // Borrowed, or null with an exception set.
-  PyObject* get() {
-    if (function_ == nullptr) {
-      const Owned module(PyImport_ImportModule(module_));
-      if (module) function_ = PyObject_GetAttrString(module.get(), name_);
-    }
-    return function_;
-  }
-
- private:
-  const char* module_;
-  const char* name_;
-  PyObject* function_ = nullptr;
-};
-
-CachedFunction g_other("tensor_bridge._convert", "convert_other");
-CachedFunction g_other_back("tensor_bridge._convert", "convert_other_back");
-CachedFunction g_back_to_device("tensor_bridge._dense", "convert_back_to_device");
-
 // Calls function(t, **keywords): whatever is not one plain tensor.
-PyObject* callOther(CachedFunction* cached, PyObject* t, PyObject* names, PyObject* const* values) {
-  PyObject* function = cached->get();
+PyObject* callOther(Hook* hook, PyObject* t, PyObject* names, PyObject* const* values) {
+  PyObject* function = hook->get();
   const Owned keywords = function == nullptr ? Owned() : keywordDict(names, values);
   const Owned positional(keywords ? PyTuple_Pack(1, t) : nullptr);
   return positional ? PyObject_Call(function, positional.get(), keywords.get()) : nullptr;
@@ -110,7 +88,7 @@ PyObject* withKeywordAsPositional(PyObject* (*function)(PyObject*, PyObject* con
     if (nargs != 1) return wrongCount("convert_tf_to_pytorch", 1, nargs);
     if (!isEager(args[0])) {
       return isContainer(args[0]) ? convertStructure(args[0], kToTorch, names, args + 1)
-                                  : callOther(&g_other, args[0], names, args + 1);
+                                  : callOther(&hooks::convert_other, args[0], names, args + 1);
     }
     if (!ensureReady()) return nullptr;
     ParsedOptions parsed;
@@ -120,7 +98,7 @@ PyObject* withKeywordAsPositional(PyObject* (*function)(PyObject*, PyObject* con
   if (__builtin_expect(status == TB_OK, 1)) return result;
   // Strings have a torch form of several tensors.
   if (status == TB_UNSUPPORTED_DTYPE) {
-    return callOther(&g_other, args[0], names, args + 1);
+    return callOther(&hooks::convert_other, args[0], names, args + 1);
   }
   return raiseStatus(status);
 }
@@ -189,20 +167,20 @@ PyObject* explainVariable(PyObject*, PyObject* const* args, Py_ssize_t nargs, Py
     if (nargs != 1) return wrongCount("convert_pytorch_to_tf", 1, nargs);
     if (!isTorch(args[0])) {
       return isContainer(args[0]) ? convertStructure(args[0], kToTensorFlow, names, args + 1)
-                                  : callOther(&g_other_back, args[0], names, args + 1);
+                                  : callOther(&hooks::convert_other_back, args[0], names, args + 1);
     }
     if (!ensureBackReady()) return nullptr;
     ParsedBackOptions parsed;
     if (!parseBackOptions(names, args + nargs, kWithExtras, &parsed)) return nullptr;
     if (parsed.device != nullptr && parsed.device != Py_None) {
-      return callOther(&g_other_back, args[0], names, args + 1);
+      return callOther(&hooks::convert_other_back, args[0], names, args + 1);
     }
     status = tb_py_torch_to_tf(args[0], &parsed.options, &result);
   }
   if (__builtin_expect(status == TB_OK, 1)) return result;
   // Sparse and nested layouts have a TensorFlow form of several tensors.
   if (status == TB_UNSUPPORTED_TYPE) {
-    return callOther(&g_other_back, args[0], names, args + 1);
+    return callOther(&hooks::convert_other_back, args[0], names, args + 1);
   }
   return raiseStatus(status);
 }
@@ -217,7 +195,7 @@ PyObject* convertTensorBack(PyObject*, PyObject* const* args, Py_ssize_t nargs, 
   ParsedBackOptions parsed;
   if (!parseBackOptions(names, args + nargs, kDenseOnly, &parsed)) return nullptr;
   if (parsed.device != nullptr && parsed.device != Py_None) {
-    return callOther(&g_back_to_device, args[0], names, args + 1);
+    return callOther(&hooks::convert_back_to_device, args[0], names, args + 1);
   }
   PyObject* result = nullptr;
   const tb_status status = tb_py_torch_to_tf(args[0], &parsed.options, &result);
@@ -279,16 +257,10 @@ PyObject* requireTorchCuda(PyObject*, PyObject*) {
 }
 
 int32_t gpuOfLogical(int32_t logical) {
-  const PyGILState_STATE state = PyGILState_Ensure();
-  int32_t result = -1;
-  {
-    const Owned module(PyImport_ImportModule("tensor_bridge._devices"));
-    const Owned ordinal(module ? PyObject_CallMethod(module.get(), "gpu_of_logical", "i", logical)
-                               : nullptr);
-    if (ordinal) result = static_cast<int32_t>(PyLong_AsLong(ordinal.get()));
-    PyErr_Clear();
-  }
-  PyGILState_Release(state);
+  const Gil gil;
+  const Owned ordinal = hooks::gpu_of_logical.call("(i)", logical);
+  const int32_t result = ordinal ? static_cast<int32_t>(PyLong_AsLong(ordinal.get())) : -1;
+  PyErr_Clear();
   return result;
 }
 

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "adapters/torch_abi.h"
+#include "extension/hooks.h"
 #include "extension/object.h"
 #include "extension/values.h"
 #include "tensor_bridge/c_api.h"
@@ -14,23 +15,13 @@
 namespace tensor_bridge {
 namespace {
 
+namespace hooks = python::hooks;
 using python::ErrorState;
+using python::Gil;
 using python::Owned;
 using python::shapeTuple;
 
 const TorchHost* g_host = nullptr;
-
-// Each function may be called with the GIL or without it, from threads that Python does not know.
-class Gil {
- public:
-  Gil() : state_(PyGILState_Ensure()) {}
-  ~Gil() { PyGILState_Release(state_); }
-  Gil(const Gil&) = delete;
-  Gil& operator=(const Gil&) = delete;
-
- private:
-  PyGILState_STATE state_;
-};
 
 PyObject* objectOf(tb_torch_tensor* tensor) { return reinterpret_cast<PyObject*>(tensor); }
 
@@ -58,15 +49,6 @@ tb_status reportPythonError() {
   PyErr_Clear();
   full = full || message.find("can't allocate memory") != std::string::npos;
   return g_host->setError(full ? TB_OUT_OF_MEMORY : TB_TORCH, message.c_str());
-}
-
-// tensor_bridge._copying.<name>(*arguments), or null with a Python error. Takes `arguments` over.
-PyObject* call(const char* name, PyObject* arguments) {
-  Owned owned(arguments);
-  if (!owned) return nullptr;
-  Owned module(PyImport_ImportModule("tensor_bridge._copying"));
-  Owned function(module ? PyObject_GetAttrString(module.get(), name) : nullptr);
-  return function ? PyObject_CallObject(function.get(), owned.get()) : nullptr;
 }
 
 bool readTuple(PyObject* tuple, int64_t* values) {
@@ -131,8 +113,8 @@ tb_status wrap(const TensorView* view, const WrapSpec* spec, tb_torch_tensor** o
   const tb_dtype_row row = rowOf(spec->dtype);
   // A looked-up element has another size than its byte in TensorFlow's memory.
   const bool looks_up = spec->action == WrapAction::kLookup;
-  Owned pair(call("empty", Py_BuildValue("(sLi)", row.torch_name,
-                                         static_cast<long long>(view->nbytes), looks_up ? 1 : 0)));
+  Owned pair(hooks::copying_empty.call("(sLi)", row.torch_name,
+                                       static_cast<long long>(view->nbytes), looks_up ? 1 : 0));
   PyObject* flat = nullptr;
   void* data = nullptr;
   if (!pair || !readAddress(pair.get(), &flat, &data)) return reportPythonError();
@@ -148,7 +130,7 @@ tb_status wrap(const TensorView* view, const WrapSpec* spec, tb_torch_tensor** o
                                             : shapeTuple(view->dl.strides, view->dl.ndim));
   if (!shape) return reportPythonError();
   Owned tensor(
-      call("shaped", Py_BuildValue("(OOO)", flat, shape.get(), strides ? strides.get() : Py_None)));
+      hooks::copying_shaped.call("(OOO)", flat, shape.get(), strides ? strides.get() : Py_None));
   if (!tensor) return reportPythonError();
   *out = handleOf(tensor.release());
   return TB_OK;
@@ -172,7 +154,7 @@ void releaseOwner(void* owner) { release(static_cast<tb_torch_tensor*>(owner)); 
 
 tb_status view(tb_torch_tensor* tensor, int64_t* shape, int64_t* strides, TensorView* out) {
   const Gil gil;
-  Owned tuple(call("view", Py_BuildValue("(O)", objectOf(tensor))));
+  Owned tuple(hooks::copying_view.call("(O)", objectOf(tensor)));
   if (!tuple) return reportPythonError();
   PyObject* dims = PyTuple_GetItem(tuple.get(), 0);
   *out = TensorView{};
@@ -233,7 +215,7 @@ void describe(tb_torch_tensor* tensor, bool, TorchFacts* facts) {
   facts->dtype = Dtype::kUnknown;
   facts->device = DLDevice{kDLCPU, 0};
   facts->obstacle = Obstacle::kWrapped;
-  Owned tuple(call("describe", Py_BuildValue("(O)", objectOf(tensor))));
+  Owned tuple(hooks::copying_describe.call("(O)", objectOf(tensor)));
   if (!tuple) {
     PyErr_Clear();
     return;
@@ -269,7 +251,7 @@ tb_status share(tb_torch_tensor*, void**, ReleaseFn*, void**) { return TB_COPY_R
 // `cast` is a torch dtype's name, or null.
 tb_status copyValues(tb_torch_tensor* tensor, const char* cast, void* out) {
   const Gil gil;
-  Owned triple(call("values", Py_BuildValue("(Oz)", objectOf(tensor), cast)));
+  Owned triple(hooks::copying_values.call("(Oz)", objectOf(tensor), cast));
   PyObject* values = nullptr;
   void* data = nullptr;
   if (!triple || !readAddress(triple.get(), &values, &data)) return reportPythonError();

@@ -3,6 +3,7 @@
 #include "dlpack/dlpack.h"
 #include "extension/errors.h"
 #include "extension/frameworks.h"
+#include "extension/hooks.h"
 #include "extension/object.h"
 #include "extension/options.h"
 #include "tensor_bridge/c_api.h"
@@ -102,9 +103,7 @@ int fromPyObject(void* object, DLManagedTensorVersioned** out) {
 
 int toPyObject(DLManagedTensorVersioned* managed, void** out) {
   const Owned capsule(versionedCapsule(managed));
-  const Owned module(capsule ? PyImport_ImportModule("tensor_bridge.dlpack") : nullptr);
-  *out = module ? PyObject_CallMethod(module.get(), "exporter_of_capsule", "O", capsule.get())
-                : nullptr;
+  *out = capsule ? hooks::exporter_of_capsule.call("(O)", capsule.get()).release() : nullptr;
   return *out == nullptr ? -1 : 0;
 }
 

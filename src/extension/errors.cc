@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "extension/hooks.h"
 #include "extension/object.h"
 
 namespace tensor_bridge::python {
@@ -9,10 +10,9 @@ namespace {
 
 // The class for `status`.
 Owned exceptionClass(tb_status status) {
-  const Owned module(PyImport_ImportModule("tensor_bridge.errors"));
-  const Owned table(module ? PyObject_GetAttrString(module.get(), "BY_STATUS") : nullptr);
-  const Owned key(table ? PyLong_FromLong(status) : nullptr);
-  return Owned(key ? PyObject_GetItem(table.get(), key.get()) : nullptr);
+  PyObject* table = hooks::by_status.get();
+  const Owned key(table == nullptr ? nullptr : PyLong_FromLong(status));
+  return Owned(key ? PyObject_GetItem(table, key.get()) : nullptr);
 }
 
 }  // namespace

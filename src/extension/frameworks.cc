@@ -1,6 +1,7 @@
 #include "extension/frameworks.h"
 
 #include "extension/errors.h"
+#include "extension/hooks.h"
 #include "extension/object.h"
 #include "tensor_bridge/c_api.h"
 
@@ -20,13 +21,6 @@ PyTypeObject* typeOf(PyObject* module, const char* name) {
   PyObject* type = module == nullptr ? nullptr : PyObject_GetAttrString(module, name);
   if (type == nullptr) PyErr_Clear();
   return reinterpret_cast<PyTypeObject*>(type);
-}
-
-// The result of tensor_bridge._frameworks.<name>().
-template <typename... Arguments>
-Owned callFrameworks(const char* name, const char* format = nullptr, Arguments... arguments) {
-  const Owned module(PyImport_ImportModule("tensor_bridge._frameworks"));
-  return Owned(module ? PyObject_CallMethod(module.get(), name, format, arguments...) : nullptr);
 }
 
 }  // namespace
@@ -55,7 +49,7 @@ bool isTorchSlow(PyObject* object) {
 }
 
 bool ensureReadySlow() {
-  const Owned version = callFrameworks("ensure");
+  const Owned version = hooks::ensure.call();
   int major = 0;
   int minor = 0;
   int proven = 0;
@@ -68,14 +62,15 @@ bool ensureReadySlow() {
     return false;
   }
   if (const char* reason = tb_py_copying_reason()) {
-    if (!callFrameworks("say_that_it_copies", "N", textOf(reason))) return false;
+    const Owned text(textOf(reason));
+    if (!text || !hooks::say_that_it_copies.call("(O)", text.get())) return false;
   }
   g_ready = true;
   return true;
 }
 
 bool ensureBackReadySlow() {
-  if (!ensureReady() || !callFrameworks("ensure_tensorflow")) return false;
+  if (!ensureReady() || !hooks::ensure_tensorflow.call()) return false;
   g_back_ready = true;
   return true;
 }

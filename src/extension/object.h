@@ -1,4 +1,4 @@
-// Who owns a Python object: a reference of our own, and an error that is put aside.
+// Who owns a Python object: a reference of our own, an error that is put aside, the GIL.
 // Not for: values made of C ones (values.h).
 #ifndef TENSOR_BRIDGE_EXTENSION_OBJECT_H_
 #define TENSOR_BRIDGE_EXTENSION_OBJECT_H_
@@ -33,6 +33,18 @@ class Owned {
 
  private:
   PyObject* object_ = nullptr;
+};
+
+/// Holds the GIL, also in a thread that Python does not know, and in one that holds it already.
+class Gil {
+ public:
+  Gil() : state_(PyGILState_Ensure()) {}
+  ~Gil() { PyGILState_Release(state_); }
+  Gil(const Gil&) = delete;
+  Gil& operator=(const Gil&) = delete;
+
+ private:
+  PyGILState_STATE state_;
 };
 
 /// The error that is set, if there is one, put aside until the end of the scope. What is set by

@@ -1,17 +1,10 @@
 #include "extension/options.h"
 
 #include "extension/errors.h"
+#include "extension/hooks.h"
 
 namespace tensor_bridge::python {
 namespace {
-
-// Keywords whose values are read in Python: rarely given, and of many types.
-Owned callOptions(const char* function, PyObject* first, PyObject* second) {
-  const Owned module(PyImport_ImportModule("tensor_bridge._options"));
-  const Owned callable(module ? PyObject_GetAttrString(module.get(), function) : nullptr);
-  return Owned(callable ? PyObject_CallFunctionObjArgs(callable.get(), first, second, nullptr)
-                        : nullptr);
-}
 
 bool isNone(PyObject* value) { return value == nullptr || value == Py_None; }
 
@@ -64,14 +57,14 @@ bool parseGrad(PyObject* value, tb_convert_back_options* options) {
 }
 
 bool parseTfDtype(PyObject* value, tb_convert_back_options* options) {
-  const Owned number = callOptions("tf_dtype_number", value, nullptr);
+  const Owned number = hooks::tf_dtype_number.call("(O)", value);
   if (!number) return false;
   options->tf_dtype = static_cast<int32_t>(PyLong_AsLong(number.get()));
   return PyErr_Occurred() == nullptr;
 }
 
 bool parseDevice(PyObject* value, tb_convert_options* options) {
-  const Owned pair = callOptions("device_pair", value, nullptr);
+  const Owned pair = hooks::device_pair.call("(O)", value);
   options->has_device = 1;
   return pair &&
          PyArg_ParseTuple(pair.get(), "ii", &options->device_type, &options->device_id) != 0;
@@ -79,8 +72,8 @@ bool parseDevice(PyObject* value, tb_convert_options* options) {
 
 // `scale` and `zero_point` as lists of equal length.
 bool parseQuantization(PyObject* scale, PyObject* zero_point, ParsedOptions* out) {
-  const Owned pair = callOptions("quantization_lists", scale == nullptr ? Py_None : scale,
-                                 zero_point == nullptr ? Py_None : zero_point);
+  const Owned pair = hooks::quantization_lists.call("(OO)", scale == nullptr ? Py_None : scale,
+                                                    zero_point == nullptr ? Py_None : zero_point);
   if (!pair) return false;
   PyObject* scales = PyTuple_GetItem(pair.get(), 0);
   PyObject* zero_points = PyTuple_GetItem(pair.get(), 1);
@@ -103,7 +96,7 @@ bool isExtra(PyObject* name) {
 }
 
 bool checkExtra(PyObject* name, PyObject* value) {
-  return static_cast<bool>(callOptions("check_extra", name, value));
+  return static_cast<bool>(hooks::check_extra.call("(OO)", name, value));
 }
 
 bool parseAxis(PyObject* value, tb_convert_options* options) {

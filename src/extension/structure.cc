@@ -4,6 +4,7 @@
 
 #include "extension/errors.h"
 #include "extension/frameworks.h"
+#include "extension/hooks.h"
 #include "extension/object.h"
 #include "extension/options.h"
 #include "extension/values.h"
@@ -69,12 +70,9 @@ PyObject* keywordsOf(Walk* w) {
 // Composites, registered nodes, and whatever is unknown.
 PyObject* walkInPython(Walk* w, PyObject* node, const Path* path) {
   PyObject* keywords = keywordsOf(w);
-  const Owned module(keywords == nullptr ? nullptr
-                                         : PyImport_ImportModule("tensor_bridge._convert"));
-  if (!module) return nullptr;
-  const Owned pair(PyObject_CallMethod(module.get(), "convert_unknown", "OiOs", node,
-                                       w->direction == kToTensorFlow ? 1 : 0, keywords,
-                                       written(path).c_str()));
+  if (keywords == nullptr) return nullptr;
+  const Owned pair = hooks::convert_unknown.call(
+      "(OiOs)", node, w->direction == kToTensorFlow ? 1 : 0, keywords, written(path).c_str());
   PyObject* result;
   Py_ssize_t converted;
   if (!pair || PyArg_ParseTuple(pair.get(), "On", &result, &converted) == 0) return nullptr;

@@ -1,0 +1,73 @@
+// What the extension calls of the Python package: one table, and how it is called.
+// Not for: functions that come as arguments, such as on_failure of data_open.
+#ifndef TENSOR_BRIDGE_EXTENSION_HOOKS_H_
+#define TENSOR_BRIDGE_EXTENSION_HOOKS_H_
+
+#include <Python.h>
+
+#include "extension/object.h"
+
+namespace tensor_bridge::python {
+
+/// A function or another attribute of one of the package's modules.
+class Hook {
+ public:
+  constexpr Hook(const char* module, const char* name) : module_(module), name_(name) {}
+
+  /// Borrowed; imported at the first use and never freed. Null with an exception set.
+  PyObject* get();
+
+  /// What the function returns. `format` is Py_BuildValue's, with its parentheses.
+  template <typename... Arguments>
+  Owned call(const char* format = "()", Arguments... arguments) {
+    PyObject* function = get();
+    return Owned(function == nullptr ? nullptr
+                                     : PyObject_CallFunction(function, format, arguments...));
+  }
+
+ private:
+  const char* module_;
+  const char* name_;
+  PyObject* object_ = nullptr;
+};
+
+// tests/lint/test_hooks.py checks that each row exists, is used, and gets the arguments it takes.
+namespace hooks {
+
+// Errors: the exception of each status, a dict.
+inline Hook by_status{"tensor_bridge.errors", "BY_STATUS"};
+
+// The frameworks: imported and checked, once.
+inline Hook ensure{"tensor_bridge._frameworks", "ensure"};
+inline Hook ensure_tensorflow{"tensor_bridge._frameworks", "ensure_tensorflow"};
+inline Hook say_that_it_copies{"tensor_bridge._frameworks", "say_that_it_copies"};
+
+// Keywords that are rarely given, and of many types.
+inline Hook device_pair{"tensor_bridge._options", "device_pair"};
+inline Hook tf_dtype_number{"tensor_bridge._options", "tf_dtype_number"};
+inline Hook quantization_lists{"tensor_bridge._options", "quantization_lists"};
+inline Hook check_extra{"tensor_bridge._options", "check_extra"};
+
+// Values that are not one plain tensor on the host.
+inline Hook convert_other{"tensor_bridge._convert", "convert_other"};
+inline Hook convert_other_back{"tensor_bridge._convert", "convert_other_back"};
+inline Hook convert_unknown{"tensor_bridge._convert", "convert_unknown"};
+inline Hook convert_back_to_device{"tensor_bridge._dense", "convert_back_to_device"};
+
+// Which GPU a logical device of TensorFlow's is on. Called on any thread.
+inline Hook gpu_of_logical{"tensor_bridge._devices", "gpu_of_logical"};
+
+// The object that the C exchange API of DLPack gives out.
+inline Hook exporter_of_capsule{"tensor_bridge.dlpack", "exporter_of_capsule"};
+
+// The adapter for a torch that no other adapter is proven on. Called on any thread.
+inline Hook copying_describe{"tensor_bridge._copying", "describe"};
+inline Hook copying_empty{"tensor_bridge._copying", "empty"};
+inline Hook copying_shaped{"tensor_bridge._copying", "shaped"};
+inline Hook copying_values{"tensor_bridge._copying", "values"};
+inline Hook copying_view{"tensor_bridge._copying", "view"};
+
+}  // namespace hooks
+}  // namespace tensor_bridge::python
+
+#endif  // TENSOR_BRIDGE_EXTENSION_HOOKS_H_
