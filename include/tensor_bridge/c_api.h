@@ -7,10 +7,10 @@
  * came, what to do. On failure out-parameters are untouched and inputs stay with the caller; an
  * input is consumed only by a call that says so, and only when it succeeds.
  * Null. Options of a conversion may be null. Another null where nothing says that it may be is
- * TB_INVALID_HANDLE; a function without a status gives 0 or NULL, and leaves a message. What cannot
- * be told, and is undefined: a handle or an object that is none, or was released or consumed;
- * memory smaller than its size says. Threads. Every function may be called from any thread. Handles
- * may be released on any thread.
+ * TB_INVALID_HANDLE; a function without a status gives 0 or NULL, and leaves a message. What
+ * cannot be told, and is undefined: a handle or an object that is none, or was released or
+ * consumed; memory smaller than its size says.
+ * Threads. Every function may be called from any thread. Handles may be released on any thread.
  */
 #ifndef TENSOR_BRIDGE_C_API_H_
 #define TENSOR_BRIDGE_C_API_H_
