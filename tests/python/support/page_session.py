@@ -25,7 +25,9 @@ def run(blocks: list[tuple[int, str]], page: str) -> list[str]:
         with contextlib.redirect_stdout(printed):
             try:
                 # Blank lines in front, so that a traceback names the line of the page.
-                exec(compile("\n" * (line - 1) + code, page, "exec"), namespace)
+                # A page is not compiled as this file is: `from __future__` stops here.
+                text = "\n" * (line - 1) + code
+                exec(compile(text, page, "exec", dont_inherit=True), namespace)
             except Exception as e:
                 printed.write("".join(traceback.format_exception_only(e)))
         outputs.append(printed.getvalue())
