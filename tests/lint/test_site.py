@@ -17,7 +17,10 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from made import environment, made
 from tree import ROOT
+
+from tensor_bridge import _C
 
 MODULES = (
     "tensor_bridge",
@@ -71,19 +74,18 @@ class Html(HTMLParser):
             self.paragraphs[-1] += data
 
 
-def build(folder: Path) -> subprocess.CompletedProcess[str]:
+def build(folder: Path) -> None:
+    assert shutil.which("doxygen"), "doxygen is missing; make dev installs it"
     command = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet"]
     command += ["-c", "docs/site", "-d", str(folder / ".cache"), ".", str(folder)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    assert shutil.which("doxygen"), "doxygen is missing; make dev installs it"
-    folder = tmp_path_factory.mktemp("site")
-    done = build(folder)
-    assert done.returncode == 0, done.stderr
-    return folder
+def site() -> Path:
+    inputs = [*sorted(ROOT.glob("*.md")), *(ROOT / name for name in ("docs", "include", "python"))]
+    return made("site", [*inputs, Path(_C.__file__), Path(__file__), environment()], build)
 
 
 @functools.cache

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from made import environment, made
 from tree import ROOT
 
 TYPED = ROOT / "tests" / "typed"
@@ -53,9 +54,14 @@ def by_pyright(folder: Path) -> list[tuple[str, int, str]]:
 
 @pytest.mark.parametrize("check", [by_mypy, by_pyright])
 def test_uses_are_clean_and_every_mistake_is_found(
-    check: Callable[[Path], list[tuple[str, int, str]]], tmp_path: Path
+    check: Callable[[Path], list[tuple[str, int, str]]],
 ) -> None:
-    found = check(tmp_path)
+    def write(folder: Path) -> None:
+        (folder / "found.json").write_text(json.dumps(check(folder)), encoding="utf-8")
+
+    inputs = [TYPED, ROOT / "python", Path(__file__), environment()]
+    folder = made(f"typed-{check.__name__}", inputs, write)
+    found = json.loads((folder / "found.json").read_text(encoding="utf-8"))
     assert [error for error in found if error[0] == USES.name] == []
     lines = MISTAKES.read_text(encoding="utf-8").splitlines()
     expected = {n for n, line in enumerate(lines, 1) if line.endswith("# error")}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 from native import compile_and_run, compile_source
@@ -19,8 +18,9 @@ FRAGMENTS = [(page, block) for page, block in BLOCKS if "int main(" not in block
 @pytest.mark.parametrize(
     ("page", "block"), PROGRAMS, ids=[f"{page.name}:{block.line}" for page, block in PROGRAMS]
 )
-def test_a_program_prints_what_the_page_says(page: Page, block: Block, tmp_path: Path) -> None:
-    printed = compile_and_run(block.text, block.language, tmp_path)
+def test_a_program_prints_what_the_page_says(page: Page, block: Block) -> None:
+    name = f"program-{page.path.stem}-{block.line}"
+    printed = compile_and_run(block.text, block.language, name)
     assert block.output is not None, f"{page.name}:{block.line}: says nothing of its output"
     assert block.prints(printed), printed
 
@@ -40,4 +40,5 @@ def test_fragments_compile(language: str) -> None:
             f"namespace fragment_{number} {{\n{located}\n}}" if language == "cpp" else located
         )
     source = "".join(f"#include <{include}>\n" for include in dict.fromkeys(includes))
-    compile_source(source + "\n".join(bodies), language, "-fsyntax-only", "-")
+    source += "\n".join(bodies)
+    compile_source(source, language, f"fragments-{language}", "-fsyntax-only", "-")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
+from made import environment, made
 from pages import ROOT
 
 COMPILERS = {
@@ -31,27 +33,44 @@ def library_dir() -> Path:
     return Path(spec.origin).parent
 
 
-def compile_source(source: str, language: str, *arguments: str) -> None:
-    """Runs the compiler on `source`, warnings as errors."""
+def compile_source(
+    source: str, language: str, name: str, *arguments: str, linked: Sequence[Path] = ()
+) -> Path:
+    """Runs the compiler on `source`, warnings as errors, in the folder that is returned.
+
+    Args:
+      source: The code.
+      language: "c" or "cpp".
+      name: Of the folder, in build/made.
+      arguments: Of the compiler, beside our and the frameworks' headers.
+      linked: Files of ours that it reads beside the headers.
+    """
     torch = package_dir("torch") / "include"
     system = [torch, torch / "torch/csrc/api/include", package_dir("tensorflow") / "include"]
     command = [*COMPILERS[language], "-Wall", "-Wextra", "-Werror", "-O0", f"-I{ROOT / 'include'}"]
     command += [argument for folder in system for argument in ("-isystem", str(folder))]
-    done = subprocess.run(
-        [*command, *arguments], input=source, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    command += arguments
+    version = subprocess.run([command[0], "--version"], capture_output=True, text=True, check=True)
+
+    def run(folder: Path) -> None:
+        done = subprocess.run(
+            command, cwd=folder, input=source, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+    inputs = [source, *command, version.stdout, environment(), ROOT / "include", *linked]
+    return made(name, inputs, run)
 
 
-def compile_and_run(source: str, language: str, folder: Path) -> str:
+def compile_and_run(source: str, language: str, name: str) -> str:
     """What the program prints."""
     torch = package_dir("torch") / "lib"
     tensorflow = package_dir("tensorflow")
     paths = [library_dir(), torch, tensorflow]
-    program = folder / "program"
-    compile_source(
+    folder = compile_source(
         source,
         language,
+        name,
         "-",
         "-x",
         "none",
@@ -64,11 +83,12 @@ def compile_and_run(source: str, language: str, folder: Path) -> str:
         str(tensorflow / "libtensorflow_framework.so.2"),
         *(f"-Wl,-rpath,{path}" for path in paths),
         "-o",
-        str(program),
+        "program",
+        linked=[library_dir() / "libtensor_bridge.so"],
     )
     env = {name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"}
     done = subprocess.run(
-        [program], capture_output=True, text=True, check=False, env=env, timeout=120
+        [folder / "program"], capture_output=True, text=True, check=False, env=env, timeout=120
     )
     assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout
