@@ -17,7 +17,8 @@ package_dir() {
 tensorflow=$(package_dir tensorflow)
 torch=$(package_dir torch)
 
-rm -rf "$work"
+# The applications' build folders stay: what did not change is not compiled again.
+rm -rf "$sdk" "$work/wrong-version" "$work"/wheel/*.whl
 cmake --install "$build" --prefix "$sdk" >/dev/null
 
 # run NAME SOURCE PROGRAM TREE [ARGUMENT...]: configures SOURCE against TREE, builds it, runs PROGRAM.
@@ -89,21 +90,28 @@ else
     2>"$work/wheel.log" || { cat "$work/wheel.log" >&2; exit 1; }
   wheel=$(echo "$work"/wheel/*-cp310-abi3-linux_*.whl)
 fi
-"$python" -m zipfile -e "$wheel" "$work/wheel/unpacked"
+unpacked=$work/wheel/unpacked
+rm -rf "$unpacked.new"
+"$python" -m zipfile -e "$wheel" "$unpacked.new"
+# With the times of the files that were unpacked before, where those are the same.
+if ! diff -r -x __pycache__ "$unpacked.new" "$unpacked" >/dev/null 2>&1; then
+  rm -rf "$unpacked"
+  mv "$unpacked.new" "$unpacked"
+fi
 # -S: without the hook of an editable installation, which would answer first.
 config() {
-  PYTHONPATH=$work/wheel/unpacked:$(dirname "$torch") "$python" -S -m tensor_bridge.config "$1"
+  PYTHONPATH=$unpacked:$(dirname "$torch") "$python" -S -m tensor_bridge.config "$1"
 }
 for option in --cmakedir --includedir --libdir; do
   case $(config $option) in
-    "$work"/wheel/unpacked/tensor_bridge*) ;;
+    "$unpacked"/tensor_bridge*) ;;
     *) echo "consumer: config $option leads out of the wheel" >&2; exit 1 ;;
   esac
 done
 run cpp-wheel tests/consumer consumer "$(config --cmakedir)"
 run c-wheel tests/c_consumer c_consumer "$(config --cmakedir)" $release
 
-TF_CPP_MIN_LOG_LEVEL=3 PYTHONPATH=$work/wheel/unpacked:$(dirname "$torch") "$python" -S - <<'EOF'
+TF_CPP_MIN_LOG_LEVEL=3 PYTHONPATH=$unpacked:$(dirname "$torch") "$python" -S - <<'EOF'
 import tensorflow as tf
 
 import tensor_bridge
