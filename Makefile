@@ -212,8 +212,8 @@ lint: dev
 	ruff check .
 	ruff format --check .
 	mypy
-	$(BIN)/python -m mypy.stubtest tensor_bridge._C
-	$(BIN)/python -m pytest --quiet tests/lint
+	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml tensor_bridge._C
+	$(BIN)/python -m pytest --quiet tests/lint -n $(JOBS) --dist loadfile
 
 format: $(STAMPS)/tools
 	clang-format -i $(CXX_FILES)
