@@ -25,8 +25,8 @@ from emulated_gpu import MODES, SIDE_BY_SIDE, TESTS, commit, keep, pytest_comman
 from environment import ROOT, SCRATCH, Environment, site_packages
 
 MODE = "lazy"
-# A mutant may wait for ever. All tests take 10 minutes, and on a machine that others use half an hour:
-# a run that was only slow must not count as a failure.
+# A mutant may wait for ever. All tests take 10 minutes, and on a machine that others use half an
+# hour: a run that was only slow must not count as a failure.
 LIMIT_S = 5400
 TEST_LIMIT_S = 120
 # What is about waits comes first, since the first failure is enough.
