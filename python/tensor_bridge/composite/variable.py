@@ -215,6 +215,7 @@ class LiveView:
         try:
             value = _read(self.variable)
         except tf.errors.OpError:  # the variable was deleted
+            tf.raw_ops.NoOp()  # keeps the error from later ones (adapters/tensorflow/run_op.cc)
             return False
         if tuple(value.shape) != tuple(self._tensor.shape):
             return False

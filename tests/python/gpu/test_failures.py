@@ -39,11 +39,21 @@ def fail_in_the_callers_thread() -> None:
         next(elements)
 
 
-def read_a_variable_without_a_resource() -> None:
-    variable = tf.Variable([1.0])
+def without_a_resource(variable: tf.Variable) -> tf.Variable:
     variable._handle = tf.raw_ops.VarHandleOp(dtype=tf.float32, shape=[1], shared_name="gone")
+    return variable
+
+
+def read_a_variable_without_a_resource() -> None:
     with pytest.raises(TensorFlowError):
-        to_torch(variable)
+        to_torch(without_a_resource(tf.Variable([1.0])))
+
+
+def ask_for_a_deleted_variable() -> None:
+    variable = tf.Variable([1.0])
+    view = to_torch(variable, live=True)
+    without_a_resource(variable)
+    assert not view.valid
 
 
 @pytest.mark.parametrize(
@@ -54,6 +64,7 @@ def read_a_variable_without_a_resource() -> None:
         fail_in_a_map,
         fail_in_the_callers_thread,
         read_a_variable_without_a_resource,
+        ask_for_a_deleted_variable,
     ],
 )
 def test_an_asynchronous_executor_runs_what_comes_after(act: Callable[[], None]) -> None:
