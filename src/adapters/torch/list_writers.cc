@@ -10,12 +10,13 @@
 // tensors, below autograd, Python modes and functionalization and above all kernels that see
 // memory:
 // - It looks at storages, not at keys of tensors: a tensor that set_() gave a shared storage has
-// none
-//   of a converted tensor's keys. That is why a key of our own would not do; there is none either
-//   that torch left to others (it uses Fake itself from 2.13 on).
+//   none of a converted tensor's keys. That is why a key of our own would not do; there is none
+//   either that torch left to others (it uses Fake itself from 2.13 on).
 // - Nothing is replaced. Another thread's call of the operator sees our kernel or does not.
 // Boxed kernels alone would do, but make IValues of all tensors: on an emulated device SGD and Adam
-// over 50 tensors took the host 5 to 8 % longer, with the unboxed ones up to 3 %.
+// over 50 tensors took the host 5 to 8 % longer, with the unboxed ones up to 3 %. By instructions
+// (callgrind, 50 tensors of one element on the CPU, a step of torch.optim) fused SGD takes 0.5 %
+// more with the unboxed ones, with momentum 0.4 %, foreach SGD 0.3 %, fused Adam 0.2 %.
 //
 // What is compiled in here of the dispatcher has the same layout in 2.13, 2.14 and 2.15
 // (OperatorEntry, KernelFunction, FunctionSchema, IValue, List). Before 2.13 GPU memory is not
