@@ -8,65 +8,51 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge import _C, _explanation, _refusals, _structures, composite
-from tensor_bridge._dense import explain_back
+from tensor_bridge import _C, _explanation, _structures
 from tensor_bridge.composite import _registry
+from tensor_bridge.composite._registry import TO_TF, TO_TORCH
 from tensor_bridge.errors import TensorBridgeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tensor_bridge._explanation import Explanation, StructureExplanation
-    from tensor_bridge.composite import Composite
+    from tensor_bridge.composite._registry import Direction
 
 __all__ = ["convert_other", "convert_other_back", "convert_unknown", "explain"]
 
 
-def _find(value: Any, back: bool) -> Composite | None:
-    found = composite.for_torch(value) if back else composite.for_tensorflow(value)
-    if found is None or (found.to_tf if back else found.to_torch) is None:
-        return None
-    return found
-
-
-def _convert(found: Composite, value: Any, back: bool, options: dict[str, Any]) -> Any:
-    convert = found.to_tf if back else found.to_torch
-    assert convert is not None
-    return convert(value, options)
-
-
-def _convert_top(value: Any, back: bool, options: dict[str, Any]) -> Any:
-    found = _find(value, back)
-    if found is not None:
+def _convert_top(value: Any, direction: Direction, options: dict[str, Any]) -> Any:
+    conversion = direction.conversion(value)
+    if conversion is not None:
         _registry.check_extras(options)
-        return _convert(found, value, back, options)
-    if _C.is_torch_tensor(value) if back else _C.is_eager_tensor(value):
+        return conversion.convert(value, options)
+    if direction.is_tensor(value):
         # Raises what stands in the way.
-        strict = _C.convert_tensor_back if back else _C.convert_tensor
-        return strict(value, **_registry.dense(options))
+        return direction.convert_dense(value, **_registry.dense(options))
     if not isinstance(value, _structures.PLAIN) and _structures.is_node(value):
-        result, converted = _convert_node(value, back, options, "")
+        result, converted = _convert_node(value, direction, options, "")
         if converted:
             return result
-    raise _refusals.refusal_back(value) if back else _refusals.refusal(value)
+    raise direction.refusal(value)
 
 
 def convert_other(t: Any, **options: Any) -> Any:
     """Converts to torch what is not one dense tensor; called with the keywords as given."""
-    return _convert_top(t, False, options)
+    return _convert_top(t, TO_TORCH, options)
 
 
 def convert_other_back(x: Any, **options: Any) -> Any:
     """Converts to TensorFlow what is not one dense tensor; called with the keywords as given."""
-    return _convert_top(x, True, options)
+    return _convert_top(x, TO_TF, options)
 
 
-def _convert_node(node: Any, back: bool, options: dict[str, Any], path: str) -> tuple[Any, int]:
+def _convert_node(
+    node: Any, direction: Direction, options: dict[str, Any], path: str
+) -> tuple[Any, int]:
     entries, values, rebuild = _structures.children(node)
     converted = 0
     results = []
     for entry, value in zip(entries, values, strict=True):
-        result, count = _C.convert_node(value, int(back), options, path + entry)
+        result, count = _C.convert_node(value, int(direction is TO_TF), options, path + entry)
         converted += count
         results.append(result)
     return rebuild(results), converted
@@ -88,57 +74,43 @@ def convert_unknown(value: Any, back: int, options: dict[str, Any], path: str) -
       UnsupportedTypeError: the value is neither convertible nor plain data, and the keyword
         unknown is not "keep".
     """
-    to_tf = bool(back)
-    found = _find(value, to_tf)
-    dense = _C.is_torch_tensor(value) if to_tf else _C.is_eager_tensor(value)
-    if found is not None or dense:
+    direction, other = (TO_TF, TO_TORCH) if back else (TO_TORCH, TO_TF)
+    if direction.conversion(value) is not None or direction.is_tensor(value):
         try:
-            return _convert_top(value, to_tf, options), 1
+            return _convert_top(value, direction, options), 1
         except TensorBridgeError as e:
             raise type(e)(f"at {path}: {e}") from e
-    if _find(value, not to_tf) is not None:
+    if other.conversion(value) is not None:
         return value, 0  # of the target framework already
     if _structures.is_node(value):
-        return _convert_node(value, to_tf, options, path)
+        return _convert_node(value, direction, options, path)
     if options.get("unknown") == "keep":
         return value, 0
-    refusal = _refusals.refusal_back(value) if to_tf else _refusals.refusal(value)
+    refusal = direction.refusal(value)
     raise type(refusal)(f"at {path}: {refusal}; unknown='keep' leaves such values as they are")
 
 
+def _direction(value: Any) -> Direction | None:
+    """Where a tensor or a composite goes; None for other values."""
+    for direction in (TO_TORCH, TO_TF):
+        if direction.is_tensor(value) or direction.conversion(value) is not None:
+            return direction
+    return None
+
+
 def _is_value(value: Any) -> bool:
-    """Whether the value is a tensor or a composite of either framework."""
-    if _C.is_eager_tensor(value) or _C.is_torch_tensor(value):
-        return True
-    return _find(value, False) is not None or _find(value, True) is not None
-
-
-def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Every leaf with its path; plain data and unknown values are leaves."""
-    if _is_value(value) or isinstance(value, _structures.PLAIN) or not _structures.is_node(value):
-        yield path, value
-        return
-    entries, values, _ = _structures.children(value)
-    for entry, child in zip(entries, values, strict=True):
-        yield from _leaves(child, path + entry)
+    return _direction(value) is not None
 
 
 def _explain_leaf(value: Any, options: dict[str, Any]) -> Explanation:
-    back = {k: v for k, v in options.items() if k in ("copy", "device", "dtype", "grad")}
-    forward = {k: v for k, v in options.items() if k not in ("dtype", "grad")}
     try:
-        found = _find(value, False)
-        if found is not None and found.explain is not None:
-            _registry.check_extras(forward)
-            return found.explain(value, forward)
-        if _C.is_eager_tensor(value):
-            return _explanation.from_native(_C.explain_tensor(value, **_registry.dense(forward)))
-        found = _find(value, True)
-        if found is not None and found.explain_back is not None:
-            return found.explain_back(value, back)
-        if _C.is_torch_tensor(value):
-            return explain_back(value, **back)
-        return _explanation.refused(_refusals.refusal(value))
+        if _direction(value) is TO_TF:
+            kept = {k: v for k, v in options.items() if k in ("copy", "device", "dtype", "grad")}
+            return TO_TF.explain(value, kept)
+        kept = {k: v for k, v in options.items() if k not in ("dtype", "grad")}
+        if TO_TORCH.conversion(value) is not None:
+            _registry.check_extras(kept)
+        return TO_TORCH.explain(value, kept)
     except Exception as e:
         return _explanation.refused(e)
 
@@ -190,7 +162,7 @@ def explain(
         return _explanation.StructureExplanation(
             tuple(
                 (path, _explain_leaf(value, options))
-                for path, value in _leaves(x, "")
+                for path, value in _structures.leaves(x, _is_value)
                 if not isinstance(value, _structures.PLAIN)
                 and (unknown != "keep" or _is_value(value))
             )

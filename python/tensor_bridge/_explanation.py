@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -181,19 +181,15 @@ def copied(explanation: Explanation, reason: str) -> Explanation:
 
 
 def combined(
-    kind: str,
+    kind: str | Callable[[], tuple[str, tuple[int | None, ...]]],
     parts: Sequence[tuple[str, Explanation]],
-    *,
-    like: Explanation | None = None,
-    shape: tuple[int | None, ...] | None = None,
 ) -> Explanation:
     """The object for a composite: the worst of its parts, and their bytes together.
 
     Args:
-      kind: Name of the composite.
+      kind: Name of the composite; or a function that returns it and the shape of the result. Its
+        dtypes, its device and its write policy are those of the first part then.
       parts: (name, explanation) in the order of conversion.
-      like: The part from which the dtypes, the device and the write policy are taken.
-      shape: Shape of the result.
     """
     for name, part in parts:
         if part.action == "refused":
@@ -207,16 +203,16 @@ def combined(
         reason = "every part is copied"
     else:
         reason = f"copied: {', '.join(copied)}; the rest is shared"
-    model = like or Explanation("shared", "")
-    return Explanation(
-        "copied" if copied else "shared",
-        reason,
-        tf_dtype=model.tf_dtype,
-        torch_dtype=model.torch_dtype,
+    shape, like = None, Explanation("shared", "")
+    if not isinstance(kind, str):
+        kind, shape = kind()
+        like = parts[0][1]
+    return replace(
+        like,
+        action="copied" if copied else "shared",
+        reason=reason,
         shape=shape,
-        device=model.device,
         nbytes=sum(part.nbytes or 0 for _, part in parts),
-        on_write=model.on_write,
         kind=kind,
         parts=tuple(parts),
     )

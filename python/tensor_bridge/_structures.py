@@ -11,8 +11,6 @@ from collections import UserDict, defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tensor_bridge import _C, _refusals, composite
-
 __all__ = [
     "NAMESPACE",
     "PLAIN",
@@ -21,8 +19,7 @@ __all__ = [
     "children",
     "flatten",
     "is_node",
-    "is_tf_leaf",
-    "is_torch_leaf",
+    "leaves",
 ]
 
 NAMESPACE = "tensor_bridge"
@@ -146,22 +143,18 @@ def children(node: Any) -> Children:
     )
 
 
+def leaves(value: Any, is_leaf: Callable[[Any], bool], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every leaf with its path: what ``is_leaf`` says, plain data, and what is no node."""
+    if is_leaf(value) or isinstance(value, PLAIN) or not is_node(value):
+        yield path, value
+        return
+    entries, values, _ = children(value)
+    for entry, child in zip(entries, values, strict=True):
+        yield from leaves(child, is_leaf, path + entry)
+
+
 # None for a leaf, else how a node is made of its children, and theirs.
 Rebuild = tuple[Callable[[list[Any]], Any], list[Any]] | None
-
-
-def is_tf_leaf(value: Any) -> bool:
-    """Whether a value is one of TensorFlow's, symbolic ones included."""
-    return (
-        _C.is_eager_tensor(value)
-        or composite.for_tensorflow(value) is not None
-        or _refusals.is_tensorflow_value(value)
-    )
-
-
-def is_torch_leaf(value: Any) -> bool:
-    """Whether a value is one of torch's."""
-    return _C.is_torch_tensor(value) or composite.for_torch(value) is not None
 
 
 def flatten(

@@ -180,9 +180,9 @@ PY_EDGES: dict[str, set[str]] = {
     # composite: for StringTensor, which is what strings become through every interface.
     "capi": PLAIN | {"composite", "config"},
     "config": {"errors", "_command_line"},
-    "composite": DENSE,
+    "composite": DENSE | {"_structures"},
     "dlpack": DENSE,
-    "_structures": DENSE | {"composite"},
+    "_structures": set(),
     "_py_function": set(),
     "_lazy": set(),
     "_convert": DENSE | {"composite", "_structures"},

@@ -16,8 +16,8 @@ from tensor_bridge.composite import (
 )
 from tensor_bridge.composite._collate import COLLATE
 from tensor_bridge.composite._registry import (
-    Composite,
-    for_tensorflow,
+    TO_TF,
+    TO_TORCH,
     for_torch,
     named,
     register,
@@ -31,15 +31,14 @@ from tensor_bridge.composite.variable import LiveView, assign
 
 __all__ = [
     "COLLATE",
-    "Composite",
+    "TO_TF",
+    "TO_TORCH",
     "Extension",
     "LiveView",
     "Ragged",
     "StringTensor",
     "assign",
-    "for_tensorflow",
     "for_torch",
-    "register",
     "register_composite",
     "unregister_composite",
 ]
@@ -57,7 +56,6 @@ for _module in (
     uninitialized,
 ):
     for _composite in _module.COMPOSITES:
-        _known = named(_composite.name)
-        if _known is not None:  # this module is loaded again
-            unregister(_known)
+        if named(_composite.name) is not None:  # this module is loaded again
+            unregister(_composite.name, of_user=False)
         register(_composite)

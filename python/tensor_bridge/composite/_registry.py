@@ -1,19 +1,22 @@
 """The registry of composite values: everything that is more than one dense tensor.
 
-A composite decomposes into dense tensors plus a static description, so it never sees pointers. A
-value is found by the full names of its classes, so that registering needs no framework; values
-that are a ``tf.Tensor`` or a ``torch.Tensor`` themselves are found by "tf.dtype:string" or by
-torch's layout ("torch.sparse_coo").
+A composite declares its parts, which are dense tensors or composites themselves; how it is
+converted and what `explain` says of it follow from them, so it never sees pointers. A value is
+found by the full names of its classes, so that registering needs no framework; values that are a
+``tf.Tensor`` or a ``torch.Tensor`` themselves are found by "tf.dtype:string" or by torch's layout
+("torch.sparse_coo").
 """
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
-from tensor_bridge import _C, _dense, _explanation, _options, _refusals
+from tensor_bridge import _C, _dense, _explanation, _options, _refusals, _structures
 from tensor_bridge.errors import TensorBridgeError
 
 if TYPE_CHECKING:
@@ -21,23 +24,26 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EXTRA",
+    "TO_TF",
+    "TO_TORCH",
+    "Assembly",
     "Composite",
+    "Conversion",
+    "Direction",
     "Options",
+    "Part",
     "Parts",
-    "component_to_tf",
-    "component_to_torch",
     "check_extras",
     "dense",
-    "explain_to_tf",
-    "explain_to_torch",
     "for_tensorflow",
     "for_tf_dtype",
     "for_torch",
+    "instead",
     "named",
+    "of_parts",
     "part",
     "register",
     "structural",
-    "to_dense_tf",
     "to_dense_torch",
     "unregister",
 ]
@@ -54,6 +60,42 @@ EXTRA = frozenset({"strings", "unknown", "live"})
 """Keywords of `convert_tf_to_pytorch` that concern composites and structures only."""
 
 
+# ---- what a kind of value declares ---------------------------------------------------------------
+
+
+Part = tuple[str, Any, Options, Callable[["Explanation"], "Explanation"] | None]
+"""One part of a value that is converted; plain tuples, which are made four times as fast.
+
+Its name, for errors and `explain`; a tensor, a composite, or a structure of them; the keywords that
+it is converted with; what becomes of its explanation, where the composite does more to it.
+"""
+
+Kind = str | Callable[[], tuple[str, tuple[int | None, ...]]]
+"""What `explain` calls the result, or a function that returns this and its shape.
+
+The function raises what making the result would raise. The dtypes, the device and the write policy
+of a result with a shape are those of the first part.
+"""
+
+Assembly = tuple[Kind, Sequence[Part], Callable[[Sequence[Any]], Any]]
+"""A value taken apart: its kind, its parts, and what makes the result of the converted parts.
+
+The parts are in the order in which they are converted. What makes the result checks what the
+frameworks do not check.
+"""
+
+
+class Conversion(NamedTuple):
+    """One direction of a composite: what makes the result, and what explains it.
+
+    Of `of_parts` or `instead`, so that the two cannot differ. By hand only where the library
+    converts the value as a whole.
+    """
+
+    convert: Callable[[Any, Options], Any]
+    explain: Callable[[Any, Options], Explanation]
+
+
 @dataclass(frozen=True)
 class Composite:
     """How one kind of value crosses.
@@ -62,100 +104,248 @@ class Composite:
       name: Short name, unique, shown by `explain`.
       tf_keys: Full names of TensorFlow classes (subclasses match), or "tf.dtype:<name>".
       torch_keys: Full names of classes on torch's side, or torch layouts.
-      to_torch: (value, options) -> torch form; options are the keywords of the call. None where
-        that direction does not exist.
-      to_tf: (value, options) -> TensorFlow form.
-      explain: (value, options) -> what ``to_torch`` would do.
-      explain_back: (value, options) -> what ``to_tf`` would do.
+      to_torch: None where that direction does not exist; so too ``to_tf``.
+      to_tf: The other direction.
       parts: A value on torch's side -> its `Parts`. None where ``to_torch`` gives plain tensors.
+      of_user: Whether `register_composite` made it.
     """
 
     name: str
     tf_keys: tuple[str, ...] = ()
     torch_keys: tuple[str, ...] = ()
-    to_torch: Callable[[Any, Options], Any] | None = None
-    to_tf: Callable[[Any, Options], Any] | None = None
-    explain: Callable[[Any, Options], Explanation] | None = None
-    explain_back: Callable[[Any, Options], Explanation] | None = None
+    to_torch: Conversion | None = None
+    to_tf: Conversion | None = None
     parts: Callable[[Any], Parts] | None = None
+    of_user: bool = False
 
 
-_by_tf_key: dict[str, Composite] = {}
-_by_torch_key: dict[str, Composite] = {}
-# One lookup a type: walking an MRO costs microseconds.
-_tf_cache: WeakKeyDictionary[type, Composite | None] = WeakKeyDictionary()
-_torch_cache: WeakKeyDictionary[type, Composite | None] = WeakKeyDictionary()
+# ---- the table -----------------------------------------------------------------------------------
+
+
+class _Keys:
+    """The composites of one side by key. Never changed: registering makes another one.
+
+    So a thread that looks a value up while another registers caches the answer in the former one.
+    """
+
+    def __init__(self, by_key: Mapping[str, Composite]) -> None:
+        self.by_key = by_key
+        # One lookup a type: walking an MRO costs microseconds.
+        self._cache: WeakKeyDictionary[type, Composite | None] = WeakKeyDictionary()
+
+    def of_class(self, kind: type) -> Composite | None:
+        try:
+            return self._cache[kind]
+        except KeyError:
+            pass
+        names = (f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__)
+        found = next((self.by_key[name] for name in names if name in self.by_key), None)
+        self._cache[kind] = found
+        return found
+
+
+_tf = _Keys({})
+_torch = _Keys({})
+# Held while a composite is registered or taken out.
+_lock = threading.Lock()
+# A child of fork() would find it locked for good by a thread that it does not have.
+os.register_at_fork(
+    before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+)
 
 
 def register(composite: Composite) -> None:
     """Adds a kind of value.
 
     Raises:
-      ValueError: one of its keys is taken.
+      ValueError: its name or one of its keys is taken.
     """
-    for table, keys in ((_by_tf_key, composite.tf_keys), (_by_torch_key, composite.torch_keys)):
-        for key in keys:
-            if key in table:
-                raise ValueError(f"{key} is registered already, by composite {table[key].name!r}")
-    _by_tf_key.update(dict.fromkeys(composite.tf_keys, composite))
-    _by_torch_key.update(dict.fromkeys(composite.torch_keys, composite))
-    _tf_cache.clear()
-    _torch_cache.clear()
+    global _tf, _torch
+    with _lock:
+        if named(composite.name) is not None:
+            raise ValueError(f"a composite named {composite.name!r} is registered already")
+        for keys, side in ((composite.tf_keys, _tf), (composite.torch_keys, _torch)):
+            for key in keys:
+                if key in side.by_key:
+                    taken = side.by_key[key].name
+                    raise ValueError(f"{key} is registered already, by composite {taken!r}")
+        _tf = _Keys({**_tf.by_key, **dict.fromkeys(composite.tf_keys, composite)})
+        _torch = _Keys({**_torch.by_key, **dict.fromkeys(composite.torch_keys, composite)})
+
+
+def unregister(name: str, *, of_user: bool) -> None:
+    """Takes a kind of value out again.
+
+    Raises:
+      ValueError: none of that name was registered, by a user or by the package itself.
+    """
+    global _tf, _torch
+    with _lock:
+        composite = named(name)
+        if composite is None or composite.of_user != of_user:
+            raise ValueError(f"no composite named {name!r} was registered")
+        _tf = _Keys({k: c for k, c in _tf.by_key.items() if c is not composite})
+        _torch = _Keys({k: c for k, c in _torch.by_key.items() if c is not composite})
 
 
 def named(name: str) -> Composite | None:
     """The registered composite of that name, or None."""
-    for composite in (*_by_tf_key.values(), *_by_torch_key.values()):
+    for composite in (*_tf.by_key.values(), *_torch.by_key.values()):
         if composite.name == name:
             return composite
     return None
-
-
-def unregister(composite: Composite) -> None:
-    """Takes a kind of value out again."""
-    for table, keys in ((_by_tf_key, composite.tf_keys), (_by_torch_key, composite.torch_keys)):
-        for key in keys:
-            if table.get(key) is composite:
-                del table[key]
-    _tf_cache.clear()
-    _torch_cache.clear()
-
-
-def _by_class(
-    kind: type, table: dict[str, Composite], cache: WeakKeyDictionary[type, Composite | None]
-) -> Composite | None:
-    try:
-        return cache[kind]
-    except KeyError:
-        pass
-    found = None
-    for base in kind.__mro__:
-        found = table.get(f"{base.__module__}.{base.__qualname__}")
-        if found is not None:
-            break
-    cache[kind] = found
-    return found
 
 
 def for_tensorflow(value: Any) -> Composite | None:
     """The composite of a value on TensorFlow's side, or None."""
     if _C.is_eager_tensor(value):
         return for_tf_dtype(value.dtype.name) if _C.has_handle(value) else None
-    return _by_class(type(value), _by_tf_key, _tf_cache)
+    return _tf.of_class(type(value))
 
 
 def for_tf_dtype(name: str) -> Composite | None:
     """The composite of eager tensors of a dtype that is no plain numbers, or None."""
-    return _by_tf_key.get(f"tf.dtype:{name}")
+    return _tf.by_key.get(f"tf.dtype:{name}")
 
 
 def for_torch(value: Any) -> Composite | None:
     """The composite of a value on torch's side, or None."""
-    found = _by_class(type(value), _by_torch_key, _torch_cache)
+    found = _torch.of_class(type(value))
     if found is None and _C.is_torch_tensor(value):
         # A nested tensor of the older kind calls its layout strided.
-        return _by_torch_key.get("torch.nested" if value.is_nested else str(value.layout))
+        return _torch.by_key.get("torch.nested" if value.is_nested else str(value.layout))
     return found
+
+
+# ---- directions ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Direction:
+    """One of the two directions, for code that is the same in both.
+
+    Attributes:
+      name: "to_torch" or "to_tf".
+      is_tensor: Whether a value is a tensor of the framework that it comes from.
+      find: A value -> its composite, or None.
+      convert: Converts any value with the keywords of the call.
+      convert_dense: Converts one dense tensor.
+      explain_dense: What ``convert_dense`` would do.
+      refusal: The exception that says why a value is not converted.
+    """
+
+    name: Literal["to_torch", "to_tf"]
+    is_tensor: Callable[[Any], bool]
+    find: Callable[[Any], Composite | None]
+    convert: Callable[..., Any]
+    convert_dense: Callable[..., Any]
+    explain_dense: Callable[..., Explanation]
+    refusal: Callable[[Any], TensorBridgeError]
+
+    def conversion(self, value: Any) -> Conversion | None:
+        """How a composite is converted; None for other values, and where it is not."""
+        found = self.find(value)
+        if found is None:
+            return None
+        return found.to_torch if self is TO_TORCH else found.to_tf
+
+    def takes(self, value: Any) -> bool:
+        """Whether a value is a tensor, symbolic ones included, or a composite."""
+        return (
+            self.is_tensor(value)
+            or self.find(value) is not None
+            or (self is TO_TORCH and _refusals.is_tensorflow_value(value))
+        )
+
+    def explain(self, value: Any, options: Options) -> Explanation:
+        """What ``convert`` would do with a tensor, a composite, or a structure of them.
+
+        Raises:
+          TensorBridgeError: what ``convert`` would raise, if it is known before.
+        """
+        conversion = self.conversion(value)
+        if conversion is not None:
+            return conversion.explain(value, options)
+        if self.is_tensor(value):
+            return self.explain_dense(value, **dense(options))
+        if isinstance(value, _structures.PLAIN) or not _structures.is_node(value):
+            raise self.refusal(value)
+        leaves: list[Part] = [
+            (path, leaf, options, None)
+            for path, leaf in _structures.leaves(value, self.takes)
+            if not isinstance(leaf, _structures.PLAIN)
+        ]
+        return _explanation.combined(type(value).__name__, self.explain_parts(leaves))
+
+    def explain_parts(self, parts: Sequence[Part]) -> list[tuple[str, Explanation]]:
+        """The name and explanation of each part; raises what stands in the way of one."""
+        explained = []
+        for name, value, options, change in parts:
+            with part(name):
+                explanation = self.explain(value, options)
+            explained.append((name, explanation if change is None else change(explanation)))
+        return explained
+
+
+def _explain_tf(value: Any, **options: Any) -> Explanation:
+    return _explanation.from_native(_C.explain_tensor(value, **options))
+
+
+TO_TORCH = Direction(
+    "to_torch",
+    _C.is_eager_tensor,
+    for_tensorflow,
+    _C.convert_tf_to_pytorch,
+    _C.convert_tensor,
+    _explain_tf,
+    _refusals.refusal,
+)
+TO_TF = Direction(
+    "to_tf",
+    _C.is_torch_tensor,
+    for_torch,
+    _C.convert_pytorch_to_tf,
+    _C.convert_tensor_back,
+    _dense.explain_back,
+    _refusals.refusal_back,
+)
+
+
+def of_parts(direction: Direction, take_apart: Callable[[Any, Options], Assembly]) -> Conversion:
+    """The conversion of what is taken apart into parts; it raises what forbids that."""
+    convert_part = direction.convert
+
+    def convert(value: Any, options: Options) -> Any:
+        _, parts, make = take_apart(value, options)
+        converted = []
+        for name, component, keywords, _ in parts:
+            with part(name):
+                converted.append(convert_part(component, **keywords))
+        return make(converted)
+
+    def explain(value: Any, options: Options) -> Explanation:
+        kind, parts, _ = take_apart(value, options)
+        return _explanation.combined(kind, direction.explain_parts(parts))
+
+    return Conversion(convert, explain)
+
+
+def instead(
+    direction: Direction, other: Callable[[Any, Options], tuple[Any, Options]]
+) -> Conversion:
+    """The conversion of another value in its place, with the keywords that ``other`` returns."""
+
+    def convert(value: Any, options: Options) -> Any:
+        value, options = other(value, options)
+        return direction.convert(value, **options)
+
+    def explain(value: Any, options: Options) -> Explanation:
+        return direction.explain(*other(value, options))
+
+    return Conversion(convert, explain)
+
+
+# ---- keywords and parts --------------------------------------------------------------------------
 
 
 def check_extras(options: Options) -> None:
@@ -213,46 +403,3 @@ def to_dense_torch(t: Any, options: Options) -> Any:
     if not _C.is_eager_tensor(t):
         raise _refusals.refusal(t)
     return _C.convert_tensor(t, **dense(options))
-
-
-def to_dense_tf(x: Any, options: Options) -> Any:
-    """Converts one dense component to TensorFlow with the keywords of the call."""
-    return _C.convert_tensor_back(x, **dense(options))
-
-
-def component_to_torch(value: Any, options: Options) -> Any:
-    """Converts a component that is one tensor or a composite itself."""
-    found = for_tensorflow(value)
-    if found is not None and found.to_torch is not None:
-        return found.to_torch(value, options)
-    return to_dense_torch(value, options)
-
-
-def component_to_tf(value: Any, options: Options) -> Any:
-    """Converts a component that is one tensor or a composite itself."""
-    found = for_torch(value)
-    if found is not None and found.to_tf is not None:
-        return found.to_tf(value, options)
-    if not _C.is_torch_tensor(value):
-        raise _refusals.refusal_back(value)
-    return to_dense_tf(value, options)
-
-
-def explain_to_torch(value: Any, options: Options) -> Explanation:
-    """What `convert_tf_to_pytorch` would do with a component; raises what stands in the way."""
-    found = for_tensorflow(value)
-    if found is not None and found.explain is not None:
-        return found.explain(value, options)
-    if not _C.is_eager_tensor(value):
-        raise _refusals.refusal(value)
-    return _explanation.from_native(_C.explain_tensor(value, **dense(options)))
-
-
-def explain_to_tf(value: Any, options: Options) -> Explanation:
-    """What `convert_pytorch_to_tf` would do with a component; raises what stands in the way."""
-    found = for_torch(value)
-    if found is not None and found.explain_back is not None:
-        return found.explain_back(value, options)
-    if not _C.is_torch_tensor(value):
-        raise _refusals.refusal_back(value)
-    return _dense.explain_back(value, **dense(options))

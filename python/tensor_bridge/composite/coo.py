@@ -6,19 +6,21 @@ every index is checked, in both directions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C, _explanation, _refusals
 from tensor_bridge.composite._registry import (
+    TO_TF,
+    TO_TORCH,
+    Assembly,
     Composite,
     Options,
+    Part,
     Parts,
-    component_to_tf,
-    explain_to_tf,
-    explain_to_torch,
-    part,
+    of_parts,
     structural,
     to_dense_torch,
 )
@@ -40,11 +42,10 @@ __all__ = [
     "COMPOSITES",
     "assemble_coo",
     "check_range",
-    "components_to_tf",
+    "check_values",
     "detached",
-    "explain_values",
-    "index_options",
-    "values_to_torch",
+    "make_sparse",
+    "parts_to_tf",
 ]
 
 _MAX_ELEMENTS = 2**63 - 1
@@ -113,12 +114,12 @@ def _checked_sizes(dense_shape: torch.Tensor) -> tuple[int, ...]:
     return shape
 
 
-def index_options(options: Options) -> dict[str, Any]:
-    """The keywords for index tensors on the way to TensorFlow."""
-    return {name: options[name] for name in ("copy", "device") if name in options}
+def check_values(t: Any, options: Options) -> None:
+    """Checks the values of a sparse composite.
 
-
-def _check_values(t: Any, options: Options) -> None:
+    Raises:
+      UnsupportedDtypeError: torch has no sparse tensors of the dtype.
+    """
     if t.dtype.name == "string":
         raise UnsupportedDtypeError(
             "torch has no sparse tensors of strings; convert its parts one by one: .indices and "
@@ -130,33 +131,16 @@ def _check_values(t: Any, options: Options) -> None:
         )
 
 
-def values_to_torch(t: Any, options: Options) -> torch.Tensor:
-    """Converts the values of a sparse composite.
-
-    Raises:
-      UnsupportedDtypeError: torch has no sparse tensors of the dtype.
-    """
-    _check_values(t, options)
-    with part("values"):
-        values: torch.Tensor = to_dense_torch(t, options)
-    return values
-
-
-def explain_values(t: Any, options: Options) -> Explanation:
-    """What `values_to_torch` would do; raises what stands in the way."""
-    _check_values(t, options)
-    with part("values"):
-        return explain_to_torch(t, options)
-
-
-def components_to_tf(
-    indices: torch.Tensor, values: torch.Tensor, options: Options
-) -> tuple[Any, Any]:
-    """The indices and values of a sparse tensor, converted; the values go first."""
-    with part("values"):
-        tf_values = component_to_tf(values, options)
-    with part("indices"):
-        return component_to_tf(indices, index_options(options)), tf_values
+def parts_to_tf(
+    indices: torch.Tensor,
+    values: torch.Tensor,
+    options: Options,
+    *,
+    explained: Callable[[Explanation], Explanation] | None = None,
+) -> tuple[Part, Part]:
+    """The values and indices of a sparse tensor, to be converted; `explained` is the indices'."""
+    kept = {name: options[name] for name in ("copy", "device") if name in options}
+    return ("values", values, options, None), ("indices", indices, kept, explained)
 
 
 def detached(x: torch.Tensor, options: Options) -> torch.Tensor:
@@ -198,11 +182,19 @@ def _make_coo(
     )
 
 
-def _sparse_to_torch(sparse: Any, options: Options) -> torch.Tensor:
-    values = values_to_torch(sparse.values, options)
-    with part("indices"):
-        indices: torch.Tensor = to_dense_torch(sparse.indices, structural(options))
-    return _assemble(indices, values, _sizes(sparse.dense_shape))
+def _sparse_to_torch(sparse: Any, options: Options) -> Assembly:
+    check_values(sparse.values, options)
+    shape = _sizes(sparse.dense_shape)
+
+    def kind() -> tuple[str, tuple[int, ...]]:
+        check_range(to_dense_torch(sparse.indices, {}), shape)
+        return "sparse COO tensor", shape
+
+    parts = (
+        ("values", sparse.values, options, None),
+        ("indices", sparse.indices, structural(options), None),
+    )
+    return kind, parts, lambda made: _assemble(made[1], made[0], shape)
 
 
 def _assemble(indices: torch.Tensor, values: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
@@ -215,17 +207,6 @@ def assemble_coo(
 ) -> torch.Tensor:
     """The COO tensor of the converted parts of a tf.SparseTensor, which are checked."""
     return _assemble(indices, values, _checked_sizes(dense_shape))
-
-
-def _explain_sparse(sparse: Any, options: Options) -> Explanation:
-    values = explain_values(sparse.values, options)
-    with part("indices"):
-        indices = explain_to_torch(sparse.indices, structural(options))
-    shape = _sizes(sparse.dense_shape)
-    check_range(to_dense_torch(sparse.indices, {}), shape)
-    return _explanation.combined(
-        "sparse COO tensor", [("values", values), ("indices", indices)], like=values, shape=shape
-    )
 
 
 def _coo_parts(x: torch.Tensor, options: Options) -> tuple[torch.Tensor, torch.Tensor, str]:
@@ -254,31 +235,27 @@ def _coo_parts(x: torch.Tensor, options: Options) -> tuple[torch.Tensor, torch.T
     return x._indices().t(), x._values(), reason
 
 
-def _coo_to_tf(x: torch.Tensor, options: Options) -> Any:
+def _coo_to_tf(x: torch.Tensor, options: Options) -> Assembly:
     if x.dense_dim() > 0:
         return _coo_to_slices(x, options)
-    indices, values, _ = _coo_parts(x, options)
-    tf_indices, tf_values = components_to_tf(indices, values, options)
+    indices, values, reason = _coo_parts(x, options)
+    parts: Sequence[Part] = parts_to_tf(indices, values, options)
+    if reason:
+        copied = partial(_explanation.copied, reason=reason)
+        parts = [(*part[:3], copied) for part in parts]
+
+    def kind() -> tuple[str, tuple[int, ...]]:
+        return "SparseTensor", tuple(x.shape)
+
+    return kind, parts, partial(make_sparse, x.shape)
+
+
+def make_sparse(shape: Sequence[int], parts: Sequence[Any]) -> Any:
+    """A tf.SparseTensor of converted values and indices."""
     import tensorflow as tf
 
-    return tf.SparseTensor(tf_indices, tf_values, tf.constant(list(x.shape), tf.int64))
-
-
-def _explain_coo(x: torch.Tensor, options: Options) -> Explanation:
-    if x.dense_dim() > 0:
-        return _explain_coo_as_slices(x, options)
-    indices, values, reason = _coo_parts(x, options)
-    with part("values"):
-        explained = explain_to_tf(values, options)
-    with part("indices"):
-        parts = [
-            ("values", explained),
-            ("indices", explain_to_tf(indices, index_options(options))),
-        ]
-    if reason:
-        parts = [(name, _explanation.copied(e, reason)) for name, e in parts]
-        explained = parts[0][1]
-    return _explanation.combined("SparseTensor", parts, like=explained, shape=tuple(x.shape))
+    values, indices = parts
+    return tf.SparseTensor(indices, values, tf.constant(list(shape), tf.int64))
 
 
 def _parts_of_coo(x: torch.Tensor) -> Parts:
@@ -329,40 +306,41 @@ def _needs_cast(indices: Any, options: Options) -> bool:
     return True
 
 
-def _slices_to_torch(slices: Any, options: Options) -> torch.Tensor:
-    values = values_to_torch(_tensor(slices.values), options)
-    where = _tensor(slices.indices)
-    cast = _needs_cast(where, options)
-    with part("indices"):
-        indices = to_dense_torch(where, structural(options))
-    shape = _dense_shape(slices)
-    if cast:
-        indices = indices.long()
-    check_range(indices.unsqueeze(1), shape[:1])
-    # Whatever the order is: a gradient is summed, and nobody relies on its flag.
-    return _make_coo(indices.unsqueeze(0), values, shape, coalesced=False)
-
-
-def _explain_slices(slices: Any, options: Options) -> Explanation:
-    values = explain_values(_tensor(slices.values), options)
-    where = _tensor(slices.indices)
-    cast = _needs_cast(where, options)
-    with part("indices"):
-        indices = explain_to_torch(where, structural(options))
-    if cast:
-        indices = replace(
-            _explanation.copied(indices, "torch's COO tensors need int64 indices"),
-            torch_dtype="torch.int64",
-            nbytes=2 * (indices.nbytes or 0),
-        )
-    shape = _dense_shape(slices)
-    check_range(to_dense_torch(where, {}).unsqueeze(1), shape[:1])
-    return _explanation.combined(
-        "sparse COO tensor", [("values", values), ("indices", indices)], like=values, shape=shape
+def _as_int64(indices: Explanation) -> Explanation:
+    return replace(
+        _explanation.copied(indices, "torch's COO tensors need int64 indices"),
+        torch_dtype="torch.int64",
+        nbytes=2 * (indices.nbytes or 0),
     )
 
 
-def _slices_parts(x: torch.Tensor, options: Options) -> tuple[torch.Tensor, torch.Tensor]:
+def _slices_to_torch(slices: Any, options: Options) -> Assembly:
+    values, indices = _tensor(slices.values), _tensor(slices.indices)
+    check_values(values, options)
+    cast = _needs_cast(indices, options)
+    shape = _dense_shape(slices)
+
+    def kind() -> tuple[str, tuple[int, ...]]:
+        check_range(to_dense_torch(indices, {}).unsqueeze(1), shape[:1])
+        return "sparse COO tensor", shape
+
+    def make(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+        values, indices = parts
+        if cast:
+            indices = indices.long()
+        check_range(indices.unsqueeze(1), shape[:1])
+        # Whatever the order is: a gradient is summed, and nobody relies on its flag.
+        return _make_coo(indices.unsqueeze(0), values, shape, coalesced=False)
+
+    parts = (
+        ("values", values, options, None),
+        ("indices", indices, structural(options), _as_int64 if cast else None),
+    )
+    return kind, parts, make
+
+
+def _coo_to_slices(x: torch.Tensor, options: Options) -> Assembly:
+    """A COO tensor with dense dimensions as tf.IndexedSlices, in the order it has."""
     if x.sparse_dim() != 1:
         raise UnsupportedTypeError(
             "expected a COO tensor with dense values only if it has one sparse dimension, as "
@@ -372,31 +350,16 @@ def _slices_parts(x: torch.Tensor, options: Options) -> tuple[torch.Tensor, torc
     x = detached(x, options)
     indices = x._indices()[0]
     check_range(indices.unsqueeze(1), tuple(x.shape[:1]))
-    return indices, x._values()
 
+    def make(parts: Sequence[Any]) -> Any:
+        import tensorflow as tf
 
-def _coo_to_slices(x: torch.Tensor, options: Options) -> Any:
-    """Converts a COO tensor with dense dimensions to tf.IndexedSlices, in the order it has."""
-    indices, values = _slices_parts(x, options)
-    tf_indices, tf_values = components_to_tf(indices, values, options)
-    import tensorflow as tf
+        return tf.IndexedSlices(*parts, tf.constant(list(x.shape), tf.int64))
 
-    return tf.IndexedSlices(tf_values, tf_indices, tf.constant(list(x.shape), tf.int64))
+    def kind() -> tuple[str, tuple[int, ...]]:
+        return "IndexedSlices", tuple(x.shape)
 
-
-def _explain_coo_as_slices(x: torch.Tensor, options: Options) -> Explanation:
-    """What `_coo_to_slices` would do."""
-    indices, values = _slices_parts(x, options)
-    with part("values"):
-        explained = explain_to_tf(values, options)
-    with part("indices"):
-        where = explain_to_tf(indices, index_options(options))
-    return _explanation.combined(
-        "IndexedSlices",
-        [("values", explained), ("indices", where)],
-        like=explained,
-        shape=tuple(x.shape),
-    )
+    return kind, parts_to_tf(indices, x._values(), options), make
 
 
 COMPOSITES = (
@@ -404,16 +367,13 @@ COMPOSITES = (
         name="sparse",
         tf_keys=("tensorflow.python.framework.sparse_tensor.SparseTensor",),
         torch_keys=("torch.sparse_coo",),
-        to_torch=_sparse_to_torch,
-        explain=_explain_sparse,
-        to_tf=_coo_to_tf,
-        explain_back=_explain_coo,
+        to_torch=of_parts(TO_TORCH, _sparse_to_torch),
+        to_tf=of_parts(TO_TF, _coo_to_tf),
         parts=_parts_of_coo,
     ),
     Composite(
         name="indexed slices",
         tf_keys=("tensorflow.python.framework.indexed_slices.IndexedSlices",),
-        to_torch=_slices_to_torch,
-        explain=_explain_slices,
+        to_torch=of_parts(TO_TORCH, _slices_to_torch),
     ),
 )

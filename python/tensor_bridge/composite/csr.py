@@ -6,26 +6,29 @@ Every index is checked, in both directions.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C, _explanation
 from tensor_bridge.composite._registry import (
+    TO_TF,
+    TO_TORCH,
+    Assembly,
     Composite,
     Options,
+    Part,
     Parts,
-    explain_to_tf,
-    explain_to_torch,
+    of_parts,
     part,
     structural,
     to_dense_torch,
 )
 from tensor_bridge.composite.coo import (
     check_range,
-    components_to_tf,
+    check_values,
     detached,
-    explain_values,
-    index_options,
-    values_to_torch,
+    make_sparse,
+    parts_to_tf,
 )
 from tensor_bridge.composite.ragged import check_splits
 from tensor_bridge.errors import (
@@ -81,26 +84,43 @@ def _check_csr(rows: torch.Tensor, columns: torch.Tensor, shape: Sequence[int]) 
             )
 
 
-def _csr_to_torch(matrix: Any, options: Options) -> torch.Tensor:
-    import torch
-
+def _csr_to_torch(matrix: Any, options: Options) -> Assembly:
     shape = tuple(int(size) for size in matrix.shape)
-    batches = []
-    for rows, columns, values in _csr_components(matrix):
-        x = values_to_torch(values, options)
-        with part("indices"):
-            crow = to_dense_torch(rows, structural(options))
-            col = to_dense_torch(columns, structural(options))
-        _check_csr(crow, col, shape)
-        batches.append((crow, col, x))
-    if len(shape) == 2:
-        crow, col, x = batches[0]
-    else:
+    batches = _csr_components(matrix)
+    stacked = None
+    if len(shape) == 3:
         _check_batches(batches, options)
-        crow, col, x = (torch.stack(tensors) for tensors in zip(*batches, strict=True))
-    return torch.sparse_csr_tensor(
-        crow, col, x, shape, dtype=x.dtype, device=x.device, check_invariants=False
-    )
+        stacked = partial(_explanation.copied, reason="the matrices of the batch are stacked")
+    parts: list[Part] = []
+    where = structural(options)
+    for rows, columns, values in batches:
+        check_values(values, options)
+        parts += [
+            ("values", values, options, stacked),
+            ("row pointers", rows, where, stacked),
+            ("column indices", columns, where, stacked),
+        ]
+
+    def kind() -> tuple[str, tuple[int, ...]]:
+        for rows, columns, _ in batches:
+            _check_csr(to_dense_torch(rows, {}), to_dense_torch(columns, {}), shape)
+        return "sparse CSR tensor", shape
+
+    def make(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+        import torch
+
+        values, rows, columns = parts[::3], parts[1::3], parts[2::3]
+        for i in range(len(values)):
+            _check_csr(rows[i], columns[i], shape)
+        col, crow, x = (
+            tensors[0] if stacked is None else torch.stack(tuple(tensors))
+            for tensors in (columns, rows, values)
+        )
+        return torch.sparse_csr_tensor(
+            crow, col, x, shape, dtype=x.dtype, device=x.device, check_invariants=False
+        )
+
+    return kind, parts, make
 
 
 def _check_batches(batches: Sequence[tuple[Any, Any, Any]], options: Options) -> None:
@@ -116,24 +136,6 @@ def _check_batches(batches: Sequence[tuple[Any, Any, Any]], options: Options) ->
             "copy=False, but a copy is needed: torch keeps a batch of CSR matrices in tensors "
             "that TensorFlow's are stacked into. Use copy=None"
         )
-
-
-def _explain_csr(matrix: Any, options: Options) -> Explanation:
-    shape = tuple(int(size) for size in matrix.shape)
-    components = _csr_components(matrix)
-    parts: list[tuple[str, Explanation]] = []
-    for rows, columns, values in components:
-        parts.append(("values", explain_values(values, options)))
-        for name, indices in (("row pointers", rows), ("column indices", columns)):
-            with part("indices"):
-                parts.append((name, explain_to_torch(indices, structural(options))))
-        _check_csr(to_dense_torch(rows, {}), to_dense_torch(columns, {}), shape)
-    if len(shape) == 3:
-        _check_batches(components, options)
-        reason = "the matrices of the batch are stacked"
-        parts = [(name, _explanation.copied(e, reason)) for name, e in parts]
-    like = parts[0][1] if parts else None
-    return _explanation.combined("sparse CSR tensor", parts, like=like, shape=shape)
 
 
 _CSR_DTYPES = ("torch.float32", "torch.float64", "torch.complex64", "torch.complex128")
@@ -174,35 +176,28 @@ def _csr_as_coo(x: torch.Tensor, options: Options) -> tuple[torch.Tensor, torch.
     return torch.cat(indices), values.reshape(-1)
 
 
-def _csr_to_tf(x: torch.Tensor, options: Options) -> Any:
+def _rows_made(indices: Explanation) -> Explanation:
+    return _explanation.copied(indices, "TensorFlow makes the row pointers")
+
+
+def _csr_to_tf(x: torch.Tensor, options: Options) -> Assembly:
     indices, values = _csr_as_coo(x, options)
-    tf_indices, tf_values = components_to_tf(indices, values, options)
-    import tensorflow as tf
 
-    # The class has no public name (TensorFlow 2.12 to 2.21).
-    from tensorflow.python.ops.linalg.sparse import sparse_csr_matrix_ops
+    def make(parts: Sequence[Any]) -> Any:
+        import tensorflow as tf
 
-    sparse = tf.SparseTensor(tf_indices, tf_values, tf.constant(list(x.shape), tf.int64))
-    try:
-        return sparse_csr_matrix_ops.CSRSparseMatrix(sparse)
-    except tf.errors.OpError as e:
-        raise TensorFlowError(f"could not make a CSRSparseMatrix: {e}") from e
+        # The class has no public name (TensorFlow 2.12 to 2.21).
+        from tensorflow.python.ops.linalg.sparse import sparse_csr_matrix_ops
 
+        try:
+            return sparse_csr_matrix_ops.CSRSparseMatrix(make_sparse(x.shape, parts))
+        except tf.errors.OpError as e:
+            raise TensorFlowError(f"could not make a CSRSparseMatrix: {e}") from e
 
-def _explain_csr_back(x: torch.Tensor, options: Options) -> Explanation:
-    indices, values = _csr_as_coo(x, options)
-    with part("values"):
-        explained = explain_to_tf(values, options)
-    with part("indices"):
-        made = _explanation.copied(
-            explain_to_tf(indices, index_options(options)), "TensorFlow makes the row pointers"
-        )
-    return _explanation.combined(
-        "CSRSparseMatrix",
-        [("values", explained), ("indices", made)],
-        like=explained,
-        shape=tuple(x.shape),
-    )
+    def kind() -> tuple[str, tuple[int, ...]]:
+        return "CSRSparseMatrix", tuple(x.shape)
+
+    return kind, parts_to_tf(indices, values, options, explained=_rows_made), make
 
 
 def _parts_of_compressed(x: torch.Tensor) -> Parts:
@@ -239,17 +234,14 @@ COMPOSITES = (
         name="sparse csr",
         tf_keys=("tensorflow.python.ops.linalg.sparse.sparse_csr_matrix_ops.CSRSparseMatrix",),
         torch_keys=("torch.sparse_csr",),
-        to_torch=_csr_to_torch,
-        explain=_explain_csr,
-        to_tf=_csr_to_tf,
-        explain_back=_explain_csr_back,
+        to_torch=of_parts(TO_TORCH, _csr_to_torch),
+        to_tf=of_parts(TO_TF, _csr_to_tf),
         parts=_parts_of_compressed,
     ),
     Composite(
         name="sparse layout that TensorFlow lacks",
         torch_keys=("torch.sparse_csc", "torch.sparse_bsr", "torch.sparse_bsc"),
-        to_tf=_refuse_layout,
-        explain_back=_refuse_layout,
+        to_tf=of_parts(TO_TF, _refuse_layout),
         parts=_parts_of_compressed,
     ),
 )

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tensor_bridge import _C, _explanation, _refusals
 from tensor_bridge.composite._registry import (
+    TO_TF,
+    TO_TORCH,
+    Assembly,
     Composite,
+    Direction,
     Options,
     Parts,
-    component_to_tf,
-    component_to_torch,
-    explain_to_tf,
-    explain_to_torch,
-    for_tensorflow,
-    for_torch,
-    part,
+    of_parts,
 )
 from tensor_bridge.errors import MismatchError
-
-if TYPE_CHECKING:
-    from tensor_bridge._explanation import Explanation
 
 __all__ = ["COMPOSITES", "Extension"]
 
@@ -82,41 +76,36 @@ class Extension:
         return f"Extension({self.kind.__name__}: {values})"
 
 
-def _is_tensorflow(value: Any) -> bool:
-    return (
-        _C.is_eager_tensor(value)
-        or for_tensorflow(value) is not None
-        or _refusals.is_tensorflow_value(value)
-    )
+_Make = Callable[[Iterator[Any]], Any]
+_Leaves = list[tuple[str, Any]]
 
 
-def _is_torch(value: Any) -> bool:
-    return _C.is_torch_tensor(value) or for_torch(value) is not None
-
-
-def _map(
-    value: Any, path: str, is_leaf: Callable[[Any], bool], convert: Callable[[Any], Any]
-) -> Any:
-    """``value`` with its leaves converted, in mappings and tuples too."""
-    if is_leaf(value):
-        with part(path):
-            return convert(value)
+def _take(value: Any, path: str, direction: Direction, leaves: _Leaves) -> _Make:
+    """Appends the leaves of a field, in mappings and tuples too; what makes it of others."""
+    if direction.takes(value):
+        leaves.append((path, value))
+        return next
     if isinstance(value, Mapping):
-        return {k: _map(v, f"{path}[{k!r}]", is_leaf, convert) for k, v in value.items()}
+        by_key = {k: _take(v, f"{path}[{k!r}]", direction, leaves) for k, v in value.items()}
+        return lambda others: {k: make(others) for k, make in by_key.items()}
     if isinstance(value, (tuple, list)):
-        return tuple(_map(v, f"{path}[{i}]", is_leaf, convert) for i, v in enumerate(value))
-    return value
+        items = [_take(v, f"{path}[{i}]", direction, leaves) for i, v in enumerate(value)]
+        return lambda others: tuple(make(others) for make in items)
+    return lambda others: value
 
 
-def _leaves(value: Any, path: str, is_leaf: Callable[[Any], bool]) -> Iterator[tuple[str, Any]]:
-    if is_leaf(value):
-        yield path, value
-    elif isinstance(value, Mapping):
-        for k, v in value.items():
-            yield from _leaves(v, f"{path}[{k!r}]", is_leaf)
-    elif isinstance(value, (tuple, list)):
-        for i, v in enumerate(value):
-            yield from _leaves(v, f"{path}[{i}]", is_leaf)
+def _take_fields(
+    fields: Mapping[str, Any], direction: Direction
+) -> tuple[_Leaves, Callable[[Sequence[Any]], dict[str, Any]]]:
+    """The leaves of all fields with their paths, and what makes the fields of others."""
+    leaves: _Leaves = []
+    makers = {name: _take(field, name, direction, leaves) for name, field in fields.items()}
+
+    def make(parts: Sequence[Any]) -> dict[str, Any]:
+        others = iter(parts)
+        return {name: field(others) for name, field in makers.items()}
+
+    return leaves, make
 
 
 def _unpacked(value: Any) -> Any:
@@ -132,24 +121,16 @@ def _fields(value: Any) -> dict[str, Any]:
     return dict(tf.experimental.extension_type.as_dict(value))
 
 
-def _to_torch(value: Any, options: Options) -> Extension:
+def _to_torch(value: Any, options: Options) -> Assembly:
     import tensorflow as tf
 
     value = _unpacked(value)
-    fields = {
-        name: _map(field, name, _is_tensorflow, lambda v: component_to_torch(v, options))
-        for name, field in _fields(value).items()
-    }
-    return Extension(type(value), fields, tf.type_spec_from_value(value))
+    leaves, make = _take_fields(_fields(value), TO_TORCH)
 
+    def extension(parts: Sequence[Any]) -> Extension:
+        return Extension(type(value), make(parts), tf.type_spec_from_value(value))
 
-def _explain(value: Any, options: Options) -> Explanation:
-    parts = []
-    for name, field in _fields(_unpacked(value)).items():
-        for path, leaf in _leaves(field, name, _is_tensorflow):
-            with part(path):
-                parts.append((path, explain_to_torch(leaf, options)))
-    return _explanation.combined("Extension", parts)
+    return "Extension", [(*leaf, options, None) for leaf in leaves], extension
 
 
 def _matched(value: Extension, fields: Mapping[str, Any]) -> list[Any]:
@@ -171,12 +152,12 @@ def _matched(value: Extension, fields: Mapping[str, Any]) -> list[Any]:
             if isinstance(spec, tf.TypeSpec):
                 fits = (
                     fits
-                    and _is_tensorflow(v)
+                    and TO_TORCH.takes(v)
                     and getattr(spec, "dtype", None) == getattr(v, "dtype", None)
                 )
                 components.append(v)
             else:
-                fits = fits and not _is_tensorflow(v) and bool(spec == v)
+                fits = fits and not TO_TORCH.takes(v) and bool(spec == v)
         if not fits:
             raise MismatchError(
                 f"field {name!r} of {kind} was replaced by something of another kind; expected "
@@ -185,39 +166,26 @@ def _matched(value: Extension, fields: Mapping[str, Any]) -> list[Any]:
     return components
 
 
-def _to_tf(value: Extension, options: Options) -> Any:
-    # The specification has the fields in the order of its components.
-    fields = {
-        name: _map(value.fields[name], name, _is_torch, lambda v: component_to_tf(v, options))
-        for name in vars(value._spec)
-        if name in value.fields
-    }
-    result = value._spec._from_components(tuple(_matched(value, fields)))
-    result.__validate__()
-    return result
+def _to_tf(value: Extension, options: Options) -> Assembly:
+    leaves, make = _take_fields(value.fields, TO_TF)
 
+    def extension_type(parts: Sequence[Any]) -> Any:
+        fields = make(parts)
+        # The specification has the fields in the order of its components.
+        ordered = {name: fields[name] for name in vars(value._spec) if name in fields}
+        result = value._spec._from_components(tuple(_matched(value, ordered)))
+        result.__validate__()
+        return result
 
-def _explain_back(value: Extension, options: Options) -> Explanation:
-    parts = []
-    for name, field in value.fields.items():
-        for path, leaf in _leaves(field, name, _is_torch):
-            with part(path):
-                parts.append((path, explain_to_tf(leaf, options)))
-    return _explanation.combined(value.kind.__name__, parts)
+    parts = [(*leaf, options, None) for leaf in leaves]
+    return value.kind.__name__, parts, extension_type
 
 
 def _parts_of(value: Extension) -> Parts:
-    parts = [leaf for field in value.fields.values() for _, leaf in _leaves(field, "", _is_torch)]
-
-    def make(parts: Sequence[Any]) -> Extension:
-        others = iter(parts)
-        fields = {
-            name: _map(field, name, _is_torch, lambda _: next(others))
-            for name, field in value.fields.items()
-        }
-        return Extension(value.kind, fields, value._spec)
-
-    return parts, make
+    leaves, make = _take_fields(value.fields, TO_TF)
+    return [leaf for _, leaf in leaves], lambda parts: Extension(
+        value.kind, make(parts), value._spec
+    )
 
 
 COMPOSITES = (
@@ -225,10 +193,8 @@ COMPOSITES = (
         name="extension type",
         tf_keys=("tensorflow.python.framework.extension_type.ExtensionType",),
         torch_keys=("tensor_bridge.composite.extension_type.Extension",),
-        to_torch=_to_torch,
-        explain=_explain,
-        to_tf=_to_tf,
-        explain_back=_explain_back,
+        to_torch=of_parts(TO_TORCH, _to_torch),
+        to_tf=of_parts(TO_TF, _to_tf),
         parts=_parts_of,
     ),
 )

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tensor_bridge import _explanation, _refusals
+from tensor_bridge import _refusals
 from tensor_bridge.composite._registry import (
+    TO_TORCH,
+    Assembly,
     Composite,
     Options,
-    component_to_torch,
-    explain_to_torch,
     for_tensorflow,
-    part,
+    of_parts,
 )
 from tensor_bridge.errors import MismatchError, UnsupportedTypeError
-
-if TYPE_CHECKING:
-    from tensor_bridge._explanation import Explanation
 
 __all__ = ["COMPOSITES", "pairs"]
 
@@ -75,20 +72,10 @@ def pairs(layer: Any, source: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     return [(path, variable, source[path]) for path, variable in weights.items()]
 
 
-def _to_torch(layer: Any, options: Options) -> OrderedDict[str, Any]:
-    result: OrderedDict[str, Any] = OrderedDict()
-    for path, variable in _weights(layer).items():
-        with part(path):
-            result[path] = component_to_torch(variable, options)
-    return result
-
-
-def _explain(layer: Any, options: Options) -> Explanation:
-    parts = []
-    for path, variable in _weights(layer).items():
-        with part(path):
-            parts.append((path, explain_to_torch(variable, options)))
-    return _explanation.combined("weights", parts)
+def _to_torch(layer: Any, options: Options) -> Assembly:
+    weights = _weights(layer)
+    parts = [(path, variable, options, None) for path, variable in weights.items()]
+    return "weights", parts, lambda tensors: OrderedDict(zip(weights, tensors, strict=True))
 
 
 COMPOSITES = (
@@ -101,7 +88,6 @@ COMPOSITES = (
             "keras.src.engine.base_layer.Layer",
             "tf_keras.src.engine.base_layer.Layer",
         ),
-        to_torch=_to_torch,
-        explain=_explain,
+        to_torch=of_parts(TO_TORCH, _to_torch),
     ),
 )

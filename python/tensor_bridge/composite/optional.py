@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge import _C, _explanation
+from tensor_bridge import _explanation
 from tensor_bridge.composite._registry import (
+    TO_TORCH,
     Composite,
+    Conversion,
     Options,
-    explain_to_torch,
-    part,
     to_dense_torch,
 )
 
@@ -23,33 +23,23 @@ def _has_value(optional: Any) -> bool:
     return bool(to_dense_torch(optional.has_value(), {}).item())
 
 
+# By hand: there may be no value, which is no part then.
+
+
 def _to_torch(optional: Any, options: Options) -> Any:
-    if not _has_value(optional):
-        return None
-    # One tensor, a composite, or a structure of them.
-    return _C.convert_tf_to_pytorch(optional.get_value(), **options)
+    return TO_TORCH.convert(optional.get_value(), **options) if _has_value(optional) else None
 
 
 def _explain(optional: Any, options: Options) -> Explanation:
     if not _has_value(optional):
         return _explanation.combined("None", [])
-    import tensorflow as tf
-
-    value = optional.get_value()
-    if not tf.nest.is_nested(value):
-        return explain_to_torch(value, options)
-    parts = []
-    for i, leaf in enumerate(tf.nest.flatten(value)):
-        with part(f"leaf {i}"):
-            parts.append((f"leaf {i}", explain_to_torch(leaf, options)))
-    return _explanation.combined(type(value).__name__, parts)
+    return TO_TORCH.explain(optional.get_value(), options)
 
 
 COMPOSITES = (
     Composite(
         name="optional",
         tf_keys=("tensorflow.python.data.ops.optional_ops.Optional",),
-        to_torch=_to_torch,
-        explain=_explain,
+        to_torch=Conversion(_to_torch, _explain),
     ),
 )

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge import _C, _explanation
+from tensor_bridge import _C
 from tensor_bridge.composite._registry import (
+    TO_TF,
+    TO_TORCH,
+    Assembly,
     Composite,
     Options,
+    Part,
     Parts,
-    component_to_tf,
-    component_to_torch,
-    dense,
-    explain_to_tf,
-    explain_to_torch,
+    of_parts,
     part,
     structural,
     to_dense_torch,
@@ -31,8 +31,6 @@ from tensor_bridge.errors import (
 
 if TYPE_CHECKING:
     import torch
-
-    from tensor_bridge._explanation import Explanation
 
 __all__ = ["COMPOSITES", "Ragged", "assemble", "check_splits"]
 
@@ -180,15 +178,6 @@ def _uniform_row_lengths(ragged: Any) -> list[int | None]:
 # ---- to torch ------------------------------------------------------------------------------------
 
 
-def _fits_torch(ragged: Any, uniform: Sequence[int | None]) -> bool:
-    """Whether a nested tensor says as much: one ragged dimension, directly after the batch."""
-    return len(uniform) == 1 and uniform[0] is None and not _is_string(ragged)
-
-
-def _is_string(ragged: Any) -> bool:
-    return bool(ragged.dtype.name == "string")
-
-
 def _nested(
     values: torch.Tensor, offsets: torch.Tensor, lengths: tuple[int, int] | None
 ) -> torch.Tensor:
@@ -209,14 +198,26 @@ def _nested(
     return nested
 
 
-def _to_torch(ragged: Any, options: Options) -> Any:
-    with part("values"):
-        values = component_to_torch(ragged.flat_values, options)
-    row_splits = []
-    for i, t in enumerate(ragged.nested_row_splits):
-        with part(f"row_splits[{i}]"):
-            row_splits.append(to_dense_torch(t, structural(options)))
-    return assemble(values, row_splits, _uniform_row_lengths(ragged))
+def _to_torch(ragged: Any, options: Options) -> Assembly:
+    uniform = _uniform_row_lengths(ragged)
+    splits = ragged.nested_row_splits
+    where = structural(options)
+
+    def kind() -> tuple[str, tuple[int | None, ...]]:
+        count, *inner = ragged.flat_values.shape
+        _check_partitions([to_dense_torch(t, {}) for t in splits], uniform, count)
+        nested = _fits_torch(uniform) and ragged.dtype.name != "string"
+        shape = (splits[0].shape[0] - 1, *uniform, *inner)
+        return "nested tensor" if nested else "Ragged", shape
+
+    parts: list[Part] = [("values", ragged.flat_values, options, None)]
+    parts += [(f"row_splits[{i}]", t, where, None) for i, t in enumerate(splits)]
+    return kind, parts, lambda made: assemble(made[0], made[1:], uniform)
+
+
+def _fits_torch(uniform: Sequence[int | None]) -> bool:
+    """Whether a nested tensor says as much: one ragged dimension, directly after the batch."""
+    return len(uniform) == 1 and uniform[0] is None
 
 
 def assemble(values: Any, row_splits: Sequence[torch.Tensor], uniform: Sequence[int | None]) -> Any:
@@ -231,26 +232,9 @@ def assemble(values: Any, row_splits: Sequence[torch.Tensor], uniform: Sequence[
         _check_partitions(row_splits, uniform, len(values))
         return _nest(values, [splits.tolist() for splits in row_splits])
     lengths = _check_partitions(row_splits, uniform, int(values.shape[0]))
-    if len(uniform) != 1 or uniform[0] is not None or not _C.is_torch_tensor(values):
+    if not _fits_torch(uniform) or not _C.is_torch_tensor(values):
         return Ragged(values, tuple(row_splits), tuple(uniform))
     return _nested(values, row_splits[0], lengths)
-
-
-def _explain(ragged: Any, options: Options) -> Explanation:
-    with part("values"):
-        values = explain_to_torch(ragged.flat_values, options)
-    parts = [("values", values)]
-    row_splits = []
-    for i, t in enumerate(ragged.nested_row_splits):
-        with part(f"row_splits[{i}]"):
-            parts.append((f"row_splits[{i}]", explain_to_torch(t, structural(options))))
-            row_splits.append(to_dense_torch(t, {}))
-    uniform = _uniform_row_lengths(ragged)
-    count, *inner = ragged.flat_values.shape
-    _check_partitions(row_splits, uniform, count)
-    shape = (row_splits[0].shape[0] - 1, *uniform, *inner)
-    kind = "nested tensor" if _fits_torch(ragged, uniform) else "Ragged"
-    return _explanation.combined(kind, parts, like=values, shape=shape)
 
 
 # ---- to TensorFlow -------------------------------------------------------------------------------
@@ -268,73 +252,60 @@ def _check_split_dtypes(row_splits: Sequence[torch.Tensor]) -> None:
         )
 
 
-def _splits_options(options: Options) -> dict[str, Any]:
-    return {name: options[name] for name in ("copy", "device") if name in options}
-
-
-def _build(
-    values: Any,
-    row_splits: Sequence[torch.Tensor],
-    uniform: Sequence[int | None],
-    options: Options,
-) -> Any:
-    """A tf.RaggedTensor of converted values and partitions that are checked already."""
-    import tensorflow as tf
-
-    for i in reversed(range(len(row_splits))):
-        length = uniform[i]
-        if length is not None:
-            # TensorFlow makes the splits again: it does not keep the length with given ones.
-            dtype = {"torch.int32": tf.int32}.get(str(row_splits[i].dtype), tf.int64)
-            values = tf.RaggedTensor.from_uniform_row_length(
-                values,
-                tf.constant(length, dtype),
-                nrows=tf.constant(row_splits[i].shape[0] - 1, dtype),
-                validate=False,
-            )
-            continue
-        with part(f"row_splits[{i}]"):
-            splits = component_to_tf(row_splits[i], _splits_options(options))
-        values = tf.RaggedTensor.from_row_splits(values, splits, validate=False)
-    return values
-
-
-def _check_ragged(ragged: Ragged) -> None:
+def _ragged_to_tf(ragged: Ragged, options: Options) -> Assembly:
     if not getattr(ragged.values, "shape", ()):
         raise UnsupportedTypeError(
             "values: expected a torch.Tensor or StringTensor with at least one dimension, got "
             f"{ragged.values!r}"
         )
-    _check_split_dtypes(ragged.row_splits)
-    _check_partitions(ragged.row_splits, ragged.uniform_row_lengths, int(ragged.values.shape[0]))
+    return _partitioned(ragged.values, ragged.row_splits, ragged.uniform_row_lengths, options)
 
 
-def _ragged_to_tf(ragged: Ragged, options: Options) -> Any:
-    _check_ragged(ragged)
-    with part("values"):
-        values = component_to_tf(ragged.values, options)
-    return _build(values, ragged.row_splits, ragged.uniform_row_lengths, options)
+def _partitioned(
+    values: Any,
+    row_splits: tuple[torch.Tensor, ...],
+    uniform: tuple[int | None, ...],
+    options: Options,
+) -> Assembly:
+    """A tf.RaggedTensor; a partition of uniform length is made of the length alone."""
+    _check_split_dtypes(row_splits)
+    _check_partitions(row_splits, uniform, int(values.shape[0]))
+    kept = {name: options[name] for name in ("copy", "device") if name in options}
+    parts: list[Part] = [("values", values, options, None)]
+    for i, splits in enumerate(row_splits):
+        if uniform[i] is None:
+            parts.append((f"row_splits[{i}]", splits, kept, None))
+
+    def kind() -> tuple[str, tuple[int | None, ...]]:
+        return "RaggedTensor", Ragged(values, row_splits, uniform).shape
+
+    return kind, parts, lambda made: _build(made, row_splits, uniform)
 
 
-def _explain_splits(i: int, splits: torch.Tensor, options: Options) -> tuple[str, Explanation]:
-    name = f"row_splits[{i}]"
-    with part(name):
-        return name, explain_to_tf(splits, _splits_options(options))
+def _build(
+    parts: Sequence[Any], row_splits: Sequence[torch.Tensor], uniform: Sequence[int | None]
+) -> Any:
+    """A tf.RaggedTensor of converted parts: the values, and the splits of no uniform length."""
+    import tensorflow as tf
+
+    values, *converted = parts
+    for i in reversed(range(len(row_splits))):
+        length = uniform[i]
+        if length is None:
+            values = tf.RaggedTensor.from_row_splits(values, converted.pop(), validate=False)
+            continue
+        # TensorFlow makes the splits again: it does not keep the length with given ones.
+        dtype = {"torch.int32": tf.int32}.get(str(row_splits[i].dtype), tf.int64)
+        values = tf.RaggedTensor.from_uniform_row_length(
+            values,
+            tf.constant(length, dtype),
+            nrows=tf.constant(row_splits[i].shape[0] - 1, dtype),
+            validate=False,
+        )
+    return values
 
 
-def _explain_ragged(ragged: Ragged, options: Options) -> Explanation:
-    _check_ragged(ragged)
-    with part("values"):
-        values = explain_to_tf(ragged.values, options)
-    parts = [("values", values)]
-    for i, splits in enumerate(ragged.row_splits):
-        if ragged.uniform_row_lengths[i] is None:
-            parts.append(_explain_splits(i, splits, options))
-    return _explanation.combined("RaggedTensor", parts, like=values, shape=ragged.shape)
-
-
-def _jagged_parts(nested: Any, options: Options) -> tuple[torch.Tensor, torch.Tensor]:
-    """Values and offsets of a nested tensor with jagged layout, without holes, checked."""
+def _nested_to_tf(nested: Any, options: Options) -> Assembly:
     ragged_dim = next(i for i, size in enumerate(nested.shape) if not isinstance(size, int))
     if ragged_dim != 1:
         raise UnsupportedTypeError(
@@ -348,10 +319,7 @@ def _jagged_parts(nested: Any, options: Options) -> tuple[torch.Tensor, torch.Te
                 "Use copy=None"
             )
         nested = nested.contiguous()
-    values, offsets = nested.values(), nested.offsets()
-    _check_split_dtypes([offsets])
-    _check_partitions([offsets], [None], int(values.shape[0]))
-    return values, offsets
+    return _partitioned(nested.values(), (nested.offsets(),), (None,), options)
 
 
 def _parts_of_nested(nested: Any) -> Parts:
@@ -367,22 +335,6 @@ def _parts_of_nested(nested: Any) -> Parts:
     return [inner[name] for name in moved], make
 
 
-def _nested_to_tf(nested: Any, options: Options) -> Any:
-    values, offsets = _jagged_parts(nested, options)
-    with part("values"):
-        converted = _C.convert_tensor_back(values, **dense(options))
-    return _build(converted, [offsets], [None], options)
-
-
-def _explain_nested(nested: Any, options: Options) -> Explanation:
-    values, offsets = _jagged_parts(nested, options)
-    with part("values"):
-        explained = explain_to_tf(values, options)
-    parts = [("values", explained), _explain_splits(0, offsets, options)]
-    shape = (offsets.shape[0] - 1, None, *values.shape[1:])
-    return _explanation.combined("RaggedTensor", parts, like=explained, shape=shape)
-
-
 def _refuse_strided(nested: Any, options: Options) -> Any:
     raise UnsupportedTypeError(
         "expected a nested tensor with jagged layout, got one with strided layout, whose rows may "
@@ -396,23 +348,19 @@ COMPOSITES = (
         name="ragged",
         tf_keys=("tensorflow.python.ops.ragged.ragged_tensor.RaggedTensor",),
         torch_keys=("tensor_bridge.composite.ragged.Ragged",),
-        to_torch=_to_torch,
-        explain=_explain,
-        to_tf=_ragged_to_tf,
-        explain_back=_explain_ragged,
+        to_torch=of_parts(TO_TORCH, _to_torch),
+        to_tf=of_parts(TO_TF, _ragged_to_tf),
         parts=_parts_of_ragged,
     ),
     Composite(
         name="nested tensor",
         torch_keys=("torch.nested._internal.nested_tensor.NestedTensor", "torch.jagged"),
-        to_tf=_nested_to_tf,
-        explain_back=_explain_nested,
+        to_tf=of_parts(TO_TF, _nested_to_tf),
         parts=_parts_of_nested,
     ),
     Composite(
         name="strided nested tensor",
         torch_keys=("torch.nested",),
-        to_tf=_refuse_strided,
-        explain_back=_refuse_strided,
+        to_tf=of_parts(TO_TF, _refuse_strided),
     ),
 )

@@ -9,7 +9,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C, _explanation, _options
-from tensor_bridge.composite._registry import Composite, Options, Parts, dense
+from tensor_bridge.composite._registry import Composite, Conversion, Options, Parts, dense
 from tensor_bridge.errors import (
     CopyRequiredError,
     MismatchError,
@@ -330,6 +330,8 @@ def _flatten(strings: Any) -> tuple[list[Any], list[int]]:
 
 # ---- the composite -------------------------------------------------------------------------------
 
+# By hand in both directions: the library converts the strings of a tensor at once.
+
 
 def _to_torch(t: Any, options: Options) -> Any:
     if options.get("strings") != "list":
@@ -350,7 +352,7 @@ def _arguments(x: StringTensor) -> tuple[Any, Any, tuple[int, ...]]:
 
 
 def _without_device(options: Options) -> dict[str, Any]:
-    """The keywords of the way back; TensorFlow keeps strings in host memory only."""
+    """The keywords towards TensorFlow, which keeps strings in host memory only."""
     kept = dense(options)
     device = kept.pop("device", None)
     if device is not None and "/device:CPU:" not in _options.tf_device_name(device):
@@ -364,7 +366,7 @@ def _to_tf(x: StringTensor, options: Options) -> Any:
     return _C.strings_to_tf(*_arguments(x), **_without_device(options))
 
 
-def _explain_back(x: StringTensor, options: Options) -> Explanation:
+def _explain_to_tf(x: StringTensor, options: Options) -> Explanation:
     native = _C.explain_strings_back(*_arguments(x), **_without_device(options))
     return _explanation.of_strings(_explanation.from_native(native))
 
@@ -378,10 +380,8 @@ COMPOSITES = (
         name="string",
         tf_keys=("tf.dtype:string",),
         torch_keys=(f"{__name__}.StringTensor",),
-        to_torch=_to_torch,
-        to_tf=_to_tf,
-        explain=_explain,
-        explain_back=_explain_back,
+        to_torch=Conversion(_to_torch, _explain),
+        to_tf=Conversion(_to_tf, _explain_to_tf),
         parts=_parts_of,
     ),
 )

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tensor_bridge import _C, _explanation
 from tensor_bridge.composite._registry import (
+    TO_TORCH,
+    Assembly,
     Composite,
     Options,
-    component_to_torch,
-    explain_to_torch,
-    part,
+    instead,
+    of_parts,
 )
 from tensor_bridge.errors import SymbolicTensorError, UnsupportedTypeError
-
-if TYPE_CHECKING:
-    from tensor_bridge._explanation import Explanation
 
 __all__ = ["COMPOSITES"]
 
@@ -37,44 +34,25 @@ def _elements(array: Any) -> list[Any]:
     return list(elements)
 
 
-def _to_torch(array: Any, options: Options) -> list[Any]:
-    results = []
-    for i, element in enumerate(_elements(array)):
-        with part(f"[{i}]"):
-            results.append(component_to_torch(element, options))
-    return results
-
-
-def _explain(array: Any, options: Options) -> Explanation:
-    parts = []
-    for i, element in enumerate(_elements(array)):
-        with part(f"[{i}]"):
-            parts.append((f"[{i}]", explain_to_torch(element, options)))
-    return _explanation.combined("list", parts)
+def _to_torch(array: Any, options: Options) -> Assembly:
+    parts = [(f"[{i}]", element, options, None) for i, element in enumerate(_elements(array))]
+    return "list", parts, list
 
 
 # What TensorArray.write() and its like return: a proxy that wants to be used.
-
-
-def _proxy_to_torch(proxy: Any, options: Options) -> Any:
-    return _C.convert_tf_to_pytorch(proxy._tf_should_use_wrapped_value, **options)
-
-
-def _explain_proxy(proxy: Any, options: Options) -> Explanation:
-    return explain_to_torch(proxy._tf_should_use_wrapped_value, options)
+def _wrapped(proxy: Any, options: Options) -> tuple[Any, Options]:
+    return proxy._tf_should_use_wrapped_value, options
 
 
 COMPOSITES = (
     Composite(
         name="tensor array",
         tf_keys=("tensorflow.python.ops.tensor_array_ops.TensorArray",),
-        to_torch=_to_torch,
-        explain=_explain,
+        to_torch=of_parts(TO_TORCH, _to_torch),
     ),
     Composite(
         name="proxy",
         tf_keys=("tensorflow.python.util.tf_should_use.ShouldUseWrapper",),
-        to_torch=_proxy_to_torch,
-        explain=_explain_proxy,
+        to_torch=instead(TO_TORCH, _wrapped),
     ),
 )

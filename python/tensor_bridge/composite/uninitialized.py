@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tensor_bridge import _refusals
-from tensor_bridge.composite._registry import Composite, Options
+from tensor_bridge.composite._registry import TO_TF, Composite, Options, of_parts
 
 __all__ = ["COMPOSITES"]
 
@@ -18,7 +18,6 @@ COMPOSITES = (
     Composite(
         name="uninitialized parameter",
         torch_keys=(_refusals.UNINITIALIZED,),
-        to_tf=_refuse,
-        explain_back=_refuse,
+        to_tf=of_parts(TO_TF, _refuse),
     ),
 )

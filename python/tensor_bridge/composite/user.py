@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tensor_bridge import _C, _explanation
 from tensor_bridge.composite import _registry
 from tensor_bridge.composite._registry import (
+    TO_TF,
+    TO_TORCH,
+    Assembly,
     Composite,
     Options,
     Parts,
-    explain_to_tf,
-    explain_to_torch,
-    part,
+    of_parts,
 )
-
-if TYPE_CHECKING:
-    from tensor_bridge._explanation import Explanation
 
 __all__ = ["register_composite", "unregister_composite"]
 
 Flatten = Callable[[Any], "tuple[Any, ...]"]
 Unflatten = Callable[[Any, Sequence[Any]], Any]
-
-_registered: dict[str, Composite] = {}
 
 
 def _key(kind: type | str) -> str:
@@ -49,40 +44,23 @@ def _components(flatten: Flatten, value: Any) -> tuple[list[Any], Any, list[str]
     return components, flat[1], names
 
 
-def _converter(
-    flatten: Flatten, unflatten: Unflatten, convert: Callable[..., Any]
-) -> Callable[[Any, Options], Any]:
-    def run(value: Any, options: Options) -> Any:
+def _taker_apart(
+    name: str, flatten: Flatten, unflatten: Unflatten
+) -> Callable[[Any, Options], Assembly]:
+    def take_apart(value: Any, options: Options) -> Assembly:
         components, static, names = _components(flatten, value)
-        converted = []
-        for name, component in zip(names, components, strict=True):
-            with part(name):
-                converted.append(convert(component, **options))
-        return unflatten(static, converted)
+        parts = [(*each, options, None) for each in zip(names, components, strict=True)]
+        return name, parts, lambda converted: unflatten(static, converted)
 
-    return run
+    return take_apart
 
 
-def _taker_apart(flatten: Flatten, unflatten: Unflatten) -> Callable[[Any], Parts]:
-    def run(value: Any) -> Parts:
-        components, static, _ = _components(flatten, value)
-        return components, lambda parts: unflatten(static, list(parts))
+def _parts_of(take_apart: Callable[[Any, Options], Assembly]) -> Callable[[Any], Parts]:
+    def parts(value: Any) -> Parts:
+        _, found, make = take_apart(value, {})
+        return [component for _, component, *_ in found], make
 
-    return run
-
-
-def _explainer(
-    kind: str, flatten: Flatten, explain: Callable[[Any, Options], Explanation]
-) -> Callable[[Any, Options], Explanation]:
-    def run(value: Any, options: Options) -> Explanation:
-        components, _, names = _components(flatten, value)
-        parts = []
-        for name, component in zip(names, components, strict=True):
-            with part(name):
-                parts.append((name, explain(component, options)))
-        return _explanation.combined(kind, parts)
-
-    return run
+    return parts
 
 
 def register_composite(
@@ -146,8 +124,6 @@ def register_composite(
             raise TypeError(f"{names} belong together, one of them is missing")
     if tf_flatten is None and torch_flatten is None:
         raise TypeError("expected the functions of at least one direction, got none")
-    if _registry.named(name) is not None:
-        raise ValueError(f"a composite named {name!r} is registered already")
     if (
         isinstance(tf_type, type)
         and isinstance(torch_type, type)
@@ -165,31 +141,24 @@ def register_composite(
                 "expected a class that is no torch.Tensor, because those convert as tensors, got "
                 f"{torch_type!r}"
             )
-    forward = None
-    forward_explain = None
+    to_torch = to_tf = parts = None
     if tf_flatten is not None and torch_unflatten is not None:
-        forward = _converter(tf_flatten, torch_unflatten, _C.convert_tf_to_pytorch)
-        forward_explain = _explainer(name, tf_flatten, explain_to_torch)
-    back = None
-    back_explain = None
+        to_torch = of_parts(TO_TORCH, _taker_apart(name, tf_flatten, torch_unflatten))
     if torch_flatten is not None and tf_unflatten is not None:
-        back = _converter(torch_flatten, tf_unflatten, _C.convert_pytorch_to_tf)
-        back_explain = _explainer(name, torch_flatten, explain_to_tf)
-    parts = None
+        to_tf = of_parts(TO_TF, _taker_apart(name, torch_flatten, tf_unflatten))
     if torch_flatten is not None and torch_unflatten is not None:
-        parts = _taker_apart(torch_flatten, torch_unflatten)
-    composite = Composite(
-        name=name,
-        tf_keys=(_key(tf_type),),
-        torch_keys=(_key(torch_type),),
-        to_torch=forward,
-        to_tf=back,
-        explain=forward_explain,
-        explain_back=back_explain,
-        parts=parts,
+        parts = _parts_of(_taker_apart(name, torch_flatten, torch_unflatten))
+    _registry.register(
+        Composite(
+            name=name,
+            tf_keys=(_key(tf_type),),
+            torch_keys=(_key(torch_type),),
+            to_torch=to_torch,
+            to_tf=to_tf,
+            parts=parts,
+            of_user=True,
+        )
     )
-    _registry.register(composite)
-    _registered[name] = composite
 
 
 def unregister_composite(name: str) -> None:
@@ -198,7 +167,4 @@ def unregister_composite(name: str) -> None:
     Raises:
       ValueError: No composite of that name was registered with it.
     """
-    composite = _registered.pop(name, None)
-    if composite is None:
-        raise ValueError(f"no composite named {name!r} was registered")
-    _registry.unregister(composite)
+    _registry.unregister(name, of_user=True)

@@ -9,20 +9,24 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C, _dense, _dtypes, _explanation, _refusals
 from tensor_bridge.composite._registry import (
+    TO_TF,
+    TO_TORCH,
+    Assembly,
     Composite,
+    Conversion,
     Options,
-    component_to_torch,
     dense,
-    explain_to_torch,
     for_tensorflow,
     for_tf_dtype,
+    instead,
+    of_parts,
     part,
     to_dense_torch,
 )
@@ -45,12 +49,14 @@ __all__ = ["COMPOSITES", "LiveView", "assign", "assign_each"]
 
 # ---- by value ------------------------------------------------------------------------------------
 
+# By hand: the library reads a variable and converts what it read at once.
+
 
 def _to_torch(variable: Any, options: Options) -> Any:
     if options.get("live"):
         return LiveView(variable, options)
     if for_tf_dtype(variable.dtype.name) is not None:
-        return component_to_torch(_read(variable), options)
+        return TO_TORCH.convert(_read(variable), **options)
     return _C.convert_variable(*_refusals.variable_source(variable), **dense(options))
 
 
@@ -58,7 +64,7 @@ def _explain(variable: Any, options: Options) -> Explanation:
     if options.get("live"):
         return _check_live(variable, options)
     if for_tf_dtype(variable.dtype.name) is not None:
-        return explain_to_torch(_read(variable), options)
+        return TO_TORCH.explain(_read(variable), options)
     source = _refusals.variable_source(variable)
     return _explanation.from_native(_C.explain_variable(*source, **dense(options)))
 
@@ -255,19 +261,13 @@ def _shows_a_view(x: torch.Tensor) -> bool:
     return False
 
 
-def _view_to_tf(view: LiveView, options: Options) -> Any:
+def _viewed(view: LiveView, options: Options) -> tuple[Any, Options]:
     if options.get("copy") is False:
         raise CopyRequiredError(
             "copy=False, but a copy is needed: the memory of a live view changes with the "
             "variable. Use copy=None, or the variable itself: view.variable"
         )
-    return _C.convert_tensor_back(view.tensor, **(dense(options) | {"copy": True}))
-
-
-def _explain_view(view: LiveView, options: Options) -> Explanation:
-    if options.get("copy") is False:
-        _view_to_tf(view, options)
-    return _dense.explain_back(view.tensor, **(dense(options) | {"copy": True}))
+    return view.tensor, {**options, "copy": True}
 
 
 # ---- Keras ---------------------------------------------------------------------------------------
@@ -291,22 +291,14 @@ def _keras_value(variable: Any) -> Any:
     return value
 
 
-def _keras_source(variable: Any, options: Options) -> Any:
+def _keras_source(variable: Any, options: Options) -> tuple[Any, Options]:
     value = _keras_value(variable)
     if options.get("live") and _C.is_eager_tensor(value):
         raise InvalidOptionError(
             "live=True needs a variable, but inside an autocast or stateless scope a Keras "
             "variable gives a tensor; convert it outside"
         )
-    return value
-
-
-def _keras_to_torch(variable: Any, options: Options) -> Any:
-    return component_to_torch(_keras_source(variable, options), options)
-
-
-def _explain_keras(variable: Any, options: Options) -> Explanation:
-    return explain_to_torch(_keras_source(variable, options), options)
+    return value, options
 
 
 # ---- distributed ---------------------------------------------------------------------------------
@@ -318,23 +310,12 @@ def _local_parts(variable: Any) -> tuple[Any, ...]:
     return tuple(parts)
 
 
-def _parts_to_torch(variable: Any, options: Options) -> tuple[Any, ...]:
-    results = []
-    for i, value in enumerate(_local_parts(variable)):
-        with part(f"[{i}]"):
-            results.append(_C.convert_tf_to_pytorch(value, **options))
-    return tuple(results)
+def _local_to_torch(kind: str) -> Conversion:
+    def take_apart(variable: Any, options: Options) -> Assembly:
+        parts = [(f"[{i}]", value, options, None) for i, value in enumerate(_local_parts(variable))]
+        return kind, parts, tuple
 
-
-def _explain_parts(kind: str) -> Callable[[Any, Options], Explanation]:
-    def explain(variable: Any, options: Options) -> Explanation:
-        parts = []
-        for i, value in enumerate(_local_parts(variable)):
-            with part(f"[{i}]"):
-                parts.append((f"[{i}]", explain_to_torch(value, options)))
-        return _explanation.combined(kind, parts)
-
-    return explain
+    return of_parts(TO_TORCH, take_apart)
 
 
 def _inner(variable: Any) -> Any:
@@ -342,14 +323,6 @@ def _inner(variable: Any) -> Any:
     # Mixed precision forwards every other attribute, get() too.
     inner = getattr(variable, "_variable", None)
     return variable.get() if inner is None else inner
-
-
-def _inner_to_torch(variable: Any, options: Options) -> Any:
-    return component_to_torch(_inner(variable), options)
-
-
-def _explain_inner(variable: Any, options: Options) -> Explanation:
-    return explain_to_torch(_inner(variable), options)
 
 
 # ---- assign --------------------------------------------------------------------------------------
@@ -496,14 +469,12 @@ COMPOSITES = (
     Composite(
         name="variable",
         tf_keys=(_refusals.RESOURCE_VARIABLE,),
-        to_torch=_to_torch,
-        explain=_explain,
+        to_torch=Conversion(_to_torch, _explain),
     ),
     Composite(
         name="live view",
         torch_keys=("tensor_bridge.composite.variable.LiveView",),
-        to_tf=_view_to_tf,
-        explain_back=_explain_view,
+        to_tf=instead(TO_TF, _viewed),
     ),
     Composite(
         name="keras variable",
@@ -511,26 +482,22 @@ COMPOSITES = (
             "keras.src.backend.common.variables.Variable",
             "keras.src.backend.common.variables.KerasVariable",  # Keras 3.0 to 3.6
         ),
-        to_torch=_keras_to_torch,
-        explain=_explain_keras,
+        to_torch=instead(TO_TORCH, _keras_source),
     ),
     Composite(
         name="distributed variable",
         tf_keys=(_VALUES + "DistributedVariable",),
-        to_torch=_parts_to_torch,
-        explain=_explain_parts("distributed variable"),
+        to_torch=_local_to_torch("distributed variable"),
     ),
     Composite(
         name="per replica",
         tf_keys=(_VALUES + "PerReplica", _VALUES + "Mirrored"),
-        to_torch=_parts_to_torch,
-        explain=_explain_parts("per replica"),
+        to_torch=_local_to_torch("per replica"),
     ),
     Composite(
         name="sharded variable",
         tf_keys=("tensorflow.python.distribute.sharded_variable.ShardedVariable",),
-        to_torch=_parts_to_torch,
-        explain=_explain_parts("sharded variable"),
+        to_torch=_local_to_torch("sharded variable"),
     ),
     Composite(
         name="wrapped variable",
@@ -542,7 +509,6 @@ COMPOSITES = (
             "tensorflow.python.distribute.ps_values.AggregatingVariable",
             "tensorflow.python.distribute.ps_values.CachingVariable",
         ),
-        to_torch=_inner_to_torch,
-        explain=_explain_inner,
+        to_torch=instead(TO_TORCH, lambda variable, options: (_inner(variable), options)),
     ),
 )

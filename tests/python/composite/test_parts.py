@@ -86,7 +86,7 @@ def test_nested_tensors_keep_the_lengths_of_their_rows() -> None:
 
 
 def test_every_kind_says_what_it_is_made_of() -> None:
-    kinds = {c.name: c for c in _registry._by_torch_key.values() if c.name not in WITHOUT}
+    kinds = {c.name: c for c in _registry._torch.by_key.values() if c.name not in WITHOUT}
     assert {"ragged", "sparse", "string", "extension type"} <= kinds.keys()
     assert [name for name, composite in kinds.items() if composite.parts is None] == []
 

@@ -96,6 +96,23 @@ def test_explain_tells_the_components(registered: None) -> None:
     assert [name for name, _ in again.parts] == ["[0]", "[1]"]
 
 
+def test_explain_tells_the_leaves_of_a_component_that_is_a_structure(registered: None) -> None:
+    ragged = tf.ragged.constant([[1], [2, 3]])
+    b = Boxes({"a": [tf.constant(1), None], "b": ragged}, tf.constant([1.0]), "x")
+    explanation = tensor_bridge.explain(b)
+    assert explanation.action == "shared"
+    corners = dict(explanation.parts)["corners"]
+    assert [path for path, _ in corners.parts] == ["['a'][0]", "['b']"]
+    back = tensor_bridge.explain(tensor_bridge.to_torch(b), copy=True)
+    assert [(part.kind, part.action) for _, part in back.parts] == [
+        ("dict", "copied"),
+        (None, "copied"),
+    ]
+    refused = tensor_bridge.explain(Boxes([object()], tf.constant([1.0]), "x"))
+    assert refused.error is tensor_bridge.UnsupportedTypeError
+    assert refused.reason.startswith("corners: [0]: ")
+
+
 def test_an_error_names_the_component(registered: None) -> None:
     broken = Boxes(tf.ones([1]), tf.Variable(1.0).handle, "pixel")
     assert_refused(tensor_bridge, broken, tensor_bridge.UnsupportedDtypeError, "^scores: ")
@@ -133,6 +150,38 @@ def test_duplicates_are_refused_and_change_nothing(registered: None) -> None:
     assert type(tensor_bridge.to_torch(boxes())) is TorchBoxes
     with pytest.raises(ValueError, match="'again'"):
         tensor_bridge.unregister_composite("again")
+
+
+def test_a_class_that_was_looked_up_while_it_was_registered_is_found() -> None:
+    class Meta(type):
+        def __getattribute__(cls, name: str) -> Any:
+            if name == "__qualname__" and type.__getattribute__(cls, "__name__") == "Base":
+                on_lookup()
+            return type.__getattribute__(cls, name)
+
+    class Base(metaclass=Meta):
+        pass
+
+    class Mine(Base):
+        pass
+
+    def on_lookup() -> None:
+        if not registered:
+            registered.append(True)
+            tensor_bridge.register_composite("mine", Mine, "some.where.TorchMine", **functions)
+
+    registered: list[bool] = []
+    functions: dict[str, Any] = {
+        "tf_flatten": lambda _: ((), None),
+        "torch_unflatten": lambda *_: "converted",
+    }
+    mine = Mine()
+    with pytest.raises(tensor_bridge.UnsupportedTypeError):
+        tensor_bridge.to_torch(mine)  # it was looked up before it was there
+    try:
+        assert tensor_bridge.to_torch(mine) == "converted"
+    finally:
+        tensor_bridge.unregister_composite("mine")
 
 
 def test_wrong_arguments_are_refused() -> None:

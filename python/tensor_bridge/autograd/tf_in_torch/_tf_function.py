@@ -11,12 +11,11 @@ from tensor_bridge._structures import (
     Rebuild,
     build,
     flatten,
-    is_tf_leaf,
-    is_torch_leaf,
 )
 from tensor_bridge.autograd import _tape
 from tensor_bridge.autograd._naming import name_after
 from tensor_bridge.autograd.tf_in_torch import _compiled, _mirror, _nodes
+from tensor_bridge.composite import TO_TF, TO_TORCH
 from tensor_bridge.errors import GradientError, UnsupportedTypeError
 
 if TYPE_CHECKING:
@@ -125,7 +124,7 @@ class TfFunction:
         import torch
 
         leaves: list[Any] = []
-        spec = flatten((args, kwargs), _C.is_torch_tensor, is_torch_leaf, leaves)
+        spec = flatten((args, kwargs), _C.is_torch_tensor, TO_TF.takes, leaves)
         strided = torch.strided
         places, inputs = [], []
         for i, leaf in enumerate(leaves):
@@ -171,7 +170,7 @@ class TfFunction:
 
         def outputs() -> list[Any]:
             result = self.fn(*args, **kwargs)
-            template.spec = flatten(result, _C.is_eager_tensor, is_tf_leaf, template.leaves)
+            template.spec = flatten(result, _C.is_eager_tensor, TO_TORCH.takes, template.leaves)
             found = []
             for i, leaf in enumerate(template.leaves):
                 if not _C.is_eager_tensor(leaf):
@@ -194,7 +193,7 @@ class TfFunction:
         if len(template.leaves) != len(found):
             taken = set(template.places)
             for i, leaf in enumerate(template.leaves):
-                if i not in taken and is_tf_leaf(leaf):
+                if i not in taken and TO_TORCH.takes(leaf):
                     template.leaves[i] = back(leaf)
         step.kept = template
         return tuple([back(t) for t in found])

@@ -10,8 +10,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C
-from tensor_bridge._structures import Rebuild, build, flatten, is_tf_leaf, is_torch_leaf
+from tensor_bridge._structures import Rebuild, build, flatten
 from tensor_bridge.autograd import _tape
+from tensor_bridge.composite import TO_TF, TO_TORCH
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +29,7 @@ class Result:
         import torch
 
         self.leaves: list[Any] = []
-        self.spec: Rebuild = flatten(value, _C.is_torch_tensor, is_torch_leaf, self.leaves)
+        self.spec: Rebuild = flatten(value, _C.is_torch_tensor, TO_TF.takes, self.leaves)
         strided = torch.strided
         if self.spec is None and _C.is_torch_tensor(value):  # most are one dense tensor
             self.places = [0] if value.layout is strided and not value.is_nested else []
@@ -149,7 +150,9 @@ def run(
     """
     import torch
 
-    arguments = [_C.convert_tf_to_pytorch(leaf) if is_tf_leaf(leaf) else leaf for leaf in leaves]
+    arguments = [
+        _C.convert_tf_to_pytorch(leaf) if TO_TORCH.takes(leaf) else leaf for leaf in leaves
+    ]
     inputs = [arguments[i] for i in wanted]
     if not inputs:
         args, kwargs = arguments_of(spec, arguments)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C, _dtypes, _refusals, _triton
 from tensor_bridge._py_function import py_function
-from tensor_bridge._structures import Rebuild, build, flatten, is_tf_leaf
+from tensor_bridge._structures import Rebuild, build, flatten
 from tensor_bridge.autograd import _tape, _tokens
 from tensor_bridge.autograd.torch_in_tf import _piece
 from tensor_bridge.autograd.torch_in_tf._graph_gradient import with_gradient
+from tensor_bridge.composite import TO_TORCH
 from tensor_bridge.errors import GradientError, SymbolicTensorError, UnsupportedTypeError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def call(
 
     places = []
     for i, leaf in enumerate(leaves):
-        if not is_tf_leaf(leaf):
+        if not TO_TORCH.takes(leaf):
             if _refusals.is_keras_tensor(leaf):
                 raise SymbolicTensorError(
                     "expected a tensor, got a Keras symbolic tensor, which describes an input of a "

@@ -11,13 +11,12 @@ from tensor_bridge._frameworks import ensure_tensorflow
 from tensor_bridge._structures import (
     Rebuild,
     flatten,
-    is_tf_leaf,
-    is_torch_leaf,
 )
 from tensor_bridge.autograd import _tape
 from tensor_bridge.autograd._naming import name_after
 from tensor_bridge.autograd.torch_in_tf import _symbolic
 from tensor_bridge.autograd.torch_in_tf._piece import Piece, run, to_tf
+from tensor_bridge.composite import TO_TF, TO_TORCH
 from tensor_bridge.errors import UnsupportedTypeError
 
 __all__ = ["TorchFunction", "torch_to_tf"]
@@ -70,7 +69,7 @@ def call(fn: Callable[..., Any], signature: Any, args: Any, kwargs: Any, constan
     spec: Rebuild = None
     if kwargs or not all(map(is_eager, leaves)):
         leaves = []
-        spec = flatten((args, kwargs), is_eager, is_tf_leaf, leaves)
+        spec = flatten((args, kwargs), is_eager, TO_TORCH.takes, leaves)
     symbolic = not _tape.api().executing_eagerly()
     for i, leaf in enumerate(leaves):
         if not is_eager(leaf):
@@ -93,7 +92,7 @@ def call(fn: Callable[..., Any], signature: Any, args: Any, kwargs: Any, constan
         piece = Piece(inputs, [tensors[i] for i in depending])
         piece.record("TorchFunction", [values[i] for i in depending], [leaves[i] for i in wanted])
     for i, leaf in enumerate(result.leaves if len(values) < len(result.leaves) else ()):
-        if i not in result.places and is_torch_leaf(leaf):
+        if i not in result.places and TO_TF.takes(leaf):
             result.leaves[i] = _C.convert_pytorch_to_tf(leaf)
     return result.build(values)
 
