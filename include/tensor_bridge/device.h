@@ -1,5 +1,5 @@
-// A device as DLPack names it: a type and an ordinal. Not for: TensorFlow's device strings or
-// torch's c10::Device; the adapters translate.
+// A device as in DLPack: a type and an ordinal. Not for: TensorFlow's device names or torch's
+// c10::Device; the adapters convert them.
 #ifndef TENSOR_BRIDGE_DEVICE_H_
 #define TENSOR_BRIDGE_DEVICE_H_
 
@@ -8,12 +8,12 @@
 
 namespace tensor_bridge {
 
-/// DLDeviceType's values, for the devices that TensorFlow and torch share.
+/// The values of DLDeviceType for the devices that both frameworks have.
 enum class DeviceType : int32_t { kCpu = 1, kCuda = 2, kRocm = 10 };
 
 struct Device {
   DeviceType type = DeviceType::kCpu;
-  /// -1: the current device of that type.
+  /// As torch counts them; -1: the current device of that type.
   int32_t index = -1;
 
   friend bool operator==(const Device& a, const Device& b) {

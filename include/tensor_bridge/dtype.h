@@ -1,5 +1,5 @@
-// The dtype table as C++ sees it: one row a dtype, read from the library.
-// Not for: changing it; its one home is src/core/dtype_table.def.
+// The dtype table in C++: one row for each dtype, read from the library.
+// Not for: changing it; the table is src/core/dtype_table.def.
 #ifndef TENSOR_BRIDGE_DTYPE_H_
 #define TENSOR_BRIDGE_DTYPE_H_
 
@@ -11,7 +11,7 @@ namespace tensor_bridge {
 
 using DtypeRow = tb_dtype_row;
 
-/// Every row of the dtype table, in its order.
+/// Returns every row of the dtype table, in its order. The strings are static.
 inline std::vector<DtypeRow> dtypeTable() {
   std::vector<DtypeRow> rows;
   DtypeRow row;

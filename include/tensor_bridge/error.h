@@ -28,8 +28,8 @@ enum class ErrorCode : tb_status {
   kCheckpoint = TB_CHECKPOINT,
 };
 
-/// Thrown by every function of the C++ SDK that can fail. what() says what was expected, what
-/// came, and what to do.
+/// Every function of the C++ SDK that can fail throws it. what() says what was expected, what the
+/// call got, and what to do.
 class Error : public std::runtime_error {
  public:
   Error(ErrorCode code, const std::string& message) : std::runtime_error(message), code_(code) {}

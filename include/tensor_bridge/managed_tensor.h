@@ -1,5 +1,5 @@
-// ManagedTensor: the C++ owner of a tb_tensor, a read-only view that keeps a tensor's memory alive
-// in a process with or without torch. Not for: torch tensors (torch.h).
+// ManagedTensor owns a tb_tensor: a read-only view that keeps a tensor's memory alive, in a process
+// with or without torch. Not for: torch tensors (torch.h).
 #ifndef TENSOR_BRIDGE_MANAGED_TENSOR_H_
 #define TENSOR_BRIDGE_MANAGED_TENSOR_H_
 
@@ -12,11 +12,13 @@
 
 namespace tensor_bridge {
 
-/// Move-only. The memory is read-only: TensorFlow takes its tensors to be immutable. May be
-/// released on any thread.
+/// A view of a TensorFlow tensor. The memory is read-only, because TensorFlow treats its tensors as
+/// immutable. Move-only. May be released on any thread. After a move only assignment and
+/// destruction are allowed.
 class ManagedTensor {
  public:
-  /// Views `tensor` without copying; the caller keeps `tensor` and may delete it at once.
+  /// Views `tensor` without a copy. The caller keeps `tensor` and may delete it at once. Throws
+  /// Error{kUnsupportedDtype} for strings, resources and variants, {kInvalidHandle} for null.
   static ManagedTensor fromTf(TF_Tensor* tensor) {
     tb_tensor* out = nullptr;
     detail::throwIfFailed(tb_tensor_from_tf(tensor, &out));
@@ -35,10 +37,13 @@ class ManagedTensor {
   ManagedTensor& operator=(const ManagedTensor&) = delete;
   ~ManagedTensor() { tb_tensor_release(handle_); }
 
+  /// Address of the first element, on device(). All pointers below are valid while the view exists.
   const void* data() const { return tb_tensor_data(handle_); }
   int32_t ndim() const { return tb_tensor_ndim(handle_); }
   const int64_t* shape() const { return tb_tensor_shape(handle_); }
+  /// In elements, row-major; ndim() of them.
   const int64_t* strides() const { return tb_tensor_strides(handle_); }
+  /// TensorFlow's name, such as "float32".
   const char* dtype() const { return tb_tensor_dtype(handle_); }
   int64_t nbytes() const { return tb_tensor_nbytes(handle_); }
   Device device() const {
@@ -47,8 +52,8 @@ class ManagedTensor {
     tb_tensor_device(handle_, &type, &id);
     return Device{static_cast<DeviceType>(type), id};
   }
-  /// A DLPack 1.x structure with READ_ONLY set and a reference of its own; the caller releases it
-  /// through its deleter.
+  /// Returns a DLPack 1.x structure with READ_ONLY set and its own reference. The caller releases
+  /// it with its deleter. Throws Error{kUnsupportedDtype} for a dtype that DLPack lacks.
   DLManagedTensorVersioned* toDlpack() const {
     DLManagedTensorVersioned* out = nullptr;
     detail::throwIfFailed(tb_tensor_to_dlpack(handle_, &out));

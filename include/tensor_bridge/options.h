@@ -1,5 +1,5 @@
-// ConvertOptions: how a TensorFlow tensor becomes a torch tensor. Same fields and defaults as the
-// Python keywords and tb_convert_options. Not for: deciding; that is done in src/bridge.
+// ConvertOptions and ConvertBackOptions, with the fields and defaults of the Python keywords, of
+// tb_convert_options and of tb_convert_back_options. Not for: decisions; those are in src/bridge.
 #ifndef TENSOR_BRIDGE_OPTIONS_H_
 #define TENSOR_BRIDGE_OPTIONS_H_
 
@@ -15,30 +15,30 @@ namespace tensor_bridge {
 
 /// What the first write to a shared tensor does.
 enum class OnWrite : int32_t {
-  kCopy = TB_ON_WRITE_COPY,    ///< torch moves onto its own memory if TensorFlow holds this
+  kCopy = TB_ON_WRITE_COPY,  ///< the torch tensor moves to its own memory if TensorFlow holds this
   kRaise = TB_ON_WRITE_RAISE,  ///< the write throws c10::BufferError; never a copy
-  kAlias = TB_ON_WRITE_ALIAS,  ///< the write goes through to TensorFlow; the caller vouches for it
+  kAlias = TB_ON_WRITE_ALIAS,  ///< the write reaches TensorFlow; only for memory nothing else uses
 };
 
 struct ConvertOptions {
-  /// nullopt: share if possible, else copy. false: never copy, Error{kCopyRequired} where sharing
-  /// is not possible. true: always copy.
+  /// nullopt: share if possible, else copy. false: never copy; Error{kCopyRequired} if sharing is
+  /// impossible. true: always copy.
   std::optional<bool> copy;
-  /// Where the result lives; nullopt: where TensorFlow has the tensor.
+  /// The device of the result; nullopt: the device of the TensorFlow tensor.
   std::optional<Device> device;
-  /// Governs shared memory only; a copied result is ordinary torch memory.
+  /// Applies to shared memory only; a copied result is ordinary torch memory.
   OnWrite on_write = OnWrite::kCopy;
-  /// Stored bytes (uint8) of a dtype that torch lacks, plain integers of a quantized one.
+  /// true: the stored bytes (uint8) of a dtype that torch lacks, the integers of a quantized one.
   bool raw = false;
-  /// Parameters of a quantized dtype: one of each, or one per channel along `axis`.
+  /// Parameters of a quantized dtype: one of each, or one for each channel along `axis`.
   std::vector<double> scale;
   std::vector<int64_t> zero_point;
   std::optional<int64_t> axis;
 };
 
-/// What happens to a torch tensor that requires grad on its way to TensorFlow.
+/// What a conversion to TensorFlow does with a tensor that requires grad.
 enum class Grad : int32_t {
-  kDetach = TB_GRAD_DETACH,  ///< its values are shared, the graph stays behind
+  kDetach = TB_GRAD_DETACH,  ///< converts its values, without the autograd graph
   kRaise = TB_GRAD_RAISE,    ///< Error{kInvalidOption}
 };
 
@@ -46,8 +46,8 @@ struct ConvertBackOptions {
   /// As in ConvertOptions.
   std::optional<bool> copy;
   Grad grad = Grad::kDetach;
-  /// TF_DataType of a dtype that torch lacks (int4, float8_e4m3b11fnuz, qint8, ...); every value
-  /// must be representable. 0: the twin of torch's dtype.
+  /// TF_DataType of a dtype that torch lacks (int4, float8_e4m3b11fnuz, qint8, ...). Every value
+  /// must be representable, else Error{kValueOutOfRange}. 0: TensorFlow's dtype of the same name.
   int32_t tf_dtype = 0;
 };
 

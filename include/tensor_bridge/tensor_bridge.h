@@ -1,5 +1,5 @@
-// Everything of the C++ SDK. tfTensorToPyTorchTensor is in torch.h.
-// Not for: C (c_api.h) or processes without libtorch (take the single headers).
+// Includes the whole C++ SDK. tfTensorToPyTorchTensor is in torch.h.
+// Not for: C (c_api.h), or processes without libtorch (include the single headers).
 #ifndef TENSOR_BRIDGE_TENSOR_BRIDGE_H_
 #define TENSOR_BRIDGE_TENSOR_BRIDGE_H_
 

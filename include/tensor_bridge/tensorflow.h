@@ -1,5 +1,5 @@
-// TensorFlow's side of the C++ SDK: a small owner for TF_Tensor, and how to name the TensorFlow to
-// use. It needs no TensorFlow header. Not for: converting (torch.h).
+// OwnedTfTensor, which owns a TF_Tensor, and useTensorFlow(), which chooses the TensorFlow to use.
+// Needs no TensorFlow header. Not for: converting (torch.h).
 #ifndef TENSOR_BRIDGE_TENSORFLOW_H_
 #define TENSOR_BRIDGE_TENSORFLOW_H_
 
@@ -10,20 +10,21 @@
 
 namespace tensor_bridge {
 
-/// Uses the TensorFlow behind `dlopen_handle`, which must stay open. Needed only where none of
-/// TensorFlow's own libraries is loaded under its SONAME, and before the first conversion. Throws
-/// Error{kFramework}, also while tensors of another TensorFlow are alive.
+/// Uses the TensorFlow of `dlopen_handle`, a handle from dlopen() that must stay open. Needed only
+/// if none of TensorFlow's own libraries is loaded under its SONAME; call it before the first
+/// conversion. Throws Error{kFramework} if the library lacks TensorFlow's functions, or while
+/// tensors of another TensorFlow are alive.
 inline void useTensorFlow(void* dlopen_handle) {
   detail::throwIfFailed(tb_use_tensorflow(dlopen_handle));
 }
 
-/// Owns one TF_Tensor: says at a call site that the tensor is handed over. Move-only; deletes
-/// with `deleter` (TF_DeleteTensor) unless release() took the tensor out.
+/// Owns one TF_Tensor, which shows in a call that the tensor is taken over. Move-only. Deletes the
+/// tensor with `deleter` unless release() took it out.
 class OwnedTfTensor {
  public:
   using Deleter = void (*)(TF_Tensor*);
 
-  /// Takes `tensor` over. `deleter` is TensorFlow's TF_DeleteTensor.
+  /// Takes `tensor`, which may be null, over. `deleter` is TensorFlow's TF_DeleteTensor.
   OwnedTfTensor(TF_Tensor* tensor, Deleter deleter) noexcept : tensor_(tensor), deleter_(deleter) {}
   OwnedTfTensor(OwnedTfTensor&& other) noexcept
       : tensor_(std::exchange(other.tensor_, nullptr)), deleter_(other.deleter_) {}
@@ -40,7 +41,7 @@ class OwnedTfTensor {
   ~OwnedTfTensor() { reset(); }
 
   TF_Tensor* get() const noexcept { return tensor_; }
-  /// The caller owns the tensor again.
+  /// Returns the tensor to the caller, who then owns it.
   [[nodiscard]] TF_Tensor* release() noexcept { return std::exchange(tensor_, nullptr); }
   void reset() noexcept {
     if (tensor_ != nullptr) deleter_(std::exchange(tensor_, nullptr));

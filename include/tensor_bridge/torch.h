@@ -1,6 +1,6 @@
-// torch's side of the C++ SDK: tfTensorToPyTorchTensor, pyTorchTensorToTfTensor. Inline, so that
-// at::Tensor is always the application's own: only a TensorImpl* crosses the library. Not for:
-// processes without libtorch.
+// Conversions of the C++ SDK: tfTensorToPyTorchTensor, pyTorchTensorToTfTensor. They are inline, so
+// that at::Tensor always belongs to the application's headers; only a TensorImpl* crosses the
+// library boundary. Not for: processes without libtorch.
 #ifndef TENSOR_BRIDGE_TORCH_H_
 #define TENSOR_BRIDGE_TORCH_H_
 
@@ -31,10 +31,18 @@ inline at::Tensor reclaim(tb_torch_tensor* tensor) {
 
 }  // namespace detail
 
-/// A torch tensor over the memory of `tensor`: no copy where both sides have the dtype, protected
-/// against writes as `options.on_write` says. The caller keeps `tensor` and may delete it at once;
-/// the result keeps the buffer alive and may be released on any thread. Contiguous, row-major, on
-/// the device where TensorFlow has it unless `options.device` says otherwise. Throws Error.
+/// Converts `tensor` to torch. If both frameworks have the dtype, the result shares the memory and
+/// is protected against writes as `options.on_write` says; else it is a copy with exact values.
+///
+/// The result has the same shape. It is contiguous, row-major, a leaf without grad, and on
+/// TensorFlow's device unless `options.device` names another one. Its dtype is torch's dtype of the
+/// same name, or the nearest one that holds all values (the dtype table).
+///
+/// The caller keeps `tensor` and may delete it at once: the result holds its own reference to the
+/// buffer. The result may be released on any thread.
+///
+/// Throws Error: kUnsupportedDtype, kCopyRequired (`options.copy` is false), kInvalidOption,
+/// kInvalidHandle, kOutOfMemory, kTorch, kFramework.
 inline at::Tensor tfTensorToPyTorchTensor(TF_Tensor* tensor) {
   detail::requireTorch();
   tb_torch_tensor* out = nullptr;
@@ -50,8 +58,8 @@ inline at::Tensor tfTensorToPyTorchTensor(TF_Tensor* tensor, const ConvertOption
   return detail::reclaim(out);
 }
 
-/// The same, taking `tensor` over: no second reference is needed. On an Error `tensor` still owns
-/// what it owned.
+/// As above, but takes `tensor` over, which saves a reference. If it throws, `tensor` still owns
+/// the TF_Tensor.
 inline at::Tensor tfTensorToPyTorchTensor(OwnedTfTensor&& tensor) {
   detail::requireTorch();
   tb_torch_tensor* out = nullptr;
@@ -69,10 +77,17 @@ inline at::Tensor tfTensorToPyTorchTensor(OwnedTfTensor&& tensor, const ConvertO
   return detail::reclaim(out);
 }
 
-/// A TF_Tensor with the values of `tensor`: no copy where TensorFlow can use the memory (host,
-/// row-major, aligned to 64 bytes). The next write on torch's side moves torch onto memory of its
-/// own, so the result never changes. The caller deletes the result with TF_DeleteTensor, on any
-/// thread, and must not write to it. Throws Error.
+/// Converts `tensor` to a TF_Tensor with the same shape and values, and TensorFlow's dtype of the
+/// same name unless `options.tf_dtype` names another one. If TensorFlow can use the memory (on the
+/// host, row-major, aligned to 64 bytes), the result shares it; else it is a copy.
+///
+/// The next write in torch moves `tensor` to its own memory, so the result never changes. The
+/// caller keeps `tensor`, and owns the result: it deletes it with TF_DeleteTensor, on any thread,
+/// and must not write to it.
+///
+/// Throws Error: kUnsupportedType (sparse, nested, wrapped), kUnsupportedDtype, kUnsupportedDevice
+/// (no values), kCopyRequired, kValueOutOfRange (`tf_dtype`), kInvalidOption, kOutOfMemory, kTorch,
+/// kFramework.
 inline TF_Tensor* pyTorchTensorToTfTensor(const at::Tensor& tensor) {
   detail::requireTorch();
   TF_Tensor* out = nullptr;
@@ -91,9 +106,10 @@ inline TF_Tensor* pyTorchTensorToTfTensor(const at::Tensor& tensor,
   return out;
 }
 
-/// Gives back the memory that `tensor`'s storage left when a write moved it, and keeps since then
-/// for kernels of other threads. Whether there was some. Only where no operation runs any more that
-/// began before the write, and where no pointer taken before it is used. Throws Error.
+/// Releases the memory that `tensor`'s storage has kept since a write moved it. Returns whether
+/// there was any. The caller guarantees that no operation that began before the write still runs,
+/// and that no pointer from before the write is used any more. Throws Error{kUnsupportedType} for a
+/// tensor without a storage of its own.
 inline bool releasePrevious(const at::Tensor& tensor) {
   detail::requireTorch();
   int32_t released = 0;
