@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import re
+from functools import partial
 from typing import Any
 
 import pytest
@@ -45,10 +46,17 @@ def assert_as_many(before: int) -> None:
     assert left == before or (left < before and torch.cuda.is_initialized())
 
 
+def explained(interface: Any, x: Any, **options: Any) -> tensor_bridge.Explanation:
+    """What the interface says of the conversion to TensorFlow."""
+    explain = getattr(interface, "explain_back", interface.explain)
+    explanation: tensor_bridge.Explanation = explain(x, **options)
+    return explanation
+
+
 def assert_refused(
     interface: Any, value: Any, error: type[Exception], advice: str, **options: Any
 ) -> None:
-    """The conversion raises exactly ``error``, whose message matches ``advice``; nothing leaks.
+    """``to_torch`` raises exactly ``error``, whose message matches ``advice``; nothing leaks.
 
     Args:
       interface: Where to_torch and explain are.
@@ -57,9 +65,23 @@ def assert_refused(
       advice: Regular expression for the part of the message that says what to do.
       options: Keywords of the conversion.
     """
+    explanation = _refused(interface.to_torch, interface.explain, value, error, advice, options)
+    assert explanation.torch_dtype is explanation.device is explanation.nbytes is None
+
+
+def assert_to_tf_refused(
+    interface: Any, x: Any, error: type[Exception], advice: str, **options: Any
+) -> None:
+    """The same of ``to_tf``."""
+    _refused(interface.to_tf, partial(explained, interface), x, error, advice, options)
+
+
+def _refused(
+    convert: Any, explain: Any, value: Any, error: type[Exception], advice: str, options: Any
+) -> tensor_bridge.Explanation:
     before = tensor_bridge.testing.live_owners()
     with pytest.raises(BUILTIN_BASES[error]) as caught:
-        interface.to_torch(value, **options)
+        convert(value, **options)
     message = str(caught.value)
     assert type(caught.value) is error
     assert isinstance(caught.value, tensor_bridge.TensorBridgeError)
@@ -68,11 +90,10 @@ def assert_refused(
     del caught
     gc.collect(0)
     assert_as_many(before)
-
-    explanation = interface.explain(value, **options)
+    explanation: tensor_bridge.Explanation = explain(value, **options)
     assert explanation.action == "refused"
     assert explanation.error is error
     assert explanation.reason == message
-    assert explanation.torch_dtype is explanation.device is explanation.nbytes is None
     assert str(explanation).startswith(f"refused ({error.__name__})")
     assert_as_many(before)
+    return explanation

@@ -1,4 +1,4 @@
-"""A TensorFlow tensor and the torch tensor over its memory, and what a test asserts about the two.
+"""A TensorFlow tensor and a torch tensor over one memory, and what a test asserts about the two.
 
 Addresses are read through const pointers, bytes through ctypes: nothing here materialises a tensor.
 """
@@ -10,6 +10,7 @@ import ctypes
 import gc
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from math import prod
 from typing import Any
 
 import tensorflow as tf
@@ -21,15 +22,29 @@ from tensor_bridge.testing import live_owners, tf_data_address, torch_data_addre
 
 SHAPE = (4, 6)
 
-Convert = Callable[..., torch.Tensor]
+Convert = Callable[..., Any]
 
 
 def numbers(shape: Sequence[int] = SHAPE, dtype: tf.DType = tf.float32) -> tf.Tensor:
     """0, 1, 2, ... in a buffer of its own, so that no other test can hold the same memory."""
-    count = 1
-    for size in shape:
-        count *= size
-    return tf.cast(tf.reshape(tf.range(count, dtype=tf.int64) + 0, shape), dtype)
+    return tf.cast(tf.reshape(tf.range(prod(shape), dtype=tf.int64) + 0, shape), dtype)
+
+
+def values(shape: Sequence[int] = SHAPE, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """0, 1, 2, ... in torch's own memory, which is aligned as TensorFlow wants it."""
+    return torch.arange(prod(shape)).reshape(tuple(shape)).to(dtype)
+
+
+def misaligned(offset: int, x: torch.Tensor | None = None) -> torch.Tensor:
+    """A contiguous tensor with the values of `x`, `offset` bytes after a 64-byte boundary."""
+    x = values() if x is None else x
+    assert offset % x.element_size() == 0
+    base = torch.zeros(x.numel() + 64, dtype=x.dtype)
+    start = (-torch_data_address(base) % 64 + offset) // x.element_size()
+    result = base[start : start + x.numel()].view(x.shape)
+    result.copy_(x)
+    assert torch_data_address(result) % 64 == offset % 64
+    return result
 
 
 def from_bytes(raw: bytes, shape: Sequence[int], dtype: tf.DType) -> tf.Tensor:
@@ -52,33 +67,55 @@ def torch_bytes(x: torch.Tensor) -> bytes:
 
 
 class Shared:
-    """One conversion, with the bytes that TensorFlow had before."""
+    """One conversion, in either direction, with the bytes that its source had before."""
 
     def __init__(
-        self, t: tf.Tensor | None = None, convert: Convert = tensor_bridge.to_torch, **options: Any
+        self, source: Any = None, convert: Convert = tensor_bridge.to_torch, **options: Any
     ) -> None:
-        self.tf = numbers() if t is None else t
-        self.before = tf_bytes(self.tf)
-        self.torch = convert(self.tf, **options)
+        source = numbers() if source is None else source
+        from_torch = isinstance(source, torch.Tensor)
+        self.address = (torch_data_address if from_torch else tf_data_address)(source)
+        self.before = torch_bytes(source) if from_torch else tf_bytes(source)
+        result = convert(source, **options)
+        self.tf, self.torch = (result, source) if from_torch else (source, result)
         self.assert_shared()
 
     def assert_shared(self, x: torch.Tensor | None = None) -> None:
-        """`x`, or the converted tensor, shows TensorFlow's memory and its values."""
+        """`x`, or torch's tensor, shows TensorFlow's memory, which is where it was."""
         self.assert_untouched()
         if x is None:
             assert torch_bytes(self.torch) == self.before
-        assert torch_data_address(self.torch if x is None else x) == tf_data_address(self.tf)
+        assert torch_data_address(self.torch if x is None else x) == self.address
 
     def assert_moved(self, x: torch.Tensor | None = None) -> None:
-        """`x`, or the converted tensor, is on memory of its own."""
-        x = self.torch if x is None else x
+        """`x`, or torch's tensor, is on other memory."""
         self.assert_untouched()
-        first = tf_data_address(self.tf)
-        assert not first <= torch_data_address(x) < first + len(self.before)
+        x = self.torch if x is None else x
+        assert not self.address <= torch_data_address(x) < self.address + len(self.before)
 
     def assert_untouched(self) -> None:
-        """TensorFlow has the bytes that it had."""
+        """TensorFlow is where it was and has the bytes that it had."""
+        assert tf_data_address(self.tf) == self.address
         assert tf_bytes(self.tf) == self.before
+
+
+def shared_to_tf(
+    x: torch.Tensor | None = None, convert: Convert = tensor_bridge.to_tf, **options: Any
+) -> Shared:
+    """A conversion of torch's tensor: torch must leave its own memory when it writes."""
+    return Shared(values() if x is None else x, convert, **options)
+
+
+def assert_own(t: tf.Tensor, x: torch.Tensor) -> None:
+    """`t` is in memory of TensorFlow's, aligned as it wants it, and none of `x`'s storage."""
+    address = tf_data_address(t)
+    assert address % 64 == 0
+    if x.layout is torch.strided and not x.is_meta and x.numel():
+        storage = x.untyped_storage()
+        # All bytes of the storage, without materialising it.
+        whole = torch.empty(0, dtype=torch.uint8).set_(storage, 0, (storage.nbytes(),), (1,))
+        start = torch_data_address(whole)
+        assert not start <= address < start + max(storage.nbytes(), 1)
 
 
 def plain(x: torch.Tensor) -> torch.Tensor:

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import needs
 import tensorflow as tf
 import torch
-from kept import values
-from sharing import numbers, tf_bytes, torch_bytes
+from sharing import numbers, tf_bytes, torch_bytes, values
 
 import tensor_bridge
 from tensor_bridge.testing import shares_memory

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import torch
-from kept import Kept, assert_own, assert_to_tf_refused, explained, misaligned, values
-from sharing import tf_bytes, torch_bytes
+from refusals import assert_to_tf_refused, explained
+from sharing import assert_own, misaligned, shared_to_tf, tf_bytes, torch_bytes, values
 from tf_bytes import NUMERIC, random_bytes, row_named, same_values, torch_dtype, torch_values
 
 import tensor_bridge
@@ -55,7 +55,7 @@ def torch_tensor(row: DtypeRow, shape: tuple[int, ...], data: bytes) -> torch.Te
 @pytest.mark.parametrize("row", SHARED, ids=by_name)
 def test_shared_until_the_write(row: DtypeRow, interface: Any) -> None:
     data = random_bytes(row, 6)
-    kept = Kept(torch_tensor(row, (2, 3), data), interface.convert_pytorch_to_tf)
+    kept = shared_to_tf(torch_tensor(row, (2, 3), data), interface.convert_pytorch_to_tf)
     assert kept.tf.dtype.name == row.name
     assert kept.tf.shape == (2, 3)
     assert kept.before == data
@@ -256,7 +256,7 @@ def test_signs_and_nan_of_small_floats(interface: Any) -> None:
 def test_bytes_that_are_values_already_are_shared(name: str, interface: Any) -> None:
     x = torch.tensor(all_values(name), dtype=torch.uint8)
     for copy in (None, False):
-        kept = Kept(x, interface.to_tf, dtype=name, copy=copy)
+        kept = shared_to_tf(x, interface.to_tf, dtype=name, copy=copy)
         assert kept.tf.dtype.name == name
         assert explained(interface, x, dtype=name, copy=copy).action == "shared"
     x.zero_()
@@ -293,7 +293,7 @@ def test_bytes_out_of_range_are_refused(
 @pytest.mark.parametrize("name", QUANTIZED)
 def test_quantized_dtypes_share_the_plain_integers(name: str, interface: Any) -> None:
     x = torch.tensor([0, 1, 100, 7]).to(QUANTIZED[name])
-    kept = Kept(x, interface.to_tf, dtype=name, copy=False)
+    kept = shared_to_tf(x, interface.to_tf, dtype=name, copy=False)
     assert kept.tf.dtype.name == name
     assert explained(interface, x, dtype=name).tf_dtype == name
     kept.torch.fill_(3)
@@ -401,7 +401,7 @@ def test_any_layout_is_encoded(name: str, source: str, interface: Any) -> None:
     x = (values() % (high + 1)).to(torch.int16 if name in INTEGERS else torch.float32)
     if source == "negative" and name == "uint2":
         x = -x
-    x = Kept(x).torch if source == "shared" else SOURCES[source](x)
+    x = shared_to_tf(x).torch if source == "shared" else SOURCES[source](x)
     t = interface.to_tf(x, dtype=name)
     plain = x.detach().resolve_neg().contiguous() + 0
     if source == "negative":

@@ -16,8 +16,8 @@ import pytest
 import tensorflow as tf
 import torch
 from fresh import run_forked
-from kept import Kept, assert_to_tf_refused, explained, values
-from sharing import numbers, tf_bytes, torch_bytes
+from refusals import assert_to_tf_refused, explained
+from sharing import numbers, shared_to_tf, tf_bytes, torch_bytes, values
 
 import tensor_bridge
 from tensor_bridge.testing import live_owners, shares_memory, torch_data_address
@@ -170,7 +170,7 @@ def test_storage_resized_after_the_views_were_made(interface: Any) -> None:
         assert_to_tf_refused(
             interface, view, tensor_bridge.InvalidHandleError, "resized to fewer bytes"
         )
-    Kept(start, interface.to_tf)
+    shared_to_tf(start, interface.to_tf)
     x.untyped_storage().resize_(1 << 18)
     assert interface.to_tf(x).shape == 1 << 16
 
@@ -185,14 +185,14 @@ def test_parameter_whose_storage_was_freed(interface: Any) -> None:
             interface, w, tensor_bridge.InvalidHandleError, "fewer bytes", copy=copy
         )
     w.untyped_storage().resize_(96)
-    Kept(w, interface.to_tf)
+    shared_to_tf(w, interface.to_tf)
 
 
 @needs.shares_to_tf
 def test_storage_freed_while_tensorflow_has_it() -> None:
-    kept = Kept()
+    kept = shared_to_tf()
     kept.torch.untyped_storage().resize_(0)
-    kept.assert_kept()
+    kept.assert_untouched()
     with pytest.raises(tensor_bridge.InvalidHandleError):
         tensor_bridge.to_tf(kept.torch)
 
@@ -227,7 +227,7 @@ def test_read_only_buffer_of_python_is_not_written() -> None:
     with pytest.warns(UserWarning, match="not writable"):
         x = torch.frombuffer(text, dtype=torch.uint8)
     x = x[-torch_data_address(x) % 64 :][:256]
-    kept = Kept(x)
+    kept = shared_to_tf(x)
     x.zero_()  # would change an immutable object, were it not shared
     kept.assert_moved()
     assert text == bytes(range(256)) * 16
@@ -257,7 +257,7 @@ def test_error_in_the_middle_leaves_the_tensor_usable(interface: Any) -> None:
     address = torch_data_address(x)
     x.fill_(1)
     assert torch_data_address(x) == address
-    kept = Kept(x, interface.to_tf)
+    kept = shared_to_tf(x, interface.to_tf)
     x.fill_(2)
     kept.assert_moved()
 

@@ -14,15 +14,8 @@ import pytest
 import tensorflow as tf
 import torch
 from fresh import run_forked
-from kept import (
-    Kept,
-    assert_own,
-    assert_to_tf_refused,
-    explained,
-    misaligned,
-    values,
-)
-from sharing import SHAPE, tf_bytes, torch_bytes
+from refusals import assert_to_tf_refused, explained
+from sharing import SHAPE, assert_own, misaligned, shared_to_tf, tf_bytes, torch_bytes, values
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import tensor_bridge
@@ -182,14 +175,14 @@ def test_lazy_clone_stays_lazy() -> None:
     y.mul_(2)
     assert tf_bytes(t) == tf_bytes(u) == torch_bytes(values())
     # Both are ordinary now.
-    Kept(x)
-    Kept(y)
+    shared_to_tf(x)
+    shared_to_tf(y)
 
 
 @needs.shares_to_tf
 def test_lazy_clone_of_a_shared_tensor_is_torchs_to_refuse() -> None:
     """torch's own copy-on-write wants a storage without a context. Delete this when it does not."""
-    kept = Kept()
+    kept = shared_to_tf()
     with pytest.raises(RuntimeError, match="storage != nullptr"):
         torch._lazy_clone(kept.torch)
     kept.assert_shared()
@@ -240,7 +233,7 @@ def test_needs_no_copy(name: str, interface: Any) -> None:
     x = SHARED[name]()
     for copy in (None, False):
         assert explained(interface, x, copy=copy).action == "shared"
-        kept = Kept(x, interface.to_tf, copy=copy)
+        kept = shared_to_tf(x, interface.to_tf, copy=copy)
         assert kept.tf.shape == x.shape
         tf.reduce_sum(tf.cast(kept.tf, tf.complex64))
         kept.assert_shared()
@@ -417,7 +410,7 @@ def test_plain_tensor_while_a_transform_is_on(transform: str, interface: Any) ->
     transposed = torch_bytes(y.contiguous())
 
     def function(v: torch.Tensor) -> torch.Tensor:
-        Kept(x, interface.to_tf)
+        shared_to_tf(x, interface.to_tf)
         assert tf_bytes(interface.to_tf(y)) == transposed
         return v
 
@@ -432,7 +425,7 @@ def test_fake_tensor_and_plain_tensors_beside_it(interface: Any) -> None:
     with FakeTensorMode():
         fake = torch.ones(3)
         assert_to_tf_refused(interface, fake, tensor_bridge.UnsupportedTypeError, "FakeTensor")
-        kept = Kept(x, interface.to_tf)
+        kept = shared_to_tf(x, interface.to_tf)
         copied, resolved = interface.to_tf(y), interface.to_tf(complex_)
     kept.assert_shared()
     assert tf_bytes(copied) == torch_bytes(values().T.contiguous())

@@ -13,8 +13,8 @@ from claims import run_claims
 from fresh import run_forked, run_python
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kept import Kept, assert_to_tf_refused, explained, values
-from sharing import SHAPE, tf_bytes, torch_bytes
+from refusals import assert_to_tf_refused, explained
+from sharing import SHAPE, shared_to_tf, tf_bytes, torch_bytes, values
 
 import tensor_bridge
 from tensor_bridge.testing import live_owners, shares_memory, tf_data_address
@@ -141,7 +141,7 @@ HERE = [
 @pytest.mark.parametrize("copy", [None, False])
 def test_device_where_it_is_anyway(device: Any, copy: bool | None, interface: Any) -> None:
     x = values()
-    Kept(x, interface.to_tf, device=device, copy=copy)
+    shared_to_tf(x, interface.to_tf, device=device, copy=copy)
 
 
 @pytest.mark.parametrize("device", ["GPU:0", "CPU:7", "TPU:0", "cuda:0", torch.device("cuda", 1)])
@@ -264,7 +264,7 @@ def test_inside_a_traced_function() -> None:
 
     @tf.function(autograph=False)
     def function(t: tf.Tensor) -> tf.Tensor:
-        kept = Kept(x)
+        kept = shared_to_tf(x)
         copied = tensor_bridge.to_tf(x.T)
         return t + tf.reduce_sum(kept.tf) + tf.reduce_sum(copied)
 
@@ -276,7 +276,7 @@ def test_inside_a_traced_function() -> None:
 @needs.shares_to_tf
 def test_inside_a_graph() -> None:
     with tf.Graph().as_default():
-        kept = Kept()
+        kept = shared_to_tf()
         assert kept.tf.shape == SHAPE
     kept.assert_shared()
 
@@ -290,7 +290,7 @@ def test_inside_a_py_function() -> None:
 @needs.shares_to_tf
 def test_inside_an_asynchronous_scope() -> None:
     with tf.experimental.async_scope():
-        kept = Kept()
+        kept = shared_to_tf()
         result = tf.reduce_sum(kept.tf * 2)
         kept.torch.zero_()
         kept.assert_moved()

@@ -13,8 +13,8 @@ import tensorflow as tf
 import torch
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
-from kept import Kept, explained, values
-from sharing import SHAPE, Shared, numbers, tf_bytes, torch_bytes
+from refusals import explained
+from sharing import SHAPE, Shared, numbers, shared_to_tf, tf_bytes, torch_bytes, values
 from tf_bytes import NUMERIC, as_stored, random_tensor, tf_tensor, torch_dtype, torch_memory
 
 import tensor_bridge
@@ -63,7 +63,7 @@ def test_copy_true_copies(interface: Any) -> None:
 def test_written_tensor_is_torchs_own(interface: Any) -> None:
     shared = Shared()
     shared.torch.add_(1)
-    kept = Kept(shared.torch, interface.to_tf)
+    kept = shared_to_tf(shared.torch, interface.to_tf)
     assert kept.address != tf_data_address(shared.tf)
     shared.torch.add_(1)
     kept.assert_moved()
@@ -223,7 +223,7 @@ def test_tensor_of_tensorflow_s_stays_alive_without_its_names() -> None:
 
 
 def test_torchs_tensor_comes_back_as_the_same_memory(interface: Any) -> None:
-    kept = Kept(convert=interface.to_tf)
+    kept = shared_to_tf(convert=interface.to_tf)
     y = interface.to_torch(kept.tf)
     assert torch_data_address(y) == kept.address
     assert shares_memory(kept.tf, y)
@@ -233,23 +233,23 @@ def test_torchs_tensor_comes_back_as_the_same_memory(interface: Any) -> None:
 
 @pytest.mark.parametrize("writer", ["original", "returned"])
 def test_write_to_one_of_the_two_moves_it_alone(writer: str) -> None:
-    kept = Kept()
+    kept = shared_to_tf()
     y = to_torch(kept.tf)
     written, other = (kept.torch, y) if writer == "original" else (y, kept.torch)
     written.zero_()
-    kept.assert_kept()
+    kept.assert_untouched()
     assert torch_data_address(written) != kept.address
     assert torch_data_address(other) == kept.address
     assert torch.equal(other, values())
     other.fill_(2)
     assert torch_data_address(other) != kept.address
     assert not written.any()
-    kept.assert_kept()
+    kept.assert_untouched()
 
 
 def test_aliased_return_of_torchs_tensor_writes_torch() -> None:
     """The caller asked for it: on_write="alias" reaches whoever owns the memory."""
-    kept = Kept()
+    kept = shared_to_tf()
     y = to_torch(kept.tf, on_write="alias")
     y.zero_()
     assert not kept.torch.any()

@@ -19,9 +19,18 @@ import needs
 import pytest
 import tensorflow as tf
 import torch
-from kept import Kept, misaligned, values
 from memory import allocated
-from sharing import SHAPE, numbers, plain, tf_bytes, torch_bytes
+from sharing import (
+    SHAPE,
+    Shared,
+    misaligned,
+    numbers,
+    plain,
+    shared_to_tf,
+    tf_bytes,
+    torch_bytes,
+    values,
+)
 from torch import nn
 from writes import OPTIMIZERS, WAYS, WRITES, in_place_then_read
 
@@ -42,7 +51,7 @@ pytestmark = needs.shares_to_tf
 def test_first_write_moves_torch_once_and_tensorflow_keeps_its_bytes(
     write: str, interface: Any
 ) -> None:
-    kept = Kept(convert=interface.to_tf)
+    kept = shared_to_tf(convert=interface.to_tf)
     x, expected = kept.torch, plain(kept.torch)
     WRITES[write](x)
     WRITES[write](expected)
@@ -54,7 +63,7 @@ def test_first_write_moves_torch_once_and_tensorflow_keeps_its_bytes(
     WRITES[write](expected)
     assert torch_data_address(x) == address
     assert torch_bytes(x) == torch_bytes(expected)
-    kept.assert_kept()
+    kept.assert_untouched()
 
 
 def views(x: torch.Tensor) -> list[torch.Tensor]:
@@ -77,7 +86,7 @@ def views(x: torch.Tensor) -> list[torch.Tensor]:
 def test_all_views_of_the_storage_move_together(writer: int, taken: str) -> None:
     x = values()
     everything = [x, *views(x)] if taken == "before" else []
-    kept = Kept(x)
+    kept = shared_to_tf(x)
     everything = everything or [x, *views(x)]
     offsets = [torch_data_address(v) - torch_data_address(x) for v in everything]
     written = everything[writer + 1].detach()
@@ -92,12 +101,12 @@ def test_all_views_of_the_storage_move_together(writer: int, taken: str) -> None
     for v in everything:
         same = v.view(torch.float32) if v.dtype == torch.int32 else v
         assert bool((same == 5).all())
-    kept.assert_kept()
+    kept.assert_untouched()
 
 
 def test_view_is_shared_and_a_write_elsewhere_in_the_storage_moves_it() -> None:
     x = values((4, 1024))
-    kept = Kept(x[2])
+    kept = shared_to_tf(x[2])
     assert kept.address == torch_data_address(x) + 2 * 4096
     x[0].zero_()
     kept.assert_moved()
@@ -106,7 +115,7 @@ def test_view_is_shared_and_a_write_elsewhere_in_the_storage_moves_it() -> None:
 
 
 def test_view_outlives_the_tensor_it_was_taken_from() -> None:
-    kept = Kept()
+    kept = shared_to_tf()
     view = kept.torch[1:3].t()
     expected = plain(view)
     kept.torch = torch.zeros(())
@@ -114,11 +123,11 @@ def test_view_outlives_the_tensor_it_was_taken_from() -> None:
     assert torch_data_address(view) == kept.address + 24
     view.mul_(2)
     assert torch.equal(view, expected * 2)
-    kept.assert_kept()
+    kept.assert_untouched()
 
 
 def test_reads_keep_it_shared() -> None:
-    kept = Kept()
+    kept = shared_to_tf()
     x = kept.torch
     expected = torch.arange(24.0).reshape(SHAPE)
     assert torch.equal(x + 1, expected + 1)
@@ -133,7 +142,7 @@ def test_reads_keep_it_shared() -> None:
 
 
 def test_out_of_place_results_are_not_tied_to_tensorflow() -> None:
-    kept = Kept()
+    kept = shared_to_tf()
     y = kept.torch * 2
     y.zero_()
     kept.assert_shared()
@@ -141,7 +150,7 @@ def test_out_of_place_results_are_not_tied_to_tensorflow() -> None:
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 def test_clamp_under_every_grad_mode(context: Callable[[], Any]) -> None:
-    kept = Kept()
+    kept = shared_to_tf()
     with context():
         kept.torch.clamp_(2, 5)
     kept.assert_moved()
@@ -151,7 +160,7 @@ def test_clamp_under_every_grad_mode(context: Callable[[], Any]) -> None:
 def test_conversion_under_every_grad_mode() -> None:
     for context in (torch.no_grad, torch.inference_mode, torch.enable_grad):
         with context():
-            kept = Kept()
+            kept = shared_to_tf()
             kept.torch.add_(1)
             kept.assert_moved()
 
@@ -159,7 +168,7 @@ def test_conversion_under_every_grad_mode() -> None:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_compiled_in_place_operators(backend: str) -> None:
-    kept = Kept()
+    kept = shared_to_tf()
     expected = plain(kept.torch)
     out = torch.compile(in_place_then_read, backend=backend)(kept.torch)
     assert torch.equal(out, in_place_then_read(expected))
@@ -170,7 +179,7 @@ def test_compiled_in_place_operators(backend: str) -> None:
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 def test_scripted_in_place_operators() -> None:
-    kept = Kept()
+    kept = shared_to_tf()
     torch.jit.script(in_place_then_read)(kept.torch)
     kept.assert_moved()
 
@@ -178,7 +187,7 @@ def test_scripted_in_place_operators() -> None:
 def test_backward_accumulates_into_a_shared_gradient() -> None:
     w = nn.Parameter(values())
     (w * 2).sum().backward()
-    kept = Kept(w.grad)
+    kept = shared_to_tf(w.grad)
     (w * 3).sum().backward()
     assert bool((w.grad == 5).all())
     kept.assert_moved(w.grad)
@@ -187,7 +196,7 @@ def test_backward_accumulates_into_a_shared_gradient() -> None:
 def test_tensor_saved_for_backward_may_be_shared() -> None:
     w = nn.Parameter(values())
     y = w * w
-    kept = Kept(y)
+    kept = shared_to_tf(y)
     (y * y).sum().backward()
     assert torch.equal(w.grad, 4 * torch.arange(24.0).reshape(SHAPE) ** 3)
     kept.assert_shared()
@@ -197,7 +206,7 @@ def test_tensor_saved_for_backward_may_be_shared() -> None:
 
 
 def test_released_before_the_write_costs_no_copy() -> None:
-    kept = Kept()
+    kept = shared_to_tf()
     x, address = kept.torch, kept.address
     before = live_owners()
     del kept
@@ -205,7 +214,7 @@ def test_released_before_the_write_costs_no_copy() -> None:
     x.zero_()
     assert torch_data_address(x) == address
     assert not x.any()
-    again = Kept(x)
+    again = shared_to_tf(x)
     assert again.address == address
 
 
@@ -213,19 +222,19 @@ def test_shared_and_released_many_times_stays_in_place() -> None:
     x = values()
     address = torch_data_address(x)
     for i in range(50):
-        Kept(x)
+        shared_to_tf(x)
         x.fill_(i)
         assert torch_data_address(x) == address
 
 
 def test_two_shares_a_write_a_third_share_a_write() -> None:
     x = values()
-    first, second = Kept(x), Kept(x)
+    first, second = shared_to_tf(x), shared_to_tf(x)
     assert first.address == second.address
     x.add_(1)
     first.assert_moved()
     second.assert_moved()
-    third = Kept(x)
+    third = shared_to_tf(x)
     assert third.address != first.address
     x.add_(1)
     for kept in (first, second, third):
@@ -235,7 +244,7 @@ def test_two_shares_a_write_a_third_share_a_write() -> None:
 
 def test_one_of_two_shares_released_still_moves() -> None:
     x = values()
-    first, second = Kept(x), Kept(x)
+    first, second = shared_to_tf(x), shared_to_tf(x)
     del first
     x.add_(1)
     second.assert_moved()
@@ -246,7 +255,7 @@ def test_move_back_onto_the_kept_memory_never_happens() -> None:
     x = values()
     shares = []
     for _ in range(10):
-        shares.append(Kept(x))
+        shares.append(shared_to_tf(x))
         x.add_(1)
     assert len({kept.address for kept in shares}) == 10
     for kept in shares:
@@ -302,7 +311,7 @@ def test_memory_from_elsewhere_is_shared_until_the_first_move() -> None:
     start = -memory.ctypes.data % 64 // 4
     array = memory[start : start + 1024]
     for x in (torch.from_numpy(array), saved(torch.zeros(1024))):
-        first = Kept(x)
+        first = shared_to_tf(x)
         x.add_(1)
         first.assert_moved()
         explanation = tensor_bridge.explain(x)
@@ -315,7 +324,7 @@ def test_memory_from_elsewhere_is_shared_until_the_first_move() -> None:
             tensor_bridge.to_tf(x)
         assert torch_data_address(x) == address, "it stays where its last array is"
         assert tf.reduce_sum(second).numpy() == 1024
-        first.assert_kept()
+        first.assert_untouched()
     assert not array.any(), "what it was made from has what it had"
 
 
@@ -361,11 +370,11 @@ def test_a_tensor_whose_array_is_in_use_is_copied() -> None:
 
 
 def test_an_array_of_a_tensor_that_was_shared_is_of_the_moved_one() -> None:
-    kept = Kept(values())
+    kept = shared_to_tf(values())
     array = kept.torch.numpy()
     kept.assert_moved()
     array += 1
-    kept.assert_kept()
+    kept.assert_untouched()
     assert torch_data_address(kept.torch) == array.ctypes.data
     assert not shares_memory(tensor_bridge.to_tf(kept.torch), kept.torch)
 
@@ -388,14 +397,14 @@ def test_parameters_stepped_between_shares_are_right_each_time(name: str) -> Non
 
         optimizer.step(closure)
 
-    shares: list[Kept] = []
+    shares: list[Shared] = []
     for _ in range(4):
-        shares.append(Kept(w))
+        shares.append(shared_to_tf(w))
         step(w, optimizer)
         step(twin, reference)
         assert torch.equal(w, twin)
         for kept in shares:
-            kept.assert_kept()
+            kept.assert_untouched()
     assert len({kept.address for kept in shares}) == 4
 
 
@@ -425,56 +434,56 @@ def test_memory_is_flat_over_200_steps(name: str, keep: bool) -> None:
 
 @pytest.mark.parametrize("shape", [(2, 3), (4, 6), (10, 10)], ids=str)
 def test_resize(shape: tuple[int, ...]) -> None:
-    kept = Kept()
+    kept = shared_to_tf()
     x = kept.torch.resize_(*shape)
     count = min(24, x.numel())
     assert torch.equal(x.view(-1)[:count], torch.arange(float(count)))
     x.fill_(9)
     kept.assert_moved()
-    again = Kept(x)
+    again = shared_to_tf(x)
     x.zero_()
     again.assert_moved()
 
 
 @pytest.mark.parametrize("nbytes", [0, 8, 96, 4096])
 def test_storage_resize(nbytes: int) -> None:
-    kept = Kept()
+    kept = shared_to_tf()
     storage = kept.torch.untyped_storage()
     storage.resize_(nbytes)
     assert storage.nbytes() == nbytes
-    kept.assert_kept()
+    kept.assert_untouched()
     storage.resize_(4096)
     kept.torch.fill_(1)
     assert bool((kept.torch == 1).all())
-    kept.assert_kept()
+    kept.assert_untouched()
 
 
 def test_resized_storage_is_shared_again_after_the_next_write() -> None:
-    kept = Kept()
+    kept = shared_to_tf()
     kept.torch.resize_(100, 100)
     copied = tensor_bridge.to_tf(kept.torch)
     assert not shares_memory(copied, kept.torch)
     kept.torch.fill_(1)
-    again = Kept(kept.torch)
+    again = shared_to_tf(kept.torch)
     kept.torch.fill_(2)
     again.assert_moved()
-    kept.assert_kept()
+    kept.assert_untouched()
 
 
 def test_set_leaves_the_views_behind() -> None:
-    kept = Kept()
+    kept = shared_to_tf()
     view = kept.torch[1]
     kept.torch.set_(torch.zeros(2))
     kept.torch.fill_(5)
     assert torch_data_address(view) == kept.address + 24
     view.zero_()
     assert torch_data_address(view) != kept.address + 24
-    kept.assert_kept()
+    kept.assert_untouched()
 
 
 @pytest.mark.parametrize("way", [".data", "set_", "swap_tensors"])
 def test_other_tensor_gets_the_shared_memory(way: str) -> None:
-    kept = Kept()
+    kept = shared_to_tf()
     x = torch.zeros(SHAPE)
     if way == ".data":
         x.data = kept.torch
@@ -485,14 +494,14 @@ def test_other_tensor_gets_the_shared_memory(way: str) -> None:
     assert torch.equal(x, torch.arange(24.0).reshape(SHAPE))
     x.add_(1)
     assert torch.equal(x, torch.arange(24.0).reshape(SHAPE) + 1)
-    kept.assert_kept()
+    kept.assert_untouched()
 
 
 @pytest.mark.parametrize("way", [".data", "swap_tensors", "nn.Module.to", "load assign"])
 def test_shared_tensor_gets_other_memory(way: str) -> None:
     module = nn.Linear(6, 4)
     w = module.weight
-    kept = Kept(w)
+    kept = shared_to_tf(w)
     if way == ".data":
         w.data = torch.full(SHAPE, 3.0)
     elif way == "swap_tensors":
@@ -504,19 +513,19 @@ def test_shared_tensor_gets_other_memory(way: str) -> None:
         module.load_state_dict(state, assign=True)
     with torch.no_grad():
         module.weight.fill_(4)
-    kept.assert_kept()
+    kept.assert_untouched()
 
 
 def test_loading_a_state_dict_moves() -> None:
     module = nn.Linear(6, 4)
-    kept = Kept(module.weight)
+    kept = shared_to_tf(module.weight)
     module.load_state_dict({"weight": torch.full(SHAPE, 3.0), "bias": torch.zeros(4)})
     assert bool((module.weight == 3).all())
     kept.assert_moved()
 
 
 def test_swap_of_two_shared_tensors() -> None:
-    first, second = Kept(), Kept(values((2, 3)))
+    first, second = shared_to_tf(), shared_to_tf(values((2, 3)))
     torch.utils.swap_tensors(first.torch, second.torch)
     assert first.torch.shape == (2, 3)
     first.assert_shared(second.torch)
@@ -526,7 +535,7 @@ def test_swap_of_two_shared_tensors() -> None:
 
 
 def test_shared_memory_afterwards() -> None:
-    kept = Kept()
+    kept = shared_to_tf()
     x = kept.torch
     assert not x.is_shared()
     x.share_memory_()
@@ -534,7 +543,7 @@ def test_shared_memory_afterwards() -> None:
     assert torch.equal(x, values())
     kept.assert_moved()
     x.fill_(1)
-    kept.assert_kept()
+    kept.assert_untouched()
     assert x.is_shared()
 
 
@@ -551,23 +560,23 @@ def saved(x: Any) -> Any:
     ids=["save", "pickle", "deepcopy", "clone"],
 )
 def test_copies_by_serialisation(copied: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    kept = Kept()
+    kept = shared_to_tf()
     other = copied(kept.torch)
     assert torch.equal(other, values())
     other.zero_()
     kept.torch.fill_(1)
-    kept.assert_kept()
+    kept.assert_untouched()
 
 
 def test_numpy_array_taken_after_the_share_writes_torchs_copy() -> None:
-    kept = Kept()
+    kept = shared_to_tf()
     array = kept.torch.numpy()
     kept.assert_moved()
     array[0] = 7
     assert bool((kept.torch[0] == 7).all()), "the array and the tensor stay one"
     kept.torch[1] = 8
     assert (array[1] == 8).all()
-    kept.assert_kept()
+    kept.assert_untouched()
 
 
 def test_export_from_before_the_share_cannot_be_protected() -> None:
@@ -582,7 +591,7 @@ def test_export_from_before_the_share_cannot_be_protected() -> None:
 
 
 def test_pointer_taken_before_the_write_stays_valid() -> None:
-    kept = Kept()
+    kept = shared_to_tf()
     address, before, x = kept.address, kept.before, kept.torch
     x.zero_()
     del kept
@@ -593,7 +602,7 @@ def test_pointer_taken_before_the_write_stays_valid() -> None:
 
 
 def test_variable_made_from_it_is_independent() -> None:
-    kept = Kept()
+    kept = shared_to_tf()
     v = tf.Variable(kept.tf)
     v.assign_add(tf.ones(SHAPE))
     kept.assert_shared()
@@ -607,7 +616,7 @@ def test_variable_made_from_it_is_independent() -> None:
 
 
 def test_keras_optimizer_does_not_write_into_torch() -> None:
-    kept = Kept()
+    kept = shared_to_tf()
     v = tf.Variable(kept.tf)
     for optimizer in (tf.keras.optimizers.SGD(0.1), tf.keras.optimizers.Adam(0.1)):
         optimizer.apply_gradients([(tf.ones(SHAPE), v)])
@@ -666,7 +675,7 @@ def gradient(t: tf.Tensor) -> tf.Tensor:
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_operation_on_shared_memory(name: str) -> None:
     """Each reads the shared memory, leaves it alone, and gives what it gives for a copy."""
-    kept = Kept()
+    kept = shared_to_tf()
     result = OPERATIONS[name](kept.tf)
     expected = OPERATIONS[name](numbers())
     assert repr(result).replace("<tf.Tensor", "") == repr(expected).replace("<tf.Tensor", "")
@@ -676,7 +685,7 @@ def test_operation_on_shared_memory(name: str) -> None:
 
 
 def test_result_that_aliases_it_in_tensorflow_is_protected_too() -> None:
-    kept = Kept()
+    kept = shared_to_tf()
     alias = tf.reshape(kept.tf, (6, 4))
     assert tf_data_address(alias) == kept.address
     kept.tf = tf.zeros(())
@@ -685,7 +694,7 @@ def test_result_that_aliases_it_in_tensorflow_is_protected_too() -> None:
 
 
 def test_dataset_captures_it() -> None:
-    kept = Kept()
+    kept = shared_to_tf()
     dataset = tf.data.Dataset.from_tensors(kept.tf).repeat()
     elements = iter(dataset)
     kept.torch.zero_()

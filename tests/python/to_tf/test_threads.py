@@ -10,8 +10,7 @@ import needs
 import pytest
 import tensorflow as tf
 import torch
-from kept import Kept, values
-from sharing import in_threads, tf_bytes, torch_bytes
+from sharing import in_threads, shared_to_tf, tf_bytes, torch_bytes, values
 
 import tensor_bridge
 from tensor_bridge.testing import live_owners, torch_data_address
@@ -43,7 +42,7 @@ WRITTEN = big() + 1
 @pytest.mark.parametrize("write", WRITES)
 def test_first_write_of_several_at_once(write: str, interface: Any) -> None:
     for _ in range(ROUNDS // len(WRITES)):
-        kept = Kept(big(), interface.to_tf)
+        kept = shared_to_tf(big(), interface.to_tf)
         in_threads(*[lambda row=row: WRITES[write](row) for row in kept.torch])
         assert torch.equal(kept.torch, WRITTEN)
         kept.assert_moved()
@@ -82,7 +81,7 @@ def test_what_is_shared_right_after_a_contended_first_write_is_protected(memory:
 def test_different_ways_to_write_race() -> None:
     names = list(WRITES)
     for i in range(ROUNDS):
-        kept = Kept(big())
+        kept = shared_to_tf(big())
         ways = [WRITES[names[(i + k) % len(names)]] for k in range(THREADS)]
         in_threads(
             *[lambda way=way, row=row: way(row) for way, row in zip(ways, kept.torch, strict=True)]
@@ -93,7 +92,7 @@ def test_different_ways_to_write_race() -> None:
 
 def test_everybody_sees_one_move() -> None:
     for _ in range(ROUNDS):
-        kept = Kept(big())
+        kept = shared_to_tf(big())
         addresses = in_threads(*[kept.torch.data_ptr] * THREADS)
         assert set(addresses) == {torch_data_address(kept.torch)}
         kept.assert_moved()
@@ -114,7 +113,7 @@ def test_write_races_with_the_release() -> None:
 
 def test_readers_in_tensorflow_beside_a_writer() -> None:
     for _ in range(ROUNDS // 4):
-        kept = Kept(big())
+        kept = shared_to_tf(big())
         total = float(WRITTEN.sum()) - WRITTEN.numel()
 
         def read(t: tf.Tensor = kept.tf, total: float = total) -> None:

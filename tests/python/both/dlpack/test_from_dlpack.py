@@ -18,8 +18,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import torch
-from kept import values
-from sharing import in_threads, numbers, tf_bytes, torch_bytes
+from sharing import in_threads, numbers, tf_bytes, torch_bytes, values
 from tf_bytes import torch_memory
 
 import tensor_bridge
