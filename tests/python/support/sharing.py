@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import io
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from math import prod
@@ -121,6 +122,14 @@ def assert_own(t: tf.Tensor, x: torch.Tensor) -> None:
 def plain(x: torch.Tensor) -> torch.Tensor:
     """The same values in torch's own memory."""
     return x.detach().clone()
+
+
+def saved(x: Any) -> Any:
+    """What `torch.save` writes of it, loaded."""
+    file = io.BytesIO()
+    torch.save(x, file)
+    file.seek(0)
+    return torch.load(file)
 
 
 @contextlib.contextmanager

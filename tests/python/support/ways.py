@@ -1,4 +1,4 @@
-"""The two directions, so that a test of structures is written once."""
+"""The two directions, so that a test of both is written once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import needs
 import tensorflow as tf
 import torch
-from sharing import numbers, tf_bytes, torch_bytes, values
+from sharing import Shared, numbers, tf_bytes, torch_bytes, values
 
 import tensor_bridge
 from tensor_bridge.testing import shares_memory
@@ -36,6 +36,11 @@ class Way(NamedTuple):
     def action(self) -> str:
         """What `explain` says of a leaf."""
         return needs.SHARED_TO_TF if self.name == "to_tf" else "shared"
+
+    def share(self, source: Any = None, interface: Any = tensor_bridge) -> Shared:
+        """A conversion of `source`, or of a leaf, that shares its memory."""
+        source = self.leaf() if source is None else source
+        return Shared(source, getattr(interface, self.name))
 
     def is_converted(self, source: Any, result: Any) -> bool:
         """Whether `result` is `source` on the other side, sharing its memory where it can."""

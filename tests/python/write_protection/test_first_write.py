@@ -8,40 +8,15 @@ from __future__ import annotations
 
 import ctypes
 import math
-from typing import Any
 
 import needs
 import pytest
 import tensorflow as tf
 import torch
-from sharing import SHAPE, Shared, from_bytes, numbers, plain, tf_bytes, torch_bytes
-from torch import nn
-from writes import WAYS, WRITES
+from sharing import SHAPE, Shared, from_bytes, numbers, tf_bytes, torch_bytes
 
 import tensor_bridge
 from tensor_bridge.testing import shares_memory, tf_data_address, torch_data_address
-
-
-def bits(x: torch.Tensor) -> bytes:
-    """Bytes, so that NaN made by raw writes compares."""
-    return torch_bytes(x.detach())
-
-
-@pytest.mark.parametrize("write", WAYS)
-def test_first_write_moves_torch_once_and_never_tensorflow(write: str, interface: Any) -> None:
-    shared = Shared(convert=interface.to_torch)
-    x, expected = shared.torch, plain(shared.torch)
-    WRITES[write](x)
-    WRITES[write](expected)
-    shared.assert_moved()
-    assert bits(x) == bits(expected)
-    address = torch_data_address(x)
-    WRITES[write](x)
-    WRITES[write](expected)
-    assert torch_data_address(x) == address
-    assert bits(x) == bits(expected)
-    shared.assert_untouched()
-
 
 SHARED_ROWS = [row for row in needs.rows() if row.kind in ("shared", "viewed")]
 
@@ -77,54 +52,6 @@ def test_empty_tensor_takes_writes(shape: tuple[int, ...]) -> None:
     assert not shares_memory(t, x)
     assert x.resize_(2, 2).fill_(1).sum() == 4
     assert t.shape == shape
-
-
-def views(x: torch.Tensor) -> list[torch.Tensor]:
-    return [
-        x.detach(),
-        x.view(-1),
-        x.t(),
-        x[:, 1:],
-        x[2],
-        x.as_strided((3,), (7,), 1),
-        x.view(torch.int32),
-        x.unsqueeze(0).expand(5, *SHAPE),
-        torch.empty(0).set_(x),
-        nn.Parameter(x),
-    ]
-
-
-@pytest.mark.parametrize("writer", range(-1, 10))
-def test_views_move_together(writer: int) -> None:
-    shared = Shared()
-    everything = [shared.torch, *views(shared.torch)]
-    offsets = [torch_data_address(v) - torch_data_address(shared.torch) for v in everything]
-    written = everything[writer + 1].detach()
-    if writer == 7:
-        written = written[0]
-    written.fill_(41)
-    shared.assert_moved()
-    address = torch_data_address(shared.torch)
-    assert [torch_data_address(v) - address for v in everything] == offsets
-    assert len({v.untyped_storage()._cdata for v in everything}) == 1
-    shared.torch.fill_(5)
-    for v in everything:
-        same = v.view(torch.float32) if v.dtype == torch.int32 else v
-        assert bool((same == 5).all())
-    shared.assert_untouched()
-
-
-def test_view_outlives_the_tensor_it_was_taken_from() -> None:
-    shared = Shared()
-    view = shared.torch[1:3].t()
-    expected = plain(view)
-    del shared.torch
-    shared.assert_untouched()
-    assert torch.equal(view, expected)
-    assert torch_data_address(view) == tf_data_address(shared.tf) + 24
-    view.mul_(2)
-    assert torch.equal(view, expected * 2)
-    shared.assert_untouched()
 
 
 def test_two_conversions_of_one_tensor_move_apart() -> None:

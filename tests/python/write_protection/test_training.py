@@ -45,15 +45,6 @@ def test_write_through_data_leaves_a_saved_tensor_with_the_new_values_as_in_torc
     shared.assert_moved()
 
 
-def test_gradient_that_came_from_tensorflow_is_accumulated_in_torch_memory() -> None:
-    shared = Shared()
-    w = torch.ones(SHAPE, requires_grad=True)
-    w.grad = shared.torch
-    (w * 2).sum().backward()
-    assert torch.equal(w.grad, torch.arange(24.0).reshape(SHAPE) + 2)
-    shared.assert_moved(w.grad)
-
-
 def test_gradient_handed_to_backward_is_not_accumulated_in_place() -> None:
     shared = Shared()
     w = torch.ones(SHAPE, requires_grad=True)
@@ -119,15 +110,6 @@ def test_module_trains_on_converted_weights() -> None:
     weight.assert_moved(model.weight)
     bias.assert_moved(model.bias)
     data.assert_shared()
-
-
-def test_load_state_dict_into_converted_parameters() -> None:
-    weight = Shared(numbers((3, 6)))
-    model = nn.Linear(6, 3, bias=False)
-    model.weight = nn.Parameter(weight.torch)
-    model.load_state_dict({"weight": torch.zeros(3, 6)})
-    assert not model.weight.any()
-    weight.assert_moved(model.weight)
 
 
 def test_batch_norm_statistics() -> None:

@@ -11,17 +11,14 @@ import pytest
 import tensorflow as tf
 import torch
 from fresh import run_forked
-from sharing import Shared, in_threads, numbers
+from sharing import Shared, in_threads, numbers, values
+from ways import Way
 
 from tensor_bridge.testing import torch_data_address
 
 THREADS = 4
 COLUMNS = 4096
 ROUNDS = 60
-
-
-def big() -> tf.Tensor:
-    return numbers((THREADS, COLUMNS))
 
 
 WRITES: dict[str, Callable[[torch.Tensor], Any]] = {
@@ -35,39 +32,36 @@ WRITES: dict[str, Callable[[torch.Tensor], Any]] = {
 }
 
 
-def race(*functions: Callable[[], Any]) -> None:
-    in_threads(*functions)
+def big() -> tf.Tensor:
+    return numbers((THREADS, COLUMNS))
+
+
+WRITTEN = values((THREADS, COLUMNS)) + 1
 
 
 @pytest.mark.parametrize("write", WRITES)
-def test_no_write_is_lost(write: str, interface: Any) -> None:
-    expected = torch.arange(THREADS * COLUMNS, dtype=torch.float32).reshape(THREADS, -1) + 1
+def test_no_write_is_lost(write: str, sharing_way: Way, interface: Any) -> None:
     for _ in range(ROUNDS // len(WRITES)):
-        shared = Shared(big(), interface.to_torch)
-        race(*[lambda row=row: WRITES[write](row) for row in shared.torch])
-        assert torch.equal(shared.torch, expected)
+        shared = sharing_way.share(sharing_way.leaf((THREADS, COLUMNS)), interface)
+        in_threads(*[lambda row=row: WRITES[write](row) for row in shared.torch])
+        assert torch.equal(shared.torch, WRITTEN)
         shared.assert_moved()
 
 
-def test_different_ways_to_write_race() -> None:
+def test_different_ways_to_write_race(sharing_way: Way) -> None:
     names = list(WRITES)
-    expected = torch.arange(THREADS * COLUMNS, dtype=torch.float32).reshape(THREADS, -1) + 1
     for i in range(ROUNDS):
-        shared = Shared(big())
+        shared = sharing_way.share(sharing_way.leaf((THREADS, COLUMNS)))
         ways = [WRITES[names[(i + k) % len(names)]] for k in range(THREADS)]
-        race(
-            *[
-                lambda way=way, row=row: way(row)
-                for way, row in zip(ways, shared.torch, strict=True)
-            ]
-        )
-        assert torch.equal(shared.torch, expected)
+        rows = zip(ways, shared.torch, strict=True)
+        in_threads(*[lambda way=way, row=row: way(row) for way, row in rows])
+        assert torch.equal(shared.torch, WRITTEN)
         shared.assert_moved()
 
 
-def test_everybody_sees_one_move() -> None:
+def test_everybody_sees_one_move(sharing_way: Way) -> None:
     for _ in range(ROUNDS):
-        shared = Shared(big())
+        shared = sharing_way.share(sharing_way.leaf((THREADS, COLUMNS)))
         addresses = in_threads(*[shared.torch.data_ptr] * THREADS)
         assert set(addresses) == {torch_data_address(shared.torch)}
         shared.assert_moved()
@@ -159,10 +153,7 @@ def test_inter_operator_threads_of_torch_write() -> None:
         futures = [torch.jit.fork(increment, row) for row in shared.torch]
         for future in futures:
             torch.jit.wait(future)
-        assert torch.equal(
-            shared.torch,
-            torch.arange(THREADS * COLUMNS, dtype=torch.float32).reshape(THREADS, -1) + 1,
-        )
+        assert torch.equal(shared.torch, WRITTEN)
         shared.assert_moved()
 
 

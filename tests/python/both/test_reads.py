@@ -12,13 +12,14 @@ import pytest
 import tensorflow as tf
 import torch
 import torch.nn.functional as F
-from sharing import SHAPE, Shared, numbers, plain
+from sharing import SHAPE, Shared, numbers, plain, values
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.data import DataLoader, TensorDataset, default_collate
+from ways import Way
 
 import tensor_bridge
-from tensor_bridge.testing import shares_memory, tf_data_address, torch_data_address
+from tensor_bridge.testing import shares_memory, torch_data_address
 
 Read = Callable[[torch.Tensor], Any]
 
@@ -203,8 +204,8 @@ def flat(value: Any) -> list[Any]:
 @pytest.mark.parametrize(
     "name", needs.parameters(OPERATORS, {"dlpack with copy": needs.torch_dlpack_copies})
 )
-def test_operator_reads_in_place(name: str) -> None:
-    shared = Shared()
+def test_operator_reads_in_place(name: str, sharing_way: Way) -> None:
+    shared = sharing_way.share()
     seed = torch.manual_seed
     seed(0)
     result = flat(OPERATORS[name](shared.torch))
@@ -215,23 +216,23 @@ def test_operator_reads_in_place(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ACCESSORS)
-def test_accessor_reads_in_place(name: str) -> None:
-    shared = Shared()
+def test_accessor_reads_in_place(name: str, sharing_way: Way) -> None:
+    shared = sharing_way.share()
     result = ACCESSORS[name](shared.torch)
     shared.assert_shared()
     assert result == ACCESSORS[name](plain(shared.torch))
 
 
 @pytest.mark.parametrize("name", VIEWS)
-def test_view_is_the_same_memory(name: str) -> None:
-    shared = Shared()
+def test_view_is_the_same_memory(name: str, sharing_way: Way) -> None:
+    shared = sharing_way.share()
     view = VIEWS[name](shared.torch)
     shared.assert_shared()
     shared.assert_shared(view)
-    expected = VIEWS[name](plain(torch.arange(24.0).reshape(SHAPE)))
+    expected = VIEWS[name](plain(values()))
     assert torch.equal(view.detach(), expected.detach())
     assert view.requires_grad == expected.requires_grad
-    address = tf_data_address(shared.tf)
+    address = shared.address
     del shared
     assert torch_data_address(view) == address
     assert torch.equal(view.detach(), expected.detach())
