@@ -9,7 +9,14 @@ import pytest
 import tensorflow as tf
 import torch
 from refusals import BUILTIN_BASES
-from tf_bytes import NUMERIC, random_bytes, tf_memory, tf_tensor, torch_memory
+from tf_bytes import (
+    NUMERIC,
+    random_bytes,
+    tensorflow_has_variables_of,
+    tf_memory,
+    tf_tensor,
+    torch_memory,
+)
 
 import tensor_bridge
 from tensor_bridge import DtypeRow, assign
@@ -139,14 +146,6 @@ def test_any_shape(shape: tuple[int, ...]) -> None:
     assign(v, torch.ones(shape))
     assert tuple(v.shape) == shape
     assert tf.reduce_all(v == 1)
-
-
-def tensorflow_has_variables_of(row: DtypeRow) -> bool:
-    try:
-        tf.Variable(tf_tensor(row, (2, 3), random_bytes(row, 6)))
-    except tf.errors.OpError:
-        return False
-    return True
 
 
 @pytest.mark.parametrize(

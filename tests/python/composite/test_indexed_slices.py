@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import needs
 import pytest
+import refusals
 import tensorflow as tf
 import torch
-from refusals import BUILTIN_BASES, assert_refused
+from refusals import assert_refused
 from tf_bytes import tf_memory
 
 import tensor_bridge
@@ -18,6 +20,8 @@ from tensor_bridge.testing import (
     tf_data_address,
     torch_data_address,
 )
+
+assert_to_tf_refused = partial(refusals.assert_to_tf_refused, tensor_bridge)
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse invariant checks are implicitly disabled")
 
@@ -32,15 +36,6 @@ def slices(
         tf.constant(indices, dtype) + 0,
         None if shape is None else tf.constant(shape, tf.int64),
     )
-
-
-def assert_to_tf_refused(x: Any, error: type[Exception], advice: str, **options: Any) -> None:
-    with pytest.raises(BUILTIN_BASES[error], match=advice) as caught:
-        tensor_bridge.to_tf(x, **options)
-    assert type(caught.value) is error
-    explanation = tensor_bridge.explain(x, **options)
-    assert (explanation.action, explanation.error) == ("refused", error)
-    assert explanation.reason == str(caught.value)
 
 
 def test_a_sparse_gradient_over_both_tensors() -> None:

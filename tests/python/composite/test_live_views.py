@@ -13,7 +13,14 @@ import tensorflow as tf
 import torch
 from fresh import run_forked
 from refusals import assert_refused
-from tf_bytes import NUMERIC, random_bytes, tf_memory, tf_tensor, torch_memory
+from tf_bytes import (
+    NUMERIC,
+    random_bytes,
+    tensorflow_has_variables_of,
+    tf_memory,
+    tf_tensor,
+    torch_memory,
+)
 
 import tensor_bridge
 from tensor_bridge import DtypeRow, LiveView
@@ -289,14 +296,6 @@ def test_a_variable_that_is_copied_at_each_read_can_be_live() -> None:
 
 
 # ---- dtypes --------------------------------------------------------------------------------------
-
-
-def tensorflow_has_variables_of(row: DtypeRow) -> bool:
-    try:
-        tf.Variable(tf_tensor(row, (2, 3), random_bytes(row, 6)))
-    except tf.errors.OpError:
-        return False
-    return True
 
 
 @pytest.mark.parametrize(

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 import pickle
+from functools import partial
 from typing import Any
 
 import needs
 import pytest
+import refusals
 import tensorflow as tf
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from refusals import BUILTIN_BASES, assert_refused
+from refusals import assert_refused
 from tf_bytes import NUMERIC, random_bytes, tf_memory, tf_tensor, torch_memory
 
 import tensor_bridge
@@ -23,6 +25,8 @@ from tensor_bridge.testing import (
     tf_data_address,
     torch_data_address,
 )
+
+assert_to_tf_refused = partial(refusals.assert_to_tf_refused, tensor_bridge)
 
 SPLITS = [0, 2, 2, 5]
 
@@ -61,19 +65,6 @@ def same(left: tf.RaggedTensor, right: tf.RaggedTensor) -> bool:
         and bool(tf.reduce_all(left.row_splits == right.row_splits))
         and same(left.values, right.values)
     )
-
-
-def assert_to_tf_refused(x: Any, error: type[Exception], advice: str, **options: Any) -> None:
-    before = live_owners()
-    with pytest.raises(BUILTIN_BASES[error], match=advice) as caught:
-        tensor_bridge.to_tf(x, **options)
-    assert type(caught.value) is error
-    message = str(caught.value)
-    del caught
-    explanation = tensor_bridge.explain(x, **options)
-    assert (explanation.action, explanation.error) == ("refused", error)
-    assert explanation.reason == message
-    assert live_owners() == before
 
 
 # ---- one ragged dimension: a nested tensor -------------------------------------------------------

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import needs
 import pytest
+import refusals
 import tensorflow as tf
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from refusals import BUILTIN_BASES, assert_refused
+from refusals import assert_refused
 from tensorflow.python.ops.linalg.sparse.sparse_csr_matrix_ops import CSRSparseMatrix
 from tf_bytes import NUMERIC, random_bytes, tf_memory, tf_tensor, torch_memory
 
@@ -23,6 +25,8 @@ from tensor_bridge.testing import (
     tf_data_address,
     torch_data_address,
 )
+
+assert_to_tf_refused = partial(refusals.assert_to_tf_refused, tensor_bridge)
 
 # torch's, once a process, when a test makes such a tensor without check_invariants=.
 pytestmark = [
@@ -55,19 +59,6 @@ def equal(left: tf.SparseTensor, right: tf.SparseTensor) -> bool:
         and tf_memory(left.values) == tf_memory(right.values)
         and tf_memory(left.dense_shape) == tf_memory(right.dense_shape)
     )
-
-
-def assert_to_tf_refused(x: Any, error: type[Exception], advice: str, **options: Any) -> None:
-    before = live_owners()
-    with pytest.raises(BUILTIN_BASES[error], match=advice) as caught:
-        tensor_bridge.to_tf(x, **options)
-    assert type(caught.value) is error
-    message = str(caught.value)
-    del caught
-    explanation = tensor_bridge.explain(x, **options)
-    assert (explanation.action, explanation.error) == ("refused", error)
-    assert explanation.reason == message
-    assert live_owners() == before
 
 
 # ---- COO -----------------------------------------------------------------------------------------

@@ -40,6 +40,19 @@ def row_named(name: str) -> DtypeRow:
     return next(row for row in tensor_bridge.dtypes() if row.name == name)
 
 
+def by_name(row: DtypeRow) -> str:
+    """The id of a row as a parameter of a test."""
+    return row.name
+
+
+def tensorflow_has_variables_of(row: DtypeRow) -> bool:
+    try:
+        tf.Variable(random_tensor(row))
+    except tf.errors.OpError:
+        return False
+    return True
+
+
 def used_bits(row: DtypeRow) -> int:
     """Bits of a stored element that carry its value: fewer than a byte for int4 and its kin."""
     dtype = tf.as_dtype(row.tf_enum)

@@ -13,7 +13,15 @@ import tensorflow as tf
 import torch
 from refusals import assert_to_tf_refused, explained
 from sharing import assert_own, misaligned, shared_to_tf, tf_bytes, torch_bytes, values
-from tf_bytes import NUMERIC, random_bytes, row_named, same_values, torch_dtype, torch_values
+from tf_bytes import (
+    NUMERIC,
+    by_name,
+    random_bytes,
+    row_named,
+    same_values,
+    torch_dtype,
+    torch_values,
+)
 
 import tensor_bridge
 from tensor_bridge import DtypeRow
@@ -35,10 +43,6 @@ INTEGER_DTYPES = [
     *(torch.uint8, torch.uint16, torch.uint32),
 ]
 FLOAT_DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
-
-
-def by_name(row: DtypeRow) -> str:
-    return row.name
 
 
 def torch_tensor(row: DtypeRow, shape: tuple[int, ...], data: bytes) -> torch.Tensor:

@@ -1,14 +1,9 @@
-"""Objects that lie, raise or recurse, and memory that changes under the conversion's eyes."""
+"""Subclasses, patched methods, and memory that changes under the conversion's eyes."""
 
 from __future__ import annotations
 
 import gc
-import itertools
-import types
-import weakref
-from collections.abc import Callable
 from typing import Any
-from unittest import mock
 
 import needs
 import numpy as np
@@ -16,113 +11,12 @@ import pytest
 import tensorflow as tf
 import torch
 from fresh import run_forked
+from hostile_objects import touched
 from refusals import assert_to_tf_refused, explained
-from sharing import numbers, shared_to_tf, tf_bytes, torch_bytes, values
+from sharing import shared_to_tf, tf_bytes, torch_bytes, values
 
 import tensor_bridge
 from tensor_bridge.testing import live_owners, shares_memory, torch_data_address
-
-
-def touched(*_: Any, **__: Any) -> Any:
-    raise AssertionError("the conversion ran the object's code")
-
-
-SPECIAL = (
-    *("__eq__", "__ne__", "__lt__", "__hash__", "__bool__", "__len__", "__iter__", "__next__"),
-    *("__getitem__", "__contains__", "__index__", "__int__", "__float__", "__call__", "__enter__"),
-    *("__array__", "__dlpack__", "__dlpack_device__", "__tf_tensor__", "__repr__", "__str__"),
-    *("__getattr__", "__torch_function__", "__torch_dispatch__", "__tf_dispatch__", "__reduce__"),
-    *("__format__", "__bytes__", "__buffer__", "__copy__", "__deepcopy__", "numpy", "data_ptr"),
-)
-Untouchable = type("Untouchable", (), dict.fromkeys(SPECIAL, touched))
-
-
-class LiesAboutItsClass:
-    @property
-    def __class__(self) -> type:
-        return torch.Tensor
-
-
-class RaisesAboutItsClass:
-    @property
-    def __class__(self) -> type:
-        raise RuntimeError("no class")
-
-
-class Forwards:
-    """A proxy, as wrapt and others make them."""
-
-    def __init__(self, target: Any) -> None:
-        self.__dict__["target"] = target
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["target"], name)
-
-
-_kept = values()
-
-OBJECTS: dict[str, Callable[[], Any]] = {
-    "special methods that raise": Untouchable,
-    "class that lies": LiesAboutItsClass,
-    "proxy of a tensor": lambda: Forwards(_kept),
-    "weak proxy of a tensor": lambda: weakref.proxy(_kept),
-    "weak reference": lambda: weakref.ref(_kept),
-    "mock": mock.MagicMock,
-    "class of the name Tensor": lambda: type("Tensor", (), {"__module__": "torch"})(),
-    "class of a long name": lambda: type("n" * 5000, (), {"__module__": "m" * 5000})(),
-    "the class Tensor": lambda: torch.Tensor,
-    "storage": lambda: _kept.untyped_storage(),
-    "typed storage": lambda: torch.storage.TypedStorage(
-        wrap_storage=_kept.untyped_storage(), dtype=torch.float32, _internal=True
-    ),
-    "dtype": lambda: torch.float32,
-    "size": lambda: _kept.shape,
-    "generator": lambda: (x for x in [_kept]),
-    "endless generator": itertools.count,
-    "range": lambda: range(10**12),
-    "huge int": lambda: 10**5000,
-    "NaN": lambda: float("nan"),
-    "None": lambda: None,
-    "bytes": lambda: b"\0" * 100,
-    "memoryview": lambda: memoryview(bytearray(8)),
-    "set": lambda: {1, 2},
-    "module": lambda: types.ModuleType("m"),
-    "array": lambda: np.zeros(3),
-    "array scalar": lambda: np.float32(3),
-    "array of objects": lambda: np.array([_kept, None], dtype=object),
-    "capsule": lambda: torch.utils.dlpack.to_dlpack(torch.zeros(2)),
-    "tf.Tensor": numbers,
-    "string tensor": lambda: tf.constant("a"),
-    "tf.Variable": lambda: tf.Variable(1.0),
-    "tf.DType": lambda: tf.float32,
-    "NotImplemented": lambda: NotImplemented,
-    "ellipsis": lambda: ...,
-}
-
-
-@pytest.mark.parametrize("name", OBJECTS)
-def test_object_is_refused_without_running_its_code(name: str, interface: Any) -> None:
-    before = live_owners()
-    value = OBJECTS[name]()
-    with pytest.raises(tensor_bridge.UnsupportedTypeError, match=r"expected a") as caught:
-        interface.to_tf(value)
-    assert type(caught.value) is tensor_bridge.UnsupportedTypeError
-    assert isinstance(caught.value, TypeError)
-    assert len(str(caught.value)) < 20_000
-    del caught
-    assert live_owners() == before
-
-
-@pytest.mark.parametrize("name", ["tf.Tensor", "tf.Variable"])
-def test_tensorflow_s_own_values_are_named(name: str, interface: Any) -> None:
-    with pytest.raises(tensor_bridge.UnsupportedTypeError, match="TensorFlow's already"):
-        interface.to_tf(OBJECTS[name]())
-
-
-def test_class_that_cannot_be_asked_is_refused_somehow(interface: Any) -> None:
-    with pytest.raises((TypeError, RuntimeError)):
-        interface.to_tf(RaisesAboutItsClass())
-    assert tensor_bridge.explain(RaisesAboutItsClass()).action == "refused"
 
 
 class Renamed(torch.Tensor):

@@ -16,6 +16,7 @@ from tf_bytes import (
     QUANTIZED,
     ROWS,
     as_stored,
+    by_name,
     random_bytes,
     random_tensor,
     reference_values,
@@ -39,10 +40,6 @@ VIEWED = [row for row in NUMERIC if row.kind == "viewed"]
 CONVERTED = [row for row in NUMERIC if row.kind == "converted"]
 # Their stored bytes, or plain integers, are shared with raw=True.
 SHARED_RAW = VIEWED + CONVERTED + QUANTIZED
-
-
-def by_name(row: DtypeRow) -> str:
-    return row.name
 
 
 def without_elements(name: str) -> tf.Tensor:

@@ -12,6 +12,7 @@ import torch
 from refusals import assert_refused
 from tf_bytes import (
     QUANTIZED,
+    by_name,
     random_bytes,
     random_tensor,
     reference_values,
@@ -28,10 +29,6 @@ from tensor_bridge.testing import live_owners, shares_memory
 
 WITH_TWIN = [row for row in QUANTIZED if row.torch_name]
 WITHOUT_TWIN = [row for row in QUANTIZED if not row.torch_name]
-
-
-def by_name(row: DtypeRow) -> str:
-    return row.name
 
 
 def zero_point_range(row: DtypeRow) -> tuple[int, int]:

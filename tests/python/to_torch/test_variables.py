@@ -14,7 +14,7 @@ from tensorflow.python.ops import resource_variable_ops
 from tf_bytes import (
     NUMERIC,
     random_bytes,
-    random_tensor,
+    tensorflow_has_variables_of,
     tf_memory,
     tf_tensor,
     torch_dtype,
@@ -178,14 +178,6 @@ def test_two_snapshots_of_one_variable_share_with_each_other(interface: Any) -> 
     assert live_owners() == before + 2
     del x, y
     assert live_owners() == before
-
-
-def tensorflow_has_variables_of(row: DtypeRow) -> bool:
-    try:
-        tf.Variable(random_tensor(row))
-    except tf.errors.OpError:
-        return False
-    return True
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import torch
+from hostile_objects import lying
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -312,15 +313,9 @@ def test_other_capsules_of_the_process() -> None:
             from_dlpack(capsule)
 
 
-class LiesAboutItsClass:
-    @property
-    def __class__(self) -> type:
-        return type(exporter(tf.ones(1)).__dlpack__())
-
-
 def test_object_that_says_it_is_a_capsule() -> None:
     PyCapsule = type("PyCapsule", (), {})
-    for value in (LiesAboutItsClass(), PyCapsule()):
+    for value in (lying(type(exporter(tf.ones(1)).__dlpack__())), PyCapsule()):
         with pytest.raises((tensor_bridge.InvalidHandleError, tensor_bridge.UnsupportedTypeError)):
             from_dlpack(value)
 

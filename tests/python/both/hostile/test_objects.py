@@ -10,78 +10,29 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
 import tensorflow as tf
 import torch
 from fresh import run_forked
-from sharing import numbers
+from hostile_objects import (
+    EqualToEverything,
+    Forwards,
+    Odd,
+    RaisesAboutItsClass,
+    Untouchable,
+    lying,
+    named,
+    touched,
+)
+from sharing import numbers, values
 from tensorflow.python.eager import context
+from ways import WAYS
 
 import tensor_bridge
 from tensor_bridge.testing import live_owners
 
 EagerTensor = type(tf.constant(0))
-
-
-def touched(*_: Any, **__: Any) -> Any:
-    raise AssertionError("the conversion ran the object's code")
-
-
-SPECIAL = (
-    *("__eq__", "__ne__", "__lt__", "__hash__", "__bool__", "__len__", "__iter__", "__next__"),
-    *("__getitem__", "__contains__", "__index__", "__int__", "__float__", "__call__", "__enter__"),
-    *("__array__", "__dlpack__", "__dlpack_device__", "__tf_tensor__", "__repr__", "__str__"),
-    *("__getattr__", "__torch_function__", "__torch_dispatch__", "__tf_dispatch__", "__reduce__"),
-    *("__format__", "__bytes__", "__buffer__", "__copy__", "__deepcopy__", "_numpy", "numpy"),
-)
-Untouchable = type("Untouchable", (), dict.fromkeys(SPECIAL, touched))
-
-
-class LiesAboutItsClass:
-    @property
-    def __class__(self) -> type:
-        return EagerTensor
-
-
-class RaisesAboutItsClass:
-    @property
-    def __class__(self) -> type:
-        raise RuntimeError("no class")
-
-
-class OddMeta(type):
-    """Its classes have names that are none, and attributes that raise."""
-
-    def __getattribute__(cls, name: str) -> Any:
-        if name in ("__module__", "__qualname__", "__name__", "__mro__"):
-            raise RuntimeError(f"no {name}")
-        return super().__getattribute__(name)
-
-
-class Odd(metaclass=OddMeta):
-    pass
-
-
-class EqualToEverything:
-    def __eq__(self, other: object) -> bool:
-        return True
-
-    def __hash__(self) -> int:
-        return hash(None)
-
-
-class Forwards:
-    """A proxy, as wrapt and others make them."""
-
-    def __init__(self, target: Any) -> None:
-        self.__dict__["target"] = target
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["target"], name)
-
-
-def named(module: Any, name: str, **members: Any) -> Any:
-    return type(name, (), {"__module__": module, **members})()
 
 
 def endless() -> Iterator[int]:
@@ -95,53 +46,75 @@ def capsule(name: bytes | None) -> Any:
     return new(id(name), name, None)
 
 
-_kept = numbers()
+_kept, _values = numbers(), values()
 
-OBJECTS: dict[str, Callable[[], Any]] = {
-    "special methods that raise": Untouchable,
-    "class that lies": LiesAboutItsClass,
-    "equal to everything": EqualToEverything,
-    "proxy of a tensor": lambda: Forwards(_kept),
-    "weak proxy of a tensor": lambda: weakref.proxy(_kept),
-    "weak reference": lambda: weakref.ref(_kept),
-    "mock": mock.MagicMock,
-    "mock of a tensor": lambda: mock.MagicMock(spec=_kept),
-    "class of the name EagerTensor": lambda: named(EagerTensor.__module__, "EagerTensor"),
-    "class with a number for a module": lambda: named(17, "Numbered"),
-    "class with an odd name": lambda: named("a\0b", "%s %n {} \x1b"),
-    "class with a long name": lambda: named("m" * 5000, "n" * 5000),
-    "the class EagerTensor": lambda: EagerTensor,
-    "type": lambda: type,
-    "generator": lambda: (t for t in [_kept]),
-    "endless generator": endless,
-    "range": lambda: range(10**12),
-    "huge int": lambda: 10**5000,
-    "NaN": lambda: float("nan"),
-    "bytes": lambda: b"\0" * 100,
-    "memoryview": lambda: memoryview(bytearray(8)),
-    "set": lambda: {1, 2},
-    "function": lambda: touched,
-    "module": lambda: types.ModuleType("m"),
-    "capsule without a name": lambda: capsule(None),
-    "capsule that says dltensor": lambda: capsule(b"dltensor"),
-    "capsule that says dltensor_versioned": lambda: capsule(b"dltensor_versioned"),
-    "torch's capsule": lambda: torch.utils.dlpack.to_dlpack(torch.zeros(2)),
-    "TensorFlow's context": lambda: context.context()._handle,
-    "torch storage": lambda: torch.zeros(2).untyped_storage(),
-    "NotImplemented": lambda: NotImplemented,
-    "ellipsis": lambda: ...,
+OBJECTS: dict[str, Callable[[Any], Any]] = {
+    "special methods that raise": lambda t: Untouchable(),
+    "class that lies": lambda t: lying(type(t)),
+    "equal to everything": lambda t: EqualToEverything(),
+    "proxy of a tensor": Forwards,
+    "weak proxy of a tensor": weakref.proxy,
+    "weak reference": weakref.ref,
+    "mock": lambda t: mock.MagicMock(),
+    "mock of a tensor": lambda t: mock.MagicMock(spec=t if tf.is_tensor(t) else type(t)),
+    "class of the name of a tensor's": lambda t: named(type(t).__module__, type(t).__name__),
+    "class with a number for a module": lambda t: named(17, "Numbered"),
+    "class with an odd name": lambda t: named("a\0b", "%s %n {} \x1b"),
+    "class with a long name": lambda t: named("m" * 5000, "n" * 5000),
+    "the class of a tensor": type,
+    "type": lambda t: type,
+    "generator": lambda t: (u for u in [t]),
+    "endless generator": lambda t: endless(),
+    "endless iterator": lambda t: itertools.count(),
+    "range": lambda t: range(10**12),
+    "huge int": lambda t: 10**5000,
+    "NaN": lambda t: float("nan"),
+    "None": lambda t: None,
+    "bytes": lambda t: b"\0" * 100,
+    "memoryview": lambda t: memoryview(bytearray(8)),
+    "set": lambda t: {1, 2},
+    "function": lambda t: touched,
+    "module": lambda t: types.ModuleType("m"),
+    "capsule without a name": lambda t: capsule(None),
+    "capsule that says dltensor": lambda t: capsule(b"dltensor"),
+    "capsule that says dltensor_versioned": lambda t: capsule(b"dltensor_versioned"),
+    "torch's capsule": lambda t: torch.utils.dlpack.to_dlpack(torch.zeros(2)),
+    "TensorFlow's context": lambda t: context.context()._handle,
+    "torch storage": lambda t: torch.zeros(2).untyped_storage(),
+    "typed storage": lambda t: torch.storage.TypedStorage(
+        wrap_storage=torch.zeros(2).untyped_storage(), dtype=torch.float32, _internal=True
+    ),
+    "tf.DType": lambda t: tf.float32,
+    "torch.dtype": lambda t: torch.float32,
+    "torch.Size": lambda t: torch.Size([2, 3]),
+    "array": lambda t: np.zeros(3),
+    "array scalar": lambda t: np.float32(3),
+    "array of objects": lambda t: np.array([t, None], dtype=object),
+    "NotImplemented": lambda t: NotImplemented,
+    "ellipsis": lambda t: ...,
+}
+OF_TENSORFLOW: dict[str, Callable[[], Any]] = {
+    "tf.Tensor": numbers,
+    "tf.Variable": lambda: tf.Variable(1.0),
+    "string tensor": lambda: tf.constant("a"),
 }
 
 
-@pytest.mark.parametrize("name", OBJECTS)
-def test_object_is_refused_without_running_its_code(name: str, interface: Any) -> None:
-    before = live_owners()
-    value = OBJECTS[name]()
+def assert_object_is_refused(convert: Callable[[Any], Any], value: Any) -> None:
     with pytest.raises(tensor_bridge.UnsupportedTypeError) as caught:
-        interface.to_torch(value)
+        convert(value)
     assert type(caught.value) is tensor_bridge.UnsupportedTypeError
     assert isinstance(caught.value, TypeError)
     assert str(caught.value).startswith("expected a")
+    assert len(str(caught.value)) < 20_000
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", OBJECTS)
+def test_object_is_refused_without_running_its_code(name: str, way: str, interface: Any) -> None:
+    before = live_owners()
+    value = OBJECTS[name](_kept if way == "to_torch" else _values)
+    assert_object_is_refused(getattr(interface, way), value)
     explanation = interface.explain(value)
     assert explanation.action == "refused"
     assert explanation.error is tensor_bridge.UnsupportedTypeError
@@ -149,12 +122,21 @@ def test_object_is_refused_without_running_its_code(name: str, interface: Any) -
     assert live_owners() == before
 
 
+@pytest.mark.parametrize("name", OF_TENSORFLOW)
+def test_tensorflow_s_own_values_do_not_go_to_tensorflow(name: str, interface: Any) -> None:
+    assert_object_is_refused(interface.to_tf, OF_TENSORFLOW[name]())
+    if name != "string tensor":
+        with pytest.raises(tensor_bridge.UnsupportedTypeError, match="TensorFlow's already"):
+            interface.to_tf(OF_TENSORFLOW[name]())
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("make", [lambda: Odd(), RaisesAboutItsClass], ids=["odd", "raises"])
 def test_class_that_cannot_be_asked_is_refused_somehow(
-    make: Callable[[], Any], interface: Any
+    make: Callable[[], Any], way: str, interface: Any
 ) -> None:
     with pytest.raises((TypeError, RuntimeError, ctypes.ArgumentError)):
-        interface.to_torch(make())
+        getattr(interface, way)(make())
     assert interface.explain(make()).action == "refused"
 
 
