@@ -52,7 +52,7 @@ class IndexReader : private ProtobufReader {
       fail(record.next(), "expected a checkpoint of a little-endian machine, got endianness %llu",
            static_cast<unsigned long long>(endianness));
     }
-    // Their number is written with five digits in a file's name.
+    // A file's name has five digits for their number.
     if (shards < 1 || shards > 99999) {
       fail(record.next(), "expected 1 to 99999 data files, got %llu",
            static_cast<unsigned long long>(shards));
@@ -109,7 +109,7 @@ class IndexReader : private ProtobufReader {
     entry.shard = static_cast<int32_t>(shard);
     entry.offset = static_cast<int64_t>(offset);
     entry.size = static_cast<int64_t>(size);
-    // Else a record could repeat a message of two bytes as often as it likes, for a scalar.
+    // Otherwise a record of a scalar could repeat a message of two bytes any number of times.
     if (!slices.empty() && entry.shape.empty()) fail(place, "expected no slices of a scalar");
     for (const WireReader& slice : slices) readSlice(slice, entry.shape, &entry.slices);
     if (slices.empty()) checkSize(entry, place);
@@ -119,8 +119,8 @@ class IndexReader : private ProtobufReader {
   void checkSize(const BundleEntry& entry, const uint8_t* place) const {
     const Dtype dtype = dtypeFromTf(entry.dtype);
     const int64_t count = elements(entry.shape, place);
-    // Each string has a length of at least a byte. What a newer TensorFlow adds is refused where it
-    // is used, so that the other entries can be read.
+    // Each string has a length of at least a byte. An unknown dtype of a newer TensorFlow is
+    // refused when it is used, so that the other entries can be read.
     const int64_t itemsize = dtype == Dtype::kUnknown ? 0 : dtypeInfo(dtype).itemsize;
     const bool fits = itemsize == 0 ? entry.size >= 0 : entry.size == count * itemsize;
     if (!fits) {

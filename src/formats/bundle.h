@@ -1,5 +1,5 @@
-// TensorFlow's checkpoint format, the tensor bundle: what its index file says, and where the
-// strings of an entry lie. Not for: opening files, the data files, names of objects (Python's
+// TensorFlow's checkpoint format, the tensor bundle: reads the index file, and finds the strings of
+// an entry. Not for: opening files, the data files, names of objects (Python's
 // tensor_bridge.checkpoint).
 #ifndef TENSOR_BRIDGE_FORMATS_BUNDLE_H_
 #define TENSOR_BRIDGE_FORMATS_BUNDLE_H_
@@ -13,8 +13,8 @@
 
 namespace tensor_bridge {
 
-/// One record of the index. Of a partitioned variable there is a record of the whole, with slices
-/// and without data, and one for each slice under a key that encodes name and slice.
+/// One record of the index. A partitioned variable has one record for the whole, with slices and
+/// without data, and one for each slice, whose key encodes the name and the slice.
 struct BundleEntry {
   std::string key;
   std::vector<int64_t> shape;
@@ -32,17 +32,16 @@ struct BundleIndex {
   int32_t num_shards = 0;
 };
 
-/// Reads an index file that is `size` bytes in memory. Nothing refers to `data` afterwards. What it
-/// allocates is bounded by a multiple of `size`, whatever the bytes say (22 times as large if
-/// Snappy packed them). Checksums are not looked at; they are in the result. Throws FormatError for
-/// anything but an index whose every length, offset, shape and shard is possible; whether the data
-/// files are as long as it says is for the caller to see.
+/// Reads an index file of `size` bytes in memory. The result does not refer to `data`. The memory
+/// is bounded by a multiple of `size` for any content (22 times as large if Snappy packed the
+/// blocks). Checksums are returned, not compared. Throws FormatError unless every length, offset,
+/// shape and shard is possible. The caller must check that the data files are long enough.
 BundleIndex readBundleIndex(const uint8_t* data, size_t size);
 
-/// Where the strings of an entry lie in its `size` bytes: string i from begin + offsets[i] to
-/// begin + offsets[i + 1]. `offsets` has room for count + 1. The return value is `begin`; the 4
-/// bytes before it are the masked checksum of the lengths. Throws FormatError, with an offset from
-/// `data`, unless the strings fill the bytes exactly.
+/// Finds the strings of an entry in its `size` bytes: string i is the bytes from begin + offsets[i]
+/// to begin + offsets[i + 1]. `offsets` has room for count + 1. Returns `begin`; the 4 bytes before
+/// it are the masked checksum of the lengths. Throws FormatError, with an offset from `data`,
+/// unless the strings fill the bytes exactly.
 int64_t readBundleStrings(const uint8_t* data, size_t size, int64_t count, int64_t* offsets);
 
 }  // namespace tensor_bridge

@@ -1,6 +1,6 @@
-// FlatBuffer: tables, vectors and strings of a flatbuffer
-// (https://flatbuffers.dev/internals/), every offset checked before it is followed. Not for: what
-// the tables mean.
+// FlatBuffer reads tables, vectors and strings of a flatbuffer
+// (https://flatbuffers.dev/internals/). It checks every offset before it follows it. Not for: the
+// meaning of the tables.
 #ifndef TENSOR_BRIDGE_FORMATS_FLATBUFFER_H_
 #define TENSOR_BRIDGE_FORMATS_FLATBUFFER_H_
 
@@ -16,13 +16,13 @@ namespace tensor_bridge {
 
 class FlatBuffer;
 
-/// Elements in a row. Places are counted from the first byte of the buffer.
+/// Consecutive elements. Places are offsets from the first byte of the buffer.
 struct FlatVector {
   uint64_t begin = 0;
   uint32_t count = 0;
 };
 
-/// A table. One that is absent has no fields.
+/// A table. An absent table has no fields.
 struct FlatTable {
   uint64_t begin = 0;
   uint64_t vtable = 0;
@@ -30,8 +30,8 @@ struct FlatTable {
   uint16_t size = 0;
 };
 
-/// The buffer, and a budget: tables and vectors may be shared, so that a small file could describe
-/// the same ones any number of times. What is taken out of it is at most kMaxReads times its size.
+/// The buffer, and a budget. Tables and vectors may be shared, so a small file could refer to the
+/// same ones any number of times. At most kMaxReads times the size of the buffer is read.
 class FlatBuffer {
  public:
   FlatBuffer(const uint8_t* data, size_t size)
@@ -44,7 +44,7 @@ class FlatBuffer {
 
   FlatTable root() { return tableAt(offsetAt(0)); }
 
-  /// The value of a field, or `missing`. Fields are counted from 0.
+  /// Returns the value of a field, or `missing`. Fields are counted from 0.
   template <typename T>
   T scalar(const FlatTable& table, unsigned field, T missing) const {
     const uint64_t place = fieldAt(table, field, sizeof(T));
@@ -58,7 +58,7 @@ class FlatBuffer {
 
   bool has(const FlatTable& table, unsigned field) const { return fieldAt(table, field, 1) != 0; }
 
-  /// A vector of elements of `width` bytes; an absent one is empty.
+  /// Returns a vector of elements of `width` bytes; an absent one is empty.
   FlatVector vector(const FlatTable& table, unsigned field, uint64_t width) const {
     const uint64_t place = fieldAt(table, field, 4);
     if (place == 0) return {};
@@ -69,7 +69,7 @@ class FlatBuffer {
     return found;
   }
 
-  /// Takes one element out of a vector that was checked for its width.
+  /// Reads one element of a vector that was checked for its width.
   template <typename T>
   T element(const FlatVector& vector, uint32_t index) {
     spend(vector.begin, sizeof(T));
@@ -87,7 +87,7 @@ class FlatBuffer {
     return std::string(reinterpret_cast<const char*>(data_ + found.begin), found.count);
   }
 
-  /// Throws FormatError at `place` unless `size` bytes are in the buffer from there.
+  /// Throws FormatError at `place` unless the buffer has `size` bytes there.
   void check(uint64_t place, uint64_t size, const char* what) const {
     if (place > size_ || size > size_ - place) {
       fail(place,
@@ -97,10 +97,10 @@ class FlatBuffer {
     }
   }
 
-  /// Takes `bytes` out of the budget, for what is read at `place`. Throws FormatError.
+  /// Subtracts `bytes`, read at `place`, from the budget. Throws FormatError if it is used up.
   void spend(uint64_t place, uint64_t bytes) {
     if (bytes > left_) {
-      fail(place, formatted("expected a file that says everything once, got one that repeats its "
+      fail(place, formatted("expected a file that stores each part once, got one that repeats "
                             "parts more than %llu times",
                             static_cast<unsigned long long>(kMaxReads)));
     }
@@ -115,7 +115,7 @@ class FlatBuffer {
   static constexpr uint64_t kMaxReads = 4;
   static constexpr uint64_t kSmallestTable = 4;
 
-  // Little-endian, as is every machine that this library is built for.
+  // Little-endian, like every machine for which this library is built.
   template <typename T>
   T at(uint64_t place) const {
     T value;
@@ -143,7 +143,7 @@ class FlatBuffer {
     return table;
   }
 
-  // Where a field stands; 0 for one that is absent.
+  // The offset of a field; 0 if it is absent.
   uint64_t fieldAt(const FlatTable& table, unsigned field, uint64_t size) const {
     const unsigned slot = 4 + 2 * field;
     if (slot + 2 > table.vtable_size) return 0;

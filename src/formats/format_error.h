@@ -1,5 +1,5 @@
-// FormatError: a file that says something impossible, and where. Origin: the way to that place from
-// bytes in memory. Not for: files that cannot be opened; who opens them says so.
+// FormatError: the content of a file is impossible, and where. Origin: maps bytes in memory to
+// places in the file. Not for: files that cannot be opened.
 #ifndef TENSOR_BRIDGE_FORMATS_FORMAT_ERROR_H_
 #define TENSOR_BRIDGE_FORMATS_FORMAT_ERROR_H_
 
@@ -24,10 +24,10 @@ class FormatError : public Error {
   std::string entry_;
 };
 
-/// What a place in memory is in the file.
+/// Maps a place in memory to one in the file.
 struct Origin {
   const uint8_t* data = nullptr;  // the file's first byte, or the first of bytes unpacked from it
-  int64_t packed_at = -1;         // where these are packed in the file; then no place is nearer
+  int64_t packed_at = -1;         // where the packed bytes are in the file; the nearest known place
   int64_t offsetOf(const uint8_t* place) const noexcept {
     return packed_at < 0 ? place - data : packed_at;
   }

@@ -28,7 +28,7 @@ constexpr uint32_t kMetaGraphGraph = 2;
 constexpr uint32_t kSavedModelVersion = 1;
 constexpr uint32_t kSavedModelMetaGraph = 2;
 
-// A constant is longer than its own name, but the name of a function stands once for all of its
+// A constant is longer than its own name, but the name of a function is stored once for all of its
 // constants. Without a limit a small file could repeat a name of any length.
 constexpr uint64_t kMaxNamesPerByte = 64;
 
@@ -45,7 +45,7 @@ bool isName(WireReader bytes) {
   });
 }
 
-// The first field of bytes with that number; whether there is one.
+// Reads the first field of bytes with that number; returns whether there is one.
 bool firstField(WireReader message, uint32_t wanted, WireReader* found) {
   while (!message.done()) {
     uint32_t number = 0;

@@ -12,22 +12,22 @@
 
 namespace tensor_bridge {
 
-/// A node Const. Of a function in the graph's library the name is "function/node".
+/// A node Const. In a function of the graph's library its name is "function/node".
 struct GraphConstant {
   std::string name;
   TensorProto tensor;
   TensorExtent extent;  // nowhere: the values have to be decoded
-  /// Whether a node reads it as variables are read. Those who freeze a graph put a constant in the
-  /// place of the variable and leave that node behind; an optimizer may remove it later.
+  /// Whether a node reads it as variables are read. Freezing a graph replaces the variable by a
+  /// constant and keeps that node; an optimizer may remove it later.
   bool read_as_variable = false;
 };
 
-/// Whether the bytes begin as one of those messages. They have no magic number: the name and the
-/// operation of a first node have to look as TensorFlow's do.
+/// Whether the bytes begin as one of these messages. They have no magic number, so the name and the
+/// operation of the first node must look like TensorFlow's.
 bool isGraph(const uint8_t* data, size_t size);
 
-/// Reads a file for which isGraph() is true, of `size` bytes at `data`, to which the result refers.
-/// What it allocates is bounded by a multiple of `size`. Throws FormatError if a node, or the
+/// Reads a file of `size` bytes at `data`, for which isGraph() is true. The result refers to
+/// `data`. The memory is bounded by a multiple of `size`. Throws FormatError if a node, or the
 /// tensor of a constant, is damaged.
 std::vector<GraphConstant> readGraphConstants(const uint8_t* data, size_t size);
 

@@ -1,5 +1,5 @@
-// ProtobufReader: what the readers of protobuf messages share. Not for: the encoding of a single
-// value (formats/wire.h), what a message means.
+// ProtobufReader: the common base of readers of protobuf messages. Not for: the encoding of a
+// single value (formats/wire.h), the meaning of a message.
 #ifndef TENSOR_BRIDGE_FORMATS_PROTOBUF_READER_H_
 #define TENSOR_BRIDGE_FORMATS_PROTOBUF_READER_H_
 
@@ -13,8 +13,8 @@
 
 namespace tensor_bridge {
 
-/// The base of a reader of a file in memory. Every failure is a FormatError with the offset from
-/// the file's first byte (as `Origin` has it) and the entry at hand.
+/// The base of a reader of a file in memory. Every failure is a FormatError with the offset in the
+/// file (see Origin) and the current entry.
 class ProtobufReader {
  public:
   /// `file` is the first byte; `entry` what errors name.
@@ -26,7 +26,7 @@ class ProtobufReader {
                                                                const char* format, ...) const;
 
   /// Calls visit(number, wire type, &reader) for each field; visit reads or skips the value and
-  /// says whether it could.
+  /// returns whether it could.
   template <typename Visit>
   void eachField(WireReader message, const char* what, Visit visit) const {
     while (!message.done()) {
@@ -39,15 +39,16 @@ class ProtobufReader {
     }
   }
 
-  /// Appends the sizes of a TensorShapeProto; one of unknown rank or size is refused.
+  /// Appends the sizes of a TensorShapeProto. Throws for an unknown rank or size.
   void readShape(WireReader message, std::vector<int64_t>* shape) const;
 
-  /// Appends the extents of a TensorSliceProto: for each axis of `shape` a pair (start, length),
-  /// which is inside of it; length -1: all of the axis.
+  /// Appends the extents of a TensorSliceProto: for each axis of `shape` a pair (start, length)
+  /// inside it; length -1 is the whole axis.
   void readSlice(WireReader message, const std::vector<int64_t>& shape,
                  std::vector<int64_t>* slices) const;
 
-  /// Number of elements; not more than an int64 of 64-byte elements can count.
+  /// Returns the number of elements. Throws if the bytes of 64-byte elements would overflow an
+  /// int64.
   int64_t elements(const std::vector<int64_t>& shape, const uint8_t* place) const;
 
   const uint8_t* data_;     // the file, or what was unpacked from it

@@ -26,7 +26,7 @@ struct Element {
   uint32_t offset;  // how far back a copy begins
 };
 
-// The element of `tag`, with what stands behind the tag but for the bytes of a literal.
+// The element of `tag`, with the bytes after the tag, except those of a literal.
 bool readElement(WireReader* reader, uint32_t tag, Element* out) noexcept {
   const uint32_t upper = tag >> 2;
   uint32_t number = 0;
@@ -47,7 +47,7 @@ bool readElement(WireReader* reader, uint32_t tag, Element* out) noexcept {
   }
 }
 
-// A copy that reaches into what it writes repeats it.
+// A copy may overlap its own output; then it repeats it.
 void copyBack(uint8_t* to, uint32_t offset, uint64_t length) noexcept {
   const uint8_t* from = to - offset;
   if (offset >= length) {

@@ -1,5 +1,5 @@
 // Snappy's block format: https://github.com/google/snappy/blob/main/format_description.txt
-// Not for: packing, and the framing format with its checksums; no file of TensorFlow's has it.
+// Not for: packing, and the framing format with its checksums, which TensorFlow's files do not use.
 #ifndef TENSOR_BRIDGE_FORMATS_SNAPPY_H_
 #define TENSOR_BRIDGE_FORMATS_SNAPPY_H_
 
@@ -8,13 +8,13 @@
 
 namespace tensor_bridge {
 
-/// The length that `size` packed bytes say they have unpacked. False if there is none, or one that
-/// so few bytes cannot have: a true result is at most 64 / 3 times `size`.
+/// Reads the unpacked length from `size` packed bytes. False if there is none, or if so few bytes
+/// cannot unpack to it: the length is at most 64 / 3 times `size`.
 bool snappyLength(const uint8_t* data, size_t size, size_t* length) noexcept;
 
 /// Unpacks into `out`, which has room for `length` bytes, the result of snappyLength(). False
-/// unless the packed bytes make up exactly that many; what `out` holds is undefined then. Neither
-/// reads nor writes outside of the two, whatever the bytes are.
+/// unless the packed bytes unpack to exactly that many; then the content of `out` is undefined.
+/// Never reads or writes outside the two buffers, for any content.
 bool snappyUnpack(const uint8_t* data, size_t size, uint8_t* out, size_t length) noexcept;
 
 }  // namespace tensor_bridge

@@ -12,9 +12,9 @@ constexpr size_t kFooterSize = 48;
 constexpr uint64_t kMagic = 0xdb4775248b80fb57;
 constexpr size_t kTrailerSize = 5;  // compression, checksum
 enum Compression : uint8_t { kNone = 0, kSnappy = 1 };
-// A key is stored in full once in 16 records or fewer, so that honest keys take at most 16 times
-// the file. Packed keys may take more, the longer the more; a checksum that cannot be packed stands
-// beside each.
+// At least every 16th key is stored in full, so ordinary keys take at most 16 times the file.
+// Packed keys may take more, the longer they are; but beside each is a checksum, which cannot be
+// packed.
 constexpr uint64_t kMaxKeysPerByte = 64;
 constexpr uint64_t kMaxKeysPerUnpackedByte = 4;
 
@@ -24,7 +24,7 @@ unsigned long long number(uint64_t value) { return value; }
   throw FormatError(origin.offsetOf(place), "", message);
 }
 
-// The records without the restart points behind them.
+// The records, without the restart points after them.
 WireReader recordsOf(const uint8_t* begin, size_t size, const Origin& origin) {
   uint32_t restarts = 0;
   if (size >= 4) {
@@ -79,7 +79,7 @@ BlockReader openBlock(const uint8_t* data, const BlockHandle& handle) {
         origin, begin,
         formatted("expected %zu bytes packed by Snappy, got a length that they cannot have", size));
   }
-  // Not cleared first: all of it is written, or an error.
+  // Not cleared first: either all of it is written, or the call fails.
   std::unique_ptr<uint8_t[]> unpacked(new uint8_t[length]);
   if (!snappyUnpack(begin, size, unpacked.get(), length)) {
     fail(origin, begin,
@@ -132,7 +132,7 @@ bool TableReader::next(Handles* handles, BlockHandle* out) const {
   WireReader value = handles->index.value();
   const uint8_t* place = value.next();
   *out = readHandle(&value, handles->index.origin());
-  // Blocks that overlap would let a small file say the same records any number of times.
+  // If blocks could overlap, a small file could repeat its records any number of times.
   if (out->offset < handles->end_of_last) {
     fail(handles->index.origin(), place,
          formatted("expected blocks one behind the other, got one at %llu before the end of "

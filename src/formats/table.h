@@ -1,5 +1,5 @@
-// TensorFlow's tables, which are LevelDB's: records in ascending order of their keys, in blocks,
-// with an index block of handles and a footer. Not for: what the records say (bundle.h,
+// TensorFlow's tables, in LevelDB's format: records in ascending order of their keys, in blocks,
+// with an index block of handles and a footer. Not for: the content of the records (bundle.h,
 // v1_checkpoint.h).
 //
 // The format: https://github.com/google/leveldb/blob/main/doc/table_format.md, and in TensorFlow
@@ -19,24 +19,26 @@
 
 namespace tensor_bridge {
 
-/// A stretch of the file that has a checksum: a block as it is stored, packed or not.
+/// Bytes of the file with a checksum: a block as stored, packed or not.
 struct TableBlock {
   int64_t offset;
   int64_t size;
   uint32_t crc32c;  // masked
 };
 
-/// Where a block stands in the file.
+/// The place of a block in the file.
 struct BlockHandle {
   uint64_t offset = 0;
   uint64_t size = 0;  // without the trailer
 };
 
-/// The records of one block, each with the key that its shared prefix gives.
+/// The records of one block, with complete keys: a stored key omits the prefix that it shares with
+/// the one before.
 class BlockReader {
  public:
   BlockReader() = default;
-  /// `unpacked`: what `records` are in, if not in the file; `unpacked_bytes` of them, else 0.
+  /// `unpacked`: the memory of `records` if they are not in the file; `unpacked_bytes` is its size,
+  /// else 0.
   BlockReader(WireReader records, const Origin& origin, std::unique_ptr<uint8_t[]> unpacked,
               size_t unpacked_bytes)
       : records_(records),
@@ -44,7 +46,7 @@ class BlockReader {
         unpacked_(std::move(unpacked)),
         unpacked_bytes_(unpacked_bytes) {}
 
-  /// Goes to the next record, the first one at first. False behind the last one. Throws
+  /// Moves to the next record; the first call moves to the first. False after the last one. Throws
   /// FormatError.
   bool next();
 
@@ -64,20 +66,21 @@ class BlockReader {
   size_t unpacked_bytes_ = 0;
 };
 
-/// Opens a block of the file at `data`, in which the handle has been checked to lie. Throws
-/// FormatError.
+/// Opens a block of the file at `data`. The caller has checked that the handle is inside the file.
+/// Throws FormatError.
 BlockReader openBlock(const uint8_t* data, const BlockHandle& handle);
 
-/// A walk over a table that is `size` bytes in memory. Blocks packed with Snappy are unpacked one
-/// at a time, into at most 22 times their size; others are read where they are. All keys together
-/// have a limit that follows from these sizes, see maxKeyBytes(). Checksums are not looked at.
-/// Every member but the accessors throws FormatError for what no table has.
+/// Iterates over a table of `size` bytes in memory. Blocks that Snappy packed are unpacked one at a
+/// time, into at most 22 times their size; others are read in place. maxKeyBytes() limits the size
+/// of all keys. Checksums are not compared. All members except the accessors throw FormatError for
+/// an impossible table.
 class TableReader {
  public:
   /// Reads the footer. `data` outlives the reader.
   TableReader(const uint8_t* data, size_t size);
 
-  /// Goes to the next record, the first one of the table at first. False behind the last one.
+  /// Moves to the next record; the first call moves to the first of the table. False after the last
+  /// one.
   bool next();
 
   const std::string& key() const noexcept { return block_.key(); }
@@ -87,11 +90,11 @@ class TableReader {
   /// The block of the record.
   const BlockHandle& block() const noexcept { return block_handle_; }
 
-  /// What packed blocks have become so far, in bytes.
+  /// Bytes that packed blocks have unpacked to so far.
   uint64_t unpackedBytes() const noexcept { return unpacked_bytes_; }
 
-  /// What the keys up to here may take in all, in bytes. Each is stored as what it does not share
-  /// with the one before, so a record of 4 bytes can repeat a key of any length.
+  /// Limit of the bytes of all keys so far. A stored key omits the prefix that it shares with the
+  /// one before, so a record of 4 bytes can repeat a key of any length.
   uint64_t maxKeyBytes() const noexcept;
 
   /// All blocks of the table, whether they have been read or not.

@@ -15,7 +15,7 @@ constexpr uint32_t kContentField = 4;
 constexpr uint32_t kStringField = 8;
 constexpr uint32_t kFloat8Field = 18;
 
-// How the typed field of a dtype has its values. Fixed ones lie in it as in memory.
+// How the typed field of a dtype stores its values. Fixed ones are stored as in memory.
 enum class Coding { kNone, kFixed, kVarint, kBool, kBytes };
 
 struct TypedField {
@@ -77,7 +77,7 @@ TypedField typedField(Dtype dtype) {
   }
 }
 
-// Where values go to: at most as many as there is room for.
+// The destination of values: at most as many as fit.
 class Sink {
  public:
   Sink(uint8_t* out, size_t unit, int64_t room)
@@ -186,7 +186,7 @@ class Reader : private ProtobufReader {
     } else {
       decodeField(tensor, typed, &sink);
     }
-    // Half a complex number is none.
+    // Half a complex number does not count.
     uint8_t* end = out + static_cast<size_t>(sink.next() - out) / itemsize * itemsize;
     if (end == out) {
       std::memset(out, 0, size);
@@ -195,7 +195,7 @@ class Reader : private ProtobufReader {
     }
   }
 
-  // Calls visit(string) for each string that is there, `count` at most.
+  // Calls visit(string) for each stored string, at most `count`.
   template <typename Visit>
   void eachString(const TensorProto& tensor, Visit visit) const {
     if (tensor.count == 0) return;
@@ -253,7 +253,7 @@ class Reader : private ProtobufReader {
         found += static_cast<int64_t>(packed.left() / typed.unit);
         return packed.left() % typed.unit == 0;
       }
-      // The last byte of each is below 128; decoding finds what is none.
+      // The last byte of each is below 128; decoding detects invalid ones.
       const uint8_t* bytes = packed.next();
       found += std::count_if(bytes, bytes + packed.left(), [](uint8_t b) { return b < 0x80; });
       return true;

@@ -30,7 +30,7 @@ constexpr unsigned kBufferData = 0;
 constexpr unsigned kBufferOffset = 1;
 constexpr unsigned kBufferSize = 2;
 
-// What a tensor with values takes in a file, at the least: tables of its own, a name, a shape.
+// The minimal size of a tensor with values in a file: its own tables, a name, a shape.
 constexpr uint64_t kSmallestTensor = 64;
 
 constexpr uint32_t kMaxDims = 254;  // TensorFlow's own limit
@@ -111,8 +111,8 @@ class ModelReader {
                  formatted("expected one of %u buffers, got number %u", buffers_.count, number));
     }
     const FlatTable buffer = file_.tableOf(buffers_, number);
-    // Of a model beyond 2 GB the values are behind the flatbuffer. 1 is written before the place is
-    // known.
+    // In a model above 2 GB the values are after the flatbuffer. The converter writes 1 before it
+    // knows the place.
     const auto offset = file_.scalar<uint64_t>(buffer, kBufferOffset, 0);
     if (offset > 1) {
       const auto size = file_.scalar<uint64_t>(buffer, kBufferSize, 0);
@@ -219,7 +219,7 @@ void unpackTflite(const uint8_t* data, int32_t bits, int64_t count, uint8_t* out
 }
 
 void readTfliteStrings(const uint8_t* data, size_t size, int64_t count, int64_t* offsets) {
-  // Their number, where each begins, the end of the last, and the strings.
+  // The number of strings, the offset of each, the end of the last, and the strings.
   const auto number = [&](size_t index) {
     int32_t value;
     std::memcpy(&value, data + 4 * index, 4);

@@ -10,11 +10,11 @@
 namespace tensor_bridge {
 namespace {
 
-// TensorFlow has not raised it since there are versions (TF_CHECKPOINT_VERSION).
+// TensorFlow has never raised it (TF_CHECKPOINT_VERSION).
 constexpr uint64_t kVersion = 1;
 
-// Honest blocks take 256 KB, or hold one record that is larger. A tensor is read once or twice, to
-// be checked and to be used.
+// An ordinary block takes 256 KB, or contains one record that is larger. A tensor is read once or
+// twice, to check it and to use it.
 constexpr int kMaxUnpackings = 8;
 
 class MetaReader : private ProtobufReader {
@@ -101,7 +101,7 @@ class MetaReader : private ProtobufReader {
     if (slices.empty() || (tensor.shape.empty() && slices.size() != 1)) {
       fail(message.next(), "expected slices, of a scalar one, got %zu", slices.size());
     }
-    // The key of each slice holds the name, which is here only once.
+    // The key of each slice contains the name, which this message has only once.
     key_bytes_ += tensor.name.size() * slices.size();
     if (key_bytes_ > max_key_bytes_) {
       fail(message.next(), "expected slices with keys of at most %llu bytes in all, got more",
@@ -195,7 +195,7 @@ V1Records::Record V1Records::find(const uint8_t* data, size_t size, std::string_
   if (!block.packed) return {WireReader(data + place->begin, place->size), Origin{data}, nullptr};
   auto opened = unpacked(data, &block);
   const Origin origin = opened->origin();
-  // The file may be another than it was: somebody writes to it.
+  // The file may have changed meanwhile.
   if (origin.packed_at < 0 || place->begin > opened->unpackedBytes() ||
       place->size > opened->unpackedBytes() - place->begin) {
     throw FormatError(static_cast<int64_t>(block.handle.offset), "",

@@ -18,7 +18,7 @@
 
 namespace tensor_bridge {
 
-/// A tensor, of which this file has some slices.
+/// A tensor; this file has some of its slices.
 struct V1Tensor {
   std::string name;
   std::vector<int64_t> shape;
@@ -32,30 +32,29 @@ struct V1Index {
   std::vector<TableBlock> blocks;
 };
 
-/// Reads what a file that is `size` bytes in memory says of its tensors, and none of the slices.
-/// Memory and checksums as for readBundleIndex(), and the keys of the slices have the limit of
-/// TableReader::maxKeyBytes() too. Throws FormatError.
+/// Reads the descriptions of the tensors from a file of `size` bytes in memory, not the slices.
+/// Memory and checksums are as for readBundleIndex(); TableReader::maxKeyBytes() limits the keys of
+/// the slices too. Throws FormatError.
 V1Index readV1Index(const uint8_t* data, size_t size);
 
-/// The records of one file by their keys, for any number of look-ups from any thread. The first one
-/// walks over the table. Then the time of all of them follows from their number and from the file:
-/// a packed block is unpacked a few times and then kept, so that what is kept is at most what the
-/// file unpacks to.
+/// Finds the records of one file by their keys, from any thread. The first look-up reads the table.
+/// A packed block is unpacked a few times and then kept, so the time of all look-ups is bounded by
+/// their number and the file, and the memory by what the file unpacks to.
 class V1Records {
  public:
-  /// A message in the file, or in a packed block, which is alive then.
+  /// A message in the file, or in a packed block, which it keeps alive.
   struct Record {
     WireReader value;
     Origin origin;
     std::shared_ptr<const BlockReader> block;
   };
 
-  /// The record of this key in the file, which is `size` bytes in memory, the same ones at each
-  /// call. Throws FormatError unless there is one.
+  /// Returns the record of this key. The file is `size` bytes in memory, the same at each call.
+  /// Throws FormatError if there is none.
   Record find(const uint8_t* data, size_t size, std::string_view key);
 
  private:
-  /// Of the bytes in which the record is: the file, or what a packed block unpacks to.
+  /// Offsets in the file, or in the unpacked block.
   struct Place {
     size_t key_begin;  // in keys_
     size_t key_size;
@@ -86,19 +85,18 @@ class V1Records {
 /// The values of one slice, found in the file.
 class V1Slice {
  public:
-  /// `records` are those of the file, `key` is the slice's, `dtype` and `count` are those of its
-  /// values. `data` outlives the slice. Throws FormatError unless there is such a slice with as
-  /// many values.
+  /// `records` belong to the file; `key`, `dtype` and `count` belong to the slice. `data` outlives
+  /// the slice. Throws FormatError unless there is such a slice with `count` values.
   V1Slice(V1Records* records, const uint8_t* data, size_t size, std::string_view key, int32_t dtype,
           int64_t count);
 
-  /// The TensorProto. It lives as long as the slice, or the file if it is not packed.
+  /// The TensorProto, valid as long as the slice, or as the file if it is not packed.
   WireReader message() const { return values_.message; }
 
-  /// Where the message lies in the file; nowhere if it is in a packed block.
+  /// The range of the message in the file; nowhere if it is in a packed block.
   TensorExtent place() const;
 
-  /// Where the values lie just as in memory; nowhere if they have to be decoded.
+  /// The range of the values if they are stored as in memory; nowhere if they have to be decoded.
   TensorExtent extent() const;
 
  private:

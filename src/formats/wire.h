@@ -1,5 +1,5 @@
-// WireReader: a walk over bytes from a file, protobuf's encoding included, that no content can lead
-// outside of them. Not for: what the bytes mean.
+// WireReader reads bytes of a file, including protobuf's encoding, and never leaves them for any
+// content. Not for: the meaning of the bytes.
 #ifndef TENSOR_BRIDGE_FORMATS_WIRE_H_
 #define TENSOR_BRIDGE_FORMATS_WIRE_H_
 
@@ -9,7 +9,7 @@
 
 namespace tensor_bridge {
 
-/// Every read says whether the bytes were there; after a failed one the place is where it began.
+/// Every read returns whether the bytes were there. A failed read does not move.
 class WireReader {
  public:
   enum WireType : uint32_t { kVarint = 0, kFixed64 = 1, kBytes = 2, kFixed32 = 5 };
@@ -22,8 +22,8 @@ class WireReader {
   const uint8_t* next() const noexcept { return next_; }
 
   bool varint(uint64_t* out) noexcept {
-    // Nearly all have one byte. The others are read elsewhere, by values: a reader whose address is
-    // passed on does not stay in registers.
+    // Nearly all have one byte. The others are read in a function that takes values, because a
+    // reader whose address is passed does not stay in registers.
     if (next_ != end_ && *next_ < 0x80) {
       *out = *next_++;
       return true;
@@ -80,7 +80,7 @@ class WireReader {
     return true;
   }
 
-  /// The value of a field that nobody asked for. Groups, which no format here has, are refused.
+  /// Skips the value of an unknown field. Groups, which no format here has, are refused.
   bool skip(uint32_t type) noexcept {
     uint64_t number = 0;
     uint32_t half = 0;
@@ -100,7 +100,7 @@ class WireReader {
   }
 
  private:
-  // Behind it, or null if there is none.
+  // Returns the byte after it, or null if there is none.
   __attribute__((noinline)) static const uint8_t* longVarint(const uint8_t* p, const uint8_t* end,
                                                              uint64_t* out) noexcept {
     uint64_t value = 0;
@@ -118,7 +118,7 @@ class WireReader {
     return nullptr;
   }
 
-  // Little-endian, as is every machine that this library is built for.
+  // Little-endian, like every machine for which this library is built.
   template <typename T>
   bool fixed(T* out) noexcept {
     if (left() < sizeof(T)) return false;

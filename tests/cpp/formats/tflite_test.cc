@@ -171,7 +171,7 @@ TEST(Tflite, SharedTablesCannotBeVisitedWithoutEnd) {
   EXPECT_EQ(read(Model(2).bytes.all()).size(), 4);
   const Model model(500);
   EXPECT_LT(model.bytes.size(), 5000);
-  expectError(ErrorCode::kCheckpoint, {"says everything once", "more than 4 times"},
+  expectError(ErrorCode::kCheckpoint, {"stores each part once", "more than 4 times"},
               [&] { read(model.bytes.all()); });
 }
 
