@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from tensor_bridge import _refusals
 from tensor_bridge._loaded import version_pair
 from tensor_bridge._printable import printable
 from tensor_bridge.errors import BY_STATUS, CopyRequiredError
 
 __all__ = [
-    "LIST_NEEDS_COPY",
+    "LIST_REASON",
     "Explanation",
     "StructureExplanation",
     "combined",
@@ -152,18 +153,17 @@ def from_native(native: _Native) -> Explanation:
     )
 
 
-_LIST_REASON = "nested lists of bytes: every string becomes a Python object"
-LIST_NEEDS_COPY = f"copy=False, but a copy is needed: {_LIST_REASON}. Use copy=None"
-"""Text of the `CopyRequiredError` for strings="list"."""
+LIST_REASON = "nested lists of bytes: every string becomes a Python object"
+"""Why strings="list" is a copy."""
 
 
 def of_strings(explanation: Explanation, *, as_list: bool = False) -> Explanation:
     """The object for a string tensor, from what the extension says of one."""
     if as_list and explanation.error is CopyRequiredError:
-        explanation = replace(explanation, reason=LIST_NEEDS_COPY)
+        explanation = replace(explanation, reason=_refusals.copy_refusal(LIST_REASON))
     elif as_list and explanation.error is None:
         explanation = replace(
-            explanation, reason=_LIST_REASON, torch_dtype=None, device=None, nbytes=None
+            explanation, reason=LIST_REASON, torch_dtype=None, device=None, nbytes=None
         )
     return replace(explanation, kind="string")
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge import _C, _devices
-from tensor_bridge.errors import CopyRequiredError, InvalidOptionError, UnsupportedDeviceError
+from tensor_bridge import _C, _devices, _refusals
+from tensor_bridge.errors import InvalidOptionError, UnsupportedDeviceError
 
 if TYPE_CHECKING:
     from tensor_bridge._explanation import Explanation
@@ -200,11 +200,11 @@ def _needs_copy(name: str, here: str, device: Any, copy: bool | None) -> bool:
     # Logical CPU devices are one host: TensorFlow moves a tensor between them without a copy.
     if name == here or (name.startswith("CPU:") and here.startswith("CPU:")):
         return False
-    if copy is False:
-        raise CopyRequiredError(
-            f"copy=False, but a copy is needed: device={device!r} moves the tensor from {here} to "
-            f"{name}. Leave device= out, or allow the copy"
-        )
+    _refusals.require_copy_allowed(
+        copy,
+        f"device={device!r} moves the tensor from {here} to {name}",
+        "Leave device= out, or allow the copy",
+    )
     return True
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from tensor_bridge._loaded import loaded_tensorflow
 from tensor_bridge.errors import (
+    CopyRequiredError,
     SymbolicTensorError,
     TensorBridgeError,
     UnsupportedTypeError,
@@ -19,10 +20,12 @@ __all__ = [
     "TORCH_MODULE",
     "UNINITIALIZED",
     "class_names",
+    "copy_refusal",
     "is_resource_variable",
     "is_tensorflow_value",
     "refusal",
     "refusal_back",
+    "require_copy_allowed",
     "variable_handle",
     "variable_source",
 ]
@@ -35,6 +38,21 @@ RESOURCE_VARIABLE = "tensorflow.python.ops.resource_variable_ops.BaseResourceVar
 UNINITIALIZED = "torch.nn.parameter.UninitializedTensorMixin"
 TORCH_MODULE = "torch.nn.modules.module.Module"
 _COMPOSITE = "tensorflow.python.framework.composite_tensor.CompositeTensor"
+
+
+def copy_refusal(reason: str, advice: str = "Use copy=None") -> str:
+    """What is said where ``copy=False`` stands against a copy."""
+    return f"copy=False, but a copy is needed: {reason}. {advice}"
+
+
+def require_copy_allowed(copy: bool | None, reason: str, advice: str = "Use copy=None") -> None:
+    """Called wherever Python copies for a reason of its own; the library has one for its own.
+
+    Raises:
+      CopyRequiredError: ``copy`` is False.
+    """
+    if copy is False:
+        raise CopyRequiredError(copy_refusal(reason, advice))
 
 
 def class_names(value: Any) -> list[str]:

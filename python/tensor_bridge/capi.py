@@ -15,7 +15,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any, Literal
 
 from tensor_bridge import _explanation, _frameworks, _options, _refusals, config
-from tensor_bridge.errors import BY_STATUS, CopyRequiredError, FrameworkError, InvalidOptionError
+from tensor_bridge.errors import BY_STATUS, FrameworkError, InvalidOptionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -396,8 +396,8 @@ class TensorBridge:
         with self._tf_strings(t) as view:
             shape = self._library.tb_strings_shape(view)[: self._library.tb_strings_ndim(view)]
             if strings == "list":
-                if options.copy == _COPY[False]:
-                    raise CopyRequiredError(_explanation.LIST_NEEDS_COPY)
+                allowed = options.copy != _COPY[False]
+                _refusals.require_copy_allowed(allowed, _explanation.LIST_REASON)
                 return _nested(self._all_strings(view), shape)
             data, offsets = ctypes.c_void_p(), ctypes.c_void_p()
             self._check(

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tensor_bridge import _C, _devices, _refusals
 from tensor_bridge.errors import (
-    CopyRequiredError,
     InvalidOptionError,
     UnsupportedDeviceError,
     UnsupportedTypeError,
@@ -75,10 +74,11 @@ class Exporter:
         if device[0] == _CPU and stream not in (None, -1):
             raise BufferError(f"expected no stream for a tensor on the host, got {stream!r}")
         versioned = max_version is not None and tuple(max_version) >= (1, 0)
-        if not versioned and copy is False:
-            raise CopyRequiredError(
-                "copy=False, but a copy is needed: a DLPack capsule below version 1.0 cannot say "
-                "that the memory is read-only. Ask with max_version=(1, 0) or newer"
+        if not versioned:
+            _refusals.require_copy_allowed(
+                copy,
+                "a DLPack capsule below version 1.0 cannot say that the memory is read-only",
+                "Ask with max_version=(1, 0) or newer",
             )
         return _C.dlpack_capsule(self.tensor, versioned, copy is True)
 
@@ -170,10 +170,11 @@ def _to_torch(capsule: Any, **options: Any) -> torch.Tensor:
 
 def _to_tensorflow(capsule: Any, copy: bool | None) -> Any:
     read_only = _C.capsule_is_read_only(capsule)
-    if not read_only and copy is False:
-        raise CopyRequiredError(
-            "copy=False, but a copy is needed: TensorFlow takes its tensors to be immutable and "
-            "the producer may write to this memory (it is not marked READ_ONLY). Use copy=None"
+    if not read_only:
+        _refusals.require_copy_allowed(
+            copy,
+            "TensorFlow takes its tensors to be immutable and the producer may write to this "
+            "memory (it is not marked READ_ONLY)",
         )
     return _C.convert_tensor_back(_to_torch(capsule), copy=copy if read_only else True)
 

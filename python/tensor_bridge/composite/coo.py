@@ -25,7 +25,6 @@ from tensor_bridge.composite._registry import (
     to_dense_torch,
 )
 from tensor_bridge.errors import (
-    CopyRequiredError,
     InvalidOptionError,
     MismatchError,
     UnsupportedDtypeError,
@@ -220,8 +219,7 @@ def _coo_parts(x: torch.Tensor, options: Options) -> tuple[torch.Tensor, torch.T
         "the tensor is not coalesced, and TensorFlow's operations need indices in order without "
         "duplicates"
     )
-    if options.get("copy") is False:
-        raise CopyRequiredError(f"copy=False, but a copy is needed: {reason}. Use copy=None")
+    _refusals.require_copy_allowed(options.get("copy"), reason)
     try:
         # The flag may claim what is not so.
         x = _make_coo(x._indices(), x._values(), x.shape, coalesced=False).coalesce()
@@ -298,11 +296,10 @@ def _needs_cast(indices: Any, options: Options) -> bool:
     """Whether the indices are int32, which torch's COO tensors do not take."""
     if indices.dtype.name == "int64":
         return False
-    if options.get("copy") is False:
-        raise CopyRequiredError(
-            f"copy=False, but a copy is needed: the indices are {indices.dtype.name}, and "
-            "torch's COO tensors need int64. Use copy=None"
-        )
+    _refusals.require_copy_allowed(
+        options.get("copy"),
+        f"the indices are {indices.dtype.name}, and torch's COO tensors need int64",
+    )
     return True
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge import _C, _explanation
+from tensor_bridge import _C, _explanation, _refusals
 from tensor_bridge.composite._registry import (
     TO_TF,
     TO_TORCH,
@@ -32,7 +32,6 @@ from tensor_bridge.composite.coo import (
 )
 from tensor_bridge.composite.ragged import check_splits
 from tensor_bridge.errors import (
-    CopyRequiredError,
     TensorFlowError,
     UnsupportedDtypeError,
     UnsupportedTypeError,
@@ -131,11 +130,10 @@ def _check_batches(batches: Sequence[tuple[Any, Any, Any]], options: Options) ->
             f"a CSRSparseMatrix with {counts}; convert the matrices one by one, or "
             "to_sparse_tensor() of it"
         )
-    if options.get("copy") is False:
-        raise CopyRequiredError(
-            "copy=False, but a copy is needed: torch keeps a batch of CSR matrices in tensors "
-            "that TensorFlow's are stacked into. Use copy=None"
-        )
+    _refusals.require_copy_allowed(
+        options.get("copy"),
+        "torch keeps a batch of CSR matrices in tensors that TensorFlow's are stacked into",
+    )
 
 
 _CSR_DTYPES = ("torch.float32", "torch.float64", "torch.complex64", "torch.complex128")
@@ -156,11 +154,9 @@ def _csr_as_coo(x: torch.Tensor, options: Options) -> tuple[torch.Tensor, torch.
             f"TensorFlow has CSR matrices of {', '.join(_CSR_DTYPES)} only, got {x.dtype}; convert "
             "x.to_sparse() to a SparseTensor instead"
         )
-    if options.get("copy") is False:
-        raise CopyRequiredError(
-            "copy=False, but a copy is needed: TensorFlow makes the row pointers of a "
-            "CSRSparseMatrix itself. Use copy=None"
-        )
+    _refusals.require_copy_allowed(
+        options.get("copy"), "TensorFlow makes the row pointers of a CSRSparseMatrix itself"
+    )
     crow, col, values = x.crow_indices(), x.col_indices(), x.values()
     batched = x.dim() == 3
     if not batched:

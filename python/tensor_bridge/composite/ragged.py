@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge import _C
+from tensor_bridge import _C, _refusals
 from tensor_bridge.composite._registry import (
     TO_TF,
     TO_TORCH,
@@ -22,7 +22,6 @@ from tensor_bridge.composite._registry import (
     to_dense_torch,
 )
 from tensor_bridge.errors import (
-    CopyRequiredError,
     MismatchError,
     UnsupportedDtypeError,
     UnsupportedTypeError,
@@ -313,11 +312,9 @@ def _nested_to_tf(nested: Any, options: Options) -> Assembly:
             f"{ragged_dim}; transpose it first: x.transpose(1, {ragged_dim})"
         )
     if nested.lengths() is not None:
-        if options.get("copy") is False:
-            raise CopyRequiredError(
-                "copy=False, but a copy is needed: the nested tensor has holes between its rows. "
-                "Use copy=None"
-            )
+        _refusals.require_copy_allowed(
+            options.get("copy"), "the nested tensor has holes between its rows"
+        )
         nested = nested.contiguous()
     return _partitioned(nested.values(), (nested.offsets(),), (None,), options)
 

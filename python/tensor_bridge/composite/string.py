@@ -8,10 +8,9 @@ from itertools import accumulate, chain
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge import _C, _explanation, _options
+from tensor_bridge import _C, _explanation, _options, _refusals
 from tensor_bridge.composite._registry import Composite, Conversion, Options, Parts, dense
 from tensor_bridge.errors import (
-    CopyRequiredError,
     MismatchError,
     TensorBridgeError,
     UnsupportedDeviceError,
@@ -337,8 +336,7 @@ def _to_torch(t: Any, options: Options) -> Any:
     if options.get("strings") != "list":
         bytes_, offsets, shape = _C.strings_to_torch(t, **dense(options))
         return StringTensor(bytes_, offsets, shape)
-    if options.get("copy") is False:
-        raise CopyRequiredError(_explanation.LIST_NEEDS_COPY)
+    _refusals.require_copy_allowed(options.get("copy"), _explanation.LIST_REASON)
     return _C.tf_strings_list(t)
 
 

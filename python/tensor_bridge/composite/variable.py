@@ -78,11 +78,10 @@ def _check_live(variable: Any, options: Options) -> Explanation:
         raise InvalidOptionError(
             "live=True shows the variable's memory, and copy=True asks for a copy; leave one out"
         )
-    if options.get("copy") is False:
-        raise CopyRequiredError(
-            "copy=False, but live=True first gives the variable a buffer of its own, which is one "
-            "copy inside TensorFlow. Use copy=None"
-        )
+    _refusals.require_copy_allowed(
+        options.get("copy"),
+        "live=True first gives the variable a buffer of its own, inside TensorFlow",
+    )
     if options.get("on_write", "copy") == "raise":
         raise InvalidOptionError(
             'live=True writes through to the variable, and on_write="raise" forbids writes; leave '
@@ -262,11 +261,11 @@ def _shows_a_view(x: torch.Tensor) -> bool:
 
 
 def _viewed(view: LiveView, options: Options) -> tuple[Any, Options]:
-    if options.get("copy") is False:
-        raise CopyRequiredError(
-            "copy=False, but a copy is needed: the memory of a live view changes with the "
-            "variable. Use copy=None, or the variable itself: view.variable"
-        )
+    _refusals.require_copy_allowed(
+        options.get("copy"),
+        "the memory of a live view changes with the variable",
+        "Use copy=None, or the variable itself: view.variable",
+    )
     return view.tensor, {**options, "copy": True}
 
 
