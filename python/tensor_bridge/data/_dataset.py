@@ -432,23 +432,10 @@ class TorchDatasetBase(OfOneProcess):
             return _resume.kept(self._state)
         if self._current is None or self._current.finished:
             if self._service is not None:
-                raise _no_service_state()
+                raise _resume.none_of_service()
             self._follow_world()
-            return self._at_start()
+            return _resume.sealed(self._settings.state(self._epoch))
         return self._current.state_dict()
-
-    def _at_start(self) -> dict[str, Any]:
-        start = {
-            "version": _resume.VERSION,
-            **self._settings.identity,
-            "epoch": self._epoch,
-            "delivered": 0,
-            "ended": False,
-            "iterator": None,
-            "pending": [],
-            "failed": [],
-        }
-        return _resume.sealed(start)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The next pass goes on where `state_dict` was called.
@@ -460,7 +447,7 @@ class TorchDatasetBase(OfOneProcess):
         """
         self._check_process()
         if self._service is not None:
-            raise _no_service_state()
+            raise _resume.none_of_service()
         self._follow_world()
         self._state = _resume.checked(
             state_dict,
@@ -500,15 +487,6 @@ def _adds_an_axis(frame: FrameType) -> bool:
     loader = maker and maker.f_locals.get("loader")
     collate = getattr(loader, "collate_fn", None)
     return getattr(loader, "batch_size", None) == 1 and collate is default_collate
-
-
-def _no_service_state() -> Exception:
-    from tensor_bridge.errors import ResumeError
-
-    return ResumeError(
-        "tf.data service does not save positions: its workers own them. Resume at the start of an "
-        "epoch (set_epoch), or iterate without the service"
-    )
 
 
 class InStep(OfOneProcess):

@@ -126,6 +126,19 @@ class Settings:
     identity: dict[str, Any] = field(default_factory=dict)
     told: dict[str, str] = field(default_factory=dict)
 
+    def state(self, epoch: int, delivered: int = 0, *, ended: bool = False) -> dict[str, Any]:
+        """A position as it is saved, without what TensorFlow and the queue have."""
+        return {
+            "version": _resume.VERSION,
+            **self.identity,
+            "epoch": epoch,
+            "delivered": delivered,
+            "ended": ended,
+            "iterator": None,
+            "pending": [],
+            "failed": [],
+        }
+
 
 class Elements(OfOneProcess):
     """Iterator over one pass. Made by `TorchDataset`."""
@@ -313,21 +326,10 @@ class Elements(OfOneProcess):
         """
         self._check_process()
         taken = undelivered or []
-        state: dict[str, Any] = {
-            "version": _resume.VERSION,
-            **self._settings.identity,
-            "epoch": self.epoch,
-            "delivered": self._position - len(taken),
-            "ended": self._finished,
-            "iterator": None,
-            "pending": [],
-            "failed": [],
-        }
         if self._settings.addresses is not None:
-            raise ResumeError(
-                "tf.data service does not save positions: its workers own them. Resume at the "
-                "start of an epoch (set_epoch), or iterate without the service"
-            )
+            raise _resume.none_of_service()
+        delivered = self._position - len(taken)
+        state = self._settings.state(self.epoch, delivered, ended=self._finished)
         if self._settings.resume == "replay":
             return _resume.sealed(state)
         with self._lock:

@@ -25,6 +25,7 @@ __all__ = [
     "copied",
     "kept",
     "most_epochs",
+    "none_of_service",
     "restore",
     "save",
     "save_best",
@@ -38,6 +39,14 @@ _FALLBACKS = ("exact", "position", "replay")
 _IGNORE, _FAIL = 1, 2
 _STATEFUL = re.compile(r"(\w+) is stateful")
 _UNSAVED = re.compile(r"(\w+) does not support checkpointing")
+
+
+def none_of_service() -> ResumeError:
+    """What is raised where a position of tf.data service is asked for."""
+    return ResumeError(
+        "tf.data service does not save positions: its workers own them. Resume at the start of an "
+        "epoch (set_epoch), or iterate without the service"
+    )
 
 
 def check_mode(mode: Any) -> str:

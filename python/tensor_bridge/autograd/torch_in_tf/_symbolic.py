@@ -97,7 +97,7 @@ def call(
         chosen = [places[k] for k in wanted]
         made, inputs = _piece.run(fn, spec, arguments, chosen)
         outputs = made.tensors
-        _check(outputs, made, specs, result)
+        _check_count(outputs, specs)
         token = _tokens.issue_tf(_Run(_piece.Piece(inputs, outputs)))
         return [*map(_piece.to_tf, outputs), token]
 
@@ -176,7 +176,6 @@ class _Signature:
 
     def __init__(self, spec: Rebuild) -> None:
         self._spec = spec
-        self.places: Sequence[int] = ()
 
     def build(self, tensors: Sequence[Any]) -> Any:
         return build(self._spec, iter(tensors))
@@ -196,7 +195,7 @@ def _given(signature: Any) -> tuple[Any, list[Any]]:
     return _Signature(spec), specs
 
 
-def _check(outputs: list[Any], made: Any, specs: list[Any], result: Any) -> None:
+def _check_count(outputs: Sequence[Any], specs: Sequence[Any]) -> None:
     """That a run returned what the graph was built for; py_function would say less."""
     if len(outputs) != len(specs):
         raise GradientError(
