@@ -11,7 +11,7 @@ from tensor_bridge.errors import UnsupportedDtypeError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DtypeRow", "dtypes", "tf_dtype", "torch_dtype"]
+__all__ = ["DtypeRow", "dtypes", "row_of", "tf_dtype", "torch_dtype"]
 
 
 class DtypeRow(NamedTuple):
@@ -52,16 +52,25 @@ def dtypes() -> tuple[DtypeRow, ...]:
 
 
 @cache
-def _names() -> dict[str, str]:
-    rows = [row for row in dtypes() if row.kind == "shared" and row.torch_name]
-    return {row.name: row.torch_name for row in rows} | {row.torch_name: row.name for row in rows}
+def _rows() -> dict[int | str, DtypeRow]:
+    rows: dict[int | str, DtypeRow] = {}
+    for row in dtypes():
+        if row.tf_enum:
+            rows.update({row.tf_enum: row, row.name: row, row.torch_name: row})
+    rows.pop("", None)  # of those that torch lacks
+    return rows
 
 
-def _other(name: str, framework: str) -> str:
-    found = _names().get(name)
-    if found is None:
+def row_of(dtype: int | str | torch.dtype) -> DtypeRow | None:
+    """The row of a dtype that TensorFlow has, by its number or name, or by torch's dtype."""
+    return _rows().get(dtype if isinstance(dtype, int) else str(dtype))
+
+
+def _shared(name: str, framework: str) -> DtypeRow:
+    row = row_of(name)
+    if row is None or row.kind != "shared":
         raise UnsupportedDtypeError(f"{framework} has no dtype for {name}")
-    return found
+    return row
 
 
 def tf_dtype(dtype: torch.dtype) -> Any:
@@ -72,7 +81,7 @@ def tf_dtype(dtype: torch.dtype) -> Any:
     """
     import tensorflow as tf
 
-    return tf.dtypes.as_dtype(_other(str(dtype), "TensorFlow"))
+    return tf.dtypes.as_dtype(_shared(str(dtype), "TensorFlow").name)
 
 
 def torch_dtype(dtype: Any) -> torch.dtype:
@@ -83,5 +92,7 @@ def torch_dtype(dtype: Any) -> torch.dtype:
     """
     import torch
 
-    found: torch.dtype = getattr(torch, _other(dtype.name, "torch").removeprefix("torch."))
+    found: torch.dtype = getattr(
+        torch, _shared(dtype.name, "torch").torch_name.removeprefix("torch.")
+    )
     return found

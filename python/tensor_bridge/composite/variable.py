@@ -424,7 +424,7 @@ def _plan_assign(target: Any, x: Any, copy: bool | None) -> tuple[list[Any], Any
             )
     variable = variables[0]
     options: dict[str, Any] = {"copy": copy}
-    row = _dtype_row(variable.dtype.name)
+    row = _dtypes.row_of(variable.dtype.name)
     if row is not None and row.kind in ("viewed", "converted", "quantized"):
         options["dtype"] = variable.dtype  # torch lacks it
     elif row is None or str(x.dtype) != row.torch_name:
@@ -437,11 +437,6 @@ def _plan_assign(target: Any, x: Any, copy: bool | None) -> tuple[list[Any], Any
         # Nothing keeps the bytes of a live view: writes to it would reach this variable too.
         options["copy"] = True
     return variables, _C.convert_tensor_back(x, **options)
-
-
-@cache
-def _dtype_row(name: str) -> Any:
-    return next((row for row in _dtypes.dtypes() if row.name == name), None)
 
 
 def _assign(variables: list[Any], value: Any) -> None:

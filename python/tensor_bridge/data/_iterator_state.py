@@ -16,7 +16,7 @@ from math import prod
 from typing import Any
 
 from tensor_bridge import _C
-from tensor_bridge._dtypes import dtypes
+from tensor_bridge._dtypes import row_of
 from tensor_bridge.errors import ResumeError
 
 __all__ = ["check"]
@@ -62,10 +62,12 @@ def _protos() -> tuple[Any, Any, Any]:
     return tensor.TensorProto, tensor.VariantTensorDataProto, dataset_pb2.CompressedElement
 
 
-@cache
-def _sizes() -> dict[int, int]:
-    """Bytes an element of the dtypes whose elements have all the same."""
-    return {row.tf_enum: row.itemsize for row in dtypes() if row.tf_enum and row.itemsize}
+def _size_of(dtype: int) -> int:
+    """Bytes an element."""
+    row = row_of(dtype)
+    if row is None or not row.itemsize:  # strings and their like differ
+        raise _BadFormError(f"a value of dtype {dtype}")
+    return row.itemsize
 
 
 def _need(condition: bool, otherwise: str) -> None:
@@ -168,9 +170,7 @@ def _unpacked(data: bytes) -> Iterator[int | None]:
             _need(len(sizes) == 1, "a packed variant without a length")
             _checked(_parsed(tensor, bytes(values[place : place + sizes[0]])), 0)
         else:
-            size = _sizes().get(item.dtype)
-            _need(size is not None, f"a value of dtype {item.dtype}")
-            assert size is not None
+            size = _size_of(item.dtype)
             _need(sizes == [count * size], f"{sizes} bytes in place of {count * size}")
             if item.dtype == _INT64 and not item.tensor_shape.dim:
                 value = int.from_bytes(values[place : place + 8], "little", signed=True)
@@ -207,9 +207,7 @@ def _checked(tensor: Any, depth: int) -> int | None:
     if tensor.dtype == _STRING:
         _need(given == len(tensor.string_val) == count, f"{given} strings in place of {count}")
         return None
-    size = _sizes().get(tensor.dtype)
-    _need(size is not None, f"a value of dtype {tensor.dtype}")
-    assert size is not None
+    size = _size_of(tensor.dtype)
     if tensor.tensor_content:
         _need(given == 0 and len(tensor.tensor_content) == count * size, "values of another length")
     else:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tensor_bridge import _C
-from tensor_bridge._dtypes import dtypes
+from tensor_bridge._dtypes import row_of
 from tensor_bridge.composite import StringTensor
 from tensor_bridge.composite.coo import assemble_coo
 from tensor_bridge.composite.ragged import assemble as assemble_ragged
@@ -64,7 +64,8 @@ class ElementPlan:
         """Name of the torch dtype that values of TensorFlow's become; "" where options say so."""
         if self.options.get("raw"):
             return ""
-        return next((row.nearest for row in dtypes() if row.tf_enum == number), "")
+        row = row_of(number)
+        return "" if row is None else row.nearest
 
     def problem(self, flat: Sequence[Any]) -> str | None:
         """Why the values, which somebody saved, are not those of an element; None if they are."""

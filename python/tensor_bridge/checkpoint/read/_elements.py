@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from tensor_bridge._dtypes import DtypeRow, dtypes
+from tensor_bridge._dtypes import DtypeRow
 from tensor_bridge.errors import UnsupportedDtypeError
 
 if TYPE_CHECKING:
@@ -14,29 +13,11 @@ if TYPE_CHECKING:
 
     Decoder = Callable[[tuple[int, ...], Iterable[torch.Tensor]], torch.Tensor]
 
-__all__ = ["decoder_of", "row_of", "row_of_torch", "stored_dtype"]
+__all__ = ["decoder_of", "stored_dtype"]
 
 # Elements looked up at a time. Their numbers take four bytes each, and more in torch: pieces of
 # 16 MB left a heap of 100 MB behind (glibc 2.36).
 _PART = 1 << 18
-
-
-@lru_cache(maxsize=1)
-def _rows() -> dict[int | str, DtypeRow]:
-    rows: dict[int | str, DtypeRow] = {row.tf_enum: row for row in dtypes() if row.tf_enum}
-    rows.update({row.torch_name: row for row in dtypes() if row.tf_enum and row.torch_name})
-    rows.update({row.name: row for row in dtypes() if row.tf_enum})
-    return rows
-
-
-def row_of(dtype: int | str) -> DtypeRow | None:
-    """The row for TensorFlow's number or name, or None for one that the table lacks."""
-    return _rows().get(dtype)
-
-
-def row_of_torch(dtype: torch.dtype) -> DtypeRow | None:
-    """The row that shares torch's dtype."""
-    return _rows().get(str(dtype))
 
 
 def stored_dtype(row: DtypeRow, raw: bool) -> torch.dtype:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C
-from tensor_bridge._dtypes import DtypeRow
+from tensor_bridge._dtypes import DtypeRow, row_of
 from tensor_bridge.checkpoint.read._damage import damaged, reading
-from tensor_bridge.checkpoint.read._elements import decoder_of, row_of, stored_dtype
+from tensor_bridge.checkpoint.read._elements import decoder_of, stored_dtype
 from tensor_bridge.checkpoint.read._entry import Entry
 from tensor_bridge.checkpoint.read._mapped import MappedFile
 from tensor_bridge.checkpoint.read._stored import (

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge._dtypes import DtypeRow
+from tensor_bridge._dtypes import DtypeRow, row_of
 from tensor_bridge.checkpoint.read._damage import damaged, reading
-from tensor_bridge.checkpoint.read._elements import row_of
 from tensor_bridge.checkpoint.read._entry import Entry, Extent
 from tensor_bridge.checkpoint.read._hdf5_heaps import Heaps
 from tensor_bridge.checkpoint.read._mapped import MappedFile

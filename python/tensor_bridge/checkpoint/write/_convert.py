@@ -9,8 +9,9 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tensor_bridge._dtypes import row_of
 from tensor_bridge.checkpoint.read._checkpoint import Checkpoint, Progress, load
-from tensor_bridge.checkpoint.read._elements import row_of, stored_dtype
+from tensor_bridge.checkpoint.read._elements import stored_dtype
 from tensor_bridge.checkpoint.read._entry import Entry
 from tensor_bridge.checkpoint.read._mapped import MappedFile
 from tensor_bridge.checkpoint.read._paths import local_path

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C, _dense
+from tensor_bridge._dtypes import row_of
 from tensor_bridge.checkpoint.read import _crc
-from tensor_bridge.checkpoint.read._elements import row_of, row_of_torch
 from tensor_bridge.checkpoint.read._names import GRAPH_KEY, escape
 from tensor_bridge.checkpoint.read._object_graph import message, varint
 from tensor_bridge.checkpoint.read._one_save import (
@@ -180,7 +180,7 @@ def _check_value(name: str, value: Any) -> None:
             f"{name!r}: expected a tensor with memory of its own, got one that a transform or a "
             "subclass wraps (torch.func, FakeTensor, DTensor, ...); save the plain tensor inside"
         )
-    row = row_of_torch(value.dtype)
+    row = row_of(value.dtype)
     if row is None:
         raise UnsupportedDtypeError(f"{name!r}: TensorFlow has nothing for {value.dtype}")
     if row.kind == "quantized":
@@ -262,7 +262,7 @@ def _write_tensor(
     """Appends the bytes of a tensor; its dtype, shape, size and masked checksum."""
     if isinstance(value, StringTensor):
         return _write_strings(value, file, crc)
-    row = row_of_torch(value.dtype)
+    row = row_of(value.dtype)
     assert row is not None, key
     tensor, view = dense_bytes(value)
     checksum = 0
