@@ -1,4 +1,4 @@
-"""tf.data pipelines as PyTorch datasets and loaders, and back.
+"""tf.data pipelines as PyTorch datasets and loaders, and torch datasets in tf.data.
 
 >>> import tensorflow as tf, tensor_bridge
 >>> ds = tf.data.Dataset.from_tensor_slices({"x": [1.0, 2.0, 3.0], "y": [0, 1, 0]}).batch(2)

@@ -1,7 +1,7 @@
-"""Numbers in other objects' memory, NumPy's arrays and scalars first, through the buffer protocol.
+"""Reads numbers from objects with the buffer protocol, such as NumPy's arrays and scalars.
 
-Not for: importing NumPy. What is read here is copied: nobody could tell when its owner writes to
-it, and TensorFlow's values do not change.
+Not for: importing NumPy. The numbers are copied, because writes of their owner cannot be detected
+and TensorFlow's values must not change.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["has_buffer", "read"]
 
-# What owns numbers that are to become a tensor; str, bytes and tensors have buffers too.
+# Objects that become a tensor; str, bytes and tensors have buffers too.
 _OWNERS = {"numpy.ndarray", "numpy.generic", "array.array", "builtins.memoryview"}
 _MASKED = {"numpy.ma.MaskedArray", "numpy.ma.core.MaskedArray"}
 
@@ -36,16 +36,16 @@ _TEXT = "Osw"
 
 
 def has_buffer(value: Any) -> bool:
-    """Whether the value is such an object, whatever is in it."""
+    """Whether the value is such an object, with any content."""
     return not _OWNERS.isdisjoint(class_names(value))
 
 
 def read(value: Any) -> torch.Tensor | StringTensor:
-    """A tensor of the same numbers or strings, in memory of its own.
+    """Returns a tensor of the same shape, dtype and values, in its own memory.
 
     Raises:
-      UnsupportedTypeError: It has no buffer, or one of several fields, or masked elements.
-      UnsupportedDtypeError: Numbers that torch has no dtype for.
+      UnsupportedTypeError: It has no buffer, several fields, or masked elements.
+      UnsupportedDtypeError: torch has no dtype for the numbers.
     """
     view = _view(value)
     letters = view.format.lstrip("@=^<!>")
@@ -76,7 +76,7 @@ def _copied(view: memoryview, name: str) -> torch.Tensor:
         return torch.empty(view.shape, dtype=dtype, device="cpu")
     if view.c_contiguous and not view.readonly:
         return torch.frombuffer(view, dtype=dtype).reshape(view.shape).clone()
-    # Row by row, whatever the strides; torch warns of memory that it could not write to.
+    # Row by row for any strides; torch warns about memory to which it could not write.
     return torch.frombuffer(bytearray(view), dtype=dtype).reshape(view.shape)
 
 

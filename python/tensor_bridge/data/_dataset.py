@@ -57,42 +57,44 @@ def is_dataset(value: Any) -> bool:
 class TorchDatasetBase(OfOneProcess):
     """A `torch.utils.data.IterableDataset` over a tf.data.Dataset.
 
-    Elements keep their structure. Tensors share TensorFlow's memory and are protected like those of
-    `convert_tf_to_pytorch`: the first write moves torch onto memory of its own if TensorFlow still
-    holds them. Strings, ragged and sparse values become what they become there; an optional without
-    a value is None; a dataset inside an element (the steps of an RLDS episode) is a TorchDataset.
+    Elements keep their structure. Each tensor has the shape and dtype that `convert_tf_to_pytorch`
+    gives it, and shares TensorFlow's memory with the same protection: the first write moves the
+    torch tensor to its own memory if TensorFlow still holds the buffer. Strings, ragged and sparse
+    values are converted as there. An optional without a value is None. A dataset inside an element
+    (the steps of an RLDS episode) is a TorchDataset.
 
-    Elements are fetched through TensorFlow's C API, without eager tensors and without the GIL, by a
-    thread of its own that keeps at most ``prefetch`` of them ready. Batch in tf.data, and use
-    ``DataLoader(TorchDataset(ds), batch_size=None)``; `loader` is that with more.
+    A separate thread fetches elements through TensorFlow's C API, without eager tensors and without
+    the GIL, and keeps at most ``prefetch`` of them ready. Batch in tf.data, and use
+    ``DataLoader(TorchDataset(ds), batch_size=None)``, or `loader`, which does more.
 
     Args:
-      ds: A tf.data.Dataset, or a function that makes the one of an epoch, ``(epoch) -> Dataset``.
-      strings: "tensor" gives a StringTensor, "list" nested lists of bytes.
+      ds: A tf.data.Dataset, or a function ``(epoch) -> Dataset`` that makes the dataset of an
+        epoch.
+      strings: "tensor" returns a StringTensor, "list" nested lists of bytes.
       copy: As in `convert_tf_to_pytorch`.
       on_write: As in `convert_tf_to_pytorch`.
       raw: As in `convert_tf_to_pytorch`.
-      prefetch: Elements made ahead; 0 makes each when it is asked for.
+      prefetch: Number of elements made ahead; 0 makes each element when it is requested.
       resume: What `state_dict` saves. "exact": everything; a dataset with operations whose state
-        TensorFlow does not save is refused at once. "position": such operations start anew.
-        "replay": a count; as many elements are made and skipped. "auto": the first of these three
-        that TensorFlow can do; one warning says if it is not the first.
+        TensorFlow does not save is refused at once. "position": such operations start again.
+        "replay": a count; that many elements are made and skipped. "auto": the first of these three
+        that TensorFlow can do; it warns once if that is not "exact".
       on_error: "raise" raises `PipelineError` for an element that could not be made, and the next
-        call goes on behind it; "skip" leaves such elements out.
-      shard: How ranks share the dataset: "file" (each file to one rank), "data" (each element),
-        "auto" (by file where there are enough), "all" (every rank gets everything). None is "auto"
-        where ``rank`` is given, else "all", with one warning where there are several ranks and
-        nothing is known to share the elements out.
-      rank: This process's number; by default that of torch.distributed when a pass begins.
-      world_size: The number of processes; likewise.
-      equal_steps: Every rank ends after as many elements as the one with the fewest has. Unless the
-        number is known before, one all_reduce an element.
+        call continues after it; "skip" skips such elements.
+      shard: How ranks share the dataset: "file" (each file to one rank), "data" (each element to
+        one rank), "auto" ("file" if there are enough files, else "data"), "all" (every rank gets
+        everything). None is "auto" if ``rank`` is given, else "all"; it warns once if there are
+        several ranks and nothing else is known to shard.
+      rank: The number of this process; by default that of torch.distributed when a pass begins.
+      world_size: The number of processes; by default that of torch.distributed too.
+      equal_steps: All ranks end after as many elements as the rank with the fewest has. If the
+        number is not known in advance, this needs one all_reduce per element.
 
     Raises:
-      UnsupportedTypeError: ds is no dataset, or its elements have no form in torch.
-      UnsupportedDtypeError: Its elements have a dtype without one.
-      InvalidOptionError: A keyword that means nothing, or sharding that would lose elements.
-      ResumeError: ``resume`` asks for what TensorFlow cannot save of this dataset.
+      UnsupportedTypeError: ds is not a dataset, or torch cannot represent its elements.
+      UnsupportedDtypeError: torch cannot represent the dtype of an element.
+      InvalidOptionError: An invalid keyword, or sharding that would lose elements.
+      ResumeError: TensorFlow cannot save what ``resume`` asks for.
       FrameworkError: A framework is missing or of an unsupported version.
 
     Example:
@@ -256,7 +258,7 @@ class TorchDatasetBase(OfOneProcess):
         return self._dataset.element_spec
 
     def __len__(self) -> int:
-        """The number of elements of a pass, where TensorFlow knows it.
+        """The number of elements of a pass, if TensorFlow knows it.
 
         Raises:
           TypeError: It does not, or the dataset is infinite.
@@ -281,15 +283,15 @@ class TorchDatasetBase(OfOneProcess):
         return self._epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the number of the next pass; without a call it counts up from 0.
+        """Sets the number of the next pass; without a call it counts up from 0.
 
-        A seeded ``shuffle()`` has one order for each number, in every process, whatever passes came
-        before; without a seed there is no order to go back to. With a function in place of a
-        dataset the number is its argument.
+        A seeded ``shuffle()`` has one order for each number, in every process, independent of
+        earlier passes. Without a seed the order cannot be selected. If a function was given instead
+        of a dataset, the number is its argument.
 
         Raises:
-          InvalidOptionError: A negative number, or one that is past in a dataset that reshuffles
-            and of which TensorFlow cannot make another.
+          InvalidOptionError: The number is negative, or TensorFlow cannot return to it in this
+            dataset.
         """
         self._check_process()
         most = _resume.most_epochs(self._reshuffles)
@@ -419,13 +421,15 @@ class TorchDatasetBase(OfOneProcess):
     # ---- state -----------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """The position of the latest pass, in torchdata's protocol.
+        """Returns the position of the latest pass, in torchdata's protocol.
 
-        Elements that were made ahead are part of it. Between two passes it is the start of the next
-        one. It holds plain Python values and tensors: `torch.save` writes it.
+        It includes elements that were made ahead. Between two passes it is the start of the next
+        one. It contains plain Python values and tensors with their own memory, so `torch.save` can
+        write it.
 
         Raises:
-          ResumeError: The dataset cannot be saved; the message names the operation in the way.
+          ResumeError: The dataset cannot be saved; the message names the operation that prevents
+            it.
         """
         self._check_process()
         if self._state is not None:
@@ -438,12 +442,12 @@ class TorchDatasetBase(OfOneProcess):
         return self._current.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The next pass goes on where `state_dict` was called.
+        """Lets the next pass continue where `state_dict` was called.
 
         Raises:
-          ResumeError: The state is damaged, of another dataset, of another ``resume=``, or of
-            another rank where ``resume`` is not "auto": that makes and skips as many elements as
-            the other rank had, and says so.
+          ResumeError: The state is damaged, or of another dataset, another ``resume=`` or another
+            rank. With ``resume="auto"`` a state of another rank only warns: as many elements as
+            that rank had are made and skipped.
         """
         self._check_process()
         if self._service is not None:
@@ -459,7 +463,7 @@ class TorchDatasetBase(OfOneProcess):
 
     @property
     def position(self) -> int:
-        """Elements of the latest pass that were delivered, those before a resumption included."""
+        """Number of delivered elements of the latest pass, including those before a resumption."""
         return 0 if self._current is None else self._current.position
 
     # ---- the rest --------------------------------------------------------------------------------
@@ -470,7 +474,7 @@ class TorchDatasetBase(OfOneProcess):
         return Stats() if self._current is None else self._current.stats()
 
     def close(self) -> None:
-        """Ends the latest pass, if it is under way."""
+        """Ends the latest pass, if it is running."""
         self._check_process()
         if self._current is not None:
             self._current.close()

@@ -18,7 +18,7 @@ __all__ = ["Mover", "map_tensors", "pins"]
 
 
 def map_tensors(function: Callable[[torch.Tensor], torch.Tensor], element: Any) -> Any:
-    """The element with ``function`` of each tensor in it; of composites, of each of their parts."""
+    """Returns the element with ``function`` applied to each tensor and part of a composite."""
     import optree
 
     def leaf(value: Any) -> Any:
@@ -39,16 +39,16 @@ def map_tensors(function: Callable[[torch.Tensor], torch.Tensor], element: Any) 
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether the value is a tensor with one block of memory, which it may be pinned in."""
+    """Whether the value is a tensor with one block of memory, which can be pinned."""
     import torch
 
     return _C.is_torch_tensor(value) and value.layout is torch.strided and not value.is_nested
 
 
 def pins(pin_memory: bool) -> bool:
-    """Whether to pin: where it is asked for and possible. Where it is not it warns, as torch does.
+    """Whether to pin memory: if requested and possible. If impossible it warns, as torch does.
 
-    Training scripts ask for it whatever machine they run on.
+    It does not raise, because training scripts request it on every machine.
     """
     import torch
 
@@ -70,9 +70,9 @@ class Mover(OfOneProcess):
     """Iterator over the elements of another one on ``device``.
 
     Args:
-      source: `Elements` or the like.
-      device: Where the tensors go; None leaves them on the host.
-      pin_memory: On the host: in pinned memory.
+      source: `Elements` or a similar iterator.
+      device: The device of the tensors; None leaves them on the host.
+      pin_memory: On the host, copies them into pinned memory.
 
     Raises:
       UnsupportedDeviceError: There is no such device.
@@ -92,11 +92,11 @@ class Mover(OfOneProcess):
                 "device='cuda' needs a CUDA build of torch and a visible GPU; neither is here"
             )
         if self._device == torch.device("cuda"):
-            # As Tensor.to() understands it, and for the whole pass.
+            # As in Tensor.to(), and the same for the whole pass.
             self._device = torch.device("cuda", torch.cuda.current_device())
         self._pin = pin_memory or cuda
         self._stream = torch.cuda.Stream(self._device) if cuda else None
-        # (values on the host, element, what was moved, event), or the exception in its place.
+        # (values on the host, element, moved tensors, event), or an exception.
         self._ahead: deque[Any] = deque()
         self._started = False
         self.finished = False
@@ -106,7 +106,7 @@ class Mover(OfOneProcess):
         return self
 
     def begin(self) -> bool:
-        """Takes the first element ahead; whether there is one."""
+        """Fetches the first element ahead; returns whether there is one."""
         self._check_process()
         if not self._started:
             self._started = True
@@ -130,11 +130,11 @@ class Mover(OfOneProcess):
 
     @property
     def delivered_last(self) -> bool:
-        """Whether no element comes after those that were delivered."""
+        """Whether there is no further element."""
         return self._started and not self._ahead
 
     def undelivered(self) -> list[list[Any]]:
-        """Values of the elements that were taken ahead."""
+        """Values of the elements that were fetched ahead."""
         self._check_process()
         return [item[0] for item in self._ahead if not isinstance(item, Exception)]
 
@@ -151,7 +151,7 @@ class Mover(OfOneProcess):
             self._ahead.append(item)
 
     def _moved(self, element: Any) -> tuple[Any, list[torch.Tensor], Any]:
-        """The element where it goes, its tensors, and the event of their transfer."""
+        """Returns the element on its device, its tensors, and the event of their transfer."""
         import torch
 
         moved: list[torch.Tensor] = []

@@ -20,27 +20,30 @@ __all__ = ["from_torch"]
 def from_torch(data: Any, *, element_spec: Any = None) -> Any:
     """Makes a tf.data.Dataset of a torch Dataset, IterableDataset or DataLoader.
 
-    Elements keep their structure (lists become tuples). Tensors share torch's memory where
-    TensorFlow can use it, as with `convert_pytorch_to_tf`, and never pass through NumPy; numbers
-    and strings become scalars, lists and tuples of strings vectors. Arrays and scalars of NumPy
-    keep their dtype, and are copied.
+    Elements keep their structure (lists become tuples). Tensors keep their shape and dtype, and
+    share torch's memory if TensorFlow can use it, as with `convert_pytorch_to_tf`; they never pass
+    through NumPy. Numbers and strings become scalars; lists and tuples of strings become vectors.
+    NumPy arrays and scalars keep their dtype, and are copied.
 
-    A dataset with ``__len__`` and ``__getitem__`` is read by its indices, in order. Everything else
-    is iterated anew for each pass of the tf.data.Dataset.
+    A dataset with ``__len__`` and ``__getitem__`` is read by index, in order. Everything else is
+    iterated again for each pass of the tf.data.Dataset.
 
-    Positions in the result cannot be saved by TensorFlow, for it runs Python code;
-    `tensor_bridge.data.TorchDataset` over it needs ``resume="replay"``, or ``"position"`` where
-    data has indices.
+    TensorFlow cannot save positions in the result, because it runs Python code.
+    `tensor_bridge.data.TorchDataset` over it needs ``resume="replay"``, or ``"position"`` if data
+    has indices.
 
     Args:
       data: The dataset or loader.
       element_spec: Nest of tf.TypeSpec of an element. By default that of the first element, with an
         unknown batch size for a DataLoader.
 
+    Returns:
+      A tf.data.Dataset, which keeps ``data`` alive.
+
     Raises:
-      UnsupportedTypeError: data cannot be iterated more than once, its elements have no form in
-        TensorFlow, or element_spec is not made of tf.TypeSpec.
-      MismatchError: data is empty, so that there is no first element.
+      UnsupportedTypeError: data cannot be iterated more than once, TensorFlow cannot represent its
+        elements, or element_spec does not consist of tf.TypeSpec.
+      MismatchError: data is empty, and element_spec is not given.
 
     Example:
       >>> import torch, tensor_bridge
@@ -206,8 +209,8 @@ class _Source:
         def end(number: Any) -> Any:
             return py_function(self._end, [number], tf.int64)
 
-        # What Dataset.from_generator is made of, with functions that know no NumPy. The last one
-        # runs when an iterator goes away before its end.
+        # As Dataset.from_generator, but with functions that do not use NumPy. The last one runs
+        # when an iterator is deleted before its end.
         none = tf.zeros([], tf.int64)
 
         def one_pass(_: Any) -> Any:

@@ -27,10 +27,11 @@ def _as_it_is(element: Any) -> Any:
 
 
 class LoaderBase:
-    """What `loader` makes: an iterable over epochs, with a position that can be saved.
+    """Returned by `loader`: an iterable over epochs, with a position that can be saved.
 
-    It is a `torch.utils.data.DataLoader` to those who look, one that does not batch and has no
-    worker processes; what it iterates, on which device and from where on, is its own.
+    It derives from `torch.utils.data.DataLoader`, without batching and worker processes, so
+    libraries that check for one accept it. It iterates over its own dataset, with its own device
+    and position.
     """
 
     batch_size = None
@@ -71,7 +72,7 @@ class LoaderBase:
             Mover(iter(()), device, self.pin_memory)  # refuses a device that is not here at once
 
     def __len__(self) -> int:
-        """The number of elements of an epoch; TypeError where it is not known."""
+        """The number of elements of an epoch; TypeError if it is not known."""
         return len(self.dataset)
 
     def _has_length(self) -> bool:
@@ -117,7 +118,7 @@ class LoaderBase:
 
     @property
     def _is_accelerate_prepared(self) -> bool:
-        """True: `Accelerator.prepare` keeps this object, and makes none over its dataset."""
+        """True: `Accelerator.prepare` keeps this object, and makes no loader over its dataset."""
         return True
 
     @_is_accelerate_prepared.setter
@@ -126,9 +127,9 @@ class LoaderBase:
 
     @property
     def use_stateful_dataloader(self) -> bool:
-        """Whether accelerate's `save_state` and `load_state` take care of the position.
+        """Whether accelerate's `save_state` and `load_state` include the position.
 
-        Not on several ranks: each of them would write to the same file, all at once.
+        False on several ranks, which would all write to the same file.
         """
         if not self._prepared:
             return False
@@ -146,7 +147,7 @@ class LoaderBase:
         self.dataset.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """As `TorchDataset.state_dict`; elements on their way to the device are part of it."""
+        """As `TorchDataset.state_dict`; it includes elements in transfer to the device."""
         if not self._told_of_length and _lightning.is_caller(sys._getframe(1)):
             self._told_of_length = True
             if self._pass is not None and not self._has_length():
@@ -160,15 +161,15 @@ class LoaderBase:
         """As `TorchDataset.load_state_dict`."""
         self.dataset.load_state_dict(state_dict)
         self._mover = None
-        # Lightning saves behind the last batch of an epoch, and would stop at an empty one.
+        # Lightning saves after the last batch of an epoch, and would stop at an empty one.
         self._skips_empty = _lightning.is_caller(sys._getframe(1))
 
     def stats(self) -> Stats:
-        """Counts and times of the latest epoch: who waits for whom."""
+        """Returns counts and times of the latest epoch."""
         return self.dataset.stats()
 
     def close(self) -> None:
-        """Ends the latest epoch, its thread, and what it made ahead."""
+        """Ends the latest epoch and its thread, and frees prefetched elements."""
         self.dataset.close()
         self._mover = None
 
@@ -195,13 +196,15 @@ def loader(
     timeout: float | None = 60.0,
     **unsupported: NoReturn,
 ) -> Loader:
-    """Makes a loader over a tf.data.Dataset: what it yields are torch values.
+    """Makes a loader over a tf.data.Dataset that yields torch values.
+
+    Shapes, dtypes and sharing are those of `TorchDataset`.
 
     Args:
       ds: As in `TorchDataset`, as are all keywords that are not named here.
-      device: Where the tensors go. With "cuda" each element is copied into pinned memory and
-        transferred on a stream of its own while the one before is computed on.
-      pin_memory: Without a device: the tensors are in pinned memory. A warning without a GPU.
+      device: The device of the tensors. With "cuda" each element is copied into pinned memory and
+        transferred on a separate stream, while the program computes on the previous one.
+      pin_memory: Without a device, copies the tensors into pinned memory. Warns if there is no GPU.
       prefetch: As in `TorchDataset`.
       strings: As in `TorchDataset`.
       copy: As in `TorchDataset`.
@@ -216,16 +219,17 @@ def loader(
       service: Address of a tf.data service dispatcher, "grpc://host:port"; its workers run the
         pipeline. ``shard`` does not apply then.
       sharding: How its workers share the dataset: "dynamic" (each element once), "off" (each worker
-        gives everything), "file", "data", "file_or_data", "hint".
-      job_name: Ranks with the same name take their elements from one job. By default all ranks of
-        torch.distributed do, and without it nobody else.
-      timeout: Seconds without an element after which `DataServiceError` is raised; None waits for
-        good, as TensorFlow does for a dead worker. Applies with ``service`` only.
-      unsupported: Nothing; the error names tf.data's way for what a DataLoader has.
+        delivers everything), "file", "data", "file_or_data", "hint".
+      job_name: Processes with the same name share one job. By default all ranks of
+        torch.distributed share one.
+      timeout: Seconds without an element after which `DataServiceError` is raised; None waits
+        forever, as TensorFlow does for a dead worker. Only with ``service``.
+      unsupported: Other keywords of a DataLoader; the error names the equivalent in tf.data.
 
     Raises:
       UnsupportedDeviceError: torch has no such device here.
-      InvalidOptionError: A keyword that means nothing.
+      InvalidOptionError: An invalid keyword, or sharding that would lose elements.
+      UnsupportedTypeError, UnsupportedDtypeError, ResumeError: As `TorchDataset`.
 
     Example:
       >>> import tensorflow as tf, tensor_bridge
@@ -289,7 +293,7 @@ def _no_such_keyword(name: str) -> Exception:
 
 
 def _refuse_keras(frame: FrameType) -> None:
-    """Keras on TensorFlow would take each batch back into tf.data, through NumPy."""
+    """Refuses Keras on TensorFlow, which would convert each batch to tf.data through NumPy."""
     if frame.f_code.co_name == "get_tf_dataset" and frame.f_globals["__name__"].startswith(
         "keras."
     ):

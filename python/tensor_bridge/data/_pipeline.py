@@ -1,4 +1,4 @@
-"""The Python objects of a tf.data pipeline: what they tell, and the options of a pass."""
+"""The Python objects of a tf.data pipeline: what they show, and the options of a pass."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = [
     "walk",
 ]
 
-# Transformations without anything that tf.data could tune while it runs.
+# Transformations in which tf.data has nothing to tune while it runs.
 _PLAIN = frozenset(
     f"{name}Dataset"
     for name in (
@@ -47,7 +47,7 @@ def _kind(node: Any) -> str:
 
 
 def walk(dataset: Any) -> Iterator[Any]:
-    """The dataset and everything that it is made of, nearest first."""
+    """Yields the dataset and all its inputs, nearest first."""
     pending, seen = [dataset], set()
     while pending:
         node = pending.pop()
@@ -59,15 +59,15 @@ def walk(dataset: Any) -> Iterator[Any]:
 
 
 def prepare(dataset: Any, like: Any) -> Any:
-    """The dataset with the options that suit being drained by our own queue.
+    """Returns the dataset with options that suit a reader with its own queue.
 
-    What the user set stays. TensorFlow would add a prefetch of its own at the end, another thread
-    between the pipeline and ours, and would watch every element to tune a pipeline that has nothing
-    to tune: 5 us an element each on 2 cores.
+    Options that the user set stay. Otherwise TensorFlow would add its own prefetch at the end,
+    which is another thread, and would measure every element to tune a pipeline that has nothing to
+    tune: 5 us per element each on 2 cores.
 
     Args:
-      dataset: To be drained.
-      like: The pipeline that it was made of, with all of its Python objects.
+      dataset: To be read.
+      like: The pipeline from which it was made, with all of its Python objects.
     """
     import tensorflow as tf
 
@@ -89,7 +89,7 @@ def _is_shuffle(node: Any) -> bool:
 
 
 def reshuffles(dataset: Any) -> bool:
-    """Whether a seed gives each pass an order of its own."""
+    """Whether a seed determines a different order for each pass."""
     unseeded = set(map(id, unseeded_shuffles(dataset)))
     return any(
         _is_shuffle(node)
@@ -105,9 +105,9 @@ def draws_once(dataset: Any) -> bool:
     return kinds.count("ShuffleDataset") == 1 and "RepeatDataset" not in kinds
 
 
-# The input that is the generator of the seeds of each pass, by the operation. It is a resource that
-# all iterators of a dataset share (tensorflow/core/kernels/data/shuffle_dataset_op.cc): each
-# iterator takes two numbers from it when it is made, and nothing sets it back.
+# The input that generates the seeds of each pass, by operation. It is a resource that all iterators
+# of a dataset share (tensorflow/core/kernels/data/shuffle_dataset_op.cc): each iterator takes two
+# numbers from it when it is made, and nothing resets it.
 _SEED_GENERATOR = {"ShuffleDatasetV3": 4, "ShuffleAndRepeatDatasetV2": 5}
 
 
@@ -123,7 +123,7 @@ def _graph(dataset: Any) -> Any:
 
 
 def operations(dataset: Any) -> set[str]:
-    """The names of all operations in it, those of its functions included.
+    """Returns the names of all its operations, including those of its functions.
 
     Raises:
       tf.errors.OpError: As `anew`.
@@ -142,11 +142,11 @@ def _from_graph(graph: Any, element_spec: Any) -> Any:
 
 
 def anew(dataset: Any) -> Any:
-    """The same dataset before its first pass: its shuffles draw their seeds from the start.
+    """Returns the same dataset as before its first pass: its shuffles draw their first seeds.
 
-    In TensorFlow's own graph of the dataset the generators of seeds are replaced by what
-    `shuffle()` gives at first. Functions, tables, caches and variables stay shared with the given
-    dataset, which has to be kept.
+    In TensorFlow's graph of the dataset, the generators of seeds are replaced by new ones.
+    Functions, tables, caches and variables stay shared with the given dataset, which must be kept
+    alive.
 
     Raises:
       tf.errors.OpError: The dataset has no graph, or one of more than 2 GiB.
@@ -160,10 +160,10 @@ def anew(dataset: Any) -> Any:
 
 
 def draw_seeds(dataset: Any, passes: int) -> None:
-    """Draws the seeds of so many whole passes, without making an element.
+    """Draws the seeds of that many complete passes, without making an element.
 
-    A dataset of one number is shuffled with each of the dataset's generators, as often as passes
-    make an iterator of that shuffle.
+    For each generator of the dataset, a dataset of one number is shuffled with it as often as the
+    passes would make an iterator of that shuffle.
 
     Raises:
       tf.errors.OpError: As `anew`.
@@ -190,17 +190,17 @@ def draw_seeds(dataset: Any, passes: int) -> None:
 
 
 def _repetitions(node: Any, nodes: dict[str, Any], consumers: dict[str, Any]) -> int:
-    """How often one pass over the whole makes an iterator of the node."""
+    """How many iterators of the node one complete pass makes."""
     count = 1
     while (node := consumers.get(node.name)) is not None:
         if node.op == "RepeatDataset":
-            # Endless ones never come to a second pass.
+            # An endless one never has a second pass.
             count *= max(1, nodes[node.input[1]].attr["value"].tensor.int64_val[0])
     return count
 
 
 def unseeded_shuffles(dataset: Any) -> list[Any]:
-    """The shuffles whose order nobody chose: another one in each process."""
+    """The shuffles without a seed, which have a different order in each process."""
     from tensor_bridge import _C
 
     found = []
@@ -214,7 +214,7 @@ def unseeded_shuffles(dataset: Any) -> list[Any]:
 
 
 def is_nondeterministic(dataset: Any) -> bool:
-    """Whether some transformation was told that it may change the order."""
+    """Whether some transformation has an option that lets it change the order."""
     interleaves = False
     for node in walk(dataset):
         if getattr(node, "_deterministic", None) in (False, "false"):
@@ -222,7 +222,7 @@ def is_nondeterministic(dataset: Any) -> bool:
         interleaves |= _kind(node) == "ParallelInterleaveDataset"
     if dataset.options().deterministic is False:
         return True
-    # The objects of this one kind do not tell.
+    # Objects of this kind do not have the option.
     return interleaves and b"ParallelInterleave" in _operations_out_of_order(dataset)
 
 

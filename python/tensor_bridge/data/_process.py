@@ -1,4 +1,4 @@
-"""What belongs to one process: TensorFlow's threads and ours do not survive a fork."""
+"""Objects of one process: TensorFlow's threads and those of tensor_bridge do not survive a fork."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _ELSEWHERE = (
 
 
 class OfOneProcess:
-    """Base of what only the process that made it can use.
+    """Base of objects that only the process that created them can use.
 
-    Every public method begins with `_check_process`, before it takes a lock: a thread that is not
-    in the child may have it.
+    Every public method calls `_check_process` before it takes a lock, because a thread that does
+    not exist in the child may hold the lock.
     """
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ POLICIES = ("dynamic", "off", "file", "data", "file_or_data", "hint")
 
 
 class Service:
-    """Where a dispatcher is, and how its workers share a dataset."""
+    """The address of a dispatcher, and how its workers share a dataset."""
 
     def __init__(
         self, address: str, sharding: str, job_name: str | None, timeout: float | None
@@ -48,7 +48,7 @@ class Service:
 
 
 def _common_name() -> str | None:
-    """A name for a job that all ranks take part in; None where there is one rank."""
+    """Returns the name of a job that all ranks share; None if there is one rank."""
     import uuid
 
     import torch

@@ -1,4 +1,4 @@
-"""Which part of a dataset a rank gets."""
+"""The part of a dataset that a rank gets."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def _distributed() -> Any | None:
 
 
 def world() -> Any | None:
-    """The group of all ranks, an object that lives as long as the world; None without one."""
+    """The group of all ranks, an object that exists as long as the world; None without one."""
     distributed = _distributed()
     return None if distributed is None else distributed.group.WORLD
 
 
 def check_place(rank: int | None, world_size: int | None) -> tuple[int, int] | None:
-    """What the caller says of this process; None: torch.distributed is to be asked.
+    """The rank and world size that the caller gave; None: ask torch.distributed.
 
     Raises:
       InvalidOptionError: Only one is given, or the rank is not in the world.
@@ -65,7 +65,7 @@ def check_place(rank: int | None, world_size: int | None) -> tuple[int, int] | N
 
 
 def place() -> tuple[int, int]:
-    """(rank, world size) of torch.distributed as it is now; (0, 1) where it is not initialised."""
+    """Present (rank, world size) of torch.distributed; (0, 1) if it is not initialised."""
     distributed = _distributed()
     return (0, 1) if distributed is None else (distributed.get_rank(), distributed.get_world_size())
 
@@ -82,18 +82,18 @@ def check_policy(policy: Any) -> str | None:
 
 
 def shard(dataset: Any, like: Any, policy: str, rank: int, world_size: int) -> tuple[Any, str]:
-    """The rank's part of the dataset, and the policy that was taken ("file" or "data").
+    """Returns the rank's part of the dataset, and the policy that was used ("file" or "data").
 
     Args:
-      dataset: To be shared out.
-      like: The pipeline that it was made of, with all of its Python objects.
+      dataset: To be sharded.
+      like: The pipeline from which it was made, with all of its Python objects.
       policy: "auto", "file" or "data".
       rank: From 0.
       world_size: Number of ranks.
 
     Raises:
-      InvalidOptionError: The ranks would not see the same order, so that some elements would reach
-        two of them and others none; or there is no file to shard by.
+      InvalidOptionError: The ranks would not see the same order, so some elements would reach two
+        ranks and others none; or there are no files to shard by.
     """
     files = _source_of_files(like)
     if policy == "auto":
@@ -143,7 +143,7 @@ def _reads_files(node: Any) -> bool:
 
 
 def _source_of_files(dataset: Any) -> Any | None:
-    """The dataset of the names that the first reader reads, or None."""
+    """The dataset of the file names that the first reader reads, or None."""
     reader = None
     for node in _pipeline.walk(dataset):
         if _reads_files(node):
@@ -151,7 +151,7 @@ def _source_of_files(dataset: Any) -> Any | None:
     if reader is None:
         return None
     inputs = reader._inputs()
-    # A TFRecordDataset made of names keeps them as a dataset of its own.
+    # A TFRecordDataset made from names keeps them as a separate dataset.
     return inputs[0] if inputs else getattr(reader, "_filenames", None)
 
 
@@ -177,7 +177,7 @@ def _by_file(dataset: Any, rank: int, world_size: int) -> Any:
 
 
 def equal_length(dataset: Any, policy: str, world_size: int) -> int | None:
-    """How many elements every rank can have, where that is known without asking the others.
+    """Returns how many elements every rank has, if that is known without communication.
 
     Args:
       dataset: Before it was sharded.

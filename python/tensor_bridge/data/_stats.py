@@ -1,4 +1,4 @@
-"""Stats: what a pass over a dataset has cost so far, and who waited for whom."""
+"""Stats: counts and times of a pass over a dataset."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Stats:
       elements: Elements delivered.
       bytes: Their size.
       failures: Elements that the pipeline could not make.
-      wait_seconds: How long the loop waited for elements: the input starves the model.
-      compute_seconds: How long it did something else between two elements: the model is the
-        slower one, and the input waits.
-      make_seconds: How long elements were made, mostly inside TensorFlow, while the loop waited or
-        computed.
+      wait_seconds: How long the loop waited for elements. If this is large, the input is too slow.
+      compute_seconds: How long the loop did other work between two elements. If this is large, the
+        model is slower than the input.
+      make_seconds: How long making elements took, mostly inside TensorFlow, while the loop waited
+        or computed.
       queued: Elements that are ready now.
     """
 
@@ -33,13 +33,13 @@ class Stats:
 
     @property
     def elements_per_second(self) -> float:
-        """Rate of the loop, 0 before the first element."""
+        """Delivered elements per second; 0 before the first element."""
         seconds = self.wait_seconds + self.compute_seconds
         return self.elements / seconds if seconds > 0 else 0.0
 
     @property
     def wait_share(self) -> float:
-        """Part of the loop's time that it waited for elements, from 0 to 1."""
+        """Share of the loop's time spent waiting for elements, from 0 to 1."""
         seconds = self.wait_seconds + self.compute_seconds
         return self.wait_seconds / seconds if seconds > 0 else 0.0
 
