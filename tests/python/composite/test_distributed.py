@@ -8,7 +8,7 @@ import needs
 import pytest
 import tensorflow as tf
 import torch
-from claims import run_claims
+from claims import claims_test
 from fresh import run_python
 from tensorflow.python.distribute import ps_values, sharded_variable
 
@@ -115,17 +115,8 @@ assert len(x["v"]) == len(x["p"][0]) == 2
 }
 
 
-@pytest.fixture(scope="module")
-def outcomes() -> dict[str, str]:
-    return run_claims(PRELUDE, CLAIMS, run=run_python)
-
-
 MARKS = {"a Keras variable under the strategy is mirrored too": needs.keras_3}
-
-
-@pytest.mark.parametrize("claim", needs.parameters(CLAIMS, MARKS))
-def test_mirrored(claim: str, outcomes: dict[str, str]) -> None:
-    assert outcomes[claim] == "", outcomes[claim]
+test_mirrored = claims_test(PRELUDE, CLAIMS, run_python, needs.parameters(CLAIMS, MARKS))
 
 
 # ---- sharded, and wrapped by a parameter server strategy -----------------------------------------

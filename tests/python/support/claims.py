@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
+import pytest
 from fresh import Done, run_forked
 
-__all__ = ["run_claims"]
+__all__ = ["claims_test"]
 
 _JUDGE = """
 import json as _json, traceback as _traceback
@@ -44,3 +47,26 @@ def run_claims(
     assert done.code == 0, ended
     assert outcomes.keys() == claims.keys()
     return outcomes
+
+
+def claims_test(
+    prelude: str,
+    claims: Mapping[str, str],
+    run: Callable[..., Done] = run_forked,
+    parameters: Iterable[Any] | None = None,
+) -> Callable[[str], None]:
+    """A test that has each claim for a parameter; the first of them that is tried runs them all.
+
+    Args:
+      prelude: Runs first; the claims see its names.
+      claims: A piece of code for each name; it holds if it raises nothing.
+      run: What runs Python code: `fresh.run_forked` or `fresh.run_python`.
+      parameters: The names, where some of them have marks.
+    """
+    outcomes = functools.cache(lambda: run_claims(prelude, claims, run))
+
+    @pytest.mark.parametrize("claim", claims if parameters is None else parameters)
+    def test(claim: str) -> None:
+        assert not outcomes()[claim], outcomes()[claim]
+
+    return test

@@ -9,7 +9,7 @@ import needs
 import pytest
 import tensorflow as tf
 import torch
-from claims import run_claims
+from claims import claims_test
 from fresh import run_forked, run_python
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -244,15 +244,7 @@ LOGICAL_DEVICES = {
 }
 
 
-@pytest.fixture(scope="module")
-def logical_devices() -> dict[str, str]:
-    return run_claims(TWO_CPUS, LOGICAL_DEVICES)
-
-
-@needs.shares_to_tf
-@pytest.mark.parametrize("claim", LOGICAL_DEVICES)
-def test_logical_devices(claim: str, logical_devices: dict[str, str]) -> None:
-    assert not logical_devices[claim], logical_devices[claim]
+test_logical_devices = needs.shares_to_tf(claims_test(TWO_CPUS, LOGICAL_DEVICES))
 
 
 # ---- where it is called --------------------------------------------------------------------------

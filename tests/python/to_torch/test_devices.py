@@ -8,7 +8,7 @@ import needs
 import pytest
 import tensorflow as tf
 import torch
-from claims import run_claims
+from claims import claims_test
 from refusals import assert_refused
 from tf_bytes import random_tensor, row_named
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -160,11 +160,4 @@ CLAIMS = {
 }
 
 
-@pytest.fixture(scope="module")
-def outcomes() -> dict[str, str]:
-    return run_claims(PRELUDE, CLAIMS)
-
-
-@pytest.mark.parametrize("claim", CLAIMS)
-def test_logical_devices(claim: str, outcomes: dict[str, str]) -> None:
-    assert not outcomes[claim], outcomes[claim]
+test_logical_devices = claims_test(PRELUDE, CLAIMS)

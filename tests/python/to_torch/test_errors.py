@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import torch
-from claims import run_claims
+from claims import claims_test
 from refusals import BUILTIN_BASES, assert_refused
 from tensorflow.python.eager import context, executor
 from tree import ROOT
@@ -250,7 +250,7 @@ HOSTILE = {
                 **options,
             )
         """,
-    "the same before any other tensor in a interface's life": """
+    "the same before any other tensor in an interface's life": """
         bridge = tensor_bridge.TensorBridge()
         try:
             bridge.to_torch(uninitialised())
@@ -370,11 +370,4 @@ HOSTILE = {
 }
 
 
-@pytest.fixture(scope="module")
-def outcomes() -> dict[str, str]:
-    return run_claims(HOSTILE_PRELUDE, HOSTILE)
-
-
-@pytest.mark.parametrize("claim", HOSTILE)
-def test_hostile(claim: str, outcomes: dict[str, str]) -> None:
-    assert not outcomes[claim], outcomes[claim]
+test_hostile = claims_test(HOSTILE_PRELUDE, HOSTILE)

@@ -15,7 +15,7 @@ from pathlib import Path
 import needs
 import pytest
 import torch
-from claims import run_claims
+from claims import claims_test
 from fresh import TENSORFLOW_FIRST, run_forked, run_python
 from package_copy import FROM_COPY, copy_of_the_package
 from tree import ROOT, SUPPORT
@@ -194,14 +194,9 @@ CLAIMS = {
 }
 
 
-@pytest.fixture(scope="module")
-def outcomes() -> dict[str, str]:
-    return run_claims(PRELUDE, CLAIMS, partial(run_python, PYTHONPATH=str(SUPPORT)))
-
-
-@pytest.mark.parametrize("claim", CLAIMS)
-def test_with_a_torch_that_is_newer(claim: str, outcomes: dict[str, str]) -> None:
-    assert not outcomes[claim], outcomes[claim]
+test_with_a_torch_that_is_newer = claims_test(
+    PRELUDE, CLAIMS, partial(run_python, PYTHONPATH=str(SUPPORT))
+)
 
 
 def test_the_process_ends_well() -> None:

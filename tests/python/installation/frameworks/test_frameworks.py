@@ -13,7 +13,7 @@ from pathlib import Path
 
 import needs
 import pytest
-from claims import run_claims
+from claims import claims_test
 from fresh import TENSORFLOW_FIRST, TORCH_FIRST, run_forked, run_python
 
 from tensor_bridge._frameworks import adapters
@@ -224,21 +224,18 @@ MARKS = {
 }
 
 
-@pytest.fixture(scope="module")
-def outcomes() -> dict[str, str]:
-    left_out = MARKS if HAS_ALL else {}
-    claims = {name: code for name, code in CLAIMS.items() if name not in left_out}
-    return run_claims(PRELUDE, claims, run_python)
+LEFT_OUT = MARKS if HAS_ALL else {}
+test_when = claims_test(
+    PRELUDE,
+    {name: code for name, code in CLAIMS.items() if name not in LEFT_OUT},
+    run_python,
+    needs.parameters(CLAIMS, MARKS),
+)
 
 
-@pytest.mark.parametrize("claim", needs.parameters(CLAIMS, MARKS))
-def test_when(claim: str, outcomes: dict[str, str]) -> None:
-    assert not outcomes[claim], outcomes[claim]
+# ---- the conversion to TensorFlow, which does import it ------------------------------------------
 
-
-# ---- the way to TensorFlow, which does import it -------------------------------------------------
-
-BACK_PRELUDE = (
+TO_TF_PRELUDE = (
     INSTALLED
     + """
 import torch
@@ -274,7 +271,7 @@ TF_BROKEN = (
     '"TensorFlow is installed but cannot be imported", "pip install --force-reinstall tensorflow"'
 )
 
-BACK_CLAIMS = {
+TO_TF_CLAIMS = {
     "TensorFlow is not installed": """
         with installed({}, "tensorflow"):
             fails_with("TensorFlow is not installed", "2.12 to 2.21")
@@ -315,14 +312,7 @@ BACK_CLAIMS = {
 }
 
 
-@pytest.fixture(scope="module")
-def outcomes_to_tf() -> dict[str, str]:
-    return run_claims(BACK_PRELUDE, BACK_CLAIMS, run_python)
-
-
-@pytest.mark.parametrize("claim", BACK_CLAIMS)
-def test_to_tf_when(claim: str, outcomes_to_tf: dict[str, str]) -> None:
-    assert not outcomes_to_tf[claim], outcomes_to_tf[claim]
+test_to_tf_when = claims_test(TO_TF_PRELUDE, TO_TF_CLAIMS, run_python)
 
 
 # ---- TensorFlow is never imported ----------------------------------------------------------------

@@ -6,8 +6,7 @@ functions that raise, shows that they do, and then uses the whole API for every 
 
 from __future__ import annotations
 
-import pytest
-from claims import run_claims
+from claims import claims_test
 
 PRELUDE = '''
 import ctypes, gc, inspect, sys
@@ -268,11 +267,4 @@ CLAIMS = {
 }
 
 
-@pytest.fixture(scope="module")
-def outcomes() -> dict[str, str]:
-    return run_claims(PRELUDE, CLAIMS)
-
-
-@pytest.mark.parametrize("claim", CLAIMS)
-def test_while_numpy_raises(claim: str, outcomes: dict[str, str]) -> None:
-    assert not outcomes[claim], outcomes[claim]
+test_while_numpy_raises = claims_test(PRELUDE, CLAIMS)
