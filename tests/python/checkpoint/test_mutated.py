@@ -48,23 +48,15 @@ def test_the_seeds_are_read(seeds: Path) -> None:
         assert not any("Error" in what for what in counts), (seed, counts)
 
 
-def check(kind: str, seeds: Path, folder: Path, count: int) -> None:
-    outcome = mutated_files.run(kind, seeds, folder, count, seed=19)
+@pytest.mark.alone
+@pytest.mark.parametrize("kind", mutated_files.KINDS)
+@pytest.mark.parametrize("count", [60, pytest.param(20_000, marks=pytest.mark.exhaustive)])
+def test_a_mutated_file_is_read_or_refused(
+    kind: str, count: int, seeds: Path, tmp_path: Path
+) -> None:
+    outcome = mutated_files.run(kind, seeds, tmp_path, count, seed=19)
     assert outcome.wrong == []
     # Mutations that all are refused, or all are harmless, would find nothing.
     assert outcome.counts["loaded"] > count // 20
     assert sum(n for what, n in outcome.counts.items() if "Error" in what) > count // 20
     print(kind, count, dict(outcome.counts.most_common()))
-
-
-@pytest.mark.alone
-@pytest.mark.parametrize("kind", mutated_files.KINDS)
-def test_a_mutated_file_is_read_or_refused(kind: str, seeds: Path, tmp_path: Path) -> None:
-    check(kind, seeds, tmp_path, 60)
-
-
-@pytest.mark.exhaustive
-@pytest.mark.alone
-@pytest.mark.parametrize("kind", mutated_files.KINDS)
-def test_20_000_mutated_files_are_read_or_refused(kind: str, seeds: Path, tmp_path: Path) -> None:
-    check(kind, seeds, tmp_path, 20_000)

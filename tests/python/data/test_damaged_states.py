@@ -96,14 +96,11 @@ def faults(numbers: range) -> list[str]:
 
 
 @pytest.mark.alone
-def test_mutated_states_are_refused() -> None:
-    assert faults(range(120)) == []
-
-
-@pytest.mark.exhaustive
-@pytest.mark.alone
-def test_ten_thousand_mutated_states_are_refused() -> None:
-    assert faults(range(1000, 11000)) == []
+@pytest.mark.parametrize(
+    "numbers", [range(120), pytest.param(range(1000, 11000), marks=pytest.mark.exhaustive)]
+)
+def test_mutated_states_are_refused(numbers: range) -> None:
+    assert faults(numbers) == []
 
 
 def middle() -> tuple[TorchDataset, dict[str, Any]]:

@@ -11,11 +11,12 @@ import needs
 import pytest
 import tensorflow as tf
 import torch
-from hypothesis import given, note, settings
+from hypothesis import given, note
 from hypothesis import strategies as st
+from properties import QUICK, Case, cases, quick_and_thorough
 from refusals import explained
 from sharing import SHAPE, Shared, numbers, shared_to_tf, tf_bytes, torch_bytes, values
-from tf_bytes import NUMERIC, as_stored, random_tensor, tf_tensor, torch_dtype, torch_memory
+from tf_bytes import NUMERIC, random_tensor, tf_tensor, torch_dtype, torch_memory
 
 import tensor_bridge
 from tensor_bridge import DtypeRow, to_tf, to_torch
@@ -360,28 +361,9 @@ def test_views_at_each_link_keep_the_whole_buffer() -> None:
 
 # ---- properties ----------------------------------------------------------------------------------
 
-INTERFACES = (tensor_bridge, tensor_bridge.TensorBridge())
+interfaces = st.sampled_from([tensor_bridge, tensor_bridge.TensorBridge()])
 # The same examples each time; the exhaustive runs look for new ones.
-QUICK = settings(max_examples=120, deadline=None, derandomize=True, database=None)
-THOROUGH = settings(max_examples=10_000, deadline=None)
-
-shapes = st.lists(
-    st.one_of(st.integers(0, 5), st.just(1), st.sampled_from([16, 17, 64])), max_size=6
-).filter(lambda shape: prod(shape) <= 3000)
-special_bytes = st.sampled_from([0x00, 0x01, 0x7F, 0x80, 0xFF, 0xF0, 0x7C, 0xFE])
-
-
-@st.composite
-def cases(draw: Any) -> tuple[DtypeRow, tuple[int, ...], bytes]:
-    row = draw(st.sampled_from([row for row in NUMERIC if row.kind == "shared"]))
-    shape = tuple(draw(shapes))
-    size = prod(shape) * row.itemsize
-    if size <= 64:
-        byte = special_bytes | st.integers(0, 255)
-        data = bytes(draw(st.lists(byte, min_size=size, max_size=size)))
-    else:
-        data = draw(st.randoms(use_true_random=False)).randbytes(size)
-    return row, shape, as_stored(row, data)
+SHARED = [row for row in NUMERIC if row.kind == "shared"]
 
 
 @st.composite
@@ -417,7 +399,7 @@ def view_of(x: torch.Tensor, steps: list[tuple[str, Any]]) -> torch.Tensor:
 
 
 def check_from_torch(
-    case: tuple[DtypeRow, tuple[int, ...], bytes],
+    case: Case,
     steps: list[tuple[str, Any]],
     copy: bool | None,
     interface: Any,
@@ -459,25 +441,13 @@ def check_from_torch(
     assert live_owners() == before
 
 
-@QUICK
-@given(cases(), views(), st.sampled_from([None, False, True]), st.sampled_from(INTERFACES))
-def test_from_torch_and_back(
-    case: Any, steps: list[tuple[str, Any]], copy: bool | None, interface: Any
-) -> None:
-    check_from_torch(case, steps, copy, interface)
-
-
-@pytest.mark.exhaustive
-@THOROUGH
-@given(cases(), views(), st.sampled_from([None, False, True]), st.sampled_from(INTERFACES))
-def test_from_torch_and_back_thoroughly(
-    case: Any, steps: list[tuple[str, Any]], copy: bool | None, interface: Any
-) -> None:
-    check_from_torch(case, steps, copy, interface)
+test_from_torch_and_back, test_from_torch_and_back_thoroughly = quick_and_thorough(
+    check_from_torch, cases(SHARED), views(), st.sampled_from([None, False, True]), interfaces
+)
 
 
 def check_from_tensorflow(
-    case: tuple[DtypeRow, tuple[int, ...], bytes],
+    case: Case,
     steps: list[tuple[str, Any]],
     on_write: str,
     interface: Any,
@@ -509,21 +479,13 @@ def check_from_tensorflow(
     assert live_owners() == before
 
 
-@QUICK
-@given(cases(), views(), st.sampled_from(["copy", "raise", "alias"]), st.sampled_from(INTERFACES))
-def test_from_tensorflow_and_back(
-    case: Any, steps: list[tuple[str, Any]], on_write: str, interface: Any
-) -> None:
-    check_from_tensorflow(case, steps, on_write, interface)
-
-
-@pytest.mark.exhaustive
-@THOROUGH
-@given(cases(), views(), st.sampled_from(["copy", "raise", "alias"]), st.sampled_from(INTERFACES))
-def test_from_tensorflow_and_back_thoroughly(
-    case: Any, steps: list[tuple[str, Any]], on_write: str, interface: Any
-) -> None:
-    check_from_tensorflow(case, steps, on_write, interface)
+test_from_tensorflow_and_back, test_from_tensorflow_and_back_thoroughly = quick_and_thorough(
+    check_from_tensorflow,
+    cases(SHARED),
+    views(),
+    st.sampled_from(["copy", "raise", "alias"]),
+    interfaces,
+)
 
 
 @QUICK

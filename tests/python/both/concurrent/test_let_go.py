@@ -92,7 +92,11 @@ def run(seed, steps):
 """
 
 
-def walk(seeds: int, steps: int, timeout: float = 120) -> None:
+@pytest.mark.parametrize(
+    ("seeds", "steps", "timeout"),
+    [(10, 300, 120), pytest.param(400, 2000, 1800, marks=pytest.mark.exhaustive)],
+)
+def test_no_write_faults_in_random_orders(seeds: int, steps: int, timeout: float) -> None:
     first = random.SystemRandom().randrange(1 << 30)
     out = run_forked(
         PAGES
@@ -112,15 +116,6 @@ print("done")
     assert out.endswith("done"), out
 
 
-def test_no_write_faults_in_random_orders() -> None:
-    walk(seeds=10, steps=300)
-
-
-@pytest.mark.exhaustive
-def test_no_write_faults_in_many_random_orders() -> None:
-    walk(seeds=400, steps=2000, timeout=1800)
-
-
 def test_the_pages_would_tell() -> None:
     done = run_forked(
         PAGES
@@ -136,7 +131,8 @@ print("written")
     assert "written" not in done.out
 
 
-def beside_tensorflow(writes: int) -> None:
+@pytest.mark.parametrize("writes", [1200, pytest.param(1_000_000, marks=pytest.mark.exhaustive)])
+def test_operations_of_tensorflow_beside_first_writes(writes: int) -> None:
     """Half of the threads run operations on tensors that the others convert and write to."""
     tensors: queue.Queue[tuple[tf.Tensor, float] | None] = queue.Queue(maxsize=16)
     writers = 4
@@ -176,15 +172,6 @@ def beside_tensorflow(writes: int) -> None:
             assert bool(tf.reduce_all(t == value)), "a write reached TensorFlow"
 
     in_threads(*[lambda i=i: write(i) for i in range(writers)], *[read] * writers, timeout=3600)
-
-
-def test_operations_of_tensorflow_beside_first_writes() -> None:
-    beside_tensorflow(writes=1200)
-
-
-@pytest.mark.exhaustive
-def test_a_million_first_writes_beside_operations_of_tensorflow() -> None:
-    beside_tensorflow(writes=1_000_000)
 
 
 def test_asynchronous_executor_holds_what_it_has_not_read_yet() -> None:

@@ -12,9 +12,9 @@ import tensorflow as tf
 import torch
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
+from properties import QUICK, Case, cases, quick_and_thorough, stored
 from tf_bytes import (
     NUMERIC,
-    as_stored,
     reference_values,
     same_values,
     tf_memory,
@@ -28,37 +28,8 @@ from tensor_bridge import DtypeRow
 from tensor_bridge.testing import live_owners, shares_memory, tf_data_address
 
 INTERFACES = (tensor_bridge, tensor_bridge.TensorBridge())
-# The same examples each time; the exhaustive runs look for new ones.
-QUICK = settings(max_examples=150, deadline=None, derandomize=True, database=None)
-THOROUGH = settings(max_examples=10_000, deadline=None)
-
 interfaces = st.sampled_from(INTERFACES)
 rows = st.sampled_from(NUMERIC)
-shapes = st.lists(
-    st.one_of(st.integers(0, 5), st.just(1), st.sampled_from([16, 17, 64])), max_size=7
-).filter(lambda shape: prod(shape) <= 3000)
-# Patterns that a conversion by value would lose: NaNs with payloads, -0.0, subnormals, infinities.
-special_bytes = st.sampled_from([0x00, 0x01, 0x7F, 0x80, 0xFF, 0xF0, 0x7C, 0xFE])
-
-
-@st.composite
-def stored(draw: Any, row: DtypeRow, count: int) -> bytes:
-    size = count * row.itemsize
-    if size <= 64:
-        data = bytes(
-            draw(st.lists(special_bytes | st.integers(0, 255), min_size=size, max_size=size))
-        )
-    else:
-        data = draw(st.randoms(use_true_random=False)).randbytes(size)
-    return as_stored(row, data)
-
-
-@st.composite
-def cases(draw: Any) -> tuple[DtypeRow, tuple[int, ...], bytes]:
-    row = draw(rows)
-    shape = tuple(draw(shapes))
-    return row, shape, draw(stored(row, prod(shape)))
-
 
 options = st.fixed_dictionaries(
     {},
@@ -69,7 +40,6 @@ options = st.fixed_dictionaries(
         "device": st.sampled_from([None, "cpu", torch.device("cpu")]),
     },
 )
-Case = tuple[DtypeRow, tuple[int, ...], bytes]
 
 
 def expected_action(row: DtypeRow, keywords: dict[str, Any]) -> str:
@@ -130,17 +100,9 @@ def check_conversion(case: Case, keywords: dict[str, Any], interface: Any) -> No
     assert live_owners() == before
 
 
-@QUICK
-@given(cases(), options, interfaces)
-def test_conversion(case: Case, keywords: dict[str, Any], interface: Any) -> None:
-    check_conversion(case, keywords, interface)
-
-
-@pytest.mark.exhaustive
-@THOROUGH
-@given(cases(), options, interfaces)
-def test_conversion_thoroughly(case: Case, keywords: dict[str, Any], interface: Any) -> None:
-    check_conversion(case, keywords, interface)
+test_conversion, test_conversion_thoroughly = quick_and_thorough(
+    check_conversion, cases(NUMERIC), options, interfaces
+)
 
 
 @QUICK
@@ -237,17 +199,9 @@ def check_any_options(subject: str, keywords: dict[str, Any], interface: Any) ->
     assert live_owners() == before + (explanation.action == "shared")
 
 
-@settings(QUICK, max_examples=300)
-@given(subjects, any_options, interfaces)
-def test_any_options(subject: str, keywords: dict[str, Any], interface: Any) -> None:
-    check_any_options(subject, keywords, interface)
-
-
-@pytest.mark.exhaustive
-@THOROUGH
-@given(subjects, any_options, interfaces)
-def test_any_options_thoroughly(subject: str, keywords: dict[str, Any], interface: Any) -> None:
-    check_any_options(subject, keywords, interface)
+test_any_options, test_any_options_thoroughly = quick_and_thorough(
+    check_any_options, subjects, any_options, interfaces, quick=settings(QUICK, max_examples=300)
+)
 
 
 def test_addresses_are_read_without_moving_anything() -> None:

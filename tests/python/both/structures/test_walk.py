@@ -13,8 +13,8 @@ import needs
 import pytest
 import tensorflow as tf
 import torch
-from hypothesis import given, settings
 from hypothesis import strategies as st
+from properties import quick_and_thorough
 from sharing import nothing_kept, tf_bytes, torch_bytes
 from ways import TO_TF, TO_TORCH, WAYS, Way
 
@@ -517,17 +517,9 @@ def check_tree(tree: Any, name: str) -> None:
     assert live_owners() == before
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, database=None)
-@given(trees, st.sampled_from(list(WAYS)))
-def test_any_tree(tree: Any, name: str) -> None:
-    check_tree(tree, name)
-
-
-@pytest.mark.exhaustive
-@settings(max_examples=10_000, deadline=None)
-@given(trees, st.sampled_from(list(WAYS)))
-def test_any_tree_thoroughly(tree: Any, name: str) -> None:
-    check_tree(tree, name)
+test_any_tree, test_any_tree_thoroughly = quick_and_thorough(
+    check_tree, trees, st.sampled_from(list(WAYS))
+)
 
 
 @needs.shares_to_tf
