@@ -1,4 +1,4 @@
-r"""Rules for models whose names are known: what `load_into` takes as ``rules``.
+r"""Rules for well-known models, for the argument ``rules`` of `load_into`.
 
 >>> import torch
 >>> from tensor_bridge import checkpoint
@@ -7,13 +7,13 @@ r"""Rules for models whose names are known: what `load_into` takes as ``rules``.
 >>> checkpoint.load_into(model, weights, rules=checkpoint.rules.BERT).complete
 True
 
-Each set is a tuple of plain rules, in the order in which they apply. A rule of your own goes before
-one of these sets and sees the names of the file; one behind it sees names of the module:
+Each set is a tuple of plain rules, applied in order. Put your own rule before a set to match the
+names of the file, or after it to match names of the module:
 ``rules=[("^bert/pooler/", None), *checkpoint.rules.BERT]``.
 
-What optimizers keep, and the step, are no variables of a checkpoint, so no rule drops them. What
-the file has and your torch class does not, a pooler for instance, is left to a rule of yours, so
-that nothing is dropped without your knowledge.
+The state of optimizers and the step are not variables of a checkpoint, so no rule drops them. If
+the file has something that your torch class does not have, such as a pooler, drop it with your own
+rule; these sets drop nothing without your knowledge.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = [
 BERT: tuple[AnyRule, ...] = (
     (r"^(bert/embeddings/\w+_embeddings)$", r"\1/embeddings"),
     (r"^bert/encoder/layer_(\d+)/", r"bert/encoder/layer/\1/"),
-    # These are multiplied from the right, transposed: they lie as torch's do.
+    # These are multiplied from the right, transposed: they have torch's layout.
     (r"^cls/seq_relationship/output_weights$", "cls/seq_relationship/weight", "as_is"),
     (r"^cls/seq_relationship/output_bias$", "cls/seq_relationship/bias", "as_is"),
     (r"^cls/squad/output_weights$", "qa_outputs/weight", "as_is"),
@@ -53,10 +53,10 @@ BERT: tuple[AnyRule, ...] = (
 """google-research/bert into transformers' BERT classes with a head.
 
 Complete for ``BertForPreTraining`` with the published checkpoints, and for
-``BertForSequenceClassification`` with those of run_classifier.py. Other classes lack what the file
-has; drop it first: ``^bert/pooler/`` for ``BertForQuestionAnswering`` (run_squad.py) and
-``BertForTokenClassification``, ``^bert/pooler/|^cls/seq_relationship/`` for ``BertForMaskedLM``,
-``^cls/predictions/`` for ``BertForNextSentencePrediction``. The weights of
+``BertForSequenceClassification`` with those of run_classifier.py. Other classes lack some of the
+file's weights; drop these first: ``^bert/pooler/`` for ``BertForQuestionAnswering`` (run_squad.py)
+and ``BertForTokenClassification``, ``^bert/pooler/|^cls/seq_relationship/`` for
+``BertForMaskedLM``, ``^cls/predictions/`` for ``BertForNextSentencePrediction``. The weights of
 ``cls.predictions.decoder`` are those of the word embeddings. The repository computes gelu by
 approximation, ``hidden_act="gelu_new"``; its first versions had the exact one, ``"gelu"``.
 """
@@ -72,7 +72,7 @@ BERT_MODEL: tuple[AnyRule, ...] = (
 
 T5: tuple[AnyRule, ...] = (
     (r"/block_0*(\d+)/layer_0*(\d+)/", r"/block/\1/layer/\2/"),
-    # Norms are called rms_norm in multilingual T5, the one behind the last block too.
+    # Norms are called rms_norm in multilingual T5, also the one after the last block.
     (r"^(encoder|decoder)/(?:final_layer|rms)_norm/scale$", r"\1/final_layer_norm/weight", "as_is"),
     (r"/(?:layer|rms)_norm/scale$", "/layer_norm/weight", "as_is"),
     (r"/(SelfAttention|EncDecAttention)/([qkvo])$", r"/\1/\2/kernel"),
@@ -106,8 +106,8 @@ GPT2_MODEL: tuple[AnyRule, ...] = (*GPT2, (r"^transformer/", ""))
 
 # --- tensorflow/tpu: models/official/efficientnet -------------------------------------------------
 
-# Layers are counted where they stand, so the names of a block depend on whether it expands. The
-# blocks of the first stage do not, and their number depends on the model.
+# Layers are numbered by position, so the names of a block depend on whether it expands. The blocks
+# of the first stage do not, and their number depends on the model.
 _UNEXPANDED = (
     r"^efficientnet-(?=b0/blocks_0/|b[1-4]/blocks_[01]/|b[56]/blocks_[0-2]/|b[78]/blocks_[0-3]/"
     r"|l2/blocks_[0-5]/)\w+/blocks_(\d+)"
@@ -137,10 +137,10 @@ EFFICIENTNET: tuple[AnyRule, ...] = (
 )
 """tensorflow/tpu's EfficientNet into ``EfficientNetForImageClassification``.
 
-B0 to B8 and L2, as the variables' scope, "efficientnet-b0", says. `Checkpoint.averages` has the
-weights that were published for evaluation. transformers' class pads as TensorFlow does where the
-stride of 2 meets an even size; for odd ones there is its ``depthwise_padding``. Lite, EdgeTPU and
-CondConv variants have layers that it has not, and no rules.
+For B0 to B8 and L2; the variables' scope, "efficientnet-b0", says which. `Checkpoint.averages` has
+the weights that were published for evaluation. For a stride of 2 and an even size transformers'
+class pads as TensorFlow does; for odd sizes it has ``depthwise_padding``. There are no rules for
+the Lite, EdgeTPU and CondConv variants, which have layers that the class lacks.
 """
 EFFICIENTNET_MODEL: tuple[AnyRule, ...] = (
     (rf"{_ANY}/head/dense/", None),
@@ -157,7 +157,7 @@ SONNET: tuple[AnyRule, ...] = (
     # Attributes of Sonnet's modules, without the underscore.
     (r"(^|/)_(?=[a-z])", r"\1"),
 )
-"""google-deepmind/sonnet 2 into a module of yours with attributes of the same names.
+"""google-deepmind/sonnet 2 into your own module with attributes of the same names.
 
 Without the underscore that Sonnet puts before them: ``snt.nets.MLP`` goes into a module with
 ``layers``, a ``ModuleList`` of ``Linear``; ``snt.nets.ResNet`` into one with ``initial_conv``,
@@ -166,7 +166,7 @@ Without the underscore that Sonnet puts before them: ``snt.nets.MLP`` goes into 
 """
 SONNET_SEQUENTIAL: tuple[AnyRule, ...] = (
     *SONNET,
-    # snt.Sequential keeps its layers in a list, torch's is one.
+    # snt.Sequential keeps its layers in a list; torch's Sequential is a list.
     (r"(^|/)layers/(?=\d+/)", r"\1"),
 )
-"""The same for ``snt.Sequential`` into ``Sequential``, which is the list that Sonnet's has."""
+"""The same for ``snt.Sequential`` into ``Sequential``, which is a list of layers itself."""

@@ -65,51 +65,53 @@ def load_into(
 ) -> Report:
     """Loads the weights of a checkpoint into a torch module.
 
-    A name in the checkpoint, "block/conv/kernel", is changed by the rules; then its longest
-    beginning that is the path of a submodule, "block.conv", says where it goes, and the rest what
-    it is, by the names of Keras, TensorFlow 1, Sonnet and GPT-2. The kind of the module says how it
-    is laid out there: Conv, ConvTranspose and depthwise kernels, Linear, norms, Embedding, LSTM,
-    GRU and RNN (with all their layers and both directions), PReLU, MultiheadAttention, and a
-    Sequential of two convolutions for a separable one. Tensors of other modules are taken as they
-    are, by their own names.
+    The rules are applied to each name in the checkpoint, such as "block/conv/kernel". The longest
+    prefix of the result that is the path of a submodule, "block.conv", selects the module; the rest
+    selects its tensor, by the names of Keras, TensorFlow 1, Sonnet and GPT-2. The kind of the
+    module
+    decides the layout: Conv, ConvTranspose and depthwise kernels, Linear, norms, Embedding, LSTM,
+      GRU
+    and RNN (with all their layers and both directions), PReLU, MultiheadAttention, and a Sequential
+    of two convolutions for a separable one. Tensors of other modules are loaded unchanged, by their
+    own names. Values are copied into the module's tensors, unless ``assign`` is true.
 
-    Everything is looked at before anything is written: after an exception the module is as it was.
+    Everything is checked before anything is written: after an exception the module is unchanged.
 
     Args:
-      module: Where to. Not changed but for the values of its parameters and buffers.
+      module: The target. Only the values of its parameters and buffers change.
       source: A path as for `load`, an open checkpoint, or names and tensors.
-      rules: A list of `Rule`, or of plain tuples: a regular expression and what takes the place of
-        each match (`re.sub`), in order; None instead of a text drops names in which the expression
-        is found. A third item, "as_is" or "transposed", takes the layout from the rule instead of
-        from the kind of the module; the name that comes out is then that of a tensor.
-      names: "path" takes the checkpoint's names, "variable" those that its variables had in
-        TensorFlow ("dense/kernel"), which an object-based checkpoint knows.
-      flattened: For a Linear module or a norm after a flattened picture the sizes (channels,
-        height, width) of that picture in torch: Keras flattens channels last. The one size
-        (inputs,) says that the module's own code moves the channels last, in front of the module
-        or in the picture that it makes of the outputs.
-      made_with: What the layers were made with where the file does not say it and their weights
-        mean different things by it: ``forget_bias`` of the LSTM cells of TensorFlow 1,
-        ``reset_after`` of a GRU without a bias; of Keras 1 ``keras_version``, ``dim_ordering`` and
-        ``backend`` ("theano" turns kernels of convolutions around).
-      strict: Whether a tensor without a source, a name without a target, and a module that
-        computes something else than its layer, is an error.
-      compare: Whether what the modules compute is compared with the layers that the checkpoint
-        describes: activations, padding, strides, epsilon and the like. False for a module whose
-        own code makes up for what differs.
+      rules: A list of `Rule`, or of plain tuples of a regular expression and the replacement of
+        each match (`re.sub`), applied in order; None as replacement drops names that match. A third
+        item, "as_is" or "transposed", gives the layout instead of the kind of the module; the
+        replacement is then the name of a tensor.
+      names: "path" uses the checkpoint's names, "variable" the variables' names in TensorFlow
+        ("dense/kernel"), which an object-based checkpoint contains.
+      flattened: For a Linear module or a norm after a flattened image, the sizes (channels, height,
+        width) of that image in torch, because Keras flattens channels last. A single size (inputs,)
+        says that the module's own code moves the channels last, before the module or in the image
+        that it makes of the outputs.
+      made_with: Facts about the layers that the file does not contain and that change the meaning
+        of the weights: ``forget_bias`` of the LSTM cells of TensorFlow 1, ``reset_after`` of a GRU
+        without a bias; for Keras 1 ``keras_version``, ``dim_ordering`` and ``backend`` ("theano"
+        flips kernels of convolutions).
+      strict: Whether these are errors: a tensor without a source, a name without a target, and a
+        module that computes something different from its layer.
+      compare: Whether to compare the modules with the layers that the checkpoint describes:
+        activations, padding, strides, epsilon and so on. Use False for a module whose own code
+        compensates for a difference.
       cast: Whether values may be rounded to the module's dtype.
-      assign: Puts the checkpoint's tensors in the place of the module's, as in
-        ``Module.load_state_dict``; needed for a module on the device "meta".
+      assign: Replaces the module's tensors by the checkpoint's, as in ``Module.load_state_dict``;
+        needed for a module on the device "meta".
 
     Returns:
-      What went where.
+      A report of all names, with their sources and targets.
 
     Raises:
       MismatchError: Something does not fit; all of it is listed, and ``report`` is an attribute.
-      InvalidOptionError: A rule that is none, unknown ``names``, an option in ``made_with`` that
-        is unknown or has a value that it cannot have.
-      CheckpointError, CheckpointNotFoundError: As `load`. A file that is truncated while its values
-        are copied, after all was looked at, leaves some of them in the module.
+      InvalidOptionError: An invalid rule, unknown ``names``, or an unknown option or value in
+        ``made_with``.
+      CheckpointError, CheckpointNotFoundError: As `load`. If a file is truncated while its values
+        are copied, after the checks, some of them are in the module.
 
     Example:
       >>> import torch, tensor_bridge

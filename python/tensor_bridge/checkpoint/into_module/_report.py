@@ -1,4 +1,4 @@
-"""What `load_into` tells of its work."""
+"""The report of `load_into`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Loaded", "Report"]
 
-# Names are compared with each other for hints; more of them help nobody.
+# Names are compared with each other for hints; with more of them hints are of no use.
 _HINTS = 20
 _COMPARED = 200
 
@@ -27,8 +27,8 @@ class Loaded:
 
     Attributes:
       target: Its name in the module's ``state_dict``.
-      sources: Names in the checkpoint; none for a tensor that the layer leaves out and that is
-        filled with what has no effect.
+      sources: Names in the checkpoint; none for a tensor that the layer does not have and that gets
+        values without an effect.
       shape: Its sizes.
       stored: Sizes of the sources.
     """
@@ -44,14 +44,13 @@ class Report:
     """What `load_into` did, or would have done.
 
     Attributes:
-      loaded: What has a source.
-      missing: Tensors of the module that have none.
-      unused: Names in the checkpoint that no module takes.
-      unnamed: Those of ``unused`` that only count layers by their class, because the file does
-        not say what its layers are called. Only a rule places them: a name that fits would do so
-        by chance.
+      loaded: Tensors with a source.
+      missing: Tensors of the module without a source.
+      unused: Names in the checkpoint without a target.
+      unnamed: Names in ``unused`` that only count layers by class, because the file does not have
+        the layers' names. Only a rule places them, because a match would be chance.
       ignored: Names that a rule drops, or that only training needs.
-      problems: What does not fit, one text for each.
+      problems: Values that do not fit, one text for each.
       differences: What the module computes differently from the Keras model that the checkpoint
         describes, one text for each.
       written: Whether the values are in the module.
@@ -75,17 +74,18 @@ class Report:
 
     @property
     def proposal(self) -> list[Rule]:
-        """Rules with which names fit that do not fit now, after the rules that were given.
+        """Rules that would place further names, to be added after the given rules.
 
-        Found by shapes, names and order; empty if none are found. `load_into` never applies them:
-        look at them first. In the text of the report they stand ready to be pasted, and those that
-        could as well be others are marked as guesses.
+        They are found by shapes, names and order; empty if none are found. `load_into` never
+        applies them: check them first. The text of the report has them ready to paste, and marks
+          those that
+        are guesses.
         """
         proposed = self._proposal()
         return list(proposed.rules) if proposed else []
 
     def propose_with(self, propose: Callable[[], Proposal]) -> None:
-        """Sets what finds proposals when somebody asks for them; `load_into` does."""
+        """Sets the function that finds proposals on request; `load_into` does."""
         self._propose = propose
 
     def _proposal(self) -> Proposal | None:
@@ -97,7 +97,7 @@ class Report:
         lines = [self._headline()]
         width = max((len(printable(item.target)) for item in self.loaded), default=0)
         lines += [f"  {_line(item, width)}" for item in self.loaded]
-        # A path that counts layers is like another layer's name by chance.
+        # A path that counts layers resembles another layer's name only by chance.
         unnamed = set(self.unnamed)
         named = [name for name in self.unused if name not in unnamed]
         for title, names, others in (
@@ -162,7 +162,7 @@ def _plain(name: str) -> str:
 
 
 def _alike(name: str, others: list[str]) -> str:
-    """A hint at the names on the other side that are most like this one."""
+    """A hint with the most similar names on the other side."""
     by_plain: dict[str, list[str]] = {}
     for other in others[:_COMPARED]:
         by_plain.setdefault(_plain(other), []).append(other)

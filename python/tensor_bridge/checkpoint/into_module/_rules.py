@@ -22,18 +22,16 @@ _EXPECTED = (
 
 
 class Rule(NamedTuple):
-    r"""How one kind of name in a checkpoint becomes a name in a module.
+    r"""How names in a checkpoint that match a pattern become names in a module.
 
-    A plain tuple of two or three does as well.
+    A plain tuple of two or three items has the same effect.
 
     Attributes:
-      pattern: A regular expression; each place of a name where it is found is replaced (`re.sub`).
-      replacement: What takes that place, with ``\1`` for groups; None drops names in which the
-        pattern is found.
-      layout: None leaves the layout to the kind of the module that the name leads to. With
-        "as_is" and "transposed" the name that comes out, after all rules, is that of a tensor in
-        the module's ``state_dict``, with dots or slashes, and takes the value as it is, or, of
-        two dimensions, transposed.
+      pattern: A regular expression; each match in a name is replaced (`re.sub`).
+      replacement: The replacement, with ``\1`` for groups; None drops names that match.
+      layout: With None the kind of the module decides the layout. With "as_is" or "transposed" the
+        name after all rules is that of a tensor in the module's ``state_dict``, with dots or
+        slashes, which gets the value unchanged or, with two dimensions, transposed.
 
     Example:
       >>> import torch

@@ -1,4 +1,4 @@
-"""`load`, and the mapping that it gives."""
+"""`load`, and the mapping that it returns."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 # What TensorFlow 1 calls the moving average of a variable, behind the variable's name.
 _AVERAGE = "/ExponentialMovingAverage"
 _ZIP_MAGIC = b"PK\x03\x04"
-# Bytes that tell what a file is.
+# Bytes at the beginning of a file that show its format.
 _HEAD = 1024
 _EMPTY_ZIP = b"PK\x05\x06"
 
 
 def near_misses(name: str, names: Any) -> str:
-    """``; did you mean ...?`` with the names that are most alike, or nothing."""
+    """``; did you mean ...?`` with the most similar names, or nothing."""
     from difflib import get_close_matches
 
     found = get_close_matches(name, list(names), n=3, cutoff=0.6)
@@ -43,7 +43,7 @@ def near_misses(name: str, names: Any) -> str:
 
 
 class Entries(Mapping[str, Any]):
-    """Names to tensors, each made when it is asked for.
+    """A mapping from names to tensors, which are made when they are used.
 
     Attributes:
       entries: Names to `Entry`: dtype, shape and place in the file, without reading the tensor.
@@ -79,20 +79,20 @@ class Entries(Mapping[str, Any]):
 class Checkpoint(Entries):
     """A checkpoint as a mapping from the names of its variables to torch tensors.
 
-    Nothing is read before a tensor is asked for, and each access makes a new tensor. It is a view
-    of the privately mapped file where the bytes can be used as they are: then only the pages that
-    are touched are read, and what is written to it stays in this process and is seen by later
-    accesses. Else it is an ordinary copy. Strings are `tensor_bridge.StringTensor`.
+    Nothing is read before a tensor is used, and each access makes a new tensor on the CPU. If the
+    bytes can be used directly, it is a view of the privately mapped file: then only the pages that
+    are used are read; writes to it stay in this process, and later accesses see them. Otherwise it
+    is an ordinary copy. Strings are `tensor_bridge.StringTensor`. Tensors keep the files open.
 
     Attributes:
-      path: What was opened.
+      path: The path that was opened.
       format: "bundle" (TensorFlow's checkpoints and SavedModels), "v1" (checkpoints of its first
         format), "hdf5" (Keras), "frozen_graph" or "tflite".
       raw: As given to `load`.
-      slots: What optimizers keep for each variable, "optimizer/slot/variable".
-      counters: How often was saved, TensorFlow 1's global step and the like.
-      state: What else training keeps: metrics, settings of optimizers, loss scales, generators of
-        random numbers; and what Keras 3's ``model.export()`` stores a second time.
+      slots: State of optimizers for each variable, "optimizer/slot/variable".
+      counters: The save counter, TensorFlow 1's global step and so on.
+      state: Other state of training: metrics, settings of optimizers, loss scales, random
+        generators; and the copies that Keras 3's ``model.export()`` stores.
       metadata: The object graph, configurations.
     """
 
@@ -120,7 +120,7 @@ class Checkpoint(Entries):
 
     @property
     def summary(self) -> str:
-        """How many variables there are, and what else; or that there are none."""
+        """The number of variables and of other entries, as text."""
         if not self:
             if is_there(Path(self.path, "saved_model.pb")):
                 return "a SavedModel without variables, nor weights among its graph's constants"
@@ -148,21 +148,21 @@ class Checkpoint(Entries):
 
     @property
     def backend(self) -> str | None:
-        """What Keras ran on when it wrote the file, such as "theano"; None if it does not say."""
+        """The backend of Keras that wrote the file, such as "theano"; None if it is not stored."""
         with reading(self.path):
             backend: str | None = getattr(self._source, "backend", None)
             return backend
 
     @property
     def keras_version(self) -> str | None:
-        """The version of Keras that wrote a .h5 file; None if the file does not say."""
+        """The version of Keras that wrote a .h5 file; None if it is not stored."""
         with reading(self.path):
             version: str | None = getattr(self._source, "keras_version", None)
             return version
 
     @property
     def averages(self) -> Mapping[str, Any]:
-        """The variables, each with the moving average of its values where the file has one.
+        """The variables; those with a moving average in the file have that as their value.
 
         A source for `load_into`, by the names of the variables. The averages are those of
         TensorFlow 1's `tf.train.ExponentialMovingAverage`, with which such models are evaluated;
@@ -189,9 +189,9 @@ class Checkpoint(Entries):
 
     @property
     def layers(self) -> Mapping[str, Layer]:
-        """The layers of Keras that a file describes, by the beginning of their variables' names.
+        """The Keras layers that the file describes, by the common beginning of their variables.
 
-        Of a .keras archive, an .h5 file with a model, a SavedModel of Keras 2; empty for others.
+        For a .keras archive, an .h5 file with a model and a SavedModel of Keras 2; else empty.
 
         Raises:
           CheckpointError: The configuration is damaged.
@@ -207,14 +207,14 @@ class Checkpoint(Entries):
 
     @property
     def names_known(self) -> bool:
-        """Whether the file says of each variable which layer it is of; see `Entry.named`."""
+        """Whether the file has the name of each variable's layer; see `Entry.named`."""
         return all(entry.named for entry in self.entries.values())
 
     @property
     def variable_names(self) -> dict[str, str]:
-        """Names that variables had in TensorFlow ("dense/kernel"), by their name here.
+        """The variables' names in TensorFlow ("dense/kernel"), by their names here.
 
-        Of an object-based checkpoint; empty for others.
+        For an object-based checkpoint; else empty.
 
         Raises:
           CheckpointError: The object graph is damaged.
@@ -234,10 +234,10 @@ class Checkpoint(Entries):
     def problems(self, progress: Progress | None = None) -> Iterator[Exception]:
         """Reads every byte and yields an exception for each entry or block that is damaged.
 
-        What was written to tensors of the checkpoint is not in its files, and not looked at.
+        Writes to tensors of the checkpoint are not in its files, and are not checked.
 
         Args:
-          progress: Called with the bytes done and the bytes in all, after each entry.
+          progress: Called with the number of bytes done and the total, after each entry.
 
         Raises:
           FrameworkError: The package crc32c is not installed.
@@ -261,10 +261,11 @@ class Checkpoint(Entries):
           progress: As for `problems`.
 
         Returns:
-          How many tensors have a checksum, which is that of the bytes, and how many have none.
+          How many tensors have a checksum, which matches their bytes, and how many have none.
 
         Raises:
-          CheckpointError: The first entry that is damaged, with file, entry and offset.
+          CheckpointError: An entry is damaged; the error has the file, entry and offset of the
+            first.
           CheckpointNotFoundError: A data file is missing.
           FrameworkError: The package crc32c is not installed.
         """
@@ -286,23 +287,24 @@ def load(path: str | os.PathLike[str], *, verify: bool = False, raw: bool = Fals
     Args:
       path: The prefix of a checkpoint, its ``.index`` file, a checkpoint of TensorFlow's first
         format (one file, or the prefix of several), a folder with a ``checkpoint`` file (the
-        latest one is taken), a SavedModel, a file ``.keras``, ``.weights.h5``,
-        ``.weights.json`` (its pieces beside it) or ``.h5``, which need the extra ``h5``; a frozen
-        graph (``.pb``, ``.meta``) or a model of TensorFlow Lite (``.tflite``). The content of
-        a file decides, not its name.
-      verify: Reads all files now and compares their checksums. HDF5 files
-        have none as a rule; an archive ``.keras`` has one.
-      raw: The stored bytes as uint8 of a dtype that torch lacks, the plain integers of a quantized
-        one.
+        latest one is used), a SavedModel, a file ``.keras``, ``.weights.h5``, ``.weights.json``
+        (with its pieces beside it) or ``.h5``, which need the extra ``h5``; a frozen graph
+        (``.pb``, ``.meta``) or a model of TensorFlow Lite (``.tflite``). The content of a file
+        decides its format, not its name.
+      verify: Reads all files now and compares their checksums. HDF5 files usually have none; a
+        ``.keras`` archive has one.
+      raw: Returns the stored bytes as uint8 of a dtype that torch lacks, and the plain integers of
+        a quantized one.
 
     Returns:
-      A lazy mapping from names to torch tensors on the CPU.
+      A lazy mapping from names to torch tensors on the CPU, with the shapes of the file and torch's
+      dtype of the same name, or the nearest one that holds all values.
 
     Raises:
       CheckpointNotFoundError: There is no checkpoint at the path.
-      UnsupportedFileError: A file of a format that is not read; the message names it.
+      UnsupportedFileError: The format of a file is not supported; the message names it.
       CheckpointError: A file is damaged or truncated.
-      UnsupportedTypeError, InvalidOptionError: What is given is no path of a local file.
+      UnsupportedTypeError, InvalidOptionError: path is not a path of a local file.
       FrameworkError: torch, crc32c (``verify``) or h5py is not installed.
 
     Example:

@@ -20,7 +20,7 @@ __all__ = ["Entry", "Extent"]
 
 
 class Extent(NamedTuple):
-    """Where bytes lie: ``size`` of them at ``offset`` of ``file``."""
+    """A range of bytes: ``size`` of them at ``offset`` of ``file``."""
 
     file: Any
     offset: int
@@ -35,14 +35,14 @@ class Entry:
       name: As in the mapping that holds it.
       kind: "variable", "slot", "counter", "state" or "metadata".
       key: As in the file.
-      dtype: TensorFlow's name of it.
+      dtype: TensorFlow's name of its dtype.
       shape: Its sizes.
-      nbytes: Bytes in the file.
-      file: The file that holds it, or its first piece.
-      offset: Where in that file; -1 if it is in several pieces.
-      named: Whether the file says which layer it is of. If not, ``name`` is a path in the file
-        that counts layers by their class, "layers/dense_1/0" for the second Dense: it may be like
-        the name of another layer by chance, and is to be placed by a rule alone.
+      nbytes: Number of bytes in the file.
+      file: The file that contains it, or its first piece.
+      offset: Its offset in that file; -1 if it is in several pieces.
+      named: Whether the file has the name of its layer. If not, ``name`` is a path in the file that
+        counts layers by class, "layers/dense_1/0" for the second Dense. It may resemble the name of
+        another layer by chance, so only a rule places it.
     """
 
     name: str
@@ -57,19 +57,19 @@ class Entry:
 
     @property
     def quantization(self) -> Quantization | None:
-        """How its integers stand for real numbers, if the file says that they do."""
+        """How its integers represent real numbers, if the file says so; else None."""
         return None
 
     def unsupported(self, reason: str) -> UnsupportedDtypeError:
-        """The error for a tensor that cannot be one of torch's."""
+        """The error for a tensor that torch cannot represent."""
         return UnsupportedDtypeError(f"{self.file}, entry {self.key!r}: {reason}")
 
     def read(self, raw: bool) -> Any:
-        """The tensor, or a StringTensor.
+        """Returns a new torch.Tensor on the CPU, or a StringTensor.
 
         Raises:
           CheckpointError: The file is damaged here.
-          UnsupportedDtypeError: torch has nothing for it.
+          UnsupportedDtypeError: torch cannot represent it.
         """
         # No `reading`: it takes a tenth of the time in which a view is made.
         try:
@@ -82,7 +82,7 @@ class Entry:
         raise TypeError(f"{type(self).__name__} cannot be read")
 
     def extent(self) -> Extent | None:
-        """Where the bytes of the tensor lie, if they lie in one piece just as in memory.
+        """The range of the tensor's bytes if they are in one piece, as in memory; else None.
 
         Raises as `read`.
         """
@@ -94,11 +94,11 @@ class Entry:
 
     @property
     def has_checksum(self) -> bool:
-        """Whether `problems` can see damage to any byte of the tensor."""
+        """Whether `problems` can detect damage to any byte of the tensor."""
         return False
 
     def problems(self) -> Iterator[Exception]:
-        """What is wrong with the bytes, as far as checksums tell."""
+        """Yields the damage that checksums show."""
         try:
             with reading(self.file, self.key):
                 yield from self._problems()

@@ -31,15 +31,15 @@ _NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
 class MappedFile:
     """A file in memory: read at first touch, written to never.
 
-    The mapping is private: what is written to a tensor over it stays in this process. Mapping and
-    descriptors live as long as the object or a tensor over it, and nothing refers back to them:
-    they go with the last reference, whether the collector runs or not. A file that another process
-    truncates meanwhile ends this one (SIGBUS) where a tensor over the mapping is touched, as with
-    every mapping; replacing a file is harmless.
+    The mapping is private: writes to a tensor over it stay in this process. The mapping and the
+    descriptors exist as long as the object or a tensor over it. Nothing refers back to them, so the
+    last reference closes them, also without the garbage collector. If another process truncates the
+    file, using a tensor over a missing page ends this process (SIGBUS), as with every mapping.
+    Replacing a file is harmless.
 
-    What is copied, compared or decoded is read from the file, which raises for a file that was
-    truncated. What C++ parses, or torch.save stores, comes from a second mapping, which nobody
-    writes to: it has what the file has, and its pages are let go of once they are used.
+    Reads that copy, compare or decode use the file itself, and raise if it was truncated. Bulk
+    reads, by parsers in C++ and torch.save, use a second, never-written mapping whose pages can be
+    dropped.
 
     Attributes:
       path: The file.
@@ -68,13 +68,13 @@ class MappedFile:
 
     @property
     def _source(self) -> Any:
-        """The second mapping. PROT_WRITE because torch warns of memory without it."""
+        """The second mapping. PROT_WRITE because torch warns about memory without it."""
         if self._second is None:
             self._second = self._mapped()
         return self._second
 
     def drop(self) -> None:
-        """Lets go of the pages that were read to be parsed or stored."""
+        """Drops the pages that were read by parsers or torch.save."""
         if self._second is not None:
             self._second.madvise(mmap.MADV_DONTNEED)
 
@@ -90,14 +90,14 @@ class MappedFile:
             )
 
     def head(self, size: int) -> builtins.bytes:
-        """The first bytes of the file, which may have fewer. Nothing is mapped for them."""
+        """The first bytes of the file, or fewer if it is shorter. Nothing is mapped for them."""
         return os.pread(self._fd, size, 0)
 
     def _cut(self, offset: int) -> Exception:
         return damaged(self.path, "the file was truncated while it was read", offset=offset)
 
     def _over(self, mapping: Any, offset: int, count: int, dtype: torch.dtype) -> torch.Tensor:
-        """A view of a mapping, of a file that is still as long as it was."""
+        """A view of a mapping; checks that the file was not truncated."""
         import torch
 
         if os.lseek(self._fd, 0, os.SEEK_END) < offset + count * dtype.itemsize:
@@ -105,7 +105,7 @@ class MappedFile:
         return torch.frombuffer(mapping, dtype=dtype, count=count, offset=offset)
 
     def read_into(self, buffer: Any, offset: int) -> None:
-        """Fills a buffer with bytes of the file. They have been checked to be in it."""
+        """Fills a buffer with bytes of the file. The caller has checked that they are in it."""
         done = 0
         with memoryview(buffer) as view:
             while done < view.nbytes:
@@ -121,7 +121,7 @@ class MappedFile:
         return data
 
     def pieces(self, offset: int, size: int) -> Iterator[memoryview]:
-        """A stretch of the file, piece by piece; each goes where the one before was."""
+        """Yields a range of the file in pieces, which reuse one buffer."""
         with memoryview(bytearray(min(PIECE, size))) as view:
             for at in range(0, size, PIECE):
                 with view[: min(PIECE, size - at)] as piece:
@@ -134,7 +134,7 @@ class MappedFile:
             yield self.copied(offset + at, min(PIECE, size - at))
 
     def bytes(self, offset: int, size: int) -> torch.Tensor:
-        """The bytes as a view, uint8. They have been checked to be in the file."""
+        """The bytes as a view, uint8. The caller has checked that they are in the file."""
         import torch
 
         if size == 0:
@@ -142,7 +142,7 @@ class MappedFile:
         return self._over(self._map, offset, size, torch.uint8)
 
     def copied(self, offset: int, size: int) -> torch.Tensor:
-        """The bytes as a copy, uint8. They have been checked to be in the file."""
+        """The bytes as a copy, uint8. The caller has checked that they are in the file."""
         import ctypes
 
         import torch
@@ -154,7 +154,7 @@ class MappedFile:
         return copy
 
     def copy_into(self, target: torch.Tensor, offset: int) -> None:
-        """Fills a tensor of uint8 with the bytes from a place on, whatever its strides."""
+        """Fills a tensor of uint8, with any strides, with the bytes from a place on."""
         size = target.numel()
         if size <= _COPY or target.ndim <= 1:
             target.copy_(self.copied(offset, size).view(target.shape))
@@ -164,9 +164,9 @@ class MappedFile:
             offset += part.numel()
 
     def tensor(self, offset: int, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        """A tensor of little-endian elements in row-major order, checked to be in the file.
+        """A tensor of little-endian elements in row-major order. The caller has checked the range.
 
-        A view of the mapping, or a copy if the offset is not aligned for the dtype.
+        It is a view of the mapping, or a copy if the offset is not aligned for the dtype.
         """
         import torch
 
@@ -181,9 +181,9 @@ class MappedFile:
         return self.copied(offset, count * dtype.itemsize).view(dtype).view(shape)
 
     def stored(self, offset: int, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        """What the file has, as a view that may begin at any address.
+        """A view of the second mapping, at any address.
 
-        To be parsed or stored, never computed with; `drop` lets go of what was read.
+        For parsers and torch.save, not for computing; `drop` drops the pages that were read.
         """
         import torch
 
@@ -193,9 +193,9 @@ class MappedFile:
         return self._over(self._source, offset, count, dtype).view(shape)
 
     def copy_to(self, target: int, offset: int, size: int) -> None:
-        """Appends bytes of the file to the file descriptor ``target``, past this process.
+        """Appends bytes of the file to the file descriptor ``target``, inside the kernel.
 
-        What was written to tensors over the mapping is not among them.
+        Writes to tensors over the mapping are not included.
         """
         done = 0
         while done < size:
@@ -212,6 +212,6 @@ class MappedFile:
 
 
 def alignment(dtype: torch.dtype) -> int:
-    """What torch's kernels rely on; that of a complex number's parts."""
+    """The alignment on which torch's kernels rely; for complex numbers that of their parts."""
     size: int = dtype.itemsize
     return size // 2 if dtype.is_complex else size

@@ -68,31 +68,32 @@ def convert(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> list[Path]:
-    """Writes the variables of a checkpoint to ``.safetensors``, or to ``.pt`` or ``.pth``.
+    """Writes the variables of a checkpoint as ``.safetensors``, ``.pt`` or ``.pth``.
 
-    Bytes that need no change go from file to file inside the kernel; other tensors are made one at
-    a time, so that memory never holds more than the largest. For ``.pt`` those lie meanwhile in a
-    file without a name beside the target. A file gets its name when it is complete.
+    Names, shapes, dtypes and values stay the same. The kernel copies bytes that need no change from
+    file to file. Other tensors are made one at a time, so memory never holds more than the largest;
+    for ``.pt`` they are stored meanwhile in a file without a name beside the target. A file gets
+    its name when it is complete.
 
     Args:
-      source: A path as for `load`, or an open checkpoint, whose files are read: what was written to
-        its tensors is not stored. One that was opened with ``raw=True`` is stored so.
-      target: The file. Its ending says the format.
-      max_shard_bytes: Splits ``.safetensors`` into files of at most so many bytes of tensors, with
-        an index ``<target>.index.json`` as Hugging Face's libraries read it. When that replaces
-        one, the files have names that it does not have, and its own are removed.
-      skip_strings: Leaves strings out, which neither format holds, instead of refusing them.
+      source: A path as for `load`, or an open checkpoint. Its files are read, so writes to its
+        tensors are not stored. If it was opened with ``raw=True``, the plain integers are stored.
+      target: The file. Its ending decides the format.
+      max_shard_bytes: Splits ``.safetensors`` into files with at most that many bytes of tensors,
+        and an index ``<target>.index.json`` for Hugging Face's libraries. If it replaces an index,
+        the files get new names, and the files of the old index are removed.
+      skip_strings: Skips strings, which neither format can store, instead of refusing them.
       verify: Compares all checksums first.
-      overwrite: Replaces files that exist, and keeps their modes.
-      progress: Called with the bytes done and the bytes in all.
+      overwrite: Replaces existing files, and keeps their modes.
+      progress: Called with the number of bytes done and the total.
 
     Returns:
-      The files, an index last.
+      The paths of the files, an index last.
 
     Raises:
-      UnsupportedDtypeError: The format has nothing for a dtype.
-      InvalidOptionError: The format cannot hold a name or a shape, a file exists, its folder does
-        not, or the ending is another.
+      UnsupportedDtypeError: The format does not have a dtype.
+      InvalidOptionError: The format cannot store a name or a shape, a file exists, its folder does
+        not exist, or the ending is unknown.
       CheckpointError: The checkpoint has no variables, or as `load`.
       CheckpointNotFoundError, FrameworkError: As `load`.
     """
@@ -166,7 +167,7 @@ def _append(item: _Item, file: Output) -> None:
 
 
 class _Stream:
-    """The file that torch.save writes to: counts bytes and lets go of what was read for them."""
+    """The file for torch.save: counts bytes, and releases the pages that were read for them."""
 
     def __init__(self, file: Output, sources: list[MappedFile], total: int, report: Progress):
         self._file, self._sources, self._total, self._report = file, sources, total, report
@@ -189,7 +190,7 @@ class _Stream:
             for source in self._sources:
                 source.drop()
             self._kept = 0
-        # What torch writes beside the tensors is no work that anybody waits for.
+        # torch.save's framing does not count as progress.
         self._report(min(self._done, self._total), self._total)
         return size
 

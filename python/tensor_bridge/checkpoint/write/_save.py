@@ -57,25 +57,27 @@ def save(
 ) -> str:
     """Writes tensors as a checkpoint that TensorFlow reads.
 
+    Shapes, dtypes and values stay the same: no kernel is transposed.
+
     Args:
-      state: Names and tensors, such as a ``state_dict``. Tensors are stored as they are laid out.
-      prefix: What the two files' names begin with.
+      state: A mapping from names to tensors, such as a ``state_dict``.
+      prefix: The common beginning of the two files' names.
       object_based: Whether "layer.weight", or "layer/weight", is the path of an object, which
-        ``tf.train.Checkpoint(layer=...).restore`` finds. Else the names are the keys, as in
+        ``tf.train.Checkpoint(layer=...).restore`` finds. Otherwise the names are the keys, as in
         TensorFlow 1.
-      overwrite: Replaces files that exist, and keeps their modes.
+      overwrite: Replaces existing files, and keeps their modes.
 
     Returns:
       The prefix, for ``tf.train.load_checkpoint`` or ``tf.train.Checkpoint.restore``.
 
     Raises:
-      UnsupportedTypeError: No mapping, or a value that is neither a dense torch.Tensor with memory
-        of its own nor a StringTensor.
-      UnsupportedDtypeError: TensorFlow has nothing for a dtype, or would lose the scale of a
+      UnsupportedTypeError: state is not a mapping, or a value is neither a dense torch.Tensor with
+        its own memory nor a StringTensor.
+      UnsupportedDtypeError: TensorFlow does not have a dtype, or would lose the scale of a
         quantized one.
       UnsupportedDeviceError: A tensor on the meta device has no values.
-      InvalidOptionError: A name is empty, not UTF-8, or the same as another once it is a path; a
-        file exists or its folder does not, or the prefix ends as a file of another format does.
+      InvalidOptionError: A name is empty, not UTF-8, or the same path as another; a file exists,
+        its folder does not exist, or the prefix has the ending of another format.
       FrameworkError: The package crc32c is not installed; checksums are part of the format.
 
     Example:
