@@ -79,7 +79,7 @@ void explainStrings(const tb_strings& strings, const tb_convert_options* options
 void explainStringsBack(const tb_strings& strings, const tb_convert_back_options* options,
                         tb_explanation* out);
 
-/// Below so many bytes of work the GIL is not worth releasing.
+/// Bytes that a conversion of the strings handles, to decide whether to release the GIL.
 int64_t workBytes(const tb_strings& strings) noexcept;
 
 }  // namespace tensor_bridge

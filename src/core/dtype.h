@@ -1,4 +1,4 @@
-// The dtype table as constants: DtypeRow, lookups by TensorFlow's and torch's numbers.
+// The dtype table as constants: DtypeInfo, lookups by TensorFlow's and torch's numbers.
 // Not for: holding rows; they are in dtype_table.def.
 #ifndef TENSOR_BRIDGE_CORE_DTYPE_H_
 #define TENSOR_BRIDGE_CORE_DTYPE_H_

@@ -38,7 +38,7 @@ bool agrees(const TfApi& api, const Sample& sample, TF_Status* status) {
     const void* tensor = api.localTensor(handle);
     int64_t shape[6];
     TensorFields fields;
-    // A layout that cannot be read at all must not be used; one sample kind more is no loss.
+    // Every sample is readable by design, so a failed read is a mismatch.
     same = tensor != nullptr && readTensorFields(tensor, shape, &fields) &&
            fields.tf_enum == api.TFE_TensorHandleDataType(handle) &&
            fields.ndim == api.TFE_TensorHandleNumDims(handle, status) &&

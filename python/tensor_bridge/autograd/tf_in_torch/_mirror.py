@@ -217,9 +217,9 @@ def _unchanged(pairs: Pairs) -> Pairs:
 
 
 def _moved(pairs: Pairs) -> list[tuple[Mirror, torch.Tensor, Any]]:
-    """Those whose variable may have another value than when both sides were equal, and a reading.
+    """Mirrors whose variable may have changed since the last sync, each with its current value.
 
-    The reading is None where only one by one can be read.
+    The value is None if variables can be read only one by one.
     """
     values = _values([mirror for mirror, _ in pairs]) if pairs else []
     if values is None:

@@ -68,12 +68,11 @@ def load_into(
     The rules are applied to each name in the checkpoint, such as "block/conv/kernel". The longest
     prefix of the result that is the path of a submodule, "block.conv", selects the module; the rest
     selects its tensor, by the names of Keras, TensorFlow 1, Sonnet and GPT-2. The kind of the
-    module
-    decides the layout: Conv, ConvTranspose and depthwise kernels, Linear, norms, Embedding, LSTM,
-      GRU
-    and RNN (with all their layers and both directions), PReLU, MultiheadAttention, and a Sequential
-    of two convolutions for a separable one. Tensors of other modules are loaded unchanged, by their
-    own names. Values are copied into the module's tensors, unless ``assign`` is true.
+    module decides the layout: Conv, ConvTranspose and depthwise kernels, Linear, norms, Embedding,
+    LSTM, GRU and RNN (with all their layers and both directions), PReLU, MultiheadAttention, and a
+    Sequential of two convolutions for a separable one. Tensors of other modules are loaded
+    unchanged, by their own names. Values are copied into the module's tensors,
+    unless ``assign`` is true.
 
     Everything is checked before anything is written: after an exception the module is unchanged.
 

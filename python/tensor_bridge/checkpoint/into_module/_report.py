@@ -78,8 +78,7 @@ class Report:
 
         They are found by shapes, names and order; empty if none are found. `load_into` never
         applies them: check them first. The text of the report has them ready to paste, and marks
-          those that
-        are guesses.
+        those that are guesses.
         """
         proposed = self._proposal()
         return list(proposed.rules) if proposed else []
