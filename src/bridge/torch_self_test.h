@@ -7,9 +7,9 @@
 
 namespace tensor_bridge {
 
-/// Shares a few bytes, writes through torch, looks at the source, and lets go; the same with bytes
-/// that nobody else holds, and the way back where the adapter shares. Null if all is well, else
-/// what is not, a constant text. 0.5 ms, once.
+/// Shares a few bytes, writes through torch, checks the source, and releases; the same with bytes
+/// that nothing else holds, and towards TensorFlow if the adapter shares. Returns null if all is
+/// well, else the failure, a constant text. Takes 0.5 ms, once.
 const char* selfTest(const TorchAdapter& adapter) noexcept;
 
 /// The kind of owner of the bytes that selfTest() shares; the adapter has to know it as foreign.

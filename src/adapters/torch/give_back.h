@@ -1,5 +1,5 @@
-// GPU memory of another framework's on its way back: released once torch's streams are done with
-// it, and no thread waits for that. Not for: host memory.
+// Releases GPU memory of another framework once torch's streams are done with it, without a thread
+// that waits for them. Not for: host memory.
 //
 // Note [GPU memory goes back]
 // torch's record_stream() does nothing on memory that is not its allocator's, so nobody is told
