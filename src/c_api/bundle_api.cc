@@ -22,14 +22,6 @@ int32_t tb_bundle_num_shards(const tb_bundle* bundle) {
   return isNull(bundle, "a tb_bundle") ? 0 : bundle->index.num_shards;
 }
 
-int64_t tb_bundle_num_entries(const tb_bundle* bundle) {
-  return isNull(bundle, "a tb_bundle") ? 0 : static_cast<int64_t>(bundle->index.entries.size());
-}
-
-int64_t tb_bundle_num_blocks(const tb_bundle* bundle) {
-  return isNull(bundle, "a tb_bundle") ? 0 : static_cast<int64_t>(bundle->index.blocks.size());
-}
-
 tb_status tb_bundle_entry_get(const tb_bundle* bundle, int64_t index, tb_bundle_entry* out) {
   return guarded([&] {
     checkStructSize(out, "tb_bundle_entry");

@@ -41,6 +41,11 @@ DataSlot& slotAt(tb_data_element* element, int32_t slot) {
   return element->slots[static_cast<size_t>(slot)];
 }
 
+bool hasSlot(const tb_data_element* element, int32_t slot) {
+  return !isNull(element, "a tb_data_element") && slot >= 0 &&
+         static_cast<size_t>(slot) < element->slots.size();
+}
+
 }  // namespace
 
 tb_status tb_py_data_open(_object* resource, void* context, const tb_data_options* options,
@@ -129,10 +134,6 @@ void tb_py_data_close(tb_data_iterator* iterator, int64_t wait_ms) {
   delete iterator;
 }
 
-int32_t tb_data_num_slots(const tb_data_element* element) {
-  return isNull(element, "a tb_data_element") ? 0 : static_cast<int32_t>(element->slots.size());
-}
-
 tb_status tb_py_data_slot(tb_data_element* element, int32_t slot, _object** out) {
   return guarded([&] {
     require(out, "a place for the result");
@@ -160,8 +161,7 @@ tb_status tb_py_data_slot(tb_data_element* element, int32_t slot, _object** out)
 }
 
 const int64_t* tb_data_slot_shape(const tb_data_element* element, int32_t slot, int32_t* ndim) {
-  if (isNull(ndim, "a place for the number of dimensions") || slot < 0 ||
-      slot >= tb_data_num_slots(element)) {
+  if (isNull(ndim, "a place for the number of dimensions") || !hasSlot(element, slot)) {
     return nullptr;
   }
   const std::vector<int64_t>& shape = element->slots[static_cast<size_t>(slot)].shape;
@@ -172,7 +172,7 @@ const int64_t* tb_data_slot_shape(const tb_data_element* element, int32_t slot, 
 }
 
 const tb_strings* tb_data_slot_strings(const tb_data_element* element, int32_t slot) {
-  if (slot < 0 || slot >= tb_data_num_slots(element)) return nullptr;
+  if (!hasSlot(element, slot)) return nullptr;
   return element->slots[static_cast<size_t>(slot)].strings.get();
 }
 

@@ -96,11 +96,6 @@ tb_status tb_stored_read(const void* data, size_t size, tb_stored** out, tb_bund
   });
 }
 
-int64_t tb_stored_count(const tb_stored* stored) {
-  if (isNull(stored, "a tb_stored")) return 0;
-  return static_cast<int64_t>(stored->constants.size() + stored->tensors.size());
-}
-
 tb_status tb_stored_get(const tb_stored* stored, int64_t index, tb_stored_tensor* out) {
   return guarded([&] {
     checkStructSize(out, "tb_stored_tensor");

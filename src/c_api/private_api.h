@@ -115,8 +115,6 @@ TB_EXPORT tb_status tb_data_stats_get(const tb_data_iterator* iterator, tb_data_
  * ignored. */
 TB_EXPORT void tb_py_data_close(tb_data_iterator* iterator, int64_t wait_ms);
 
-TB_EXPORT int32_t tb_data_num_slots(const tb_data_element* element);
-
 /* A new reference to the torch.Tensor (of an opaque slot: tf.Tensor) of a slot. Once a slot. */
 TB_EXPORT tb_status tb_py_data_slot(tb_data_element* element, int32_t slot, struct _object** out);
 
@@ -172,8 +170,6 @@ typedef struct tb_bundle_block {
 TB_EXPORT tb_status tb_bundle_read(const void* data, size_t size, tb_bundle** out,
                                    tb_bundle_place* place);
 TB_EXPORT int32_t tb_bundle_num_shards(const tb_bundle* bundle);
-TB_EXPORT int64_t tb_bundle_num_entries(const tb_bundle* bundle);
-TB_EXPORT int64_t tb_bundle_num_blocks(const tb_bundle* bundle);
 /* Entry `index`, ascending by key; TB_INVALID_OPTION past the end. */
 TB_EXPORT tb_status tb_bundle_entry_get(const tb_bundle* bundle, int64_t index,
                                         tb_bundle_entry* out);
@@ -231,7 +227,6 @@ TB_EXPORT tb_stored_format tb_stored_format_of(const void* data, size_t size);
  * `place`, which may be null, says where. */
 TB_EXPORT tb_status tb_stored_read(const void* data, size_t size, tb_stored** out,
                                    tb_bundle_place* place);
-TB_EXPORT int64_t tb_stored_count(const tb_stored* stored);
 /* Tensor `index`, in the order of the file; TB_INVALID_OPTION past the end. */
 TB_EXPORT tb_status tb_stored_get(const tb_stored* stored, int64_t index, tb_stored_tensor* out);
 /* NULL is ignored. */

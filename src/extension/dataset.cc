@@ -68,10 +68,7 @@ class Use {
 
 using Values = std::vector<Owned>;
 
-struct ElementRelease {
-  void operator()(tb_data_element* element) const { tb_data_element_release(element); }
-};
-using ElementPointer = std::unique_ptr<tb_data_element, ElementRelease>;
+using ElementPointer = HandlePointer<tb_data_element, tb_data_element_release>;
 
 Iterator* iteratorOf(PyObject* capsule) {
   return static_cast<Iterator*>(PyCapsule_GetPointer(capsule, kCapsule));
@@ -197,10 +194,7 @@ enum class Got { kElement, kEnd, kNothing, kError };
 Got nextElement(Iterator* iterator, int64_t limit_ms, ElementPointer* out) {
   if (iterator->native == nullptr || iterator->closing) return Got::kEnd;
   Use use(iterator);
-  tb_data_outcome outcome;
-  outcome.struct_size = sizeof(outcome);
-  outcome.ordinal = 0;
-  outcome.tf_code = 0;
+  auto outcome = sized<tb_data_outcome>();
   for (int64_t waited = 0;;) {
     const int64_t slice =
         limit_ms < 0 ? kSliceMs : std::max<int64_t>(std::min(kSliceMs, limit_ms - waited), 0);
@@ -306,8 +300,7 @@ PyObject* dataOpen(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject*
   if (context == nullptr) return nullptr;
   std::vector<tb_data_component> components;
   if (!parseComponents(args[5], &components)) return nullptr;
-  tb_data_options options{};
-  options.struct_size = sizeof(options);
+  auto options = sized<tb_data_options>();
   options.prefetch = static_cast<int32_t>(PyLong_AsLong(args[2]));
   options.adaptive = PyObject_IsTrue(args[3]) == 1;
   options.string_lists = PyObject_IsTrue(args[4]) == 1;
@@ -393,8 +386,7 @@ PyObject* dataCancel(PyObject*, PyObject* capsule) {
 PyObject* dataStats(PyObject*, PyObject* capsule) {
   Iterator* iterator = iteratorOf(capsule);
   if (iterator == nullptr) return nullptr;
-  tb_data_stats stats{};
-  stats.struct_size = sizeof(stats);
+  auto stats = sized<tb_data_stats>();
   if (iterator->native != nullptr) {
     const tb_status status = tb_data_stats_get(iterator->native, &stats);
     if (status != TB_OK) return raiseStatus(status);

@@ -25,8 +25,7 @@ namespace {
 
 PyObject* dtypeRows(PyObject*, PyObject*) {
   Owned list(PyList_New(0));
-  tb_dtype_row row;
-  row.struct_size = sizeof(row);
+  auto row = sized<tb_dtype_row>();
   for (int32_t i = 0; list && tb_dtype_row_get(i, &row) == TB_OK; ++i) {
     if (!append(list,
                 Py_BuildValue("(siiissss)", row.name, row.tf_enum, row.torch_scalar, row.itemsize,

@@ -14,10 +14,7 @@
 namespace tensor_bridge::python {
 namespace {
 
-struct StringsRelease {
-  void operator()(tb_strings* strings) const { tb_strings_release(strings); }
-};
-using StringsPointer = std::unique_ptr<tb_strings, StringsRelease>;
+using StringsPointer = HandlePointer<tb_strings, tb_strings_release>;
 
 bool openTf(PyObject* t, StringsPointer* out) {
   if (!ensureReady()) return false;
@@ -214,8 +211,7 @@ PyObject* explainStrings(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyO
   if (!ensureReady() || !parseOptions(names, args + nargs, kDenseOnly, &parsed)) return nullptr;
   StringsPointer strings;
   if (!openTf(args[0], &strings)) return nullptr;
-  tb_explanation explanation;
-  explanation.struct_size = sizeof(explanation);
+  auto explanation = sized<tb_explanation>();
   const tb_status status = tb_strings_explain(strings.get(), &parsed.options, &explanation);
   return status == TB_OK ? explanationTuple(explanation, tb_strings_shape(strings.get()))
                          : raiseStatus(status);
@@ -227,8 +223,7 @@ PyObject* explainStringsBack(PyObject*, PyObject* const* args, Py_ssize_t nargs,
   if (!parseBackOptions(names, args + nargs, kDenseOnly, &parsed)) return nullptr;
   StringsPointer strings;
   if (!openTorch(args, &strings)) return nullptr;
-  tb_explanation explanation;
-  explanation.struct_size = sizeof(explanation);
+  auto explanation = sized<tb_explanation>();
   const tb_status status = tb_strings_explain_back(strings.get(), &parsed.options, &explanation);
   return status == TB_OK ? explanationTuple(explanation, tb_strings_shape(strings.get()))
                          : raiseStatus(status);

@@ -17,20 +17,6 @@ bool append(const Owned& list, PyObject* item) {
   return owned && PyList_Append(list.get(), item) == 0;
 }
 
-PyObject* sliceList(const int64_t* slices, int32_t count, int32_t ndim) {
-  Owned list(PyList_New(0));
-  for (int32_t i = 0; list && i < count; ++i) {
-    if (!append(list, shapeTuple(slices + int64_t{2} * i * ndim, 2 * ndim))) return nullptr;
-  }
-  return list.release();
-}
-
-PyObject* blockTuple(const tb_bundle_block& block) {
-  return Py_BuildValue("(LLk)", static_cast<long long>(block.offset),
-                       static_cast<long long>(block.size),
-                       static_cast<unsigned long>(block.crc32c));
-}
-
 PyObject* explanationTuple(const tb_explanation& e, const int64_t* shape) {
   // Py_BuildValue releases what "N" got, and fails if one of them is null.
   PyObject* dims = e.ndim < 0 ? Py_NewRef(Py_None) : shapeTuple(shape, e.ndim);

@@ -5,10 +5,32 @@
 
 #include <Python.h>
 
+#include <memory>
+
 #include "c_api/private_api.h"
+#include "extension/errors.h"
 #include "extension/object.h"
 
 namespace tensor_bridge::python {
+
+/// A struct of the C interface, with nothing in it but its size.
+template <typename Struct>
+Struct sized() {
+  Struct made{};
+  made.struct_size = sizeof(made);
+  return made;
+}
+
+/// A handle of the C interface, released at the end.
+template <auto release>
+struct Released {
+  template <typename Handle>
+  void operator()(Handle* handle) const {
+    release(handle);
+  }
+};
+template <typename Handle, auto release>
+using HandlePointer = std::unique_ptr<Handle, Released<release>>;
 
 /// Sets TypeError for a wrong number of positional arguments. Always returns null.
 PyObject* wrongCount(const char* name, Py_ssize_t expected, Py_ssize_t got);
@@ -31,11 +53,15 @@ PyObject* shapeTuple(const int64_t* shape, int32_t ndim);
 /// What tensor_bridge._explanation.from_native takes; `shape` has explanation.ndim sizes.
 PyObject* explanationTuple(const tb_explanation& explanation, const int64_t* shape);
 
-/// The slices of a partitioned tensor, each a tuple of `ndim` pairs (start, length).
-PyObject* sliceList(const int64_t* slices, int32_t count, int32_t ndim);
-
-/// (offset, size, checksum) of a block.
-PyObject* blockTuple(const tb_bundle_block& block);
+/// The same of what explain(&explanation, shape, capacity) fills in.
+template <typename Explain>
+PyObject* explained(Explain explain) {
+  constexpr int32_t kMaxDims = 254;  // TensorFlow's TensorShape::MaxDimensions()
+  auto explanation = sized<tb_explanation>();
+  int64_t shape[kMaxDims];
+  const tb_status status = explain(&explanation, shape, kMaxDims);
+  return status == TB_OK ? explanationTuple(explanation, shape) : raiseStatus(status);
+}
 
 /// Appends a new reference, which it consumes; false with a Python error set. A null one is an
 /// error that is set already.

@@ -38,7 +38,6 @@ TEST(CheckpointApi, ReadsAnIndex) {
   tb_bundle* bundle = nullptr;
   ASSERT_EQ(tb_bundle_read(file.data(), file.size(), &bundle, nullptr), TB_OK) << tb_last_error();
   EXPECT_EQ(tb_bundle_num_shards(bundle), 1);
-  ASSERT_EQ(tb_bundle_num_entries(bundle), 1);
   tb_bundle_entry entry;
   entry.struct_size = sizeof(entry);
   ASSERT_EQ(tb_bundle_entry_get(bundle, 0, &entry), TB_OK) << tb_last_error();
@@ -50,13 +49,13 @@ TEST(CheckpointApi, ReadsAnIndex) {
   EXPECT_EQ(entry.offset, 0);
   EXPECT_EQ(entry.crc32c, 0x01020304u);
   EXPECT_EQ(entry.num_slices, 0);
-  EXPECT_EQ(tb_bundle_num_blocks(bundle), 3);
   tb_bundle_block block;
   EXPECT_EQ(tb_bundle_block_get(bundle, 0, &block), TB_OK);
   EXPECT_EQ(block.offset, 37);  // the metaindex block, which is read first
 
   EXPECT_EQ(tb_bundle_entry_get(bundle, 1, &entry), TB_INVALID_OPTION);
   EXPECT_EQ(tb_bundle_entry_get(bundle, -1, &entry), TB_INVALID_OPTION);
+  EXPECT_EQ(tb_bundle_block_get(bundle, 2, &block), TB_OK);
   EXPECT_EQ(tb_bundle_block_get(bundle, 3, &block), TB_INVALID_OPTION);
   entry.struct_size = 1;
   EXPECT_EQ(tb_bundle_entry_get(bundle, 0, &entry), TB_INVALID_OPTION);

@@ -38,7 +38,6 @@ TEST(DataIterator, NullsAreErrors) {
 
   int32_t ndim = -1;
   _object* object = nullptr;
-  EXPECT_EQ(tb_data_num_slots(nullptr), 0);
   EXPECT_EQ(tb_py_data_slot(nullptr, 0, &object), TB_INVALID_HANDLE);
   EXPECT_EQ(tb_data_slot_shape(nullptr, 0, &ndim), nullptr);
   EXPECT_EQ(tb_data_slot_strings(nullptr, 0), nullptr);
