@@ -11,15 +11,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["describe", "empty", "shaped", "values", "view"]
+__all__ = ["describe", "empty", "values"]
 
 
-def empty(dtype: str, nbytes: int, looked_up: int) -> tuple[torch.Tensor, int]:
-    """A flat tensor and its address.
+def empty(
+    dtype: str,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...] | None,
+    nbytes: int,
+    looked_up: int,
+) -> tuple[torch.Tensor, int]:
+    """A tensor that nobody else has, and the address of its storage.
 
     Args:
       dtype: "torch.float32" and the like.
-      nbytes: its size; with ``looked_up`` the number of its elements.
+      shape: its shape.
+      strides: those of its elements in the storage; None is row-major.
+      nbytes: the storage's size; with ``looked_up`` the number of its elements.
       looked_up: whether one byte of the source becomes one element.
     """
     import torch
@@ -28,34 +36,14 @@ def empty(dtype: str, nbytes: int, looked_up: int) -> tuple[torch.Tensor, int]:
     # The default device, which may be another, is not what is asked for.
     bytes_ = nbytes * kind.itemsize if looked_up else nbytes
     flat = torch.empty((bytes_ // kind.itemsize,), dtype=kind, device="cpu")
-    return flat, flat.data_ptr()
-
-
-def shaped(
-    flat: torch.Tensor, shape: tuple[int, ...], strides: tuple[int, ...] | None
-) -> torch.Tensor:
-    """The flat tensor, which nobody else has, with its shape."""
-    return flat.resize_(shape) if strides is None else flat.as_strided(shape, strides)
+    address = flat.data_ptr()
+    return flat.resize_(shape) if strides is None else flat.as_strided(shape, strides), address
 
 
 def _address(x: torch.Tensor) -> int:
     # data_ptr() would end a sharing of torch's own.
     read: Any = getattr(x, "const_data_ptr", x.data_ptr)
     return int(read())
-
-
-def view(x: torch.Tensor) -> tuple[tuple[int, ...], tuple[int, ...], str, int, int]:
-    """Shape, strides, dtype, address and size of a tensor in host memory.
-
-    Raises:
-      ValueError: it is not in host memory, or not what its memory says.
-    """
-    obstacle, dtype, _, shape, address, nbytes, _ = describe(x)
-    if obstacle not in ("none", "strided"):
-        raise ValueError(
-            f"expected a dense tensor with memory of its own, got one that is {obstacle}"
-        )
-    return shape, tuple(x.stride()), dtype, address, nbytes
 
 
 def _reaches_last_element(x: torch.Tensor) -> bool:
@@ -97,14 +85,20 @@ def _obstacle(x: torch.Tensor) -> tuple[str, str]:
     return "none", ""
 
 
-def describe(x: torch.Tensor) -> tuple[str, str, bool, tuple[int, ...], int, int, str]:
-    """Obstacle, dtype, requires_grad, shape, address or 0, bytes of a dense copy, torch's name."""
+def describe(
+    x: torch.Tensor,
+) -> tuple[str, str, bool, tuple[int, ...], tuple[int, ...], int, int, str]:
+    """Obstacle, dtype, requires_grad, shape, strides, address or 0, bytes of a dense copy, name.
+
+    The strides are those of a tensor whose memory is its values, and the name is torch's.
+    """
     obstacle, name = _obstacle(x)
     if obstacle in ("wrapped", "not dense"):
-        return obstacle, str(x.dtype), x.requires_grad, (), 0, 0, name
+        return obstacle, str(x.dtype), x.requires_grad, (), (), 0, 0, name
+    strides = tuple(x.stride()) if obstacle in ("none", "strided") else ()
     address = _address(x) if obstacle in ("none", "strided", "conjugate", "negative") else 0
     nbytes = min(x.numel() * x.element_size(), 2**63 - 1)
-    return obstacle, str(x.dtype), x.requires_grad, tuple(x.shape), address, nbytes, name
+    return obstacle, str(x.dtype), x.requires_grad, tuple(x.shape), strides, address, nbytes, name
 
 
 def values(x: torch.Tensor, cast: str | None) -> tuple[torch.Tensor, int, int]:

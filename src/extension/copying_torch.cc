@@ -5,6 +5,8 @@
 #include <cstdio>
 #include <cstring>
 #include <string>
+#include <string_view>
+#include <utility>
 
 #include "adapters/torch_abi.h"
 #include "extension/hooks.h"
@@ -20,20 +22,13 @@ using python::ErrorState;
 using python::Gil;
 using python::Owned;
 using python::shapeTuple;
+using python::sized;
 
 const TorchHost* g_host = nullptr;
 
 PyObject* objectOf(tb_torch_tensor* tensor) { return reinterpret_cast<PyObject*>(tensor); }
 
 tb_torch_tensor* handleOf(PyObject* object) { return reinterpret_cast<tb_torch_tensor*>(object); }
-
-// The UTF-8 text of a str; "" if it is none.
-std::string textOf(PyObject* object) {
-  Owned bytes(object == nullptr ? nullptr : PyUnicode_AsUTF8String(object));
-  const char* text = bytes ? PyBytes_AsString(bytes.get()) : nullptr;
-  if (text == nullptr) PyErr_Clear();
-  return text == nullptr ? "" : text;
-}
 
 // The Python exception as a status; clears it.
 tb_status reportPythonError() {
@@ -44,30 +39,31 @@ tb_status reportPythonError() {
     PyObject* exception = error.exception();
     full = PyErr_GivenExceptionMatches(exception, PyExc_MemoryError) != 0;
     const Owned text(PyObject_Str(exception));
-    message = textOf(text.get());
+    const Owned bytes(text ? PyUnicode_AsUTF8String(text.get()) : nullptr);
+    if (bytes) message = PyBytes_AsString(bytes.get());
   }
   PyErr_Clear();
   full = full || message.find("can't allocate memory") != std::string::npos;
   return g_host->setError(full ? TB_OUT_OF_MEMORY : TB_TORCH, message.c_str());
 }
 
-bool readTuple(PyObject* tuple, int64_t* values) {
+// At most kMaxDims sizes.
+bool readSizes(PyObject* tuple, int64_t* values) {
   const Py_ssize_t count = PyTuple_Size(tuple);
-  for (Py_ssize_t i = 0; i < count; ++i) {
+  for (Py_ssize_t i = 0; i < count && i < kMaxDims; ++i) {
     values[i] = PyLong_AsLongLong(PyTuple_GetItem(tuple, i));
   }
-  return PyErr_Occurred() == nullptr;
+  return count <= kMaxDims && PyErr_Occurred() == nullptr;
 }
 
 tb_dtype_row rowOf(Dtype dtype) {
-  tb_dtype_row row{};
-  row.struct_size = sizeof(row);
+  auto row = sized<tb_dtype_row>();
   if (tb_dtype_row_get(static_cast<int32_t>(dtype), &row) != TB_OK) row.torch_name = "";
   return row;
 }
 
 // The row with that torch name ("torch.float32").
-Dtype dtypeOf(const std::string& torch_name) {
+Dtype dtypeOf(std::string_view torch_name) {
   for (int i = 0; i < static_cast<int>(Dtype::kCount); ++i) {
     const auto dtype = static_cast<Dtype>(i);
     if (torch_name == rowOf(dtype).torch_name) return dtype;
@@ -75,12 +71,53 @@ Dtype dtypeOf(const std::string& torch_name) {
   return Dtype::kUnknown;
 }
 
-// (tensor, address) -> both. The tensor is borrowed from the tuple.
-bool readAddress(PyObject* pair, PyObject** tensor, void** address) {
-  *tensor = PyTuple_GetItem(pair, 0);
-  *address = PyLong_AsVoidPtr(PyTuple_GetItem(pair, 1));
-  return PyErr_Occurred() == nullptr;
+// The names in tensor_bridge._copying.
+Obstacle obstacleOf(std::string_view name) {
+  constexpr std::pair<std::string_view, Obstacle> kKnown[] = {
+      {"none", Obstacle::kNone},          {"not dense", Obstacle::kNotDense},
+      {"meta", Obstacle::kMeta},          {"quantized", Obstacle::kQuantized},
+      {"no memory", Obstacle::kNoMemory}, {"conjugate", Obstacle::kConjugate},
+      {"negative", Obstacle::kNegative},  {"zero", Obstacle::kZero},
+      {"mkldnn", Obstacle::kMkldnn},      {"device", Obstacle::kDevice},
+      {"strided", Obstacle::kStrided},
+  };
+  for (const auto& [known, obstacle] : kKnown) {
+    if (name == known) return obstacle;
+  }
+  return Obstacle::kWrapped;
 }
+
+// What tensor_bridge._copying.describe says of a tensor. The texts live as long as this.
+class Description {
+ public:
+  explicit Description(tb_torch_tensor* tensor)
+      : tuple_(hooks::copying_describe.call("(O)", objectOf(tensor))) {
+    good_ = tuple_ && PyArg_ParseTuple(tuple_.get(), "sspO!O!KLs", &obstacle_name, &dtype_name,
+                                       &requires_grad, &PyTuple_Type, &shape, &PyTuple_Type,
+                                       &strides, &address, &nbytes, &name) != 0;
+    obstacle = obstacleOf(obstacle_name);
+    dtype = dtypeOf(dtype_name);
+  }
+  /// False with a Python error set.
+  explicit operator bool() const { return good_; }
+  void* data() const { return reinterpret_cast<void*>(static_cast<uintptr_t>(address)); }
+  int32_t ndim() const { return static_cast<int32_t>(PyTuple_Size(shape)); }
+
+  Obstacle obstacle;
+  const char* obstacle_name = "";
+  Dtype dtype;
+  const char* dtype_name = "";
+  int requires_grad = 0;
+  PyObject* shape = nullptr;
+  PyObject* strides = nullptr;
+  unsigned long long address = 0;
+  long long nbytes = 0;
+  const char* name = "";
+
+ private:
+  Owned tuple_;
+  bool good_;
+};
 
 bool hasDevice(int32_t device_type) { return device_type == kDLCPU; }
 
@@ -113,11 +150,19 @@ tb_status wrap(const TensorView* view, const WrapSpec* spec, tb_torch_tensor** o
   const tb_dtype_row row = rowOf(spec->dtype);
   // A looked-up element has another size than its byte in TensorFlow's memory.
   const bool looks_up = spec->action == WrapAction::kLookup;
-  Owned pair(hooks::copying_empty.call("(sLi)", row.torch_name,
-                                       static_cast<long long>(view->nbytes), looks_up ? 1 : 0));
-  PyObject* flat = nullptr;
-  void* data = nullptr;
-  if (!pair || !readAddress(pair.get(), &flat, &data)) return reportPythonError();
+  const Owned shape(shapeTuple(view->dl.shape, view->dl.ndim));
+  const Owned strides(view->dl.strides == nullptr ? Py_NewRef(Py_None)
+                                                  : shapeTuple(view->dl.strides, view->dl.ndim));
+  if (!shape || !strides) return reportPythonError();
+  const Owned pair =
+      hooks::copying_empty.call("(sOOLi)", row.torch_name, shape.get(), strides.get(),
+                                static_cast<long long>(view->nbytes), looks_up ? 1 : 0);
+  PyObject* tensor;
+  unsigned long long address;
+  if (!pair || PyArg_ParseTuple(pair.get(), "OK", &tensor, &address) == 0) {
+    return reportPythonError();
+  }
+  auto* data = reinterpret_cast<void*>(static_cast<uintptr_t>(address));
   if (view->dl.data != nullptr && view->nbytes > 0) {
     if (looks_up) {
       lookUp(*view, spec->lookup, static_cast<size_t>(row.itemsize), data);
@@ -125,14 +170,7 @@ tb_status wrap(const TensorView* view, const WrapSpec* spec, tb_torch_tensor** o
       std::memcpy(data, view->dl.data, static_cast<size_t>(view->nbytes));
     }
   }
-  Owned shape(shapeTuple(view->dl.shape, view->dl.ndim));
-  Owned strides(view->dl.strides == nullptr ? nullptr
-                                            : shapeTuple(view->dl.strides, view->dl.ndim));
-  if (!shape) return reportPythonError();
-  Owned tensor(
-      hooks::copying_shaped.call("(OOO)", flat, shape.get(), strides ? strides.get() : Py_None));
-  if (!tensor) return reportPythonError();
-  *out = handleOf(tensor.release());
+  *out = handleOf(Py_NewRef(tensor));
   return TB_OK;
 }
 
@@ -154,21 +192,24 @@ void releaseOwner(void* owner) { release(static_cast<tb_torch_tensor*>(owner)); 
 
 tb_status view(tb_torch_tensor* tensor, int64_t* shape, int64_t* strides, TensorView* out) {
   const Gil gil;
-  Owned tuple(hooks::copying_view.call("(O)", objectOf(tensor)));
-  if (!tuple) return reportPythonError();
-  PyObject* dims = PyTuple_GetItem(tuple.get(), 0);
-  *out = TensorView{};
-  out->dl.ndim = static_cast<int32_t>(PyTuple_Size(dims));
-  if (!readTuple(dims, shape) || !readTuple(PyTuple_GetItem(tuple.get(), 1), strides)) {
+  const Description found(tensor);
+  if (!found || !readSizes(found.shape, shape) || !readSizes(found.strides, strides)) {
     return reportPythonError();
   }
-  out->dtype = dtypeOf(textOf(PyTuple_GetItem(tuple.get(), 2)));
-  out->dl.data = PyLong_AsVoidPtr(PyTuple_GetItem(tuple.get(), 3));
-  out->nbytes = PyLong_AsLongLong(PyTuple_GetItem(tuple.get(), 4));
-  if (PyErr_Occurred() != nullptr) return reportPythonError();
-  if (out->dtype == Dtype::kUnknown) {
+  if (found.obstacle != Obstacle::kNone && found.obstacle != Obstacle::kStrided) {
+    const std::string message =
+        std::string("expected a dense tensor with memory of its own, got one that is ") +
+        found.obstacle_name;
+    return g_host->setError(TB_TORCH, message.c_str());
+  }
+  if (found.dtype == Dtype::kUnknown) {
     return g_host->setError(TB_UNSUPPORTED_DTYPE, "the tensor's dtype has no row in the table");
   }
+  *out = TensorView{};
+  out->dtype = found.dtype;
+  out->nbytes = found.nbytes;
+  out->dl.data = found.data();
+  out->dl.ndim = found.ndim();
   out->dl.device = DLDevice{kDLCPU, 0};
   out->dl.shape = shape;
   out->dl.strides = strides;
@@ -188,25 +229,6 @@ tb_status mutableData(tb_torch_tensor* tensor, void** data) {
 
 tb_torch_tensor* fromPython(_object* object) { return handleOf(object); }
 
-// The names in tensor_bridge._copying.
-Obstacle obstacleOf(const std::string& name) {
-  const struct {
-    const char* name;
-    Obstacle obstacle;
-  } known[] = {
-      {"none", Obstacle::kNone},          {"not dense", Obstacle::kNotDense},
-      {"meta", Obstacle::kMeta},          {"quantized", Obstacle::kQuantized},
-      {"no memory", Obstacle::kNoMemory}, {"conjugate", Obstacle::kConjugate},
-      {"negative", Obstacle::kNegative},  {"zero", Obstacle::kZero},
-      {"mkldnn", Obstacle::kMkldnn},      {"device", Obstacle::kDevice},
-      {"strided", Obstacle::kStrided},
-  };
-  for (const auto& row : known) {
-    if (name == row.name) return row.obstacle;
-  }
-  return Obstacle::kWrapped;
-}
-
 void describe(tb_torch_tensor* tensor, bool, TorchFacts* facts) {
   const Gil gil;
   // Read before this thread describes another tensor.
@@ -215,35 +237,22 @@ void describe(tb_torch_tensor* tensor, bool, TorchFacts* facts) {
   facts->dtype = Dtype::kUnknown;
   facts->device = DLDevice{kDLCPU, 0};
   facts->obstacle = Obstacle::kWrapped;
-  Owned tuple(hooks::copying_describe.call("(O)", objectOf(tensor)));
-  if (!tuple) {
+  const Description found(tensor);
+  if (!found || !readSizes(found.shape, shape)) {
     PyErr_Clear();
     return;
   }
-  const auto item = [&](int i) { return PyTuple_GetItem(tuple.get(), i); };
-  const Obstacle obstacle = obstacleOf(textOf(item(0)));
-  const std::string dtype = textOf(item(1));
-  facts->dtype = dtypeOf(dtype);
-  facts->requires_grad = PyObject_IsTrue(item(2)) == 1;
-  const Py_ssize_t ndim = PyTuple_Size(item(3));
-  if (ndim < 0 || ndim > kMaxDims || !readTuple(item(3), shape)) {
-    PyErr_Clear();
-    return;
-  }
-  facts->ndim = static_cast<int32_t>(ndim);
+  facts->dtype = found.dtype;
+  facts->requires_grad = found.requires_grad != 0;
+  facts->ndim = found.ndim();
   facts->shape = shape;
-  facts->data = PyLong_AsVoidPtr(item(4));
-  facts->nbytes = PyLong_AsLongLong(item(5));
-  const std::string name = textOf(item(6));
-  if (PyErr_Occurred() != nullptr) {
-    PyErr_Clear();
-    return;
-  }
-  if (obstacle == Obstacle::kDevice) facts->device = DLDevice{kDLExtDev, 0};
-  const bool unknown = facts->dtype == Dtype::kUnknown &&
-                       (obstacle == Obstacle::kNone || obstacle >= Obstacle::kConjugate);
-  std::snprintf(facts->name, sizeof(facts->name), "%s", (unknown ? dtype : name).c_str());
-  facts->obstacle = unknown ? Obstacle::kUnknownDtype : obstacle;
+  facts->data = found.data();
+  facts->nbytes = found.nbytes;
+  if (found.obstacle == Obstacle::kDevice) facts->device = DLDevice{kDLExtDev, 0};
+  const bool unknown = found.dtype == Dtype::kUnknown && (found.obstacle == Obstacle::kNone ||
+                                                          found.obstacle >= Obstacle::kConjugate);
+  std::snprintf(facts->name, sizeof(facts->name), "%s", unknown ? found.dtype_name : found.name);
+  facts->obstacle = unknown ? Obstacle::kUnknownDtype : found.obstacle;
 }
 
 tb_status share(tb_torch_tensor*, void**, ReleaseFn*, void**) { return TB_COPY_REQUIRED; }
@@ -251,13 +260,17 @@ tb_status share(tb_torch_tensor*, void**, ReleaseFn*, void**) { return TB_COPY_R
 // `cast` is a torch dtype's name, or null.
 tb_status copyValues(tb_torch_tensor* tensor, const char* cast, void* out) {
   const Gil gil;
-  Owned triple(hooks::copying_values.call("(Oz)", objectOf(tensor), cast));
-  PyObject* values = nullptr;
-  void* data = nullptr;
-  if (!triple || !readAddress(triple.get(), &values, &data)) return reportPythonError();
-  const long long nbytes = PyLong_AsLongLong(PyTuple_GetItem(triple.get(), 2));
-  if (nbytes < 0) return reportPythonError();
-  if (nbytes > 0) std::memcpy(out, data, static_cast<size_t>(nbytes));
+  const Owned triple = hooks::copying_values.call("(Oz)", objectOf(tensor), cast);
+  PyObject* values;
+  unsigned long long address;
+  long long nbytes;
+  if (!triple || PyArg_ParseTuple(triple.get(), "OKL", &values, &address, &nbytes) == 0) {
+    return reportPythonError();
+  }
+  if (nbytes > 0) {
+    std::memcpy(out, reinterpret_cast<void*>(static_cast<uintptr_t>(address)),
+                static_cast<size_t>(nbytes));
+  }
   return TB_OK;
 }
 

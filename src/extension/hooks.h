@@ -63,9 +63,7 @@ inline Hook exporter_of_capsule{"tensor_bridge.dlpack", "exporter_of_capsule"};
 // The adapter for a torch that no other adapter is proven on. Called on any thread.
 inline Hook copying_describe{"tensor_bridge._copying", "describe"};
 inline Hook copying_empty{"tensor_bridge._copying", "empty"};
-inline Hook copying_shaped{"tensor_bridge._copying", "shaped"};
 inline Hook copying_values{"tensor_bridge._copying", "values"};
-inline Hook copying_view{"tensor_bridge._copying", "view"};
 
 }  // namespace hooks
 }  // namespace tensor_bridge::python

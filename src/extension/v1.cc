@@ -36,9 +36,8 @@ PyObject* v1Index(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
   const void* data = integers.address(0);
   const size_t size = integers.size(1);
   tb_v1* read = nullptr;
-  if (integers.failed() || !readPlaced([&](tb_bundle_place* place) {
-        return tb_v1_read(data, size, &read, place);
-      })) {
+  if (integers.failed() ||
+      !readPlaced([&](tb_bundle_place* place) { return tb_v1_read(data, size, &read, place); })) {
     return nullptr;
   }
   PyObject* capsule = PyCapsule_New(read, kCapsule, destroy);
