@@ -76,3 +76,15 @@ bool ensureBackReadySlow() {
 }
 
 }  // namespace tensor_bridge::python::detail
+
+namespace tensor_bridge::python {
+
+PyObject* isTorchTensor(PyObject*, PyObject* x) { return PyBool_FromLong(isTorch(x)); }
+
+PyObject* isEagerTensor(PyObject*, PyObject* t) { return PyBool_FromLong(isEager(t)); }
+
+PyObject* hasHandle(PyObject*, PyObject* t) {
+  return PyBool_FromLong(isEager(t) && tb_py_has_handle(t) != 0);
+}
+
+}  // namespace tensor_bridge::python

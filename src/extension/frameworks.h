@@ -39,6 +39,13 @@ inline bool ensureReady() { return detail::g_ready || detail::ensureReadySlow();
 /// ensureReady(), and TensorFlow is imported, checked and initialised.
 inline bool ensureBackReady() { return detail::g_back_ready || detail::ensureBackReadySlow(); }
 
+/// is_torch_tensor(x) -> bool
+PyObject* isTorchTensor(PyObject* self, PyObject* x);
+/// is_eager_tensor(t) -> bool
+PyObject* isEagerTensor(PyObject* self, PyObject* t);
+/// has_handle(t) -> bool
+PyObject* hasHandle(PyObject* self, PyObject* t);
+
 }  // namespace tensor_bridge::python
 
 #endif  // TENSOR_BRIDGE_EXTENSION_FRAMEWORKS_H_

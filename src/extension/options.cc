@@ -2,6 +2,7 @@
 
 #include "extension/errors.h"
 #include "extension/hooks.h"
+#include "extension/values.h"
 
 namespace tensor_bridge::python {
 namespace {
@@ -200,6 +201,36 @@ Owned keywordDict(PyObject* names, PyObject* const* values) {
     if (PyDict_SetItem(dict.get(), PyTuple_GetItem(names, i), values[i]) != 0) return Owned();
   }
   return dict;
+}
+
+PyObject* callOther(Hook* hook, PyObject* t, PyObject* names, PyObject* const* values) {
+  PyObject* function = hook->get();
+  const Owned keywords = function == nullptr ? Owned() : keywordDict(names, values);
+  const Owned positional(keywords ? PyTuple_Pack(1, t) : nullptr);
+  return positional ? PyObject_Call(function, positional.get(), keywords.get()) : nullptr;
+}
+
+PyObject* withKeywordAsPositional(PyObject* (*function)(PyObject*, PyObject* const*, Py_ssize_t,
+                                                        PyObject*),
+                                  const char* function_name, const char* name,
+                                  PyObject* const* values, PyObject* names) {
+  const Py_ssize_t count = names == nullptr ? 0 : PyTuple_Size(names);
+  std::vector<PyObject*> arguments(1, nullptr);
+  const Owned rest(PyList_New(0));
+  for (Py_ssize_t i = 0; rest && i < count; ++i) {
+    PyObject* keyword = PyTuple_GetItem(names, i);
+    if (PyUnicode_CompareWithASCIIString(keyword, name) == 0) {
+      arguments[0] = values[i];
+    } else if (PyList_Append(rest.get(), keyword) == 0) {
+      arguments.push_back(values[i]);
+    } else {
+      return nullptr;
+    }
+  }
+  const Owned others(rest ? PyList_AsTuple(rest.get()) : nullptr);
+  if (!others) return nullptr;
+  if (arguments[0] == nullptr) return wrongCount(function_name, 1, 0);
+  return function(nullptr, arguments.data(), 1, arguments.size() == 1 ? nullptr : others.get());
 }
 
 }  // namespace tensor_bridge::python

@@ -7,6 +7,7 @@
 
 #include <vector>
 
+#include "extension/hooks.h"
 #include "extension/object.h"
 #include "tensor_bridge/c_api.h"
 
@@ -40,6 +41,16 @@ struct ParsedBackOptions {
 
 bool parseBackOptions(PyObject* names, PyObject* const* values, ExtraKeywords extras,
                       ParsedBackOptions* out);
+
+/// Calls hook(t, **keywords): whatever is not one plain tensor.
+PyObject* callOther(Hook* hook, PyObject* t, PyObject* names, PyObject* const* values);
+
+/// Calls `function` again with the keyword `name` as the positional argument, where it was given as
+/// one: rare, so it may cost an allocation.
+PyObject* withKeywordAsPositional(PyObject* (*function)(PyObject*, PyObject* const*, Py_ssize_t,
+                                                        PyObject*),
+                                  const char* function_name, const char* name,
+                                  PyObject* const* values, PyObject* names);
 
 }  // namespace tensor_bridge::python
 

@@ -1,6 +1,6 @@
 // Nested structures in one native pass: list, tuple, dict and named tuple are walked here, every
 // other node and every composite value goes to tensor_bridge._convert. Not for: one tensor
-// (convert.h).
+// (to_torch.h, to_tf.h).
 #ifndef TENSOR_BRIDGE_EXTENSION_STRUCTURE_H_
 #define TENSOR_BRIDGE_EXTENSION_STRUCTURE_H_
 

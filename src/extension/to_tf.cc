@@ -1,0 +1,85 @@
+#include "extension/to_tf.h"
+
+#include "extension/errors.h"
+#include "extension/frameworks.h"
+#include "extension/hooks.h"
+#include "extension/options.h"
+#include "extension/structure.h"
+#include "extension/values.h"
+#include "tensor_bridge/c_api.h"
+
+namespace tensor_bridge::python {
+namespace {
+
+// TensorFlow's TensorShape::MaxDimensions().
+constexpr int kMaxDims = 254;
+
+}  // namespace
+
+[[gnu::no_stack_protector]] PyObject* convertPytorchToTf(PyObject*, PyObject* const* args,
+                                                         Py_ssize_t nargs, PyObject* names) {
+  PyObject* result = nullptr;
+  tb_status status;
+  if (__builtin_expect(nargs == 1 && names == nullptr && detail::g_back_ready, 1) &&
+      isTorch(args[0])) {
+    status = tb_py_torch_to_tf(args[0], nullptr, &result);
+  } else {
+    if (nargs == 0) {
+      return withKeywordAsPositional(convertPytorchToTf, "convert_pytorch_to_tf", "x", args, names);
+    }
+    if (nargs != 1) return wrongCount("convert_pytorch_to_tf", 1, nargs);
+    if (!isTorch(args[0])) {
+      return isContainer(args[0]) ? convertStructure(args[0], kToTensorFlow, names, args + 1)
+                                  : callOther(&hooks::convert_other_back, args[0], names, args + 1);
+    }
+    if (!ensureBackReady()) return nullptr;
+    ParsedBackOptions parsed;
+    if (!parseBackOptions(names, args + nargs, kWithExtras, &parsed)) return nullptr;
+    if (parsed.device != nullptr && parsed.device != Py_None) {
+      return callOther(&hooks::convert_other_back, args[0], names, args + 1);
+    }
+    status = tb_py_torch_to_tf(args[0], &parsed.options, &result);
+  }
+  if (__builtin_expect(status == TB_OK, 1)) return result;
+  // Sparse and nested layouts have a TensorFlow form of several tensors.
+  if (status == TB_UNSUPPORTED_TYPE) {
+    return callOther(&hooks::convert_other_back, args[0], names, args + 1);
+  }
+  return raiseStatus(status);
+}
+
+PyObject* convertTensorBack(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
+  if (nargs != 1) return wrongCount("convert_tensor_back", 1, nargs);
+  if (!isTorch(args[0])) {
+    PyErr_SetString(PyExc_TypeError, "expected a torch.Tensor");
+    return nullptr;
+  }
+  if (!ensureBackReady()) return nullptr;
+  ParsedBackOptions parsed;
+  if (!parseBackOptions(names, args + nargs, kDenseOnly, &parsed)) return nullptr;
+  if (parsed.device != nullptr && parsed.device != Py_None) {
+    return callOther(&hooks::convert_back_to_device, args[0], names, args + 1);
+  }
+  PyObject* result = nullptr;
+  const tb_status status = tb_py_torch_to_tf(args[0], &parsed.options, &result);
+  return status == TB_OK ? result : raiseStatus(status);
+}
+
+PyObject* explainTorch(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
+  if (nargs != 1) return wrongCount("explain_torch", 1, nargs);
+  if (!isTorch(args[0])) {
+    PyErr_SetString(PyExc_TypeError, "expected a torch.Tensor");
+    return nullptr;
+  }
+  if (!ensureBackReady()) return nullptr;
+  ParsedBackOptions parsed;
+  if (!parseBackOptions(names, args + nargs, kDenseOnly, &parsed)) return nullptr;
+  tb_explanation explanation;
+  explanation.struct_size = sizeof(explanation);
+  int64_t shape[kMaxDims];
+  const tb_status status =
+      tb_py_torch_explain(args[0], &parsed.options, &explanation, shape, kMaxDims);
+  return status == TB_OK ? explanationTuple(explanation, shape) : raiseStatus(status);
+}
+
+}  // namespace tensor_bridge::python

@@ -1,0 +1,120 @@
+#include "extension/to_torch.h"
+
+#include "extension/errors.h"
+#include "extension/frameworks.h"
+#include "extension/hooks.h"
+#include "extension/options.h"
+#include "extension/structure.h"
+#include "extension/values.h"
+#include "tensor_bridge/c_api.h"
+
+namespace tensor_bridge::python {
+namespace {
+
+// TensorFlow's TensorShape::MaxDimensions().
+constexpr int kMaxDims = 254;
+
+// Positional arguments of the variable functions.
+struct VariableArguments {
+  PyObject* handle;
+  void* context;
+  int32_t tf_dtype;
+};
+
+bool parseVariable(PyObject* const* args, Py_ssize_t nargs, const char* name,
+                   VariableArguments* out) {
+  if (nargs != 3) {
+    wrongCount(name, 3, nargs);
+    return false;
+  }
+  out->handle = args[0];
+  // TensorFlow's context capsule has no name.
+  out->context = PyCapsule_GetPointer(args[1], nullptr);
+  if (out->context == nullptr) return false;
+  out->tf_dtype = static_cast<int32_t>(PyLong_AsLong(args[2]));
+  return PyErr_Occurred() == nullptr;
+}
+
+}  // namespace
+
+[[gnu::no_stack_protector]] PyObject* convertTfToPytorch(PyObject*, PyObject* const* args,
+                                                         Py_ssize_t nargs, PyObject* names) {
+  PyObject* result = nullptr;
+  tb_status status;
+  if (__builtin_expect(nargs == 1 && names == nullptr && detail::g_ready &&
+                           Py_TYPE(args[0]) == detail::g_eager_type,
+                       1)) {
+    status = tb_py_tf_to_torch(args[0], nullptr, &result);
+  } else {
+    if (nargs == 0) {
+      return withKeywordAsPositional(convertTfToPytorch, "convert_tf_to_pytorch", "t", args, names);
+    }
+    if (nargs != 1) return wrongCount("convert_tf_to_pytorch", 1, nargs);
+    if (!isEager(args[0])) {
+      return isContainer(args[0]) ? convertStructure(args[0], kToTorch, names, args + 1)
+                                  : callOther(&hooks::convert_other, args[0], names, args + 1);
+    }
+    if (!ensureReady()) return nullptr;
+    ParsedOptions parsed;
+    if (!parseOptions(names, args + nargs, kWithExtras, &parsed)) return nullptr;
+    status = tb_py_tf_to_torch(args[0], &parsed.options, &result);
+  }
+  if (__builtin_expect(status == TB_OK, 1)) return result;
+  // Strings have a torch form of several tensors.
+  if (status == TB_UNSUPPORTED_DTYPE) {
+    return callOther(&hooks::convert_other, args[0], names, args + 1);
+  }
+  return raiseStatus(status);
+}
+
+PyObject* convertTensor(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
+  if (nargs != 1) return wrongCount("convert_tensor", 1, nargs);
+  if (!ensureReady()) return nullptr;
+  ParsedOptions parsed;
+  if (!parseOptions(names, args + nargs, kDenseOnly, &parsed)) return nullptr;
+  PyObject* result = nullptr;
+  const tb_status status = tb_py_tf_to_torch(args[0], &parsed.options, &result);
+  return status == TB_OK ? result : raiseStatus(status);
+}
+
+PyObject* explainTensor(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
+  if (nargs != 1) return wrongCount("explain_tensor", 1, nargs);
+  if (!ensureReady()) return nullptr;
+  ParsedOptions parsed;
+  if (!parseOptions(names, args + nargs, kDenseOnly, &parsed)) return nullptr;
+  tb_explanation explanation;
+  explanation.struct_size = sizeof(explanation);
+  int64_t shape[kMaxDims];
+  const tb_status status =
+      tb_py_tf_explain(args[0], &parsed.options, &explanation, shape, kMaxDims);
+  return status == TB_OK ? explanationTuple(explanation, shape) : raiseStatus(status);
+}
+
+PyObject* convertVariable(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
+  VariableArguments variable;
+  if (!parseVariable(args, nargs, "convert_variable", &variable)) return nullptr;
+  if (!ensureReady()) return nullptr;
+  ParsedOptions parsed;
+  if (!parseOptions(names, args + nargs, kDenseOnly, &parsed)) return nullptr;
+  PyObject* result = nullptr;
+  const tb_status status = tb_py_variable_to_torch(variable.handle, variable.context,
+                                                   variable.tf_dtype, &parsed.options, &result);
+  return status == TB_OK ? result : raiseStatus(status);
+}
+
+PyObject* explainVariable(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
+  VariableArguments variable;
+  if (!parseVariable(args, nargs, "explain_variable", &variable)) return nullptr;
+  if (!ensureReady()) return nullptr;
+  ParsedOptions parsed;
+  if (!parseOptions(names, args + nargs, kDenseOnly, &parsed)) return nullptr;
+  tb_explanation explanation;
+  explanation.struct_size = sizeof(explanation);
+  int64_t shape[kMaxDims];
+  const tb_status status =
+      tb_py_variable_explain(variable.handle, variable.context, variable.tf_dtype, &parsed.options,
+                             &explanation, shape, kMaxDims);
+  return status == TB_OK ? explanationTuple(explanation, shape) : raiseStatus(status);
+}
+
+}  // namespace tensor_bridge::python

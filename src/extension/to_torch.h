@@ -1,0 +1,25 @@
+// From TensorFlow to torch as Python functions. Not for: anything but one tensor; what is not an
+// eager tensor goes to tensor_bridge._convert.
+#ifndef TENSOR_BRIDGE_EXTENSION_TO_TORCH_H_
+#define TENSOR_BRIDGE_EXTENSION_TO_TORCH_H_
+
+#include <Python.h>
+
+namespace tensor_bridge::python {
+
+/// convert_tf_to_pytorch(t, /, *, ...) -> torch.Tensor
+PyObject* convertTfToPytorch(PyObject* self, PyObject* const* args, Py_ssize_t nargs,
+                             PyObject* names);
+/// The same for one dense tensor only, without the keywords of composites and structures:
+/// convert_tensor(t, /, *, ...) -> torch.Tensor
+PyObject* convertTensor(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names);
+/// explain_tensor(t, /, *, ...) -> tuple; t is an eager tensor
+PyObject* explainTensor(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names);
+/// convert_variable(handle, context, tf_dtype, /, *, ...) -> torch.Tensor
+PyObject* convertVariable(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names);
+/// explain_variable(handle, context, tf_dtype, /, *, ...) -> tuple
+PyObject* explainVariable(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names);
+
+}  // namespace tensor_bridge::python
+
+#endif  // TENSOR_BRIDGE_EXTENSION_TO_TORCH_H_
