@@ -1,5 +1,7 @@
 #include "extension/options.h"
 
+#include <utility>
+
 #include "extension/errors.h"
 #include "extension/hooks.h"
 #include "extension/values.h"
@@ -23,36 +25,31 @@ bool parseCopy(PyObject* value, int32_t* copy) {
   return true;
 }
 
-bool parseOnWrite(PyObject* value, tb_convert_options* options) {
-  if (PyUnicode_Check(value)) {
-    if (PyUnicode_CompareWithASCIIString(value, "copy") == 0) {
-      options->on_write = TB_ON_WRITE_COPY;
-      return true;
-    }
-    if (PyUnicode_CompareWithASCIIString(value, "raise") == 0) {
-      options->on_write = TB_ON_WRITE_RAISE;
-      return true;
-    }
-    if (PyUnicode_CompareWithASCIIString(value, "alias") == 0) {
-      options->on_write = TB_ON_WRITE_ALIAS;
+// The number of a text; false without one.
+template <size_t kCount>
+bool numberOf(PyObject* value, const std::pair<const char*, int32_t> (&texts)[kCount],
+              int32_t* number) {
+  for (const auto& [text, found] : texts) {
+    if (PyUnicode_Check(value) && PyUnicode_CompareWithASCIIString(value, text) == 0) {
+      *number = found;
       return true;
     }
   }
+  return false;
+}
+
+bool parseOnWrite(PyObject* value, tb_convert_options* options) {
+  constexpr std::pair<const char*, int32_t> kTexts[] = {
+      {"copy", TB_ON_WRITE_COPY}, {"raise", TB_ON_WRITE_RAISE}, {"alias", TB_ON_WRITE_ALIAS}};
+  if (numberOf(value, kTexts, &options->on_write)) return true;
   raiseInvalidOption("on_write must be 'copy', 'raise' or 'alias', got %R", value);
   return false;
 }
 
 bool parseGrad(PyObject* value, tb_convert_back_options* options) {
-  if (PyUnicode_Check(value)) {
-    if (PyUnicode_CompareWithASCIIString(value, "detach") == 0) {
-      options->grad = TB_GRAD_DETACH;
-      return true;
-    }
-    if (PyUnicode_CompareWithASCIIString(value, "raise") == 0) {
-      options->grad = TB_GRAD_RAISE;
-      return true;
-    }
-  }
+  constexpr std::pair<const char*, int32_t> kTexts[] = {{"detach", TB_GRAD_DETACH},
+                                                        {"raise", TB_GRAD_RAISE}};
+  if (numberOf(value, kTexts, &options->grad)) return true;
   raiseInvalidOption("grad must be 'detach' or 'raise', got %R", value);
   return false;
 }

@@ -24,8 +24,7 @@ struct Path {
 // One conversion of a structure.
 struct Walk {
   Direction direction;
-  bool plain;  // no keyword: null options, the common case
-  bool keep_unknown;
+  bool plain;           // no keyword: null options, the common case
   PyObject* keywords;   // dict for _convert, borrowed: the one that was given, or that below
   Owned made_keywords;  // made when first needed
   PyObject* names;

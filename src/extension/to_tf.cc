@@ -11,8 +11,19 @@
 namespace tensor_bridge::python {
 namespace {
 
-// TensorFlow's TensorShape::MaxDimensions().
-constexpr int kMaxDims = 254;
+// For a call about one dense tensor. False with an exception set.
+bool begin(const char* name, PyObject* const* args, Py_ssize_t nargs, PyObject* names,
+           ParsedBackOptions* parsed) {
+  if (nargs != 1) {
+    wrongCount(name, 1, nargs);
+    return false;
+  }
+  if (!isTorch(args[0])) {
+    PyErr_SetString(PyExc_TypeError, "expected a torch.Tensor");
+    return false;
+  }
+  return ensureBackReady() && parseBackOptions(names, args + nargs, kDenseOnly, parsed);
+}
 
 }  // namespace
 
@@ -49,14 +60,8 @@ constexpr int kMaxDims = 254;
 }
 
 PyObject* convertTensorBack(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
-  if (nargs != 1) return wrongCount("convert_tensor_back", 1, nargs);
-  if (!isTorch(args[0])) {
-    PyErr_SetString(PyExc_TypeError, "expected a torch.Tensor");
-    return nullptr;
-  }
-  if (!ensureBackReady()) return nullptr;
   ParsedBackOptions parsed;
-  if (!parseBackOptions(names, args + nargs, kDenseOnly, &parsed)) return nullptr;
+  if (!begin("convert_tensor_back", args, nargs, names, &parsed)) return nullptr;
   if (parsed.device != nullptr && parsed.device != Py_None) {
     return callOther(&hooks::convert_back_to_device, args[0], names, args + 1);
   }
@@ -66,20 +71,11 @@ PyObject* convertTensorBack(PyObject*, PyObject* const* args, Py_ssize_t nargs, 
 }
 
 PyObject* explainTorch(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
-  if (nargs != 1) return wrongCount("explain_torch", 1, nargs);
-  if (!isTorch(args[0])) {
-    PyErr_SetString(PyExc_TypeError, "expected a torch.Tensor");
-    return nullptr;
-  }
-  if (!ensureBackReady()) return nullptr;
   ParsedBackOptions parsed;
-  if (!parseBackOptions(names, args + nargs, kDenseOnly, &parsed)) return nullptr;
-  tb_explanation explanation;
-  explanation.struct_size = sizeof(explanation);
-  int64_t shape[kMaxDims];
-  const tb_status status =
-      tb_py_torch_explain(args[0], &parsed.options, &explanation, shape, kMaxDims);
-  return status == TB_OK ? explanationTuple(explanation, shape) : raiseStatus(status);
+  if (!begin("explain_torch", args, nargs, names, &parsed)) return nullptr;
+  return explained([&](tb_explanation* out, int64_t* shape, int32_t capacity) {
+    return tb_py_torch_explain(args[0], &parsed.options, out, shape, capacity);
+  });
 }
 
 }  // namespace tensor_bridge::python

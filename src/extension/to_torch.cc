@@ -11,9 +11,6 @@
 namespace tensor_bridge::python {
 namespace {
 
-// TensorFlow's TensorShape::MaxDimensions().
-constexpr int kMaxDims = 254;
-
 // Positional arguments of the variable functions.
 struct VariableArguments {
   PyObject* handle;
@@ -33,6 +30,11 @@ bool parseVariable(PyObject* const* args, Py_ssize_t nargs, const char* name,
   if (out->context == nullptr) return false;
   out->tf_dtype = static_cast<int32_t>(PyLong_AsLong(args[2]));
   return PyErr_Occurred() == nullptr;
+}
+
+// For a call about one dense tensor. False with an exception set.
+bool begin(PyObject* names, PyObject* const* values, ParsedOptions* parsed) {
+  return ensureReady() && parseOptions(names, values, kDenseOnly, parsed);
 }
 
 }  // namespace
@@ -69,9 +71,8 @@ bool parseVariable(PyObject* const* args, Py_ssize_t nargs, const char* name,
 
 PyObject* convertTensor(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
   if (nargs != 1) return wrongCount("convert_tensor", 1, nargs);
-  if (!ensureReady()) return nullptr;
   ParsedOptions parsed;
-  if (!parseOptions(names, args + nargs, kDenseOnly, &parsed)) return nullptr;
+  if (!begin(names, args + nargs, &parsed)) return nullptr;
   PyObject* result = nullptr;
   const tb_status status = tb_py_tf_to_torch(args[0], &parsed.options, &result);
   return status == TB_OK ? result : raiseStatus(status);
@@ -79,23 +80,18 @@ PyObject* convertTensor(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyOb
 
 PyObject* explainTensor(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
   if (nargs != 1) return wrongCount("explain_tensor", 1, nargs);
-  if (!ensureReady()) return nullptr;
   ParsedOptions parsed;
-  if (!parseOptions(names, args + nargs, kDenseOnly, &parsed)) return nullptr;
-  tb_explanation explanation;
-  explanation.struct_size = sizeof(explanation);
-  int64_t shape[kMaxDims];
-  const tb_status status =
-      tb_py_tf_explain(args[0], &parsed.options, &explanation, shape, kMaxDims);
-  return status == TB_OK ? explanationTuple(explanation, shape) : raiseStatus(status);
+  if (!begin(names, args + nargs, &parsed)) return nullptr;
+  return explained([&](tb_explanation* out, int64_t* shape, int32_t capacity) {
+    return tb_py_tf_explain(args[0], &parsed.options, out, shape, capacity);
+  });
 }
 
 PyObject* convertVariable(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
   VariableArguments variable;
   if (!parseVariable(args, nargs, "convert_variable", &variable)) return nullptr;
-  if (!ensureReady()) return nullptr;
   ParsedOptions parsed;
-  if (!parseOptions(names, args + nargs, kDenseOnly, &parsed)) return nullptr;
+  if (!begin(names, args + nargs, &parsed)) return nullptr;
   PyObject* result = nullptr;
   const tb_status status = tb_py_variable_to_torch(variable.handle, variable.context,
                                                    variable.tf_dtype, &parsed.options, &result);
@@ -105,16 +101,12 @@ PyObject* convertVariable(PyObject*, PyObject* const* args, Py_ssize_t nargs, Py
 PyObject* explainVariable(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
   VariableArguments variable;
   if (!parseVariable(args, nargs, "explain_variable", &variable)) return nullptr;
-  if (!ensureReady()) return nullptr;
   ParsedOptions parsed;
-  if (!parseOptions(names, args + nargs, kDenseOnly, &parsed)) return nullptr;
-  tb_explanation explanation;
-  explanation.struct_size = sizeof(explanation);
-  int64_t shape[kMaxDims];
-  const tb_status status =
-      tb_py_variable_explain(variable.handle, variable.context, variable.tf_dtype, &parsed.options,
-                             &explanation, shape, kMaxDims);
-  return status == TB_OK ? explanationTuple(explanation, shape) : raiseStatus(status);
+  if (!begin(names, args + nargs, &parsed)) return nullptr;
+  return explained([&](tb_explanation* out, int64_t* shape, int32_t capacity) {
+    return tb_py_variable_explain(variable.handle, variable.context, variable.tf_dtype,
+                                  &parsed.options, out, shape, capacity);
+  });
 }
 
 }  // namespace tensor_bridge::python
