@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tensor_bridge._explanation import Explanation, StructureExplanation
     from tensor_bridge.composite._registry import Direction
 
-__all__ = ["convert_other", "convert_other_back", "convert_unknown", "explain"]
+__all__ = ["convert_unknown", "explain", "other_to_tf", "other_to_torch"]
 
 
 def _convert_top(value: Any, direction: Direction, options: dict[str, Any]) -> Any:
@@ -35,12 +35,12 @@ def _convert_top(value: Any, direction: Direction, options: dict[str, Any]) -> A
     raise direction.refusal(value)
 
 
-def convert_other(t: Any, **options: Any) -> Any:
+def other_to_torch(t: Any, **options: Any) -> Any:
     """Converts to torch what is not one dense tensor; called with the keywords as given."""
     return _convert_top(t, TO_TORCH, options)
 
 
-def convert_other_back(x: Any, **options: Any) -> Any:
+def other_to_tf(x: Any, **options: Any) -> Any:
     """Converts to TensorFlow what is not one dense tensor; called with the keywords as given."""
     return _convert_top(x, TO_TF, options)
 

@@ -11,21 +11,21 @@ if TYPE_CHECKING:
 
     from tensor_bridge._explanation import Explanation
 
-__all__ = ["convert_back_to_device", "explain_back", "torch_address"]
+__all__ = ["to_tf_on_device", "explain_back", "torch_address"]
 
 
-def convert_back_to_device(
+def to_tf_on_device(
     x: torch.Tensor, *, device: Any, copy: bool | None = None, **options: Any
 ) -> Any:
     """Converts to a tf.Tensor on ``device``."""
-    return _options.place(_C.convert_tensor_back(x, copy=copy, **options), device, copy)
+    return _options.place(_C.tensor_to_tf(x, copy=copy, **options), device, copy)
 
 
 def explain_back(
     x: torch.Tensor, *, device: Any = None, copy: bool | None = None, **options: Any
 ) -> Explanation:
     """What `convert_pytorch_to_tf` would do with a torch.Tensor."""
-    explanation = _explanation.from_native(_C.explain_torch(x, copy=copy, **options))
+    explanation = _explanation.from_native(_C.explain_to_tf(x, copy=copy, **options))
     return explanation if device is None else _options.explain_place(explanation, device, copy)
 
 

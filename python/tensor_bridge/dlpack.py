@@ -176,7 +176,7 @@ def _to_tensorflow(capsule: Any, copy: bool | None) -> Any:
             "TensorFlow takes its tensors to be immutable and the producer may write to this "
             "memory (it is not marked READ_ONLY)",
         )
-    return _C.convert_tensor_back(_to_torch(capsule), copy=copy if read_only else True)
+    return _C.tensor_to_tf(_to_torch(capsule), copy=copy if read_only else True)
 
 
 def from_dlpack(

@@ -293,8 +293,9 @@ size_t countValues(const std::vector<SlotKind>& slots) {
 
 PyObject* dataOpen(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
   if (nargs != 8) return wrongCount("data_open", 8, nargs);
-  ParsedOptions parsed;
-  if (!ensureReady() || !parseOptions(names, args + nargs, kDenseOnly, &parsed)) return nullptr;
+  ParsedToTorchOptions parsed;
+  if (!ensureReady() || !parseToTorchOptions(names, args + nargs, kDenseOnly, &parsed))
+    return nullptr;
   // TensorFlow's context capsule has no name.
   void* context = PyCapsule_GetPointer(args[1], nullptr);
   if (context == nullptr) return nullptr;

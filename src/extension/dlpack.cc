@@ -140,8 +140,8 @@ PyObject* torchFromDlpack(PyObject*, PyObject* const* args, Py_ssize_t nargs, Py
     return nullptr;
   }
   if (!ensureReady()) return nullptr;
-  ParsedOptions parsed;
-  if (!parseOptions(names, args + nargs, kDenseOnly, &parsed)) return nullptr;
+  ParsedToTorchOptions parsed;
+  if (!parseToTorchOptions(names, args + nargs, kDenseOnly, &parsed)) return nullptr;
   DLManagedTensorVersioned* managed = consume(args[0]);
   if (managed == nullptr) return nullptr;
   PyObject* result = nullptr;

@@ -13,7 +13,7 @@ PyTypeObject* g_tensor_type = nullptr;
 PyTypeObject* g_parameter_type = nullptr;
 PyTypeObject* g_uninitialized_type = nullptr;
 bool g_ready = false;
-bool g_back_ready = false;
+bool g_both_ready = false;
 
 namespace {
 
@@ -69,9 +69,9 @@ bool ensureReadySlow() {
   return true;
 }
 
-bool ensureBackReadySlow() {
+bool ensureBothReadySlow() {
   if (!ensureReady() || !hooks::ensure_tensorflow.call()) return false;
-  g_back_ready = true;
+  g_both_ready = true;
   return true;
 }
 

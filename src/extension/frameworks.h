@@ -12,11 +12,11 @@ extern PyTypeObject* g_eager_type;
 extern PyTypeObject* g_tensor_type;
 extern PyTypeObject* g_parameter_type;
 extern bool g_ready;
-extern bool g_back_ready;
+extern bool g_both_ready;
 bool isEagerSlow(PyObject* object);
 bool isTorchSlow(PyObject* object);
 bool ensureReadySlow();
-bool ensureBackReadySlow();
+bool ensureBothReadySlow();
 }  // namespace detail
 
 /// Whether `object` is exactly TensorFlow's EagerTensor. By real type, not by __class__: the memory
@@ -37,7 +37,7 @@ inline bool isTorch(PyObject* object) {
 inline bool ensureReady() { return detail::g_ready || detail::ensureReadySlow(); }
 
 /// ensureReady(), and TensorFlow is imported, checked and initialised.
-inline bool ensureBackReady() { return detail::g_back_ready || detail::ensureBackReadySlow(); }
+inline bool ensureBothReady() { return detail::g_both_ready || detail::ensureBothReadySlow(); }
 
 /// is_torch_tensor(x) -> bool
 PyObject* isTorchTensor(PyObject* self, PyObject* x);

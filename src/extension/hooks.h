@@ -49,10 +49,10 @@ inline Hook quantization_lists{"tensor_bridge._options", "quantization_lists"};
 inline Hook check_extra{"tensor_bridge._options", "check_extra"};
 
 // Values that are not one plain tensor on the host.
-inline Hook convert_other{"tensor_bridge._convert", "convert_other"};
-inline Hook convert_other_back{"tensor_bridge._convert", "convert_other_back"};
+inline Hook other_to_torch{"tensor_bridge._convert", "other_to_torch"};
+inline Hook other_to_tf{"tensor_bridge._convert", "other_to_tf"};
 inline Hook convert_unknown{"tensor_bridge._convert", "convert_unknown"};
-inline Hook convert_back_to_device{"tensor_bridge._dense", "convert_back_to_device"};
+inline Hook to_tf_on_device{"tensor_bridge._dense", "to_tf_on_device"};
 
 // Which GPU a logical device of TensorFlow's is on. Called on any thread.
 inline Hook gpu_of_logical{"tensor_bridge._devices", "gpu_of_logical"};

@@ -57,7 +57,7 @@ PyCFunction asCFunction(Function* function) {
 }
 
 PyDoc_STRVAR(
-    kConvertDoc,
+    kToTorchDoc,
     "convert_tf_to_pytorch(t, *, copy=None, device=None, on_write='copy', raw=False, "
     "scale=None, zero_point=None, axis=None, strings='tensor', unknown='raise', live=False)\n--\n\n"
     "Converts TensorFlow values to torch, without NumPy.\n\n"
@@ -98,7 +98,7 @@ PyDoc_STRVAR(
     "  FrameworkError: torch or TensorFlow is missing or of an unsupported version.");
 
 PyDoc_STRVAR(
-    kBackDoc,
+    kToTfDoc,
     "convert_pytorch_to_tf(x, *, copy=None, device=None, dtype=None, grad='detach', "
     "unknown='raise')\n--\n\n"
     "Converts torch values to TensorFlow, without NumPy.\n\n"
@@ -106,7 +106,7 @@ PyDoc_STRVAR(
     "The result shares torch's memory where TensorFlow can use it (host memory, row-major,\n"
     "aligned to 64 bytes) and keeps its bytes: the next write on the torch side moves torch,\n"
     "with all views of that storage, onto memory of its own. A tensor that came from\n"
-    "TensorFlow and was not written to goes back as the same buffer.\n\n"
+    "TensorFlow and was not written to becomes the same buffer again.\n\n"
     "Writes through NumPy arrays and raw pointers from before the call cannot be intercepted:\n"
     "they change TensorFlow's tensor.\n\n"
     "Args:\n"
@@ -134,15 +134,15 @@ PyDoc_STRVAR(
 
 PyMethodDef kMethods[] = {
     {"convert_tf_to_pytorch", asCFunction(convertTfToPytorch), METH_FASTCALL | METH_KEYWORDS,
-     kConvertDoc},
-    {"convert_tensor", asCFunction(convertTensor), METH_FASTCALL | METH_KEYWORDS, nullptr},
-    {"convert_tensor_back", asCFunction(convertTensorBack), METH_FASTCALL | METH_KEYWORDS, nullptr},
+     kToTorchDoc},
+    {"tensor_to_torch", asCFunction(tensorToTorch), METH_FASTCALL | METH_KEYWORDS, nullptr},
+    {"tensor_to_tf", asCFunction(tensorToTf), METH_FASTCALL | METH_KEYWORDS, nullptr},
     {"convert_pytorch_to_tf", asCFunction(convertPytorchToTf), METH_FASTCALL | METH_KEYWORDS,
-     kBackDoc},
-    {"explain_torch", asCFunction(explainTorch), METH_FASTCALL | METH_KEYWORDS, nullptr},
+     kToTfDoc},
+    {"explain_to_tf", asCFunction(explainToTf), METH_FASTCALL | METH_KEYWORDS, nullptr},
     {"is_torch_tensor", isTorchTensor, METH_O, nullptr},
-    {"explain_tensor", asCFunction(explainTensor), METH_FASTCALL | METH_KEYWORDS, nullptr},
-    {"convert_variable", asCFunction(convertVariable), METH_FASTCALL | METH_KEYWORDS, nullptr},
+    {"explain_to_torch", asCFunction(explainToTorch), METH_FASTCALL | METH_KEYWORDS, nullptr},
+    {"variable_to_torch", asCFunction(variableToTorch), METH_FASTCALL | METH_KEYWORDS, nullptr},
     {"explain_variable", asCFunction(explainVariable), METH_FASTCALL | METH_KEYWORDS, nullptr},
     {"dlpack_capsule", dlpackCapsule, METH_VARARGS, nullptr},
     {"torch_from_dlpack", asCFunction(torchFromDlpack), METH_FASTCALL | METH_KEYWORDS, nullptr},
@@ -150,8 +150,9 @@ PyMethodDef kMethods[] = {
     {"capsule_is_read_only", capsuleIsReadOnly, METH_O, nullptr},
     {"convert_node", convertNode, METH_VARARGS, nullptr},
     {"strings_to_torch", asCFunction(stringsToTorch), METH_FASTCALL | METH_KEYWORDS, nullptr},
-    {"explain_strings", asCFunction(explainStrings), METH_FASTCALL | METH_KEYWORDS, nullptr},
-    {"explain_strings_back", asCFunction(explainStringsBack), METH_FASTCALL | METH_KEYWORDS,
+    {"explain_strings_to_torch", asCFunction(explainStringsToTorch), METH_FASTCALL | METH_KEYWORDS,
+     nullptr},
+    {"explain_strings_to_tf", asCFunction(explainStringsToTf), METH_FASTCALL | METH_KEYWORDS,
      nullptr},
     {"tf_strings_list", tfStringsList, METH_O, nullptr},
     {"torch_strings_list", asCFunction(torchStringsList), METH_FASTCALL, nullptr},

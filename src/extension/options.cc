@@ -69,7 +69,7 @@ bool parseDevice(PyObject* value, tb_convert_options* options) {
 }
 
 // `scale` and `zero_point` as lists of equal length.
-bool parseQuantization(PyObject* scale, PyObject* zero_point, ParsedOptions* out) {
+bool parseQuantization(PyObject* scale, PyObject* zero_point, ParsedToTorchOptions* out) {
   const Owned pair = hooks::quantization_lists.call("(OO)", scale == nullptr ? Py_None : scale,
                                                     zero_point == nullptr ? Py_None : zero_point);
   if (!pair) return false;
@@ -114,8 +114,8 @@ bool parseAxis(PyObject* value, tb_convert_options* options) {
 
 }  // namespace
 
-bool parseOptions(PyObject* names, PyObject* const* values, ExtraKeywords extras,
-                  ParsedOptions* out) {
+bool parseToTorchOptions(PyObject* names, PyObject* const* values, ExtraKeywords extras,
+                         ParsedToTorchOptions* out) {
   tb_convert_options* options = &out->options;
   tb_convert_options_init(options);
   const Py_ssize_t count = names == nullptr ? 0 : PyTuple_Size(names);
@@ -159,8 +159,8 @@ bool parseOptions(PyObject* names, PyObject* const* values, ExtraKeywords extras
   return true;
 }
 
-bool parseBackOptions(PyObject* names, PyObject* const* values, ExtraKeywords extras,
-                      ParsedBackOptions* out) {
+bool parseToTfOptions(PyObject* names, PyObject* const* values, ExtraKeywords extras,
+                      ParsedToTfOptions* out) {
   tb_convert_back_options* options = &out->options;
   tb_convert_back_options_init(options);
   out->device = nullptr;

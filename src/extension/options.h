@@ -14,7 +14,7 @@
 namespace tensor_bridge::python {
 
 /// Owns the arrays that `options` points to.
-struct ParsedOptions {
+struct ParsedToTorchOptions {
   tb_convert_options options;
   std::vector<double> scale;
   std::vector<int64_t> zero_point;
@@ -26,21 +26,21 @@ enum ExtraKeywords { kDenseOnly, kWithExtras };
 
 /// Reads `count` keyword values named by the tuple `names` (which may be null). False with an
 /// exception set: TypeError for an unknown keyword, InvalidOptionError for an ill-formed value.
-bool parseOptions(PyObject* names, PyObject* const* values, ExtraKeywords extras,
-                  ParsedOptions* out);
+bool parseToTorchOptions(PyObject* names, PyObject* const* values, ExtraKeywords extras,
+                         ParsedToTorchOptions* out);
 
 /// The keywords of a call as a new dict.
 Owned keywordDict(PyObject* names, PyObject* const* values);
 
-/// The keywords of the way back.
-struct ParsedBackOptions {
+/// The keywords of to_tf.
+struct ParsedToTfOptions {
   tb_convert_back_options options;
   /// Borrowed; null or None where the result stays on the host.
   PyObject* device;
 };
 
-bool parseBackOptions(PyObject* names, PyObject* const* values, ExtraKeywords extras,
-                      ParsedBackOptions* out);
+bool parseToTfOptions(PyObject* names, PyObject* const* values, ExtraKeywords extras,
+                      ParsedToTfOptions* out);
 
 /// Calls hook(t, **keywords): whatever is not one plain tensor.
 PyObject* callOther(Hook* hook, PyObject* t, PyObject* names, PyObject* const* values);

@@ -193,8 +193,9 @@ PyObject* stringsList(const tb_strings* strings) {
 
 PyObject* stringsToTorch(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
   if (nargs != 1) return wrongCount("strings_to_torch", 1, nargs);
-  ParsedOptions parsed;
-  if (!ensureReady() || !parseOptions(names, args + nargs, kDenseOnly, &parsed)) return nullptr;
+  ParsedToTorchOptions parsed;
+  if (!ensureReady() || !parseToTorchOptions(names, args + nargs, kDenseOnly, &parsed))
+    return nullptr;
   StringsPointer strings;
   if (!openTf(args[0], &strings)) return nullptr;
   PyObject* bytes = nullptr;
@@ -205,10 +206,12 @@ PyObject* stringsToTorch(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyO
                        shapeTuple(tb_strings_shape(strings.get()), tb_strings_ndim(strings.get())));
 }
 
-PyObject* explainStrings(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
-  if (nargs != 1) return wrongCount("explain_strings", 1, nargs);
-  ParsedOptions parsed;
-  if (!ensureReady() || !parseOptions(names, args + nargs, kDenseOnly, &parsed)) return nullptr;
+PyObject* explainStringsToTorch(PyObject*, PyObject* const* args, Py_ssize_t nargs,
+                                PyObject* names) {
+  if (nargs != 1) return wrongCount("explain_strings_to_torch", 1, nargs);
+  ParsedToTorchOptions parsed;
+  if (!ensureReady() || !parseToTorchOptions(names, args + nargs, kDenseOnly, &parsed))
+    return nullptr;
   StringsPointer strings;
   if (!openTf(args[0], &strings)) return nullptr;
   auto explanation = sized<tb_explanation>();
@@ -217,10 +220,10 @@ PyObject* explainStrings(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyO
                          : raiseStatus(status);
 }
 
-PyObject* explainStringsBack(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
-  if (nargs != 3) return wrongCount("explain_strings_back", 3, nargs);
-  ParsedBackOptions parsed;
-  if (!parseBackOptions(names, args + nargs, kDenseOnly, &parsed)) return nullptr;
+PyObject* explainStringsToTf(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
+  if (nargs != 3) return wrongCount("explain_strings_to_tf", 3, nargs);
+  ParsedToTfOptions parsed;
+  if (!parseToTfOptions(names, args + nargs, kDenseOnly, &parsed)) return nullptr;
   StringsPointer strings;
   if (!openTorch(args, &strings)) return nullptr;
   auto explanation = sized<tb_explanation>();
@@ -246,8 +249,8 @@ PyObject* torchStringsList(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
 
 PyObject* stringsToTf(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
   if (nargs != 3) return wrongCount("strings_to_tf", 3, nargs);
-  ParsedBackOptions parsed;
-  if (!ensureBackReady() || !parseBackOptions(names, args + nargs, kDenseOnly, &parsed)) {
+  ParsedToTfOptions parsed;
+  if (!ensureBothReady() || !parseToTfOptions(names, args + nargs, kDenseOnly, &parsed)) {
     return nullptr;
   }
   StringsPointer strings;

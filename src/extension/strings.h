@@ -1,4 +1,4 @@
-// Strings as Python functions: out of TensorFlow into two torch tensors or nested lists, and back.
+// Strings as Python functions: TensorFlow's as two torch tensors or nested lists, and the reverse.
 // Not for: the class StringTensor; tensor_bridge.composite.string has it.
 #ifndef TENSOR_BRIDGE_EXTENSION_STRINGS_H_
 #define TENSOR_BRIDGE_EXTENSION_STRINGS_H_
@@ -14,10 +14,11 @@ PyObject* stringsList(const tb_strings* strings);
 
 /// strings_to_torch(t, /, *, ...) -> (bytes, offsets, shape); t is an eager tensor of strings
 PyObject* stringsToTorch(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names);
-/// explain_strings(t, /, *, ...) -> tuple, as explain_tensor
-PyObject* explainStrings(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names);
-/// explain_strings_back(bytes, offsets, shape, /, *, copy, dtype, grad) -> tuple, as explain_torch
-PyObject* explainStringsBack(PyObject* self, PyObject* const* args, Py_ssize_t nargs,
+/// explain_strings_to_torch(t, /, *, ...) -> tuple, as explain_to_torch
+PyObject* explainStringsToTorch(PyObject* self, PyObject* const* args, Py_ssize_t nargs,
+                                PyObject* names);
+/// explain_strings_to_tf(bytes, offsets, shape, /, *, copy, dtype, grad) -> tuple, as explain_to_tf
+PyObject* explainStringsToTf(PyObject* self, PyObject* const* args, Py_ssize_t nargs,
                              PyObject* names);
 /// tf_strings_list(t, /) -> nested lists of bytes, straight from TensorFlow's memory
 PyObject* tfStringsList(PyObject* self, PyObject* t);

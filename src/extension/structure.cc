@@ -29,9 +29,9 @@ struct Walk {
   Owned made_keywords;  // made when first needed
   PyObject* names;
   PyObject* const* values;
-  ParsedOptions forward;
-  ParsedBackOptions back;
-  bool on_device;  // way back with device=: leaf by leaf in Python
+  ParsedToTorchOptions to_torch;
+  ParsedToTfOptions to_tf;
+  bool on_device;  // to_tf with device=: leaf by leaf in Python
   Py_ssize_t converted;
 };
 
@@ -83,11 +83,11 @@ PyObject* convertLeaf(Walk* w, PyObject* leaf, const Path* path) {
   PyObject* result = nullptr;
   tb_status status;
   if (w->direction == kToTorch) {
-    status = tb_py_tf_to_torch(leaf, w->plain ? nullptr : &w->forward.options, &result);
+    status = tb_py_tf_to_torch(leaf, w->plain ? nullptr : &w->to_torch.options, &result);
     if (status == TB_UNSUPPORTED_DTYPE) return walkInPython(w, leaf, path);
   } else {
     if (w->on_device) return walkInPython(w, leaf, path);
-    status = tb_py_torch_to_tf(leaf, w->plain ? nullptr : &w->back.options, &result);
+    status = tb_py_torch_to_tf(leaf, w->plain ? nullptr : &w->to_tf.options, &result);
     if (status == TB_UNSUPPORTED_TYPE) return walkInPython(w, leaf, path);
   }
   if (status != TB_OK) return raiseStatusAt(status, written(path).c_str());
@@ -163,9 +163,9 @@ PyObject* walkNode(Walk* w, PyObject* node, const Path* path) {
 }
 
 PyObject* walk(Walk* w, PyObject* node, const Path* path) {
-  const bool forward = w->direction == kToTorch;
-  if (forward ? isEager(node) : isTorch(node)) return convertLeaf(w, node, path);
-  if (isPlain(node) || (forward ? isTorch(node) : isEager(node))) return Py_NewRef(node);
+  const bool to_torch = w->direction == kToTorch;
+  if (to_torch ? isEager(node) : isTorch(node)) return convertLeaf(w, node, path);
+  if (isPlain(node) || (to_torch ? isTorch(node) : isEager(node))) return Py_NewRef(node);
   if (Py_EnterRecursiveCall(" while converting a nested structure") != 0) return nullptr;
   PyObject* result = walkNode(w, node, path);
   Py_LeaveRecursiveCall();
@@ -175,12 +175,13 @@ PyObject* walk(Walk* w, PyObject* node, const Path* path) {
 // Reads the keywords. False with an exception set.
 bool begin(Walk* w) {
   w->plain = w->names == nullptr || PyTuple_Size(w->names) == 0;
-  const bool ready = w->direction == kToTorch ? ensureReady() : ensureBackReady();
+  const bool ready = w->direction == kToTorch ? ensureReady() : ensureBothReady();
   if (!ready) return false;
   if (w->plain) return true;
-  if (w->direction == kToTorch) return parseOptions(w->names, w->values, kWithExtras, &w->forward);
-  if (!parseBackOptions(w->names, w->values, kWithExtras, &w->back)) return false;
-  w->on_device = w->back.device != nullptr && w->back.device != Py_None;
+  if (w->direction == kToTorch)
+    return parseToTorchOptions(w->names, w->values, kWithExtras, &w->to_torch);
+  if (!parseToTfOptions(w->names, w->values, kWithExtras, &w->to_tf)) return false;
+  w->on_device = w->to_tf.device != nullptr && w->to_tf.device != Py_None;
   return true;
 }
 
@@ -207,14 +208,15 @@ PyObject* convertStructure(PyObject* structure, Direction direction, PyObject* n
 
 PyObject* convertNode(PyObject*, PyObject* args) {
   PyObject* node;
-  int back;
+  int to_tf;
   PyObject* keywords;
   const char* path;
-  if (!PyArg_ParseTuple(args, "OiO!s:convert_node", &node, &back, &PyDict_Type, &keywords, &path)) {
+  if (!PyArg_ParseTuple(args, "OiO!s:convert_node", &node, &to_tf, &PyDict_Type, &keywords,
+                        &path)) {
     return nullptr;
   }
   Walk w{};
-  w.direction = back != 0 ? kToTensorFlow : kToTorch;
+  w.direction = to_tf != 0 ? kToTensorFlow : kToTorch;
   w.keywords = keywords;
   const Owned names(PyTuple_New(PyDict_Size(keywords)));
   std::vector<PyObject*> values;

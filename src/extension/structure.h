@@ -19,7 +19,7 @@ bool isContainer(PyObject* object);
 PyObject* convertStructure(PyObject* structure, Direction direction, PyObject* names,
                            PyObject* const* values);
 
-/// convert_node(value, back, options, path) -> (result, number of converted leaves): a part of a
+/// convert_node(value, to_tf, options, path) -> (result, number of converted leaves): a part of a
 /// structure, for tensor_bridge._convert. `path` is where it is, for messages.
 PyObject* convertNode(PyObject* self, PyObject* args);
 

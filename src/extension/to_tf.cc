@@ -13,7 +13,7 @@ namespace {
 
 // For a call about one dense tensor. False with an exception set.
 bool begin(const char* name, PyObject* const* args, Py_ssize_t nargs, PyObject* names,
-           ParsedBackOptions* parsed) {
+           ParsedToTfOptions* parsed) {
   if (nargs != 1) {
     wrongCount(name, 1, nargs);
     return false;
@@ -22,7 +22,7 @@ bool begin(const char* name, PyObject* const* args, Py_ssize_t nargs, PyObject* 
     PyErr_SetString(PyExc_TypeError, "expected a torch.Tensor");
     return false;
   }
-  return ensureBackReady() && parseBackOptions(names, args + nargs, kDenseOnly, parsed);
+  return ensureBothReady() && parseToTfOptions(names, args + nargs, kDenseOnly, parsed);
 }
 
 }  // namespace
@@ -31,7 +31,7 @@ bool begin(const char* name, PyObject* const* args, Py_ssize_t nargs, PyObject* 
                                                          Py_ssize_t nargs, PyObject* names) {
   PyObject* result = nullptr;
   tb_status status;
-  if (__builtin_expect(nargs == 1 && names == nullptr && detail::g_back_ready, 1) &&
+  if (__builtin_expect(nargs == 1 && names == nullptr && detail::g_both_ready, 1) &&
       isTorch(args[0])) {
     status = tb_py_torch_to_tf(args[0], nullptr, &result);
   } else {
@@ -41,38 +41,38 @@ bool begin(const char* name, PyObject* const* args, Py_ssize_t nargs, PyObject* 
     if (nargs != 1) return wrongCount("convert_pytorch_to_tf", 1, nargs);
     if (!isTorch(args[0])) {
       return isContainer(args[0]) ? convertStructure(args[0], kToTensorFlow, names, args + 1)
-                                  : callOther(&hooks::convert_other_back, args[0], names, args + 1);
+                                  : callOther(&hooks::other_to_tf, args[0], names, args + 1);
     }
-    if (!ensureBackReady()) return nullptr;
-    ParsedBackOptions parsed;
-    if (!parseBackOptions(names, args + nargs, kWithExtras, &parsed)) return nullptr;
+    if (!ensureBothReady()) return nullptr;
+    ParsedToTfOptions parsed;
+    if (!parseToTfOptions(names, args + nargs, kWithExtras, &parsed)) return nullptr;
     if (parsed.device != nullptr && parsed.device != Py_None) {
-      return callOther(&hooks::convert_other_back, args[0], names, args + 1);
+      return callOther(&hooks::other_to_tf, args[0], names, args + 1);
     }
     status = tb_py_torch_to_tf(args[0], &parsed.options, &result);
   }
   if (__builtin_expect(status == TB_OK, 1)) return result;
   // Sparse and nested layouts have a TensorFlow form of several tensors.
   if (status == TB_UNSUPPORTED_TYPE) {
-    return callOther(&hooks::convert_other_back, args[0], names, args + 1);
+    return callOther(&hooks::other_to_tf, args[0], names, args + 1);
   }
   return raiseStatus(status);
 }
 
-PyObject* convertTensorBack(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
-  ParsedBackOptions parsed;
-  if (!begin("convert_tensor_back", args, nargs, names, &parsed)) return nullptr;
+PyObject* tensorToTf(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
+  ParsedToTfOptions parsed;
+  if (!begin("tensor_to_tf", args, nargs, names, &parsed)) return nullptr;
   if (parsed.device != nullptr && parsed.device != Py_None) {
-    return callOther(&hooks::convert_back_to_device, args[0], names, args + 1);
+    return callOther(&hooks::to_tf_on_device, args[0], names, args + 1);
   }
   PyObject* result = nullptr;
   const tb_status status = tb_py_torch_to_tf(args[0], &parsed.options, &result);
   return status == TB_OK ? result : raiseStatus(status);
 }
 
-PyObject* explainTorch(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
-  ParsedBackOptions parsed;
-  if (!begin("explain_torch", args, nargs, names, &parsed)) return nullptr;
+PyObject* explainToTf(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
+  ParsedToTfOptions parsed;
+  if (!begin("explain_to_tf", args, nargs, names, &parsed)) return nullptr;
   return explained([&](tb_explanation* out, int64_t* shape, int32_t capacity) {
     return tb_py_torch_explain(args[0], &parsed.options, out, shape, capacity);
   });

@@ -10,11 +10,10 @@ namespace tensor_bridge::python {
 /// convert_pytorch_to_tf(x, /, *, copy, device, dtype, grad) -> tf.Tensor
 PyObject* convertPytorchToTf(PyObject* self, PyObject* const* args, Py_ssize_t nargs,
                              PyObject* names);
-/// convert_tensor_back(x, /, *, ...) -> tf.Tensor, one dense tensor only
-PyObject* convertTensorBack(PyObject* self, PyObject* const* args, Py_ssize_t nargs,
-                            PyObject* names);
-/// explain_torch(x, /, *, copy, dtype, grad) -> tuple; x is a torch tensor
-PyObject* explainTorch(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names);
+/// tensor_to_tf(x, /, *, ...) -> tf.Tensor, one dense tensor only
+PyObject* tensorToTf(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names);
+/// explain_to_tf(x, /, *, copy, dtype, grad) -> tuple; x is a torch tensor
+PyObject* explainToTf(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names);
 
 }  // namespace tensor_bridge::python
 

@@ -33,8 +33,8 @@ bool parseVariable(PyObject* const* args, Py_ssize_t nargs, const char* name,
 }
 
 // For a call about one dense tensor. False with an exception set.
-bool begin(PyObject* names, PyObject* const* values, ParsedOptions* parsed) {
-  return ensureReady() && parseOptions(names, values, kDenseOnly, parsed);
+bool begin(PyObject* names, PyObject* const* values, ParsedToTorchOptions* parsed) {
+  return ensureReady() && parseToTorchOptions(names, values, kDenseOnly, parsed);
 }
 
 }  // namespace
@@ -54,43 +54,43 @@ bool begin(PyObject* names, PyObject* const* values, ParsedOptions* parsed) {
     if (nargs != 1) return wrongCount("convert_tf_to_pytorch", 1, nargs);
     if (!isEager(args[0])) {
       return isContainer(args[0]) ? convertStructure(args[0], kToTorch, names, args + 1)
-                                  : callOther(&hooks::convert_other, args[0], names, args + 1);
+                                  : callOther(&hooks::other_to_torch, args[0], names, args + 1);
     }
     if (!ensureReady()) return nullptr;
-    ParsedOptions parsed;
-    if (!parseOptions(names, args + nargs, kWithExtras, &parsed)) return nullptr;
+    ParsedToTorchOptions parsed;
+    if (!parseToTorchOptions(names, args + nargs, kWithExtras, &parsed)) return nullptr;
     status = tb_py_tf_to_torch(args[0], &parsed.options, &result);
   }
   if (__builtin_expect(status == TB_OK, 1)) return result;
   // Strings have a torch form of several tensors.
   if (status == TB_UNSUPPORTED_DTYPE) {
-    return callOther(&hooks::convert_other, args[0], names, args + 1);
+    return callOther(&hooks::other_to_torch, args[0], names, args + 1);
   }
   return raiseStatus(status);
 }
 
-PyObject* convertTensor(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
-  if (nargs != 1) return wrongCount("convert_tensor", 1, nargs);
-  ParsedOptions parsed;
+PyObject* tensorToTorch(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
+  if (nargs != 1) return wrongCount("tensor_to_torch", 1, nargs);
+  ParsedToTorchOptions parsed;
   if (!begin(names, args + nargs, &parsed)) return nullptr;
   PyObject* result = nullptr;
   const tb_status status = tb_py_tf_to_torch(args[0], &parsed.options, &result);
   return status == TB_OK ? result : raiseStatus(status);
 }
 
-PyObject* explainTensor(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
-  if (nargs != 1) return wrongCount("explain_tensor", 1, nargs);
-  ParsedOptions parsed;
+PyObject* explainToTorch(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
+  if (nargs != 1) return wrongCount("explain_to_torch", 1, nargs);
+  ParsedToTorchOptions parsed;
   if (!begin(names, args + nargs, &parsed)) return nullptr;
   return explained([&](tb_explanation* out, int64_t* shape, int32_t capacity) {
     return tb_py_tf_explain(args[0], &parsed.options, out, shape, capacity);
   });
 }
 
-PyObject* convertVariable(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
+PyObject* variableToTorch(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
   VariableArguments variable;
-  if (!parseVariable(args, nargs, "convert_variable", &variable)) return nullptr;
-  ParsedOptions parsed;
+  if (!parseVariable(args, nargs, "variable_to_torch", &variable)) return nullptr;
+  ParsedToTorchOptions parsed;
   if (!begin(names, args + nargs, &parsed)) return nullptr;
   PyObject* result = nullptr;
   const tb_status status = tb_py_variable_to_torch(variable.handle, variable.context,
@@ -101,7 +101,7 @@ PyObject* convertVariable(PyObject*, PyObject* const* args, Py_ssize_t nargs, Py
 PyObject* explainVariable(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
   VariableArguments variable;
   if (!parseVariable(args, nargs, "explain_variable", &variable)) return nullptr;
-  ParsedOptions parsed;
+  ParsedToTorchOptions parsed;
   if (!begin(names, args + nargs, &parsed)) return nullptr;
   return explained([&](tb_explanation* out, int64_t* shape, int32_t capacity) {
     return tb_py_variable_explain(variable.handle, variable.context, variable.tf_dtype,

@@ -11,12 +11,12 @@ namespace tensor_bridge::python {
 PyObject* convertTfToPytorch(PyObject* self, PyObject* const* args, Py_ssize_t nargs,
                              PyObject* names);
 /// The same for one dense tensor only, without the keywords of composites and structures:
-/// convert_tensor(t, /, *, ...) -> torch.Tensor
-PyObject* convertTensor(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names);
-/// explain_tensor(t, /, *, ...) -> tuple; t is an eager tensor
-PyObject* explainTensor(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names);
-/// convert_variable(handle, context, tf_dtype, /, *, ...) -> torch.Tensor
-PyObject* convertVariable(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names);
+/// tensor_to_torch(t, /, *, ...) -> torch.Tensor
+PyObject* tensorToTorch(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names);
+/// explain_to_torch(t, /, *, ...) -> tuple; t is an eager tensor
+PyObject* explainToTorch(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names);
+/// variable_to_torch(handle, context, tf_dtype, /, *, ...) -> torch.Tensor
+PyObject* variableToTorch(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names);
 /// explain_variable(handle, context, tf_dtype, /, *, ...) -> tuple
 PyObject* explainVariable(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names);
 

@@ -288,7 +288,7 @@ class Direction:
 
 
 def _explain_tf(value: Any, **options: Any) -> Explanation:
-    return _explanation.from_native(_C.explain_tensor(value, **options))
+    return _explanation.from_native(_C.explain_to_torch(value, **options))
 
 
 TO_TORCH = Direction(
@@ -296,7 +296,7 @@ TO_TORCH = Direction(
     _C.is_eager_tensor,
     for_tensorflow,
     _C.convert_tf_to_pytorch,
-    _C.convert_tensor,
+    _C.tensor_to_torch,
     _explain_tf,
     _refusals.refusal,
 )
@@ -305,7 +305,7 @@ TO_TF = Direction(
     _C.is_torch_tensor,
     for_torch,
     _C.convert_pytorch_to_tf,
-    _C.convert_tensor_back,
+    _C.tensor_to_tf,
     _dense.explain_back,
     _refusals.refusal_back,
 )
@@ -402,4 +402,4 @@ def to_dense_torch(t: Any, options: Options) -> Any:
     """
     if not _C.is_eager_tensor(t):
         raise _refusals.refusal(t)
-    return _C.convert_tensor(t, **dense(options))
+    return _C.tensor_to_torch(t, **dense(options))

@@ -57,7 +57,7 @@ def _to_torch(variable: Any, options: Options) -> Any:
         return LiveView(variable, options)
     if for_tf_dtype(variable.dtype.name) is not None:
         return TO_TORCH.convert(_read(variable), **options)
-    return _C.convert_variable(*_refusals.variable_source(variable), **dense(options))
+    return _C.variable_to_torch(*_refusals.variable_source(variable), **dense(options))
 
 
 def _explain(variable: Any, options: Options) -> Explanation:
@@ -91,7 +91,7 @@ def _check_live(variable: Any, options: Options) -> Explanation:
     keywords = dense(options) | {"copy": None, "on_write": "copy"}
     found = _explanation.from_native(_C.explain_variable(*source, **keywords))
     if found.action == "refused":
-        _C.convert_variable(*source, **keywords)  # raises it
+        _C.variable_to_torch(*source, **keywords)  # raises it
     # A variable that TensorFlow copies at each read stops being one when it is given its buffer.
     if found.action == "copied" and "copied by TensorFlow" not in found.reason:
         raise CopyRequiredError(
@@ -436,7 +436,7 @@ def _plan_assign(target: Any, x: Any, copy: bool | None) -> tuple[list[Any], Any
     if copy is None and _shows_a_view(x):
         # Nothing keeps the bytes of a live view: writes to it would reach this variable too.
         options["copy"] = True
-    return variables, _C.convert_tensor_back(x, **options)
+    return variables, _C.tensor_to_tf(x, **options)
 
 
 def _assign(variables: list[Any], value: Any) -> None:

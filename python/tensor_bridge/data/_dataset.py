@@ -265,7 +265,7 @@ class TorchDatasetBase(OfOneProcess):
         """
         self._check_process()
         self._follow_world()
-        count = int(_C.convert_tensor(self._dataset.cardinality()).item())
+        count = int(_C.tensor_to_torch(self._dataset.cardinality()).item())
         if count >= 0:
             return count
         if count == -1:

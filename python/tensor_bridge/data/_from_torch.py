@@ -248,4 +248,4 @@ def _described(element: Any) -> Any:
 
 
 def _number(t: Any) -> int:
-    return int(_C.convert_tensor(t).item())
+    return int(_C.tensor_to_torch(t).item())

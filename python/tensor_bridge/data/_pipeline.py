@@ -207,7 +207,7 @@ def unseeded_shuffles(dataset: Any) -> list[Any]:
     for node in walk(dataset):
         seeds = [getattr(node, name, None) for name in ("_seed", "_seed2")]
         if _is_shuffle(node) and all(
-            _C.is_eager_tensor(seed) and int(_C.convert_tensor(seed).item()) == 0 for seed in seeds
+            _C.is_eager_tensor(seed) and int(_C.tensor_to_torch(seed).item()) == 0 for seed in seeds
         ):
             found.append(node)
     return found

@@ -161,7 +161,7 @@ def _cardinality(dataset: Any) -> int | None:
         return None if shape is None or shape.rank != 1 else int(shape[0])
     from tensor_bridge import _C
 
-    count = int(_C.convert_tensor(dataset.cardinality()).item())
+    count = int(_C.tensor_to_torch(dataset.cardinality()).item())
     return None if count < 0 else count
 
 

@@ -644,7 +644,7 @@ def test_values_without_memory_are_refused() -> None:
 def test_other_tensors_are_no_strings() -> None:
     from tensor_bridge import _C
 
-    for function in (_C.strings_to_torch, _C.tf_strings_list, _C.explain_strings):
+    for function in (_C.strings_to_torch, _C.tf_strings_list, _C.explain_strings_to_torch):
         with pytest.raises(tensor_bridge.UnsupportedDtypeError, match="float32"):
             function(numbers())
         with pytest.raises(tensor_bridge.UnsupportedTypeError):

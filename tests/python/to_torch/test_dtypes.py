@@ -222,7 +222,7 @@ def test_dtypes_without_numbers_are_refused(
 def test_strings_are_no_dense_tensor(size: int, options: dict[str, Any]) -> None:
     t = tf.fill([size], "x" * 100)
     with pytest.raises(tensor_bridge.UnsupportedDtypeError, match=r"string.*tf\.io\.decode_raw"):
-        tensor_bridge._C.convert_tensor(t, **options)
+        tensor_bridge._C.tensor_to_torch(t, **options)
 
 
 # ---- raw -----------------------------------------------------------------------------------------

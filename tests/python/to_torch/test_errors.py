@@ -333,7 +333,7 @@ HOSTILE = {
             refused(t, tensor_bridge.CopyRequiredError, "Use copy=None", copy=False)
             for options in ({}, {"raw": True}, {"copy": True}):
                 try:
-                    tensor_bridge._C.convert_tensor(t, **options)
+                    tensor_bridge._C.tensor_to_torch(t, **options)
                     raise AssertionError("converted")
                 except tensor_bridge.UnsupportedDtypeError as e:
                     assert "tf.io.decode_raw" in str(e)

@@ -102,7 +102,7 @@ class Mirror:
 
     def _read(self) -> torch.Tensor:
         """The variable's value, over its memory; while it is held, an update moves the variable."""
-        return _C.convert_variable(*self._source)
+        return _C.variable_to_torch(*self._source)
 
     def _sync(self, x: torch.Tensor, seen: torch.Tensor | None = None) -> None:
         # `_seen` keeps its buffer alive, so that no other value can have the same address; it has a

@@ -147,7 +147,7 @@ try:
 except tensor_bridge.UnsupportedDtypeError as e:
     assert isinstance(e, TypeError)
 try:
-    tensor_bridge._C.convert_tensor(t)
+    tensor_bridge._C.tensor_to_torch(t)
     raise SystemExit("no error")
 except tensor_bridge.UnsupportedDtypeError as e:
     assert isinstance(e, TypeError)
