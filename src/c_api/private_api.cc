@@ -8,6 +8,8 @@
 #include "adapters/tensorflow/gpu.h"
 #include "bridge/torch_cuda.h"
 #include "c_api/placed.h"
+#include "core/dtype.h"
+#include "core/narrow_dtypes.h"
 #include "formats/graph_def.h"
 #include "formats/snappy.h"
 #include "formats/tensor_proto.h"
@@ -67,6 +69,14 @@ TensorProto tensorOf(const void* message, size_t size, int32_t dtype, int64_t co
 }
 
 }  // namespace
+
+const void* tb_narrow_values(int32_t tf_dtype, int64_t* nbytes) {
+  if (isNull(nbytes, "a place for the size")) return nullptr;
+  const Dtype dtype = dtypeFromTf(tf_dtype);
+  const void* values = lookupTable(dtype);
+  if (values != nullptr) *nbytes = int64_t{256} * dtypeInfo(dtypeInfo(dtype).nearest).itemsize;
+  return values;
+}
 
 int32_t tb_gpu_of_address(const void* address) { return gpuOfAddress(address); }
 

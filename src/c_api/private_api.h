@@ -21,6 +21,12 @@ TB_EXPORT void tb_py_set_copying_torch(tb_py_adapter_entry entry);
 /* The address of an EagerTensor's elements. */
 TB_EXPORT tb_status tb_py_tf_address(struct _object* tensor, const void** out);
 
+/* ---- dtypes of one byte that torch lacks ---------------------------------------------------- */
+
+/* The exact value of each byte that TensorFlow stores, 256 elements of the nearest torch dtype, and
+ * their size in bytes. Static memory; NULL where a dtype's values are not looked up. */
+TB_EXPORT const void* tb_narrow_values(int32_t tf_dtype, int64_t* nbytes);
+
 /* ---- GPUs ---------------------------------------------------------------------------------- */
 
 /* The GPU whose memory is at `address`, as torch counts them; -1 where nobody knows. */

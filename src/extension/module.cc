@@ -38,6 +38,16 @@ PyObject* dtypeRows(PyObject*, PyObject*) {
   return list.release();
 }
 
+PyObject* narrowValues(PyObject*, PyObject* tf_enum) {
+  const long number = PyLong_AsLong(tf_enum);
+  if (PyErr_Occurred() != nullptr) return nullptr;
+  int64_t nbytes = 0;
+  const void* values = tb_narrow_values(static_cast<int32_t>(number), &nbytes);
+  if (values == nullptr) Py_RETURN_NONE;
+  return PyBytes_FromStringAndSize(static_cast<const char*>(values),
+                                   static_cast<Py_ssize_t>(nbytes));
+}
+
 PyObject* liveOwners(PyObject*, PyObject*) { return PyLong_FromLongLong(tb_live_owners()); }
 
 // glibc keeps the free pages of its heap, in which blocks of up to 32 MB are, until the last block
@@ -186,6 +196,7 @@ PyMethodDef kMethods[] = {
     {"gpu_of_address", gpuOfAddress, METH_O, nullptr},
     {"require_torch_cuda", requireTorchCuda, METH_NOARGS, nullptr},
     {"dtype_rows", dtypeRows, METH_NOARGS, nullptr},
+    {"narrow_values", narrowValues, METH_O, nullptr},
     {"live_owners", liveOwners, METH_NOARGS, nullptr},
     {nullptr, nullptr, 0, nullptr},
 };

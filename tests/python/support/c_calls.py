@@ -70,6 +70,7 @@ ENTRIES: dict[str, tuple[str | int, ...]] = {
     "tb_py_torch_explain": ("torch_object", "?convert_back", "tb_explanation", "room", 8),
     "tb_py_torch_release_previous": ("torch_object", "room"),
     "tb_py_tf_address": ("eager", "out"),
+    "tb_narrow_values": (29, "room"),
     "tb_gpu_of_address": ("?packed",),
     "tb_py_set_gpu_of_logical": ("?null",),
     "tb_require_torch_cuda": (),

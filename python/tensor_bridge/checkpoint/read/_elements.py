@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from tensor_bridge import _C
 from tensor_bridge._dtypes import DtypeRow
 from tensor_bridge.errors import UnsupportedDtypeError
 
@@ -50,15 +51,13 @@ def decoder_of(row: DtypeRow, raw: bool) -> Decoder | None:
 
     It takes the shape, and the bytes in as many parts as one likes.
     """
-    if row.kind != "converted" or raw:
+    found = None if raw else _C.narrow_values(row.tf_enum)
+    if found is None:
         return None
     import torch
 
-    table = torch.tensor(
-        [_VALUES[row.name](byte) for byte in range(256)],
-        dtype=getattr(torch, row.nearest.removeprefix("torch.")),
-        device="cpu",
-    )
+    nearest = getattr(torch, row.nearest.removeprefix("torch."))
+    table = torch.frombuffer(bytearray(found), dtype=nearest)
 
     def decode(shape: tuple[int, ...], stored: Iterable[torch.Tensor]) -> torch.Tensor:
         values = torch.empty(shape, dtype=table.dtype, device="cpu")
@@ -70,29 +69,3 @@ def decoder_of(row: DtypeRow, raw: bool) -> Decoder | None:
         return values
 
     return decode
-
-
-def _signed(bits: int) -> Callable[[int], float]:
-    half = 1 << bits - 1
-    return lambda byte: ((byte & 2 * half - 1) ^ half) - half
-
-
-def _e2m1(byte: int) -> float:
-    size = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)[byte & 7]
-    return -size if byte & 8 else size
-
-
-def _e4m3b11fnuz(byte: int) -> float:
-    if byte == 0x80:
-        return float("nan")
-    exponent, mantissa = byte >> 3 & 15, byte & 7
-    size = (8 + mantissa) * 2.0 ** (exponent - 14) if exponent else mantissa * 2.0**-13
-    return -size if byte & 0x80 else size
-
-
-_VALUES: dict[str, Callable[[int], float]] = {
-    "int2": _signed(2),
-    "int4": _signed(4),
-    "float4_e2m1fn": _e2m1,
-    "float8_e4m3b11fnuz": _e4m3b11fnuz,
-}
