@@ -19,6 +19,7 @@ from tensor_bridge.errors import BY_STATUS, FrameworkError, InvalidOptionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     import torch
 
@@ -29,9 +30,14 @@ __all__ = ["TensorBridge"]
 
 # TensorFlow's TensorShape::MaxDimensions().
 _MAX_DIMS = 254
+_SHAPE = ctypes.c_int64 * _MAX_DIMS
 _COPY = {None: -1, False: 0, True: 1}
 _ON_WRITE = {"copy": 0, "raise": 1, "alias": 2}
 _GRAD = {"detach": 0, "raise": 1}
+
+
+def _fields(kind: Any, *names: str) -> tuple[tuple[str, Any], ...]:
+    return tuple((name, kind) for name in names)
 
 
 class _ConvertOptions(ctypes.Structure):
@@ -39,15 +45,9 @@ class _ConvertOptions(ctypes.Structure):
 
     _fields_ = (
         ("struct_size", ctypes.c_uint32),
-        ("copy", ctypes.c_int32),
-        ("on_write", ctypes.c_int32),
-        ("raw", ctypes.c_int32),
-        ("has_device", ctypes.c_int32),
-        ("device_type", ctypes.c_int32),
-        ("device_id", ctypes.c_int32),
-        ("has_axis", ctypes.c_int32),
-        ("axis", ctypes.c_int64),
-        ("num_scales", ctypes.c_int64),
+        *_fields(ctypes.c_int32, "copy", "on_write", "raw"),
+        *_fields(ctypes.c_int32, "has_device", "device_type", "device_id", "has_axis"),
+        *_fields(ctypes.c_int64, "axis", "num_scales"),
         ("scale", ctypes.POINTER(ctypes.c_double)),
         ("zero_point", ctypes.POINTER(ctypes.c_int64)),
     )
@@ -58,9 +58,7 @@ class _ConvertBackOptions(ctypes.Structure):
 
     _fields_ = (
         ("struct_size", ctypes.c_uint32),
-        ("copy", ctypes.c_int32),
-        ("grad", ctypes.c_int32),
-        ("tf_dtype", ctypes.c_int32),
+        *_fields(ctypes.c_int32, "copy", "grad", "tf_dtype"),
     )
 
 
@@ -69,13 +67,9 @@ class _Explanation(ctypes.Structure):
 
     _fields_ = (
         ("struct_size", ctypes.c_uint32),
-        ("action", ctypes.c_int32),
-        ("status", ctypes.c_int32),
-        ("on_write", ctypes.c_int32),
-        ("ndim", ctypes.c_int32),
+        *_fields(ctypes.c_int32, "action", "status", "on_write", "ndim"),
         ("nbytes", ctypes.c_int64),
-        ("tf_dtype", ctypes.c_char_p),
-        ("torch_dtype", ctypes.c_char_p),
+        *_fields(ctypes.c_char_p, "tf_dtype", "torch_dtype"),
         ("device", ctypes.c_char * 32),
         ("reason", ctypes.c_char * 1024),
     )
@@ -145,7 +139,15 @@ def _copy_number(copy: Any) -> int:
     return _COPY[copy]
 
 
-def _as_explanation(native: _Explanation, shape: ctypes.Array[ctypes.c_int64]) -> Explanation:
+def _number_of(name: str, value: Any, numbers: dict[str, int]) -> int:
+    """The number of a keyword's text."""
+    if not isinstance(value, str) or value not in numbers:
+        *most, last = map(repr, numbers)
+        raise InvalidOptionError(f"{name} must be {', '.join(most)} or {last}, got {value!r}")
+    return numbers[value]
+
+
+def _as_explanation(native: _Explanation, shape: Any) -> Explanation:
     return _explanation.from_native(
         (
             native.action,
@@ -257,14 +259,9 @@ class TensorBridge:
         _options.check_extra("strings", strings)
         if eager and self._is_string(t):
             return self._strings_to_torch(t, options, strings)
-        result = ctypes.c_void_p()
         if eager:
-            status = self._library.tb_py_tf_to_torch(t, options, ctypes.byref(result))
-        else:
-            source = self._variable(t)
-            status = self._library.tb_py_variable_to_torch(*source, options, ctypes.byref(result))
-        self._check(status)
-        return _take_reference(result)
+            return self._object(self._library.tb_py_tf_to_torch, t, options)
+        return self._object(self._library.tb_py_variable_to_torch, *self._variable(t), options)
 
     to_torch = convert_tf_to_pytorch
 
@@ -283,13 +280,11 @@ class TensorBridge:
             raise _refusals.refusal_back(x)
         self._ensure_back_ready()
         options = self._back_options(copy, dtype, grad)
-        result = ctypes.c_void_p()
         if dense:
-            self._check(self._library.tb_py_torch_to_tf(x, options, ctypes.byref(result)))
+            tensor = self._object(self._library.tb_py_torch_to_tf, x, options)
         else:
             with self._torch_strings(x) as view:
-                self._check(self._library.tb_py_strings_to_tf(view, options, ctypes.byref(result)))
-        tensor = _take_reference(result)
+                tensor = self._object(self._library.tb_py_strings_to_tf, view, options)
         return tensor if device is None else _options.place(tensor, device, copy)
 
     to_tf = convert_pytorch_to_tf
@@ -308,31 +303,25 @@ class TensorBridge:
         strings: Literal["tensor", "list"] = "tensor",
     ) -> Explanation:
         """The same as `tensor_bridge.explain`, through ctypes."""
-        native = _Explanation(struct_size=ctypes.sizeof(_Explanation))
-        shape = (ctypes.c_int64 * _MAX_DIMS)()
         try:
             _options.check_extra("strings", strings)
-            if self._is_eager(t) and self._is_string(t):
-                self._ensure_ready()
-                options = self._options(copy, device, on_write, raw, scale, zero_point, axis)
-                with self._tf_strings(t) as view:
-                    self._check(self._library.tb_strings_explain(view, options, native))
-                    self._copy_shape(view, shape)
-                explanation = _as_explanation(native, shape)
-                return _explanation.of_strings(explanation, as_list=strings == "list")
-            if self._is_eager(t):
-                subject: tuple[Any, ...] = (t,)
-                function = self._library.tb_py_tf_explain
-            elif _refusals.is_resource_variable(t):
-                function, subject = self._library.tb_py_variable_explain, self._variable(t)
-            else:
-                return _explanation.refused(_refusals.refusal(t))
+            eager = self._is_eager(t)
+            if not eager and not _refusals.is_resource_variable(t):
+                raise _refusals.refusal(t)
             self._ensure_ready()
             options = self._options(copy, device, on_write, raw, scale, zero_point, axis)
-            self._check(function(*subject, options, native, shape, _MAX_DIMS))
+            if not eager:
+                variable = self._variable(t)
+                return self._explained(self._library.tb_py_variable_explain, *variable, options)
+            if not self._is_string(t):
+                return self._explained(self._library.tb_py_tf_explain, t, options)
+            with self._tf_strings(t) as view:
+                explanation = self._explained_strings(
+                    self._library.tb_strings_explain, view, options
+                )
+            return _explanation.of_strings(explanation, as_list=strings == "list")
         except Exception as e:
             return _explanation.refused(e)
-        return _as_explanation(native, shape)
 
     def explain_back(
         self,
@@ -343,52 +332,56 @@ class TensorBridge:
         grad: Literal["detach", "raise"] = "detach",
     ) -> Explanation:
         """What `convert_pytorch_to_tf` would do with one dense tensor, and why."""
-        native = _Explanation(struct_size=ctypes.sizeof(_Explanation))
-        shape = (ctypes.c_int64 * _MAX_DIMS)()
         try:
             dense = _is_torch_tensor(x)
             if not dense and not _is_string_tensor(x):
                 raise _refusals.refusal_back(x)
             self._ensure_back_ready()
             options = self._back_options(copy, dtype, grad)
-            if not dense:
-                with self._torch_strings(x) as view:
-                    self._check(self._library.tb_strings_explain_back(view, options, native))
-                    self._copy_shape(view, shape)
-                return _explanation.of_strings(_as_explanation(native, shape))
-            self._check(self._library.tb_py_torch_explain(x, options, native, shape, _MAX_DIMS))
+            if dense:
+                return self._explained(self._library.tb_py_torch_explain, x, options)
+            with self._torch_strings(x) as view:
+                return _explanation.of_strings(
+                    self._explained_strings(self._library.tb_strings_explain_back, view, options)
+                )
         except Exception as e:
             return _explanation.refused(e)
+
+    def _object(self, function: Any, *arguments: Any) -> Any:
+        """The object that a function puts into its last place."""
+        result = ctypes.c_void_p()
+        self._check(function(*arguments, ctypes.byref(result)))
+        return _take_reference(result)
+
+    def _explained(self, function: Any, *arguments: Any) -> Explanation:
+        native, shape = _Explanation(struct_size=ctypes.sizeof(_Explanation)), _SHAPE()
+        self._check(function(*arguments, native, shape, _MAX_DIMS))
         return _as_explanation(native, shape)
 
+    def _explained_strings(self, function: Any, view: Any, options: Any) -> Explanation:
+        native = _Explanation(struct_size=ctypes.sizeof(_Explanation))
+        self._check(function(view, options, native))
+        return _as_explanation(native, self._library.tb_strings_shape(view))
+
     @contextmanager
-    def _tf_strings(self, t: Any) -> Iterator[ctypes.c_void_p]:
-        """A ``tb_strings*`` over TensorFlow's memory."""
+    def _strings(self, function: Any, *arguments: Any) -> Iterator[ctypes.c_void_p]:
+        """A ``tb_strings*``, released at the end."""
         view = ctypes.c_void_p()
-        self._check(self._library.tb_py_strings_from_tf(t, ctypes.byref(view)))
+        self._check(function(*arguments, ctypes.byref(view)))
         try:
             yield view
         finally:
             self._library.tb_strings_release(view)
 
-    @contextmanager
-    def _torch_strings(self, x: Any) -> Iterator[ctypes.c_void_p]:
-        """A ``tb_strings*`` over the two tensors of a StringTensor."""
-        view = ctypes.c_void_p()
+    def _tf_strings(self, t: Any) -> AbstractContextManager[ctypes.c_void_p]:
+        """Over TensorFlow's memory."""
+        return self._strings(self._library.tb_py_strings_from_tf, t)
+
+    def _torch_strings(self, x: Any) -> AbstractContextManager[ctypes.c_void_p]:
+        """Over the two tensors of a StringTensor."""
         shape = (ctypes.c_int64 * len(x.shape))(*x.shape)
-        self._check(
-            self._library.tb_py_strings_from_torch(
-                x.bytes, x.offsets, shape, len(shape), ctypes.byref(view)
-            )
-        )
-        try:
-            yield view
-        finally:
-            self._library.tb_strings_release(view)
-
-    def _copy_shape(self, view: ctypes.c_void_p, out: ctypes.Array[ctypes.c_int64]) -> None:
-        ndim = self._library.tb_strings_ndim(view)
-        out[:ndim] = self._library.tb_strings_shape(view)[:ndim]
+        from_torch = self._library.tb_py_strings_from_torch
+        return self._strings(from_torch, x.bytes, x.offsets, shape, len(shape))
 
     def _strings_to_torch(self, t: Any, options: _ConvertOptions, strings: str) -> Any:
         from tensor_bridge.composite.string import StringTensor
@@ -399,13 +392,10 @@ class TensorBridge:
                 allowed = options.copy != _COPY[False]
                 _refusals.require_copy_allowed(allowed, _explanation.LIST_REASON)
                 return _nested(self._all_strings(view), shape)
-            data, offsets = ctypes.c_void_p(), ctypes.c_void_p()
-            self._check(
-                self._library.tb_py_strings_to_torch(
-                    view, options, ctypes.byref(data), ctypes.byref(offsets)
-                )
-            )
-            return StringTensor(_take_reference(data), _take_reference(offsets), shape)
+            data = ctypes.c_void_p()
+            to_torch = self._library.tb_py_strings_to_torch
+            offsets = self._object(to_torch, view, options, ctypes.byref(data))
+            return StringTensor(_take_reference(data), offsets, shape)
 
     def _all_strings(self, view: ctypes.c_void_p) -> list[bytes]:
         nbytes = ctypes.c_int64()
@@ -454,13 +444,9 @@ class TensorBridge:
         options = _ConvertOptions()
         self._library.tb_convert_options_init(options)
         options.copy = _copy_number(copy)
-        if not isinstance(on_write, str) or on_write not in _ON_WRITE:
-            raise InvalidOptionError(
-                f"on_write must be 'copy', 'raise' or 'alias', got {on_write!r}"
-            )
+        options.on_write = _number_of("on_write", on_write, _ON_WRITE)
         if not isinstance(raw, bool):
             raise InvalidOptionError(f"raw must be True or False, got {raw!r}")
-        options.on_write = _ON_WRITE[on_write]
         options.raw = int(raw)
         if device is not None:
             options.has_device = 1
@@ -484,9 +470,7 @@ class TensorBridge:
         options = _ConvertBackOptions()
         self._library.tb_convert_back_options_init(options)
         options.copy = _copy_number(copy)
-        if not isinstance(grad, str) or grad not in _GRAD:
-            raise InvalidOptionError(f"grad must be 'detach' or 'raise', got {grad!r}")
-        options.grad = _GRAD[grad]
+        options.grad = _number_of("grad", grad, _GRAD)
         if dtype is not None:
             options.tf_dtype = _options.tf_dtype_number(dtype)
         return options
