@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from tensor_bridge._explanation import Explanation
 
-__all__ = ["to_tf_on_device", "explain_back", "torch_address"]
+__all__ = ["explain_back", "to_tf_on_device", "torch_address"]
 
 
 def to_tf_on_device(
