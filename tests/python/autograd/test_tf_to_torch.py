@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import itertools
 import math
-import threading
 import traceback
 import weakref
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import pytest
 import tensorflow as tf
 import torch
 from memory import growth_over
+from sharing import in_threads
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from torch.utils.checkpoint import checkpoint
 
@@ -395,25 +395,16 @@ def test_autocast(dtype: torch.dtype) -> None:
 
 def test_two_threads() -> None:
     f = tf_to_torch(lambda x: tf.sin(x) * x)
-    failures: list[BaseException] = []
 
     def work(seed: int) -> None:
-        try:
-            for i in range(100):
-                x = torch.full((8,), 0.1 * seed + 0.01 * i, dtype=torch.float64, requires_grad=True)
-                (first,) = torch.autograd.grad(f(x).sum(), x, create_graph=True)
-                torch.testing.assert_close(first, torch.cos(x) * x + torch.sin(x))
-                (second,) = torch.autograd.grad(first.sum(), x)
-                torch.testing.assert_close(second, 2 * torch.cos(x) - x * torch.sin(x))
-        except BaseException as e:
-            failures.append(e)
+        for i in range(100):
+            x = torch.full((8,), 0.1 * seed + 0.01 * i, dtype=torch.float64, requires_grad=True)
+            (first,) = torch.autograd.grad(f(x).sum(), x, create_graph=True)
+            torch.testing.assert_close(first, torch.cos(x) * x + torch.sin(x))
+            (second,) = torch.autograd.grad(first.sum(), x)
+            torch.testing.assert_close(second, 2 * torch.cos(x) - x * torch.sin(x))
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures
+    in_threads(lambda: work(0), lambda: work(1), timeout=240)
 
 
 # ---- errors --------------------------------------------------------------------------------------

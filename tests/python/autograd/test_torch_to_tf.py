@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import math
-import threading
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 import tensorflow as tf
 import torch
 from memory import growth_over
+from sharing import in_threads
 
 import tensor_bridge
 from tensor_bridge.autograd import GradientError, _tokens, torch_to_tf
@@ -368,24 +368,15 @@ def test_two_threads() -> None:
     eager = torch_to_tf(lambda x: torch.sin(x) * x)
     graph = tf.function(eager, autograph=False)
     graph(value(3))
-    failures: list[BaseException] = []
 
     def work(seed: float) -> None:
-        try:
-            for i in range(50):
-                x = tf.constant([0.1 * seed + 0.01 * i], tf.float64)
-                for f in (eager, graph):
-                    (found,) = gradients(f, x, 1)
-                    close(found, tf.cos(x) * x + tf.sin(x))
-        except BaseException as e:
-            failures.append(e)
+        for i in range(50):
+            x = tf.constant([0.1 * seed + 0.01 * i], tf.float64)
+            for f in (eager, graph):
+                (found,) = gradients(f, x, 1)
+                close(found, tf.cos(x) * x + tf.sin(x))
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in (1.0, 2.0)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures
+    in_threads(lambda: work(1.0), lambda: work(2.0), timeout=240)
 
 
 @pytest.mark.parametrize("graph", [False, True])

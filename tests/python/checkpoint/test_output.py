@@ -10,14 +10,15 @@ import os
 import re
 import stat
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import pytest
+import sharing
 from killed_writer import Writers
 from safetensors.torch import load_file
 from written import KINDS, Kind, state
@@ -470,25 +471,17 @@ def test_shards_take_no_name_that_something_has(sources: dict[float, str], tmp_p
 
 
 def in_threads(codes: list[str]) -> list[int]:
-    """Runs each in a thread, all at one time; 0 for each that did not raise."""
-    statuses = [1] * len(codes)
-    start = threading.Barrier(len(codes))
+    """Runs each in a thread, all at one time; 0 for each that was not refused."""
 
-    def run(number: int) -> None:
-        compiled = compile(codes[number], "<thread>", "exec")
-        start.wait()
+    def run(code: CodeType) -> int:
         try:
-            exec(compiled, {})
-            statuses[number] = 0
+            exec(code, {})
         except tensor_bridge.InvalidOptionError:
-            pass
+            return 1
+        return 0
 
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(codes))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return statuses
+    compiled = [compile(code, "<thread>", "exec") for code in codes]
+    return sharing.in_threads(*[partial(run, code) for code in compiled], timeout=240)
 
 
 ROUNDS = pytest.mark.parametrize("rounds", [2, pytest.param(50, marks=pytest.mark.exhaustive)])

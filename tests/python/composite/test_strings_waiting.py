@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 from fresh import run_forked
 from gate import GATED
+from sharing import in_threads
 
 import tensor_bridge
 
@@ -92,16 +93,10 @@ def test_the_gil_is_released_for_large_tensors() -> None:
 
 def test_threads_at_once() -> None:
     t = tf.strings.as_string(tf.range(10_000))
-    results: list[Any] = []
 
     def work() -> None:
         for _ in range(20):
             x = tensor_bridge.to_torch(t)
-            results.append(tensor_bridge.to_tf(x).numpy().tolist() == x.tolist())
+            assert tensor_bridge.to_tf(x).numpy().tolist() == x.tolist()
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert results == [True] * 80
+    in_threads(*[work] * 4, timeout=240)

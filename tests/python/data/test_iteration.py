@@ -14,6 +14,7 @@ import tensorflow as tf
 import torch
 from fresh import run_forked
 from memory import allocated
+from sharing import in_threads
 from torch.utils.data import DataLoader, IterableDataset
 
 import tensor_bridge
@@ -98,11 +99,7 @@ def test_one_iterator_on_many_threads_gives_each_element_once() -> None:
         for element in elements:
             seen.append(int(element))
 
-    workers = [threading.Thread(target=take) for _ in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    in_threads(*[take] * 4, timeout=240)
     assert sorted(seen) == list(range(2000))
 
 

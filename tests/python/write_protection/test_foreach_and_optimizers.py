@@ -91,8 +91,8 @@ def _foreach_backward(comparison: Comparison, op: Any, sample: Any, label: str) 
 
 
 def optimizer_configurations() -> list[Any]:
-    """Every optimizer of torch's database with every configuration, as (class, options, way)."""
-    configurations = []
+    """The optimizers of torch's database; all their configurations in the exhaustive runs."""
+    configurations = [pytest.param(i, {}, id=i.optim_cls.__name__) for i in optim_db]
     for info in optim_db:
         for config in info.optim_inputs_func(device="cpu"):
             ways: list[dict[str, bool]] = [{}]
@@ -103,7 +103,9 @@ def optimizer_configurations() -> list[Any]:
             for way in ways:
                 kind = next((name if on else "for-loop" for name, on in way.items()), "plain")
                 name = f"{info.optim_cls.__name__}-{kind}-{config.desc or 'default'}"
-                configurations.append(pytest.param(info, config.kwargs | way, id=name))
+                configurations.append(
+                    pytest.param(info, config.kwargs | way, id=name, marks=pytest.mark.exhaustive)
+                )
     return configurations
 
 
@@ -137,9 +139,6 @@ def run_optimizer(guard: Guard, info: Any, options: dict[str, Any]) -> Compariso
     return comparison
 
 
-OPTIMIZERS = optimizer_configurations()
-
-
 @pytest.mark.parametrize("op", FOREACH, ids=foreach_name)
 def test_foreach_function_leaves_tensorflow_alone(
     op: Any, armed_guard: Guard, record_property: Callable[[str, object], None]
@@ -162,22 +161,8 @@ def test_every_foreach_sample_leaves_tensorflow_alone(
         check(comparison, record_property)
 
 
-@pytest.mark.parametrize(
-    ("info", "options"),
-    [pytest.param(i, {}, id=i.optim_cls.__name__) for i in optim_db],
-)
+@pytest.mark.parametrize(("info", "options"), optimizer_configurations())
 def test_optimizer_leaves_tensorflow_alone(
-    info: Any,
-    options: dict[str, Any],
-    armed_guard: Guard,
-    record_property: Callable[[str, object], None],
-) -> None:
-    check(run_optimizer(armed_guard, info, options), record_property)
-
-
-@pytest.mark.exhaustive
-@pytest.mark.parametrize(("info", "options"), OPTIMIZERS)
-def test_every_optimizer_configuration_leaves_tensorflow_alone(
     info: Any,
     options: dict[str, Any],
     armed_guard: Guard,

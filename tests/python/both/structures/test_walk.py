@@ -15,7 +15,7 @@ import tensorflow as tf
 import torch
 from hypothesis import strategies as st
 from properties import quick_and_thorough
-from sharing import nothing_kept, tf_bytes, torch_bytes
+from sharing import in_threads, nothing_kept, tf_bytes, torch_bytes
 from ways import TO_TF, TO_TORCH, WAYS, Way
 
 import tensor_bridge
@@ -424,15 +424,14 @@ def test_structure_that_changes_while_it_is_converted(way: Way) -> None:
             source.pop((i * 7) % 100, None)
             i += 1
 
-    thread = threading.Thread(target=change, daemon=True)
-    thread.start()
-    try:
-        for _ in range(50):
-            way.convert([way.leaf(), source])
-    finally:
-        stop.set()
-        thread.join(60)
-    assert not thread.is_alive()
+    def convert() -> None:
+        try:
+            for _ in range(50):
+                way.convert([way.leaf(), source])
+        finally:
+            stop.set()
+
+    in_threads(change, convert, timeout=240)
 
 
 # ---- properties ----------------------------------------------------------------------------------

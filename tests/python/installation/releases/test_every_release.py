@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import gc
 import re
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import pytest
 import tensorflow as tf
 import torch
 from fresh import TENSORFLOW_FIRST, TORCH_FIRST, run_forked
+from sharing import in_threads
 from torch import nn
 
 import tensor_bridge
@@ -347,21 +347,14 @@ def test_a_pending_tensor_is_waited_for() -> None:
 def test_threads_read_and_release() -> None:
     t = tf.random.stateless_uniform((1024,), seed=(5, 6))
     total = float(tf.reduce_sum(t))
-    wrong: list[float] = []
 
     def work() -> None:
         for _ in range(100):
             x = tensor_bridge.to_torch(t)
-            if abs(x.sum().item() - total) > 0.1:
-                wrong.append(x.sum().item())
+            assert abs(x.sum().item() - total) <= 0.1
             x.add_(1)
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    in_threads(*[work] * 4, timeout=240)
     assert abs(float(tf.reduce_sum(t)) - total) < 1e-3
 
 
