@@ -121,7 +121,7 @@ def test_what_performance_advises_avoids_the_copy() -> None:
             assert outcomes[span] == [[True, None], [True, None]], span
 
 
-BACK = """
+GIVEN_TO_TF = """
 import copy, io, json, pickle
 import numpy
 from torch import nn
@@ -146,7 +146,7 @@ def test_python_table_holds_for_tensors_given_to_tensorflow() -> None:
         for cell, shared in ((cells[1], True), (cells[2], False))
         for span in spans(cell)
     }
-    done = run_forked(BACK.replace("SPANS", repr(list(expected))), timeout=240)
+    done = run_forked(GIVEN_TO_TF.replace("SPANS", repr(list(expected))), timeout=240)
     assert done.code == 0, done.err
     outcomes = dict(zip(expected, json.loads(done.out.splitlines()[-1]), strict=True))
     assert outcomes == expected

@@ -110,6 +110,13 @@ def torch_dtype(name: str) -> torch.dtype:
     return dtype
 
 
+def torch_tensor(row: DtypeRow, shape: tuple[int, ...], data: bytes) -> torch.Tensor:
+    """A torch tensor with these bytes in aligned memory of its own."""
+    x = torch.zeros(len(data), dtype=torch.uint8)
+    x.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+    return x.view(torch_dtype(row.torch_name)).view(shape)
+
+
 def reference_values(row: DtypeRow, data: bytes) -> list[Any]:
     """The values of stored elements according to NumPy and ml_dtypes."""
     dtype = tf.as_dtype(row.tf_enum)

@@ -17,9 +17,8 @@ from tf_bytes import (
     NUMERIC,
     by_name,
     random_bytes,
-    row_named,
     same_values,
-    torch_dtype,
+    torch_tensor,
     torch_values,
 )
 
@@ -43,13 +42,6 @@ INTEGER_DTYPES = [
     *(torch.uint8, torch.uint16, torch.uint32),
 ]
 FLOAT_DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
-
-
-def torch_tensor(row: DtypeRow, shape: tuple[int, ...], data: bytes) -> torch.Tensor:
-    """A torch tensor with these bytes in aligned memory of its own."""
-    x = torch.zeros(len(data), dtype=torch.uint8)
-    x.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
-    return x.view(torch_dtype(row.torch_name)).view(shape)
 
 
 # ---- dtypes that both have -----------------------------------------------------------------------
@@ -118,35 +110,6 @@ def test_values_agree_with_tensorflow_s(row: DtypeRow) -> None:
         assert list(map(repr, seen)) == list(map(repr, expected.tolist()))
     else:
         assert same_values(seen, torch_values(expected))
-
-
-@pytest.mark.parametrize(
-    ("name", "bits"),
-    [
-        ("float32", 0x7FC12345),  # a NaN with a payload
-        ("float32", 0x7F812345),  # a signalling NaN
-        ("float32", 0x80000000),  # -0.0
-        ("float32", 0x00000001),  # the smallest subnormal
-        ("float64", 0x7FF0000000000001),
-        ("float64", 0x8000000000000000),
-        ("float16", 0x7C01),
-        ("bfloat16", 0x7F81),
-        pytest.param("float8_e5m2", 0x7D, marks=needs.dtype("float8_e5m2")),
-        pytest.param("float8_e4m3fnuz", 0x80, marks=needs.dtype("float8_e4m3fnuz")),
-        ("complex64", 0x7FC1234580000000),
-        ("complex128", 0x7FF8DEADBEEF00018000000000000000),
-        ("uint64", 0xFFFFFFFFFFFFFFFF),
-    ],
-)
-@pytest.mark.parametrize("view", ["shared", "copied", "strided"])
-def test_bits_survive(name: str, bits: int, view: str, interface: Any) -> None:
-    row = row_named(name)
-    data = bits.to_bytes(row.itemsize, "little") * 4
-    x = torch_tensor(row, (2, 2), data)
-    if view == "strided":
-        x = x[:, :1]
-    t = interface.to_tf(x, copy=True if view == "copied" else None)
-    assert tf_bytes(t) == data[: x.numel() * row.itemsize]
 
 
 # ---- dtype= --------------------------------------------------------------------------------------

@@ -20,7 +20,6 @@ from tf_bytes import (
     random_bytes,
     random_tensor,
     reference_values,
-    row_named,
     same_values,
     tf_memory,
     tf_tensor,
@@ -336,35 +335,3 @@ def test_explain_says_what_a_conversion_does(
     text = str(explanation)
     assert text.startswith(f"{explanation.action}: {row.name} -> {x.dtype}")
     assert f"{x.nbytes} bytes" in text
-
-
-# ---- bits that arithmetic would not show ---------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "bits"),
-    [
-        ("float32", 0x7FC12345),  # a NaN with a payload
-        ("float32", 0x7F812345),  # a signalling NaN
-        ("float32", 0x80000000),  # -0.0
-        ("float32", 0x00000001),  # the smallest subnormal
-        ("float64", 0x7FF8DEADBEEF0001),
-        ("float64", 0x7FF0000000000001),
-        ("float64", 0x8000000000000000),
-        ("float16", 0x7E01),
-        ("float16", 0x7C01),
-        ("bfloat16", 0x7F81),
-        ("bfloat16", 0x8000),
-        ("float8_e5m2", 0x7D),
-        ("float8_e4m3fnuz", 0x80),
-        ("complex64", 0x7FC1234580000000),
-        ("uint64", 0xFFFFFFFFFFFFFFFF),
-        ("int64", 0x8000000000000000),
-    ],
-)
-@pytest.mark.parametrize("copy", [None, True])
-def test_bits_survive(name: str, bits: int, copy: bool | None, interface: Any) -> None:
-    row = row_named(name)
-    data = bits.to_bytes(row.itemsize, "little")
-    x = interface.to_torch(tf_tensor(row, (), data), copy=copy)
-    assert torch_memory(x) == data
