@@ -58,12 +58,12 @@ def _convert_node(
     return rebuild(results), converted
 
 
-def convert_unknown(value: Any, back: int, options: dict[str, Any], path: str) -> tuple[Any, int]:
+def convert_unknown(value: Any, to_tf: int, options: dict[str, Any], path: str) -> tuple[Any, int]:
     """Converts a part of a structure that the extension does not know.
 
     Args:
       value: A composite, a registered node, a string tensor, or anything else.
-      back: 0 towards torch, 1 towards TensorFlow.
+      to_tf: 0 towards torch, 1 towards TensorFlow.
       options: The keywords of the call.
       path: Where the value is in the structure, for messages.
 
@@ -74,7 +74,7 @@ def convert_unknown(value: Any, back: int, options: dict[str, Any], path: str) -
       UnsupportedTypeError: the value is neither convertible nor plain data, and the keyword
         unknown is not "keep".
     """
-    direction, other = (TO_TF, TO_TORCH) if back else (TO_TORCH, TO_TF)
+    direction, other = (TO_TF, TO_TORCH) if to_tf else (TO_TORCH, TO_TF)
     if direction.conversion(value) is not None or direction.is_tensor(value):
         try:
             return _convert_top(value, direction, options), 1

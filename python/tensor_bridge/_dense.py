@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from tensor_bridge._explanation import Explanation
 
-__all__ = ["explain_back", "to_tf_on_device", "torch_address"]
+__all__ = ["explain_to_tf", "to_tf_on_device", "torch_address"]
 
 
 def to_tf_on_device(
@@ -21,7 +21,7 @@ def to_tf_on_device(
     return _options.place(_C.tensor_to_tf(x, copy=copy, **options), device, copy)
 
 
-def explain_back(
+def explain_to_tf(
     x: torch.Tensor, *, device: Any = None, copy: bool | None = None, **options: Any
 ) -> Explanation:
     """What `convert_pytorch_to_tf` would do with a torch.Tensor."""

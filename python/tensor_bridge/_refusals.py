@@ -23,8 +23,8 @@ __all__ = [
     "copy_refusal",
     "is_resource_variable",
     "is_tensorflow_value",
-    "refusal",
-    "refusal_back",
+    "refusal_to_torch",
+    "refusal_to_tf",
     "require_copy_allowed",
     "variable_handle",
     "variable_source",
@@ -195,7 +195,7 @@ def _not_loaded() -> str:
     return ". TensorFlow is not loaded in this process, so it cannot be a TensorFlow value"
 
 
-def refusal(value: Any) -> TensorBridgeError:
+def refusal_to_torch(value: Any) -> TensorBridgeError:
     """The exception that says why ``value`` is not converted to torch, and what to do."""
     names = class_names(value)
     kind = names[0].removeprefix("builtins.")
@@ -242,7 +242,7 @@ def refusal(value: Any) -> TensorBridgeError:
     )
 
 
-def refusal_back(value: Any) -> TensorBridgeError:
+def refusal_to_tf(value: Any) -> TensorBridgeError:
     """The exception that says why ``value`` is not converted to TensorFlow, and what to do."""
     names = class_names(value)
     kind = names[0].removeprefix("builtins.")

@@ -260,18 +260,18 @@ def operators() -> SimpleNamespace:
         return fake_object(detect_fake_mode([x]), stand_in)
 
     define: Any = torch.library.custom_op
-    forth = define(
+    to_torch_op = define(
         "tensor_bridge::to_torch",
         to_torch,
         mutates_args=(),
         schema=f"({_OPAQUE} t, bool? copy, str? device) -> Tensor",
     )
-    forth.register_fake(fake_to_torch)
-    back = define(
+    to_torch_op.register_fake(fake_to_torch)
+    to_tf_op = define(
         "tensor_bridge::to_tf",
         to_tf,
         mutates_args=(),
         schema=f"(Tensor x, bool? copy) -> {_OPAQUE}",
     )
-    back.register_fake(fake_to_tf)
-    return SimpleNamespace(to_torch=forth, to_tf=back)
+    to_tf_op.register_fake(fake_to_tf)
+    return SimpleNamespace(to_torch=to_torch_op, to_tf=to_tf_op)

@@ -253,7 +253,7 @@ class TensorBridge:
         """
         eager = self._is_eager(t)
         if not eager and not _refusals.is_resource_variable(t):
-            raise _refusals.refusal(t)
+            raise _refusals.refusal_to_torch(t)
         self._ensure_ready()
         options = self._options(copy, device, on_write, raw, scale, zero_point, axis)
         _options.check_extra("strings", strings)
@@ -277,7 +277,7 @@ class TensorBridge:
         """The same as `tensor_bridge.convert_pytorch_to_tf` for one dense tensor or strings."""
         dense = _is_torch_tensor(x)
         if not dense and not _is_string_tensor(x):
-            raise _refusals.refusal_back(x)
+            raise _refusals.refusal_to_tf(x)
         self._ensure_back_ready()
         options = self._back_options(copy, dtype, grad)
         if dense:
@@ -307,7 +307,7 @@ class TensorBridge:
             _options.check_extra("strings", strings)
             eager = self._is_eager(t)
             if not eager and not _refusals.is_resource_variable(t):
-                raise _refusals.refusal(t)
+                raise _refusals.refusal_to_torch(t)
             self._ensure_ready()
             options = self._options(copy, device, on_write, raw, scale, zero_point, axis)
             if not eager:
@@ -335,7 +335,7 @@ class TensorBridge:
         try:
             dense = _is_torch_tensor(x)
             if not dense and not _is_string_tensor(x):
-                raise _refusals.refusal_back(x)
+                raise _refusals.refusal_to_tf(x)
             self._ensure_back_ready()
             options = self._back_options(copy, dtype, grad)
             if dense:

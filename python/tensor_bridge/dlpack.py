@@ -41,7 +41,7 @@ class Exporter:
 
     def __init__(self, tensor: Any) -> None:
         if not _C.is_eager_tensor(tensor):
-            raise _refusals.refusal(tensor)
+            raise _refusals.refusal_to_torch(tensor)
         self.tensor = tensor
 
     def __dlpack__(

@@ -298,7 +298,7 @@ TO_TORCH = Direction(
     _C.convert_tf_to_pytorch,
     _C.tensor_to_torch,
     _explain_tf,
-    _refusals.refusal,
+    _refusals.refusal_to_torch,
 )
 TO_TF = Direction(
     "to_tf",
@@ -306,8 +306,8 @@ TO_TF = Direction(
     for_torch,
     _C.convert_pytorch_to_tf,
     _C.tensor_to_tf,
-    _dense.explain_back,
-    _refusals.refusal_back,
+    _dense.explain_to_tf,
+    _refusals.refusal_to_tf,
 )
 
 
@@ -401,5 +401,5 @@ def to_dense_torch(t: Any, options: Options) -> Any:
       SymbolicTensorError: the composite belongs to a graph, so its components have no values.
     """
     if not _C.is_eager_tensor(t):
-        raise _refusals.refusal(t)
+        raise _refusals.refusal_to_torch(t)
     return _C.tensor_to_torch(t, **dense(options))

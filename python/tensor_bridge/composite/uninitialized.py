@@ -11,7 +11,7 @@ __all__ = ["COMPOSITES"]
 
 
 def _refuse(parameter: Any, options: Options) -> Any:
-    raise _refusals.refusal_back(parameter)
+    raise _refusals.refusal_to_tf(parameter)
 
 
 COMPOSITES = (

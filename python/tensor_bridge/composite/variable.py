@@ -282,7 +282,7 @@ def _keras_value(variable: Any) -> Any:
     if for_tensorflow(value) is None and not _C.is_eager_tensor(value):
         names = _refusals.class_names(value)
         if any(name.startswith("tensorflow.") for name in names):
-            raise _refusals.refusal(value)
+            raise _refusals.refusal_to_torch(value)
         raise UnsupportedTypeError(
             f"expected a Keras variable of the TensorFlow backend, got one that holds a {names[0]}"
             "; with another backend there is nothing of TensorFlow's to convert: use variable.value"

@@ -189,14 +189,14 @@ class TfFunction:
         else:
             found = outputs()
             step.depends = (False,) * len(found)
-        back = _C.convert_tf_to_pytorch
+        to_torch = _C.convert_tf_to_pytorch
         if len(template.leaves) != len(found):
             taken = set(template.places)
             for i, leaf in enumerate(template.leaves):
                 if i not in taken and TO_TORCH.takes(leaf):
-                    template.leaves[i] = back(leaf)
+                    template.leaves[i] = to_torch(leaf)
         step.kept = template
-        return tuple([back(t) for t in found])
+        return tuple([to_torch(t) for t in found])
 
 
 def _as_tensor(value: Any) -> Any:
