@@ -45,8 +45,6 @@ from tensor_bridge.errors import (
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from tensor_bridge import autograd, checkpoint, data, dlpack, testing
     from tensor_bridge._convert import explain
     from tensor_bridge._dtypes import DtypeRow, dtypes
@@ -155,11 +153,4 @@ _torch_tables.tell_torch()
 
 # Not for checkers, to which a misspelt name is an error.
 if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> Any:
-        value = globals()[name] = _lazy.find(__name__, _LAZY, name)
-        return value
-
-
-def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+    __getattr__, __dir__ = _lazy.attributes(globals(), _LAZY)

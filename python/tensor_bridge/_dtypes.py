@@ -11,7 +11,7 @@ from tensor_bridge.errors import UnsupportedDtypeError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DtypeRow", "dtypes", "row_of", "tf_dtype", "torch_dtype"]
+__all__ = ["DtypeRow", "dtypes", "named", "row_of", "tf_dtype", "torch_dtype"]
 
 
 class DtypeRow(NamedTuple):
@@ -90,9 +90,12 @@ def torch_dtype(dtype: Any) -> torch.dtype:
     Raises:
       UnsupportedDtypeError: there is none.
     """
+    return named(_shared(dtype.name, "torch").torch_name)
+
+
+def named(name: str) -> torch.dtype:
+    """Torch's dtype of a name in the table: "torch.float32"."""
     import torch
 
-    found: torch.dtype = getattr(
-        torch, _shared(dtype.name, "torch").torch_name.removeprefix("torch.")
-    )
+    found: torch.dtype = getattr(torch, name.removeprefix("torch."))
     return found

@@ -4,31 +4,37 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
-__all__ = ["find"]
+__all__ = ["attributes"]
 
 
-def find(package: str, table: Mapping[str, str | None], name: str) -> Any:
-    """What a package's ``__getattr__`` returns.
+def attributes(
+    module: dict[str, Any], table: Mapping[str, str | None]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """A package's ``__getattr__`` and ``__dir__``.
 
     Args:
-      package: Name of the package.
+      module: The package's globals, in which what was found is kept.
       table: For each name its module in the package; ``"module:function"`` if it is what a function
         there returns; with a dot in front, of the package above; None if it is a module itself.
-      name: The name that was asked for.
-
-    Raises:
-      AttributeError: The table has no such name.
     """
-    from importlib import import_module
+    package: str = module["__name__"]
 
-    if name not in table:
-        raise AttributeError(f"module {package!r} has no attribute {name!r}")
-    place = table[name]
-    if place is None:
-        return import_module(f"{package}.{name}")
-    module, _, function = place.partition(":")
-    found = import_module(f".{module}", package)
-    return getattr(found, function)() if function else getattr(found, name)
+    def find(name: str) -> Any:
+        from importlib import import_module
+
+        if name not in table:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        place = table[name]
+        if place is None:
+            value: Any = import_module(f"{package}.{name}")
+        else:
+            stem, _, function = place.partition(":")
+            found = import_module(f".{stem}", package)
+            value = getattr(found, function)() if function else getattr(found, name)
+        module[name] = value
+        return value
+
+    return find, lambda: sorted(set(module) | set(module["__all__"]))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tensor_bridge import _C, _structures
+from tensor_bridge._refusals import class_name
 from tensor_bridge.errors import UnsupportedTypeError
 
 __all__ = ["release_previous"]
@@ -29,10 +30,9 @@ def _tensors(value: Any) -> Iterator[Any]:
         for child in _structures.children(value)[1]:
             yield from _tensors(child)
     else:
-        kind = f"{type(value).__module__}.{type(value).__qualname__}"
         raise UnsupportedTypeError(
-            f"expected torch tensors, modules, or a structure of them, got a {kind}; give the "
-            "tensors that it is made of"
+            "expected torch tensors, modules, or a structure of them, got a "
+            f"{class_name(value)}; give the tensors that it is made of"
         )
 
 

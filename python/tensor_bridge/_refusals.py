@@ -19,6 +19,7 @@ __all__ = [
     "RESOURCE_VARIABLE",
     "TORCH_MODULE",
     "UNINITIALIZED",
+    "class_name",
     "class_names",
     "copy_refusal",
     "is_resource_variable",
@@ -58,6 +59,12 @@ def require_copy_allowed(copy: bool | None, reason: str, advice: str = "Use copy
 def class_names(value: Any) -> list[str]:
     """Full names of the classes in the value's method resolution order."""
     return [f"{c.__module__}.{c.__qualname__}" for c in type(value).__mro__]
+
+
+def class_name(value: Any) -> str:
+    """Full name of the value's class; of Python's own classes without their module."""
+    kind = type(value)
+    return f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
 
 
 def is_resource_variable(value: Any) -> bool:

@@ -186,7 +186,7 @@ PY_EDGES: dict[str, set[str]] = {
     "_py_function": set(),
     "_lazy": set(),
     "_convert": DENSE | {"composite", "_structures"},
-    "_previous": {"_C", "_structures", "errors"},
+    "_previous": {"_C", "_refusals", "_structures", "errors"},
     "data": CONVERT | {"_py_function", "_lazy"},
     "_exit_status": set(),
     "checkpoint": CONVERT | {"_command_line", "_exit_status", "_lazy"},

@@ -10,7 +10,7 @@ Importing this module loads neither framework.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tensor_bridge import _lazy
 from tensor_bridge.errors import CheckpointError, CheckpointNotFoundError, UnsupportedFileError
@@ -67,11 +67,4 @@ _LAZY = {
 
 # Not for checkers, to which a misspelt name is an error.
 if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> Any:
-        value = globals()[name] = _lazy.find(__name__, _LAZY, name)
-        return value
-
-
-def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+    __getattr__, __dir__ = _lazy.attributes(globals(), _LAZY)

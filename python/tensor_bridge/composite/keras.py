@@ -57,7 +57,7 @@ def pairs(layer: Any, source: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """
     found = for_tensorflow(layer)
     if found is None or found.name != "keras layer":
-        kind = _refusals.class_names(layer)[0].removeprefix("builtins.")
+        kind = _refusals.class_name(layer)
         raise UnsupportedTypeError(
             f"expected a Keras layer or model to assign a mapping to, got a {kind}"
         )

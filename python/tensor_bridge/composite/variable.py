@@ -402,7 +402,7 @@ def _variables(target: Any) -> list[Any]:
             "expected one variable, got a sharded one; assign to its parts one by one: "
             "for shard, x in zip(variable.variables, tensors)"
         )
-    kind = _refusals.class_names(target)[0].removeprefix("builtins.")
+    kind = _refusals.class_name(target)
     raise UnsupportedTypeError(
         f"expected a tf.Variable, a Keras variable or a Keras layer to assign to, got a {kind}"
     )
@@ -413,7 +413,7 @@ def _plan_assign(target: Any, x: Any, copy: bool | None) -> tuple[list[Any], Any
     if isinstance(x, LiveView):
         x = x.tensor
     if not _C.is_torch_tensor(x):
-        kind = _refusals.class_names(x)[0].removeprefix("builtins.")
+        kind = _refusals.class_name(x)
         raise UnsupportedTypeError(f"expected a torch.Tensor to assign, got a {kind}")
     variables = _variables(target)
     for variable in variables:

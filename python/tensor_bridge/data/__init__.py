@@ -64,11 +64,4 @@ _LAZY = {
 
 # Not for checkers, to which a misspelt name is an error.
 if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> Any:
-        value = globals()[name] = _lazy.find(__name__, _LAZY, name)
-        return value
-
-
-def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+    __getattr__, __dir__ = _lazy.attributes(globals(), _LAZY)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge._refusals import class_names
+from tensor_bridge._refusals import class_name, class_names
 from tensor_bridge.composite import StringTensor
 from tensor_bridge.errors import TensorBridgeError, UnsupportedDtypeError, UnsupportedTypeError
 
@@ -104,5 +104,5 @@ def _strings(value: Any, shape: Any) -> StringTensor:
 
 def _named(value: Any) -> str:
     dtype = getattr(value, "dtype", None)
-    kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+    kind = class_name(value)
     return f"a {kind}" if dtype is None else f"a {kind} of dtype {dtype}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tensor_bridge import _C, _options
 from tensor_bridge._frameworks import ensure, ensure_tensorflow
+from tensor_bridge._refusals import class_name
 from tensor_bridge.data import _accelerate, _pipeline, _resume, _sharding
 from tensor_bridge.data._elements import Elements, Settings
 from tensor_bridge.data._process import OfOneProcess
@@ -154,7 +155,7 @@ class TorchDatasetBase(OfOneProcess):
         else:
             raise UnsupportedTypeError(
                 "expected a tf.data.Dataset, or a function that makes the one of an epoch, got a "
-                f"{type(ds).__module__}.{type(ds).__qualname__}"
+                f"{class_name(ds)}"
             )
         if self._service is None:
             _resume.check_dataset(self._like, self._resume)
@@ -174,8 +175,7 @@ class TorchDatasetBase(OfOneProcess):
         dataset = self._source(epoch)
         if not is_dataset(dataset):
             raise UnsupportedTypeError(
-                f"expected the function to return a tf.data.Dataset, got a "
-                f"{type(dataset).__module__}.{type(dataset).__qualname__}"
+                f"expected the function to return a tf.data.Dataset, got a {class_name(dataset)}"
             )
         return dataset
 

@@ -31,7 +31,7 @@ def resource(variable: Any) -> Any:
             return inner
     raise UnsupportedTypeError(
         "expected a tf.Variable or a Keras variable with a value, got a "
-        f"{type(variable).__module__}.{type(variable).__qualname__}"
+        f"{_refusals.class_name(variable)}"
     )
 
 

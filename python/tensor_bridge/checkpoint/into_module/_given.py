@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from tensor_bridge._refusals import class_name
 from tensor_bridge.checkpoint.into_module._keras_roles import role_of
 from tensor_bridge.checkpoint.read._checkpoint import Checkpoint, load
 from tensor_bridge.checkpoint.read._layer import Layer
@@ -162,9 +163,4 @@ def _is_text(x: Any) -> bool:
 
 
 def _kind(value: Any) -> str:
-    kind = type(value)
-    return (
-        "None"
-        if value is None
-        else f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
-    )
+    return "None" if value is None else class_name(value)

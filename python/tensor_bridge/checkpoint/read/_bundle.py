@@ -12,7 +12,7 @@ from tensor_bridge import _C
 from tensor_bridge._dtypes import DtypeRow, row_of
 from tensor_bridge.checkpoint.read import _crc
 from tensor_bridge.checkpoint.read._damage import damaged, reading
-from tensor_bridge.checkpoint.read._elements import decoder_of, stored_dtype
+from tensor_bridge.checkpoint.read._elements import decoder_of, known_row, stored_dtype
 from tensor_bridge.checkpoint.read._entry import Entry, Extent
 from tensor_bridge.checkpoint.read._files import read_small
 from tensor_bridge.checkpoint.read._mapped import MappedFile
@@ -269,7 +269,7 @@ class BundleEntry(Entry):
         return file
 
     def _read(self, raw: bool) -> Any:
-        row = self._known_row()
+        row = known_row(self)
         if row.name == "string":
             return self._strings()
         try:
@@ -326,7 +326,7 @@ class BundleEntry(Entry):
         return offsets, begin
 
     def _extent(self) -> Extent | None:
-        row = self._known_row()
+        row = known_row(self)
         if self.pieces or row.kind != "shared" or row.name in ("string", "bool"):
             return None
         return Extent(self._checked_file(), self.offset, self.nbytes)

@@ -12,7 +12,7 @@ from tensor_bridge._printable import printable
 from tensor_bridge.checkpoint.read._bundle import Bundle
 from tensor_bridge.checkpoint.read._damage import damaged, reading
 from tensor_bridge.checkpoint.read._entry import Entry
-from tensor_bridge.checkpoint.read._files import first_bytes, is_folder, is_there
+from tensor_bridge.checkpoint.read._files import HDF5_MAGIC, first_bytes, is_folder, is_there
 from tensor_bridge.checkpoint.read._names import GRAPH_KEY
 from tensor_bridge.checkpoint.read._paths import local_path
 from tensor_bridge.checkpoint.read._table import is_table
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["Checkpoint", "Entries", "Progress", "load", "near_misses"]
 
 Progress = Callable[[int, int], None]
-_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 # What TensorFlow 1 calls the moving average of a variable, behind the variable's name.
 _AVERAGE = "/ExponentialMovingAverage"
 _ZIP_MAGIC = b"PK\x03\x04"
@@ -351,10 +350,10 @@ def _open(path: Path) -> tuple[Any, str]:
             f"checkpoint, a folder, or a .keras, .h5 or .weights.json file{_siblings(path)}"
         )
     head = first_bytes(path, _HEAD)
-    if head.startswith((_HDF5_MAGIC, _ZIP_MAGIC, _EMPTY_ZIP)):
+    if head.startswith((HDF5_MAGIC, _ZIP_MAGIC, _EMPTY_ZIP)):
         from tensor_bridge.checkpoint.read._keras import open_keras
 
-        return open_keras(text, zipped=not head.startswith(_HDF5_MAGIC)), text
+        return open_keras(text, zipped=not head.startswith(HDF5_MAGIC)), text
     if text.endswith(".weights.json"):
         from tensor_bridge.checkpoint.read._keras import open_sharded
 

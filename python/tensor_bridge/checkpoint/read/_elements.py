@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C
-from tensor_bridge._dtypes import DtypeRow
+from tensor_bridge._dtypes import DtypeRow, named
 from tensor_bridge.errors import UnsupportedDtypeError
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     Decoder = Callable[[tuple[int, ...], Iterable[torch.Tensor]], torch.Tensor]
 
-__all__ = ["decoder_of", "stored_dtype"]
+__all__ = ["decoder_of", "known_row", "stored_dtype"]
 
 # Elements looked up at a time. Their numbers take four bytes each, and more in torch: pieces of
 # 16 MB left a heap of 100 MB behind (glibc 2.36).
@@ -27,8 +27,6 @@ def stored_dtype(row: DtypeRow, raw: bool) -> torch.dtype:
     Raises:
       UnsupportedDtypeError: torch has nothing for the dtype.
     """
-    import torch
-
     if row.kind == "shared":
         name = row.torch_name
     elif row.kind in ("viewed", "converted"):
@@ -42,8 +40,19 @@ def stored_dtype(row: DtypeRow, raw: bool) -> torch.dtype:
             else row.reason
         )
         raise UnsupportedDtypeError(f"torch has nothing for {row.name}; {advice}")
-    dtype: torch.dtype = getattr(torch, name.removeprefix("torch."))
-    return dtype
+    return named(name)
+
+
+def known_row(entry: Any) -> DtypeRow:
+    """The row of an entry's dtype.
+
+    Raises:
+      UnsupportedDtypeError: There is none.
+    """
+    row: DtypeRow | None = entry.row
+    if row is None:
+        raise entry.unsupported(f"no TensorFlow up to 2.21 has a dtype of {entry.dtype}")
+    return row
 
 
 def decoder_of(row: DtypeRow, raw: bool) -> Decoder | None:
@@ -56,8 +65,7 @@ def decoder_of(row: DtypeRow, raw: bool) -> Decoder | None:
         return None
     import torch
 
-    nearest = getattr(torch, row.nearest.removeprefix("torch."))
-    table = torch.frombuffer(bytearray(found), dtype=nearest)
+    table = torch.frombuffer(bytearray(found), dtype=named(row.nearest))
 
     def decode(shape: tuple[int, ...], stored: Iterable[torch.Tensor]) -> torch.Tensor:
         values = torch.empty(shape, dtype=table.dtype, device="cpu")

@@ -15,7 +15,18 @@ from pathlib import Path
 from tensor_bridge.checkpoint.read._damage import damaged
 from tensor_bridge.errors import CheckpointNotFoundError
 
-__all__ = ["first_bytes", "is_folder", "is_there", "last_bytes", "open_regular", "read_small"]
+__all__ = [
+    "HDF5_MAGIC",
+    "first_bytes",
+    "is_folder",
+    "is_there",
+    "last_bytes",
+    "open_regular",
+    "read_small",
+]
+
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+"""How a file of HDF5 begins."""
 
 # Without O_NONBLOCK what takes the place of a regular file behind its name could still hang.
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY

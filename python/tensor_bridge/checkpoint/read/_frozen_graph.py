@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tensor_bridge import _C
 from tensor_bridge._dtypes import DtypeRow, row_of
 from tensor_bridge.checkpoint.read._damage import damaged, reading
-from tensor_bridge.checkpoint.read._elements import decoder_of, stored_dtype
+from tensor_bridge.checkpoint.read._elements import decoder_of, known_row, stored_dtype
 from tensor_bridge.checkpoint.read._entry import Entry
 from tensor_bridge.checkpoint.read._mapped import MappedFile
 from tensor_bridge.checkpoint.read._stored import (
@@ -87,7 +87,7 @@ class ConstantEntry(StoredEntry):
     message: tuple[int, int] = field(repr=False)
 
     def _read(self, raw: bool) -> Any:
-        row = self.known_row()
+        row = known_row(self)
         if row.name == "string":
             return self._strings()
         try:

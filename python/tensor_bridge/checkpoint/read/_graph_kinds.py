@@ -10,7 +10,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from tensor_bridge.checkpoint.read._object_graph import Node
+from tensor_bridge.checkpoint.read._object_graph import VALUE, Node
 
 __all__ = ["GraphKinds"]
 
@@ -83,7 +83,7 @@ class GraphKinds:
                 self._owners[key] = number
                 if _bare(full_name).endswith("seed_generator_state"):
                     self.kinds[key] = "state"
-                elif attribute != "VARIABLE_VALUE" or number in self._ways:
+                elif attribute != VALUE or number in self._ways:
                     continue
                 elif number in kinds:
                     self.kinds[key] = kinds[number]
@@ -153,7 +153,7 @@ class GraphKinds:
             full_name
             for child in names.values()
             for attribute, full_name, _ in self._nodes[child].values[:1]
-            if attribute == "VARIABLE_VALUE"
+            if attribute == VALUE
         )
         return frozenset(map(_bare, called)) in _METRICS
 

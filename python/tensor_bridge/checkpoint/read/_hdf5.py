@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge._dtypes import DtypeRow, row_of
+from tensor_bridge._dtypes import DtypeRow, named, row_of
 from tensor_bridge.checkpoint.read._damage import damaged, reading
 from tensor_bridge.checkpoint.read._entry import Entry, Extent
+from tensor_bridge.checkpoint.read._files import HDF5_MAGIC
 from tensor_bridge.checkpoint.read._hdf5_heaps import Heaps
 from tensor_bridge.checkpoint.read._mapped import MappedFile
 from tensor_bridge.errors import FrameworkError, TensorBridgeError
@@ -51,7 +52,6 @@ _MAX_RATIO, _SMALL = 1032, 1 << 20
 _BYTES_PER_LINK, _MAX_DEPTH = 8, 200
 _TEXT_PER_BYTE = 16
 _MAX_READ = 64 << 20
-_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
 class Window(io.RawIOBase):
@@ -152,7 +152,7 @@ class Hdf5File:
         head = file.content(begin, min(size, 16))
         # HDF5 looks for it elsewhere too, and may have addresses and lengths of other sizes.
         sizes = head[13:15] if head[8:9] < b"\2" else head[9:11]
-        if head[:8] != _MAGIC or sizes != b"\x08\x08":
+        if head[:8] != HDF5_MAGIC or sizes != b"\x08\x08":
             raise damaged(
                 file.path, "expected HDF5 with addresses and lengths of 8 bytes", offset=begin
             )
@@ -313,16 +313,13 @@ class DataSet(Entry):
 
     def _checked(self) -> tuple[torch.dtype, int]:
         """The torch dtype, and how many bytes there must be."""
-        import torch
-
         if self.row is None or self.row.kind != "shared":
             raise self.unsupported(f"torch has nothing for {self.dtype}")
         if not self.plain:
             raise damaged(
                 self.file, "expected the data in this file, it is in others", entry=self.key
             )
-        dtype: torch.dtype = getattr(torch, self.row.torch_name.removeprefix("torch."))
-        return dtype, prod(self.shape) * self.row.itemsize
+        return named(self.row.torch_name), prod(self.shape) * self.row.itemsize
 
     def _read(self, raw: bool) -> Any:
         import torch

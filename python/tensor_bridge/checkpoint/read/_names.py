@@ -6,19 +6,19 @@ import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from tensor_bridge.checkpoint.read._object_graph import VALUE
 from tensor_bridge.errors import CheckpointError
 
 if TYPE_CHECKING:
     from tensor_bridge.checkpoint.read._graph_kinds import GraphKinds
 
-__all__ = ["GRAPH_KEY", "Name", "Stored", "escape", "names_of", "slice_key"]
+__all__ = ["ATTRIBUTES", "GRAPH_KEY", "VALUE", "Name", "Stored", "escape", "names_of", "slice_key"]
 
 GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 """The entry of an object-based checkpoint that describes its objects."""
 
-_ATTRIBUTES = "/.ATTRIBUTES/"
+ATTRIBUTES = "/.ATTRIBUTES/"
 _SLOT = "/.OPTIMIZER_SLOT/"
-_VALUE = "VARIABLE_VALUE"
 _METADATA = {"OBJECT_CONFIG_JSON"}
 # Where an iterator of tf.data, or an object of Python, stands.
 _POSITIONS = {"ITERATOR_STATE", "py_state"}
@@ -26,7 +26,7 @@ _COUNTERS = {"save_counter", "global_step"}
 # What training loops put beside the model into a tf.train.Checkpoint, which counts how often it is
 # saved (TensorFlow's guide to checkpoints).
 _BESIDE = {"step", "epoch", "iteration"}
-_SAVES = f"save_counter{_ATTRIBUTES}{_VALUE}"
+_SAVES = f"save_counter{ATTRIBUTES}{VALUE}"
 # What Keras 3's ``model.export()`` refers to twice, under two numbers.
 _EXPORTED, _AGAIN = "variables/", "_all_variables/"
 
@@ -77,8 +77,8 @@ def names_of(stored: Mapping[str, Stored], graph: bytes = b"") -> dict[str, Name
       graph: The object graph of an object-based checkpoint. Without it, and with one that is
         damaged, the keys alone tell the kinds.
     """
-    objects = any(_ATTRIBUTES in key for key in stored)
-    plain = any(_ATTRIBUTES not in key and key != GRAPH_KEY for key in stored)
+    objects = any(ATTRIBUTES in key for key in stored)
+    plain = any(ATTRIBUTES not in key and key != GRAPH_KEY for key in stored)
     by_object = _named_by_objects(graph, stored) if objects else None
     by_key = _named_by_keys(stored) if plain else None
     found: dict[str, Name] = {}
@@ -86,7 +86,7 @@ def names_of(stored: Mapping[str, Stored], graph: bytes = b"") -> dict[str, Name
         if key == GRAPH_KEY:
             name = Name(key, "metadata")
         else:
-            named = by_object if _ATTRIBUTES in key else by_key
+            named = by_object if ATTRIBUTES in key else by_key
             assert named is not None
             name = named(key)
         found[key] = name
@@ -139,7 +139,7 @@ class _Objects:
 
     def name(self, key: str) -> Name:
         """The path of the object, of a slot with that of its variable behind it."""
-        path, _, attribute = key.rpartition(_ATTRIBUTES)
+        path, _, attribute = key.rpartition(ATTRIBUTES)
         of, is_slot, rest = path.partition(_SLOT)
         if is_slot:
             # The optimizer's path, and the name of the slot as its last part.
@@ -147,7 +147,7 @@ class _Objects:
         parts = _parts(path)
         if attribute in _METADATA:
             return Name("/".join([*parts, attribute]), "metadata")
-        if attribute != _VALUE:
+        if attribute != VALUE:
             # Tables of strings are a model's own; where a reader of data stands is not.
             kind = "state" if attribute in _POSITIONS else "variable"
             return Name("/".join([*parts, attribute]), kind)
@@ -157,7 +157,7 @@ class _Objects:
         return Name("/".join(self._path(path) if kind == "variable" else parts), kind)
 
     def _path(self, path: str) -> Sequence[str]:
-        return self._graph.path(f"{path}{_ATTRIBUTES}{_VALUE}", _parts(path))
+        return self._graph.path(f"{path}{ATTRIBUTES}{VALUE}", _parts(path))
 
 
 def _copies(called: Mapping[str, str], stored: Mapping[str, Stored]) -> set[str]:

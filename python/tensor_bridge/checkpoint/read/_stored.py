@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from tensor_bridge._dtypes import DtypeRow
 from tensor_bridge.checkpoint.read._damage import reading
-from tensor_bridge.checkpoint.read._elements import decoder_of, stored_dtype
+from tensor_bridge.checkpoint.read._elements import decoder_of, known_row, stored_dtype
 from tensor_bridge.checkpoint.read._entry import Entry, Extent
 from tensor_bridge.checkpoint.read._mapped import MappedFile
 
@@ -26,16 +26,6 @@ class StoredEntry(Entry):
     row: DtypeRow | None = field(repr=False)
     plain: bool = field(repr=False)
 
-    def known_row(self) -> DtypeRow:
-        """The row of the dtype.
-
-        Raises:
-          UnsupportedDtypeError: It is not known.
-        """
-        if self.row is None:
-            raise self.unsupported(f"no TensorFlow up to 2.21 has a dtype of {self.dtype}")
-        return self.row
-
     def plain_values(self, row: DtypeRow, raw: bool) -> Any:
         """The tensor of an entry whose values lie as they do in memory."""
         dtype, decode = stored_dtype(row, raw), decoder_of(row, raw)
@@ -44,7 +34,7 @@ class StoredEntry(Entry):
         return decode(self.shape, self.mapped.parts(self.offset, self.count))
 
     def _extent(self) -> Extent | None:
-        row = self.known_row()
+        row = known_row(self)
         if not self.plain or row.kind != "shared" or row.name == "bool":
             return None
         return Extent(self.mapped, self.offset, self.nbytes)

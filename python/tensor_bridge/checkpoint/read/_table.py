@@ -5,14 +5,14 @@ from __future__ import annotations
 from tensor_bridge.checkpoint.read._files import last_bytes
 from tensor_bridge.errors import TensorBridgeError
 
-__all__ = ["is_table"]
+__all__ = ["MAGIC", "is_table"]
 
-_MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
+MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
 
 
 def is_table(path: str) -> bool:
     """Whether a file ends as tables do: an index, or a checkpoint of the first format."""
     try:
-        return last_bytes(path, len(_MAGIC)) == _MAGIC
+        return last_bytes(path, len(MAGIC)) == MAGIC
     except TensorBridgeError:  # no file, or none that can be read
         return False

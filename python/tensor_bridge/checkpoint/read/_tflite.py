@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tensor_bridge import _C
 from tensor_bridge._dtypes import DtypeRow, row_of
 from tensor_bridge.checkpoint.read._damage import damaged, reading
-from tensor_bridge.checkpoint.read._elements import decoder_of, stored_dtype
+from tensor_bridge.checkpoint.read._elements import decoder_of, known_row, stored_dtype
 from tensor_bridge.checkpoint.read._entry import Entry, Extent
 from tensor_bridge.checkpoint.read._mapped import MappedFile
 from tensor_bridge.checkpoint.read._quantization import Quantization, quantized
@@ -116,7 +116,7 @@ class TensorEntry(StoredEntry):
         return None if self.dtype.startswith(("float", "bfloat", "complex")) else self.how
 
     def _read(self, raw: bool) -> Any:
-        row = self.known_row()
+        row = known_row(self)
         if self.storage:
             raise self.unsupported(_STORAGE[self.storage])
         if row.name == "string":

@@ -18,7 +18,7 @@ from tensor_bridge import _C
 from tensor_bridge._dtypes import DtypeRow, row_of
 from tensor_bridge.checkpoint.read import _crc
 from tensor_bridge.checkpoint.read._damage import damaged, reading
-from tensor_bridge.checkpoint.read._elements import decoder_of, stored_dtype
+from tensor_bridge.checkpoint.read._elements import decoder_of, known_row, stored_dtype
 from tensor_bridge.checkpoint.read._entry import Entry, Extent
 from tensor_bridge.checkpoint.read._files import is_folder, is_there
 from tensor_bridge.checkpoint.read._mapped import MappedFile
@@ -180,7 +180,7 @@ class V1Entry(Entry):
     slices: tuple[_Slice, ...] = field(repr=False)
 
     def _read(self, raw: bool) -> Any:
-        row = self._known_row()
+        row = known_row(self)
         if row.name == "string":
             return self._strings()
         try:
@@ -215,7 +215,7 @@ class V1Entry(Entry):
         return self._find(self.slices[0]).strings(self.shape)
 
     def _extent(self) -> Extent | None:
-        row = self._known_row()
+        row = known_row(self)
         if row.kind != "shared" or row.name in ("string", "bool") or len(self.slices) > 1:
             return None
         if shape_of(self.slices[0].place) != self.shape:

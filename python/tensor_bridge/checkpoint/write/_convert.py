@@ -9,7 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge._dtypes import row_of
+from tensor_bridge._dtypes import named, row_of
 from tensor_bridge.checkpoint.read._checkpoint import Checkpoint, Progress, load
 from tensor_bridge.checkpoint.read._elements import stored_dtype
 from tensor_bridge.checkpoint.read._entry import Entry
@@ -130,7 +130,6 @@ def convert(
 
 
 def _item(entry: Entry, raw: bool) -> _Item:
-    import torch
 
     if entry.quantization is not None and not raw:
         raise UnsupportedDtypeError(
@@ -146,7 +145,7 @@ def _item(entry: Entry, raw: bool) -> _Item:
         )
     dtype = stored_dtype(row, raw)
     if row.kind == "converted" and not (raw and entry.quantization is None):
-        dtype = getattr(torch, row.nearest.removeprefix("torch."))
+        dtype = named(row.nearest)
     # A size of zero among them does not help: torch and safetensors multiply the others.
     if prod(max(size, 1) for size in entry.shape) >= 1 << 63:
         raise InvalidOptionError(

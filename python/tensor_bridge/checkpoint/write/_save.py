@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tensor_bridge import _C, _dense
 from tensor_bridge._dtypes import row_of
 from tensor_bridge.checkpoint.read import _crc
-from tensor_bridge.checkpoint.read._names import GRAPH_KEY, escape
+from tensor_bridge.checkpoint.read._names import ATTRIBUTES, GRAPH_KEY, VALUE, escape
 from tensor_bridge.checkpoint.read._object_graph import message, varint
 from tensor_bridge.checkpoint.read._one_save import (
     MARK_SIZE,
@@ -23,6 +23,7 @@ from tensor_bridge.checkpoint.read._one_save import (
     index_record,
 )
 from tensor_bridge.checkpoint.read._paths import local_path
+from tensor_bridge.checkpoint.read._table import MAGIC
 from tensor_bridge.checkpoint.write._output import Output, dense_bytes, outputs
 from tensor_bridge.composite import StringTensor
 from tensor_bridge.errors import (
@@ -37,12 +38,11 @@ if TYPE_CHECKING:
 
 __all__ = ["save"]
 
-_MAGIC = 0xDB4775248B80FB57
 # TensorFlow does not ask for it; with it tensors can be views of the mapped file.
 _ALIGNMENT = 64
 _BLOCK = 16 << 10
 _MAX_DIMS = 254  # TensorShape::MaxDimensions
-_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
+_VALUE = ATTRIBUTES + VALUE
 _OTHER = re.compile(
     r"\.(keras|h5|hdf5|safetensors|pth?|bin|pb|pbtxt|tflite|onnx|np[yz]|pkl|json|zip|gguf)$", re.I
 )
@@ -250,7 +250,7 @@ def _graph(keys: list[str]) -> bytes:
         if number in values:
             key = values[number]
             full_name = key.removesuffix(_VALUE)
-            parts: list[tuple[int, int | bytes]] = [(1, b"VARIABLE_VALUE")]
+            parts: list[tuple[int, int | bytes]] = [(1, VALUE.encode())]
             parts += [(2, full_name.encode()), (3, key.encode())]
             fields.append((2, message(*parts)))
         fields.append((5, message((1, 1))))
@@ -338,4 +338,4 @@ def _table(
         index.append((block[-1][0], add(block)))
     handles = add(metaindex)
     handles += add(index)
-    return bytes(out) + handles.ljust(40, b"\0") + struct.pack("<Q", _MAGIC)
+    return bytes(out) + handles.ljust(40, b"\0") + MAGIC
