@@ -14,6 +14,7 @@ from tensor_bridge._frameworks import ensure, ensure_tensorflow
 from tensor_bridge._refusals import class_name
 from tensor_bridge.data import _accelerate, _pipeline, _resume, _sharding
 from tensor_bridge.data._elements import Elements, Settings
+from tensor_bridge.data._in_step import InStep
 from tensor_bridge.data._process import OfOneProcess
 from tensor_bridge.data._spec import plan_element
 from tensor_bridge.data._stats import Stats
@@ -491,41 +492,6 @@ def _adds_an_axis(frame: FrameType) -> bool:
     loader = maker and maker.f_locals.get("loader")
     collate = getattr(loader, "collate_fn", None)
     return getattr(loader, "batch_size", None) == 1 and collate is default_collate
-
-
-class InStep(OfOneProcess):
-    """`Elements` that end as soon as one rank has no more of them."""
-
-    def __init__(self, elements: Elements) -> None:
-        super().__init__()
-        self._elements = elements
-        self.state_dict = elements.state_dict
-        self.build = elements.build
-
-    def __iter__(self) -> InStep:
-        self._check_process()
-        return self
-
-    def __next__(self) -> Any:
-        return self.build(self.next_flat())
-
-    def next_flat(self) -> list[Any]:
-        """As `Elements.next_flat`."""
-        self._check_process()
-        flat: list[Any] | None = None
-        try:
-            flat = self._elements.next_flat()
-        except StopIteration:
-            pass
-        more = False
-        try:
-            more = _sharding.agree(flat is not None)
-        finally:
-            if not more:
-                self._elements.close()
-        if flat is None or not more:
-            raise StopIteration
-        return flat
 
 
 @cache

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import atexit
-import re
 import threading
 import weakref
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge import _C, errors
+from tensor_bridge import _C
 from tensor_bridge.data import _resume, _sharding
+from tensor_bridge.data._failures import Failure, failure, public
 from tensor_bridge.data._process import OfOneProcess
 from tensor_bridge.data._stats import Stats
 from tensor_bridge.errors import (
@@ -32,29 +32,6 @@ __all__ = ["Elements", "Settings"]
 
 # Failures in a row after which on_error="skip" gives up: a pipeline that never recovers.
 _MAX_FAILURES = 100
-_TENSORFLOW = 8  # TB_TENSORFLOW
-# The function that TensorFlow wraps around the operation that we run.
-_WRAPPER = re.compile(r"^\{\{function_node __wrapped__\w*?Iterator[^}]*\}\} ")
-_CODES = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-]
-
 # Closed before the interpreter goes: their threads run TensorFlow's and perhaps Python's code.
 _open: weakref.WeakSet[Elements] = weakref.WeakSet()
 # Iterators of another process, in a forked child.
@@ -66,29 +43,6 @@ def _close_all() -> None:
     for elements in list(_open):
         if elements._is_here():
             elements.close()
-
-
-class _Failure(Exception):  # noqa: N818  # never leaves this module
-    """What the extension raises where an element could not be made."""
-
-
-def _failure(ordinal: int, status: int, code: int, message: str) -> _Failure:
-    return _Failure(ordinal, status, code, message)
-
-
-def _public(ordinal: int, status: int, code: int, message: str) -> TensorBridgeError:
-    """The exception for a failure."""
-    if status != _TENSORFLOW or code == 0:
-        kind = errors.BY_STATUS.get(status, errors.InternalError)
-        return kind(f"element {ordinal}: {message}")
-    error = PipelineError(
-        f"the pipeline failed at element {ordinal}: {_WRAPPER.sub('', message)}. Ask for the next "
-        "element to go on behind it, or leave such elements out: ds.ignore_errors(), or "
-        "on_error='skip'"
-    )
-    error.ordinal = ordinal
-    error.code = _CODES[code] if 0 <= code < len(_CODES) else str(code)
-    return error
 
 
 def _begin(dataset: Any) -> Any:
@@ -162,7 +116,7 @@ class Elements(OfOneProcess):
         self._limit = -1.0 if settings.timeout is None else settings.timeout
         self._lock = threading.RLock()
         # Elements that were taken out of the queue for a state, as flat values, or failures.
-        self._pending: deque[list[Any] | _Failure] = deque()
+        self._pending: deque[list[Any] | Failure] = deque()
         self._position = 0  # elements and failures that were delivered
         self._offset = 0  # of the native iterator's ordinals
         self._finished = False
@@ -180,7 +134,7 @@ class Elements(OfOneProcess):
             settings.plan.string_lists,
             settings.plan.components,
             settings.plan.structure,
-            _failure,
+            failure,
             **settings.options,
         )
         _open.add(self)
@@ -218,7 +172,7 @@ class Elements(OfOneProcess):
         except StopIteration:
             self._finish()
             raise
-        except (_Failure, TimeoutError) as e:
+        except (Failure, TimeoutError) as e:
             raise self._raised(e) from None
         self._position += 1
         return element
@@ -242,7 +196,7 @@ class Elements(OfOneProcess):
             except StopIteration:
                 self._finish()
                 raise
-            except (_Failure, TimeoutError) as e:
+            except (Failure, TimeoutError) as e:
                 error = self._raised(e)
                 failures += 1
                 skip = self._settings.skip_failures and isinstance(error, PipelineError)
@@ -252,9 +206,9 @@ class Elements(OfOneProcess):
     def _next_flat(self) -> list[Any]:
         with self._lock:
             pending = self._pending.popleft() if self._pending else None
-        if isinstance(pending, _Failure):
+        if isinstance(pending, Failure):
             ordinal, *rest = pending.args  # counted like the native iterator's
-            raise _Failure(ordinal - self._offset, *rest)
+            raise Failure(ordinal - self._offset, *rest)
         if pending is not None:
             return pending
         if self._finished:
@@ -271,7 +225,7 @@ class Elements(OfOneProcess):
             return self._timed_out()
         self._position += 1
         ordinal, status, code, message = error.args
-        return _public(ordinal + self._offset, status, code, message)
+        return public(ordinal + self._offset, status, code, message)
 
     def _timed_out(self) -> DataServiceError:
         _C.data_cancel(self._native)
@@ -299,7 +253,7 @@ class Elements(OfOneProcess):
                     f"resume='replay' skips the {count} elements that were delivered, but the "
                     f"dataset ended after {self._position}; it yields other elements than before"
                 ) from None
-            except _Failure:
+            except Failure:
                 pass  # it was delivered as such
             self._position += 1
 
@@ -349,10 +303,10 @@ class Elements(OfOneProcess):
                 "optionals, ...); use prefetch=0 without timeout="
             )
         state["pending"] = [
-            list(item.args) if isinstance(item, _Failure) else _resume.copied(item)
+            list(item.args) if isinstance(item, Failure) else _resume.copied(item)
             for item in waiting
         ]
-        state["failed"] = [isinstance(item, _Failure) for item in waiting]
+        state["failed"] = [isinstance(item, Failure) for item in waiting]
         return _resume.sealed(state)
 
     def _save(self, state: dict[str, Any]) -> None:
@@ -369,9 +323,9 @@ class Elements(OfOneProcess):
                 self._pending.append(_C.data_next_flat(self._native, 0.0))
             except (StopIteration, TimeoutError):
                 return
-            except _Failure as e:
+            except Failure as e:
                 ordinal, *rest = e.args
-                self._pending.append(_Failure(ordinal + self._offset, *rest))
+                self._pending.append(Failure(ordinal + self._offset, *rest))
 
     def _load(self, state: dict[str, Any]) -> None:
         if state["resume"] == "replay":
@@ -379,7 +333,7 @@ class Elements(OfOneProcess):
         self._position = state["delivered"]
         for flat, failed in zip(state["pending"], state["failed"], strict=True):
             # The state may be loaded again, and what is delivered may be written to.
-            self._pending.append(_Failure(*flat) if failed else _resume.copied(flat))
+            self._pending.append(Failure(*flat) if failed else _resume.copied(flat))
         self._offset = self._position + len(self._pending)
         if state["iterator"] is not None:
             _resume.restore(self._iterator._iterator_resource, state["iterator"])

@@ -11,9 +11,10 @@ import tensorflow as tf
 from fresh import run_forked
 
 from tensor_bridge.data import loader
-from tensor_bridge.data._dataset import InStep, TorchDatasetBase
+from tensor_bridge.data._dataset import TorchDatasetBase
 from tensor_bridge.data._device import Mover
 from tensor_bridge.data._elements import Elements
+from tensor_bridge.data._in_step import InStep
 from tensor_bridge.data._loader import LoaderBase
 
 PROTOCOLS = ("__iter__", "__next__", "__len__", "__getstate__")
@@ -34,7 +35,7 @@ def entries(kind: type[Any]) -> list[str]:
 PRELUDE = """
 import gc, os, sys, threading
 from tensor_bridge.data import TorchDataset, loader
-from tensor_bridge.data._dataset import InStep
+from tensor_bridge.data._in_step import InStep
 
 tf.ones(2) + 1  # TensorFlow's threads are there to be lost
 going, go_on = threading.Semaphore(0), threading.Event()
