@@ -28,7 +28,6 @@ _READERS = (
     "SSTableDataset",
     "CSVDataset",
 )
-_NOT_FOUND = ("Did not find a shardable source", "shardable source", "not enough files")
 
 
 def _distributed() -> Any | None:

@@ -45,10 +45,6 @@ class Given:
             self._read[name] = x.dequantize() if getattr(x, "is_quantized", False) else x
         return self._read[name]
 
-    def stored_name(self, name: str) -> str:
-        """What the checkpoint calls it."""
-        return self._names[name]
-
     @property
     def mapped(self) -> bool:
         """Whether what is read may be views of a file."""
