@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tensor_bridge._explanation import Explanation
 
 __all__ = [
+    "EXTRA",
     "check_extra",
     "device_pair",
     "explain_place",
@@ -25,8 +26,8 @@ __all__ = [
 # DLDeviceType of dlpack.h. torch calls ROCm's devices cuda.
 _DEVICE_TYPES = {"cpu": 1, "cuda": 2}
 
-
-_EXTRA = {"strings": ("tensor", "list"), "unknown": ("raise", "keep"), "live": (False, True)}
+EXTRA = {"strings": ("tensor", "list"), "unknown": ("raise", "keep"), "live": (False, True)}
+"""Keywords that concern composites and structures only, and the values that they may have."""
 
 
 def check_extra(name: str, value: Any) -> None:
@@ -35,7 +36,7 @@ def check_extra(name: str, value: Any) -> None:
     Raises:
       InvalidOptionError: the value is not one of those it may have.
     """
-    allowed = _EXTRA[name]
+    allowed = EXTRA[name]
     if not any(value is a or (isinstance(a, str) and value == a) for a in allowed):
         raise InvalidOptionError(
             f"{name} must be {' or '.join(repr(a) for a in allowed)}, got {value!r}"

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from tensor_bridge._explanation import Explanation
 
 __all__ = [
-    "EXTRA",
     "TO_TF",
     "TO_TORCH",
     "Assembly",
@@ -55,9 +54,6 @@ Parts = tuple[Sequence[Any], Callable[[Sequence[Any]], Any]]
 
 A part may be a composite itself, or a structure.
 """
-
-EXTRA = frozenset({"strings", "unknown", "live"})
-"""Keywords of `convert_tf_to_pytorch` that concern composites and structures only."""
 
 
 # ---- what a kind of value declares ---------------------------------------------------------------
@@ -354,13 +350,13 @@ def check_extras(options: Options) -> None:
     Raises:
       InvalidOptionError: one has a value that it may not have.
     """
-    for name in EXTRA & options.keys():
+    for name in _options.EXTRA.keys() & options.keys():
         _options.check_extra(name, options[name])
 
 
 def dense(options: Options) -> dict[str, Any]:
     """The keywords that apply to one dense tensor."""
-    return {name: value for name, value in options.items() if name not in EXTRA}
+    return {name: value for name, value in options.items() if name not in _options.EXTRA}
 
 
 def structural(options: Options) -> dict[str, Any]:
