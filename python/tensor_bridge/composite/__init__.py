@@ -7,6 +7,7 @@ from tensor_bridge.composite import (
     csr,
     extension_type,
     keras,
+    live_view,
     optional,
     ragged,
     string,
@@ -14,6 +15,7 @@ from tensor_bridge.composite import (
     uninitialized,
     variable,
 )
+from tensor_bridge.composite._assign import assign
 from tensor_bridge.composite._collate import COLLATE
 from tensor_bridge.composite._registry import (
     TO_TF,
@@ -24,10 +26,10 @@ from tensor_bridge.composite._registry import (
     unregister,
 )
 from tensor_bridge.composite.extension_type import Extension
+from tensor_bridge.composite.live_view import LiveView
 from tensor_bridge.composite.ragged import Ragged
 from tensor_bridge.composite.string import StringTensor
 from tensor_bridge.composite.user import register_composite, unregister_composite
-from tensor_bridge.composite.variable import LiveView, assign
 
 __all__ = [
     "COLLATE",
@@ -45,6 +47,7 @@ __all__ = [
 
 for _module in (
     variable,
+    live_view,
     ragged,
     coo,
     csr,

@@ -437,12 +437,12 @@ def test_a_child_that_was_forked_while_views_were_counted_can_count_them() -> No
     run_forked(
         """
 import os, signal, threading
-from tensor_bridge.composite import variable
+from tensor_bridge.composite import live_view
 v = tf.Variable([1.0])
 view = tensor_bridge.to_torch(v, live=True)
 held, free = threading.Event(), threading.Event()
 def hold():
-    with variable._views_lock:
+    with live_view._views_lock:
         held.set()
         free.wait(1)  # the fork waits for this thread, or it does not
 threading.Thread(target=hold).start()

@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C, _dense, _refusals
-from tensor_bridge.composite import variable as _variable
+from tensor_bridge.composite import _assign
 from tensor_bridge.errors import GradientError, UnsupportedTypeError
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class Mirror:
 
     def force(self, x: torch.Tensor) -> None:
         """Gives the variable the value of ``x``, whatever it has."""
-        _variable.assign_each([("", self.variable, x.detach())])
+        _assign.assign_each([("", self.variable, x.detach())])
         self._sync(x)
 
     def pull(self, x: torch.Tensor, *, force: bool = False) -> bool:
@@ -271,7 +271,7 @@ def push_all(pairs: Pairs) -> None:
     for mirror, _, _ in _moved([(m, x) for m, x in pairs if x is m.own]):
         if mirror._changed_value() is not None:
             raise _conflict(mirror)
-    given = _variable.assign_each([("", mirror.variable, x.detach()) for mirror, x in pairs])
+    given = _assign.assign_each([("", mirror.variable, x.detach()) for mirror, x in pairs])
     for (mirror, x), value in zip(pairs, given, strict=True):
         # On another device than the value's the variable has a copy.
         here = value.device == mirror._device
