@@ -10,7 +10,8 @@ import re
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from tensor_bridge.checkpoint.read._object_graph import VALUE, Node
+from tensor_bridge.checkpoint.read._names import VALUE
+from tensor_bridge.checkpoint.read._object_graph import Node
 
 __all__ = ["GraphKinds"]
 

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from tensor_bridge.checkpoint.read._object_graph import VALUE
 from tensor_bridge.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -18,6 +17,8 @@ GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 """The entry of an object-based checkpoint that describes its objects."""
 
 ATTRIBUTES = "/.ATTRIBUTES/"
+VALUE = "VARIABLE_VALUE"
+"""The attribute of an object that is a variable's value."""
 _SLOT = "/.OPTIMIZER_SLOT/"
 _METADATA = {"OBJECT_CONFIG_JSON"}
 # Where an iterator of tf.data, or an object of Python, stands.

@@ -13,7 +13,6 @@ from typing import NamedTuple, TypeGuard
 from tensor_bridge.errors import CheckpointError
 
 __all__ = [
-    "VALUE",
     "Node",
     "fields_of",
     "message",
@@ -23,8 +22,6 @@ __all__ = [
     "variable_names",
 ]
 
-VALUE = "VARIABLE_VALUE"
-"""The attribute of an object that is a variable's value."""
 
 # A graph in memory takes a multiple of its bytes, an empty object 100 times as many. That of a
 # ResNet-50 with its optimizer has 50 kB and 556 objects; reading takes 50 ns a byte.
