@@ -1,6 +1,6 @@
-"""Masked CRC-32C, as TensorFlow's checkpoints have it; computed by the package crc32c.
+"""Masked CRC-32C, as in TensorFlow's checkpoints; computed by the package crc32c.
 
-It uses the processor's instruction where there is one and lets other threads run meanwhile.
+The package uses the processor's instruction if there is one, and releases the GIL.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 __all__ = ["PIECE", "crc_function", "crc_of", "mask", "mismatch"]
 
 PIECE = 16 << 20
-"""Bytes looked at in one go, so that an interrupt is soon heard."""
+"""Bytes per call, so that an interrupt is handled soon."""
 
 
 def crc_function() -> Callable[[Any, int], int]:
-    """``crc(data, crc_of_what_came_before)`` of any bytes-like object.
+    """Returns the function ``crc(data, crc_of_previous_data)`` for any bytes-like object.
 
     Raises:
       FrameworkError: The package is not installed.
@@ -38,12 +38,12 @@ def crc_function() -> Callable[[Any, int], int]:
 
 
 def mask(crc: int) -> int:
-    """What is stored: a checksum of bytes that hold their own checksum would be weak."""
+    """The stored form: a checksum of bytes that contain their own checksum would be weak."""
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def crc_of(file: MappedFile, offset: int, size: int, value: int = 0) -> int:
-    """The checksum of a stretch of a file, behind bytes whose checksum is ``value``."""
+    """The checksum of a range of a file, after bytes whose checksum is ``value``."""
     crc = crc_function()
     for piece in file.pieces(offset, size):
         value = crc(piece, value)
@@ -51,5 +51,5 @@ def crc_of(file: MappedFile, offset: int, size: int, value: int = 0) -> int:
 
 
 def mismatch(stored: int, found: int) -> str:
-    """What an error says of two masked checksums."""
+    """The text of an error about two masked checksums."""
     return f"expected the masked CRC-32C {stored:08x}, got {found:08x}; the bytes are damaged"

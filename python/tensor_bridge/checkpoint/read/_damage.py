@@ -27,19 +27,19 @@ def translated(
     begin: int = 0,
     expected: str = "a file that can be read",
 ) -> Exception:
-    """The error to raise for one that came out of code that reads a format.
+    """Returns the error to raise for one that a reader of a format raised.
 
-    What a file says is anybody's: libraries raise what they like for it (h5py OSError,
-    RuntimeError, UnicodeDecodeError, KeyError; torch RuntimeError for sizes without memory), and
-    callers are promised one class, with file and place. Errors that have their place already, other
-    errors of this package and frameworks that are not installed stay as they are.
+    Damaged content makes libraries raise various errors (h5py OSError, RuntimeError,
+    UnicodeDecodeError, KeyError; torch RuntimeError for sizes without memory), but callers are
+    promised one class, with file and place. Errors that have their place already, other errors of
+    this package, and errors about frameworks that are not installed are returned unchanged.
 
     Args:
-      error: What came.
+      error: The error that was raised.
       file: The file that was read.
       entry: The tensor.
-      begin: Where in the file offsets are counted from; -1 if they are of no file.
-      expected: What the file should have had, for the message.
+      begin: The place in the file from which offsets are counted; -1 if they are not in the file.
+      expected: What the file should contain, for the message.
     """
     if isinstance(error, CheckpointError) and not error.file:
         offset = error.offset
@@ -52,7 +52,7 @@ def translated(
 
 
 class reading:  # noqa: N801 - a context manager, used as one
-    """Raises what `translated` makes of an error in the block, whose arguments it takes."""
+    """Raises the result of `translated`, with the same arguments, for an error in the block."""
 
     __slots__ = ("_place",)
 
@@ -60,7 +60,7 @@ class reading:  # noqa: N801 - a context manager, used as one
         self._place = place, options
 
     def __enter__(self) -> None:
-        """Nothing is to be done before."""
+        """Does nothing."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
@@ -72,5 +72,6 @@ class reading:  # noqa: N801 - a context manager, used as one
                 if other is not None and other is not error:
                     raise other from (None if isinstance(error, CheckpointError) else error)
             finally:
-                # The error holds this frame, which would hold it: a cycle, with all it holds.
+                # The error refers to this frame; a reference back would be a cycle that keeps all
+                # of it alive.
                 other = error = None

@@ -1,8 +1,7 @@
-"""The one way in which files are opened to be read. Not for: what is in them, writing.
+"""Opens files for reading; nothing else in the package does. Not for: their content, writing.
 
-What lies behind a name that somebody gives is anybody's: a FIFO, whose opening waits for a writer,
-a device without an end, a socket. Only regular files are opened, and no more is read of one than
-the size that it has.
+A name may lead to anything: a FIFO, whose opening waits for a writer, an endless device, a socket.
+Only regular files are opened, and no more is read than their size.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ __all__ = [
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 """How a file of HDF5 begins."""
 
-# Without O_NONBLOCK what takes the place of a regular file behind its name could still hang.
+# Without O_NONBLOCK, a FIFO that replaces the regular file before it is opened would still hang.
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
@@ -40,15 +39,15 @@ _KINDS = {
 
 
 def open_regular(path: str | Path) -> int:
-    """A descriptor of a regular file; never waits, whatever the name leads to.
+    """Returns a descriptor of a regular file, which the caller closes. Never waits.
 
     Raises:
       CheckpointNotFoundError: There is no such file.
-      CheckpointError: It is no regular file, or may not be read.
+      CheckpointError: It is not a regular file, or reading is not permitted.
     """
     name = str(path)
     try:
-        # Before it is opened too: to open a device may have an effect.
+        # Checked before it is opened too, because opening a device may have an effect.
         _check(name, Path(path).stat())
         descriptor = os.open(path, _FLAGS)
     except FileNotFoundError:
@@ -72,18 +71,18 @@ def _check(name: str, found: os.stat_result) -> None:
 
 
 def is_there(path: str | Path) -> bool:
-    """Whether a name leads to something that is no folder; what it is, opening it tells."""
+    """Whether a name leads to something other than a folder."""
     try:
         return not stat.S_ISDIR(Path(path).stat().st_mode)
     except OSError as e:
-        # What may not be looked at is there.
+        # It exists, although it may not be examined.
         return e.errno in (errno.EACCES, errno.EPERM)
     except ValueError:  # a name that no file can have
         return False
 
 
 def is_folder(path: str | Path) -> bool:
-    """Whether a name leads to a folder that may be looked at."""
+    """Whether a name leads to a folder that may be examined."""
     try:
         return stat.S_ISDIR(Path(path).stat().st_mode)
     except (OSError, ValueError):
@@ -91,7 +90,7 @@ def is_folder(path: str | Path) -> bool:
 
 
 def _part(path: str | Path, begin: int, most: int) -> bytes:
-    """At most so many bytes from a place that is counted from the end if it is negative."""
+    """Reads at most that many bytes from a place; a negative place is counted from the end."""
     descriptor = open_regular(path)
     try:
         size = os.fstat(descriptor).st_size
@@ -106,12 +105,12 @@ def _part(path: str | Path, begin: int, most: int) -> bytes:
 
 
 def first_bytes(path: str | Path, count: int) -> bytes:
-    """What a file begins with. Raises as `open_regular`."""
+    """The first bytes of a file. Raises as `open_regular`."""
     return _part(path, 0, count)
 
 
 def last_bytes(path: str | Path, count: int) -> bytes:
-    """What a file ends with. Raises as `open_regular`."""
+    """The last bytes of a file. Raises as `open_regular`."""
     return _part(path, -count, count)
 
 

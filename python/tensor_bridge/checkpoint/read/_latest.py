@@ -13,10 +13,10 @@ from tensor_bridge.checkpoint.read._files import first_bytes, is_there
 
 __all__ = ["latest_prefixes"]
 
-# It holds a few names; more is something else.
+# It contains a few names; a larger file is something else.
 _MAX_SIZE = 1 << 20
 _MAX_PATH = 4096  # Linux' own
-# A string without an end is a token too: to try again at each quote in it would take forever.
+# An unterminated string is a token too: trying again at each quote in it would take forever.
 _TOKEN = re.compile(rb"""#[^\n]*|"(?:[^"\\\n]|\\.)*"?|'(?:[^'\\\n]|\\.)*'?|\w+|[^\s\w]""")
 _ESCAPE = re.compile(
     rb"\\(?:(?P<octal>[0-7]{1,3})|[xX](?P<hex>[0-9a-fA-F]{1,2})|(?P<one>[abfnrtv])|(?P<same>.))"
@@ -25,10 +25,10 @@ _ONE = dict(zip(b"abfnrtv", b"\a\b\f\n\r\t\v", strict=True))
 
 
 def latest_prefixes(folder: Path) -> list[str]:
-    """Where the latest checkpoint of a folder may be, the likeliest place first.
+    """Returns where the latest checkpoint of a folder may be, the likeliest place first.
 
-    A path that another machine, or the folder in another place, wrote is not there: then the last
-    parts of it are looked for in the folder, more of them first.
+    If the stored path does not exist, because the folder was moved or comes from another machine,
+    its last parts are searched for in the folder, more parts first.
 
     Returns:
       Prefixes; [] if there is no file ``checkpoint``, or it names none.
@@ -41,7 +41,7 @@ def latest_prefixes(folder: Path) -> list[str]:
     named = os.fsdecode(_model_checkpoint_path(first_bytes(folder / "checkpoint", _MAX_SIZE)))
     if not named or "\0" in named or len(named) > _MAX_PATH:
         return []
-    # Here a backslash is part of a name, on Windows it is none.
+    # Here a backslash is part of a name; on Windows it is a separator.
     tails = [*_tails(named.split("/")), *_tails(re.split(r"[\\/]", named))]
     first = named if named.startswith("/") else f"{folder}/{named}"
     return list(dict.fromkeys([first, *(f"{folder}/{tail}" for tail in tails)]))
@@ -55,13 +55,13 @@ def _tails(parts: list[str]) -> list[str]:
 
 
 def _model_checkpoint_path(text: bytes) -> bytes:
-    """The value of that field; nothing if it is not there."""
+    """The value of that field; nothing if it is absent."""
     value = b""
     tokens = [token for token in _TOKEN.findall(text) if token[:1] != b"#"]
     for at, token in enumerate(tokens):
         if token == b"model_checkpoint_path" and tokens[at + 1 : at + 2] == [b":"]:
             value = b""
-            # Strings that follow one another are one.
+            # Adjacent strings are joined.
             for string in tokens[at + 2 :]:
                 if string[:1] not in (b'"', b"'") or string[1:][-1:] != string[:1]:
                     break

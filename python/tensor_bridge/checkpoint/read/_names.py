@@ -1,4 +1,4 @@
-"""From the keys of a checkpoint to names for people: object paths, slots and counters apart."""
+"""Makes readable names from the keys of a checkpoint, with slots and counters separate."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ VALUE = "VARIABLE_VALUE"
 """The attribute of an object that is a variable's value."""
 _SLOT = "/.OPTIMIZER_SLOT/"
 _METADATA = {"OBJECT_CONFIG_JSON"}
-# Where an iterator of tf.data, or an object of Python, stands.
+# The position of a tf.data iterator, or the state of a Python object.
 _POSITIONS = {"ITERATOR_STATE", "py_state"}
 _COUNTERS = {"save_counter", "global_step"}
-# What training loops put beside the model into a tf.train.Checkpoint, which counts how often it is
-# saved (TensorFlow's guide to checkpoints).
+# Counters that training loops put beside the model into a tf.train.Checkpoint (TensorFlow's guide
+# to checkpoints).
 _BESIDE = {"step", "epoch", "iteration"}
 _SAVES = f"save_counter{ATTRIBUTES}{VALUE}"
-# What Keras 3's ``model.export()`` refers to twice, under two numbers.
+# Variables to which Keras 3's ``model.export()`` refers twice, with two numbers.
 _EXPORTED, _AGAIN = "variables/", "_all_variables/"
 
 
 class Name(NamedTuple):
-    """How an entry is called.
+    """The name of an entry.
 
     Attributes:
-      name: For people; unique in its kind.
+      name: The readable name, unique in its kind.
       kind: "variable", "slot" (an optimizer's, of a variable), "counter", "state" or "metadata".
     """
 
@@ -45,12 +45,11 @@ class Name(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """What an index says of an entry.
+    """The record of an entry in an index.
 
     Attributes:
       shape: Its sizes.
-      content: Equal for two entries only if they hold the same bytes as the same dtype; None if
-        that is not known.
+      content: Equal for two entries only if they have the same bytes and dtype; None if unknown.
     """
 
     shape: tuple[int, ...]
@@ -66,17 +65,17 @@ def _parts(path: str) -> list[str]:
 
 
 def escape(part: str) -> str:
-    """One attribute name as TensorFlow writes it into a key."""
+    """An attribute name in TensorFlow's form in a key."""
     return part.replace(".", "..").replace("/", ".S")
 
 
 def names_of(stored: Mapping[str, Stored], graph: bytes = b"") -> dict[str, Name]:
-    """The name of each key of a checkpoint.
+    """Returns the name of each key of a checkpoint.
 
     Args:
-      stored: What the index says of each.
-      graph: The object graph of an object-based checkpoint. Without it, and with one that is
-        damaged, the keys alone tell the kinds.
+      stored: The record of each key in the index.
+      graph: The object graph of an object-based checkpoint. Without it, or if it is damaged, only
+        the keys decide the kinds.
     """
     objects = any(ATTRIBUTES in key for key in stored)
     plain = any(ATTRIBUTES not in key and key != GRAPH_KEY for key in stored)
@@ -95,10 +94,10 @@ def names_of(stored: Mapping[str, Stored], graph: bytes = b"") -> dict[str, Name
 
 
 def _distinct(found: dict[str, Name]) -> dict[str, Name]:
-    """The same, with keys, which differ, as the names of all but the first of those that meet.
+    """Returns the same names, but unique: of equal names, all but the first become the key.
 
-    Attributes whose names hold a slash can meet, and one can be called as the key of another is:
-    that other has its key for a name before it.
+    Names of attributes that contain a slash can be equal, and one can be equal to another's key:
+    that other then gets its key as its name first.
     """
     while True:
         holders: dict[Name, list[str]] = {}
@@ -139,7 +138,7 @@ class _Objects:
         self._beside = _BESIDE if _SAVES in stored else set()
 
     def name(self, key: str) -> Name:
-        """The path of the object, of a slot with that of its variable behind it."""
+        """The path of the object; for a slot followed by that of its variable."""
         path, _, attribute = key.rpartition(ATTRIBUTES)
         of, is_slot, rest = path.partition(_SLOT)
         if is_slot:
@@ -149,7 +148,7 @@ class _Objects:
         if attribute in _METADATA:
             return Name("/".join([*parts, attribute]), "metadata")
         if attribute != VALUE:
-            # Tables of strings are a model's own; where a reader of data stands is not.
+            # Tables of strings belong to a model; the position of a reader of data does not.
             kind = "state" if attribute in _POSITIONS else "variable"
             return Name("/".join([*parts, attribute]), kind)
         if parts[-1] in _COUNTERS or (path in self._beside and self._stored[key].shape == ()):
@@ -162,9 +161,9 @@ class _Objects:
 
 
 def _copies(called: Mapping[str, str], stored: Mapping[str, Stored]) -> set[str]:
-    """Variables that Keras 3's ``model.export()`` stores a second time.
+    """Returns the variables that Keras 3's ``model.export()`` stores a second time.
 
-    They are copies where one of those stored first had the same name and holds the same bytes.
+    A variable is a copy if one stored before has the same name and the same bytes.
     """
     again = [key for key in stored if key.startswith(_AGAIN) and called.get(key)]
     if not again:
@@ -188,5 +187,5 @@ def slice_key(name: bytes, extents: tuple[int, ...]) -> bytes:
     ndim = len(extents) // 2
     count = ndim.to_bytes((ndim.bit_length() + 7) // 8, "big")
     escaped = re.sub(rb"[\x00\xff]", lambda m: b"\0\xff" if m[0] == b"\0" else b"\xff\0", name)
-    # 0 stands first: no name begins with it.
+    # 0 comes first: no name begins with it.
     return b"".join((b"\0", escaped, b"\0\1", bytes([len(count)]), count, *(map(_signed, extents))))

@@ -1,9 +1,9 @@
-"""The mark by which the files of one `save` know each other. Not for: where it is asked for.
+"""The mark that links the files of one `save`. Not for: comparing it.
 
-They get their names one after the other. If the process ends between two, or somebody copies one of
-them, the index of one checkpoint stands beside the data of another. So a data file begins with a
-digest of what the index says of it, and the index has the same in its metaindex, a block which
-TensorFlow passes over (tensorflow/core/lib/io/table.cc). No tensor needs to be read to compare.
+The files get their names one after the other. If the process ends in between, or if one file is
+copied, the index of one checkpoint is beside the data of another. So a data file begins with a
+digest of its part of the index, and the index has the same digest in its metaindex, a block that
+TensorFlow ignores (tensorflow/core/lib/io/table.cc). Comparing them reads no tensor.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ __all__ = [
 ]
 
 MARK_SIZE = 64
-"""Bytes of a data file that come before its tensors."""
+"""Number of bytes of a data file before its tensors."""
 _MAGIC = b"tensor_bridge.save.1".ljust(24, b"\0")
 _KEY = b"tensor_bridge.save"
 _DIGEST = 32
 _FOOTER = 48
 
 Place = tuple[bytes, int, tuple[int, ...], int, int, int]
-"""Key, dtype, shape, offset, size and checksum of a tensor, as the index has them."""
+"""Key, dtype, shape, offset, size and checksum of a tensor, as in the index."""
 
 
 class DataMark(NamedTuple):
-    """What a data file says of itself.
+    """The mark in a data file.
 
     Attributes:
-      size: Its length in bytes.
-      digest: Of what its index says.
+      size: Length of the file in bytes.
+      digest: Digest of its part of the index.
     """
 
     size: int
@@ -45,11 +45,12 @@ class DataMark(NamedTuple):
 
 
 def digest_of_entries(entries: Iterable[Place]) -> bytes:
-    """A digest of what an index says of one data file, in the order of the keys.
+    """Returns a digest of an index's records of one data file, in the order of the keys.
 
-    The number of the file is not in it: TensorFlow numbers files anew when it merges checkpoints.
+    It does not include the file's number, because TensorFlow renumbers files when it merges
+    checkpoints.
     """
-    import hashlib  # not above: 3 ms of the first `load`, which rarely needs it
+    import hashlib  # not at the top: it takes 3 ms of the first `load`, which rarely needs it
 
     found = hashlib.sha256()
     for entry in entries:
@@ -58,7 +59,7 @@ def digest_of_entries(entries: Iterable[Place]) -> bytes:
 
 
 def bytes_of_mark(mark: DataMark) -> bytes:
-    """What a data file begins with."""
+    """The first bytes of a data file."""
     return _MAGIC + mark.size.to_bytes(8, "little") + mark.digest
 
 
@@ -75,7 +76,7 @@ def index_record(digest: bytes) -> tuple[bytes, bytes]:
 
 
 def digest_of_index(index: bytes) -> bytes | None:
-    """What a valid index has in its metaindex; None if that has no digest."""
+    """The digest in the metaindex of a valid index; None if it has none."""
     numbers = _varints(index[-_FOOTER:])
     offset, size = next(numbers), next(numbers)
     _, found, behind = index[offset : offset + size].partition(_KEY)

@@ -28,11 +28,11 @@ def _read() -> Any:
 
 
 def owned(x: torch.Tensor) -> torch.Tensor:
-    """A tensor like ``x`` over memory of its own, with what ``x`` has, written values included.
+    """Returns a tensor like ``x`` in its own memory, with the present values of ``x``.
 
-    Touching a page of a mapped file that was truncated ends the process (SIGBUS). The kernel, asked
-    to copy it (process_vm_readv, of this very process), says that it cannot. Where a sandbox does
-    not allow that, ``x`` itself is returned.
+    Reading a missing page of a truncated mapped file ends the process (SIGBUS). If the kernel
+    copies it instead (process_vm_readv, on this process), it returns an error. If a sandbox does
+    not allow that call, ``x`` itself is returned.
 
     Raises:
       CheckpointError: The file was truncated.

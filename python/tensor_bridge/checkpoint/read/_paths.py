@@ -1,4 +1,4 @@
-"""Paths as callers give them. Not for: what lies there."""
+"""Paths that callers pass. Not for: the files there."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/{1,2}")
 def _is_path(text: str) -> bool:
     try:
         os.fsencode(text)
-    except UnicodeEncodeError:  # a surrogate that stands for no byte
+    except UnicodeEncodeError:  # a surrogate that represents no byte
         return False
     return True
 
 
 def local_path(value: Any, hint: str = "") -> Path:
-    """The path that a caller means, with ``~`` for the home folder.
+    """Returns the path that a caller passed, with ``~`` for the home folder.
 
     Args:
       value: A string or path of the local file system.
-      hint: What to do with a value that is none.
+      hint: Advice for a value that is not a path.
 
     Raises:
-      UnsupportedTypeError: It is no path.
-      InvalidOptionError: It is empty, or the address of something that is no local file.
+      UnsupportedTypeError: It is not a path.
+      InvalidOptionError: It is empty, or a URL or another address that is not a local file.
     """
     if not isinstance(value, (str, os.PathLike)) or isinstance(os.fspath(value), bytes):
         raise UnsupportedTypeError(f"expected a path, got a {type(value).__name__}{hint}")
