@@ -1,7 +1,7 @@
-"""What the object graph of a checkpoint says of its variables: weights, or the training's own.
+"""Decides from the object graph which variables of a checkpoint are weights.
 
-The graph names no classes. Those that TensorFlow, Keras and Sonnet define are known by what they
-refer to: no name alone makes a variable that of an optimizer or a metric.
+The graph has no class names. Classes of TensorFlow, Keras and Sonnet are recognised by the objects
+to which they refer; a name alone never makes a variable one of an optimizer or a metric.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["GraphKinds"]
 _STEPS = {"_iterations", "iter", "iterations", "step", "step_counter"}
 _POWERS = {"beta1_power", "beta2_power"}
 _SETTINGS = {"iter", "decay", "learning_rate", "momentum", "rho", "beta_1", "beta_2", "loss_scale"}
-# What Keras keeps beside the attributes of a model: lists of what they hold already.
+# Lists that Keras keeps beside the attributes of a model, of the same objects.
 _LISTS = {
     "variables",
     "trainable_variables",
@@ -26,7 +26,7 @@ _LISTS = {
     "_all_variables",
     "keras_api",
 }
-# The weights that an optimizer of Keras 3 trains, among its attributes.
+# The attribute of a Keras 3 optimizer that refers to the weights it trains.
 _TRAINED = "_trainable_variables"
 # Variables of Keras' metrics (tf_keras/src/metrics). They have no scope before their names, as the
 # weights of layers have.
@@ -45,23 +45,23 @@ _METRICS = {
         "squared_sum sum residual num_samples",
     )
 }
-# Deeper than any model; bounds what the path of an object may cost.
+# Deeper than any model; limits the cost of the path of an object.
 _DEPTH = 100
 
 _Ways = dict[int, tuple[int, str, int]]
-"""How each object is reached: from which other, by which name, in how many steps."""
+"""How each object is reached: from which object, by which name, in how many steps."""
 
 
 class GraphKinds:
-    """What a graph says.
+    """The result for a graph.
 
     Attributes:
-      kinds: "slot", "counter" or "state", for the key of each variable that is no weight.
+      kinds: "slot", "counter" or "state", for the key of each variable that is not a weight.
       called: The name of each key's variable in TensorFlow.
     """
 
     def __init__(self, nodes: Sequence[Node]) -> None:
-        """Looks through the objects of a checkpoint."""
+        """Classifies the objects of a checkpoint."""
         self._nodes = [_within(node, len(nodes)) for node in nodes]
         self._lists = {
             number
@@ -90,16 +90,16 @@ class GraphKinds:
                     self.kinds[key] = kinds[number]
                 else:
                     listed.append((_bare(full_name), key))
-        # What Keras 2 exported has nothing but lists; one such name alone may be that of a weight.
+        # An export of Keras 2 has only lists; a single such name may be that of a weight.
         there = {name for name, _ in listed}
         whole = {n for names in _METRICS if len(names) > 1 and names <= there for n in names}
         self.kinds.update((key, "state") for name, key in listed if name in whole)
 
     def path(self, key: str, parts: Sequence[str]) -> Sequence[str]:
-        """The attributes that lead to a weight.
+        """Returns the attributes that lead to a weight.
 
-        Its key names the shortest way, whose ``parts`` are given. Where that leads through an
-        optimizer or one of Keras' lists, the shortest one that does not is taken, if there is one.
+        Its key has the shortest path, ``parts``. If that leads through an optimizer or one of
+        Keras' lists, the shortest path that does not is used, if there is one.
         """
         if not _LISTS.union([_TRAINED]).intersection(parts):
             return parts
@@ -180,12 +180,12 @@ def _within(node: Node, count: int) -> Node:
 
 
 def _kind_in_optimizer(name: str) -> str:
-    """What a variable is that an optimizer refers to by this name."""
+    """The kind of a variable to which an optimizer refers by this name."""
     if name.isdigit():  # in a list, with one for each weight
         return "slot"
     return "counter" if name in _STEPS | _POWERS else "state"
 
 
 def _bare(full_name: str) -> str:
-    """The name of a variable without what makes it unique."""
+    """The name of a variable without the suffix that makes it unique."""
     return re.sub(r"(_\d+)?(:\d+)?$", "", full_name)

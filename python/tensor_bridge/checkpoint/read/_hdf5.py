@@ -1,8 +1,8 @@
 """HDF5 files through h5py: names, types and places. The only file of the package that imports it.
 
-h5py imports NumPy, which the package does without elsewhere. No array of NumPy's is made of a data
-set here: one in one piece is mapped at its place in the file, of one in chunks the stored bytes are
-read chunk by chunk and unpacked with zlib and torch.
+h5py imports NumPy, which the rest of the package does not use. No data set becomes a NumPy array
+here: a data set in one piece is mapped at its place in the file; a data set in chunks is read chunk
+by chunk, and unpacked with zlib and torch.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ _NAMES = {
     "c16": "complex128",
 }
 _DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3
-# Deflate makes at most 1032 bytes of one; what claims to be larger is no data that somebody stored.
+# Deflate makes at most 1032 bytes of one; a larger claim cannot be stored data.
 _MAX_RATIO, _SMALL = 1032, 1 << 20
-# A link takes more bytes than that, and a group is no deeper in any file of Keras: a layer in a
-# model in a model takes four. Lists of links may be shared, so that a small file could describe the
-# same groups any number of times, and h5py needs the square of the depth to visit them.
+# A link takes more bytes than that, and no group in a file of Keras is deeper: a layer in a model
+# in a model is at depth four. Lists of links may be shared, so a small file could describe the same
+# groups any number of times, and h5py needs the square of the depth to visit them.
 _BYTES_PER_LINK, _MAX_DEPTH = 8, 200
 _TEXT_PER_BYTE = 16
 _MAX_READ = 64 << 20
 
 
 class Window(io.RawIOBase):
-    """A stretch of a mapped file as a file of its own, for others to read the structure from.
+    """A range of a mapped file as a file object, from which h5py reads the structure.
 
     With ``heaps`` it is HDF5.
     """
@@ -98,10 +98,10 @@ class Window(io.RawIOBase):
         return count
 
     def _look_at(self, read: bytes, heaps: Heaps) -> None:
-        """Refuses a heap of HDF5's that would have it look at one place forever.
+        """Refuses a heap in which HDF5 would loop forever.
 
-        HDF5 1.14.6 goes on from free space in a heap by the size that stands there, which may be 0
-        (H5HGcache.c, H5HG__cache_heap_deserialize), and cannot be interrupted.
+        HDF5 1.14.6 skips free space in a heap by its stored size, which may be 0 (H5HGcache.c,
+        H5HG__cache_heap_deserialize), and cannot be interrupted.
         """
         at = -1
         while (at := read.find(b"GCOL\1", at + 1)) >= 0:
@@ -110,7 +110,7 @@ class Window(io.RawIOBase):
 
 
 def _text(stored: Any) -> str:
-    """A name or a text of the file; h5py gives bytes for what is not UTF-8."""
+    """A name or a text of the file; h5py returns bytes if it is not UTF-8."""
     return stored.decode("utf-8", "surrogateescape") if isinstance(stored, bytes) else str(stored)
 
 
@@ -119,7 +119,7 @@ def _stored(path: str) -> bytes:
 
 
 class Hdf5File:
-    """An HDF5 file that is a stretch of a mapped one.
+    """An HDF5 file that is a range of a mapped file.
 
     Attributes:
       file: The mapped file.
@@ -146,11 +146,11 @@ class Hdf5File:
         self.file, self.begin = file, begin
         self.groups: list[str] = []
         self.data_sets: list[tuple[str, Any]] = []
-        # What lists of links, names and data sets may still take, by the size of the file.
+        # What lists of links, names and data sets may still use, limited by the size of the file.
         self._size = self._data_left = size
         self._links_left, self._text_left = size // _BYTES_PER_LINK, _TEXT_PER_BYTE * size
         head = file.content(begin, min(size, 16))
-        # HDF5 looks for it elsewhere too, and may have addresses and lengths of other sizes.
+        # HDF5 also searches for it elsewhere, and allows addresses and lengths of other sizes.
         sizes = head[13:15] if head[8:9] < b"\2" else head[9:11]
         if head[:8] != HDF5_MAGIC or sizes != b"\x08\x08":
             raise damaged(
@@ -226,7 +226,7 @@ class Hdf5File:
         if attribute in item.attrs:
             return self._value(item, attribute)
         count, texts = 0, []
-        while f"{attribute}{count}" in item.attrs:  # HDF5 holds no attribute beyond 64 KiB
+        while f"{attribute}{count}" in item.attrs:  # HDF5 stores no attribute above 64 KiB
             texts += self._value(item, f"{attribute}{count}") or []
             count += 1
         return texts if count else None
@@ -261,7 +261,7 @@ class Hdf5File:
           CheckpointError: Its description is damaged.
         """
         with reading(self.file.path, path, expected="a data set"):
-            # Before its shape is looked at, for which HDF5 opens the files that it names.
+            # Checked before its shape, for which HDF5 opens the files that it names.
             if data_set.is_virtual:
                 raise damaged(
                     self.file.path, "expected the data in this file, it is in others", entry=path
@@ -278,7 +278,7 @@ class Hdf5File:
                 f"expected data sets that share no bytes, got more than {self._size} in all",
                 entry=path,
             )
-        # Keras stores what HDF5 lacks as plain integers and says so.
+        # Keras stores dtypes that HDF5 lacks as plain integers, with a note.
         label = (self.texts(path, "dtype") or [""])[0]
         row = row_of(label) if label and code[1:] in _NAMES else None
         row = row or row_of(_NAMES.get(code[1:], ""))
@@ -371,7 +371,7 @@ class DataSet(Entry):
             )
         whole = torch.zeros((*self.shape, itemsize), dtype=torch.uint8, device="cpu")
         with reading(self.file, self.key, expected="chunks of data"):
-            # Only where it shows: at a damaged one HDF5 1.14.6 ends the process.
+            # Only if it is used: for a damaged one HDF5 1.14.6 ends the process.
             fill = None if self._is_full() else self.data_set.fillvalue
             if fill is not None and any(fill.tobytes()):
                 whole[...] = torch.frombuffer(bytearray(fill.tobytes()), dtype=torch.uint8)
@@ -380,7 +380,7 @@ class DataSet(Entry):
         return whole.reshape(-1)
 
     def _is_full(self) -> bool:
-        """Whether chunks make up the whole, so that no element has the value for those without."""
+        """Whether the chunks cover the whole, so no element has the fill value."""
         if not self.nbytes:
             return False
         sizes = zip(self.shape, self.data_set.chunks, strict=True)
@@ -401,8 +401,8 @@ class DataSet(Entry):
             if place in places or not inside or info.size > self.nbytes:
                 raise ValueError(f"a chunk of {info.size} bytes at {place}")
             places.add(place)
-            # Not by read_direct_chunk of h5py 3.14: without filters it makes room for what a chunk
-            # takes in memory, and HDF5 1.14.6 fills as much as the file says that there is.
+            # Not with read_direct_chunk of h5py 3.14: without filters it allocates the size of a
+            # chunk in memory, and HDF5 1.14.6 writes as much as the file claims.
             offset = self.source.begin + int(info.byte_offset)
             self.source.file.check(offset, int(info.size), self.key)
             packed = bytes(self.source.file.content(offset, int(info.size)))
@@ -440,7 +440,7 @@ class DataSet(Entry):
             if code == _FLETCHER32:
                 data = self._checked_sum(data)
             elif code == _DEFLATE:
-                # No more than belongs there, and the checksum that may follow.
+                # At most the expected size, and the checksum that may follow.
                 data = zlib.decompressobj().decompress(data, size + 4)
             elif len(data) >= self.row.itemsize:
                 planes = torch.frombuffer(bytearray(data), dtype=torch.uint8)
@@ -454,7 +454,7 @@ class DataSet(Entry):
         return torch.frombuffer(bytearray(data), dtype=torch.uint8)
 
     def _checked_sum(self, data: Any) -> Any:
-        """What stands before the checksum of a chunk."""
+        """The bytes before the checksum of a chunk."""
         data, stored = data[:-4], int.from_bytes(data[-4:], "little")
         # Two sums modulo 65535, for which HDF5 writes 65535 or 0 alike.
         if len(data) and [half % 65535 for half in divmod(stored, 65536)] != fletcher32(data):

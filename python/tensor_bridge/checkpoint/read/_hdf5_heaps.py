@@ -1,10 +1,10 @@
 """Texts of variable length in HDF5 files, read without HDF5. Not for: what h5py reads (_hdf5).
 
-HDF5 1.14.6 makes room for as many bytes as the descriptor of a text claims, up to 4 GiB, before it
-looks for them, and again for each of any number of descriptors that name the same bytes
-(H5T__conv_vlen). It shows nobody what a descriptor claims, so attributes are looked up in the
-headers of their objects here, and their bytes in the heaps. No two headers or heaps of a whole file
-share bytes, nor do two texts, so each of the three may take as many bytes as the file has.
+HDF5 1.14.6 allocates as many bytes as the descriptor of a text claims, up to 4 GiB, before it
+checks them, and again for each descriptor of the same bytes (H5T__conv_vlen). It does not expose
+the claimed size, so attributes are looked up here in the headers of their objects, and their bytes
+in the heaps. In a valid file headers share no bytes, nor do heaps, nor texts; so each of the three
+may use as many bytes as the file has.
 
 The format: "HDF5 File Format Specification Version 3.0", III.E, IV.A.1 and IV.A.2.m.
 """
@@ -26,7 +26,7 @@ _HEAP_HEADER = _OBJECT_HEADER = _DESCRIPTOR = 16
 class Heaps:
     """Headers and heaps of an HDF5 file whose addresses and lengths have 8 bytes.
 
-    What is damaged raises OSError.
+    Damaged ones raise OSError.
     """
 
     def __init__(self, file: MappedFile, begin: int, size: int) -> None:
@@ -55,7 +55,7 @@ class Heaps:
         return [self._text(*one) for one in descriptors]
 
     def charge(self, what: str, size: int) -> None:
-        """Counts what is read of a part of the file that shares no bytes with others."""
+        """Counts the bytes that are read of parts that share none."""
         self._left[what] -= size
         if self._left[what] < 0:
             raise OSError(f"{what} of more bytes than the {self._size} of the file")

@@ -1,9 +1,10 @@
-"""The configuration that Keras stores beside weights: its layers, and which feeds which.
+"""The configuration that Keras stores beside weights: its layers, and how they are connected.
 
-Keras 1 and 2 keep it in the attribute model_config of an .h5 file, Keras 3 and late releases of
-Keras 2 in config.json of a .keras archive; what they write is told by ``get_config`` of
-keras/src/models/functional.py and sequential.py, and in Keras 2 by get_network_config of
-engine/functional.py. Not for: which group of a weight file is which layer (_keras_names.py).
+Keras 1 and 2 store it in the attribute model_config of an .h5 file, Keras 3 and late releases of
+Keras 2 in config.json of a .keras archive. The format is in ``get_config`` of
+keras/src/models/functional.py and sequential.py, and for Keras 2 in get_network_config of
+engine/functional.py. Not for: which group of a weight file belongs to which layer
+(_keras_names.py).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from tensor_bridge.checkpoint.read._layer import Layer
 __all__ = ["MAX_BYTES", "MAX_PATH", "Node", "class_of", "fed_by", "layers_of", "parse"]
 
 MAX_BYTES = 16 << 20
-"""Above what a configuration may take: the largest of Keras' own applications takes 1 MB."""
+"""Limit of a configuration's size: the largest of Keras' own applications takes 1 MB."""
 MAX_PATH = 1024
 """Characters of the path of a layer, more than Keras makes."""
 _MAX_DEPTH = 200
@@ -31,14 +32,14 @@ class Node:
     Attributes:
       name: Of the layer; "" if none is stored.
       class_name: Of its class.
-      registered: The class as `Layer` has it, which tells Keras' Dense from somebody's own.
-      config: What ``from_config`` takes; {} of a model of Keras 1, which is a list of layers.
-      inbound: The calls, as they are stored.
-      layers: Of a model, in its order.
-      inner: What a layer holds in its configuration, by the key there: the cell of an RNN.
-      is_model: Whether ``layers`` are its layers: no class of somebody's own says how it is built.
-      is_layer: Whether it is none of keras.ops, which have no variables and no group in a file.
-      again: Whether the same object stands before this in the configuration.
+      registered: The class as in `Layer`, which distinguishes Keras' Dense from a custom one.
+      config: The argument of ``from_config``; {} for a model of Keras 1, which is a list of layers.
+      inbound: The calls, as stored.
+      layers: The layers of a model, in its order.
+      inner: Objects in a layer's configuration, by their keys there, such as the cell of an RNN.
+      is_model: Whether ``layers`` are its layers: a custom class does not say how it is built.
+      is_layer: Whether it is not one of keras.ops, which have no variables and no group in a file.
+      again: Whether the same object occurs earlier in the configuration.
     """
 
     name: str
@@ -87,9 +88,9 @@ def _check_depth(value: Any) -> None:
 
 
 def _node(value: Any, met: set[tuple[str, str]]) -> Node | None:
-    """What a serialized object describes; None if the value is none.
+    """Parses a serialized object; None if the value is not one.
 
-    ``met`` are the names and classes of what stands before it.
+    ``met`` are the names and classes of the objects before it.
     """
     if not isinstance(value, dict) or not isinstance(value.get("class_name"), str):
         return None
@@ -99,11 +100,11 @@ def _node(value: Any, met: set[tuple[str, str]]) -> Node | None:
     name = config.get("name") if isinstance(config, dict) else None
     name = name if isinstance(name, str) else value.get("name")
     name = name if isinstance(name, str) else ""
-    # Keras numbers an object that it meets again, and loses the number of where it was first.
+    # Keras numbers an object that it stores again, but not where it stored it first.
     again = "shared_object_id" in value and (name, class_name) in met
     met.add((name, class_name))
     stored = config if isinstance(config, list) else config.get("layers")
-    # A class of somebody's own has input_layers if it is built as Keras' models are.
+    # A custom class has input_layers if it is built like Keras' models.
     registered = class_of(value)
     is_model = isinstance(stored, list) and (
         registered == "Sequential" or isinstance(config, list) or "input_layers" in config
@@ -124,11 +125,11 @@ def _node(value: Any, met: set[tuple[str, str]]) -> Node | None:
 
 
 def class_of(value: Mapping[str, Any]) -> str:
-    """The class of a serialized object, with the package it is from if that is not Keras."""
+    """The class of a serialized object, with its package if that is not Keras."""
     registered, module = value.get("registered_name"), value.get("module")
     if isinstance(registered, str) and ">" in registered:
         return registered
-    # Neither Keras 1 and 2 nor an .h5 file tell the module.
+    # Keras 1 and 2, and .h5 files, do not store the module.
     if "module" not in value or str(module).partition(".")[0] in ("keras", "tf_keras"):
         return str(value["class_name"])
     return f"{module or '__main__'}>{value['class_name']}"
@@ -145,12 +146,12 @@ def _inner(config: Any, met: set[tuple[str, str]]) -> dict[str, tuple[Node, ...]
 
 
 def layers_of(model: Node, by_name: bool = False) -> dict[str, Layer]:
-    """All layers by their path, "inner/dense"; nested models, and what stands in them, too.
+    """Returns all layers by their path, "inner/dense", including nested models and their layers.
 
     Args:
       model: The outermost.
-      by_name: Whether a model that a layer holds has its own name in the paths, as in .h5 files,
-        and not that of the attribute, as in .keras archives.
+      by_name: Whether a model inside a layer has its own name in the paths, as in .h5 files, or
+        that of the attribute, as in .keras archives.
 
     Raises:
       ValueError: A path is longer than any that Keras makes.
@@ -174,7 +175,7 @@ def layers_of(model: Node, by_name: bool = False) -> dict[str, Layer]:
 
 
 def fed_by(model: Node) -> Iterator[tuple[Node, tuple[str, ...]]]:
-    """The layers of a model that have names, and for each the names of those that feed it."""
+    """The named layers of a model, and for each the names of its input layers."""
     names = {part.name for part in model.layers}
     before = ""
     for part in model.layers:
@@ -185,9 +186,9 @@ def fed_by(model: Node) -> Iterator[tuple[Node, tuple[str, ...]]]:
 
 
 def _feeding(calls: Any, names: set[str]) -> Iterator[str]:
-    """Names of the layers whose outputs stand in the arguments of calls.
+    """Returns the names of the layers whose outputs are arguments of the calls.
 
-    Keras 1 and 2 write a tensor as [layer, call, output], with or without keyword arguments behind;
+    Keras 1 and 2 store a tensor as [layer, call, output], optionally followed by keyword arguments;
     Keras 3 as an object __keras_tensor__, whose keras_history is such a list.
     """
     if isinstance(calls, dict):

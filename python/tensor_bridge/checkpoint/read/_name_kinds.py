@@ -1,6 +1,6 @@
-"""What names say where there are no objects: in checkpoints of TensorFlow 1 and Keras' files.
+"""Decides kinds by names, without an object graph: in checkpoints of TensorFlow 1 and Keras' files.
 
-A name is that of an optimizer's variable only beside the variable that it is kept for.
+A name is that of an optimizer's variable only next to the variable that it belongs to.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ __all__ = ["kind_of_data_set", "kind_of_key"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-# Optimizers call the variables that they keep for a weight, and their own, by their names:
+# The names that optimizers give to the variables for each weight, and to their own variables:
 # tensorflow/python/training, tf_keras/src/optimizers, tf.contrib.opt, google-research's BERT.
 _OPTIMIZER = (
     r"(?:Ada[Mm]ax|Adam|AdamW|Adam[Ww]eight[Dd]ecay(?:Optimizer)?|LazyAdam|Nadam|NadamW|SGD|Momentum"
@@ -59,7 +59,7 @@ def _is_slot(key: str, shapes: Shapes) -> bool:
         after = pattern.fullmatch(key)
         if after is not None and _of_weight(after["of"], shapes):
             return True
-    # Two of the weight's shape, the second called for the first: Adam by a name of somebody's own.
+    # Two with the weight's shape, the second named after the first: Adam with a custom name.
     custom = _CUSTOM.fullmatch(key)
     if custom is not None and custom["of"] in shapes:
         pair = (f"{custom['of']}/{custom['called']}", f"{custom['of']}/{custom['called']}_1")
@@ -86,7 +86,7 @@ def _of_weight(name: str, shapes: Shapes) -> bool:
 def _kind_of_scalar(key: str, shapes: Shapes) -> str:
     before = _BEFORE.fullmatch(key)
     own, rest = (f"{before['own']}/", before["rest"]) if before is not None else ("", key)
-    # Without a name of its own only an optimizer that counts its steps beside its settings.
+    # Without its own name, only an optimizer that has a step counter beside its settings.
     if any(f"{own}{step}" in shapes for step in (_STEPS if own else _STEPS[2:3])):
         if rest in _STEPS:
             return "counter"
@@ -105,9 +105,9 @@ def kind_of_data_set(path: str, shapes: Shapes, integers: set[str], legacy: bool
 
     Args:
       path: Where it is in the file.
-      shapes: Of each data set.
-      integers: Those that hold integers.
-      legacy: Whether the file is of the kind that names its layers in attributes.
+      shapes: The shape of each data set.
+      integers: The data sets of integers.
+      legacy: Whether the file is of the older kind, which names its layers in attributes.
     """
     parts = path.split("/")
     first, last = parts[0], parts[-1]

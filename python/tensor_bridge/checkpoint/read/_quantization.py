@@ -1,4 +1,4 @@
-"""How integers stand for real numbers, and torch's tensors of such. Not for: files."""
+"""How integers represent real numbers, and torch's quantized tensors. Not for: files."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def quantized(integers: torch.Tensor, how: Quantization) -> torch.Tensor:
     """A torch quantized tensor of int8, uint8 or int32; a copy.
 
     Raises:
-      UnsupportedDtypeError: torch cannot say the same: it quantizes no other integers, no scale
-        that is not positive and finite, and no zero point that is not one of the integers.
+      UnsupportedDtypeError: torch cannot represent it: it quantizes no other integers, and needs a
+        positive, finite scale and a zero point that is one of the integers.
     """
     import torch
 
@@ -66,9 +66,9 @@ def quantized(integers: torch.Tensor, how: Quantization) -> torch.Tensor:
 
 @lru_cache(maxsize=1)
 def _deprecation_is_known() -> None:
-    """Takes torch's warning, which comes once a process (2.13), that they are deprecated.
+    """Triggers and hides torch's deprecation warning, which comes once per process (torch 2.13).
 
-    Whoever loads such a model is told by the documentation what else there is.
+    The documentation describes the alternative, ``raw=True``.
     """
     import torch
 

@@ -19,7 +19,7 @@ from tensor_bridge.errors import CheckpointError
 __all__ = ["saved_layers"]
 
 _FILE = "keras_metadata.pb"
-# It holds a configuration once for each model that a layer is in.
+# It contains a layer's configuration once for each model that the layer is in.
 _MAX_BYTES = 32 << 20
 _PATH, _IDENTIFIER, _METADATA = 3, 4, 5
 
@@ -42,7 +42,7 @@ def saved_layers(folder: Path) -> dict[str, Layer]:
 
 
 def _nodes(message: int | bytes) -> tuple[str, Node | None]:
-    """Path of an object, and what is said of it if it is a layer."""
+    """The path of an object, and its description if it is a layer."""
     parts = dict(fields_of(message)) if isinstance(message, bytes) else {}
     place, identifier, metadata = (parts.get(n, b"") for n in (_PATH, _IDENTIFIER, _METADATA))
     if not (

@@ -31,7 +31,7 @@ class Piece(NamedTuple):
 
 
 def place_of(extents: Sequence[int], shape: tuple[int, ...]) -> Place:
-    """The place that pairs (start, length) tell; length -1 is all of an axis."""
+    """The place for pairs (start, length); length -1 is the whole axis."""
     pairs = itertools.zip_longest(*[iter(extents)] * 2)
     return tuple(
         (start, size if length < 0 else length)
@@ -53,18 +53,18 @@ def join(
     """The whole.
 
     Args:
-      shape: Its sizes, which nothing is allocated for before the slices make it up.
-      dtype: Of the whole and of each slice.
-      pieces: Their bytes are known to be there.
+      shape: Its sizes. Memory is allocated only after the slices are known to cover it.
+      dtype: The dtype of the whole and of each slice.
+      pieces: The slices; the caller has checked that their bytes exist.
       wrong: Makes the error for a message.
 
     Raises:
-      CheckpointError: The slices are not the whole, each element once.
+      CheckpointError: The slices do not cover each element exactly once.
     """
     import torch
 
     places = [piece.place for piece in pieces]
-    # The slices are as large as the files say, the whole is what a header claims.
+    # The sizes of slices are checked against the files; the whole's is only claimed by a header.
     if sum(prod(shape_of(place)) for place in places) != prod(shape):
         raise wrong(f"expected slices that make up the shape {shape}, they do not")
     if not _apart(shape, places):

@@ -1,4 +1,4 @@
-"""Named tensors among other things in one file: what graphs and TensorFlow Lite's models share."""
+"""Named tensors in a file with other content: common to graphs and TensorFlow Lite models."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class StoredEntry(Entry):
-    """An entry whose values may lie in the file as they do in memory."""
+    """An entry whose values may be stored as in memory."""
 
     mapped: MappedFile = field(repr=False)
     row: DtypeRow | None = field(repr=False)
     plain: bool = field(repr=False)
 
     def plain_values(self, row: DtypeRow, raw: bool) -> Any:
-        """The tensor of an entry whose values lie as they do in memory."""
+        """The tensor of an entry whose values are stored as in memory."""
         dtype, decode = stored_dtype(row, raw), decoder_of(row, raw)
         if decode is None:
             return self.mapped.tensor(self.offset, self.shape, dtype)
@@ -61,12 +61,12 @@ def read_whole(file: MappedFile, call: Callable[[int, int], T]) -> T:
 
 
 def text(name: bytes) -> str:
-    """A name as a string, whatever the bytes: surrogates stand for those that are not UTF-8."""
+    """A name as a string, for any bytes: surrogates represent those that are not UTF-8."""
     return name.decode("utf-8", "surrogateescape")
 
 
 class UniqueNames:
-    """Gives each name once; one that is taken gets a number, "name#2"."""
+    """Makes names unique: a name that exists already gets a number, "name#2"."""
 
     def __init__(self) -> None:
         self._count: dict[str, int] = {}
@@ -82,9 +82,9 @@ class UniqueNames:
 def kind_of(dtype: str, signs: Sequence[bool]) -> str:
     """The kind of a constant in a graph: "variable" or "metadata".
 
-    Neither format says which of its constants were variables. Floats, complex and quantized
-    numbers may all have been, whatever their shape; other numbers (shapes, axes, sizes) and
-    strings only where one of ``signs`` says so.
+    Neither format says which constants were variables. Floats, complex and quantized numbers of any
+    shape count as variables; other numbers (shapes, axes, sizes) and strings only if one of
+    ``signs`` says so.
     """
     number = dtype.startswith(("float", "bfloat", "complex", "qint", "quint"))
     return "variable" if number or any(signs) else "metadata"
