@@ -79,7 +79,7 @@ _STATUS, _OBJECT, _TEXT = ctypes.c_int32, ctypes.py_object, ctypes.c_char_p
 _POINTER = ctypes.c_void_p
 _OUT = ctypes.POINTER(_POINTER)
 _SIZES = ctypes.POINTER(ctypes.c_int64)
-_OPTIONS, _BACK = ctypes.POINTER(_ConvertOptions), ctypes.POINTER(_ConvertBackOptions)
+_OPTIONS, _TO_TF_OPTIONS = ctypes.POINTER(_ConvertOptions), ctypes.POINTER(_ConvertBackOptions)
 _EXPLAINED = ctypes.POINTER(_Explanation)
 _SHAPED = (_EXPLAINED, _SIZES, ctypes.c_int32)
 _VARIABLE = (_OBJECT, _POINTER, ctypes.c_int32)
@@ -89,7 +89,7 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "tb_version": (_TEXT,),
     "tb_live_owners": (ctypes.c_int64,),
     "tb_convert_options_init": (None, _OPTIONS),
-    "tb_convert_back_options_init": (None, _BACK),
+    "tb_convert_back_options_init": (None, _TO_TF_OPTIONS),
     "tb_py_use_torch": (_STATUS, ctypes.c_int32, ctypes.c_int32, ctypes.c_int32),
     "tb_py_copying_reason": (_TEXT,),
     "tb_py_set_gil_functions": (None, _POINTER, _POINTER),
@@ -99,19 +99,19 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "tb_py_tf_explain": (_STATUS, _OBJECT, _OPTIONS, *_SHAPED),
     "tb_py_variable_to_torch": (_STATUS, *_VARIABLE, _OPTIONS, _OUT),
     "tb_py_variable_explain": (_STATUS, *_VARIABLE, _OPTIONS, *_SHAPED),
-    "tb_py_torch_to_tf": (_STATUS, _OBJECT, _BACK, _OUT),
-    "tb_py_torch_explain": (_STATUS, _OBJECT, _BACK, *_SHAPED),
+    "tb_py_torch_to_tf": (_STATUS, _OBJECT, _TO_TF_OPTIONS, _OUT),
+    "tb_py_torch_explain": (_STATUS, _OBJECT, _TO_TF_OPTIONS, *_SHAPED),
     "tb_py_strings_from_tf": (_STATUS, _OBJECT, _OUT),
     "tb_py_strings_from_torch": (_STATUS, _OBJECT, _OBJECT, _SIZES, ctypes.c_int32, _OUT),
     "tb_py_strings_to_torch": (_STATUS, _POINTER, _OPTIONS, _OUT, _OUT),
-    "tb_py_strings_to_tf": (_STATUS, _POINTER, _BACK, _OUT),
+    "tb_py_strings_to_tf": (_STATUS, _POINTER, _TO_TF_OPTIONS, _OUT),
     "tb_strings_ndim": (ctypes.c_int32, _POINTER),
     "tb_strings_count": (ctypes.c_int64, _POINTER),
     "tb_strings_shape": (_SIZES, _POINTER),
     "tb_strings_nbytes": (_STATUS, _POINTER, _SIZES),
     "tb_strings_gather": (_STATUS, _POINTER, _SIZES, _TEXT, ctypes.c_int64),
     "tb_strings_explain": (_STATUS, _POINTER, _OPTIONS, _EXPLAINED),
-    "tb_strings_explain_back": (_STATUS, _POINTER, _BACK, _EXPLAINED),
+    "tb_strings_explain_back": (_STATUS, _POINTER, _TO_TF_OPTIONS, _EXPLAINED),
     "tb_strings_release": (None, _POINTER),
 }
 
@@ -222,7 +222,7 @@ class TensorBridge:
             ctypes.cast(ctypes.pythonapi.PyEval_RestoreThread, ctypes.c_void_p),
         )
         self._ready = False
-        self._back_ready = False
+        self._to_tf_ready = False
 
     @property
     def version(self) -> str:
@@ -278,8 +278,8 @@ class TensorBridge:
         dense = _is_torch_tensor(x)
         if not dense and not _is_string_tensor(x):
             raise _refusals.refusal_to_tf(x)
-        self._ensure_back_ready()
-        options = self._back_options(copy, dtype, grad)
+        self._ensure_to_tf_ready()
+        options = self._to_tf_options(copy, dtype, grad)
         if dense:
             tensor = self._object(self._library.tb_py_torch_to_tf, x, options)
         else:
@@ -323,7 +323,7 @@ class TensorBridge:
         except Exception as e:
             return _explanation.refused(e)
 
-    def explain_back(
+    def explain_to_tf(
         self,
         x: torch.Tensor | StringTensor,
         *,
@@ -336,8 +336,8 @@ class TensorBridge:
             dense = _is_torch_tensor(x)
             if not dense and not _is_string_tensor(x):
                 raise _refusals.refusal_to_tf(x)
-            self._ensure_back_ready()
-            options = self._back_options(copy, dtype, grad)
+            self._ensure_to_tf_ready()
+            options = self._to_tf_options(copy, dtype, grad)
             if dense:
                 return self._explained(self._library.tb_py_torch_explain, x, options)
             with self._torch_strings(x) as view:
@@ -421,11 +421,11 @@ class TensorBridge:
                 _frameworks.say_that_it_copies(reason.decode(errors="replace"))
             self._ready = True
 
-    def _ensure_back_ready(self) -> None:
+    def _ensure_to_tf_ready(self) -> None:
         self._ensure_ready()
-        if not self._back_ready:
+        if not self._to_tf_ready:
             _frameworks.ensure_tensorflow()
-            self._back_ready = True
+            self._to_tf_ready = True
 
     def _variable(self, variable: Any) -> tuple[Any, int | None, int]:
         handle, context, tf_dtype = _refusals.variable_source(variable)
@@ -466,7 +466,7 @@ class TensorBridge:
             options.zero_point = (ctypes.c_int64 * len(scales))(*zero_points)
         return options
 
-    def _back_options(self, copy: Any, dtype: Any, grad: Any) -> _ConvertBackOptions:
+    def _to_tf_options(self, copy: Any, dtype: Any, grad: Any) -> _ConvertBackOptions:
         options = _ConvertBackOptions()
         self._library.tb_convert_back_options_init(options)
         options.copy = _copy_number(copy)

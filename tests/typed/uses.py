@@ -69,7 +69,7 @@ def over_the_c_interface(value: Any, x: torch.Tensor, library: Path) -> TensorBr
     assert_type(bridge.convert_pytorch_to_tf(x, grad="detach"), Any)
     assert_type(bridge.to_tf(x), Any)
     assert_type(bridge.explain(value), Explanation)
-    assert_type(bridge.explain_back(x), Explanation)
+    assert_type(bridge.explain_to_tf(x), Explanation)
     assert_type(bridge.version, str)
     assert_type(bridge.live_owners(), int)
     return TensorBridge(library)

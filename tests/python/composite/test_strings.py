@@ -189,14 +189,14 @@ def test_explain_to_tf() -> None:
     x = tensor_bridge.to_torch(TENSORS["matrix"])
     bridge = tensor_bridge.TensorBridge()
     e = tensor_bridge.explain(x)
-    assert e == bridge.explain_back(x)
+    assert e == bridge.explain_to_tf(x)
     assert (e.action, e.kind, e.tf_dtype, e.shape) == ("copied", "string", "string", (2, 3))
     assert e.device == "CPU:0"
     assert tensor_bridge.explain(x, copy=False).error is tensor_bridge.CopyRequiredError
-    assert bridge.explain_back(x, copy=False).error is tensor_bridge.CopyRequiredError
+    assert bridge.explain_to_tf(x, copy=False).error is tensor_bridge.CopyRequiredError
     x = StringTensor(x.bytes, x.offsets.flip(0))
     assert tensor_bridge.explain(x).error is tensor_bridge.ValueRangeError
-    assert bridge.explain_back(x).error is tensor_bridge.ValueRangeError
+    assert bridge.explain_to_tf(x).error is tensor_bridge.ValueRangeError
 
 
 def test_variables() -> None:

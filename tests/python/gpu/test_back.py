@@ -86,5 +86,5 @@ def test_refusals(interface: Any) -> None:
         interface.to_tf(x, copy=False)
     with pytest.raises(tensor_bridge.UnsupportedDeviceError, match="GPU:7"):
         interface.to_tf(x, device="GPU:7")
-    explain = getattr(interface, "explain_back", interface.explain)
+    explain = getattr(interface, "explain_to_tf", interface.explain)
     assert explain(x).action == "copied"

@@ -279,7 +279,7 @@ class DenseOperations(Machine):
         verdict = self.to_tf_verdict(source, copy)
         if explain and verdict != "either":
             interfaces = self.library.interfaces[interface]
-            told = getattr(interfaces, "explain_back", interfaces.explain)
+            told = getattr(interfaces, "explain_to_tf", interfaces.explain)
             self.told(verdict, told(source.value, copy=copy))
         content = source.content()
         if verdict == "either" and copy is False:

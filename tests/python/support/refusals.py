@@ -48,7 +48,7 @@ def assert_as_many(before: int) -> None:
 
 def explained(interface: Any, x: Any, **options: Any) -> tensor_bridge.Explanation:
     """What the interface says of the conversion to TensorFlow."""
-    explain = getattr(interface, "explain_back", interface.explain)
+    explain = getattr(interface, "explain_to_tf", interface.explain)
     explanation: tensor_bridge.Explanation = explain(x, **options)
     return explanation
 
