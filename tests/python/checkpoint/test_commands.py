@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import bundles
 import h5py
 import keras
 import needs
@@ -25,14 +26,7 @@ from tensor_bridge.cli import main as entry
 
 
 def bundle(folder: Path, name: str = "ck", **tensors: Any) -> str:
-    prefix = str(folder / name)
-    tf.raw_ops.SaveV2(
-        prefix=prefix,
-        tensor_names=list(tensors),
-        shape_and_slices=[""] * len(tensors),
-        tensors=[tf.convert_to_tensor(x) for x in tensors.values()],
-    )
-    return prefix
+    return bundles.save(folder / name, tensors)
 
 
 def run_command(*arguments: str) -> tuple[int, str, str]:

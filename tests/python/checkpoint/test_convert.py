@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import bundles
 import needs
 import pytest
 import tensorflow as tf
@@ -25,14 +26,7 @@ v1 = tf.compat.v1
 
 
 def bundle(folder: Path, **tensors: Any) -> str:
-    prefix = str(folder / "ck")
-    tf.raw_ops.SaveV2(
-        prefix=prefix,
-        tensor_names=list(tensors),
-        shape_and_slices=[""] * len(tensors),
-        tensors=list(tensors.values()),
-    )
-    return prefix
+    return bundles.save(folder / "ck", tensors)
 
 
 @pytest.fixture

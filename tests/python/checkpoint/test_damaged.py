@@ -18,14 +18,7 @@ from tensor_bridge import CheckpointError, CheckpointNotFoundError, checkpoint
 
 @pytest.fixture
 def saved(tmp_path: Path) -> str:
-    prefix = str(tmp_path / "ck")
-    tf.raw_ops.SaveV2(
-        prefix=prefix,
-        tensor_names=["b", "s", "w"],
-        shape_and_slices=[""] * 3,
-        tensors=[tf.constant([1, 2]), tf.constant(["abc", "", "d"]), tf.range(16.0)],
-    )
-    return prefix
+    return bundles.save(tmp_path / "ck", {"b": [1, 2], "s": ["abc", "", "d"], "w": tf.range(16.0)})
 
 
 def data_of(prefix: str) -> Path:

@@ -12,7 +12,6 @@ import bundles
 import h5py
 import numpy as np
 import pytest
-import tensorflow as tf
 import tflite_models
 from hostile_names import FORMATS
 from tensorflow.lite.python import schema_py_generated as schema
@@ -50,12 +49,7 @@ def test_names_of_keys_that_meet_are_distinct(seed: int) -> None:
 
 def test_three_that_meet_are_all_in_the_checkpoint(tmp_path: Path) -> None:
     keys = ["a/b", "a.Sb", "a/b/..ATTRIBUTES/VARIABLE_VALUE"]
-    tf.raw_ops.SaveV2(
-        prefix=str(tmp_path / "ck"),
-        tensor_names=[key + SUFFIX for key in keys],
-        shape_and_slices=[""] * 3,
-        tensors=[tf.constant([float(i)]) for i in range(3)],
-    )
+    bundles.save(tmp_path / "ck", {key + SUFFIX: [float(i)] for i, key in enumerate(keys)})
     loaded = checkpoint.load(tmp_path / "ck")
     assert sorted(x.item() for x in loaded.values()) == [0.0, 1.0, 2.0]
     assert "a/b" in loaded

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import bundles
 import needs
 import numpy as np
 import pytest
@@ -440,13 +441,8 @@ class TestGraphs:
         with pytest.raises(tensor_bridge.CheckpointError, match=text):
             read_graph(graph)
         prefix = str(tmp_path / "huge")
-        names = ["_CHECKPOINTABLE_OBJECT_GRAPH", "w/.ATTRIBUTES/VARIABLE_VALUE"]
-        tf.raw_ops.SaveV2(
-            prefix=prefix,
-            tensor_names=names,
-            shape_and_slices=["", ""],
-            tensors=[tf.constant(graph), tf.ones(2)],
-        )
+        value = "w/.ATTRIBUTES/VARIABLE_VALUE"
+        bundles.save(prefix, {"_CHECKPOINTABLE_OBJECT_GRAPH": graph, value: tf.ones(2)})
         assert list(checkpoint.load(prefix)) == ["w"]
 
     def test_many_objects_take_a_moment(self) -> None:

@@ -7,6 +7,7 @@ import random
 import shutil
 from pathlib import Path
 
+import bundles
 import pytest
 import tensorflow as tf
 
@@ -17,9 +18,7 @@ NAMES = ["model", "model.ckpt", "ü", "a b", "it's", 'say "x"', "back\\slash", "
 
 
 def save_v2(prefix: str, value: float) -> None:
-    tf.raw_ops.SaveV2(
-        prefix=prefix, tensor_names=["w"], shape_and_slices=[""], tensors=[tf.constant(value)]
-    )
+    bundles.save(prefix, {"w": value})
 
 
 def save_v1(path: str, value: float) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import bundles
 import needs
 import pytest
 import tensorflow as tf
@@ -27,12 +28,7 @@ def saved(directory: Path, values: dict[str, tuple[int, ...]]) -> tuple[Path, di
         for i, (name, shape) in enumerate(values.items())
     }
     prefix = directory / "model.ckpt"
-    tf.raw_ops.SaveV2(
-        prefix=str(prefix),
-        tensor_names=list(made),
-        shape_and_slices=[""] * len(made),
-        tensors=list(made.values()),
-    )
+    bundles.save(prefix, made)
     return prefix, made
 
 

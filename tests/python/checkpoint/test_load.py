@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import bundles
 import h5py
 import needs
 import pytest
@@ -50,14 +51,8 @@ def is_mapped(x: torch.Tensor, path: str) -> bool:
 def test_every_dtype_is_read(tmp_path: Path, row: tensor_bridge.DtypeRow) -> None:
     shapes = [(), (5,), (2, 3), (0, 4)]
     tensors = {f"t{i}": random_tensor(row, shape, i) for i, shape in enumerate(shapes)}
-    prefix = str(tmp_path / "all")
     # A byte first, so that some are not aligned.
-    tf.raw_ops.SaveV2(
-        prefix=prefix,
-        tensor_names=["a", *tensors],
-        shape_and_slices=[""] * (len(tensors) + 1),
-        tensors=[tf.constant(True), *tensors.values()],
-    )
+    prefix = bundles.save(tmp_path / "all", {"a": True, **tensors})
     loaded = checkpoint.load(prefix, verify=True)
     assert set(loaded) == {"a", *tensors}
     raw = checkpoint.load(prefix, raw=True)
@@ -72,13 +67,8 @@ def test_every_dtype_is_read(tmp_path: Path, row: tensor_bridge.DtypeRow) -> Non
 
 
 def test_quantized_dtypes_are_refused_and_read_raw(tmp_path: Path) -> None:
-    prefix = str(tmp_path / "q")
-    tf.raw_ops.SaveV2(
-        prefix=prefix,
-        tensor_names=["q"],
-        shape_and_slices=[""],
-        tensors=[tf.bitcast(tf.constant([1, -2], tf.int8), tf.qint8)],
-    )
+    quantized = tf.bitcast(tf.constant([1, -2], tf.int8), tf.qint8)
+    prefix = bundles.save(tmp_path / "q", {"q": quantized})
     with pytest.raises(tensor_bridge.UnsupportedDtypeError, match=r"entry 'q'.*raw=True"):
         checkpoint.load(prefix)["q"]
     assert checkpoint.load(prefix, raw=True)["q"].tolist() == [1, -2]
@@ -181,15 +171,9 @@ def test_slices_along_two_axes_are_joined(tmp_path: Path) -> None:
 
 
 def test_several_data_files(tmp_path: Path) -> None:
-    prefixes = []
-    for i in range(3):
-        prefixes.append(str(tmp_path / f"part{i}"))
-        tf.raw_ops.SaveV2(
-            prefix=prefixes[-1],
-            tensor_names=[f"w{i}"],
-            shape_and_slices=[""],
-            tensors=[tf.fill((4,), float(i))],
-        )
+    prefixes = [
+        bundles.save(tmp_path / f"part{i}", {f"w{i}": tf.fill((4,), float(i))}) for i in range(3)
+    ]
     prefix = str(tmp_path / "merged")
     tf.raw_ops.MergeV2Checkpoints(checkpoint_prefixes=prefixes, destination_prefix=prefix)
     loaded = checkpoint.load(prefix, verify=True)
@@ -202,14 +186,8 @@ def saved(tmp_path: Path) -> str:
     # flag's byte moves what follows it off its alignment.
     model = module_of(a_flag=True, b_odd=tf.range(6.0), c_odd=tf.range(8))
     aligned = module_of(w=tf.random.stateless_normal((64, 64), seed=(1, 2)))
-    prefix = str(tmp_path / "ck")
-    tf.raw_ops.SaveV2(
-        prefix=prefix,
-        tensor_names=["w", "flag", "odd"],
-        shape_and_slices=[""] * 3,
-        tensors=[aligned.w.read_value(), model.a_flag.read_value(), model.b_odd.read_value()],
-    )
-    return prefix
+    variables = {"w": aligned.w, "flag": model.a_flag, "odd": model.b_odd}
+    return bundles.save(tmp_path / "ck", variables)
 
 
 def test_aligned_tensors_are_views_of_a_private_mapping(saved: str) -> None:
@@ -347,9 +325,7 @@ def test_the_first_load_imports_what_the_file_needs_and_no_more(tmp_path: Path) 
     prefix = tf.train.Checkpoint(w=tf.Variable([1.0])).write(str(tmp_path / "w"))
     read = "tensor_bridge.checkpoint.read"
     assert brought_by_first_load(prefix) == {f"{read}._object_graph"}
-    tf.raw_ops.SaveV2(
-        prefix=str(tmp_path / "v"), tensor_names=["v"], shape_and_slices=[""], tensors=[[1.0]]
-    )
+    bundles.save(tmp_path / "v", {"v": [1.0]})
     assert brought_by_first_load(str(tmp_path / "v")) == {f"{read}._name_kinds"}
 
 

@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import bundles
 import pytest
 import tensorflow as tf
 import torch
@@ -28,13 +29,7 @@ def index_of(prefix: str) -> Path:
 
 
 def by_tensorflow(prefix: Path, **tensors: Any) -> str:
-    tf.raw_ops.SaveV2(
-        prefix=str(prefix),
-        tensor_names=list(tensors),
-        shape_and_slices=[""] * len(tensors),
-        tensors=[tf.constant(x) for x in tensors.values()],
-    )
-    return str(prefix)
+    return bundles.save(prefix, tensors)
 
 
 def mixed(folder: Path, index: str, data: str) -> str:

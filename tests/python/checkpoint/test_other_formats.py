@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import bundles
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -241,13 +242,8 @@ def test_a_folder_in_the_place_of_the_target_is_named(prefix: str, tmp_path: Pat
 
 
 def test_a_name_of_another_kind_is_pointed_at(tmp_path: Path) -> None:
-    prefix = str(tmp_path / "ck")
-    tf.raw_ops.SaveV2(
-        prefix=prefix,
-        tensor_names=["w", "w/Adam", "global_step"],
-        shape_and_slices=[""] * 3,
-        tensors=[tf.ones(2), tf.ones(2), tf.constant(1)],
-    )
+    tensors = {"w": tf.ones(2), "w/Adam": tf.ones(2), "global_step": tf.constant(1)}
+    prefix = bundles.save(tmp_path / "ck", tensors)
     loaded = checkpoint.load(prefix)
     for name, kind in (("w/Adam", "slots"), ("global_step", "counters")):
         text = re.escape(f"it is among its {kind}: checkpoint.{kind}[{name!r}]")

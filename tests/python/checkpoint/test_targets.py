@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
 
+import bundles
 import h5py
 import numpy as np
 import pytest
@@ -76,13 +77,7 @@ def drawn_checkpoint(dice: Random, folder: Path, tame: bool) -> Path:
         tensors[0] = tf.constant(["text"])
     elif dice.random() < 0.2:
         tensors[0] = random_tensor(dice.choice(QUANTIZED), (3,), 1)
-    tf.raw_ops.SaveV2(
-        prefix=str(folder / "ck"),
-        tensor_names=names,
-        shape_and_slices=[""] * len(names),
-        tensors=tensors,
-    )
-    return folder / "ck"
+    return Path(bundles.save(folder / "ck", dict(zip(names, tensors, strict=True))))
 
 
 def read_safetensors(paths: list[Path]) -> dict[str, torch.Tensor]:

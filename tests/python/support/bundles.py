@@ -1,15 +1,27 @@
-"""Index files of checkpoints, made and taken apart by the tests with protobuf and Python only."""
+"""Checkpoints that TensorFlow writes, and index files made with protobuf and Python only."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import tensorflow as tf
 from tensorflow.core.protobuf import tensor_bundle_pb2
 
 MAGIC = 0xDB4775248B80FB57
+
+
+def save(prefix: Path | str, tensors: Mapping[Any, Any]) -> str:
+    """TensorFlow writes a checkpoint of these tensors; the prefix."""
+    tf.raw_ops.SaveV2(
+        prefix=str(prefix),
+        tensor_names=list(tensors),
+        shape_and_slices=[""] * len(tensors),
+        tensors=[tf.convert_to_tensor(x) for x in tensors.values()],
+    )
+    return str(prefix)
 
 
 def varint(value: int) -> bytes:

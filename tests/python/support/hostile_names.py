@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import bundles
 import graphs
 import h5py
 import numpy as np
@@ -90,13 +91,7 @@ def draw_many(dice: Random, count: int) -> list[bytes]:
 
 def _bundle(names: Sequence[bytes], folder: Path) -> Path:
     values = [tf.fill((2,), float(i)) for i in range(len(names))]
-    tf.raw_ops.SaveV2(
-        prefix=str(folder / "ck"),
-        tensor_names=list(names),
-        shape_and_slices=[""] * len(names),
-        tensors=values,
-    )
-    return folder / "ck"
+    return Path(bundles.save(folder / "ck", dict(zip(names, values, strict=True))))
 
 
 def _v1(names: Sequence[bytes], folder: Path) -> Path:

@@ -9,6 +9,7 @@ from itertools import chain
 from math import prod
 from typing import Any
 
+import bundles
 import tensorflow as tf
 import torch
 from dense_operations import COPY, INTERFACES, DenseOperations, Drawn
@@ -327,8 +328,5 @@ class Operations(DenseOperations):
         if not things:
             raise NotThereError
         prefix = str(self.folder / f"written-{number}")
-        tf.raw_ops.SaveV2(
-            prefix=prefix, tensor_names=list(things), shape_and_slices=[""] * len(things),
-            tensors=[thing.value for thing in things.values()],
-        )  # fmt: skip
+        bundles.save(prefix, {name: thing.value for name, thing in things.items()})
         self.keep_loaded(number, self.library.load(prefix), things)
