@@ -192,15 +192,16 @@ fuzz-%: build $(STAMPS)/system-fuzz
 test-consumers: test-cpp build
 	tests/consumer/run.sh $(BIN)/python
 
-# Most tests in one process a core, then those that measure. 5: none was selected.
+# Most tests in one process a core, then those that count, in processes that ran no others: $(3) has
+# how many. 5: none was selected.
 PYTEST := $(BIN)/python -m pytest tests/python
 define pytest-marked
 	$(PYTEST) -m '$(1) and not alone' -n $(JOBS) --dist worksteal $(2) $(PYTEST_ARGS) || test $$? -eq 5
-	$(PYTEST) -m '$(1) and alone' $(2) $(PYTEST_ARGS) || test $$? -eq 5
+	$(PYTEST) -m '$(1) and alone' $(3) $(2) $(PYTEST_ARGS) || test $$? -eq 5
 endef
 
 test-python: dev
-	$(call pytest-marked,not exhaustive)
+	$(call pytest-marked,not exhaustive,,-n $(JOBS) --dist loadfile)
 
 test-exhaustive: dev $(STAMPS)/large-models
 	$(call pytest-marked,exhaustive,--timeout 7200)

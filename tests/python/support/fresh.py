@@ -69,6 +69,7 @@ _frameworks.ensure()
 # In another order, and without the package.
 TENSORFLOW_FIRST = "import tensorflow as tf, torch"
 TORCH_FIRST = "import torch, tensorflow as tf"
+WITHOUT_TORCH = "import tensor_bridge, tensorflow as tf"
 
 
 class _Forks:

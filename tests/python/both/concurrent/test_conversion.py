@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import tensorflow as tf
 import torch
-from fresh import run_python
+from fresh import WITHOUT_TORCH, run_forked
 from sharing import SHAPE, Shared, in_threads, numbers, tf_bytes, torch_bytes
 
 import tensor_bridge
@@ -129,9 +129,8 @@ def test_threads_convert_explain_and_count_at_once() -> None:
 @pytest.mark.parametrize("interface_code", ["tensor_bridge", "tensor_bridge.TensorBridge()"])
 def test_first_conversions_of_a_process_at_once(interface_code: str) -> None:
     """Every thread finds torch not yet imported, and the adapter not yet loaded."""
-    run_python(f"""
+    code = f"""
         import sys, threading
-        import tensorflow as tf, tensor_bridge
         assert "torch" not in sys.modules
         tensors = [tf.fill((3,), float(i)) for i in range(8)]
         start, results = threading.Barrier(8), [None] * 8
@@ -143,4 +142,5 @@ def test_first_conversions_of_a_process_at_once(interface_code: str) -> None:
         [t.join() for t in threads]
         assert results == [[float(i)] * 3 for i in range(8)], results
         assert tensor_bridge.testing.live_owners() == 0
-    """).check()
+    """
+    run_forked(code, after=(WITHOUT_TORCH,)).check()

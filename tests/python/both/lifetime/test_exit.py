@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fresh import TENSORFLOW_FIRST, TORCH_FIRST, run_forked, run_python
+from fresh import TENSORFLOW_FIRST, TORCH_FIRST, WITHOUT_TORCH, run_forked, run_python
 
 SCENARIOS = {
     "module global": "kept = tensor_bridge.to_torch(t)",
@@ -148,7 +148,7 @@ print("end")
 ORDERS = {
     "tensorflow, torch, tensor_bridge": TENSORFLOW_FIRST,
     "torch, tensorflow, tensor_bridge": TORCH_FIRST,
-    "tensor_bridge, tensorflow": "import tensor_bridge, tensorflow as tf",
+    "tensor_bridge, tensorflow": WITHOUT_TORCH,
 }
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import needs
 import pytest
 from claims import claims_test
-from fresh import TENSORFLOW_FIRST, TORCH_FIRST, run_forked, run_python
+from fresh import TENSORFLOW_FIRST, TORCH_FIRST, WITHOUT_TORCH, run_forked, run_python
 
 from tensor_bridge._frameworks import adapters
 from tensor_bridge._loaded import version_pair
@@ -377,7 +377,11 @@ assert torch.linalg.svd(tensor_bridge.to_torch(tensorflow.linalg.matmul(a, a))).
 """
 
 
-BEFORE_OURS = {("torch", "tensorflow"): TORCH_FIRST, ("tensorflow", "torch"): TENSORFLOW_FIRST}
+IMPORTED = {
+    ("tensor_bridge", "tensorflow"): WITHOUT_TORCH,
+    ("torch", "tensorflow"): TORCH_FIRST,
+    ("tensorflow", "torch"): TENSORFLOW_FIRST,
+}
 
 
 @pytest.mark.parametrize(
@@ -393,9 +397,9 @@ BEFORE_OURS = {("torch", "tensorflow"): TORCH_FIRST, ("tensorflow", "torch"): TE
 def test_any_order_of_imports_works(order: tuple[str, ...]) -> None:
     # TensorFlow first is warned of where triton is installed: test_triton.py.
     code = "\n".join(f"import {name}" for name in order) + USE
-    if order[:2] in BEFORE_OURS:
-        code = "import warnings\nwarnings.filterwarnings('ignore', 'TensorFlow')\n" + code
-        run_forked(code, after=(BEFORE_OURS[order[:2]],)).check()
+    code = "import warnings\nwarnings.filterwarnings('ignore', 'TensorFlow')\n" + code
+    if order[:2] in IMPORTED:
+        run_forked(code, after=(IMPORTED[order[:2]],)).check()
     else:
         run_python(code).check()
 
