@@ -6,6 +6,7 @@ import gc
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +29,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _ALONE & set(item.path.parts):
             item.add_marker(pytest.mark.alone)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Where those that are marked `alone` are asked for, imports no file without any."""
+    if not (config.option.markexpr.endswith(" and alone") and collection_path.suffix == ".py"):
+        return None
+    if _ALONE & set(collection_path.parts):
+        return None
+    return "mark.alone" not in collection_path.read_text(encoding="utf-8") or None
 
 
 def pytest_collection_finish() -> None:

@@ -12,7 +12,7 @@ import json
 from typing import Any, NamedTuple
 
 import pytest
-from fresh import run_forked
+from fresh import BOTH, COMPILER, run_forked
 
 DLPACK = {
     "to_torch": "lambda t: torch.utils.dlpack.from_dlpack(tf.experimental.dlpack.to_dlpack(t))",
@@ -404,7 +404,7 @@ def run(direction: str, name: str, way: str) -> list[Any]:
     """What TensorFlow shows before and after the write, and the owners that are left."""
     case = CASES[direction][name]
     code = PROGRAM.format(converter=converter(direction, way), **case._asdict())
-    return json.loads(run_forked(code).check())
+    return json.loads(run_forked(code, after=(BOTH, COMPILER)).check())
 
 
 @pytest.mark.parametrize(("direction", "name"), EVERY)

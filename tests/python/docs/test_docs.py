@@ -6,12 +6,13 @@ import importlib.util
 import json
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import page_session
 import pytest
-from fresh import Done, run_forked, run_python
+from fresh import BOTH, COMPILER, Done, run_forked, run_python
 from pages import PAGES, ROOT, Block, Page, spans
 from tree import SUPPORT
 
@@ -69,7 +70,7 @@ def test_python_examples_print_what_the_page_says(page: Page) -> None:
         # In the way a reader runs it where that is what the page shows: its imports, or what has to
         # come before them.
         imports = page.name == "README.md" or re.search(BEFORE_IMPORTS, blocks[0].text)
-        run = run_python if imports else run_forked
+        run = run_python if imports else partial(run_forked, after=(BOTH, COMPILER))
         outputs = run_session(blocks, page, run)
         wrong += [difference(b, got, page.name) for b, got in zip(blocks, outputs, strict=True)]
     assert not any(wrong), "\n".join(filter(None, wrong))

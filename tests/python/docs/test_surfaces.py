@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 
-from fresh import run_forked
+from fresh import BOTH, COMPILER, run_forked
 from native import compile_and_run
 from pages import ROOT, Page, spans
 
@@ -44,7 +44,7 @@ def test_python_table_says_what_happens() -> None:
     rows = [(spans(cells[1]), spans(cells[2]), cells[3]) for cells in PAGE.rows("python surface")]
     every = [span for shared, moved, _ in rows for span in (*shared, *moved)]
     assert len(every) > 50
-    done = run_forked(PYTHON.replace("SPANS", repr(every)), timeout=240)
+    done = run_forked(PYTHON.replace("SPANS", repr(every)), timeout=240, after=(BOTH, COMPILER))
     assert done.code == 0, done.err
     outcomes = dict(zip(every, json.loads(done.out.splitlines()[-1]), strict=True))
 
@@ -94,7 +94,7 @@ def test_what_tensorflow_has_let_go_of_is_copied_as_torchs_own() -> None:
     cells += [row[0] for row in PERFORMANCE.rows("instead")]
     every = list(dict.fromkeys(span for cell in cells for span in spans(cell)))
     assert len(every) > 30
-    done = run_forked(LET_GO.replace("SPANS", repr(every)), timeout=240)
+    done = run_forked(LET_GO.replace("SPANS", repr(every)), timeout=240, after=(BOTH, COMPILER))
     assert done.code == 0, done.err
     outcomes = dict(zip(every, json.loads(done.out.splitlines()[-1]), strict=True))
     assert [span for span, (moved, own_moved) in outcomes.items() if moved != own_moved] == []
@@ -108,7 +108,7 @@ def test_what_performance_advises_avoids_the_copy() -> None:
     every = [span for columns in rows for column in columns for span in column]
     assert len(every) > 25
     assert all(copying and better for copying, better in rows)
-    done = run_forked(PYTHON.replace("SPANS", repr(every)), timeout=240)
+    done = run_forked(PYTHON.replace("SPANS", repr(every)), timeout=240, after=(BOTH, COMPILER))
     assert done.code == 0, done.err
     outcomes = dict(zip(every, json.loads(done.out.splitlines()[-1]), strict=True))
     for copying, better in rows:
@@ -146,7 +146,8 @@ def test_python_table_holds_for_tensors_given_to_tensorflow() -> None:
         for cell, shared in ((cells[1], True), (cells[2], False))
         for span in spans(cell)
     }
-    done = run_forked(GIVEN_TO_TF.replace("SPANS", repr(list(expected))), timeout=240)
+    code = GIVEN_TO_TF.replace("SPANS", repr(list(expected)))
+    done = run_forked(code, timeout=240, after=(BOTH, COMPILER))
     assert done.code == 0, done.err
     outcomes = dict(zip(expected, json.loads(done.out.splitlines()[-1]), strict=True))
     assert outcomes == expected

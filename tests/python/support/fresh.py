@@ -70,6 +70,8 @@ _frameworks.ensure()
 TENSORFLOW_FIRST = "import tensorflow as tf, torch"
 TORCH_FIRST = "import torch, tensorflow as tf"
 WITHOUT_TORCH = "import tensor_bridge, tensorflow as tf"
+# What the first optimizer of a process imports, in a second.
+COMPILER = "import torch._dynamo"
 
 
 class _Forks:
