@@ -7,8 +7,6 @@ are counted.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,18 +18,21 @@ import numpy as np
 import pytest
 import tables
 import torch
+from fresh import run_forked
 from tensorflow.core.protobuf import tensor_bundle_pb2
 
 from tensor_bridge import CheckpointError, checkpoint
 
 pytestmark = pytest.mark.alone
 
-READ = """
+READER = """
 import json, os, resource, sys, tempfile, time
 import torch
+import tensor_bridge.checkpoint.read._keras as keras_files
 from tensor_bridge import checkpoint
 from tensor_bridge.errors import TensorBridgeError
-
+"""
+READ = """
 written = []
 temporary = tempfile.TemporaryFile
 def watched(*args, **options):
@@ -52,7 +53,6 @@ def tried(call):
 def keep(path):
     source = checkpoint.load(path)
     return source
-import tensor_bridge.checkpoint.read._keras as keras_files
 if hasattr(keras_files, "_write_sparse"):
     copy = keras_files._write_sparse
     def counted(source, target, most):
@@ -62,7 +62,7 @@ if hasattr(keras_files, "_write_sparse"):
         finally:
             disk = os.fstat(target.fileno()).st_blocks * 512
     keras_files._write_sparse = counted
-loaded = tried(lambda: keep(sys.argv[1]))
+loaded = tried(lambda: keep({path!r}))
 if loaded is not None:
     tried(lambda: loaded.layers)
     tried(loaded.verify)
@@ -83,10 +83,8 @@ class Cost(NamedTuple):
 
 
 def cost(path: Path) -> Cost:
-    done = subprocess.run(
-        [sys.executable, "-c", READ, str(path)], check=True, capture_output=True, text=True
-    )
-    return Cost(*json.loads(done.stdout))
+    code = READ.replace("{path!r}", repr(str(path)))
+    return Cost(*json.loads(run_forked(code, after=(READER,)).check()))
 
 
 def overlapping(folder: Path) -> Path:
