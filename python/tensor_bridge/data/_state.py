@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C
-from tensor_bridge._refusals import class_name
 from tensor_bridge.errors import ResumeError
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ def _feed(update: Callable[[bytes | memoryview], None], value: Any) -> None:
     elif _C.is_torch_tensor(value):
         _feed_tensor(update, value)
     else:
-        raise _NoPlainValueError(f"a {class_name(value)}")
+        raise _NoPlainValueError(f"a {type(value).__module__}.{type(value).__qualname__}")
 
 
 def _feed_tensor(update: Callable[[bytes | memoryview], None], tensor: Any) -> None:
@@ -144,7 +143,7 @@ def _short(value: Any) -> str:
             return f"an int of {value.bit_length()} bits"
         text = repr(value[:40] if isinstance(value, str | bytes) else value)
         return text if len(text) <= 60 else f"{text[:60]}..."
-    return f"a {class_name(value)}"
+    return f"a {type(value).__module__}.{type(value).__qualname__}"
 
 
 def _refused(name: str, words: str, got: Any) -> ResumeError:
