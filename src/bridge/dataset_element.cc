@@ -5,7 +5,6 @@
 #include "bridge/to_torch.h"
 #include "bridge/torch_loader.h"
 #include "core/error.h"
-#include "core/exit.h"
 
 namespace tensor_bridge {
 namespace {
@@ -30,9 +29,7 @@ size_t slotsOf(const tb_data_component& component) {
 class ElementFiller {
  public:
   ElementFiller(const DataPlan& plan, DatasetIterator* iterator, tb_data_element* element)
-      : plan_(plan), iterator_(iterator), api_(iterator->api()), element_(element) {
-    element_->api = &api_;
-  }
+      : plan_(plan), iterator_(iterator), api_(iterator->api()), element_(element) {}
 
   void component(const tb_data_component& component, HandleList* outputs, size_t i) {
     switch (component.kind) {
@@ -163,6 +160,5 @@ tb_data_element::~tb_data_element() {
   using namespace tensor_bridge;  // NOLINT: a member of a C type
   for (DataSlot& slot : slots) {
     if (slot.tensor != nullptr) torchAdapter().release(slot.tensor);
-    if (slot.handle != nullptr && !processExiting()) api->TFE_DeleteTensorHandle(slot.handle);
   }
 }

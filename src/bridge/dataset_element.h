@@ -17,7 +17,7 @@ namespace tensor_bridge {
 /// TensorFlow's; a handle for an eager tensor. Owns them.
 struct DataSlot {
   tb_torch_tensor* tensor = nullptr;
-  TFE_TensorHandle* handle = nullptr;
+  TfeHandle handle;
   StringsPointer strings;
   std::vector<int64_t> shape;
 };
@@ -47,8 +47,6 @@ struct tb_data_element {
 
   std::vector<tensor_bridge::DataSlot> slots;
   int64_t nbytes = 0;
-  /// Where handles are deleted.
-  const tensor_bridge::TfApi* api = nullptr;
 };
 
 namespace tensor_bridge {

@@ -343,8 +343,8 @@ TorchStrings stringsToTorch(const tb_strings& strings, const tb_convert_options&
   return {bytes.handOut(), offsets.handOut()};
 }
 
-TF_Tensor* stringsToTf(const tb_strings& strings, const tb_convert_back_options& options,
-                       const TfApi& api) {
+TfTensor stringsToTf(const tb_strings& strings, const tb_convert_back_options& options,
+                     const TfApi& api) {
   checkBack(options);
   StringTensorWriter writer(strings.count);
   forEachString(strings,

@@ -7,7 +7,7 @@
 #include <memory>
 #include <vector>
 
-#include "adapters/tensorflow/tf_api.h"
+#include "adapters/tensorflow/handles.h"
 #include "core/tensor_ref.h"
 #include "tensor_bridge/c_api.h"
 
@@ -67,9 +67,9 @@ struct TorchStrings {
 /// kCopyRequired for copy=never, and what a dense conversion throws for a device.
 TorchStrings stringsToTorch(const tb_strings& strings, const tb_convert_options& options);
 
-/// A string tensor of TensorFlow's, which the caller deletes. Needs no GIL.
-TF_Tensor* stringsToTf(const tb_strings& strings, const tb_convert_back_options& options,
-                       const TfApi& api);
+/// A string tensor of TensorFlow's. Needs no GIL.
+TfTensor stringsToTf(const tb_strings& strings, const tb_convert_back_options& options,
+                     const TfApi& api);
 
 /// What stringsToTorch() would do; never throws for options that it would refuse.
 void explainStrings(const tb_strings& strings, const tb_convert_options* options,

@@ -188,26 +188,18 @@ void orThrow(tb_status status) {
   if (status != TB_OK) rethrowLastError();
 }
 
-// Deletes the tensor unless it is released.
-struct TensorDeleter {
-  const TfApi* api;
-  void operator()(TF_Tensor* tensor) const { api->TF_DeleteTensor(tensor); }
-};
-using TensorPointer = std::unique_ptr<TF_Tensor, TensorDeleter>;
-
-TF_Tensor* copyBack(tb_torch_tensor* tensor, const TorchFacts& facts, const BackPlan& plan,
-                    const TfApi& api, const TorchAdapter& adapter) {
+TfTensor copyBack(tb_torch_tensor* tensor, const TorchFacts& facts, const BackPlan& plan,
+                  const TfApi& api, const TorchAdapter& adapter) {
   const DtypeInfo& info = dtypeInfo(plan.dtype);
   const int64_t count = facts.nbytes / dtypeInfo(facts.dtype).itemsize;
   void* data = nullptr;
-  TensorPointer result(
-      allocateTensor(api, info.tf_enum, facts.shape, facts.ndim, count * info.itemsize, &data),
-      TensorDeleter{&api});
-  if (count == 0) return result.release();
+  TfTensor result =
+      allocateTensor(api, info.tf_enum, facts.shape, facts.ndim, count * info.itemsize, &data);
+  if (count == 0) return result;
   if (plan.action != BackAction::kEncode) {
     orThrow(adapter.copyOut(tensor, data));
     if (plan.check_range) checkRange(data, facts.nbytes, plan.dtype);
-    return result.release();
+    return result;
   }
   const bool doubles = encodesDoubles(plan.dtype);
   const std::unique_ptr<int64_t[]> values(new int64_t[static_cast<size_t>(count)]);
@@ -218,12 +210,12 @@ TF_Tensor* copyBack(tb_torch_tensor* tensor, const TorchFacts& facts, const Back
     if (doubles) std::memcpy(&value, &values[static_cast<size_t>(bad)], sizeof(value));
     throwRange(plan.dtype, bad, value);
   }
-  return result.release();
+  return result;
 }
 
-[[gnu::no_stack_protector]] TF_Tensor* shareBack(tb_torch_tensor* tensor, HeldFacts* facts,
-                                                 const BackPlan& plan, const TfApi& api,
-                                                 const TorchAdapter& adapter) {
+[[gnu::no_stack_protector]] TfTensor shareBack(tb_torch_tensor* tensor, HeldFacts* facts,
+                                               const BackPlan& plan, const TfApi& api,
+                                               const TorchAdapter& adapter) {
   TensorView view = viewOf(*facts, plan.dtype);
   if (facts->foreign_release != nullptr) {
     view.owner = facts->take();
@@ -251,7 +243,7 @@ TF_Tensor* copyBack(tb_torch_tensor* tensor, const TorchFacts& facts, const Back
     return tensorOfOwner(api, view.release, view.owner, view);
   }
   // Part of a tensor of TensorFlow's, or torch's memory.
-  TF_Tensor* result = importShared(api, view);
+  TfTensor result = importShared(api, view);
   guard.taken();
   return result;
 }
@@ -340,8 +332,8 @@ BackPlan decideBack(const TorchFacts& facts, const tb_convert_back_options& opti
   return plan;
 }
 
-TF_Tensor* executeBack(tb_torch_tensor* tensor, HeldFacts* facts, const BackPlan& plan,
-                       const TfApi& api, const TorchAdapter& adapter) {
+TfTensor executeBack(tb_torch_tensor* tensor, HeldFacts* facts, const BackPlan& plan,
+                     const TfApi& api, const TorchAdapter& adapter) {
   switch (plan.action) {
     case BackAction::kSame:
     case BackAction::kShare:
@@ -353,7 +345,7 @@ TF_Tensor* executeBack(tb_torch_tensor* tensor, HeldFacts* facts, const BackPlan
   return copyBack(tensor, *facts, plan, api, adapter);
 }
 
-TFE_TensorHandle* sameHandle(HeldFacts* facts, const BackPlan& plan, const TfApi& api) {
+TfeHandle sameHandle(HeldFacts* facts, const BackPlan& plan, const TfApi& api) {
   if (plan.action != BackAction::kSame || plan.check_range) return nullptr;
   const TensorView view = viewOf(*facts, plan.dtype);
   const ReleaseFn release = facts->foreign_release;

@@ -5,7 +5,7 @@
 
 #include <utility>
 
-#include "adapters/tensorflow/tf_api.h"
+#include "adapters/tensorflow/handles.h"
 #include "adapters/torch_abi.h"
 #include "core/owner_counter.h"
 #include "tensor_bridge/c_api.h"
@@ -52,13 +52,13 @@ class HeldFacts : public TorchFacts {
   void* take() { return std::exchange(foreign_owner, nullptr); }
 };
 
-/// Carries a plan out. The caller deletes the result. Needs no GIL.
-TF_Tensor* executeBack(tb_torch_tensor* tensor, HeldFacts* facts, const BackPlan& plan,
-                       const TfApi& api, const TorchAdapter& adapter);
+/// Carries a plan out. Needs no GIL.
+TfTensor executeBack(tb_torch_tensor* tensor, HeldFacts* facts, const BackPlan& plan,
+                     const TfApi& api, const TorchAdapter& adapter);
 
 /// For an eager result: a handle on the buffer that the tensor still shows (kSame), which saves the
-/// TF_Tensor between. Null where executeBack() has to make one. The caller deletes it.
-TFE_TensorHandle* sameHandle(HeldFacts* facts, const BackPlan& plan, const TfApi& api);
+/// TF_Tensor between. Null where executeBack() has to make one.
+TfeHandle sameHandle(HeldFacts* facts, const BackPlan& plan, const TfApi& api);
 
 /// decideBack() for the explanation. Never throws for a tensor that is refused.
 void explainBack(const TorchFacts& facts, const tb_convert_back_options* options,

@@ -201,7 +201,7 @@ tb_status tb_torch_to_tf(tb_torch_tensor* tensor, const tb_convert_back_options*
     const TfApi& api = requireTfApi();
     const TorchAdapter& adapter = torchAdapter();
     HeldFacts facts(adapter, tensor);
-    *out = executeBack(tensor, &facts, decideBack(facts, checked, adapter), api, adapter);
+    *out = executeBack(tensor, &facts, decideBack(facts, checked, adapter), api, adapter).release();
   });
 }
 

@@ -150,13 +150,7 @@ tb_status tb_py_data_slot(tb_data_element* element, int32_t slot, _object** out)
     }
     const TfApi& api = requireEagerApi();
     if (api.EagerTensorFromHandle == nullptr) throwNoPython();
-    // The object owns the handle.
-    _object* object =
-        api.EagerTensorFromHandle(std::exchange(found.handle, nullptr), /*is_packed=*/false);
-    if (object == nullptr) {
-      throwError(ErrorCode::kTensorFlow, "TensorFlow could not make a Python object");
-    }
-    *out = object;
+    *out = eagerTensor(api, std::move(found.handle));
   });
 }
 

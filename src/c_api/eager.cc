@@ -29,6 +29,14 @@ TFE_TensorHandle* handleOf(const TfApi& api, const _object* tensor) {
   return handle;
 }
 
+_object* eagerTensor(const TfApi& api, TfeHandle handle) {
+  _object* object = api.EagerTensorFromHandle(handle.release(), /*is_packed=*/false);
+  if (object == nullptr) {
+    throwError(ErrorCode::kTensorFlow, "TensorFlow could not make a Python object");
+  }
+  return object;
+}
+
 namespace {
 
 bool isOnHost(const TfApi& api, TFE_TensorHandle* handle) {

@@ -14,6 +14,10 @@ namespace tensor_bridge {
 /// Throws Error{kUnsupportedType} for another object, {kInvalidHandle} for one without a handle.
 TFE_TensorHandle* handleOf(const TfApi& api, const _object* tensor);
 
+/// A new tf.Tensor that owns the handle. Throws Error{kTensorFlow}, e.g. where Python has no
+/// context.
+_object* eagerTensor(const TfApi& api, TfeHandle handle);
+
 /// exportHandle(), without the GIL unless the tensor is ready and on the host: waiting under it for
 /// a tensor whose producer is a tf.py_function never ends, and for a GPU's stream stops every
 /// thread.

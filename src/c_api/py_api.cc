@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <optional>
+#include <utility>
 
 #include "adapters/tensorflow/gpu.h"
 #include "adapters/tensorflow/maker.h"
@@ -23,30 +24,10 @@ using namespace tensor_bridge;  // NOLINT: every function below is one call into
 
 namespace {
 
-struct VariableRead {
-  TFE_TensorHandle* value;
-  Source source;
-};
-
-VariableRead read(const TfApi& api, TFE_Context* context, TFE_TensorHandle* resource,
-                  int32_t tf_dtype, bool look_for_copies) {
-  VariableRead result{readVariable(api, context, resource, tf_dtype), Source::kVariable};
-  if (look_for_copies) {
-    try {
-      if (copiedAtRead(api, context, resource, tf_dtype, result.value)) {
-        result.source = Source::kCopiedVariable;
-      }
-    } catch (...) {
-      api.TFE_DeleteTensorHandle(result.value);
-      throw;
-    }
-  }
-  return result;
-}
-
-Source exportVariable(const TfApi& api, _object* handle, void* context, int32_t tf_dtype,
+Source exportVariable(const TfApi& api, _object* handle, void* py_context, int32_t tf_dtype,
                       bool look_for_copies, int64_t* shape, TensorView* view) {
   TFE_TensorHandle* resource = handleOf(api, handle);
+  auto* context = static_cast<TFE_Context*>(py_context);
   if (context == nullptr) throwError(ErrorCode::kInvalidHandle, "expected a TFE_Context, got null");
   // The read runs an op, which may wait for others that need the GIL.
   GilRelease without_gil(true);
@@ -55,17 +36,11 @@ Source exportVariable(const TfApi& api, _object* handle, void* context, int32_t 
   DLDevice device;
   const char* name = api.TFE_TensorHandleDeviceName(resource, threadStatus(api));
   if (!parseDeviceName(name, &device) || !isHost(device)) kept.emplace();
-  const VariableRead variable =
-      read(api, static_cast<TFE_Context*>(context), resource, tf_dtype, look_for_copies);
-  try {
-    exportHandle(api, variable.value, shape, view);
-  } catch (...) {
-    api.TFE_DeleteTensorHandle(variable.value);
-    throw;
-  }
-  // The view holds a reference of its own.
-  api.TFE_DeleteTensorHandle(variable.value);
-  return variable.source;
+  const TfeHandle value = readVariable(api, context, resource, tf_dtype);
+  const bool copied =
+      look_for_copies && copiedAtRead(api, context, resource, tf_dtype, value.get());
+  exportHandle(api, value.get(), shape, view);
+  return copied ? Source::kCopiedVariable : Source::kVariable;
 }
 
 // An explanation's struct, and the place of its shape.
@@ -207,29 +182,18 @@ tb_status tb_py_torch_to_tf(_object* tensor, const tb_convert_back_options* opti
     tb_torch_tensor* source = adapter.fromPython(tensor);
     HeldFacts facts(adapter, source);
     const BackPlan plan = decideBack(facts, checked, adapter);
-    TFE_TensorHandle* handle = sameHandle(&facts, plan, api);
+    TfeHandle handle = sameHandle(&facts, plan, api);
     if (handle == nullptr) {
-      TF_Tensor* result;
+      TfTensor result;
       {
         const bool copies = plan.action == BackAction::kCopy || plan.action == BackAction::kEncode;
         // From a GPU torch waits for its stream, however few the bytes are.
         GilRelease without_gil(copies && (facts.nbytes > kGilFreeBytes || !isHost(facts.device)));
         result = executeBack(source, &facts, plan, api, adapter);
       }
-      try {
-        handle = makeHandle(api, result);
-      } catch (...) {
-        api.TF_DeleteTensor(result);
-        throw;
-      }
-      api.TF_DeleteTensor(result);
+      handle = makeHandle(api, result.get());
     }
-    // The object owns the handle. Null with a Python error if there is no context.
-    _object* object = api.EagerTensorFromHandle(handle, /*is_packed=*/false);
-    if (object == nullptr) {
-      throwError(ErrorCode::kTensorFlow, "TensorFlow could not make a Python object");
-    }
-    *out = object;
+    *out = eagerTensor(api, std::move(handle));
   });
 }
 

@@ -111,7 +111,7 @@ tb_status tb_strings_to_tf(const tb_strings* strings, const tb_convert_back_opti
   return guarded([&] {
     require(strings, "a tb_strings");
     require(out, "a place for the result");
-    *out = stringsToTf(*strings, checkedBackOptions(options), requireTfApi());
+    *out = stringsToTf(*strings, checkedBackOptions(options), requireTfApi()).release();
   });
 }
 
@@ -199,24 +199,11 @@ tb_status tb_py_strings_to_tf(const tb_strings* strings, const tb_convert_back_o
     const tb_convert_back_options& checked = checkedBackOptions(options);
     const TfApi& api = requireEagerApi();
     if (api.EagerTensorFromHandle == nullptr) throwNoPython();
-    TF_Tensor* tensor;
+    TfTensor tensor;
     {
       GilRelease without_gil(workBytes(*strings) > kGilFreeBytes);
       tensor = stringsToTf(*strings, checked, api);
     }
-    TFE_TensorHandle* handle;
-    try {
-      handle = makeHandle(api, tensor);
-    } catch (...) {
-      api.TF_DeleteTensor(tensor);
-      throw;
-    }
-    api.TF_DeleteTensor(tensor);
-    // The object owns the handle. Null with a Python error if there is no context.
-    _object* object = api.EagerTensorFromHandle(handle, /*is_packed=*/false);
-    if (object == nullptr) {
-      throwError(ErrorCode::kTensorFlow, "TensorFlow could not make a Python object");
-    }
-    *out = object;
+    *out = eagerTensor(api, makeHandle(api, tensor.get()));
   });
 }

@@ -4,7 +4,6 @@
 
 #include "adapters/tensorflow/run_op.h"
 #include "core/error.h"
-#include "core/exit.h"
 
 namespace tensor_bridge {
 namespace {
@@ -15,12 +14,6 @@ constexpr const char* kNextOp = "IteratorGetNextSync";
 
 // TensorFlow would decode variants on a GPU that it sees, and elements are of the host.
 constexpr const char* kDecodeDevice = "/job:localhost/replica:0/task:0/device:CPU:0";
-
-[[noreturn]] void throwStatus(const TfApi& api, TF_Status* status, const char* what) {
-  const std::string message = api.TF_Message(status);
-  resetStatus(api, status);
-  throwError(ErrorCode::kTensorFlow, "%s: %s", what, message.c_str());
-}
 
 }  // namespace
 
@@ -38,18 +31,16 @@ TFE_TensorHandle** HandleList::resize(size_t count) {
 }
 
 SyncExecutor::SyncExecutor(const TfApi& api, TFE_Context* context)
-    : api_(api), context_(context), previous_(api.TFE_ContextGetExecutorForThread(context)) {
-  if (__builtin_expect(!api_.TFE_ExecutorIsAsync(previous_), 1)) return;
-  executor_ = api.TFE_NewExecutor(/*is_async=*/false, /*streaming=*/true, 0);
-  api_.TFE_ContextSetExecutorForThread(context, executor_);
+    : api_(api),
+      context_(context),
+      previous_(owned(api, api.TFE_ContextGetExecutorForThread(context))) {
+  if (__builtin_expect(!api_.TFE_ExecutorIsAsync(previous_.get()), 1)) return;
+  executor_ = owned(api, api.TFE_NewExecutor(/*is_async=*/false, /*streaming=*/true, 0));
+  api_.TFE_ContextSetExecutorForThread(context, executor_.get());
 }
 
 SyncExecutor::~SyncExecutor() {
-  if (executor_ != nullptr) {
-    api_.TFE_ContextSetExecutorForThread(context_, previous_);
-    api_.TFE_DeleteExecutor(executor_);
-  }
-  api_.TFE_DeleteExecutor(previous_);  // the reference, not what it refers to
+  if (executor_ != nullptr) api_.TFE_ContextSetExecutorForThread(context_, previous_.get());
 }
 
 DatasetIterator::DatasetIterator(const TfApi& api, TFE_Context* context, TFE_TensorHandle* resource,
@@ -66,39 +57,32 @@ DatasetIterator::DatasetIterator(const TfApi& api, TFE_Context* context, TFE_Ten
                "(TFE_OpReset, TFE_NewCancellationManager, ...); install TensorFlow 2.12 to 2.21");
   }
   TF_Status* status = threadStatus(api);
-  resource_ = api.TFE_TensorHandleCopySharingTensor(resource, status);
+  resource_ = owned(api, api.TFE_TensorHandleCopySharingTensor(resource, status));
   if (resource_ == nullptr) throwStatus(api, status, "no reference to the iterator");
-  cancellation_ = api.TFE_NewCancellationManager();
+  cancellation_ = owned(api, api.TFE_NewCancellationManager());
 }
 
-DatasetIterator::~DatasetIterator() {
-  if (processExiting()) return;
-  if (next_op_ != nullptr) api_.TFE_DeleteOp(next_op_);
-  if (decode_op_ != nullptr) api_.TFE_DeleteOp(decode_op_);
-  api_.TFE_DeleteTensorHandle(resource_);
-  api_.TFE_DeleteCancellationManager(cancellation_);
-}
-
-TFE_Op* DatasetIterator::reset(TFE_Op** op, const char* name, const char* device) {
+TFE_Op* DatasetIterator::reset(TfeOp* op, const char* name, const char* device) {
   TF_Status* status = threadStatus(api_);
   const bool made = *op == nullptr;
-  if (made) *op = api_.TFE_NewOp(context_, name, status);
-  if (*op != nullptr && (!made || device != nullptr)) api_.TFE_OpReset(*op, name, device, status);
-  if (*op == nullptr || api_.TF_GetCode(status) != kTfOk) throwStatus(api_, status, name);
-  return *op;
+  if (made) *op = owned(api_, api_.TFE_NewOp(context_, name, status));
+  if (*op == nullptr) throwStatus(api_, status, name);
+  if (!made || device != nullptr) api_.TFE_OpReset(op->get(), name, device, status);
+  check(api_, status, name);
+  return op->get();
 }
 
 DatasetIterator::Step DatasetIterator::next(HandleList* outputs, int* code, std::string* message) {
   TF_Status* status = threadStatus(api_);
   TFE_Op* op = reset(&next_op_, kNextOp, /*device=*/nullptr);
   const int count = static_cast<int>(dtypes_.size());
-  api_.TFE_OpAddInput(op, resource_, status);
+  api_.TFE_OpAddInput(op, resource_.get(), status);
   if (api_.TF_GetCode(status) == kTfOk) {
     api_.TFE_OpSetAttrTypeList(op, "output_types", dtypes_.data(), count);
     api_.TFE_OpSetAttrShapeList(op, "output_shapes", dims_.data(), ranks_.data(), count, status);
   }
   if (api_.TF_GetCode(status) == kTfOk) {
-    api_.TFE_OpSetCancellationManager(op, cancellation_, status);
+    api_.TFE_OpSetCancellationManager(op, cancellation_.get(), status);
   }
   if (api_.TF_GetCode(status) == kTfOk) {
     runOp(api_, context_, op, outputs->resize(dtypes_.size()), count, status);
@@ -111,14 +95,16 @@ DatasetIterator::Step DatasetIterator::next(HandleList* outputs, int* code, std:
   return *code == kTfOutOfRange ? Step::kEnd : Step::kFailure;
 }
 
-void DatasetIterator::cancel() noexcept { api_.TFE_CancellationManagerStartCancel(cancellation_); }
+void DatasetIterator::cancel() noexcept {
+  api_.TFE_CancellationManagerStartCancel(cancellation_.get());
+}
 
 void DatasetIterator::decode(TFE_Op* op, size_t count, HandleList* parts) {
   TF_Status* status = threadStatus(api_);
-  if (api_.TF_GetCode(status) == kTfOk) {
-    runOp(api_, context_, op, parts->resize(count), static_cast<int>(count), status);
-  }
-  if (api_.TF_GetCode(status) != kTfOk) throwStatus(api_, status, "a variant of the dataset's");
+  constexpr const char* kWhat = "a variant of the dataset's";
+  check(api_, status, kWhat);
+  runOp(api_, context_, op, parts->resize(count), static_cast<int>(count), status);
+  check(api_, status, kWhat);
 }
 
 void DatasetIterator::decodeRagged(TFE_TensorHandle* variant, int ragged_rank, int values_dtype,
@@ -137,8 +123,8 @@ void DatasetIterator::decodeRagged(TFE_TensorHandle* variant, int ragged_rank, i
   const auto rank = static_cast<size_t>(ragged_rank);
   decode(op, rank + 1, &splits_first);
   TFE_TensorHandle** out = parts->resize(rank + 1);
-  out[0] = splits_first.take(rank);
-  for (size_t i = 0; i < rank; ++i) out[i + 1] = splits_first.take(i);
+  out[0] = splits_first.take(rank).release();
+  for (size_t i = 0; i < rank; ++i) out[i + 1] = splits_first.take(i).release();
 }
 
 void DatasetIterator::decodeSparse(TFE_TensorHandle* variant, int values_dtype, HandleList* parts) {

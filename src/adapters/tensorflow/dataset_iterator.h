@@ -4,9 +4,10 @@
 #define TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_DATASET_ITERATOR_H_
 
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "adapters/tensorflow/tf_api.h"
+#include "adapters/tensorflow/handles.h"
 
 namespace tensor_bridge {
 
@@ -23,12 +24,7 @@ class HandleList {
   TFE_TensorHandle** resize(size_t count);
   size_t size() const { return handles_.size(); }
   TFE_TensorHandle* operator[](size_t i) const { return handles_[i]; }
-  /// The caller deletes it.
-  TFE_TensorHandle* take(size_t i) {
-    TFE_TensorHandle* handle = handles_[i];
-    handles_[i] = nullptr;
-    return handle;
-  }
+  TfeHandle take(size_t i) { return owned(api_, std::exchange(handles_[i], nullptr)); }
 
  private:
   const TfApi& api_;
@@ -47,8 +43,8 @@ class SyncExecutor {
  private:
   const TfApi& api_;
   TFE_Context* context_;
-  TFE_Executor* previous_;
-  TFE_Executor* executor_ = nullptr;  // null where the previous one is synchronous
+  const TfOwned<TFE_Executor> previous_;  // owns the reference, not what it refers to
+  TfOwned<TFE_Executor> executor_;        // null where the previous one is synchronous
 };
 
 class DatasetIterator {
@@ -59,9 +55,6 @@ class DatasetIterator {
   /// Throws Error{kFramework} for a TensorFlow without the functions that this needs.
   DatasetIterator(const TfApi& api, TFE_Context* context, TFE_TensorHandle* resource,
                   std::vector<int> dtypes);
-  ~DatasetIterator();
-  DatasetIterator(const DatasetIterator&) = delete;
-  DatasetIterator& operator=(const DatasetIterator&) = delete;
 
   /// The next outputs. Waits for TensorFlow; hold no lock that the pipeline may want (the GIL). On
   /// kFailure `code` and `message` are TensorFlow's. One call at a time.
@@ -82,16 +75,16 @@ class DatasetIterator {
   TFE_Context* context() const { return context_; }
 
  private:
-  TFE_Op* reset(TFE_Op** op, const char* name, const char* device);
+  TFE_Op* reset(TfeOp* op, const char* name, const char* device);
   void decode(TFE_Op* op, size_t count, HandleList* parts);
 
   const TfApi& api_;
   TFE_Context* context_;
-  TFE_TensorHandle* resource_ = nullptr;
-  TFE_CancellationManager* cancellation_ = nullptr;
+  TfOwned<TFE_CancellationManager> cancellation_;
+  TfeHandle resource_;
   // Kept over the calls: a reset is cheaper than a new one.
-  TFE_Op* next_op_ = nullptr;
-  TFE_Op* decode_op_ = nullptr;
+  TfeOp next_op_;
+  TfeOp decode_op_;
   std::vector<int> dtypes_;
   std::vector<const int64_t*> dims_;
   std::vector<int> ranks_;

@@ -4,10 +4,7 @@
 
 #include <atomic>
 #include <memory>
-#include <new>
-#include <string>
 
-#include "adapters/tensorflow/reader.h"
 #include "core/error.h"
 #include "core/exit.h"
 #include "core/layout.h"
@@ -41,12 +38,6 @@ void releaseUsual(void*, size_t, void* owner) {
   if (!processExiting()) g_usual_release.load(std::memory_order_acquire)(owner);
 }
 
-[[noreturn]] void throwStatus(const TfApi& api, TF_Status* status, const char* what) {
-  const std::string message = api.TF_Message(status);
-  resetStatus(api, status);
-  throwError(ErrorCode::kTensorFlow, "%s: %s", what, message.c_str());
-}
-
 // With oneDNN, TensorFlow's allocator waits 10 s before it gives up on what the machine cannot
 // have.
 bool isMoreThanThereIs(int64_t nbytes) noexcept {
@@ -59,7 +50,7 @@ bool isMoreThanThereIs(int64_t nbytes) noexcept {
 
 }  // namespace
 
-TF_Tensor* importShared(const TfApi& api, const TensorView& view) {
+TfTensor importShared(const TfApi& api, const TensorView& view) {
   // TF_NewTensor copies misaligned memory and calls the deallocator at once (2.12 to 2.21).
   if (!isAligned(view.dl.data, kTensorFlowAlignment)) {
     throwError(ErrorCode::kInvalidHandle, "TensorFlow needs memory aligned to %zu bytes",
@@ -68,33 +59,33 @@ TF_Tensor* importShared(const TfApi& api, const TensorView& view) {
   const bool usual = isUsual(view.release);
   std::unique_ptr<ImportedOwner> imported;
   if (!usual) imported.reset(new ImportedOwner{view.owner, view.release});
-  TF_Tensor* tensor =
-      api.TF_NewTensor(dtypeInfo(view.dtype).tf_enum, view.dl.shape, view.dl.ndim, view.dl.data,
-                       static_cast<size_t>(view.nbytes), usual ? releaseUsual : releaseImported,
-                       usual ? view.owner : imported.get());
+  TfTensor tensor =
+      owned(api, api.TF_NewTensor(dtypeInfo(view.dtype).tf_enum, view.dl.shape, view.dl.ndim,
+                                  view.dl.data, static_cast<size_t>(view.nbytes),
+                                  usual ? releaseUsual : releaseImported,
+                                  usual ? view.owner : imported.get()));
   if (tensor == nullptr) throwError(ErrorCode::kOutOfMemory, "TF_NewTensor returned null");
   static_cast<void>(imported.release());
   return tensor;
 }
 
-TF_Tensor* allocateTensor(const TfApi& api, int tf_enum, const int64_t* shape, int ndim,
-                          int64_t nbytes, void** data) {
-  TF_Tensor* tensor =
-      isMoreThanThereIs(nbytes)
-          ? nullptr
-          : api.TF_AllocateTensor(tf_enum, shape, ndim, static_cast<size_t>(nbytes));
-  *data = tensor == nullptr ? nullptr : api.TF_TensorData(tensor);
+TfTensor allocateTensor(const TfApi& api, int tf_enum, const int64_t* shape, int ndim,
+                        int64_t nbytes, void** data) {
+  TfTensor tensor =
+      owned(api, isMoreThanThereIs(nbytes)
+                     ? nullptr
+                     : api.TF_AllocateTensor(tf_enum, shape, ndim, static_cast<size_t>(nbytes)));
+  *data = tensor == nullptr ? nullptr : api.TF_TensorData(tensor.get());
   if (tensor == nullptr || (*data == nullptr && nbytes > 0)) {
-    if (tensor != nullptr) api.TF_DeleteTensor(tensor);
     throwError(ErrorCode::kOutOfMemory, "TensorFlow could not allocate %lld bytes",
                static_cast<long long>(nbytes));
   }
   return tensor;
 }
 
-TFE_TensorHandle* makeHandle(const TfApi& api, TF_Tensor* tensor) {
+TfeHandle makeHandle(const TfApi& api, TF_Tensor* tensor) {
   TF_Status* status = threadStatus(api);
-  TFE_TensorHandle* handle = api.TFE_NewTensorHandle(tensor, status);
+  TfeHandle handle = owned(api, api.TFE_NewTensorHandle(tensor, status));
   if (handle == nullptr) throwStatus(api, status, "TFE_NewTensorHandle");
   return handle;
 }

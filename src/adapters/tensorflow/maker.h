@@ -3,24 +3,24 @@
 #ifndef TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_MAKER_H_
 #define TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_MAKER_H_
 
-#include "adapters/tensorflow/tf_api.h"
+#include "adapters/tensorflow/handles.h"
 #include "core/tensor_ref.h"
 
 namespace tensor_bridge {
 
 /// A tensor over `view`'s memory, row-major on the host. Takes view.owner over on success and
 /// releases it, on any thread, when TensorFlow drops the buffer. TensorFlow never writes into such
-/// memory (OwnsMemory() is false). The caller deletes the result. Throws Error{kInvalidHandle} for
-/// memory that is not aligned: TensorFlow would copy it quietly here, or abort on it elsewhere.
-TF_Tensor* importShared(const TfApi& api, const TensorView& view);
+/// memory (OwnsMemory() is false). Throws Error{kInvalidHandle} for memory that is not aligned:
+/// TensorFlow would copy it quietly here, or abort on it elsewhere.
+TfTensor importShared(const TfApi& api, const TensorView& view);
 
-/// A tensor in TensorFlow's own aligned memory, not filled; `*data` is where to write. The caller
-/// deletes it. Throws Error{kOutOfMemory}.
-TF_Tensor* allocateTensor(const TfApi& api, int tf_enum, const int64_t* shape, int ndim,
-                          int64_t nbytes, void** data);
+/// A tensor in TensorFlow's own aligned memory, not filled; `*data` is where to write. Throws
+/// Error{kOutOfMemory}.
+TfTensor allocateTensor(const TfApi& api, int tf_enum, const int64_t* shape, int ndim,
+                        int64_t nbytes, void** data);
 
 /// An eager handle on `tensor`'s buffer; the caller keeps `tensor`. Throws Error{kTensorFlow}.
-TFE_TensorHandle* makeHandle(const TfApi& api, TF_Tensor* tensor);
+TfeHandle makeHandle(const TfApi& api, TF_Tensor* tensor);
 
 }  // namespace tensor_bridge
 

@@ -1,7 +1,6 @@
 #include "adapters/tensorflow/owner.h"
 
 #include <algorithm>
-#include <string>
 
 #include "adapters/tensorflow/maker.h"
 #include "adapters/tensorflow/reader.h"
@@ -43,7 +42,7 @@ void* retainedBuffer(void* owner) noexcept {
 
 void* retainedTensor(void* owner) noexcept {
   try {
-    return aliasTensor(*findTfApi(), static_cast<TF_Tensor*>(owner));
+    return aliasTensor(*findTfApi(), static_cast<TF_Tensor*>(owner)).release();
   } catch (...) {
     return nullptr;
   }
@@ -130,7 +129,7 @@ bool handleShows(const TfApi& api, TFE_TensorHandle* handle, const TensorView& v
 }
 
 // A TF_Tensor of `view`'s shape over a buffer that shows it.
-TF_Tensor* tensorOver(const TfApi& api, const TensorBuffer* buffer, const TensorView& view) {
+TfTensor tensorOver(const TfApi& api, const TensorBuffer* buffer, const TensorView& view) {
   const DtypeInfo& info = dtypeInfo(view.dtype);
   BorrowedTensor borrowed;
   // TF_TensorBitcastFrom() reads dtype and number of elements alone (Tensor::BitcastFrom).
@@ -150,19 +149,18 @@ bool ownerShows(const TfApi& api, ReleaseFn release, void* owner, const TensorVi
   return view.nbytes == bytes && static_cast<TensorBuffer*>(owner)->data == view.dl.data;
 }
 
-TF_Tensor* tensorOfOwner(const TfApi& api, ReleaseFn release, void* owner, const TensorView& view) {
+TfTensor tensorOfOwner(const TfApi& api, ReleaseFn release, void* owner, const TensorView& view) {
   if (release == releaseBuffer) return tensorOver(api, static_cast<TensorBuffer*>(owner), view);
   if (release == releaseTensor) return aliasTensor(api, static_cast<TF_Tensor*>(owner));
   auto* handle = static_cast<TFE_TensorHandle*>(owner);
   TF_Status* status = threadStatus(api);
-  TF_Tensor* tensor = api.TFE_TensorHandleResolve(handle, status);
+  TfTensor tensor = owned(api, api.TFE_TensorHandleResolve(handle, status));
   if (tensor == nullptr) throwHandleStatus(api, handle, status);
   return tensor;
 }
 
-TFE_TensorHandle* handleOfOwner(const TfApi& api, ReleaseFn release, void* owner,
-                                const TensorView& view) {
-  if (release == releaseHandle) return static_cast<TFE_TensorHandle*>(owner);
+TfeHandle handleOfOwner(const TfApi& api, ReleaseFn release, void* owner, const TensorView& view) {
+  if (release == releaseHandle) return owned(api, static_cast<TFE_TensorHandle*>(owner));
   countOwner(1);
   TensorView owning = view;
   owning.owner = owner;
@@ -175,15 +173,7 @@ TFE_TensorHandle* handleOfOwner(const TfApi& api, ReleaseFn release, void* owner
       return makeHandle(api, reinterpret_cast<TF_Tensor*>(&borrowed));
     }
   }
-  TF_Tensor* tensor = tensorOfOwner(api, release, owner, view);
-  try {
-    TFE_TensorHandle* handle = makeHandle(api, tensor);
-    api.TF_DeleteTensor(tensor);
-    return handle;
-  } catch (...) {
-    api.TF_DeleteTensor(tensor);
-    throw;
-  }
+  return makeHandle(api, tensorOfOwner(api, release, owner, view).get());
 }
 
 }  // namespace tensor_bridge

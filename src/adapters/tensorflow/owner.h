@@ -3,7 +3,7 @@
 #ifndef TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_OWNER_H_
 #define TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_OWNER_H_
 
-#include "adapters/tensorflow/tf_api.h"
+#include "adapters/tensorflow/handles.h"
 #include "core/tensor_ref.h"
 
 namespace tensor_bridge {
@@ -31,14 +31,12 @@ inline bool isTensorFlowOwner(ReleaseFn release) noexcept {
 bool ownerShows(const TfApi& api, ReleaseFn release, void* owner, const TensorView& view,
                 int64_t bytes);
 
-/// For an owner that shows `view`: a TF_Tensor over its buffer, which the caller deletes. Throws
-/// Error.
-TF_Tensor* tensorOfOwner(const TfApi& api, ReleaseFn release, void* owner, const TensorView& view);
+/// For an owner that shows `view`: a TF_Tensor over its buffer. Throws Error.
+TfTensor tensorOfOwner(const TfApi& api, ReleaseFn release, void* owner, const TensorView& view);
 
 /// The same as an eager handle. Takes the owner over, which was not counted yet, also when it
 /// throws.
-TFE_TensorHandle* handleOfOwner(const TfApi& api, ReleaseFn release, void* owner,
-                                const TensorView& view);
+TfeHandle handleOfOwner(const TfApi& api, ReleaseFn release, void* owner, const TensorView& view);
 
 }  // namespace tensor_bridge
 

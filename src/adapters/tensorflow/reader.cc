@@ -204,27 +204,22 @@ void exportHandle(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape, Te
   countOwner(1);
 }
 
-TF_Tensor* aliasTensor(const TfApi& api, const TF_Tensor* tensor) {
+TfTensor aliasTensor(const TfApi& api, const TF_Tensor* tensor) {
   const int ndim = api.TF_NumDims(tensor);
   int64_t shape[kMaxDims];
   for (int i = 0; i < ndim; ++i) shape[i] = api.TF_Dim(tensor, i);
   return aliasTensor(api, tensor, api.TF_TensorType(tensor), shape, ndim);
 }
 
-TF_Tensor* aliasTensor(const TfApi& api, const TF_Tensor* tensor, int tf_enum, const int64_t* shape,
-                       int ndim) {
+TfTensor aliasTensor(const TfApi& api, const TF_Tensor* tensor, int tf_enum, const int64_t* shape,
+                     int ndim) {
   // An empty tensor re-pointed at the same buffer: the buffer gets one more reference.
   const int64_t none = 0;
-  TF_Tensor* alias = api.TF_AllocateTensor(tf_enum, &none, 1, 0);
+  TfTensor alias = owned(api, api.TF_AllocateTensor(tf_enum, &none, 1, 0));
   if (alias == nullptr) throwError(ErrorCode::kOutOfMemory, "TF_AllocateTensor returned null");
   TF_Status* status = threadStatus(api);
-  api.TF_TensorBitcastFrom(tensor, tf_enum, alias, shape, ndim, status);
-  if (api.TF_GetCode(status) != kTfOk) {
-    const std::string message = api.TF_Message(status);
-    resetStatus(api, status);
-    api.TF_DeleteTensor(alias);
-    throwError(ErrorCode::kTensorFlow, "TF_TensorBitcastFrom: %s", message.c_str());
-  }
+  api.TF_TensorBitcastFrom(tensor, tf_enum, alias.get(), shape, ndim, status);
+  check(api, status, "TF_TensorBitcastFrom");
   return alias;
 }
 
@@ -294,7 +289,7 @@ void exportTensor(const TfApi& api, TF_Tensor* tensor, bool take, int64_t* shape
                api.TF_TensorByteSize(tensor), static_cast<long long>(view->nbytes));
   }
   if (!take && ownBufferOf(api, tensor, view)) return;
-  view->owner = take ? tensor : aliasTensor(api, tensor, tf_enum, shape, ndim);
+  view->owner = take ? tensor : aliasTensor(api, tensor, tf_enum, shape, ndim).release();
   view->release = releaseTensor;
   countOwner(1);
 }

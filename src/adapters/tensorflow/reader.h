@@ -5,7 +5,7 @@
 
 #include <string>
 
-#include "adapters/tensorflow/tf_api.h"
+#include "adapters/tensorflow/handles.h"
 #include "core/tensor_ref.h"
 
 namespace tensor_bridge {
@@ -29,11 +29,11 @@ bool exportReadyHandle(const TfApi& api, TFE_TensorHandle* handle, int64_t* shap
 /// buffer and the caller keeps its own. On an Error nothing was taken.
 void exportTensor(const TfApi& api, TF_Tensor* tensor, bool take, int64_t* shape, TensorView* view);
 
-/// A second TF_Tensor on `tensor`'s buffer. The caller deletes it. Throws Error.
-TF_Tensor* aliasTensor(const TfApi& api, const TF_Tensor* tensor);
+/// A second TF_Tensor on `tensor`'s buffer. Throws Error.
+TfTensor aliasTensor(const TfApi& api, const TF_Tensor* tensor);
 /// The same for a caller that has read dtype and shape.
-TF_Tensor* aliasTensor(const TfApi& api, const TF_Tensor* tensor, int tf_enum, const int64_t* shape,
-                       int ndim);
+TfTensor aliasTensor(const TfApi& api, const TF_Tensor* tensor, int tf_enum, const int64_t* shape,
+                     int ndim);
 
 /// The dtype row of a handle or tensor; kUnknown for one that the table lacks.
 Dtype handleDtype(const TfApi& api, TFE_TensorHandle* handle) noexcept;

@@ -1,5 +1,7 @@
 #include "adapters/tensorflow/run_op.h"
 
+#include "adapters/tensorflow/handles.h"
+
 namespace tensor_bridge {
 namespace {
 
@@ -10,11 +12,9 @@ namespace {
 // to 2.21, DoEagerExecute in eager/execute.cc).
 void renewRendezvous(const TfApi& api, TFE_Context* context) {
   TF_Status* status = api.TF_NewStatus();
-  TFE_Op* nothing = api.TFE_NewOp(context, "NoOp", status);
-  if (nothing != nullptr) {
+  if (const TfeOp nothing = owned(api, api.TFE_NewOp(context, "NoOp", status))) {
     int count = 0;
-    api.TFE_Execute(nothing, nullptr, &count, status);
-    api.TFE_DeleteOp(nothing);
+    api.TFE_Execute(nothing.get(), nullptr, &count, status);
   }
   api.TF_DeleteStatus(status);
 }

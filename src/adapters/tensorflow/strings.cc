@@ -184,15 +184,10 @@ void exportStrings(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape, T
   TF_Status* status = threadStatus(api);
   static_cast<void>(deviceOfHandle(api, handle, status));
   // Shares the buffer of a local tensor. TFE_TensorHandleDevicePointer would abort on strings.
-  TF_Tensor* tensor = api.TFE_TensorHandleResolve(handle, status);
+  TfTensor tensor = owned(api, api.TFE_TensorHandleResolve(handle, status));
   if (tensor == nullptr) throwHandleStatus(api, handle, status);
-  try {
-    viewElements(api, tensor, shape, view);
-  } catch (...) {
-    api.TF_DeleteTensor(tensor);
-    throw;
-  }
-  view->owner = tensor;
+  viewElements(api, tensor.get(), shape, view);
+  view->owner = tensor.release();
   view->release = releaseTensor;
   countOwner(1);
 }
@@ -299,10 +294,10 @@ void StringTensorWriter::append(const char* data, int64_t size) {
   ++written_;
 }
 
-TF_Tensor* StringTensorWriter::finish(const TfApi& api, const int64_t* shape, int ndim) {
-  TF_Tensor* tensor =
-      api.TF_NewTensor(dtypeInfo(Dtype::kString).tf_enum, shape, ndim, elements_,
-                       static_cast<size_t>(written_ * kElementSize), freeTensor, nullptr);
+TfTensor StringTensorWriter::finish(const TfApi& api, const int64_t* shape, int ndim) {
+  TfTensor tensor = owned(
+      api, api.TF_NewTensor(dtypeInfo(Dtype::kString).tf_enum, shape, ndim, elements_,
+                            static_cast<size_t>(written_ * kElementSize), freeTensor, nullptr));
   if (tensor == nullptr) throwError(ErrorCode::kOutOfMemory, "TF_NewTensor returned null");
   elements_ = nullptr;
   return tensor;

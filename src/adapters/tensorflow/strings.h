@@ -4,7 +4,7 @@
 #ifndef TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_STRINGS_H_
 #define TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_STRINGS_H_
 
-#include "adapters/tensorflow/tf_api.h"
+#include "adapters/tensorflow/handles.h"
 #include "core/tensor_ref.h"
 #include "tensor_bridge/c_api.h"
 
@@ -51,9 +51,8 @@ class StringTensorWriter {
   /// Writes the next string; at most `count` times. Throws std::bad_alloc.
   void append(const char* data, int64_t size);
 
-  /// The tensor, once all strings are written; the caller deletes it. `shape` has as many elements
-  /// as there are strings.
-  TF_Tensor* finish(const TfApi& api, const int64_t* shape, int ndim);
+  /// The tensor, once all strings are written. `shape` has as many elements as there are strings.
+  TfTensor finish(const TfApi& api, const int64_t* shape, int ndim);
 
  private:
   int64_t written_ = 0;

@@ -3,8 +3,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <typeinfo>
+#include <utility>
 
-#include "adapters/tensorflow/tf_api.h"
+#include "adapters/tensorflow/handles.h"
 
 namespace tensor_bridge {
 namespace {
@@ -26,31 +27,33 @@ constexpr Sample kSamples[] = {
     {1, 4, 2, {0, 7}},
 };
 
-bool agrees(const TfApi& api, const Sample& sample, TF_Status* status) {
+int64_t countOf(const Sample& sample) {
   int64_t count = 1;
   for (int i = 0; i < sample.ndim; ++i) count *= sample.shape[i];
-  TF_Tensor* made = api.TF_AllocateTensor(sample.tf_enum, sample.shape, sample.ndim,
-                                          static_cast<size_t>(count * sample.itemsize));
+  return count;
+}
+
+bool agrees(const TfApi& api, const Sample& sample, TF_Status* status) {
+  const int64_t count = countOf(sample);
+  const TfTensor made =
+      owned(api, api.TF_AllocateTensor(sample.tf_enum, sample.shape, sample.ndim,
+                                       static_cast<size_t>(count * sample.itemsize)));
   if (made == nullptr) return false;
-  TFE_TensorHandle* handle = api.TFE_NewTensorHandle(made, status);
-  bool same = handle != nullptr;
-  if (same) {
-    const void* tensor = api.localTensor(handle);
-    int64_t shape[6];
-    TensorFields fields;
-    // Every sample is readable by design, so a failed read is a mismatch.
-    same = tensor != nullptr && readTensorFields(tensor, shape, &fields) &&
-           fields.tf_enum == api.TFE_TensorHandleDataType(handle) &&
-           fields.ndim == api.TFE_TensorHandleNumDims(handle, status) &&
-           fields.num_elements == count;
-    for (int i = 0; same && i < sample.ndim; ++i) {
-      same = shape[i] == api.TFE_TensorHandleDim(handle, i, status);
-    }
-    same = same && (count == 0 || fields.data == api.TFE_TensorHandleDevicePointer(handle, status));
-    api.TFE_DeleteTensorHandle(handle);
+  const TfeHandle owner = owned(api, api.TFE_NewTensorHandle(made.get(), status));
+  if (owner == nullptr) return false;
+  TFE_TensorHandle* handle = owner.get();
+  const void* tensor = api.localTensor(handle);
+  int64_t shape[6];
+  TensorFields fields;
+  // Every sample is readable by design, so a failed read is a mismatch.
+  bool same = tensor != nullptr && readTensorFields(tensor, shape, &fields) &&
+              fields.tf_enum == api.TFE_TensorHandleDataType(handle) &&
+              fields.ndim == api.TFE_TensorHandleNumDims(handle, status) &&
+              fields.num_elements == count;
+  for (int i = 0; same && i < sample.ndim; ++i) {
+    same = shape[i] == api.TFE_TensorHandleDim(handle, i, status);
   }
-  api.TF_DeleteTensor(made);
-  return same;
+  return same && (count == 0 || fields.data == api.TFE_TensorHandleDevicePointer(handle, status));
 }
 
 bool shows(const TfApi& api, const void* tf_tensor, const Sample& sample, const void* data) {
@@ -69,20 +72,19 @@ bool shows(const TfApi& api, const void* tf_tensor, const Sample& sample, const 
 
 // A reference to the buffer of `made`, once `made` is gone.
 bool bufferAgrees(const TfApi& api, const Sample& sample) {
-  int64_t count = 1;
-  for (int i = 0; i < sample.ndim; ++i) count *= sample.shape[i];
-  const auto bytes = static_cast<size_t>(count * sample.itemsize);
+  const auto bytes = static_cast<size_t>(countOf(sample) * sample.itemsize);
   void* memory = nullptr;
   if (posix_memalign(&memory, 64, bytes + 64) != 0) return false;
   bool freed = false;
-  TF_Tensor* made = api.TF_NewTensor(
-      sample.tf_enum, sample.shape, sample.ndim, memory, bytes,
-      [](void*, size_t, void* flag) { *static_cast<bool*>(flag) = true; }, &freed);
-  bool same = made != nullptr && shows(api, made, sample, memory);
-  TensorBuffer* buffer = same ? bufferOf(tensorInside(made)) : nullptr;
+  TfTensor made =
+      owned(api, api.TF_NewTensor(
+                     sample.tf_enum, sample.shape, sample.ndim, memory, bytes,
+                     [](void*, size_t, void* flag) { *static_cast<bool*>(flag) = true; }, &freed));
+  bool same = made != nullptr && shows(api, made.get(), sample, memory);
+  TensorBuffer* buffer = same ? bufferOf(tensorInside(made.get())) : nullptr;
   same = buffer != nullptr && buffer->references == 1 && buffer->data == memory;
   if (same) retainBuffer(buffer);
-  if (made != nullptr) api.TF_DeleteTensor(made);
+  made.reset();
   if (same) {
     BorrowedTensor borrowed;
     same =
@@ -98,31 +100,27 @@ bool bufferAgrees(const TfApi& api, const Sample& sample) {
 }
 
 // A float tensor of TensorFlow's own memory, large enough for slices at multiples of 64 bytes.
-TF_Tensor* allocateRows(const TfApi& api) {
+TfTensor allocateRows(const TfApi& api) {
   const int64_t shape[] = {4, 16};
-  return api.TF_AllocateTensor(1, shape, 2, 4 * 16 * sizeof(float));
+  return owned(api, api.TF_AllocateTensor(1, shape, 2, 4 * 16 * sizeof(float)));
 }
 
-// Takes a reference to the buffer of `made` and deletes `made`. Null if there is none.
-TensorBuffer* bufferLeftBy(const TfApi& api, TF_Tensor* made) {
-  TensorBuffer* buffer = made == nullptr ? nullptr : bufferOf(tensorInside(made));
+// A reference to the buffer of `made`, which is deleted. Null if there is none.
+TensorBuffer* bufferLeftBy(TfTensor made) {
+  TensorBuffer* buffer = made == nullptr ? nullptr : bufferOf(tensorInside(made.get()));
   if (buffer != nullptr) retainBuffer(buffer);
-  if (made != nullptr) api.TF_DeleteTensor(made);
   return buffer;
 }
 
 // One reference, more of them, a TF_Tensor beside it.
 bool countsReferences(const TfApi& api) {
-  TF_Tensor* made = allocateRows(api);
-  TensorBuffer* buffer = made == nullptr ? nullptr : bufferOf(tensorInside(made));
-  if (buffer == nullptr) {
-    if (made != nullptr) api.TF_DeleteTensor(made);
-    return false;
-  }
+  TfTensor made = allocateRows(api);
+  TensorBuffer* buffer = made == nullptr ? nullptr : bufferOf(tensorInside(made.get()));
+  if (buffer == nullptr) return false;
   bool same = bufferLetGo(api, buffer);
   retainBuffer(buffer);
   same = same && !bufferLetGo(api, buffer);
-  api.TF_DeleteTensor(made);
+  made.reset();
   same = same && bufferLetGo(api, buffer);
   retainBuffer(buffer);
   same = same && !bufferLetGo(api, buffer);
@@ -134,19 +132,16 @@ bool countsReferences(const TfApi& api) {
 
 // A part of a buffer, with the whole and with another part beside it, and alone.
 bool seesTheRoot(const TfApi& api, TensorSlice slice) {
-  TF_Tensor* made = allocateRows(api);
-  if (made == nullptr || bufferOf(tensorInside(made)) == nullptr) {
-    if (made != nullptr) api.TF_DeleteTensor(made);
-    return false;
-  }
-  TensorBytes part = slice(tensorInside(made), 1, 3);
-  TensorBytes other = slice(tensorInside(made), 3, 4);
-  TensorBuffer* whole = bufferOf(tensorInside(made));
+  TfTensor made = allocateRows(api);
+  TensorBuffer* whole = made == nullptr ? nullptr : bufferOf(tensorInside(made.get()));
+  if (whole == nullptr) return false;
+  TensorBytes part = slice(tensorInside(made.get()), 1, 3);
+  TensorBytes other = slice(tensorInside(made.get()), 3, 4);
   TensorBuffer* buffer = bufferOf(part.bytes);
   bool same = buffer != nullptr && buffer != whole && bufferOf(other.bytes) != nullptr &&
               buffer->data == static_cast<char*>(whole->data) + 64;
   same = same && !bufferLetGo(api, buffer) && !bufferLetGo(api, whole);
-  api.TF_DeleteTensor(made);
+  made.reset();
   same = same && !bufferLetGo(api, buffer);
   api.Tensor_destroy(other.bytes);
   same = same && bufferLetGo(api, buffer);
@@ -158,11 +153,12 @@ bool seesTheRoot(const TfApi& api, TensorSlice slice) {
 bool seesForeignMemory(const TfApi& api, TensorSlice slice) {
   alignas(64) static float memory[4 * 16];
   const int64_t shape[] = {4, 16};
-  TF_Tensor* made =
-      api.TF_NewTensor(1, shape, 2, memory, sizeof(memory), [](void*, size_t, void*) {}, nullptr);
+  TfTensor made = owned(
+      api,
+      api.TF_NewTensor(1, shape, 2, memory, sizeof(memory), [](void*, size_t, void*) {}, nullptr));
   if (made == nullptr) return false;
-  TensorBytes part = slice(tensorInside(made), 1, 3);
-  TensorBuffer* buffer = bufferLeftBy(api, made);
+  TensorBytes part = slice(tensorInside(made.get()), 1, 3);
+  TensorBuffer* buffer = bufferLeftBy(std::move(made));
   if (buffer == nullptr) {
     api.Tensor_destroy(part.bytes);
     return false;
@@ -178,14 +174,14 @@ bool seesForeignMemory(const TfApi& api, TensorSlice slice) {
 // A handle beside it, which the caller of an operator may be the only one to have.
 bool seesHandles(const TfApi& api) {
   if (api.TFE_NewTensorHandle == nullptr) return true;
-  TF_Tensor* made = allocateRows(api);
+  TfTensor made = allocateRows(api);
   if (made == nullptr) return false;
   TF_Status* status = api.TF_NewStatus();
-  TFE_TensorHandle* handle = api.TFE_NewTensorHandle(made, status);
+  TfeHandle handle = owned(api, api.TFE_NewTensorHandle(made.get(), status));
   api.TF_DeleteStatus(status);
-  TensorBuffer* buffer = bufferLeftBy(api, made);
+  TensorBuffer* buffer = bufferLeftBy(std::move(made));
   bool same = handle != nullptr && buffer != nullptr && !bufferLetGo(api, buffer);
-  if (handle != nullptr) api.TFE_DeleteTensorHandle(handle);
+  handle.reset();
   same = same && bufferLetGo(api, buffer);
   if (buffer != nullptr) dropBuffer(api, buffer);
   return same;
@@ -304,12 +300,11 @@ void BorrowedTensor::makeFlat(const TfApi& api, int tf_enum, int64_t count,
 }
 
 const void* interfaceVtable(const TfApi& api) noexcept {
-  TF_Tensor* made = allocateRows(api);
+  const TfTensor made = allocateRows(api);
   if (made == nullptr) return nullptr;
   const void* vtable;
-  std::memcpy(&vtable, static_cast<const uint8_t*>(tensorInside(made)) - sizeof(void*),
+  std::memcpy(&vtable, static_cast<const uint8_t*>(tensorInside(made.get())) - sizeof(void*),
               sizeof(vtable));
-  api.TF_DeleteTensor(made);
   return vtable;
 }
 

@@ -199,16 +199,16 @@ TEST(TensorOfOwner, HasTheShapeOfTheViewAndTheBuffer) {
     const TensorView& view = exported.view;
     EXPECT_TRUE(ownerShows(requireTfApi(), view.release, view.owner, view, view.nbytes));
     EXPECT_FALSE(ownerShows(requireTfApi(), view.release, view.owner, view, view.nbytes + 64));
-    TF_Tensor* again = tensorOfOwner(requireTfApi(), view.release, view.owner, view);
+    TfTensor again = tensorOfOwner(requireTfApi(), view.release, view.owner, view);
     EXPECT_FALSE(exported.letGo());
-    EXPECT_EQ(requireTfApi().TF_TensorData(again), view.dl.data);
-    ASSERT_EQ(requireTfApi().TF_NumDims(again), static_cast<int>(dims.size()));
+    EXPECT_EQ(requireTfApi().TF_TensorData(again.get()), view.dl.data);
+    ASSERT_EQ(requireTfApi().TF_NumDims(again.get()), static_cast<int>(dims.size()));
     for (int i = 0; i < static_cast<int>(dims.size()); ++i) {
-      EXPECT_EQ(requireTfApi().TF_Dim(again, i), dims[static_cast<size_t>(i)]);
+      EXPECT_EQ(requireTfApi().TF_Dim(again.get(), i), dims[static_cast<size_t>(i)]);
     }
-    EXPECT_EQ(requireTfApi().TF_TensorByteSize(again), static_cast<size_t>(view.nbytes));
+    EXPECT_EQ(requireTfApi().TF_TensorByteSize(again.get()), static_cast<size_t>(view.nbytes));
     exported.release();
-    Exported alone(again, /*take=*/true);
+    Exported alone(again.release(), /*take=*/true);
     EXPECT_TRUE(alone.letGo());
     alone.release();
   }
@@ -223,11 +223,11 @@ TEST(TensorOfOwner, MayHaveAnotherShapeAndDtype) {
   view.dl.shape = shape;
   view.dl.ndim = 1;
   view.dtype = Dtype::kUInt8;
-  TF_Tensor* bytes = tensorOfOwner(requireTfApi(), view.release, view.owner, view);
-  EXPECT_EQ(requireTfApi().TF_TensorType(bytes), 4);
-  EXPECT_EQ(requireTfApi().TF_Dim(bytes, 0), 48);
-  EXPECT_EQ(requireTfApi().TF_TensorData(bytes), view.dl.data);
-  requireTfApi().TF_DeleteTensor(bytes);
+  TfTensor bytes = tensorOfOwner(requireTfApi(), view.release, view.owner, view);
+  EXPECT_EQ(requireTfApi().TF_TensorType(bytes.get()), 4);
+  EXPECT_EQ(requireTfApi().TF_Dim(bytes.get(), 0), 48);
+  EXPECT_EQ(requireTfApi().TF_TensorData(bytes.get()), view.dl.data);
+  bytes.reset();
   buffer.release();
   exported.release();
 }

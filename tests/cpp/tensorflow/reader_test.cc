@@ -102,12 +102,12 @@ TEST(ExportTensor, HoldsTheBufferWhereTheLayoutWasProvedAndATensorElsewhere) {
     EXPECT_TRUE(ownerShows(*api, view.release, view.owner, view, view.nbytes));
     void* more = kindOf(view.release).retain(view.owner);
     countOwner(1);
-    TF_Tensor* back = tensorOfOwner(*api, view.release, view.owner, view);
+    TfTensor back = tensorOfOwner(*api, view.release, view.owner, view);
     requireTfApi().TF_DeleteTensor(tensor);
     view.release(view.owner);
-    EXPECT_EQ(requireTfApi().TF_TensorData(back), buffer.data());
-    EXPECT_EQ(requireTfApi().TF_Dim(back, 1), 3);
-    requireTfApi().TF_DeleteTensor(back);
+    EXPECT_EQ(requireTfApi().TF_TensorData(back.get()), buffer.data());
+    EXPECT_EQ(requireTfApi().TF_Dim(back.get(), 1), 3);
+    back.reset();
     EXPECT_EQ(buffer.freed(), 0);
     view.release(more);
     EXPECT_EQ(buffer.freed(), 1);

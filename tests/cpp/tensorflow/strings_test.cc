@@ -252,7 +252,7 @@ TF_Tensor* written(const std::vector<std::string>& strings, const std::vector<in
   for (const std::string& string : strings) {
     writer.append(string.data(), static_cast<int64_t>(string.size()));
   }
-  return writer.finish(requireTfApi(), shape.data(), static_cast<int>(shape.size()));
+  return writer.finish(requireTfApi(), shape.data(), static_cast<int>(shape.size())).release();
 }
 
 TF_TString* elementsOf(TF_Tensor* tensor) {

@@ -232,9 +232,9 @@ class Variable : public HandleTest {
 };
 
 TEST_F(Variable, IsReadOnce) {
-  TFE_TensorHandle* value = readVariable(api(), nullptr, resource_, 1);
+  const TfeHandle value = readVariable(api(), nullptr, resource_, 1);
   EXPECT_EQ(fake_->reads_done, 1);
-  api().TFE_DeleteTensorHandle(value);
+  EXPECT_NE(value, nullptr);
 }
 
 TEST_F(Variable, ThatWasNeverAssignedIsRefused) {
@@ -252,7 +252,7 @@ TEST_F(Variable, MayHoldAnEmptyVector) {
   const int64_t zero = 0;
   fake_->reads[0].ndim = 1;
   fake_->reads[0].dims = &zero;
-  api().TFE_DeleteTensorHandle(readVariable(api(), nullptr, resource_, 1));
+  EXPECT_NE(readVariable(api(), nullptr, resource_, 1), nullptr);
   EXPECT_EQ(fake_->handles, 1);
 }
 
@@ -266,30 +266,27 @@ TEST_F(Variable, PassesOnWhyItCannotBeRead) {
     EXPECT_EQ(fake_->ops, 0) << function;
     EXPECT_EQ(fake_->handles, 1) << function;
     // The failure does not stick to the thread.
-    api().TFE_DeleteTensorHandle(readVariable(api(), nullptr, resource_, 1));
+    EXPECT_NE(readVariable(api(), nullptr, resource_, 1), nullptr);
   }
 }
 
 TEST_F(Variable, ThatSharesItsBufferIsNotCopiedAtRead) {
-  TFE_TensorHandle* first = readVariable(api(), nullptr, resource_, 1);
-  EXPECT_FALSE(copiedAtRead(api(), nullptr, resource_, 1, first));
-  api().TFE_DeleteTensorHandle(first);
+  TfeHandle first = readVariable(api(), nullptr, resource_, 1);
+  EXPECT_FALSE(copiedAtRead(api(), nullptr, resource_, 1, first.get()));
 }
 
 TEST_F(Variable, ThatMovesAtEveryReadIsCopiedAtRead) {
   fake_->read_values = 4;
-  TFE_TensorHandle* first = readVariable(api(), nullptr, resource_, 1);
-  EXPECT_TRUE(copiedAtRead(api(), nullptr, resource_, 1, first));
-  api().TFE_DeleteTensorHandle(first);
+  TfeHandle first = readVariable(api(), nullptr, resource_, 1);
+  EXPECT_TRUE(copiedAtRead(api(), nullptr, resource_, 1, first.get()));
 }
 
 TEST_F(Variable, AssignedBetweenTwoReadsIsNotTakenForCopied) {
   // Moves once, between the first and the second read.
   fake_->read_values = 4;
   fake_->reads[2].data = fake_->reads[1].data;
-  TFE_TensorHandle* first = readVariable(api(), nullptr, resource_, 1);
-  EXPECT_FALSE(copiedAtRead(api(), nullptr, resource_, 1, first));
-  api().TFE_DeleteTensorHandle(first);
+  TfeHandle first = readVariable(api(), nullptr, resource_, 1);
+  EXPECT_FALSE(copiedAtRead(api(), nullptr, resource_, 1, first.get()));
 }
 
 TEST_F(Variable, WithoutElementsIsNotLookedAt) {
@@ -305,10 +302,10 @@ TEST_F(Variable, ReadThatFailsWhileLookingForCopiesLeaksNothing) {
     fake_->reads_done = 0;
     fake_->read_fails_at = failing_read;
     fake_->read_fails_in = "Execute";
-    TFE_TensorHandle* first = readVariable(api(), nullptr, resource_, 1);
+    TfeHandle first = readVariable(api(), nullptr, resource_, 1);
     expectError(ErrorCode::kTensorFlow, {"uninitialised"},
-                [&] { copiedAtRead(api(), nullptr, resource_, 1, first); });
-    api().TFE_DeleteTensorHandle(first);
+                [&] { copiedAtRead(api(), nullptr, resource_, 1, first.get()); });
+    first.reset();
     EXPECT_EQ(fake_->handles, 1) << "read " << failing_read;
   }
 }
