@@ -11,7 +11,7 @@
 
 namespace tensor_bridge {
 
-constexpr uint32_t kTorchAdapterAbi = 9;
+constexpr uint32_t kTorchAdapterAbi = 10;
 
 /// What the bridge offers to an adapter.
 struct TorchHost {
@@ -27,8 +27,8 @@ struct TorchHost {
 };
 
 enum class WrapAction : int32_t {
-  kShare,   // the storage shows the view's memory; the adapter takes view->owner over
-  kCopy,    // the storage is torch's own; view->owner stays with the caller, who has called
+  kShare,   // the storage shows the memory; the adapter takes ref->owner over
+  kCopy,    // the storage is torch's own; ref->owner stays with the caller, who has called
             // releaseLater() for one on a GPU. From null host data it is not filled
   kLookup,  // like kCopy, through `lookup`: one stored byte becomes one element
 };
@@ -116,29 +116,29 @@ struct TorchAdapter {
   int32_t (*currentDevice)();
   /// Replaces the ordinal of a GPU view, which its producer may count otherwise, by torch's.
   tb_status (*resolveDevice)(TensorView* view);
-  /// For a view of GPU memory that resolveDevice() has seen: makes its owner one that may be
+  /// For GPU memory that resolveDevice() has seen: makes its owner one that may be
   /// released while torch's streams still read the memory, and lets go of it once they are done. On
   /// failure nothing has changed.
-  tb_status (*releaseLater)(TensorView* view);
+  tb_status (*releaseLater)(TensorRef* ref);
   /// Waits while too much GPU memory is held back by releaseLater() and by tensors that were
   /// dropped (adapters/torch/give_back.h). Hold neither a lock nor the GIL.
   void (*waitForReleases)();
 
-  /// Makes a torch tensor from `view`. On TB_OK `*tensor` holds one reference that the caller
-  /// owns, and for kShare the view's owner belongs to the tensor's storage. On failure the owner
-  /// is still the caller's. The GIL is neither needed nor touched.
-  tb_status (*wrap)(const TensorView* view, const WrapSpec* spec, tb_torch_tensor** tensor);
-  /// wrap() and toPython() in one for kShare. Takes view->owner over in any case, also on failure:
-  /// so the storage has its owner from the start. Null on failure: either with a Python error set
-  /// or with the message set. Needs the GIL.
-  _object* (*sharePython)(const TensorView* view, const WrapSpec* spec);
+  /// Makes a torch tensor from `ref`. On TB_OK `*tensor` holds one reference that the caller
+  /// owns, and for kShare the owner was taken over: it belongs to the tensor's storage. On failure
+  /// it is still the reference's. The GIL is neither needed nor touched.
+  tb_status (*wrap)(TensorRef* ref, const WrapSpec* spec, tb_torch_tensor** tensor);
+  /// wrap() and toPython() in one for kShare, which gives the storage its owner from the start: a
+  /// failure after that releases it. Null on failure: either with a Python error set or with the
+  /// message set. Needs the GIL.
+  _object* (*sharePython)(TensorRef* ref, const WrapSpec* spec);
   /// A new reference to a torch.Tensor; takes `tensor` over in any case. Null on failure: either
   /// with a Python error set or with the message set. Needs the GIL.
   _object* (*toPython)(tb_torch_tensor* tensor);
   void (*release)(tb_torch_tensor* tensor);
-  /// Views the memory without materialising; view->owner is `tensor` with a reference of its own.
+  /// Refers to the memory without materialising; the owner is a reference to `tensor`.
   /// `shape` and `strides` have room for kMaxDims.
-  tb_status (*view)(tb_torch_tensor* tensor, int64_t* shape, int64_t* strides, TensorView* view);
+  tb_status (*view)(tb_torch_tensor* tensor, int64_t* shape, int64_t* strides, TensorRef* ref);
   tb_status (*mutableData)(tb_torch_tensor* tensor, void** data);
 
   /// Whether share() works in this release of torch.

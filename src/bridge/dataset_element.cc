@@ -68,28 +68,26 @@ class ElementFiller {
  private:
   void tensor(TFE_TensorHandle* handle, const tb_convert_options& options, bool defaults) {
     int64_t shape[kMaxDims];
-    TensorView view;
-    if (!api_.isReady(handle) || !exportReadyHandle(api_, handle, shape, &view)) {
-      exportHandle(api_, handle, shape, &view);
+    TensorRef ref;
+    if (!api_.isReady(handle) || !exportReadyHandle(api_, handle, shape, &ref)) {
+      exportHandle(api_, handle, shape, &ref);
     }
-    ViewGuard guard(&view);
     DataSlot& slot = element_->slots[slot_++];
-    element_->nbytes += view.nbytes;
+    element_->nbytes += ref.nbytes;
     const TorchAdapter& adapter = torchAdapter();
-    const WrapSpec* common = defaults ? commonPlan(view, adapter) : nullptr;
+    const WrapSpec* common = defaults ? commonPlan(ref, adapter) : nullptr;
     if (common != nullptr) {
-      if (adapter.wrap(&view, common, &slot.tensor) != TB_OK) rethrowLastError();
+      if (adapter.wrap(&ref, common, &slot.tensor) != TB_OK) rethrowLastError();
     } else {
-      slot.tensor = convert(&view, options, Source::kTensor);
+      slot.tensor = convert(&ref, options, Source::kTensor);
     }
-    guard.taken();
   }
 
   void strings(TFE_TensorHandle* handle) {
     int64_t shape[kMaxDims];
-    TensorView view;
-    exportStrings(api_, handle, shape, &view);
-    StringsPointer found = stringsOfView(&view);
+    TensorRef ref;
+    exportStrings(api_, handle, shape, &ref);
+    StringsPointer found = stringsOfTf(std::move(ref));
     DataSlot& slot = element_->slots[slot_];
     slot_ += 2;
     if (plan_.string_lists) {

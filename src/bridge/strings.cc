@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <utility>
 
 #include "adapters/tensorflow/strings.h"
 #include "bridge/explain.h"
@@ -13,12 +14,6 @@
 #include "core/error.h"
 #include "core/huge_pages.h"
 #include "core/layout.h"
-
-tb_strings::~tb_strings() {
-  for (const tensor_bridge::TensorView& view : owners) {
-    if (view.owner != nullptr) view.release(view.owner);
-  }
-}
 
 namespace tensor_bridge {
 namespace {
@@ -74,7 +69,7 @@ struct HostArray {
   int64_t count;
 };
 
-HostArray hostArray(tb_torch_tensor* tensor, Dtype dtype, const char* name, TensorView* owner,
+HostArray hostArray(tb_torch_tensor* tensor, Dtype dtype, const char* name, TensorRef* owner,
                     std::unique_ptr<char[]>* staged) {
   const TorchAdapter& adapter = torchAdapter();
   TorchFacts facts;
@@ -133,19 +128,19 @@ class OwnedTorch {
   tb_torch_tensor* tensor_;
 };
 
-// The view of a one-dimensional host tensor that is yet to be made.
-TensorView blank(Dtype dtype, const int64_t* count) {
-  TensorView view{};
+// A one-dimensional host tensor that is yet to be made.
+TensorRef blank(Dtype dtype, const int64_t* count) {
+  TensorRef made(TensorView{}, nullptr, nullptr);
   const DtypeInfo& info = dtypeInfo(dtype);
-  view.dl.device = DLDevice{kDLCPU, 0};
-  view.dl.ndim = 1;
-  view.dl.dtype = info.dl;
-  view.dl.shape = const_cast<int64_t*>(count);
-  view.dtype = dtype;
-  if (!byteCount(*count, info.itemsize, &view.nbytes)) {
+  made.dl.device = DLDevice{kDLCPU, 0};
+  made.dl.ndim = 1;
+  made.dl.dtype = info.dl;
+  made.dl.shape = const_cast<int64_t*>(count);
+  made.dtype = dtype;
+  if (!byteCount(*count, info.itemsize, &made.nbytes)) {
     throwError(ErrorCode::kOutOfMemory, "the strings need more bytes than 64 bits can count");
   }
-  return view;
+  return made;
 }
 
 // The device half of a plan, with the refusals of a dense conversion.
@@ -165,29 +160,28 @@ Plan planMove(const tb_convert_options& options, const TorchAdapter& adapter) {
 
 // torch's own host memory, not filled.
 tb_torch_tensor* allocate(const TorchAdapter& adapter, Dtype dtype, int64_t count, void** data) {
-  const TensorView view = blank(dtype, &count);
+  TensorRef ref = blank(dtype, &count);
   WrapSpec spec{};
   spec.action = WrapAction::kCopy;
   spec.dtype = dtype;
   tb_torch_tensor* tensor = nullptr;
-  if (adapter.wrap(&view, &spec, &tensor) != TB_OK) rethrowLastError();
+  if (adapter.wrap(&ref, &spec, &tensor) != TB_OK) rethrowLastError();
   OwnedTorch owned(adapter, tensor);
   if (adapter.mutableData(tensor, data) != TB_OK) rethrowLastError();
-  expectWrites(*data, view.nbytes);
+  expectWrites(*data, ref.nbytes);
   return owned.handOut();
 }
 
 void move(const TorchAdapter& adapter, const Plan& plan, Dtype dtype, OwnedTorch* tensor) {
   int64_t shape[kMaxDims];
   int64_t strides[kMaxDims];
-  TensorView view;
-  if (adapter.view(tensor->get(), shape, strides, &view) != TB_OK) rethrowLastError();
-  ViewGuard guard(&view);
-  view.dl.strides = nullptr;
+  TensorRef ref;
+  if (adapter.view(tensor->get(), shape, strides, &ref) != TB_OK) rethrowLastError();
+  ref.dl.strides = nullptr;
   WrapSpec spec = plan.spec;
   spec.dtype = dtype;
   tb_torch_tensor* moved = nullptr;
-  if (adapter.wrap(&view, &spec, &moved) != TB_OK) rethrowLastError();
+  if (adapter.wrap(&ref, &spec, &moved) != TB_OK) rethrowLastError();
   tensor->reset(moved);
 }
 
@@ -228,14 +222,12 @@ void explainCopied(const tb_strings& strings, int64_t more, tb_explanation* out)
 
 }  // namespace
 
-StringsPointer stringsOfView(TensorView* view) {
-  ViewGuard guard(view);
+StringsPointer stringsOfTf(TensorRef elements) {
   auto strings = std::make_unique<tb_strings>();
-  setShape(view->dl.shape, view->dl.ndim, strings.get());
-  strings->elements = view->dl.data;
+  setShape(elements.dl.shape, elements.dl.ndim, strings.get());
+  strings->elements = elements.dl.data;
   if (strings->elements == nullptr) strings->elements = "";  // no elements, but TensorFlow's
-  strings->owners[0] = *view;
-  guard.taken();
+  strings->owners[0] = std::move(elements);
   return strings;
 }
 

@@ -13,7 +13,6 @@
 
 struct tb_strings {
   tb_strings() = default;
-  ~tb_strings();
   tb_strings(const tb_strings&) = delete;
   tb_strings& operator=(const tb_strings&) = delete;
 
@@ -25,8 +24,8 @@ struct tb_strings {
   int64_t nbytes = 0;
   /// count + 1, not to be trusted: whoever reads two of them checks them.
   const int64_t* offsets = nullptr;
-  /// What keeps the memory alive; an owner may be null.
-  tensor_bridge::TensorView owners[2]{};
+  /// What keeps the memory alive; one may have no owner.
+  tensor_bridge::TensorRef owners[2];
   /// Copies of what could not be read in place.
   std::unique_ptr<char[]> staged[2];
 };
@@ -35,8 +34,8 @@ namespace tensor_bridge {
 
 using StringsPointer = std::unique_ptr<tb_strings>;
 
-/// Over a view that exportStrings() filled; takes its owner over, on an exception too.
-StringsPointer stringsOfView(TensorView* view);
+/// Over what exportStrings() read.
+StringsPointer stringsOfTf(TensorRef elements);
 
 /// Over memory of the caller's, which must outlive the result. Throws Error{kInvalidOption} for
 /// sizes that mean nothing.

@@ -216,19 +216,17 @@ TfTensor copyBack(tb_torch_tensor* tensor, const TorchFacts& facts, const BackPl
 [[gnu::no_stack_protector]] TfTensor shareBack(tb_torch_tensor* tensor, HeldFacts* facts,
                                                const BackPlan& plan, const TfApi& api,
                                                const TorchAdapter& adapter) {
-  TensorView view = viewOf(*facts, plan.dtype);
+  TensorRef ref(viewOf(*facts, plan.dtype), nullptr, nullptr);
   if (facts->foreign_release != nullptr) {
-    view.owner = facts->take();
-    view.release = facts->foreign_release;
-    if (view.owner != nullptr) countOwner(1);
+    ref.owner = facts->take();
+    ref.release = facts->foreign_release;
+    if (ref.owner != nullptr) countOwner(1);
   } else {
-    const tb_status status = adapter.share(tensor, &view.owner, &view.release, &view.dl.data);
+    const tb_status status = adapter.share(tensor, &ref.owner, &ref.release, &ref.dl.data);
     if (status != TB_OK && status != TB_COPY_REQUIRED) rethrowLastError();
-    if (status == TB_COPY_REQUIRED) view.owner = nullptr;
   }
-  ViewGuard guard(&view);
   // Another thread is writing, or wrote since the plan was made and left unaligned memory behind.
-  if (view.owner == nullptr || !isAligned(view.dl.data, kTensorFlowAlignment)) {
+  if (ref.owner == nullptr || !isAligned(ref.dl.data, kTensorFlowAlignment)) {
     if (plan.never_copy) {
       throwError(ErrorCode::kCopyRequired,
                  "copy=False, but a copy is needed: another thread is writing to the tensor. "
@@ -237,15 +235,13 @@ TfTensor copyBack(tb_torch_tensor* tensor, const TorchFacts& facts, const BackPl
     return copyBack(tensor, *facts, plan, api, adapter);
   }
   // After the bytes are kept: a write on another thread now moves torch away.
-  if (plan.check_range) checkRange(view.dl.data, facts->nbytes, plan.dtype);
+  if (plan.check_range) checkRange(ref.dl.data, facts->nbytes, plan.dtype);
   if (plan.action == BackAction::kSame &&
-      ownerShows(api, view.release, view.owner, view, facts->storage_bytes)) {
-    return tensorOfOwner(api, view.release, view.owner, view);
+      ownerShows(api, ref.release, ref.owner, ref, facts->storage_bytes)) {
+    return tensorOfOwner(api, ref.release, ref.owner, ref);
   }
   // Part of a tensor of TensorFlow's, or torch's memory.
-  TfTensor result = importShared(api, view);
-  guard.taken();
-  return result;
+  return importShared(api, &ref);
 }
 
 }  // namespace

@@ -296,29 +296,26 @@ void resolveDevice(TensorView* view, const TorchAdapter& adapter) {
   if (adapter.resolveDevice(view) != TB_OK) rethrowLastError();
 }
 
-void releaseLater(TensorView* view, const TorchAdapter& adapter) {
-  if (isHost(view->dl.device) || !adapter.hasDevice(view->dl.device.device_type)) return;
-  if (adapter.releaseLater(view) != TB_OK) rethrowLastError();
+void releaseLater(TensorRef* ref, const TorchAdapter& adapter) {
+  if (isHost(ref->dl.device) || !adapter.hasDevice(ref->dl.device.device_type)) return;
+  if (adapter.releaseLater(ref) != TB_OK) rethrowLastError();
 }
 
-tb_torch_tensor* execute(const TensorView& view, const Plan& plan, const TorchAdapter& adapter) {
+tb_torch_tensor* execute(TensorRef* ref, const Plan& plan, const TorchAdapter& adapter) {
   tb_torch_tensor* tensor = nullptr;
-  const tb_status status = adapter.wrap(&view, &plan.spec, &tensor);
-  if (status != TB_OK) rethrowLastError();
+  if (adapter.wrap(ref, &plan.spec, &tensor) != TB_OK) rethrowLastError();
   return tensor;
 }
 
-tb_torch_tensor* convert(TensorView* view, const tb_convert_options& options, Source source) {
+tb_torch_tensor* convert(TensorRef* ref, const tb_convert_options& options, Source source) {
   const TorchAdapter& adapter = torchAdapter();
-  resolveDevice(view, adapter);
-  const Plan plan = decide(*view, options, source, adapter);
-  if (!isHost(view->dl.device)) {
+  resolveDevice(ref, adapter);
+  const Plan plan = decide(*ref, options, source, adapter);
+  if (!isHost(ref->dl.device)) {
     adapter.waitForReleases();
-    if (plan.spec.action != WrapAction::kShare) releaseLater(view, adapter);
+    if (plan.spec.action != WrapAction::kShare) releaseLater(ref, adapter);
   }
-  tb_torch_tensor* tensor = execute(*view, plan, adapter);
-  if (plan.spec.action != WrapAction::kShare) view->release(view->owner);
-  return tensor;
+  return execute(ref, plan, adapter);
 }
 
 }  // namespace tensor_bridge

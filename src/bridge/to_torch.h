@@ -1,5 +1,6 @@
-// Where the adapters meet: a view of TensorFlow's memory becomes a torch tensor. Both policies,
-// copy= and on_write=, are decided here and nowhere else. Not for: knowing either framework.
+// Where the adapters meet: a reference to TensorFlow's memory becomes a torch tensor. Both
+// policies, copy= and on_write=, are decided here and nowhere else. Not for: knowing either
+// framework.
 #ifndef TENSOR_BRIDGE_BRIDGE_TO_TORCH_H_
 #define TENSOR_BRIDGE_BRIDGE_TO_TORCH_H_
 
@@ -42,17 +43,16 @@ const WrapSpec* commonPlan(const TensorView& view, const TorchAdapter& adapter) 
 /// Replaces the producer's ordinal of a GPU by torch's; throws Error.
 void resolveDevice(TensorView* view, const TorchAdapter& adapter);
 
-/// Before a GPU's memory is given to those whose streams nobody waits for: makes the view's owner
-/// one that may be released at any time. Does nothing without a torch that sees the GPU. Throws
-/// Error.
-void releaseLater(TensorView* view, const TorchAdapter& adapter);
+/// Before a GPU's memory is given to those whose streams nobody waits for: makes the owner one that
+/// may be released at any time. Does nothing without a torch that sees the GPU. Throws Error.
+void releaseLater(TensorRef* ref, const TorchAdapter& adapter);
 
-/// Carries a plan out in a process with or without Python. Takes the view's owner over on success
-/// if the plan shares; otherwise it stays with the caller.
-tb_torch_tensor* execute(const TensorView& view, const Plan& plan, const TorchAdapter& adapter);
+/// Carries a plan out in a process with or without Python. Takes the owner over on success if the
+/// plan shares; otherwise it stays with the reference.
+tb_torch_tensor* execute(TensorRef* ref, const Plan& plan, const TorchAdapter& adapter);
 
-/// decide() and execute(). Takes the owner over on success, in every case.
-tb_torch_tensor* convert(TensorView* view, const tb_convert_options& options, Source source);
+/// decide() and execute().
+tb_torch_tensor* convert(TensorRef* ref, const tb_convert_options& options, Source source);
 
 }  // namespace tensor_bridge
 

@@ -31,7 +31,7 @@ void fill(void* data, float first) {
   for (int i = 0; i < kCount; ++i) values[i] = first + static_cast<float>(i);
 }
 
-TensorView viewOfProbe(Probe* probe, int64_t* shape) {
+TensorRef referTo(Probe* probe, int64_t* shape) {
   TensorView view{};
   view.dl.data = probe->bytes;
   view.dl.device = DLDevice{kDLCPU, 0};
@@ -41,9 +41,7 @@ TensorView viewOfProbe(Probe* probe, int64_t* shape) {
   view.dtype = Dtype::kFloat32;
   view.read_only = true;
   view.nbytes = sizeof(probe->bytes);
-  view.owner = probe;
-  view.release = releaseProbe;
-  return view;
+  return TensorRef(view, probe, releaseProbe);
 }
 
 WrapSpec specOf(WrapAction action) {
@@ -58,21 +56,20 @@ WrapSpec specOf(WrapAction action) {
 const void* elementsOf(const TorchAdapter& adapter, tb_torch_tensor* tensor) {
   int64_t shape[kMaxDims];
   int64_t strides[kMaxDims];
-  TensorView view{};
-  if (adapter.view(tensor, shape, strides, &view) != TB_OK) return nullptr;
-  const bool right = view.dl.ndim == 2 && shape[0] == 4 && shape[1] == 4 && strides[0] == 4 &&
-                     strides[1] == 1 && view.dtype == Dtype::kFloat32;
-  const void* data = view.dl.data;
-  view.release(view.owner);
-  return right ? data : nullptr;
+  TensorRef ref;
+  if (adapter.view(tensor, shape, strides, &ref) != TB_OK) return nullptr;
+  const bool right = ref.dl.ndim == 2 && shape[0] == 4 && shape[1] == 4 && strides[0] == 4 &&
+                     strides[1] == 1 && ref.dtype == Dtype::kFloat32;
+  return right ? ref.dl.data : nullptr;
 }
 
 const char* testSharing(const TorchAdapter& adapter, Probe* probe) {
   int64_t shape[] = {4, 4};
-  const TensorView view = viewOfProbe(probe, shape);
+  TensorRef ref = referTo(probe, shape);
   const WrapSpec spec = specOf(WrapAction::kShare);
   tb_torch_tensor* tensor = nullptr;
-  if (adapter.wrap(&view, &spec, &tensor) != TB_OK) return "memory cannot be wrapped";
+  probe->releases = 0;
+  if (adapter.wrap(&ref, &spec, &tensor) != TB_OK) return "memory cannot be wrapped";
   if (elementsOf(adapter, tensor) != probe->bytes) return "wrapped memory is not shared";
   void* own = nullptr;
   if (adapter.mutableData(tensor, &own) != TB_OK) return "a wrapped tensor cannot be written to";
@@ -90,12 +87,12 @@ const char* testSharing(const TorchAdapter& adapter, Probe* probe) {
 // promise.
 const char* testTakingOver(const TorchAdapter& adapter, Probe* probe) {
   int64_t shape[] = {4, 4};
-  const TensorView view = viewOfProbe(probe, shape);
+  TensorRef ref = referTo(probe, shape);
   const WrapSpec spec = specOf(WrapAction::kShare);
   tb_torch_tensor* tensor = nullptr;
   probe->releases = 0;
   probe->let_go = true;
-  if (adapter.wrap(&view, &spec, &tensor) != TB_OK) return "memory cannot be wrapped";
+  if (adapter.wrap(&ref, &spec, &tensor) != TB_OK) return "memory cannot be wrapped";
   void* own = nullptr;
   if (adapter.mutableData(tensor, &own) != TB_OK) return "a wrapped tensor cannot be written to";
   if (own == nullptr || !holds(own, 0)) return "a write to bytes that were let go loses the values";
@@ -111,10 +108,10 @@ const char* testTakingOver(const TorchAdapter& adapter, Probe* probe) {
 
 const char* testCopying(const TorchAdapter& adapter, Probe* probe) {
   int64_t shape[] = {4, 4};
-  const TensorView view = viewOfProbe(probe, shape);
+  TensorRef ref = referTo(probe, shape);
   const WrapSpec spec = specOf(WrapAction::kCopy);
   tb_torch_tensor* tensor = nullptr;
-  if (adapter.wrap(&view, &spec, &tensor) != TB_OK) return "memory cannot be copied";
+  if (adapter.wrap(&ref, &spec, &tensor) != TB_OK) return "memory cannot be copied";
   const void* own = elementsOf(adapter, tensor);
   if (own == nullptr || own == probe->bytes || !holds(own, 0)) return "a copy has other values";
   float copied[kCount];

@@ -23,17 +23,13 @@ tb_status tfToTorch(TF_Tensor* tensor, bool take, const tb_convert_options* opti
     const tb_convert_options& checked = checkedOptions(options);
     const TfApi& api = requireTfApi();
     int64_t shape[kMaxDims];
-    TensorView view;
-    exportTensor(api, tensor, take, shape, &view);
+    TensorRef ref;
+    exportTensor(api, tensor, take, shape, &ref);
     try {
-      *out = convert(&view, checked, Source::kTensor);
+      *out = convert(&ref, checked, Source::kTensor);
     } catch (...) {
-      if (take) {
-        // The caller keeps its tensor when the call fails.
-        countOwner(-1);
-      } else {
-        view.release(view.owner);
-      }
+      // The caller keeps its tensor when the call fails.
+      if (take && ref.take() != nullptr) countOwner(-1);
       throw;
     }
   });
@@ -64,20 +60,18 @@ tb_status tb_tensor_from_tf(TF_Tensor* tensor, tb_tensor** out) {
     require(out, "a place for the result");
     const TfApi& api = requireTfApi();
     int64_t shape[kMaxDims];
-    TensorView view;
-    exportTensor(api, tensor, /*take=*/false, shape, &view);
-    ViewGuard guard(&view);
-    *out = makeManagedTensor(view);
-    guard.taken();
+    TensorRef ref;
+    exportTensor(api, tensor, /*take=*/false, shape, &ref);
+    *out = makeManagedTensor(&ref).release();
   });
 }
 
 const void* tb_tensor_data(const tb_tensor* tensor) {
-  return isNull(tensor, "a tensor") ? nullptr : tensor->view.dl.data;
+  return isNull(tensor, "a tensor") ? nullptr : tensor->ref.dl.data;
 }
 
 int32_t tb_tensor_ndim(const tb_tensor* tensor) {
-  return isNull(tensor, "a tensor") ? 0 : tensor->view.dl.ndim;
+  return isNull(tensor, "a tensor") ? 0 : tensor->ref.dl.ndim;
 }
 
 const int64_t* tb_tensor_shape(const tb_tensor* tensor) {
@@ -89,20 +83,20 @@ const int64_t* tb_tensor_strides(const tb_tensor* tensor) {
 }
 
 const char* tb_tensor_dtype(const tb_tensor* tensor) {
-  return isNull(tensor, "a tensor") ? nullptr : dtypeInfo(tensor->view.dtype).name;
+  return isNull(tensor, "a tensor") ? nullptr : dtypeInfo(tensor->ref.dtype).name;
 }
 
 int64_t tb_tensor_nbytes(const tb_tensor* tensor) {
-  return isNull(tensor, "a tensor") ? 0 : tensor->view.nbytes;
+  return isNull(tensor, "a tensor") ? 0 : tensor->ref.nbytes;
 }
 
 uint64_t tb_tensor_flags(const tb_tensor* tensor) {
-  return !isNull(tensor, "a tensor") && tensor->view.read_only ? TB_FLAG_READ_ONLY : 0;
+  return !isNull(tensor, "a tensor") && tensor->ref.read_only ? TB_FLAG_READ_ONLY : 0;
 }
 
 void tb_tensor_device(const tb_tensor* tensor, int32_t* device_type, int32_t* device_id) {
   if (isNull(tensor, "a tensor")) return;
-  const DLDevice& device = tensor->view.dl.device;
+  const DLDevice& device = tensor->ref.dl.device;
   if (device_type != nullptr) *device_type = static_cast<int32_t>(device.device_type);
   if (device_id != nullptr) *device_id = device.device_id;
 }
@@ -134,12 +128,9 @@ tb_status tb_torch_tensor_view(tb_torch_tensor* tensor, tb_tensor** out) {
     const TorchAdapter& adapter = torchAdapter();
     int64_t shape[kMaxDims];
     int64_t strides[kMaxDims];
-    TensorView view;
-    const tb_status status = adapter.view(tensor, shape, strides, &view);
-    if (status != TB_OK) rethrowLastError();
-    ViewGuard guard(&view);
-    *out = makeManagedTensor(view);
-    guard.taken();
+    TensorRef ref;
+    if (adapter.view(tensor, shape, strides, &ref) != TB_OK) rethrowLastError();
+    *out = makeManagedTensor(&ref).release();
   });
 }
 
@@ -179,10 +170,9 @@ tb_status tb_tf_explain(TF_Tensor* tensor, const tb_convert_options* options, tb
     const tb_status status = guarded([&] {
       const tb_convert_options& checked = checkedOptions(options);
       int64_t shape[kMaxDims];
-      TensorView view;
-      exportTensor(api, tensor, /*take=*/false, shape, &view);
-      ViewGuard guard(&view);
-      explainView(&view, checked, Source::kTensor, out);
+      TensorRef ref;
+      exportTensor(api, tensor, /*take=*/false, shape, &ref);
+      explainView(&ref, checked, Source::kTensor, out);
     });
     if (status != TB_OK) explainRefused(dtype, status, out);
   });

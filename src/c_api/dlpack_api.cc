@@ -16,33 +16,24 @@ tb_status tb_py_tf_to_dlpack(_object* tensor, int32_t copy, DLManagedTensorVersi
     require(out, "a place for the result");
     const TfApi& api = requireEagerApi();
     int64_t shape[kMaxDims];
-    TensorView view;
-    exportPossiblyPending(api, handleOf(api, tensor), shape, &view);
-    ViewGuard guard(&view);
+    TensorRef ref;
+    exportPossiblyPending(api, handleOf(api, tensor), shape, &ref);
     if (copy == TB_COPY_ALWAYS) {
-      if (!isHost(view.dl.device)) {
+      if (!isHost(ref.dl.device)) {
         throwError(ErrorCode::kUnsupportedDevice,
                    "copy=True copies host memory, the tensor is on a GPU; share it (copy=None) or "
                    "move it to the host first");
       }
-      GilRelease without_gil(view.nbytes > kGilFreeBytes);
-      *out = copyToDlpack(view);
+      GilRelease without_gil(ref.nbytes > kGilFreeBytes);
+      *out = copyToDlpack(ref);
       return;
     }
     // A consumer that is torch lets go of the memory while its kernels still read it.
     if (const TorchAdapter* adapter = torchAdapterInUse()) {
-      resolveDevice(&view, *adapter);
-      releaseLater(&view, *adapter);
+      resolveDevice(&ref, *adapter);
+      releaseLater(&ref, *adapter);
     }
-    tb_tensor* holder = makeManagedTensor(view);
-    guard.taken();
-    try {
-      *out = toDlpack(holder);
-    } catch (...) {
-      dropReference(holder);
-      throw;
-    }
-    dropReference(holder);
+    *out = toDlpack(makeManagedTensor(&ref).get());
   });
 }
 
@@ -73,20 +64,20 @@ tb_status tb_py_dlpack_to_torch(DLManagedTensorVersioned* managed,
                                 const tb_convert_options* options, _object** out) {
   return guarded([&] {
     require(managed, "a DLManagedTensorVersioned");
-    TensorView view;
+    TensorRef ref;
     tb_convert_options checked;
     const bool can_say_read_only = !isFromUnversioned(managed);
     try {
       require(out, "a place for the result");
       checked = checkedOptions(options);
       static_cast<void>(torchAdapter());
-      importDlpack(managed, &view);
+      importDlpack(managed, &ref);
     } catch (...) {
       if (managed->deleter != nullptr) managed->deleter(managed);
       throw;
     }
     // What the producer could call read-only and does not is meant to be written by both sides.
-    if (can_say_read_only && !view.read_only) checked.on_write = TB_ON_WRITE_ALIAS;
-    *out = toPython(&view, checked, Source::kTensor);
+    if (can_say_read_only && !ref.read_only) checked.on_write = TB_ON_WRITE_ALIAS;
+    *out = toPython(&ref, checked, Source::kTensor);
   });
 }

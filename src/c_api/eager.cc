@@ -50,36 +50,34 @@ bool isOnHost(const TfApi& api, TFE_TensorHandle* handle) {
 }  // namespace
 
 void exportPossiblyPending(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape,
-                           TensorView* view) {
+                           TensorRef* ref) {
   const bool ready = api.isReady(handle);
-  if (__builtin_expect(ready && exportReadyHandle(api, handle, shape, view), 1)) return;
+  if (__builtin_expect(ready && exportReadyHandle(api, handle, shape, ref), 1)) return;
   // A tensor on a GPU is ready once its kernel is queued.
   GilRelease without_gil(!ready || !isOnHost(api, handle));
-  exportHandle(api, handle, shape, view);
+  exportHandle(api, handle, shape, ref);
 }
 
-[[gnu::no_stack_protector]] _object* toPython(TensorView* view, const tb_convert_options& options,
+[[gnu::no_stack_protector]] _object* toPython(TensorRef* ref, const tb_convert_options& options,
                                               Source source) {
-  ViewGuard guard(view);
   const TorchAdapter& adapter = torchAdapter();
-  const bool on_host = isHost(view->dl.device);
-  resolveDevice(view, adapter);
-  const Plan plan = decide(*view, options, source, adapter);
+  const bool on_host = isHost(ref->dl.device);
+  resolveDevice(ref, adapter);
+  const Plan plan = decide(*ref, options, source, adapter);
   if (!on_host) {
     GilRelease without_gil(true);
     adapter.waitForReleases();
   }
   _object* object;
   if (plan.spec.action == WrapAction::kShare) {
-    guard.taken();
-    object = adapter.sharePython(view, &plan.spec);
+    object = adapter.sharePython(ref, &plan.spec);
   } else {
     tb_torch_tensor* tensor;
     {
-      if (!on_host) releaseLater(view, adapter);
+      if (!on_host) releaseLater(ref, adapter);
       // To and from a GPU torch waits for its stream, however few the bytes are.
-      GilRelease without_gil(view->nbytes > kGilFreeBytes || !on_host || plan.spec.move);
-      tensor = execute(*view, plan, adapter);
+      GilRelease without_gil(ref->nbytes > kGilFreeBytes || !on_host || plan.spec.move);
+      tensor = execute(ref, plan, adapter);
     }
     object = adapter.toPython(tensor);
   }

@@ -1,5 +1,5 @@
 // What the entries for Python objects share: the handle of an EagerTensor, its view without
-// holding the GIL while it is pending, and the torch.Tensor made from a view.
+// holding the GIL while it is pending, and the torch.Tensor made from a TensorRef.
 // Not for: the neutral family.
 #ifndef TENSOR_BRIDGE_C_API_EAGER_H_
 #define TENSOR_BRIDGE_C_API_EAGER_H_
@@ -22,10 +22,10 @@ _object* eagerTensor(const TfApi& api, TfeHandle handle);
 /// a tensor whose producer is a tf.py_function never ends, and for a GPU's stream stops every
 /// thread.
 void exportPossiblyPending(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape,
-                           TensorView* view);
+                           TensorRef* ref);
 
-/// A new reference to a torch.Tensor. Consumes the view's owner in any case.
-_object* toPython(TensorView* view, const tb_convert_options& options, Source source);
+/// A new reference to a torch.Tensor.
+_object* toPython(TensorRef* ref, const tb_convert_options& options, Source source);
 
 }  // namespace tensor_bridge
 

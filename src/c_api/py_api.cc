@@ -25,7 +25,7 @@ using namespace tensor_bridge;  // NOLINT: every function below is one call into
 namespace {
 
 Source exportVariable(const TfApi& api, _object* handle, void* py_context, int32_t tf_dtype,
-                      bool look_for_copies, int64_t* shape, TensorView* view) {
+                      bool look_for_copies, int64_t* shape, TensorRef* ref) {
   TFE_TensorHandle* resource = handleOf(api, handle);
   auto* context = static_cast<TFE_Context*>(py_context);
   if (context == nullptr) throwError(ErrorCode::kInvalidHandle, "expected a TFE_Context, got null");
@@ -39,7 +39,7 @@ Source exportVariable(const TfApi& api, _object* handle, void* py_context, int32
   const TfeHandle value = readVariable(api, context, resource, tf_dtype);
   const bool copied =
       look_for_copies && copiedAtRead(api, context, resource, tf_dtype, value.get());
-  exportHandle(api, value.get(), shape, view);
+  exportHandle(api, value.get(), shape, ref);
   return copied ? Source::kCopiedVariable : Source::kVariable;
 }
 
@@ -91,25 +91,24 @@ int32_t tb_py_has_handle(_object* tensor) {
     const TfApi& api = requireEagerApi();
     const TorchAdapter& adapter = torchAdapter();
     int64_t shape[kMaxDims];
-    TensorView view;
+    TensorRef ref;
     TFE_TensorHandle* handle = handleOf(api, tensor);
-    if (__builtin_expect(!api.isReady(handle) || !exportReadyHandle(api, handle, shape, &view),
-                         0)) {
+    if (__builtin_expect(!api.isReady(handle) || !exportReadyHandle(api, handle, shape, &ref), 0)) {
       // No exception (9 us): the Python package goes on to the functions for strings.
       if (handleDtype(api, handle) == Dtype::kString) {
         return setLastError(TB_UNSUPPORTED_DTYPE, noElementsMessage(Dtype::kString).c_str());
       }
-      exportPossiblyPending(api, handle, shape, &view);
+      exportPossiblyPending(api, handle, shape, &ref);
     }
     if (options == nullptr) {
-      if (const WrapSpec* spec = commonPlan(view, adapter)) {
-        _object* object = adapter.sharePython(&view, spec);
+      if (const WrapSpec* spec = commonPlan(ref, adapter)) {
+        _object* object = adapter.sharePython(&ref, spec);
         if (object == nullptr) rethrowLastError();
         *out = object;
         return TB_OK;
       }
     }
-    *out = toPython(&view, checked, Source::kTensor);
+    *out = toPython(&ref, checked, Source::kTensor);
     return TB_OK;
   });
 }
@@ -126,11 +125,10 @@ tb_status tb_py_tf_explain(_object* tensor, const tb_convert_options* options, t
       dtype = handleDtype(api, handle);
       const tb_convert_options& checked = checkedOptions(options);
       int64_t dims[kMaxDims];
-      TensorView view;
-      exportPossiblyPending(api, handle, dims, &view);
-      ViewGuard guard(&view);
-      explainView(&view, checked, Source::kTensor, out);
-      copyShape(view.dl.shape, view.dl.ndim, shape, capacity);
+      TensorRef ref;
+      exportPossiblyPending(api, handle, dims, &ref);
+      explainView(&ref, checked, Source::kTensor, out);
+      copyShape(ref.dl.shape, ref.dl.ndim, shape, capacity);
     });
     if (status != TB_OK) explainRefused(dtype, status, out);
   });
@@ -142,10 +140,10 @@ tb_status tb_py_variable_to_torch(_object* handle, void* context, int32_t tf_dty
     require(out, "a place for the result");
     const tb_convert_options& checked = checkedOptions(options);
     int64_t shape[kMaxDims];
-    TensorView view;
+    TensorRef ref;
     const Source source = exportVariable(requireEagerApi(), handle, context, tf_dtype,
-                                         checked.copy == TB_COPY_NEVER, shape, &view);
-    *out = toPython(&view, checked, source);
+                                         checked.copy == TB_COPY_NEVER, shape, &ref);
+    *out = toPython(&ref, checked, source);
   });
 }
 
@@ -159,12 +157,11 @@ tb_status tb_py_variable_explain(_object* handle, void* context, int32_t tf_dtyp
     const tb_status status = guarded([&] {
       const tb_convert_options& checked = checkedOptions(options);
       int64_t dims[kMaxDims];
-      TensorView view;
+      TensorRef ref;
       const Source source = exportVariable(api, handle, context, tf_dtype,
-                                           /*look_for_copies=*/true, dims, &view);
-      ViewGuard guard(&view);
-      explainView(&view, checked, source, out);
-      copyShape(view.dl.shape, view.dl.ndim, shape, capacity);
+                                           /*look_for_copies=*/true, dims, &ref);
+      explainView(&ref, checked, source, out);
+      copyShape(ref.dl.shape, ref.dl.ndim, shape, capacity);
     });
     if (status != TB_OK) explainRefused(dtypeFromTf(tf_dtype), status, out);
   });
@@ -233,9 +230,8 @@ tb_status tb_py_tf_address(_object* tensor, const void** out) {
     require(out, "a place for the result");
     const TfApi& api = requireEagerApi();
     int64_t shape[kMaxDims];
-    TensorView view;
-    exportPossiblyPending(api, handleOf(api, tensor), shape, &view);
-    ViewGuard guard(&view);
-    *out = view.dl.data;
+    TensorRef ref;
+    exportPossiblyPending(api, handleOf(api, tensor), shape, &ref);
+    *out = ref.dl.data;
   });
 }

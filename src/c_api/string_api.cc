@@ -1,5 +1,7 @@
 // Strings: both families of the C ABI over bridge/strings.h.
 
+#include <utility>
+
 #include "adapters/tensorflow/maker.h"
 #include "adapters/tensorflow/strings.h"
 #include "bridge/strings.h"
@@ -27,9 +29,9 @@ tb_status tb_strings_from_tf(TF_Tensor* tensor, tb_strings** out) {
   return guarded([&] {
     require(out, "a place for the result");
     int64_t shape[kMaxDims];
-    TensorView view;
-    exportStrings(requireTfApi(), tensor, shape, &view);
-    *out = stringsOfView(&view).release();
+    TensorRef ref;
+    exportStrings(requireTfApi(), tensor, shape, &ref);
+    *out = stringsOfTf(std::move(ref)).release();
   });
 }
 
@@ -142,13 +144,13 @@ tb_status tb_py_strings_from_tf(_object* tensor, tb_strings** out) {
     const TfApi& api = requireEagerApi();
     TFE_TensorHandle* handle = handleOf(api, tensor);
     int64_t shape[kMaxDims];
-    TensorView view;
+    TensorRef ref;
     {
       // Waiting under the GIL for a tensor whose producer is a tf.py_function never ends.
       GilRelease without_gil(!api.isReady(handle));
-      exportStrings(api, handle, shape, &view);
+      exportStrings(api, handle, shape, &ref);
     }
-    *out = stringsOfView(&view).release();
+    *out = stringsOfTf(std::move(ref)).release();
   });
 }
 

@@ -67,7 +67,7 @@ Dtype dtypeFromDlpack(DLDataType type) {
              static_cast<unsigned>(type.code), static_cast<unsigned>(type.bits));
 }
 
-void importDlpack(DLManagedTensorVersioned* managed, TensorView* view) {
+void importDlpack(DLManagedTensorVersioned* managed, TensorRef* ref) {
   // Before any other field: another major version has another layout.
   if (managed->version.major != DLPACK_MAJOR_VERSION) {
     throwError(ErrorCode::kInvalidHandle, "expected a DLPack %d structure, got version %u.%u",
@@ -95,29 +95,29 @@ void importDlpack(DLManagedTensorVersioned* managed, TensorView* view) {
     throwError(ErrorCode::kInvalidHandle, "the DLPack structure has %lld elements and no memory",
                static_cast<long long>(count));
   }
-  *view = TensorView{};
-  view->dl = tensor;
-  view->dl.data =
+  ref->dl = tensor;
+  ref->dl.data =
       tensor.data == nullptr ? nullptr : static_cast<char*>(tensor.data) + tensor.byte_offset;
-  view->dl.byte_offset = 0;
-  if (!isAligned(view->dl.data, static_cast<size_t>(itemsize > 8 ? 8 : itemsize))) {
+  ref->dl.byte_offset = 0;
+  if (!isAligned(ref->dl.data, static_cast<size_t>(itemsize > 8 ? 8 : itemsize))) {
     throwError(ErrorCode::kInvalidHandle,
                "the DLPack memory is not aligned for its dtype %s; copy the array on the "
                "producer's side first",
                dtypeInfo(dtype).name);
   }
   const bool row_major = isRowMajor(tensor.shape, tensor.strides, tensor.ndim);
-  view->nbytes = row_major ? bytes : extentBytes(tensor, count, itemsize);
-  if (row_major) view->dl.strides = nullptr;
-  view->dtype = dtype;
-  view->read_only = (managed->flags & DLPACK_FLAG_BITMASK_READ_ONLY) != 0;
-  view->owner = managed;
-  view->release = deleteManaged;
-  tb_tensor* holder = makeManagedTensor(*view);
-  view->owner = holder;
-  view->release = view->read_only ? releaseManaged : releaseWritable;
-  view->dl.shape = holder->shape.data();
-  if (!row_major) view->dl.strides = holder->strides.data();
+  ref->nbytes = row_major ? bytes : extentBytes(tensor, count, itemsize);
+  if (row_major) ref->dl.strides = nullptr;
+  ref->dtype = dtype;
+  ref->read_only = (managed->flags & DLPACK_FLAG_BITMASK_READ_ONLY) != 0;
+  const TensorView view = *ref;
+  // Without an owner yet: `managed` is the caller's until nothing can fail any more.
+  tb_tensor* holder = makeManagedTensor(ref).release();
+  holder->ref.owner = managed;
+  holder->ref.release = deleteManaged;
+  *ref = TensorRef(view, holder, view.read_only ? releaseManaged : releaseWritable);
+  ref->dl.shape = holder->shape.data();
+  if (!row_major) ref->dl.strides = holder->strides.data();
   countOwner(1);
 }
 

@@ -1,4 +1,4 @@
-// From a DLPack structure of somebody else's to a TensorView: everything is checked before it is
+// From a DLPack structure of somebody else's to a TensorRef: everything is checked before it is
 // believed. Not for: structures that we make (managed_tensor.h).
 #ifndef TENSOR_BRIDGE_CORE_DLPACK_IMPORT_H_
 #define TENSOR_BRIDGE_CORE_DLPACK_IMPORT_H_
@@ -10,13 +10,13 @@ namespace tensor_bridge {
 /// The row for DLPack's dtype. Throws Error{kUnsupportedDtype}.
 Dtype dtypeFromDlpack(DLDataType type);
 
-/// Views `managed`. The result's owner is a tb_tensor that owns `managed`: its release runs
+/// Refers to `managed`. The result's owner is a tb_tensor that owns `managed`: its release runs
 /// managed's deleter, which may be null. Its shape and strides live as long as the owner. Strides
 /// are null for row-major memory, else as the producer gave them, never negative; nbytes is the
 /// extent of the memory. Takes `managed` over on success; on an Error it is still the caller's.
 /// Throws Error{kInvalidHandle} for another major version or an inconsistent structure,
 /// {kUnsupportedDtype}, {kUnsupportedDevice}.
-void importDlpack(DLManagedTensorVersioned* managed, TensorView* view);
+void importDlpack(DLManagedTensorVersioned* managed, TensorRef* ref);
 
 /// A structure of the current version around one of the old kind, which cannot say whether its
 /// memory may be written to. Takes `managed` over.

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <utility>
 
 #include "core/dlpack_import.h"
 #include "core/error.h"
@@ -13,27 +14,26 @@
 
 namespace tensor_bridge {
 
-tb_tensor* makeManagedTensor(const TensorView& view) {
+ManagedPointer makeManagedTensor(TensorRef* ref) {
   auto tensor = std::make_unique<tb_tensor>();
-  const int ndim = view.dl.ndim;
-  tensor->view = view;
-  tensor->shape.assign(view.dl.shape, view.dl.shape + ndim);
-  if (view.dl.strides != nullptr) {
-    tensor->strides.assign(view.dl.strides, view.dl.strides + ndim);
+  const int ndim = ref->dl.ndim;
+  tensor->shape.assign(ref->dl.shape, ref->dl.shape + ndim);
+  if (ref->dl.strides != nullptr) {
+    tensor->strides.assign(ref->dl.strides, ref->dl.strides + ndim);
   } else {
     tensor->strides.resize(static_cast<size_t>(ndim));
     rowMajorStrides(tensor->shape.data(), ndim, tensor->strides.data());
   }
-  tensor->view.dl.shape = tensor->shape.data();
-  tensor->view.dl.strides = tensor->strides.data();
+  tensor->ref = std::move(*ref);
+  tensor->ref.dl.shape = tensor->shape.data();
+  tensor->ref.dl.strides = tensor->strides.data();
   tensor->references.store(1, std::memory_order_relaxed);
-  return tensor.release();
+  return ManagedPointer(tensor.release());
 }
 
 void dropReference(tb_tensor* tensor) noexcept {
   if (tensor == nullptr) return;
   if (tensor->references.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
-  tensor->view.release(tensor->view.owner);
   delete tensor;
 }
 
@@ -49,35 +49,18 @@ void checkDlpackDtype(Dtype dtype) {
 // DLPack asks for 256 bytes (dlpack.h, DLTensor::data).
 constexpr size_t kDlpackAlignment = 256;
 
-}  // namespace
-
-namespace {
-
 // A structure over new memory of `view`'s shape and dtype, not filled.
 DLManagedTensorVersioned* allocateLike(const TensorView& view) {
   const auto bytes = static_cast<size_t>(view.nbytes);
   const size_t rounded = (bytes / kDlpackAlignment + 1) * kDlpackAlignment;
-  std::unique_ptr<void, void (*)(void*)> memory(std::aligned_alloc(kDlpackAlignment, rounded),
-                                                std::free);
+  void* memory = std::aligned_alloc(kDlpackAlignment, rounded);
   if (memory == nullptr) throw std::bad_alloc();
-  TensorView fresh = view;
-  fresh.dl.data = memory.get();
+  TensorRef fresh(view, memory, std::free);
+  fresh.dl.data = memory;
   fresh.dl.device = DLDevice{kDLCPU, 0};
   fresh.dl.strides = nullptr;
   fresh.read_only = false;
-  fresh.owner = memory.get();
-  fresh.release = std::free;
-  tb_tensor* holder = makeManagedTensor(fresh);
-  static_cast<void>(memory.release());
-  DLManagedTensorVersioned* managed;
-  try {
-    managed = toDlpack(holder);
-  } catch (...) {
-    dropReference(holder);
-    throw;
-  }
-  dropReference(holder);
-  return managed;
+  return toDlpack(makeManagedTensor(&fresh).get());
 }
 
 }  // namespace
@@ -112,7 +95,7 @@ DLManagedTensorVersioned* allocateDlpack(const DLTensor& prototype) {
 }
 
 DLManagedTensorVersioned* toDlpack(tb_tensor* tensor) {
-  checkDlpackDtype(tensor->view.dtype);
+  checkDlpackDtype(tensor->ref.dtype);
   auto* managed = new DLManagedTensorVersioned{};
   managed->version.major = DLPACK_MAJOR_VERSION;
   managed->version.minor = DLPACK_MINOR_VERSION;
@@ -121,8 +104,8 @@ DLManagedTensorVersioned* toDlpack(tb_tensor* tensor) {
     dropReference(static_cast<tb_tensor*>(self->manager_ctx));
     delete self;
   };
-  managed->flags = tensor->view.read_only ? DLPACK_FLAG_BITMASK_READ_ONLY : 0;
-  managed->dl_tensor = tensor->view.dl;
+  managed->flags = tensor->ref.read_only ? DLPACK_FLAG_BITMASK_READ_ONLY : 0;
+  managed->dl_tensor = tensor->ref.dl;
   tensor->references.fetch_add(1, std::memory_order_relaxed);
   return managed;
 }

@@ -1,10 +1,11 @@
-// TensorView: the currency between the adapters. A DLTensor, flags, and an owner with its release;
-// on the stack, no allocation. Not for: keeping; a TensorView that outlives a call becomes a
-// ManagedTensor or a torch storage.
+// TensorView says what a tensor is and where its memory is. TensorRef, the currency between the
+// adapters, keeps that memory alive too; on the stack, no allocation. Not for: keeping; a TensorRef
+// that outlives a call becomes a tb_tensor or a torch storage.
 #ifndef TENSOR_BRIDGE_CORE_TENSOR_REF_H_
 #define TENSOR_BRIDGE_CORE_TENSOR_REF_H_
 
 #include <cstdint>
+#include <utility>
 
 #include "core/dtype.h"
 #include "dlpack/dlpack.h"
@@ -33,6 +34,7 @@ struct OwnerKind {
   ReleaseFn release_taken;
 };
 
+/// Owns nothing.
 struct TensorView {
   /// `shape` (and `strides`, null for row-major) point into memory of whoever made the view and
   /// are valid only during the call that it is handed to. byte_offset is always 0.
@@ -41,25 +43,37 @@ struct TensorView {
   /// The memory must not be written to: every view of TensorFlow's memory.
   bool read_only;
   int64_t nbytes;
-  /// Keeps the memory alive until `release(owner)`. Whoever holds the view owns it; a function
-  /// that takes the view over says so, and takes it only on success.
-  void* owner;
-  ReleaseFn release;
 };
 
-/// Releases the owner unless someone took it.
-class ViewGuard {
- public:
-  explicit ViewGuard(TensorView* view) : view_(view) {}
-  ~ViewGuard() {
-    if (view_ != nullptr && view_->owner != nullptr) view_->release(view_->owner);
+/// A view whose memory lives as long as the reference, which moves and is never copied. A function
+/// that takes the owner over says so; what it has not taken is released with the reference.
+struct TensorRef : TensorView {
+  TensorRef() noexcept {}
+  TensorRef(const TensorView& view, void* its_owner, ReleaseFn its_release) noexcept
+      : TensorView(view), owner(its_owner), release(its_release) {}
+  TensorRef(TensorRef&& other) noexcept
+      : TensorView(other), owner(other.take()), release(other.release) {}
+  TensorRef& operator=(TensorRef&& other) noexcept {
+    if (this != &other) {
+      reset();
+      static_cast<TensorView&>(*this) = other;
+      owner = other.take();
+      release = other.release;
+    }
+    return *this;
   }
-  ViewGuard(const ViewGuard&) = delete;
-  ViewGuard& operator=(const ViewGuard&) = delete;
-  void taken() { view_ = nullptr; }
+  ~TensorRef() { reset(); }
 
- private:
-  TensorView* view_;
+  /// Releases the memory now.
+  void reset() noexcept {
+    if (owner != nullptr) release(take());
+  }
+  /// The owner, which is the caller's from now on.
+  void* take() noexcept { return std::exchange(owner, nullptr); }
+
+  /// Null: the memory is somebody else's care.
+  void* owner = nullptr;
+  ReleaseFn release = nullptr;
 };
 
 }  // namespace tensor_bridge

@@ -128,7 +128,7 @@ tb_status resolveDevice(TensorView*) {
 }
 
 // Only views of GPU memory are released later.
-tb_status releaseLater(TensorView* view) { return resolveDevice(view); }
+tb_status releaseLater(TensorRef* ref) { return resolveDevice(ref); }
 
 void waitForReleases() {}
 
@@ -141,7 +141,8 @@ void lookUp(const TensorView& view, const void* table, size_t itemsize, void* ou
   }
 }
 
-tb_status wrap(const TensorView* view, const WrapSpec* spec, tb_torch_tensor** out) {
+tb_status wrap(TensorRef* ref, const WrapSpec* spec, tb_torch_tensor** out) {
+  const TensorView* view = ref;
   if (spec->action == WrapAction::kShare || spec->quant.count != 0) {
     return g_host->setError(TB_INVALID_OPTION,
                             "a quantized or aliased tensor needs a torch that tensor_bridge knows");
@@ -174,8 +175,7 @@ tb_status wrap(const TensorView* view, const WrapSpec* spec, tb_torch_tensor** o
   return TB_OK;
 }
 
-_object* sharePython(const TensorView* view, const WrapSpec*) {
-  view->release(view->owner);
+_object* sharePython(TensorRef*, const WrapSpec*) {
   g_host->setError(TB_INTERNAL, "a copying adapter was asked to share");
   return nullptr;
 }
@@ -190,7 +190,7 @@ void release(tb_torch_tensor* tensor) {
 
 void releaseOwner(void* owner) { release(static_cast<tb_torch_tensor*>(owner)); }
 
-tb_status view(tb_torch_tensor* tensor, int64_t* shape, int64_t* strides, TensorView* out) {
+tb_status view(tb_torch_tensor* tensor, int64_t* shape, int64_t* strides, TensorRef* out) {
   const Gil gil;
   const Description found(tensor);
   if (!found || !readSizes(found.shape, shape) || !readSizes(found.strides, strides)) {
@@ -205,7 +205,7 @@ tb_status view(tb_torch_tensor* tensor, int64_t* shape, int64_t* strides, Tensor
   if (found.dtype == Dtype::kUnknown) {
     return g_host->setError(TB_UNSUPPORTED_DTYPE, "the tensor's dtype has no row in the table");
   }
-  *out = TensorView{};
+  static_cast<TensorView&>(*out) = TensorView{};
   out->dtype = found.dtype;
   out->nbytes = found.nbytes;
   out->dl.data = found.data();

@@ -50,21 +50,22 @@ bool isMoreThanThereIs(int64_t nbytes) noexcept {
 
 }  // namespace
 
-TfTensor importShared(const TfApi& api, const TensorView& view) {
+TfTensor importShared(const TfApi& api, TensorRef* ref) {
   // TF_NewTensor copies misaligned memory and calls the deallocator at once (2.12 to 2.21).
-  if (!isAligned(view.dl.data, kTensorFlowAlignment)) {
+  if (!isAligned(ref->dl.data, kTensorFlowAlignment)) {
     throwError(ErrorCode::kInvalidHandle, "TensorFlow needs memory aligned to %zu bytes",
                kTensorFlowAlignment);
   }
-  const bool usual = isUsual(view.release);
+  const bool usual = isUsual(ref->release);
   std::unique_ptr<ImportedOwner> imported;
-  if (!usual) imported.reset(new ImportedOwner{view.owner, view.release});
+  if (!usual) imported.reset(new ImportedOwner{ref->owner, ref->release});
   TfTensor tensor =
-      owned(api, api.TF_NewTensor(dtypeInfo(view.dtype).tf_enum, view.dl.shape, view.dl.ndim,
-                                  view.dl.data, static_cast<size_t>(view.nbytes),
+      owned(api, api.TF_NewTensor(dtypeInfo(ref->dtype).tf_enum, ref->dl.shape, ref->dl.ndim,
+                                  ref->dl.data, static_cast<size_t>(ref->nbytes),
                                   usual ? releaseUsual : releaseImported,
-                                  usual ? view.owner : imported.get()));
+                                  usual ? ref->owner : imported.get()));
   if (tensor == nullptr) throwError(ErrorCode::kOutOfMemory, "TF_NewTensor returned null");
+  static_cast<void>(ref->take());
   static_cast<void>(imported.release());
   return tensor;
 }

@@ -8,11 +8,11 @@
 
 namespace tensor_bridge {
 
-/// A tensor over `view`'s memory, row-major on the host. Takes view.owner over on success and
+/// A tensor over the memory of `ref`, row-major on the host. Takes the owner over on success and
 /// releases it, on any thread, when TensorFlow drops the buffer. TensorFlow never writes into such
 /// memory (OwnsMemory() is false). Throws Error{kInvalidHandle} for memory that is not aligned:
 /// TensorFlow would copy it quietly here, or abort on it elsewhere.
-TfTensor importShared(const TfApi& api, const TensorView& view);
+TfTensor importShared(const TfApi& api, TensorRef* ref);
 
 /// A tensor in TensorFlow's own aligned memory, not filled; `*data` is where to write. Throws
 /// Error{kOutOfMemory}.

@@ -162,10 +162,7 @@ TfTensor tensorOfOwner(const TfApi& api, ReleaseFn release, void* owner, const T
 TfeHandle handleOfOwner(const TfApi& api, ReleaseFn release, void* owner, const TensorView& view) {
   if (release == releaseHandle) return owned(api, static_cast<TFE_TensorHandle*>(owner));
   countOwner(1);
-  TensorView owning = view;
-  owning.owner = owner;
-  owning.release = release;
-  const ViewGuard guard(&owning);
+  const TensorRef kept(view, owner, release);
   if (release == releaseBuffer) {
     BorrowedTensor borrowed;
     if (BorrowedTensor::make(api, dtypeInfo(view.dtype).tf_enum, view.dl.shape, view.dl.ndim,

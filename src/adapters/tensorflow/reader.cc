@@ -56,25 +56,36 @@ void checkStatus(const TfApi& api, TFE_TensorHandle* handle, TF_Status* status) 
   if (api.TF_GetCode(status) != kTfOk) throwHandleStatus(api, handle, status);
 }
 
-void finishView(Dtype dtype, int ndim, int64_t* shape, void* data, DLDevice device,
-                TensorView* view) {
-  const DtypeInfo& info = dtypeInfo(dtype);
-  int64_t count;
-  int64_t bytes;
-  if (!elementCount(shape, ndim, &count) || !byteCount(count, info.itemsize, &bytes)) {
-    throwError(ErrorCode::kInvalidHandle,
-               "the shape that TensorFlow reports is negative or overflows 64 bits");
-  }
+// The one place that fills a view: row-major, read-only.
+[[gnu::always_inline]] inline void fillView(Dtype dtype, int ndim, int64_t* shape, void* data,
+                                            DLDevice device, int64_t nbytes, TensorView* view) {
   view->dl.data = data;
   view->dl.device = device;
   view->dl.ndim = ndim;
-  view->dl.dtype = info.dl;
+  view->dl.dtype = dtypeInfo(dtype).dl;
   view->dl.shape = shape;
   view->dl.strides = nullptr;
   view->dl.byte_offset = 0;
   view->dtype = dtype;
   view->read_only = true;
-  view->nbytes = bytes;
+  view->nbytes = nbytes;
+}
+
+int64_t checkedBytes(Dtype dtype, int ndim, const int64_t* shape) {
+  int64_t count;
+  int64_t bytes;
+  if (!elementCount(shape, ndim, &count) || !byteCount(count, dtypeInfo(dtype).itemsize, &bytes)) {
+    throwError(ErrorCode::kInvalidHandle,
+               "the shape that TensorFlow reports is negative or overflows 64 bits");
+  }
+  return bytes;
+}
+
+// The new reference's owner, which is counted from now on.
+void own(void* owner, ReleaseFn release, TensorRef* ref) {
+  ref->owner = owner;
+  ref->release = release;
+  countOwner(1);
 }
 
 }  // namespace
@@ -140,7 +151,7 @@ DLDevice deviceOfHandle(const TfApi& api, TFE_TensorHandle* handle, TF_Status* s
 }
 
 [[gnu::no_stack_protector]] bool exportReadyHandle(const TfApi& api, TFE_TensorHandle* handle,
-                                                   int64_t* shape, TensorView* view) noexcept {
+                                                   int64_t* shape, TensorRef* ref) noexcept {
   const void* tensor = api.localTensor(handle);
   if (tensor == nullptr) return false;
   TensorFields fields;
@@ -150,24 +161,13 @@ DLDevice deviceOfHandle(const TfApi& api, TFE_TensorHandle* handle, TF_Status* s
   TF_Status* status = threadStatus(api);
   const char* name = api.TFE_TensorHandleBackingDeviceName(handle, status);
   if (name == nullptr || std::strcmp(name, kLocalCpu) != 0) return false;
-  const DtypeInfo& info = dtypeInfo(dtype);
-  view->dl.data = fields.data;
-  view->dl.device = DLDevice{kDLCPU, 0};
-  view->dl.ndim = fields.ndim;
-  view->dl.dtype = info.dl;
-  view->dl.shape = shape;
-  view->dl.strides = nullptr;
-  view->dl.byte_offset = 0;
-  view->dtype = dtype;
-  view->read_only = true;
-  view->nbytes = fields.num_elements * info.itemsize;
-  view->owner = api.TFE_TensorHandleCopySharingTensor(handle, status);
-  view->release = releaseHandle;
-  countOwner(1);
+  fillView(dtype, fields.ndim, shape, fields.data, DLDevice{kDLCPU, 0},
+           fields.num_elements * dtypeInfo(dtype).itemsize, ref);
+  own(api.TFE_TensorHandleCopySharingTensor(handle, status), releaseHandle, ref);
   return true;
 }
 
-void exportHandle(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape, TensorView* view) {
+void exportHandle(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape, TensorRef* ref) {
   const int tf_enum = api.TFE_TensorHandleDataType(handle);
   const Dtype dtype = dtypeFromTf(tf_enum);
   checkHasElements(dtype, tf_enum);
@@ -196,12 +196,11 @@ void exportHandle(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape, Te
     shape[i] = api.TFE_TensorHandleDim(handle, i, status);
     if (__builtin_expect(shape[i] < 0, 0)) checkStatus(api, handle, status);
   }
-  finishView(dtype, ndim, shape, data, device, view);
+  fillView(dtype, ndim, shape, data, device, checkedBytes(dtype, ndim, shape), ref);
   // Only adds a reference: the result is the same handle in 2.12 to 2.21.
-  view->owner = api.TFE_TensorHandleCopySharingTensor(handle, status);
-  if (__builtin_expect(view->owner == nullptr, 0)) checkStatus(api, handle, status);
-  view->release = releaseHandle;
-  countOwner(1);
+  TFE_TensorHandle* owner = api.TFE_TensorHandleCopySharingTensor(handle, status);
+  if (__builtin_expect(owner == nullptr, 0)) checkStatus(api, handle, status);
+  own(owner, releaseHandle, ref);
 }
 
 TfTensor aliasTensor(const TfApi& api, const TF_Tensor* tensor) {
@@ -225,54 +224,39 @@ TfTensor aliasTensor(const TfApi& api, const TF_Tensor* tensor, int tf_enum, con
 
 namespace {
 
-// The view owns the tensor's buffer. False, with nothing done, where that is not known to work, and
-// for a tensor without elements.
-bool ownBufferOf(const TfApi& api, const TF_Tensor* tensor, TensorView* view) {
+// Makes the tensor's buffer the owner. False, with nothing done, where that is not known to work,
+// and for a tensor without elements.
+bool ownBufferOf(const TfApi& api, const TF_Tensor* tensor, TensorRef* ref) {
   TensorBuffer* buffer = api.Tensor_destroy == nullptr ? nullptr : bufferOf(tensorInside(tensor));
-  if (buffer == nullptr || buffer->data != view->dl.data) return false;
+  if (buffer == nullptr || buffer->data != ref->dl.data) return false;
   retainBuffer(buffer);
-  view->owner = buffer;
-  view->release = releaseBuffer;
-  countOwner(1);
+  own(buffer, releaseBuffer, ref);
   return true;
 }
 
 // Reads the tensor in place. False, with nothing done, where the long way has to.
 bool exportTensorInPlace(const TfApi& api, TF_Tensor* tensor, bool take, int64_t* shape,
-                         TensorView* view) {
+                         TensorRef* ref) {
   if (api.Tensor_destroy == nullptr) return false;
   TensorFields fields;
   if (!readTensorFields(tensorInside(tensor), shape, &fields)) return false;
   const Dtype dtype = dtypeFromTf(fields.tf_enum);
   if (dtype == Dtype::kUnknown || dtypeInfo(dtype).kind == DtypeKind::kRefused) return false;
-  const DtypeInfo& info = dtypeInfo(dtype);
-  const int64_t bytes = fields.num_elements * info.itemsize;
+  const int64_t bytes = fields.num_elements * dtypeInfo(dtype).itemsize;
   if (api.TF_TensorByteSize(tensor) < static_cast<size_t>(bytes)) return false;
-  view->dl.data = fields.data;
-  view->dl.device = DLDevice{kDLCPU, 0};
-  view->dl.ndim = fields.ndim;
-  view->dl.dtype = info.dl;
-  view->dl.shape = shape;
-  view->dl.strides = nullptr;
-  view->dl.byte_offset = 0;
-  view->dtype = dtype;
-  view->read_only = true;
-  view->nbytes = bytes;
-  if (!take) return ownBufferOf(api, tensor, view);
-  view->owner = tensor;
-  view->release = releaseTensor;
-  countOwner(1);
+  fillView(dtype, fields.ndim, shape, fields.data, DLDevice{kDLCPU, 0}, bytes, ref);
+  if (!take) return ownBufferOf(api, tensor, ref);
+  own(tensor, releaseTensor, ref);
   return true;
 }
 
 }  // namespace
 
-void exportTensor(const TfApi& api, TF_Tensor* tensor, bool take, int64_t* shape,
-                  TensorView* view) {
+void exportTensor(const TfApi& api, TF_Tensor* tensor, bool take, int64_t* shape, TensorRef* ref) {
   if (tensor == nullptr) {
     throwError(ErrorCode::kInvalidHandle, "expected a TF_Tensor, got null");
   }
-  if (__builtin_expect(exportTensorInPlace(api, tensor, take, shape, view), 1)) return;
+  if (__builtin_expect(exportTensorInPlace(api, tensor, take, shape, ref), 1)) return;
   const int tf_enum = api.TF_TensorType(tensor);
   const Dtype dtype = dtypeFromTf(tf_enum);
   checkHasElements(dtype, tf_enum);
@@ -282,16 +266,15 @@ void exportTensor(const TfApi& api, TF_Tensor* tensor, bool take, int64_t* shape
                kMaxDims, ndim);
   }
   for (int i = 0; i < ndim; ++i) shape[i] = api.TF_Dim(tensor, i);
-  finishView(dtype, ndim, shape, api.TF_TensorData(tensor), DLDevice{kDLCPU, 0}, view);
-  if (api.TF_TensorByteSize(tensor) < static_cast<size_t>(view->nbytes)) {
+  const int64_t bytes = checkedBytes(dtype, ndim, shape);
+  if (api.TF_TensorByteSize(tensor) < static_cast<size_t>(bytes)) {
     throwError(ErrorCode::kInvalidHandle,
                "the TF_Tensor holds %zu bytes, its shape and dtype need %lld",
-               api.TF_TensorByteSize(tensor), static_cast<long long>(view->nbytes));
+               api.TF_TensorByteSize(tensor), static_cast<long long>(bytes));
   }
-  if (!take && ownBufferOf(api, tensor, view)) return;
-  view->owner = take ? tensor : aliasTensor(api, tensor, tf_enum, shape, ndim).release();
-  view->release = releaseTensor;
-  countOwner(1);
+  fillView(dtype, ndim, shape, api.TF_TensorData(tensor), DLDevice{kDLCPU, 0}, bytes, ref);
+  if (!take && ownBufferOf(api, tensor, ref)) return;
+  own(take ? tensor : aliasTensor(api, tensor, tf_enum, shape, ndim).release(), releaseTensor, ref);
 }
 
 }  // namespace tensor_bridge

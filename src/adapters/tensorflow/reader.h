@@ -1,4 +1,4 @@
-// From TensorFlow's tensors to a TensorView: no copy, always read-only.
+// From TensorFlow's tensors to a TensorRef: no copy, always read-only.
 // Not for: deciding whether to share (bridge), or knowing torch.
 #ifndef TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_READER_H_
 #define TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_READER_H_
@@ -10,24 +10,23 @@
 
 namespace tensor_bridge {
 
-/// Views the memory behind `handle`. On return `view->owner` is a reference of the view's own,
-/// and `view->dl.shape` is `shape`, which has room for kMaxDims. Blocks until the tensor's
-/// producer has finished; hold no lock that the producer may want (the GIL) unless
-/// api.isReady(handle). Throws Error: kUnsupportedDtype before it touches memory of strings,
-/// resources and variants (TFE_TensorHandleDevicePointer aborts on them in 2.20 and 2.21),
-/// kUnsupportedDevice for remote, packed and custom-device handles, kTensorFlow with TensorFlow's
-/// message if the producer failed.
-void exportHandle(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape, TensorView* view);
+/// Refers to the memory behind `handle`. On return `ref->dl.shape` is `shape`, which has room for
+/// kMaxDims. Blocks until the tensor's producer has finished; hold no lock that the producer may
+/// want (the GIL) unless api.isReady(handle). Throws Error: kUnsupportedDtype before it touches
+/// memory of strings, resources and variants (TFE_TensorHandleDevicePointer aborts on them in 2.20
+/// and 2.21), kUnsupportedDevice for remote, packed and custom-device handles, kTensorFlow with
+/// TensorFlow's message if the producer failed.
+void exportHandle(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape, TensorRef* ref);
 
 /// The same for the common case, a tensor on this process's first CPU whose handle isReady(): fewer
 /// calls, see Note [Layout of tensorflow::Tensor]. False, with nothing done, in every other case;
 /// exportHandle() then does it or says why not.
 bool exportReadyHandle(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape,
-                       TensorView* view) noexcept;
+                       TensorRef* ref) noexcept;
 
-/// Views the memory of `tensor`. With `take` the view owns `tensor` itself, else a reference to its
-/// buffer and the caller keeps its own. On an Error nothing was taken.
-void exportTensor(const TfApi& api, TF_Tensor* tensor, bool take, int64_t* shape, TensorView* view);
+/// Refers to the memory of `tensor`. With `take` the owner is `tensor` itself, else a reference to
+/// its buffer and the caller keeps its own. On an Error nothing was taken.
+void exportTensor(const TfApi& api, TF_Tensor* tensor, bool take, int64_t* shape, TensorRef* ref);
 
 /// A second TF_Tensor on `tensor`'s buffer. Throws Error.
 TfTensor aliasTensor(const TfApi& api, const TF_Tensor* tensor);

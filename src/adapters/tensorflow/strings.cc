@@ -13,7 +13,6 @@
 
 #include <cstdlib>
 #include <cstring>
-#include <memory>
 #include <new>
 #include <string>
 
@@ -125,7 +124,6 @@ void copySmall(char* to, const char* from, size_t size) {
   }
 }
 
-// The view has no owner.
 void viewElements(const TfApi& api, TF_Tensor* tensor, int64_t* shape, TensorView* view) {
   *view = TensorView{};
   const int ndim = api.TF_NumDims(tensor);
@@ -179,25 +177,25 @@ void freeTensor(void* elements, size_t bytes, void*) {
 
 }  // namespace
 
-void exportStrings(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape, TensorView* view) {
+void exportStrings(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape, TensorRef* ref) {
   checkIsString(api.TFE_TensorHandleDataType(handle));
   TF_Status* status = threadStatus(api);
   static_cast<void>(deviceOfHandle(api, handle, status));
   // Shares the buffer of a local tensor. TFE_TensorHandleDevicePointer would abort on strings.
   TfTensor tensor = owned(api, api.TFE_TensorHandleResolve(handle, status));
   if (tensor == nullptr) throwHandleStatus(api, handle, status);
-  viewElements(api, tensor.get(), shape, view);
-  view->owner = tensor.release();
-  view->release = releaseTensor;
+  viewElements(api, tensor.get(), shape, ref);
+  ref->owner = tensor.release();
+  ref->release = releaseTensor;
   countOwner(1);
 }
 
-void exportStrings(const TfApi& api, TF_Tensor* tensor, int64_t* shape, TensorView* view) {
+void exportStrings(const TfApi& api, TF_Tensor* tensor, int64_t* shape, TensorRef* ref) {
   if (tensor == nullptr) {
     throwError(ErrorCode::kInvalidHandle, "expected a TF_Tensor, got null");
   }
   checkIsString(api.TF_TensorType(tensor));
-  viewElements(api, tensor, shape, view);
+  viewElements(api, tensor, shape, ref);
 }
 
 const void* stringElement(const void* elements, int64_t index) noexcept {

@@ -10,17 +10,17 @@
 
 namespace tensor_bridge {
 
-/// Views the elements behind `handle`. On return `view->dl.data` is what the functions below call
-/// `elements`, `view->owner` is a reference of the view's own and `view->dl.shape` is `shape`,
-/// which has room for kMaxDims. Blocks until the tensor's producer has finished; hold no lock that
-/// the producer may want (the GIL) unless api.isReady(handle). Throws Error: kUnsupportedDtype for
-/// a tensor of another dtype, kUnsupportedDevice for remote, packed and custom-device handles,
-/// kTensorFlow with TensorFlow's message if the producer failed.
-void exportStrings(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape, TensorView* view);
+/// Refers to the elements behind `handle`. On return `ref->dl.data` is what the functions below
+/// call `elements`, and `ref->dl.shape` is `shape`, which has room for kMaxDims. Blocks until the
+/// tensor's producer has finished; hold no lock that the producer may want (the GIL) unless
+/// api.isReady(handle). Throws Error: kUnsupportedDtype for a tensor of another dtype,
+/// kUnsupportedDevice for remote, packed and custom-device handles, kTensorFlow with TensorFlow's
+/// message if the producer failed.
+void exportStrings(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape, TensorRef* ref);
 
-/// The same for `tensor`, without an owner: it stays with the caller and must outlive the view.
+/// The same for `tensor`, without an owner: it stays with the caller and must outlive `ref`.
 /// (TF_TensorBitcastFrom, which makes a second reference of other dtypes, refuses strings.)
-void exportStrings(const TfApi& api, TF_Tensor* tensor, int64_t* shape, TensorView* view);
+void exportStrings(const TfApi& api, TF_Tensor* tensor, int64_t* shape, TensorRef* ref);
 
 /// The element `index`: valid as long as the tensor's buffer is.
 const void* stringElement(const void* elements, int64_t index) noexcept;

@@ -115,24 +115,24 @@ tb_status resolveDevice(TensorView* view) {
   }
 }
 
-tb_status makeReleaseLater(TensorView* view) {
+tb_status makeReleaseLater(TensorRef* ref) {
   try {
-    releaseLater(view);
+    releaseLater(ref);
     return TB_OK;
   } catch (...) {
     return reportException();
   }
 }
 
-[[gnu::no_stack_protector]] tb_status wrap(const TensorView* view, const WrapSpec* spec,
+[[gnu::no_stack_protector]] tb_status wrap(TensorRef* ref, const WrapSpec* spec,
                                            tb_torch_tensor** out) {
   try {
     if (spec->action == WrapAction::kShare) {
-      at::Tensor tensor = shareView(*view, *spec, /*take=*/false);
-      attachOwner(storageOf(tensor), *view);
+      at::Tensor tensor = sharedTensor(ref, *spec, /*take=*/false);
+      attachOwner(storageOf(tensor), ref);
       *out = handOver(std::move(tensor));
     } else {
-      *out = handOver(copyView(*view, *spec));
+      *out = handOver(copiedTensor(*ref, *spec));
     }
     return TB_OK;
   } catch (...) {
@@ -153,17 +153,14 @@ _object* madeObject(_object* object) {
   return object;
 }
 
-[[gnu::no_stack_protector]] _object* sharePython(const TensorView* view, const WrapSpec* spec) {
+[[gnu::no_stack_protector]] _object* sharePython(TensorRef* ref, const WrapSpec* spec) {
   WrapPython wrap_python = g_wrap_python.load(std::memory_order_acquire);
   if (__builtin_expect(wrap_python == nullptr, 0)) {
     wrap_python = findWrapPython();
-    if (wrap_python == nullptr) {
-      view->release(view->owner);
-      return noPython();
-    }
+    if (wrap_python == nullptr) return noPython();
   }
   try {
-    return madeObject(wrap_python(shareView(*view, *spec, /*take=*/true)));
+    return madeObject(wrap_python(sharedTensor(ref, *spec, /*take=*/true)));
   } catch (...) {
     reportException();
     return nullptr;
@@ -184,10 +181,10 @@ _object* madeObject(_object* object) {
 
 void release(tb_torch_tensor* tensor) { static_cast<void>(reclaim(tensor)); }
 
-tb_status view(tb_torch_tensor* tensor, int64_t* shape, int64_t* strides, TensorView* out) {
+tb_status view(tb_torch_tensor* tensor, int64_t* shape, int64_t* strides, TensorRef* out) {
   try {
     Borrowed borrowed(tensor);
-    viewTensor(*borrowed, shape, strides, out);
+    referTo(*borrowed, shape, strides, out);
     return TB_OK;
   } catch (...) {
     return reportException();

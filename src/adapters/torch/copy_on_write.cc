@@ -305,11 +305,12 @@ void raiseOnWrite(c10::StorageImpl* storage) {
 }  // namespace
 
 [[gnu::no_stack_protector]] c10::intrusive_ptr<c10::StorageImpl> makeForeignStorage(
-    const TensorView& view, c10::Device device, int32_t on_write, void* owner) {
-  c10::DataPtr data = device.is_cpu() ? c10::DataPtr(view.dl.data, owner, view.release, device)
-                                      : gpuDataPtr(view, device, owner);
+    TensorRef* ref, c10::Device device, int32_t on_write, bool take) {
+  c10::DataPtr data = device.is_cpu() ? c10::DataPtr(ref->dl.data, take ? ref->take() : nullptr,
+                                                     ref->release, device)
+                                      : gpuDataPtr(ref, device, take);
   auto storage = c10::make_intrusive<c10::StorageImpl>(
-      c10::StorageImpl::use_byte_size_t(), c10::SymInt(view.nbytes), std::move(data),
+      c10::StorageImpl::use_byte_size_t(), c10::SymInt(ref->nbytes), std::move(data),
       c10::GetAllocator(device.type()), /*resizable=*/true);
   if (on_write == TB_ON_WRITE_COPY) {
     storage->set_materializer(copyOnWrite);
@@ -319,13 +320,13 @@ void raiseOnWrite(c10::StorageImpl* storage) {
   return storage;
 }
 
-void attachOwner(c10::StorageImpl* storage, const TensorView& view) noexcept {
+void attachOwner(c10::StorageImpl* storage, TensorRef* ref) noexcept {
   c10::DataPtr& current = storage->_mutable_data_ptr_no_checks();
   const c10::Device device = current.device();
   if (device.is_cpu()) {
-    current = c10::DataPtr(view.dl.data, view.owner, view.release, device);
+    current = c10::DataPtr(ref->dl.data, ref->take(), ref->release, device);
   } else {
-    attachGpuOwner(current, view);
+    attachGpuOwner(current, ref);
   }
 }
 
@@ -441,23 +442,23 @@ using CowContext = c10::impl::cow::COWDeleterContext;
 // Holds the second reference to the COW context until the storage dies. Two threads that do the
 // first write at once are not safe here: torch decrements the context twice.
 struct GuardedStorage final : c10::StorageImpl {
-  GuardedStorage(const TensorView& view, c10::Device device, c10::Allocator* allocator)
-      : c10::StorageImpl(use_byte_size_t(), c10::SymInt(view.nbytes),
-                         c10::DataPtr(view.dl.data, nullptr, view.release, device), allocator,
+  GuardedStorage(const TensorRef& ref, c10::Device device, c10::Allocator* allocator)
+      : c10::StorageImpl(use_byte_size_t(), c10::SymInt(ref.nbytes),
+                         c10::DataPtr(ref.dl.data, nullptr, ref.release, device), allocator,
                          /*resizable=*/true) {}
   ~GuardedStorage() override { drop(); }
   void release_resources() override {
     c10::StorageImpl::release_resources();
     drop();
   }
-  void guard(const TensorView& view) {
+  void guard(TensorRef* ref) {
+    owner_ = ref->owner;
+    release_ = ref->release;
     auto* context =
-        new CowContext(std::unique_ptr<void, c10::DeleterFnPtr>(view.owner, view.release));
+        new CowContext(std::unique_ptr<void, c10::DeleterFnPtr>(ref->take(), ref->release));
     context->increment_refcount();
     guard_ = context;
-    owner_ = view.owner;
-    release_ = view.release;
-    set_data_ptr_noswap(c10::DataPtr(view.dl.data, context, c10::impl::cow::cow_deleter, device()));
+    set_data_ptr_noswap(c10::DataPtr(ref->dl.data, context, c10::impl::cow::cow_deleter, device()));
   }
   void drop() {
     if (auto* guard = guard_.exchange(nullptr)) c10::impl::cow::cow_deleter(guard);
@@ -471,39 +472,34 @@ struct GuardedStorage final : c10::StorageImpl {
 }  // namespace
 
 [[gnu::no_stack_protector]] c10::intrusive_ptr<c10::StorageImpl> makeForeignStorage(
-    const TensorView& view, c10::Device device, int32_t on_write, void* owner) {
+    TensorRef* ref, c10::Device device, int32_t on_write, bool take) {
   if (on_write == TB_ON_WRITE_COPY && device.is_cpu()) {
-    // Its DataPtr has no context yet, so an exception here leaves the owner to be released.
-    try {
-      auto storage =
-          c10::make_intrusive<GuardedStorage>(view, device, c10::GetAllocator(device.type()));
-      if (owner != nullptr) storage->guard(view);
-      return c10::intrusive_ptr<c10::StorageImpl>(std::move(storage));
-    } catch (...) {
-      if (owner != nullptr) view.release(owner);
-      throw;
-    }
+    auto storage =
+        c10::make_intrusive<GuardedStorage>(*ref, device, c10::GetAllocator(device.type()));
+    if (take) storage->guard(ref);
+    return c10::intrusive_ptr<c10::StorageImpl>(std::move(storage));
   }
-  c10::DataPtr data = device.is_cpu() ? c10::DataPtr(view.dl.data, owner, view.release, device)
-                                      : gpuDataPtr(view, device, owner);
+  c10::DataPtr data = device.is_cpu() ? c10::DataPtr(ref->dl.data, take ? ref->take() : nullptr,
+                                                     ref->release, device)
+                                      : gpuDataPtr(ref, device, take);
   auto storage = c10::make_intrusive<c10::StorageImpl>(
-      c10::StorageImpl::use_byte_size_t(), c10::SymInt(view.nbytes), std::move(data),
+      c10::StorageImpl::use_byte_size_t(), c10::SymInt(ref->nbytes), std::move(data),
       c10::GetAllocator(device.type()), /*resizable=*/true);
   if (on_write != TB_ON_WRITE_ALIAS) storage->set_throw_on_mutable_data_ptr();
   return storage;
 }
 
-void attachOwner(c10::StorageImpl* storage, const TensorView& view) noexcept {
+void attachOwner(c10::StorageImpl* storage, TensorRef* ref) noexcept {
   if (auto* guarded = dynamic_cast<GuardedStorage*>(storage)) {
-    guarded->guard(view);
+    guarded->guard(ref);
     return;
   }
   c10::DataPtr& current = storage->_mutable_data_ptr_no_checks();
   const c10::Device device = current.device();
   if (device.is_cpu()) {
-    current = c10::DataPtr(view.dl.data, view.owner, view.release, device);
+    current = c10::DataPtr(ref->dl.data, ref->take(), ref->release, device);
   } else {
-    attachGpuOwner(current, view);
+    attachGpuOwner(current, ref);
   }
 }
 

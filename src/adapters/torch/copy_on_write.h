@@ -14,15 +14,15 @@ namespace tensor_bridge {
 /// is known; the last has none. Set once, before the first storage is made.
 void setOwnerKinds(const OwnerKind* kinds) noexcept;
 
-/// A storage that shows `view`'s memory on `device`, guarded as `on_write` (TB_ON_WRITE_*) says.
-/// With `owner` null nothing is taken before attachOwner(); otherwise `owner`, the view's, is taken
-/// over in any case, also when this throws.
-c10::intrusive_ptr<c10::StorageImpl> makeForeignStorage(const TensorView& view, c10::Device device,
-                                                        int32_t on_write, void* owner);
+/// A storage that shows the memory of `ref` on `device`, guarded as `on_write` (TB_ON_WRITE_*)
+/// says. With `take` the owner is taken over, and released if this throws after that; without it
+/// nothing is taken before attachOwner().
+c10::intrusive_ptr<c10::StorageImpl> makeForeignStorage(TensorRef* ref, c10::Device device,
+                                                        int32_t on_write, bool take);
 
-/// Gives the view's owner to the storage, which keeps it over the first write, so that a pointer
-/// taken before that write stays valid.
-void attachOwner(c10::StorageImpl* storage, const TensorView& view) noexcept;
+/// Gives the owner to the storage, which keeps it over the first write, so that a pointer taken
+/// before that write stays valid.
+void attachOwner(c10::StorageImpl* storage, TensorRef* ref) noexcept;
 
 /// Whether this release of torch lets an existing storage keep its bytes for someone else.
 bool canShareStorage() noexcept;

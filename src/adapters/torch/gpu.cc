@@ -30,17 +30,14 @@ c10::Device deviceOfPointer(void* data) {
       .device();
 }
 
-c10::DataPtr gpuDataPtr(const TensorView& view, c10::Device device, void* owner) {
-  auto* context = new (std::nothrow) GpuOwner{owner, view.release, device.index(), view.nbytes};
-  if (context == nullptr) {
-    if (owner != nullptr) view.release(owner);
-    throw std::bad_alloc();
-  }
-  return c10::DataPtr(view.dl.data, context, releaseGpuOwner, device);
+c10::DataPtr gpuDataPtr(TensorRef* ref, c10::Device device, bool take) {
+  auto* context = new GpuOwner{nullptr, ref->release, device.index(), ref->nbytes};
+  if (take) context->owner = ref->take();
+  return c10::DataPtr(ref->dl.data, context, releaseGpuOwner, device);
 }
 
-void attachGpuOwner(c10::DataPtr& data, const TensorView& view) noexcept {
-  static_cast<GpuOwner*>(data.get_context())->owner = view.owner;
+void attachGpuOwner(c10::DataPtr& data, TensorRef* ref) noexcept {
+  static_cast<GpuOwner*>(data.get_context())->owner = ref->take();
 }
 
 bool gpuOwner(void* context, ReleaseFn* release, void** owner) noexcept {
@@ -58,10 +55,10 @@ void releaseGpuOwner(void* context) {
   }
 }
 
-void releaseLater(TensorView* view) {
-  const auto device = static_cast<c10::DeviceIndex>(view->dl.device.device_id);
-  view->owner = new GpuOwner{view->owner, view->release, device, view->nbytes};
-  view->release = releaseGpuOwner;
+void releaseLater(TensorRef* ref) {
+  const auto device = static_cast<c10::DeviceIndex>(ref->dl.device.device_id);
+  ref->owner = new GpuOwner{ref->owner, ref->release, device, ref->nbytes};
+  ref->release = releaseGpuOwner;
 }
 
 void refuseCapture(c10::Device device) {

@@ -26,19 +26,19 @@ bool torchHasDevice(int32_t device_type) noexcept;
 /// torch's device for a pointer to GPU memory. Throws c10::Error without a CUDA build of torch.
 c10::Device deviceOfPointer(void* data);
 
-/// A DataPtr whose deleter is releaseGpuOwner. `owner`, the view's or null for later, is taken over
-/// in any case.
-c10::DataPtr gpuDataPtr(const TensorView& view, c10::Device device, void* owner);
-void attachGpuOwner(c10::DataPtr& data, const TensorView& view) noexcept;
+/// A DataPtr whose deleter is releaseGpuOwner. With `take` the owner is taken over, on an exception
+/// too; otherwise attachGpuOwner() takes it later.
+c10::DataPtr gpuDataPtr(TensorRef* ref, c10::Device device, bool take);
+void attachGpuOwner(c10::DataPtr& data, TensorRef* ref) noexcept;
 bool gpuOwner(void* context, ReleaseFn* release, void** owner) noexcept;
 
 /// Releases the owner once torch's streams are done with the memory. The deleter of gpuDataPtr's
 /// result.
 void releaseGpuOwner(void* context);
 
-/// Makes the view's owner one that releaseGpuOwner() releases. `view->dl.device` is torch's. On an
+/// Makes the owner one that releaseGpuOwner() releases. `ref->dl.device` is torch's. On an
 /// exception nothing has changed.
-void releaseLater(TensorView* view);
+void releaseLater(TensorRef* ref);
 
 /// Throws c10::Error where the current stream of `device` is captured into a CUDA graph.
 void refuseCapture(c10::Device device);

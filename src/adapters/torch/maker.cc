@@ -210,26 +210,19 @@ at::Tensor lookedUp(const TensorView& view, const WrapSpec& spec, c10::Device so
 
 }  // namespace
 
-[[gnu::no_stack_protector]] at::Tensor shareView(const TensorView& view, const WrapSpec& spec,
-                                                 bool take) {
+[[gnu::no_stack_protector]] at::Tensor sharedTensor(TensorRef* ref, const WrapSpec& spec,
+                                                    bool take) {
   c10::Device device(c10::kCPU);
-  if (__builtin_expect(isOrdinary(view, spec), 1)) {
-    return ordinaryTensor(
-        makeForeignStorage(view, device, spec.on_write, take ? view.owner : nullptr), view, spec);
+  if (__builtin_expect(isOrdinary(*ref, spec), 1)) {
+    return ordinaryTensor(makeForeignStorage(ref, device, spec.on_write, take), *ref, spec);
   }
-  try {
-    device = torchDevice(view.dl.device);
-    if (!device.is_cpu()) guardListWriters();
-  } catch (...) {
-    if (take) view.release(view.owner);
-    throw;
-  }
-  return tensorOver(
-      c10::Storage(makeForeignStorage(view, device, spec.on_write, take ? view.owner : nullptr)),
-      device, view, spec);
+  device = torchDevice(ref->dl.device);
+  if (!device.is_cpu()) guardListWriters();
+  return tensorOver(c10::Storage(makeForeignStorage(ref, device, spec.on_write, take)), device,
+                    *ref, spec);
 }
 
-at::Tensor copyView(const TensorView& view, const WrapSpec& spec) {
+at::Tensor copiedTensor(const TensorView& view, const WrapSpec& spec) {
   c10::Device device = torchDevice(view.dl.device);
   // On a GPU the copy is only queued when this returns: releaseLater().
   if (!device.is_cpu()) refuseCapture(device);

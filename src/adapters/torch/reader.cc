@@ -43,7 +43,7 @@ void releaseHeldView(void* owner) {
 
 }  // namespace
 
-void viewTensor(const at::Tensor& tensor, int64_t* shape, int64_t* strides, TensorView* view) {
+void referTo(const at::Tensor& tensor, int64_t* shape, int64_t* strides, TensorRef* ref) {
   TORCH_CHECK(tensor.layout() == at::kStrided && tensor.has_storage() && !tensor.is_meta(),
               "expected a dense tensor with memory of its own, got layout ", tensor.layout(),
               " on ", tensor.device());
@@ -58,34 +58,32 @@ void viewTensor(const at::Tensor& tensor, int64_t* shape, int64_t* strides, Tens
               " has no row in tensor_bridge's dtype table");
   std::copy(tensor.sizes().begin(), tensor.sizes().end(), shape);
   std::copy(tensor.strides().begin(), tensor.strides().end(), strides);
-  view->dl.data = const_cast<void*>(tensor.const_data_ptr());
-  view->dl.device =
+  ref->dl.data = const_cast<void*>(tensor.const_data_ptr());
+  ref->dl.device =
       tensor.is_cuda() ? DLDevice{kDLCUDA, tensor.device().index()} : DLDevice{kDLCPU, 0};
-  view->dl.ndim = static_cast<int32_t>(tensor.dim());
-  view->dl.dtype = dlDataType(dtype);
-  view->dl.shape = shape;
-  view->dl.strides = strides;
-  view->dl.byte_offset = 0;
-  view->dtype = dtype;
-  view->read_only = true;
-  view->nbytes = static_cast<int64_t>(tensor.nbytes());
+  ref->dl.ndim = static_cast<int32_t>(tensor.dim());
+  ref->dl.dtype = dlDataType(dtype);
+  ref->dl.shape = shape;
+  ref->dl.strides = strides;
+  ref->dl.byte_offset = 0;
+  ref->dtype = dtype;
+  ref->read_only = true;
+  ref->nbytes = static_cast<int64_t>(tensor.nbytes());
   const c10::StorageImpl* storage =
       tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
   void* held = nullptr;
   const ReleaseFn release = isProtected(storage) ? foreignRelease(storage, &held) : nullptr;
   if (held != nullptr) {
-    view->owner = new HeldView{tensor, release, held};
-    view->release = releaseHeldView;
-    ViewGuard guard(view);
-    if (tensor.is_cuda()) releaseLater(view);
-    guard.taken();
+    ref->owner = new HeldView{tensor, release, held};
+    ref->release = releaseHeldView;
+    if (tensor.is_cuda()) releaseLater(ref);
     // A write of another thread may have come before the reference.
-    view->dl.data = const_cast<void*>(tensor.const_data_ptr());
+    ref->dl.data = const_cast<void*>(tensor.const_data_ptr());
     return;
   }
   at::Tensor reference = tensor;
-  view->owner = reference.unsafeReleaseTensorImpl();
-  view->release = releaseTorchTensor;
+  ref->owner = reference.unsafeReleaseTensorImpl();
+  ref->release = releaseTorchTensor;
 }
 
 namespace {

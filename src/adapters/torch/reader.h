@@ -1,4 +1,4 @@
-// From a torch tensor: a TensorView of its memory, the facts by which the bridge decides whether
+// From a torch tensor: a TensorRef to its memory, the facts by which the bridge decides whether
 // TensorFlow may share it, and copies of its elements. Nothing here materialises a storage.
 // Not for: deciding.
 #ifndef TENSOR_BRIDGE_ADAPTERS_TORCH_READER_H_
@@ -10,10 +10,10 @@
 
 namespace tensor_bridge {
 
-/// Views `tensor`'s memory; `view->owner` is a reference to the tensor. Throws c10::Error for a
+/// Refers to `tensor`'s memory; the owner is a reference to the tensor. Throws c10::Error for a
 /// tensor without dense memory of its own (sparse, meta, functorch), one whose values are computed
 /// when read (lazy conjugate, negation, zero), and one of more than kMaxDims dimensions.
-void viewTensor(const at::Tensor& tensor, int64_t* shape, int64_t* strides, TensorView* view);
+void referTo(const at::Tensor& tensor, int64_t* shape, int64_t* strides, TensorRef* ref);
 
 /// Fills `facts`; changes nothing.
 void describeTensor(const at::Tensor& tensor, bool hold, TorchFacts* facts) noexcept;

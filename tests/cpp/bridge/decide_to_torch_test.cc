@@ -495,9 +495,9 @@ TEST_F(DecideDevice, ResolvingAsksTheAdapterForGpusOnly) {
 // --- execute ------------------------------------------------------------------------------------
 
 TEST_F(Decide, ExecuteHandsThePlanToTheAdapter) {
-  const TensorView source = view(Dtype::kInt4);
+  TensorRef source(view(Dtype::kInt4), nullptr, nullptr);
   const Plan decided = decide(source, options_, Source::kTensor, adapter_.table);
-  EXPECT_EQ(execute(source, decided, adapter_.table), adapter_.result());
+  EXPECT_EQ(execute(&source, decided, adapter_.table), adapter_.result());
   EXPECT_EQ(adapter_.wraps, 1);
   EXPECT_EQ(adapter_.wrapped_view.dl.data, data_);
   EXPECT_EQ(adapter_.wrapped_spec.action, WrapAction::kLookup);
@@ -505,12 +505,12 @@ TEST_F(Decide, ExecuteHandsThePlanToTheAdapter) {
 }
 
 TEST_F(Decide, ExecuteThrowsWhatTheAdapterReports) {
-  const TensorView source = view(Dtype::kFloat32);
+  TensorRef source(view(Dtype::kFloat32), nullptr, nullptr);
   const Plan decided = decide(source, options_, Source::kTensor, adapter_.table);
   for (tb_status status : {TB_TORCH, TB_OUT_OF_MEMORY}) {
     adapter_.wrap_status = status;
     expectError(static_cast<ErrorCode>(status), {"torch said no"},
-                [&] { execute(source, decided, adapter_.table); });
+                [&] { execute(&source, decided, adapter_.table); });
   }
 }
 

@@ -26,8 +26,8 @@ class FakeAdapter {
       if (current_->resolve_status == TB_OK) view->dl.device.device_id += 100;
       return setLastError(current_->resolve_status, "which GPU is it on");
     };
-    table.wrap = [](const TensorView* view, const WrapSpec* spec, tb_torch_tensor** tensor) {
-      current_->wrapped_view = *view;
+    table.wrap = [](TensorRef* ref, const WrapSpec* spec, tb_torch_tensor** tensor) {
+      current_->wrapped_view = *ref;
       current_->wrapped_spec = *spec;
       ++current_->wraps;
       if (current_->wrap_status == TB_OK) *tensor = current_->result();

@@ -45,11 +45,11 @@ struct Tensor {
 
 Tensor* tensorOf(tb_torch_tensor* tensor) { return reinterpret_cast<Tensor*>(tensor); }
 
-tb_status wrap(const TensorView* view, const WrapSpec* spec, tb_torch_tensor** out) {
+tb_status wrap(TensorRef* view, const WrapSpec* spec, tb_torch_tensor** out) {
   if (g_faults.wrap_fails) return TB_TORCH;
   auto* tensor = new Tensor;
   if (spec->action == WrapAction::kShare) {
-    tensor->owner = view->owner;
+    tensor->owner = view->take();
     tensor->release = view->release;
   }
   if (spec->action == WrapAction::kShare && !g_faults.copies_instead) {
@@ -68,13 +68,13 @@ void release(tb_torch_tensor* handle) {
   delete tensor;
 }
 
-tb_status view(tb_torch_tensor* handle, int64_t* shape, int64_t* strides, TensorView* out) {
+tb_status view(tb_torch_tensor* handle, int64_t* shape, int64_t* strides, TensorRef* out) {
   Tensor* tensor = tensorOf(handle);
   shape[0] = g_faults.wrong_shape ? 5 : 4;
   shape[1] = 4;
   strides[0] = 4;
   strides[1] = 1;
-  *out = TensorView{};
+  static_cast<TensorView&>(*out) = TensorView{};
   out->dl.ndim = 2;
   const bool shows = tensor->foreign != nullptr;
   out->dl.data = shows ? const_cast<void*>(tensor->foreign) : static_cast<void*>(tensor->own);

@@ -9,6 +9,7 @@
 #include <new>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "core/failing_new.h"
@@ -62,20 +63,20 @@ class Producer {
 class ImportDlpack : public ::testing::Test {
  protected:
   void expectRefused(ErrorCode code, const std::vector<std::string>& parts) {
-    TensorView view;
+    TensorRef view;
     expectError(code, parts, [&] { importDlpack(&producer_.managed, &view); });
     EXPECT_EQ(producer_.deleted, 0) << "still the caller's";
     EXPECT_EQ(owners_.added(), 0);
   }
-  TensorView imported() {
-    TensorView view{};
+  TensorRef imported() {
+    TensorRef view;
     importDlpack(&producer_.managed, &view);
     EXPECT_EQ(owners_.added(), 1);
     return view;
   }
-  void release(const TensorView& view) {
+  void release(TensorRef view) {
     EXPECT_EQ(producer_.deleted, 0);
-    view.release(view.owner);
+    view.reset();
     EXPECT_EQ(producer_.deleted, 1);
   }
 
@@ -84,7 +85,7 @@ class ImportDlpack : public ::testing::Test {
 };
 
 TEST_F(ImportDlpack, ViewsTheMemoryUntilItIsReleased) {
-  const TensorView view = imported();
+  TensorRef view = imported();
   EXPECT_EQ(view.dl.data, producer_.data);
   EXPECT_EQ(view.dl.ndim, 2);
   EXPECT_EQ(view.dl.shape[1], 3);
@@ -94,30 +95,30 @@ TEST_F(ImportDlpack, ViewsTheMemoryUntilItIsReleased) {
   EXPECT_FALSE(view.read_only);
   producer_.shape = {9, 9};
   EXPECT_EQ(view.dl.shape[0], 2) << "the shape is the owner's own";
-  release(view);
+  release(std::move(view));
 }
 
 TEST_F(ImportDlpack, BelievesTheReadOnlyFlag) {
   producer_.managed.flags = DLPACK_FLAG_BITMASK_READ_ONLY;
-  const TensorView view = imported();
+  TensorRef view = imported();
   EXPECT_TRUE(view.read_only);
   EXPECT_EQ(view.release, releaseManaged);
-  release(view);
+  release(std::move(view));
 }
 
 TEST_F(ImportDlpack, WritableMemoryHasAReleaseOfItsOwn) {
-  const TensorView view = imported();
+  TensorRef view = imported();
   EXPECT_EQ(view.release, releaseWritable) << "by which a storage is known not to be protected";
-  release(view);
+  release(std::move(view));
 }
 
 TEST_F(ImportDlpack, IsReleasedWithItsLastReferenceOnAnyThread) {
   producer_.managed.flags = DLPACK_FLAG_BITMASK_READ_ONLY;
-  const TensorView view = imported();
+  TensorRef view = imported();
   void* second = kManagedOwner.retain(view.owner);
   countOwner(1);
   EXPECT_EQ(owners_.added(), 2);
-  view.release(view.owner);
+  view.reset();
   EXPECT_EQ(producer_.deleted, 0);
   std::thread([second] { releaseManaged(second); }).join();
   EXPECT_EQ(producer_.deleted, 1);
@@ -125,18 +126,18 @@ TEST_F(ImportDlpack, IsReleasedWithItsLastReferenceOnAnyThread) {
 
 TEST_F(ImportDlpack, ANullDeleterIsNothingToCall) {
   producer_.managed.deleter = nullptr;
-  const TensorView view = imported();
-  view.release(view.owner);
+  TensorRef view = imported();
+  view.reset();
   EXPECT_EQ(producer_.deleted, 0);
 }
 
 TEST_F(ImportDlpack, ByteOffsetMovesTheFirstElement) {
   producer_.managed.dl_tensor.byte_offset = 8;
   producer_.setShape({2});
-  const TensorView view = imported();
+  TensorRef view = imported();
   EXPECT_EQ(view.dl.data, producer_.data + 2);
   EXPECT_EQ(view.dl.byte_offset, 0u);
-  release(view);
+  release(std::move(view));
 }
 
 TEST_F(ImportDlpack, AnotherMajorVersionIsNotRead) {
@@ -180,18 +181,18 @@ TEST_F(ImportDlpack, ElementsWithoutMemoryAreRefused) {
   producer_.managed.dl_tensor.data = nullptr;
   expectRefused(ErrorCode::kInvalidHandle, {"6 elements", "no memory"});
   producer_.setShape({0, 3});
-  const TensorView view = imported();
+  TensorRef view = imported();
   EXPECT_EQ(view.nbytes, 0);
-  release(view);
+  release(std::move(view));
 }
 
 TEST_F(ImportDlpack, AScalarNeedsNoShape) {
   producer_.managed.dl_tensor.ndim = 0;
   producer_.managed.dl_tensor.shape = nullptr;
-  const TensorView view = imported();
+  TensorRef view = imported();
   EXPECT_EQ(view.dl.ndim, 0);
   EXPECT_EQ(view.nbytes, 4);
-  release(view);
+  release(std::move(view));
 }
 
 TEST_F(ImportDlpack, DtypesThatTorchLacksAreRefused) {
@@ -213,31 +214,31 @@ TEST_F(ImportDlpack, MemoryThatIsNotAlignedForItsDtypeIsRefused) {
 
 TEST_F(ImportDlpack, RowMajorStridesAreNoStrides) {
   producer_.setStrides({3, 1});
-  TensorView view = imported();
+  TensorRef view = imported();
   EXPECT_EQ(view.dl.strides, nullptr);
-  release(view);
+  release(std::move(view));
 }
 
 TEST_F(ImportDlpack, OtherStridesAreKeptAndMeasured) {
   producer_.setStrides({1, 2});
-  TensorView view = imported();
+  TensorRef view = imported();
   ASSERT_NE(view.dl.strides, nullptr);
   EXPECT_EQ(view.dl.strides[0], 1);
   EXPECT_EQ(view.dl.strides[1], 2);
   EXPECT_EQ(view.nbytes, 24);
-  release(view);
+  release(std::move(view));
 }
 
 TEST_F(ImportDlpack, GapsAndRepeatsAreMeasuredByTheirExtent) {
   producer_.setStrides({10, 2});
-  TensorView view = imported();
+  TensorRef view = imported();
   EXPECT_EQ(view.nbytes, (10 + 2 * 2 + 1) * 4);
-  release(view);
+  release(std::move(view));
   producer_.deleted = 0;
   producer_.setStrides({0, 0});
   view = imported();
   EXPECT_EQ(view.nbytes, 4) << "expanded";
-  release(view);
+  release(std::move(view));
 }
 
 TEST_F(ImportDlpack, StridesThatCannotBeAreRefused) {
@@ -250,7 +251,7 @@ TEST_F(ImportDlpack, StridesThatCannotBeAreRefused) {
 }
 
 TEST_F(ImportDlpack, WithoutMemoryOfOurOwnLeavesTheStructure) {
-  TensorView view;
+  TensorRef view;
   {
     NoMemory scope;
     EXPECT_THROW(importDlpack(&producer_.managed, &view), std::bad_alloc);

@@ -7,6 +7,7 @@
 #include <memory>
 #include <new>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "core/failing_new.h"
@@ -26,7 +27,7 @@ void releaseOwner(void* owner) { static_cast<Owner*>(owner)->released.fetch_add(
 
 class ManagedTensorTest : public ::testing::Test {
  protected:
-  TensorView viewOf(std::vector<int64_t>* shape, Dtype dtype = Dtype::kFloat32) {
+  TensorRef refTo(std::vector<int64_t>* shape, Dtype dtype = Dtype::kFloat32) {
     TensorView view{};
     view.dl.data = data_;
     view.dl.device = DLDevice{kDLCPU, 0};
@@ -36,12 +37,11 @@ class ManagedTensorTest : public ::testing::Test {
     view.dtype = dtype;
     view.read_only = true;
     view.nbytes = sizeof(data_);
-    view.owner = &owner_;
-    view.release = releaseOwner;
-    return view;
+    return TensorRef(view, &owner_, releaseOwner);
   }
 
-  tb_tensor* make(std::vector<int64_t> shape = {2, 3}) { return makeManagedTensor(viewOf(&shape)); }
+  static tb_tensor* managed(TensorRef ref) { return makeManagedTensor(&ref).release(); }
+  tb_tensor* make(std::vector<int64_t> shape = {2, 3}) { return managed(refTo(&shape)); }
 
   Owner owner_;
   float data_[6] = {0, 1, 2, 3, 4, 5};
@@ -49,13 +49,13 @@ class ManagedTensorTest : public ::testing::Test {
 
 TEST_F(ManagedTensorTest, OutlivesTheShapeItWasMadeFrom) {
   auto shape = std::make_unique<std::vector<int64_t>>(std::vector<int64_t>{2, 3});
-  tb_tensor* tensor = makeManagedTensor(viewOf(shape.get()));
+  tb_tensor* tensor = managed(refTo(shape.get()));
   shape.reset();
   EXPECT_EQ(tensor->shape, (std::vector<int64_t>{2, 3}));
   EXPECT_EQ(tensor->strides, (std::vector<int64_t>{3, 1})) << "null strides are row-major";
-  EXPECT_EQ(tensor->view.dl.shape, tensor->shape.data());
-  EXPECT_EQ(tensor->view.dl.strides, tensor->strides.data());
-  EXPECT_EQ(tensor->view.dl.data, data_);
+  EXPECT_EQ(tensor->ref.dl.shape, tensor->shape.data());
+  EXPECT_EQ(tensor->ref.dl.strides, tensor->strides.data());
+  EXPECT_EQ(tensor->ref.dl.data, data_);
   dropReference(tensor);
   EXPECT_EQ(owner_.released, 1);
 }
@@ -63,9 +63,9 @@ TEST_F(ManagedTensorTest, OutlivesTheShapeItWasMadeFrom) {
 TEST_F(ManagedTensorTest, KeepsGivenStrides) {
   std::vector<int64_t> shape = {2, 3};
   std::vector<int64_t> strides = {1, 2};
-  TensorView view = viewOf(&shape);
-  view.dl.strides = strides.data();
-  tb_tensor* tensor = makeManagedTensor(view);
+  TensorRef ref = refTo(&shape);
+  ref.dl.strides = strides.data();
+  tb_tensor* tensor = managed(std::move(ref));
   strides = {0, 0};
   EXPECT_EQ(tensor->strides, (std::vector<int64_t>{1, 2}));
   dropReference(tensor);
@@ -73,7 +73,7 @@ TEST_F(ManagedTensorTest, KeepsGivenStrides) {
 
 TEST_F(ManagedTensorTest, HasNoDimensionsForAScalar) {
   tb_tensor* tensor = make({});
-  EXPECT_EQ(tensor->view.dl.ndim, 0);
+  EXPECT_EQ(tensor->ref.dl.ndim, 0);
   DLManagedTensorVersioned* managed = toDlpack(tensor);
   EXPECT_EQ(managed->dl_tensor.ndim, 0);
   EXPECT_EQ(managed->dl_tensor.data, data_);
@@ -82,14 +82,15 @@ TEST_F(ManagedTensorTest, HasNoDimensionsForAScalar) {
   EXPECT_EQ(owner_.released, 1);
 }
 
-TEST_F(ManagedTensorTest, LeavesTheOwnerWithTheCallerWhenThereIsNoMemory) {
+TEST_F(ManagedTensorTest, LeavesTheOwnerToTheReferenceWhenThereIsNoMemory) {
   std::vector<int64_t> shape = {2, 3};
-  const TensorView view = viewOf(&shape);
+  TensorRef ref = refTo(&shape);
   // The structure, then its shape, then its strides.
   for (int allowed = 0; allowed < 3; ++allowed) {
     NoMemory scope(allowed);
-    EXPECT_THROW(makeManagedTensor(view), std::bad_alloc) << allowed;
+    EXPECT_THROW(static_cast<void>(makeManagedTensor(&ref)), std::bad_alloc) << allowed;
   }
+  EXPECT_EQ(ref.owner, &owner_);
   EXPECT_EQ(owner_.released, 0);
 }
 
@@ -120,9 +121,9 @@ TEST_F(ManagedTensorTest, DlpackSaysReadOnlyAndItsVersion) {
 
 TEST_F(ManagedTensorTest, DlpackOfAWritableViewIsNotReadOnly) {
   std::vector<int64_t> shape = {6};
-  TensorView view = viewOf(&shape);
-  view.read_only = false;
-  tb_tensor* tensor = makeManagedTensor(view);
+  TensorRef ref = refTo(&shape);
+  ref.read_only = false;
+  tb_tensor* tensor = managed(std::move(ref));
   DLManagedTensorVersioned* managed = toDlpack(tensor);
   EXPECT_EQ(managed->flags, 0u);
   managed->deleter(managed);
@@ -170,7 +171,7 @@ TEST_F(ManagedTensorTest, RefusesWhatDlpackCannotSayAndKeepsNoReference) {
   for (Dtype dtype : {Dtype::kInt4, Dtype::kQInt8, Dtype::kFloat4E2M1FN, Dtype::kUInt2}) {
     owner_.released = 0;
     std::vector<int64_t> shape = {6};
-    tb_tensor* tensor = makeManagedTensor(viewOf(&shape, dtype));
+    tb_tensor* tensor = managed(refTo(&shape, dtype));
     expectError(ErrorCode::kUnsupportedDtype, {"DLPack", dtypeInfo(dtype).name},
                 [&] { toDlpack(tensor); });
     dropReference(tensor);
@@ -188,23 +189,42 @@ TEST_F(ManagedTensorTest, DlpackWithoutMemoryKeepsNoReference) {
   EXPECT_EQ(owner_.released, 1);
 }
 
-TEST_F(ManagedTensorTest, ViewGuardReleasesUnlessTaken) {
+TEST_F(ManagedTensorTest, ReferenceReleasesItsOwnerUnlessItIsTaken) {
   std::vector<int64_t> shape = {6};
-  TensorView view = viewOf(&shape);
-  {
-    ViewGuard guard(&view);
-    guard.taken();
-  }
+  EXPECT_EQ(refTo(&shape).take(), &owner_);
   EXPECT_EQ(owner_.released, 0);
   {
-    ViewGuard guard(&view);
+    TensorRef ref = refTo(&shape);
   }
   EXPECT_EQ(owner_.released, 1);
-  view.owner = nullptr;
   {
-    ViewGuard guard(&view);
+    TensorRef ref(refTo(&shape), nullptr, releaseOwner);
+    owner_.released = 0;
   }
-  EXPECT_EQ(owner_.released, 1) << "a view without an owner has nothing to release";
+  EXPECT_EQ(owner_.released, 0) << "nothing to release";
+  refTo(&shape).reset();
+  EXPECT_EQ(owner_.released, 1);
+}
+
+TEST_F(ManagedTensorTest, ReferenceThatMovesHasItsOwnerReleasedOnce) {
+  std::vector<int64_t> shape = {6};
+  Owner other;
+  {
+    TensorRef first = refTo(&shape);
+    TensorRef second = std::move(first);
+    EXPECT_EQ(first.owner, nullptr);
+    EXPECT_EQ(second.owner, &owner_);
+    EXPECT_EQ(second.dl.data, data_);
+    TensorRef third(second, &other, releaseOwner);
+    third = std::move(second);
+    EXPECT_EQ(other.released, 1) << "what it had before";
+    EXPECT_EQ(third.owner, &owner_);
+    EXPECT_EQ(owner_.released, 0);
+    TensorRef& same = third;
+    third = std::move(same);
+    EXPECT_EQ(owner_.released, 0);
+  }
+  EXPECT_EQ(owner_.released, 1);
 }
 
 }  // namespace

@@ -36,10 +36,10 @@ struct Exported {
     exportTensor(requireTfApi(), tensor, take, shape, &view);
   }
   bool letGo() { return kindOf(view.release).letGo(&view.owner, &view.release); }
-  void release() { view.release(view.owner); }
+  void release() { view.reset(); }
 
   int64_t shape[kMaxDims];
-  TensorView view;
+  TensorRef view;
 };
 
 TF_Tensor* allocated(const Dims& dims) {
@@ -196,7 +196,7 @@ TEST(TensorOfOwner, HasTheShapeOfTheViewAndTheBuffer) {
     Exported exported(tensor, /*take=*/false);
     ASSERT_EQ(exported.view.release, releaseBuffer) << dims.size();
     requireTfApi().TF_DeleteTensor(tensor);
-    const TensorView& view = exported.view;
+    const TensorRef& view = exported.view;
     EXPECT_TRUE(ownerShows(requireTfApi(), view.release, view.owner, view, view.nbytes));
     EXPECT_FALSE(ownerShows(requireTfApi(), view.release, view.owner, view, view.nbytes + 64));
     TfTensor again = tensorOfOwner(requireTfApi(), view.release, view.owner, view);
@@ -223,7 +223,7 @@ TEST(TensorOfOwner, MayHaveAnotherShapeAndDtype) {
   view.dl.shape = shape;
   view.dl.ndim = 1;
   view.dtype = Dtype::kUInt8;
-  TfTensor bytes = tensorOfOwner(requireTfApi(), view.release, view.owner, view);
+  TfTensor bytes = tensorOfOwner(requireTfApi(), buffer.view.release, buffer.view.owner, view);
   EXPECT_EQ(requireTfApi().TF_TensorType(bytes.get()), 4);
   EXPECT_EQ(requireTfApi().TF_Dim(bytes.get(), 0), 48);
   EXPECT_EQ(requireTfApi().TF_TensorData(bytes.get()), view.dl.data);

@@ -44,10 +44,10 @@ struct Exported {
     exportTensor(requireTfApi(), tensor, take, shape, &view);
   }
   Dims dims() const { return Dims(shape, shape + view.dl.ndim); }
-  void release() { view.release(view.owner); }
+  void release() { view.reset(); }
 
   int64_t shape[kMaxDims];
-  TensorView view;
+  TensorRef view;
 };
 
 const OwnerKind& kindOf(ReleaseFn release) {
@@ -93,7 +93,7 @@ TEST(ExportTensor, HoldsTheBufferWhereTheLayoutWasProvedAndATensorElsewhere) {
     CountedBuffer buffer(std::vector<float>{1, 2, 3, 4, 5, 6});
     TF_Tensor* tensor = tensorOver(&buffer, kFloat, {2, 3});
     int64_t shape[kMaxDims];
-    TensorView view;
+    TensorRef view;
     exportTensor(*api, tensor, /*take=*/false, shape, &view);
     EXPECT_EQ(view.release, api == &slow ? releaseTensor : releaseBuffer);
     EXPECT_EQ(view.dl.data, buffer.data());
@@ -104,7 +104,7 @@ TEST(ExportTensor, HoldsTheBufferWhereTheLayoutWasProvedAndATensorElsewhere) {
     countOwner(1);
     TfTensor back = tensorOfOwner(*api, view.release, view.owner, view);
     requireTfApi().TF_DeleteTensor(tensor);
-    view.release(view.owner);
+    view.reset();
     EXPECT_EQ(requireTfApi().TF_TensorData(back.get()), buffer.data());
     EXPECT_EQ(requireTfApi().TF_Dim(back.get(), 1), 3);
     back.reset();

@@ -332,7 +332,7 @@ TEST(ExportStrings, ShowsTheElementsOfATensor) {
   OwnerScope owners(liveOwners);
   TF_Tensor* tensor = written({"a", "b", "c", "d"}, {2, 2});
   int64_t shape[kMaxDims];
-  TensorView view;
+  TensorRef view;
   exportStrings(requireTfApi(), tensor, shape, &view);
   EXPECT_EQ(view.dl.data, elementsOf(tensor));
   EXPECT_EQ(view.owner, nullptr) << "the tensor stays with the caller";
@@ -345,7 +345,7 @@ TEST(ExportStrings, ShowsTheElementsOfATensor) {
 
 TEST(ExportStrings, RefusesOtherTensors) {
   int64_t shape[kMaxDims];
-  TensorView view;
+  TensorRef view;
   expectError(ErrorCode::kInvalidHandle, {"null"}, [&] {
     exportStrings(requireTfApi(), static_cast<TF_Tensor*>(nullptr), shape, &view);
   });
@@ -363,7 +363,7 @@ TEST(ExportStrings, RefusesATensorThatIsTooSmallForItsShape) {
       kString, dims, 1, memory, 64, [](void*, size_t, void*) {}, nullptr);
   ASSERT_NE(tensor, nullptr);
   int64_t shape[kMaxDims];
-  TensorView view;
+  TensorRef view;
   expectError(ErrorCode::kInvalidHandle, {"64 bytes", "need 72"},
               [&] { exportStrings(requireTfApi(), tensor, shape, &view); });
   requireTfApi().TF_DeleteTensor(tensor);

@@ -44,7 +44,7 @@ class HandleTest : public FakeTensorflowTest {
     OwnerScope owners(liveOwners);
     TFE_TensorHandle* handle = fake_->handle(&spec);
     int64_t shape[kMaxDims];
-    TensorView view{};
+    TensorRef view;
     expectError(code, parts, [&] { exportHandle(api(), handle, shape, &view); });
     api().TFE_DeleteTensorHandle(handle);
     EXPECT_EQ(fake_->handles, 0) << "no reference was taken";
@@ -53,7 +53,7 @@ class HandleTest : public FakeTensorflowTest {
     const FakeSpec good = floats(dims);
     handle = fake_->handle(&good);
     EXPECT_NO_THROW(exportHandle(api(), handle, shape, &view));
-    view.release(view.owner);
+    view.reset();
     api().TFE_DeleteTensorHandle(handle);
   }
 
@@ -68,7 +68,7 @@ TEST_F(ExportHandle, SharesThroughAReferenceThatOutlivesTheHandle) {
   const FakeSpec spec = floats(dims);
   TFE_TensorHandle* handle = fake_->handle(&spec);
   int64_t shape[kMaxDims];
-  TensorView view;
+  TensorRef view;
   exportHandle(api(), handle, shape, &view);
   EXPECT_EQ(view.dl.data, data_);
   EXPECT_EQ(view.dl.ndim, 2);
@@ -79,7 +79,7 @@ TEST_F(ExportHandle, SharesThroughAReferenceThatOutlivesTheHandle) {
   EXPECT_EQ(owners.added(), 1);
   api().TFE_DeleteTensorHandle(handle);
   EXPECT_EQ(fake_->handles, 1);
-  view.release(view.owner);
+  view.reset();
 }
 
 TEST_F(ExportHandle, NeverAsksForThePointerOfADtypeWithoutElements) {
@@ -90,7 +90,7 @@ TEST_F(ExportHandle, NeverAsksForThePointerOfADtypeWithoutElements) {
     spec.dtype = dtype;
     TFE_TensorHandle* handle = fake_->handle(&spec);
     int64_t shape[kMaxDims];
-    TensorView view;
+    TensorRef view;
     expectError(ErrorCode::kUnsupportedDtype, {},
                 [&] { exportHandle(api(), handle, shape, &view); });
     EXPECT_EQ(fake_->device_pointer_calls, 0) << dtype;
@@ -144,10 +144,10 @@ TEST_F(ExportHandle, TakesTheDeviceThatBacksTheTensor) {
   spec.device = "/job:localhost/replica:0/task:0/device:GPU:0";
   TFE_TensorHandle* handle = fake_->handle(&spec);
   int64_t shape[kMaxDims];
-  TensorView view;
+  TensorRef view;
   exportHandle(api(), handle, shape, &view);
   EXPECT_EQ(view.dl.device.device_type, kDLCPU);
-  view.release(view.owner);
+  view.reset();
   api().TFE_DeleteTensorHandle(handle);
 }
 
@@ -157,11 +157,11 @@ TEST_F(ExportHandle, KeepsTensorFlowsOrdinalOfAGpu) {
   spec.backing_device = "/job:localhost/replica:0/task:0/device:GPU:3";
   TFE_TensorHandle* handle = fake_->handle(&spec);
   int64_t shape[kMaxDims];
-  TensorView view;
+  TensorRef view;
   exportHandle(api(), handle, shape, &view);
   EXPECT_EQ(view.dl.device.device_type, kDLCUDA);
   EXPECT_EQ(view.dl.device.device_id, 3);
-  view.release(view.owner);
+  view.reset();
   api().TFE_DeleteTensorHandle(handle);
 }
 
@@ -180,10 +180,10 @@ TEST_F(ExportHandle, AcceptsEmptyTensorsWithoutMemory) {
   spec.data = nullptr;
   TFE_TensorHandle* handle = fake_->handle(&spec);
   int64_t shape[kMaxDims];
-  TensorView view;
+  TensorRef view;
   exportHandle(api(), handle, shape, &view);
   EXPECT_EQ(view.nbytes, 0);
-  view.release(view.owner);
+  view.reset();
   api().TFE_DeleteTensorHandle(handle);
 }
 
@@ -192,14 +192,14 @@ TEST_F(ExportHandle, AcceptsEmptyTensorsWithoutMemory) {
 TEST_F(ExportHandle, AsksAgainForWhatWasNotReadyOnAGpu) {
   FakeSpec spec = floats({});
   int64_t shape[kMaxDims];
-  TensorView view;
+  TensorRef view;
   for (const bool on_gpu : {false, true}) {
     if (on_gpu) spec.backing_device = "/job:localhost/replica:0/task:0/device:GPU:0";
     TFE_TensorHandle* handle = fake_->handle(&spec);
     fake_->device_pointer_calls = 0;
     exportHandle(api(), handle, shape, &view);
     EXPECT_EQ(fake_->device_pointer_calls, on_gpu ? 2 : 1);
-    view.release(view.owner);
+    view.reset();
     api().TFE_DeleteTensorHandle(handle);
   }
 }

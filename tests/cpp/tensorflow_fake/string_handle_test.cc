@@ -37,7 +37,7 @@ class StringHandleTest : public FakeTensorflowTest {
     OwnerScope owners(liveOwners);
     TFE_TensorHandle* handle = fake_->handle(&spec);
     int64_t shape[kMaxDims];
-    TensorView view{};
+    TensorRef view;
     expectError(code, parts, [&] { exportStrings(api(), handle, shape, &view); });
     EXPECT_EQ(fake_->device_pointer_calls, 0) << "TensorFlow aborts on it";
     api().TFE_DeleteTensorHandle(handle);
@@ -56,7 +56,7 @@ TEST_F(StringHandleTest, TheViewKeepsTheTensor) {
   const FakeSpec spec = strings(dims);
   TFE_TensorHandle* handle = fake_->handle(&spec);
   int64_t shape[kMaxDims];
-  TensorView view{};
+  TensorRef view;
   exportStrings(api(), handle, shape, &view);
   api().TFE_DeleteTensorHandle(handle);
   EXPECT_EQ(owners.added(), 1);
@@ -66,7 +66,7 @@ TEST_F(StringHandleTest, TheViewKeepsTheTensor) {
   gatherStrings(view.dl.data, 2, block, 3);
   EXPECT_STREQ(block, "abc");
   EXPECT_EQ(fake_->device_pointer_calls, 0) << "TensorFlow aborts on it";
-  view.release(view.owner);
+  view.reset();
   EXPECT_EQ(fake_->tensors, 0);
 }
 

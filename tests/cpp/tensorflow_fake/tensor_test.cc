@@ -28,7 +28,7 @@ class ExportTensor : public FakeTensorflowTest {
     for (bool take : {false, true}) {
       TF_Tensor* tensor = fake_->tensor(&spec);
       int64_t shape[kMaxDims];
-      TensorView view{};
+      TensorRef view;
       expectError(code, parts, [&] { exportTensor(api(), tensor, take, shape, &view); });
       EXPECT_EQ(owners.added(), 0);
       EXPECT_EQ(fake_->tensors, 1) << "the tensor is still the caller's, and the only one";
@@ -54,7 +54,7 @@ TEST_F(ExportTensor, SharesThroughAnAliasThatOutlivesTheTensor) {
   const FakeSpec spec = floats(dims, 24);
   TF_Tensor* tensor = fake_->tensor(&spec);
   int64_t shape[kMaxDims];
-  TensorView view;
+  TensorRef view;
   exportTensor(api(), tensor, /*take=*/false, shape, &view);
   EXPECT_EQ(view.dl.data, data_);
   EXPECT_EQ(view.dl.ndim, 2);
@@ -70,7 +70,7 @@ TEST_F(ExportTensor, SharesThroughAnAliasThatOutlivesTheTensor) {
   EXPECT_EQ(owners.added(), 1);
   api().TF_DeleteTensor(tensor);
   EXPECT_EQ(fake_->tensors, 1);
-  view.release(view.owner);
+  view.reset();
 }
 
 TEST_F(ExportTensor, TakesTheTensorWithoutAnAlias) {
@@ -79,18 +79,18 @@ TEST_F(ExportTensor, TakesTheTensorWithoutAnAlias) {
   const FakeSpec spec = floats(dims, 24);
   TF_Tensor* tensor = fake_->tensor(&spec);
   int64_t shape[kMaxDims];
-  TensorView view;
+  TensorRef view;
   exportTensor(api(), tensor, /*take=*/true, shape, &view);
   EXPECT_EQ(view.owner, tensor);
   EXPECT_EQ(fake_->allocate_calls, 0);
   EXPECT_EQ(owners.added(), 1);
-  view.release(view.owner);
+  view.reset();
   EXPECT_EQ(fake_->tensors, 0);
 }
 
 TEST_F(ExportTensor, RefusesNull) {
   int64_t shape[kMaxDims];
-  TensorView view;
+  TensorRef view;
   expectError(ErrorCode::kInvalidHandle, {"TF_Tensor", "null"},
               [&] { exportTensor(api(), nullptr, false, shape, &view); });
 }
@@ -120,10 +120,10 @@ TEST_F(ExportTensor, AcceptsMoreBytesThanTheShapeNeeds) {
   const FakeSpec spec = floats(dims, 96);
   TF_Tensor* tensor = fake_->tensor(&spec);
   int64_t shape[kMaxDims];
-  TensorView view;
+  TensorRef view;
   exportTensor(api(), tensor, /*take=*/true, shape, &view);
   EXPECT_EQ(view.nbytes, 8) << "not the 96 that TensorFlow has";
-  view.release(view.owner);
+  view.reset();
 }
 
 TEST_F(ExportTensor, RefusesMoreDimensionsThanTensorFlowHas) {
@@ -136,10 +136,10 @@ TEST_F(ExportTensor, AcceptsAsManyDimensionsAsTensorFlowHas) {
   const FakeSpec spec = floats(ones, 4);
   TF_Tensor* tensor = fake_->tensor(&spec);
   int64_t shape[kMaxDims];
-  TensorView view;
+  TensorRef view;
   exportTensor(api(), tensor, /*take=*/true, shape, &view);
   EXPECT_EQ(view.dl.ndim, 254);
-  view.release(view.owner);
+  view.reset();
 }
 
 TEST_F(ExportTensor, RefusesAnUnknownRank) {
@@ -173,7 +173,7 @@ TEST_F(ExportTensor, ReportsThatTheAliasCannotBeAllocated) {
   TF_Tensor* tensor = fake_->tensor(&spec);
   fake_->allocate_fails = true;
   int64_t shape[kMaxDims];
-  TensorView view;
+  TensorRef view;
   expectError(ErrorCode::kOutOfMemory, {"TF_AllocateTensor"},
               [&] { exportTensor(api(), tensor, false, shape, &view); });
   EXPECT_EQ(fake_->tensors, 1);
@@ -187,7 +187,7 @@ TEST_F(ExportTensor, ReportsThatTheAliasCannotBePointedAtTheBuffer) {
   const FakeSpec spec = floats(dims, 24);
   TF_Tensor* tensor = fake_->tensor(&spec);
   int64_t shape[kMaxDims];
-  TensorView view;
+  TensorRef view;
   fake_->bitcast_error = "the buffers do not match";
   expectError(ErrorCode::kTensorFlow, {"TF_TensorBitcastFrom", "the buffers do not match"},
               [&] { exportTensor(api(), tensor, false, shape, &view); });
@@ -196,7 +196,7 @@ TEST_F(ExportTensor, ReportsThatTheAliasCannotBePointedAtTheBuffer) {
   // The failure does not stick to the thread.
   fake_->bitcast_error = nullptr;
   exportTensor(api(), tensor, false, shape, &view);
-  view.release(view.owner);
+  view.reset();
   api().TF_DeleteTensor(tensor);
 }
 
@@ -206,11 +206,11 @@ TEST_F(ExportTensor, ZeroElementsNeedNoMemory) {
   spec.data = nullptr;
   TF_Tensor* tensor = fake_->tensor(&spec);
   int64_t shape[kMaxDims];
-  TensorView view;
+  TensorRef view;
   exportTensor(api(), tensor, /*take=*/false, shape, &view);
   EXPECT_EQ(view.nbytes, 0);
   EXPECT_EQ(view.dl.data, nullptr);
-  view.release(view.owner);
+  view.reset();
   api().TF_DeleteTensor(tensor);
 }
 
@@ -223,13 +223,13 @@ TEST_F(ExportTensor, EveryDtypeWithElementsIsExportedAsItsRow) {
     spec.dtype = row.tf_enum;
     TF_Tensor* tensor = fake_->tensor(&spec);
     int64_t shape[kMaxDims];
-    TensorView view;
+    TensorRef view;
     exportTensor(api(), tensor, /*take=*/true, shape, &view);
     EXPECT_EQ(view.dtype, static_cast<Dtype>(i)) << row.name;
     EXPECT_EQ(view.nbytes, 4 * row.itemsize) << row.name;
     EXPECT_EQ(view.dl.dtype.code, row.dl.code) << row.name;
     EXPECT_EQ(view.dl.dtype.bits, row.dl.bits) << row.name;
-    view.release(view.owner);
+    view.reset();
   }
 }
 

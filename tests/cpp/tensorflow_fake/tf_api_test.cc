@@ -78,13 +78,13 @@ TEST(AloneSecondTensorFlow, IsRefusedWhileTensorsOfTheFirstAreAlive) {
   const TfApi* first = findTfApi();
   const int64_t dims = 4;
   int64_t shape[kMaxDims];
-  TensorView view;
+  TensorRef view;
   exportTensor(*first, first->TF_AllocateTensor(1, &dims, 1, 16), /*take=*/true, shape, &view);
   void* second = openFake(TB_FAKE_TENSORFLOW_WITHOUT_EXECUTE);
   expectError(ErrorCode::kFramework, {"1 tensors of another TensorFlow", "first conversion"},
               [&] { useTensorFlowHandle(second); });
   EXPECT_EQ(findTfApi(), first);
-  view.release(view.owner);
+  view.reset();
   useTensorFlowHandle(second);
   EXPECT_NE(findTfApi(), first);
   EXPECT_EQ(reinterpret_cast<void*>(findTfApi()->TF_NewTensor), dlsym(second, "TF_NewTensor"));

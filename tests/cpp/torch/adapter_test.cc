@@ -56,23 +56,23 @@ TEST(AdapterTable, KnowsTheDevicesOfThisProcess) {
 
 TEST(ResolveDevice, LeavesTheCpuAlone) {
   Foreign foreign = Foreign::floats(kSix, {6});
-  EXPECT_EQ(Adapter::table().resolveDevice(&foreign.view()), TB_OK);
-  EXPECT_EQ(foreign.view().dl.device.device_type, kDLCPU);
-  EXPECT_EQ(foreign.view().dl.device.device_id, 0);
+  EXPECT_EQ(Adapter::table().resolveDevice(&foreign.ref()), TB_OK);
+  EXPECT_EQ(foreign.ref().dl.device.device_type, kDLCPU);
+  EXPECT_EQ(foreign.ref().dl.device.device_id, 0);
 }
 
 TEST(ResolveDevice, OfAnEmptyTensorIsWhatItsProducerSays) {
   Foreign foreign = Foreign::floats({}, {0});
-  foreign.view().dl.device = DLDevice{kDLCUDA, 5};
-  EXPECT_EQ(Adapter::table().resolveDevice(&foreign.view()), TB_OK);
-  EXPECT_EQ(foreign.view().dl.device.device_id, 5);
+  foreign.ref().dl.device = DLDevice{kDLCUDA, 5};
+  EXPECT_EQ(Adapter::table().resolveDevice(&foreign.ref()), TB_OK);
+  EXPECT_EQ(foreign.ref().dl.device.device_id, 5);
 }
 
 TEST(ResolveDevice, OfHostMemoryCalledAGpusIsAnError) {
   if (Adapter::table().hasDevice(kDLCUDA)) GTEST_SKIP() << "this torch sees a GPU";
   Foreign foreign = Foreign::floats(kSix, {6});
-  foreign.view().dl.device = DLDevice{kDLCUDA, 0};
-  EXPECT_EQ(Adapter::table().resolveDevice(&foreign.view()), TB_TORCH);
+  foreign.ref().dl.device = DLDevice{kDLCUDA, 0};
+  EXPECT_EQ(Adapter::table().resolveDevice(&foreign.ref()), TB_TORCH);
   EXPECT_STRNE(Adapter::error().c_str(), "");
 }
 
@@ -92,13 +92,10 @@ struct Viewed {
     status = Adapter::table().view(handle, shape, strides, &view);
     Adapter::table().release(handle);
   }
-  ~Viewed() {
-    if (status == TB_OK) view.release(view.owner);
-  }
 
   int64_t shape[kMaxDims];
   int64_t strides[kMaxDims];
-  TensorView view{};
+  TensorRef view;
   tb_status status;
 };
 
@@ -197,10 +194,13 @@ TEST(MutableData, OfATensorThatMayNotBeWrittenIsAnError) {
 
 // --- Python, in a process without it ------------------------------------------------------------
 
-TEST(WithoutPython, SharingSaysSoAndReleasesTheOwnerThatItTook) {
+TEST(WithoutPython, SharingSaysSoAndTheOwnerIsReleasedWithItsReference) {
   Foreign foreign = Foreign::floats(kSix, {6});
-  const WrapSpec spec = specFor(foreign.view(), WrapAction::kShare);
-  EXPECT_EQ(Adapter::table().sharePython(&foreign.view(), &spec), nullptr);
+  const WrapSpec spec = specFor(foreign.ref(), WrapAction::kShare);
+  {
+    TensorRef ref = std::move(foreign.ref());
+    EXPECT_EQ(Adapter::table().sharePython(&ref, &spec), nullptr);
+  }
   EXPECT_EQ(Adapter::status(), TB_FRAMEWORK);
   EXPECT_THAT(Adapter::error(), HasSubstr("import torch"));
   EXPECT_EQ(foreign.released(), 1);

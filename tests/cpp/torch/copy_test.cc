@@ -28,7 +28,7 @@ using ::tensor_bridge::testing::wrapped;
 using ::testing::HasSubstr;
 
 at::Tensor copied(Foreign* foreign) {
-  return wrapped(foreign->view(), specFor(foreign->view(), WrapAction::kCopy));
+  return wrapped(&foreign->ref(), specFor(foreign->ref(), WrapAction::kCopy));
 }
 
 bool showsForeign(const at::Tensor& tensor) {
@@ -80,7 +80,7 @@ TEST(Copy, OfAScalar) {
 TEST(Copy, SourceNeedNotBeAligned) {
   std::vector<float> values(40001, 2.0f);
   Foreign foreign = Foreign::floats(values, {40000});
-  foreign.view().dl.data = const_cast<float*>(foreign.as<float>() + 1);
+  foreign.ref().dl.data = const_cast<float*>(foreign.as<float>() + 1);
   EXPECT_EQ(copied(&foreign).sum().item<float>(), 80000.0f);
 }
 
@@ -98,10 +98,10 @@ TEST(Copy, InInferenceModeGivesAnInferenceTensor) {
 
 TEST(Copy, MoveToTheCpuIsACopy) {
   Foreign foreign = Foreign::floats({1, 2}, {2});
-  WrapSpec spec = specFor(foreign.view(), WrapAction::kCopy);
+  WrapSpec spec = specFor(foreign.ref(), WrapAction::kCopy);
   spec.move = true;
   spec.device = DLDevice{kDLCPU, -1};
-  const at::Tensor tensor = wrapped(foreign.view(), spec);
+  const at::Tensor tensor = wrapped(&foreign.ref(), spec);
   EXPECT_TRUE(tensor.is_cpu());
   EXPECT_EQ(valuesOf<float>(tensor), (std::vector<float>{1, 2}));
   EXPECT_NE(tensor.const_data_ptr(), foreign.data());
@@ -109,9 +109,9 @@ TEST(Copy, MoveToTheCpuIsACopy) {
 
 TEST(Copy, WithoutMemorySaysSo) {
   Foreign foreign = Foreign::floats({1}, {int64_t{1} << 48});
-  const WrapSpec spec = specFor(foreign.view(), WrapAction::kCopy);
+  const WrapSpec spec = specFor(foreign.ref(), WrapAction::kCopy);
   tb_torch_tensor* out = nullptr;
-  EXPECT_EQ(Adapter::table().wrap(&foreign.view(), &spec, &out), TB_OUT_OF_MEMORY);
+  EXPECT_EQ(Adapter::table().wrap(&foreign.ref(), &spec, &out), TB_OUT_OF_MEMORY);
   EXPECT_THAT(Adapter::error(), HasSubstr("memory"));
   EXPECT_EQ(out, nullptr);
   EXPECT_EQ(foreign.released(), 0);
@@ -119,11 +119,11 @@ TEST(Copy, WithoutMemorySaysSo) {
 
 TEST(Copy, ToADeviceThatTorchLacksSaysSo) {
   Foreign foreign = Foreign::floats({1, 2}, {2});
-  WrapSpec spec = specFor(foreign.view(), WrapAction::kCopy);
+  WrapSpec spec = specFor(foreign.ref(), WrapAction::kCopy);
   spec.move = true;
   spec.device = DLDevice{kDLVulkan, 0};
   tb_torch_tensor* out = nullptr;
-  EXPECT_EQ(Adapter::table().wrap(&foreign.view(), &spec, &out), TB_TORCH);
+  EXPECT_EQ(Adapter::table().wrap(&foreign.ref(), &spec, &out), TB_TORCH);
   EXPECT_THAT(Adapter::error(), HasSubstr("device"));
   EXPECT_EQ(foreign.released(), 0);
 }
@@ -148,10 +148,10 @@ template <typename T>
 void expectLookedUp(Dtype stored, Dtype result, int first) {
   const std::vector<T> table = tableFrom<T>(first);
   Foreign foreign(everyByte(), {16, 16}, stored, 1);
-  WrapSpec spec = specFor(foreign.view(), WrapAction::kLookup);
+  WrapSpec spec = specFor(foreign.ref(), WrapAction::kLookup);
   spec.dtype = result;
   spec.lookup = table.data();
-  at::Tensor tensor = wrapped(foreign.view(), spec);
+  at::Tensor tensor = wrapped(&foreign.ref(), spec);
   EXPECT_EQ(tensor.sizes(), (c10::IntArrayRef{16, 16}));
   EXPECT_EQ(valuesOf<T>(tensor), table);
   EXPECT_FALSE(showsForeign(tensor));
@@ -174,10 +174,10 @@ TEST(Lookup, OfNothingAndOfAScalar) {
   const std::vector<int8_t> table = tableFrom<int8_t>(0);
   for (const std::vector<int64_t>& shape : {std::vector<int64_t>{0, 3}, {}}) {
     Foreign foreign(std::vector<uint8_t>(shape.empty() ? 1 : 0, 7), shape, Dtype::kInt4, 1);
-    WrapSpec spec = specFor(foreign.view(), WrapAction::kLookup);
+    WrapSpec spec = specFor(foreign.ref(), WrapAction::kLookup);
     spec.dtype = Dtype::kInt8;
     spec.lookup = table.data();
-    const at::Tensor tensor = wrapped(foreign.view(), spec);
+    const at::Tensor tensor = wrapped(&foreign.ref(), spec);
     EXPECT_EQ(tensor.sizes(), c10::IntArrayRef(shape));
     EXPECT_EQ(tensor.scalar_type(), at::kChar);
     if (shape.empty()) {

@@ -1,6 +1,5 @@
-// Foreign: memory of another framework, as the adapter sees it: a TensorView with an owner and its
-// release. It knows whether it was written to, and whether it was released.
-// Not for: TensorFlow; this folder runs without it.
+// Foreign: memory of another framework, as the adapter sees it: a TensorRef. It knows whether it
+// was written to, and whether it was released. Not for: TensorFlow; this folder runs without it.
 #ifndef TENSOR_BRIDGE_TESTS_TORCH_FOREIGN_H_
 #define TENSOR_BRIDGE_TESTS_TORCH_FOREIGN_H_
 
@@ -37,23 +36,28 @@ class Foreign {
     }
     int64_t count = 1;
     for (int64_t dim : shape_) count *= dim;
-    view_.dl.data = size_ == 0 ? nullptr : memory_.get();
-    view_.dl.device = DLDevice{kDLCPU, 0};
-    view_.dl.ndim = static_cast<int32_t>(shape_.size());
-    view_.dl.shape = shape_.data();
-    view_.dtype = dtype;
-    view_.read_only = true;
-    view_.nbytes = count * itemsize;
-    view_.owner = this;
-    view_.release = release;
+    ref_.dl.data = size_ == 0 ? nullptr : memory_.get();
+    ref_.dl.device = DLDevice{kDLCPU, 0};
+    ref_.dl.ndim = static_cast<int32_t>(shape_.size());
+    ref_.dl.shape = shape_.data();
+    ref_.dtype = dtype;
+    ref_.read_only = true;
+    ref_.nbytes = count * itemsize;
+    ref_.release = release;
   }
   static Foreign floats(const std::vector<float>& values, std::vector<int64_t> shape) {
     return Foreign(values, std::move(shape), Dtype::kFloat32, 4);
   }
   Foreign(const Foreign&) = delete;
+  // What a test left in it is the test's.
+  ~Foreign() { ref_.take(); }
 
-  TensorView& view() { return view_; }
-  const void* data() const { return view_.dl.data; }
+  /// With its owner: each time that it is handed over, the one reference goes along.
+  TensorRef& ref() {
+    ref_.owner = this;
+    return ref_;
+  }
+  const void* data() const { return ref_.dl.data; }
   int released() const { return released_.load(); }
   /// From now on nobody but torch holds the memory, as far as the other framework can tell.
   void letGo() { let_go_ = true; }
@@ -96,7 +100,7 @@ class Foreign {
     void operator()(unsigned char* memory) const { std::free(memory); }
   };
   std::unique_ptr<unsigned char[], Free> memory_;
-  TensorView view_{};
+  TensorRef ref_{TensorView{}, nullptr, nullptr};
   std::atomic<int> references_{1};
   std::atomic<bool> let_go_{false};
   std::atomic<int> released_{0};
@@ -159,16 +163,16 @@ inline at::Tensor reclaimTensor(tb_torch_tensor* tensor) {
 }
 
 /// wrap() as the bridge calls it. An undefined tensor after a failure.
-inline at::Tensor wrapped(const TensorView& view, const WrapSpec& spec) {
+inline at::Tensor wrapped(TensorRef* ref, const WrapSpec& spec) {
   tb_torch_tensor* out = nullptr;
-  const tb_status status = Adapter::table().wrap(&view, &spec, &out);
+  const tb_status status = Adapter::table().wrap(ref, &spec, &out);
   EXPECT_EQ(status, TB_OK) << Adapter::error();
   return status == TB_OK ? reclaimTensor(out) : at::Tensor();
 }
 
 /// A tensor that shares `foreign`'s memory and owns it.
 inline at::Tensor shared(Foreign* foreign, int32_t on_write = TB_ON_WRITE_COPY) {
-  return wrapped(foreign->view(), specFor(foreign->view(), WrapAction::kShare, on_write));
+  return wrapped(&foreign->ref(), specFor(foreign->ref(), WrapAction::kShare, on_write));
 }
 
 inline c10::StorageImpl* storageOf(const at::Tensor& tensor) {

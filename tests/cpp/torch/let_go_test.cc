@@ -144,17 +144,17 @@ TEST(LetGo, AViewIsAHolderUntilItIsReleased) {
   foreign.letGo();
   int64_t shape[2];
   int64_t strides[2];
-  TensorView view;
+  TensorRef view;
   ASSERT_EQ(Adapter::table().view(borrow(tensor), shape, strides, &view), TB_OK);
   EXPECT_EQ(view.dl.data, foreign.data());
   tensor.add_(10);
   EXPECT_NE(tensor.const_data_ptr(), foreign.data()) << "the view shows it";
   EXPECT_EQ(static_cast<const float*>(view.dl.data)[0], 1);
-  view.release(view.owner);
+  view.reset();
 
   at::Tensor other = shared(&foreign);
   ASSERT_EQ(Adapter::table().view(borrow(other), shape, strides, &view), TB_OK);
-  view.release(view.owner);
+  view.reset();
   other.add_(10);
   EXPECT_EQ(other.const_data_ptr(), foreign.data()) << "nobody shows it any more";
 }

@@ -179,7 +179,7 @@ TEST(Share, HasUpTo254Dimensions) {
 TEST(Share, AddressNeedNotBeAligned) {
   std::vector<float> values(5, 1.5f);
   Foreign foreign = Foreign::floats(values, {3});
-  foreign.view().dl.data = const_cast<float*>(foreign.as<float>() + 1);
+  foreign.ref().dl.data = const_cast<float*>(foreign.as<float>() + 1);
   {
     const at::Tensor tensor = shared(&foreign);
     EXPECT_EQ(tensor.const_data_ptr(), foreign.as<float>() + 1);
@@ -252,7 +252,7 @@ INSTANTIATE_TEST_SUITE_P(Table, EveryTorchDtype, ::testing::ValuesIn(torchRows()
 class Quantized : public ::testing::Test {
  protected:
   WrapSpec specOf(Foreign* foreign) {
-    WrapSpec spec = specFor(foreign->view(), WrapAction::kShare);
+    WrapSpec spec = specFor(foreign->ref(), WrapAction::kShare);
     spec.quant = {static_cast<int64_t>(scale_.size()), scale_.data(), zero_point_.data(),
                   per_channel_, axis_};
     return spec;
@@ -267,7 +267,7 @@ class Quantized : public ::testing::Test {
 TEST_F(Quantized, PerTensorSharesTheIntegers) {
   Foreign foreign(std::vector<int8_t>{-1, 0, 1, 2, 3, 4}, {2, 3}, Dtype::kQInt8, 1);
   {
-    at::Tensor tensor = wrapped(foreign.view(), specOf(&foreign));
+    at::Tensor tensor = wrapped(&foreign.ref(), specOf(&foreign));
     EXPECT_EQ(tensor.const_data_ptr(), foreign.data());
     EXPECT_TRUE(tensor.is_quantized());
     EXPECT_EQ(tensor.scalar_type(), at::kQInt8);
@@ -290,7 +290,7 @@ TEST_F(Quantized, PerChannelHasAScaleForEachChannel) {
   per_channel_ = true;
   axis_ = 1;
   {
-    const at::Tensor tensor = wrapped(foreign.view(), specOf(&foreign));
+    const at::Tensor tensor = wrapped(&foreign.ref(), specOf(&foreign));
     EXPECT_EQ(tensor.const_data_ptr(), foreign.data());
     EXPECT_EQ(tensor.q_per_channel_axis(), 1);
     EXPECT_EQ(valuesOf<double>(tensor.q_per_channel_scales()), scale_);
@@ -306,7 +306,7 @@ TEST_F(Quantized, Int32AndCopy) {
   zero_point_ = {0};
   WrapSpec spec = specOf(&foreign);
   spec.action = WrapAction::kCopy;
-  const at::Tensor tensor = wrapped(foreign.view(), spec);
+  const at::Tensor tensor = wrapped(&foreign.ref(), spec);
   EXPECT_NE(tensor.const_data_ptr(), foreign.data());
   EXPECT_EQ(valuesOf<float>(tensor.dequantize()), (std::vector<float>{2.5, -2.5}));
   EXPECT_EQ(foreign.released(), 0) << "a copy takes no owner";
@@ -316,10 +316,10 @@ TEST_F(Quantized, Int32AndCopy) {
 
 TEST(ShareFailure, LeavesTheOwnerWithTheCaller) {
   Foreign foreign = Foreign::floats(kSix, {6});
-  foreign.view().dl.device = DLDevice{kDLVulkan, 0};
-  const WrapSpec spec = specFor(foreign.view(), WrapAction::kShare);
+  foreign.ref().dl.device = DLDevice{kDLVulkan, 0};
+  const WrapSpec spec = specFor(foreign.ref(), WrapAction::kShare);
   tb_torch_tensor* out = nullptr;
-  EXPECT_EQ(Adapter::table().wrap(&foreign.view(), &spec, &out), TB_TORCH);
+  EXPECT_EQ(Adapter::table().wrap(&foreign.ref(), &spec, &out), TB_TORCH);
   EXPECT_EQ(Adapter::status(), TB_TORCH);
   EXPECT_THAT(Adapter::error(), HasSubstr("DLPack device type 7"));
   EXPECT_EQ(out, nullptr);
@@ -328,42 +328,50 @@ TEST(ShareFailure, LeavesTheOwnerWithTheCaller) {
 
 TEST(ShareFailure, OfAShapeWhoseStridesOverflowLeavesTheOwner) {
   Foreign foreign = Foreign::floats({}, {0, int64_t{1} << 40, int64_t{1} << 40});
-  foreign.view().nbytes = 0;
-  const WrapSpec spec = specFor(foreign.view(), WrapAction::kShare);
+  foreign.ref().nbytes = 0;
+  const WrapSpec spec = specFor(foreign.ref(), WrapAction::kShare);
   tb_torch_tensor* out = nullptr;
-  EXPECT_EQ(Adapter::table().wrap(&foreign.view(), &spec, &out), TB_TORCH) << Adapter::error();
+  EXPECT_EQ(Adapter::table().wrap(&foreign.ref(), &spec, &out), TB_TORCH) << Adapter::error();
   EXPECT_EQ(foreign.released(), 0);
 }
 
 TEST(ShareFailure, ReleasesAnOwnerThatWasTaken) {
-  // As sharePython() does: the owner goes over in any case.
+  // As sharePython() does: before the owner goes over, and after.
   {
     Foreign foreign = Foreign::floats(kSix, {6});
-    foreign.view().dl.device = DLDevice{kDLVulkan, 0};
-    EXPECT_THROW(shareView(foreign.view(), specFor(foreign.view(), WrapAction::kShare), true),
-                 c10::Error);
+    foreign.ref().dl.device = DLDevice{kDLVulkan, 0};
+    const WrapSpec spec = specFor(foreign.ref(), WrapAction::kShare);
+    {
+      TensorRef ref = std::move(foreign.ref());
+      EXPECT_THROW(sharedTensor(&ref, spec, true), c10::Error);
+      EXPECT_EQ(foreign.released(), 0);
+    }
     EXPECT_EQ(foreign.released(), 1);
   }
   {
     Foreign foreign = Foreign::floats({}, {0, int64_t{1} << 40, int64_t{1} << 40});
-    EXPECT_THROW(shareView(foreign.view(), specFor(foreign.view(), WrapAction::kShare), true),
-                 c10::Error);
+    const WrapSpec spec = specFor(foreign.ref(), WrapAction::kShare);
+    {
+      TensorRef ref = std::move(foreign.ref());
+      EXPECT_THROW(sharedTensor(&ref, spec, true), c10::Error);
+      EXPECT_EQ(ref.owner, nullptr);
+    }
     EXPECT_EQ(foreign.released(), 1);
   }
 }
 
-TEST(ShareView, WithoutTakingHasNoOwnerUntilItIsAttached) {
+TEST(SharedTensor, WithoutTakingHasNoOwnerUntilItIsAttached) {
   Foreign foreign = Foreign::floats(kSix, {6});
   {
     const at::Tensor dropped =
-        shareView(foreign.view(), specFor(foreign.view(), WrapAction::kShare), false);
+        sharedTensor(&foreign.ref(), specFor(foreign.ref(), WrapAction::kShare), false);
     EXPECT_EQ(dropped.const_data_ptr(), foreign.data());
   }
   EXPECT_EQ(foreign.released(), 0);
   {
     const at::Tensor tensor =
-        shareView(foreign.view(), specFor(foreign.view(), WrapAction::kShare), false);
-    attachOwner(storageOf(tensor), foreign.view());
+        sharedTensor(&foreign.ref(), specFor(foreign.ref(), WrapAction::kShare), false);
+    attachOwner(storageOf(tensor), &foreign.ref());
     EXPECT_TRUE(showsForeign(tensor));
   }
   EXPECT_EQ(foreign.released(), 1);

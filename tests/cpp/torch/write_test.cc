@@ -92,7 +92,7 @@ TEST(CopyOnWrite, APointerTakenBeforeTheWriteStaysValid) {
 TEST(CopyOnWrite, TwoTensorsOverOneMemoryMoveSeparately) {
   Foreign first = Foreign::floats(kSix, {6});
   Foreign second = Foreign::floats(kSix, {6});
-  second.view().dl.data = const_cast<void*>(first.data());
+  second.ref().dl.data = const_cast<void*>(first.data());
   {
     at::Tensor a = shared(&first);
     at::Tensor b = shared(&second);
