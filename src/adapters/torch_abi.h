@@ -6,12 +6,13 @@
 
 #include <cstdint>
 
+#include "core/owner_kinds.h"
 #include "core/tensor_ref.h"
 #include "tensor_bridge/c_api.h"
 
 namespace tensor_bridge {
 
-constexpr uint32_t kTorchAdapterAbi = 10;
+constexpr uint32_t kTorchAdapterAbi = 11;
 
 /// What the bridge offers to an adapter.
 struct TorchHost {
@@ -21,8 +22,8 @@ struct TorchHost {
   void (*countOwner)(int64_t delta);
   /// Whether the process is leaving: leak then.
   bool (*processExiting)();
-  /// The kinds of owners that the bridge makes, ending with one without a release function: an
-  /// adapter knows a storage that still shows foreign memory by them.
+  /// The kinds of owners that the bridge makes, ending with OwnerTag::kNone: an adapter knows a
+  /// storage that still shows foreign memory by them.
   const OwnerKind* owner_kinds;
 };
 
@@ -87,7 +88,8 @@ struct TorchFacts {
   const int64_t* shape;
   const void* data;  // first element; null where an obstacle hides it
   int64_t nbytes;    // of a dense copy; INT64_MAX for more than that
-  /// Where the storage still shows memory that came through the bridge: its kind of owner.
+  /// Where the storage still shows memory that came through the bridge: the kind of its owner.
+  OwnerTag foreign_tag;
   ReleaseFn foreign_release;
   /// With `hold`, and unless an obstacle hides it: a reference to that memory that is the caller's,
   /// not yet counted (OwnerKind::retain). Without it the next write may make the memory torch's.

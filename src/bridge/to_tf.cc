@@ -10,7 +10,6 @@
 #include "bridge/explain.h"
 #include "bridge/torch_cuda.h"
 #include "core/device.h"
-#include "core/dlpack_import.h"
 #include "core/error.h"
 #include "core/layout.h"
 #include "core/narrow_dtypes.h"
@@ -217,7 +216,7 @@ TfTensor copyBack(tb_torch_tensor* tensor, const TorchFacts& facts, const BackPl
                                                const BackPlan& plan, const TfApi& api,
                                                const TorchAdapter& adapter) {
   TensorRef ref(viewOf(*facts, plan.dtype), nullptr, nullptr);
-  if (facts->foreign_release != nullptr) {
+  if (facts->foreign_tag != OwnerTag::kNone) {
     ref.owner = facts->take();
     ref.release = facts->foreign_release;
     if (ref.owner != nullptr) countOwner(1);
@@ -237,8 +236,8 @@ TfTensor copyBack(tb_torch_tensor* tensor, const TorchFacts& facts, const BackPl
   // After the bytes are kept: a write on another thread now moves torch away.
   if (plan.check_range) checkRange(ref.dl.data, facts->nbytes, plan.dtype);
   if (plan.action == BackAction::kSame &&
-      ownerShows(api, ref.release, ref.owner, ref, facts->storage_bytes)) {
-    return tensorOfOwner(api, ref.release, ref.owner, ref);
+      ownerShows(api, facts->foreign_tag, ref.owner, ref, facts->storage_bytes)) {
+    return tensorOfOwner(api, facts->foreign_tag, ref.owner, ref);
   }
   // Part of a tensor of TensorFlow's, or torch's memory.
   return importShared(api, &ref);
@@ -302,9 +301,9 @@ BackPlan decideBack(const TorchFacts& facts, const tb_convert_back_options& opti
     forced = copyReason(facts.obstacle);
   } else if (facts.obstacle != Obstacle::kNone) {
     forced = copyReason(facts.obstacle);
-  } else if (facts.foreign_release == releaseWritable) {
+  } else if (facts.foreign_tag == OwnerTag::kWritableDlpack) {
     forced = copyReason(Obstacle::kAliased);
-  } else if (facts.foreign_release == nullptr && !adapter.shares) {
+  } else if (facts.foreign_tag == OwnerTag::kNone && !adapter.shares) {
     forced = adapter.copies
                  ? "writes cannot be intercepted in this release of torch"
                  : "writes to torch's own tensors cannot be intercepted before torch 2.13";
@@ -321,7 +320,7 @@ BackPlan decideBack(const TorchFacts& facts, const tb_convert_back_options& opti
   if (options.copy == TB_COPY_ALWAYS) {
     plan.action = BackAction::kCopy;
     plan.reason = "copy=True";
-  } else if (isTensorFlowOwner(facts.foreign_release)) {
+  } else if (isTensorFlowOwner(facts.foreign_tag)) {
     plan.action = BackAction::kSame;
     plan.reason = "the memory is TensorFlow's own and was not written to; it goes back as it is";
   }
@@ -344,12 +343,12 @@ TfTensor executeBack(tb_torch_tensor* tensor, HeldFacts* facts, const BackPlan& 
 TfeHandle sameHandle(HeldFacts* facts, const BackPlan& plan, const TfApi& api) {
   if (plan.action != BackAction::kSame || plan.check_range) return nullptr;
   const TensorView view = viewOf(*facts, plan.dtype);
-  const ReleaseFn release = facts->foreign_release;
+  const OwnerTag tag = facts->foreign_tag;
   if (facts->foreign_owner == nullptr ||
-      !ownerShows(api, release, facts->foreign_owner, view, facts->storage_bytes)) {
+      !ownerShows(api, tag, facts->foreign_owner, view, facts->storage_bytes)) {
     return nullptr;
   }
-  return handleOfOwner(api, release, facts->take(), view);
+  return handleOfOwner(api, tag, facts->take(), view);
 }
 
 void explainBack(const TorchFacts& facts, const tb_convert_back_options* options,

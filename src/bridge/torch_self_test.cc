@@ -140,6 +140,7 @@ const char* testCopying(const TorchAdapter& adapter, Probe* probe) {
 }  // namespace
 
 const OwnerKind kProbeOwner = {
+    OwnerTag::kProbe,
     releaseProbe,
     [](void*) noexcept -> void* { return nullptr; },
     [](void** probe, ReleaseFn*) noexcept { return static_cast<Probe*>(*probe)->let_go.load(); },

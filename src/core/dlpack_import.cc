@@ -152,7 +152,9 @@ void* retainManaged(void* owner) noexcept {
 
 }  // namespace
 
-const OwnerKind kManagedOwner = {releaseManaged, retainManaged, nullptr, nullptr};
-const OwnerKind kWritableOwner = {releaseWritable, retainManaged, nullptr, nullptr};
+const OwnerKind kManagedOwner = {OwnerTag::kReadOnlyDlpack, releaseManaged, retainManaged, nullptr,
+                                 nullptr};
+const OwnerKind kWritableOwner = {OwnerTag::kWritableDlpack, releaseWritable, retainManaged,
+                                  nullptr, nullptr};
 
 }  // namespace tensor_bridge

@@ -3,6 +3,7 @@
 #ifndef TENSOR_BRIDGE_CORE_DLPACK_IMPORT_H_
 #define TENSOR_BRIDGE_CORE_DLPACK_IMPORT_H_
 
+#include "core/owner_kinds.h"
 #include "core/tensor_ref.h"
 
 namespace tensor_bridge {
@@ -29,8 +30,7 @@ bool isFromUnversioned(const DLManagedTensorVersioned* managed) noexcept;
 void releaseManaged(void* owner);
 extern const OwnerKind kManagedOwner;
 
-/// The release function of views of all other structures, whose producer may write to the memory:
-/// TensorFlow must not see it.
+/// The release function of views of all other structures.
 void releaseWritable(void* owner);
 extern const OwnerKind kWritableOwner;
 

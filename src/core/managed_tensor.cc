@@ -1,5 +1,3 @@
-// LIFETIME: the one release path of everything that outlives a call without torch.
-
 #include "core/managed_tensor.h"
 
 #include <cstdlib>

@@ -19,21 +19,6 @@ constexpr int kMaxDims = 254;
 /// process exits. It must not throw and must not touch Python.
 using ReleaseFn = void (*)(void* owner);
 
-/// A kind of owner of foreign memory, known by its release function.
-struct OwnerKind {
-  ReleaseFn release;
-  /// One more reference to the memory, as an owner of this kind; null if there can be none now. Not
-  /// yet counted: whoever keeps it calls countOwner(1), for the release counts it off.
-  void* (*retain)(void* owner) noexcept;
-  /// Whether the caller's is the last reference to memory that nobody else can get at, and that may
-  /// be written to. Null where nobody can tell. It may replace the owner, by one of another kind
-  /// over the same memory, in either case. See Note [Memory that TensorFlow let go].
-  bool (*letGo)(void** owner, ReleaseFn* release) noexcept;
-  /// `release` under an address of its own: by it memory is known that torch took over. Null for a
-  /// kind that is never let go as it is.
-  ReleaseFn release_taken;
-};
-
 /// Owns nothing.
 struct TensorView {
   /// `shape` (and `strides`, null for row-major) point into memory of whoever made the view and

@@ -86,9 +86,9 @@ bool letGoOfHandle(void** owner, ReleaseFn* release) noexcept {
 }  // namespace
 
 const OwnerKind kTensorFlowOwners[kTensorFlowOwnerKinds] = {
-    {releaseHandle, retainedHandle, letGoOfHandle, nullptr},
-    {releaseBuffer, retainedBuffer, letGoOfBuffer, releaseTakenBuffer},
-    {releaseTensor, retainedTensor, letGoOfTensor, releaseTakenTensor},
+    {OwnerTag::kTfHandle, releaseHandle, retainedHandle, letGoOfHandle, nullptr},
+    {OwnerTag::kTfBuffer, releaseBuffer, retainedBuffer, letGoOfBuffer, releaseTakenBuffer},
+    {OwnerTag::kTfTensor, releaseTensor, retainedTensor, letGoOfTensor, releaseTakenTensor},
 };
 
 namespace {
@@ -140,18 +140,18 @@ TfTensor tensorOver(const TfApi& api, const TensorBuffer* buffer, const TensorVi
 
 }  // namespace
 
-bool ownerShows(const TfApi& api, ReleaseFn release, void* owner, const TensorView& view,
+bool ownerShows(const TfApi& api, OwnerTag tag, void* owner, const TensorView& view,
                 int64_t bytes) {
-  if (release == releaseHandle) {
+  if (tag == OwnerTag::kTfHandle) {
     return handleShows(api, static_cast<TFE_TensorHandle*>(owner), view);
   }
-  if (release == releaseTensor) return tensorShows(api, static_cast<TF_Tensor*>(owner), view);
+  if (tag == OwnerTag::kTfTensor) return tensorShows(api, static_cast<TF_Tensor*>(owner), view);
   return view.nbytes == bytes && static_cast<TensorBuffer*>(owner)->data == view.dl.data;
 }
 
-TfTensor tensorOfOwner(const TfApi& api, ReleaseFn release, void* owner, const TensorView& view) {
-  if (release == releaseBuffer) return tensorOver(api, static_cast<TensorBuffer*>(owner), view);
-  if (release == releaseTensor) return aliasTensor(api, static_cast<TF_Tensor*>(owner));
+TfTensor tensorOfOwner(const TfApi& api, OwnerTag tag, void* owner, const TensorView& view) {
+  if (tag == OwnerTag::kTfBuffer) return tensorOver(api, static_cast<TensorBuffer*>(owner), view);
+  if (tag == OwnerTag::kTfTensor) return aliasTensor(api, static_cast<TF_Tensor*>(owner));
   auto* handle = static_cast<TFE_TensorHandle*>(owner);
   TF_Status* status = threadStatus(api);
   TfTensor tensor = owned(api, api.TFE_TensorHandleResolve(handle, status));
@@ -159,18 +159,18 @@ TfTensor tensorOfOwner(const TfApi& api, ReleaseFn release, void* owner, const T
   return tensor;
 }
 
-TfeHandle handleOfOwner(const TfApi& api, ReleaseFn release, void* owner, const TensorView& view) {
-  if (release == releaseHandle) return owned(api, static_cast<TFE_TensorHandle*>(owner));
+TfeHandle handleOfOwner(const TfApi& api, OwnerTag tag, void* owner, const TensorView& view) {
+  if (tag == OwnerTag::kTfHandle) return owned(api, static_cast<TFE_TensorHandle*>(owner));
   countOwner(1);
-  const TensorRef kept(view, owner, release);
-  if (release == releaseBuffer) {
+  const TensorRef kept(view, owner, tag == OwnerTag::kTfBuffer ? releaseBuffer : releaseTensor);
+  if (tag == OwnerTag::kTfBuffer) {
     BorrowedTensor borrowed;
     if (BorrowedTensor::make(api, dtypeInfo(view.dtype).tf_enum, view.dl.shape, view.dl.ndim,
                              static_cast<TensorBuffer*>(owner), &borrowed)) {
       return makeHandle(api, reinterpret_cast<TF_Tensor*>(&borrowed));
     }
   }
-  return makeHandle(api, tensorOfOwner(api, release, owner, view).get());
+  return makeHandle(api, tensorOfOwner(api, tag, owner, view).get());
 }
 
 }  // namespace tensor_bridge

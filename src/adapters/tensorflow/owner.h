@@ -1,9 +1,10 @@
-// What keeps TensorFlow's memory alive for torch: owners of three kinds, each known by its release
-// function. Not for: memory that torch gave to TensorFlow.
+// What keeps TensorFlow's memory alive for torch: owners of three kinds. Not for: memory that torch
+// gave to TensorFlow.
 #ifndef TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_OWNER_H_
 #define TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_OWNER_H_
 
 #include "adapters/tensorflow/handles.h"
+#include "core/owner_kinds.h"
 #include "core/tensor_ref.h"
 
 namespace tensor_bridge {
@@ -21,22 +22,16 @@ void releaseTensor(void* owner);
 constexpr int kTensorFlowOwnerKinds = 3;
 extern const OwnerKind kTensorFlowOwners[kTensorFlowOwnerKinds];
 
-/// Whether an owner with this release function is one of them.
-inline bool isTensorFlowOwner(ReleaseFn release) noexcept {
-  return release == releaseHandle || release == releaseBuffer || release == releaseTensor;
-}
-
 /// Whether `owner`, which was exported with so many `bytes`, shows exactly this memory: then it can
 /// stand for the tensor itself.
-bool ownerShows(const TfApi& api, ReleaseFn release, void* owner, const TensorView& view,
-                int64_t bytes);
+bool ownerShows(const TfApi& api, OwnerTag tag, void* owner, const TensorView& view, int64_t bytes);
 
 /// For an owner that shows `view`: a TF_Tensor over its buffer. Throws Error.
-TfTensor tensorOfOwner(const TfApi& api, ReleaseFn release, void* owner, const TensorView& view);
+TfTensor tensorOfOwner(const TfApi& api, OwnerTag tag, void* owner, const TensorView& view);
 
 /// The same as an eager handle. Takes the owner over, which was not counted yet, also when it
 /// throws.
-TfeHandle handleOfOwner(const TfApi& api, ReleaseFn release, void* owner, const TensorView& view);
+TfeHandle handleOfOwner(const TfApi& api, OwnerTag tag, void* owner, const TensorView& view);
 
 }  // namespace tensor_bridge
 

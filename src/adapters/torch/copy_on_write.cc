@@ -40,9 +40,10 @@ constexpr const char kRaiseMessage[] =
     "on_write=\"raise\": it may not be written to, and torch asked for a pointer to write through. "
     "clone() it first, or convert it with on_write=\"copy\"";
 
-// The kind of an owner with this release function; null if it is none of foreign memory.
+// The kind of an owner with this release function, all that torch keeps of it beside the owner;
+// null if it is none of foreign memory.
 const OwnerKind* kindOf(ReleaseFn release) noexcept {
-  for (const OwnerKind* kind = g_owner_kinds; kind->release != nullptr; ++kind) {
+  for (const OwnerKind* kind = g_owner_kinds; kind->tag != OwnerTag::kNone; ++kind) {
     if (kind->release == release) return kind;
   }
   return nullptr;
@@ -64,11 +65,10 @@ Foreign foreignBehind(const c10::DataPtr& data) noexcept {
   return foreign;
 }
 
-// See foreignRelease().
-ReleaseFn releaseOf(const Foreign& foreign, void** held) noexcept {
-  if (foreign.kind == nullptr) return nullptr;
-  if (held != nullptr) *held = foreign.kind->retain(foreign.owner);
-  return foreign.kind->release;
+// See foreignKind().
+const OwnerKind* kindHeld(const Foreign& foreign, void** held) noexcept {
+  if (foreign.kind != nullptr && held != nullptr) *held = foreign.kind->retain(foreign.owner);
+  return foreign.kind;
 }
 
 [[noreturn]] void throwWrite() {
@@ -191,7 +191,7 @@ void dropSharedBytes(void* context) {
 // nobody else can make another, the memory is torch's: the first write takes it over as it is. Who
 // can tell is the kind of its owner (OwnerKind::letGo). What makes the answer last:
 //
-// - It is asked under the storage's mutex, and so is foreignRelease(), the only place where the
+// - It is asked under the storage's mutex, and so is foreignKind(), the only place where the
 //   storage's reference is copied. A share that came first is counted; one that comes later finds
 //   memory of torch's and keeps its bytes as Note [Bytes kept for TensorFlow] says.
 // - Every other reference is counted beside ours: a tf.Tensor, a variable, a kernel that runs, a
@@ -223,7 +223,7 @@ bool takeOver(c10::DataPtr& current, const Foreign& foreign) {
 bool isOrdinary(const c10::DataPtr& data) noexcept {
   const c10::DeleterFnPtr deleter = data.get_deleter();
   if (deleter == ordinaryDeleter()) return true;
-  for (const OwnerKind* kind = g_owner_kinds; kind->release != nullptr; ++kind) {
+  for (const OwnerKind* kind = g_owner_kinds; kind->tag != OwnerTag::kNone; ++kind) {
     if (kind->release_taken == deleter) return true;
   }
   return false;
@@ -330,7 +330,7 @@ void attachOwner(c10::StorageImpl* storage, TensorRef* ref) noexcept {
   }
 }
 
-ReleaseFn foreignRelease(const c10::StorageImpl* storage, void** held) noexcept {
+const OwnerKind* foreignKind(const c10::StorageImpl* storage, void** held) noexcept {
   const c10::DataPtr& current =
       const_cast<c10::StorageImpl*>(storage)->_mutable_data_ptr_no_checks();
   // The common case, of a tensor that has met nobody yet, needs no mutex.
@@ -338,7 +338,7 @@ ReleaseFn foreignRelease(const c10::StorageImpl* storage, void** held) noexcept 
   // The first write of another thread replaces the deleter and the context, not both at once. And
   // from here on it counts what is held.
   std::lock_guard<std::mutex> lock(writeMutex(storage));
-  return releaseOf(foreignBehind(current), held);
+  return kindHeld(foreignBehind(current), held);
 }
 
 namespace {
@@ -517,8 +517,8 @@ Foreign foreignOf(const c10::StorageImpl* storage) noexcept {
 
 }  // namespace
 
-ReleaseFn foreignRelease(const c10::StorageImpl* storage, void** held) noexcept {
-  return releaseOf(foreignOf(storage), held);
+const OwnerKind* foreignKind(const c10::StorageImpl* storage, void** held) noexcept {
+  return kindHeld(foreignOf(storage), held);
 }
 
 bool canShareStorage() noexcept { return false; }

@@ -10,8 +10,8 @@
 
 namespace tensor_bridge {
 
-/// The kinds of owners of foreign memory, by whose release functions a storage that still shows it
-/// is known; the last has none. Set once, before the first storage is made.
+/// The kinds of owners of foreign memory, ending with OwnerTag::kNone. Set once, before the first
+/// storage is made.
 void setOwnerKinds(const OwnerKind* kinds) noexcept;
 
 /// A storage that shows the memory of `ref` on `device`, guarded as `on_write` (TB_ON_WRITE_*)
@@ -62,10 +62,10 @@ struct OwnerHooks {
 };
 void setOwnerHooks(OwnerHooks hooks) noexcept;
 
-/// If `storage` still shows foreign memory: the release function of its owner, else null. `held`,
-/// if given, becomes a new reference to that memory, or null if there can be none.
-ReleaseFn foreignRelease(const c10::StorageImpl* storage, void** held = nullptr) noexcept;
-/// Gives back a reference that foreignRelease() gave.
+/// If `storage` still shows foreign memory: the kind of its owner, else null. `held`, if given,
+/// becomes a new reference to that memory, or null if there can be none.
+const OwnerKind* foreignKind(const c10::StorageImpl* storage, void** held = nullptr) noexcept;
+/// Gives back a reference that foreignKind() gave.
 void dropHeld(ReleaseFn release, void* held) noexcept;
 
 }  // namespace tensor_bridge

@@ -72,9 +72,9 @@ void referTo(const at::Tensor& tensor, int64_t* shape, int64_t* strides, TensorR
   const c10::StorageImpl* storage =
       tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
   void* held = nullptr;
-  const ReleaseFn release = isProtected(storage) ? foreignRelease(storage, &held) : nullptr;
+  const OwnerKind* kind = isProtected(storage) ? foreignKind(storage, &held) : nullptr;
   if (held != nullptr) {
-    ref->owner = new HeldView{tensor, release, held};
+    ref->owner = new HeldView{tensor, kind->release, held};
     ref->release = releaseHeldView;
     if (tensor.is_cuda()) releaseLater(ref);
     // A write of another thread may have come before the reference.
@@ -121,9 +121,10 @@ void setName(TorchFacts* facts, const Text& text) {
 Obstacle storageObstacle(const at::Tensor& tensor, bool hold, TorchFacts* facts) {
   c10::StorageImpl* storage = tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
   const bool guarded = isProtected(storage);
-  facts->foreign_release =
-      foreignRelease(storage, hold && guarded ? &facts->foreign_owner : nullptr);
-  if (facts->foreign_release != nullptr) {
+  const OwnerKind* kind = foreignKind(storage, hold && guarded ? &facts->foreign_owner : nullptr);
+  if (kind != nullptr) {
+    facts->foreign_tag = kind->tag;
+    facts->foreign_release = kind->release;
     facts->storage_bytes = static_cast<int64_t>(storage->nbytes());
     return guarded ? Obstacle::kNone : Obstacle::kAliased;
   }

@@ -67,7 +67,7 @@ class DecideBack : public ::testing::Test {
     options_.copy = TB_COPY_AUTO;
   }
 
-  void comesFromTensorFlow() { facts_.foreign_release = releaseTensor; }
+  void comesFromTensorFlow() { facts_.foreign_tag = OwnerTag::kTfTensor; }
 
   FakeAdapter adapter_;
   tb_convert_back_options options_;

@@ -37,6 +37,7 @@ struct Exported {
   }
   bool letGo() { return kindOf(view.release).letGo(&view.owner, &view.release); }
   void release() { view.reset(); }
+  OwnerTag tag() const { return kindOf(view.release).tag; }
 
   int64_t shape[kMaxDims];
   TensorRef view;
@@ -197,9 +198,9 @@ TEST(TensorOfOwner, HasTheShapeOfTheViewAndTheBuffer) {
     ASSERT_EQ(exported.view.release, releaseBuffer) << dims.size();
     requireTfApi().TF_DeleteTensor(tensor);
     const TensorRef& view = exported.view;
-    EXPECT_TRUE(ownerShows(requireTfApi(), view.release, view.owner, view, view.nbytes));
-    EXPECT_FALSE(ownerShows(requireTfApi(), view.release, view.owner, view, view.nbytes + 64));
-    TfTensor again = tensorOfOwner(requireTfApi(), view.release, view.owner, view);
+    EXPECT_TRUE(ownerShows(requireTfApi(), exported.tag(), view.owner, view, view.nbytes));
+    EXPECT_FALSE(ownerShows(requireTfApi(), exported.tag(), view.owner, view, view.nbytes + 64));
+    TfTensor again = tensorOfOwner(requireTfApi(), exported.tag(), view.owner, view);
     EXPECT_FALSE(exported.letGo());
     EXPECT_EQ(requireTfApi().TF_TensorData(again.get()), view.dl.data);
     ASSERT_EQ(requireTfApi().TF_NumDims(again.get()), static_cast<int>(dims.size()));
@@ -223,7 +224,7 @@ TEST(TensorOfOwner, MayHaveAnotherShapeAndDtype) {
   view.dl.shape = shape;
   view.dl.ndim = 1;
   view.dtype = Dtype::kUInt8;
-  TfTensor bytes = tensorOfOwner(requireTfApi(), buffer.view.release, buffer.view.owner, view);
+  TfTensor bytes = tensorOfOwner(requireTfApi(), buffer.tag(), buffer.view.owner, view);
   EXPECT_EQ(requireTfApi().TF_TensorType(bytes.get()), 4);
   EXPECT_EQ(requireTfApi().TF_Dim(bytes.get(), 0), 48);
   EXPECT_EQ(requireTfApi().TF_TensorData(bytes.get()), view.dl.data);

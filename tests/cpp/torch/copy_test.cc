@@ -32,7 +32,7 @@ at::Tensor copied(Foreign* foreign) {
 }
 
 bool showsForeign(const at::Tensor& tensor) {
-  return foreignRelease(tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl()) !=
+  return foreignKind(tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl()) !=
          nullptr;
 }
 

@@ -78,6 +78,7 @@ class Foreign {
   }
   static const OwnerKind& kind() {
     static const OwnerKind kind = {
+        OwnerTag::kTfTensor,
         release,
         [](void* owner) noexcept {
           static_cast<Foreign*>(owner)->references_.fetch_add(1);

@@ -75,7 +75,7 @@ TEST(LetGo, FirstWriteStaysWhereItIs) {
     EXPECT_EQ(tensor.const_data_ptr(), foreign.data());
     EXPECT_EQ(valuesOf<float>(tensor), (std::vector<float>{11, 12, 13, 14, 15, 16}));
     EXPECT_FALSE(storageOf(tensor)->has_materializer()) << "nothing is left to pay for";
-    EXPECT_EQ(foreignRelease(storageOf(tensor)), nullptr) << "it is torch's";
+    EXPECT_EQ(foreignKind(storageOf(tensor)), nullptr) << "it is torch's";
     EXPECT_EQ(tensor.mutable_data_ptr(), foreign.data());
     EXPECT_EQ(foreign.released(), 0) << "it lives with the storage";
   }

@@ -29,9 +29,9 @@ using ::testing::HasSubstr;
 const std::vector<float> kSix = {1, 2, 3, 4, 5, 6};
 
 bool showsForeign(const at::Tensor& tensor) {
-  const ReleaseFn release = foreignRelease(storageOf(tensor));
-  EXPECT_TRUE(release == nullptr || release == Foreign::release);
-  return release != nullptr;
+  const OwnerKind* kind = foreignKind(storageOf(tensor));
+  EXPECT_TRUE(kind == nullptr || kind->release == Foreign::release);
+  return kind != nullptr;
 }
 
 TEST(Share, ShowsTheMemoryAndReleasesItWithTheStorage) {

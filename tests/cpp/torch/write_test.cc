@@ -25,7 +25,7 @@ using ::testing::HasSubstr;
 
 const std::vector<float> kSix = {1, 2, 3, 4, 5, 6};
 
-bool showsForeign(const at::Tensor& tensor) { return foreignRelease(storageOf(tensor)) != nullptr; }
+bool showsForeign(const at::Tensor& tensor) { return foreignKind(storageOf(tensor)) != nullptr; }
 
 // --- copy ---------------------------------------------------------------------------------------
 
