@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "adapters/tensorflow/strings.h"
+#include "bridge/copy_policy.h"
 #include "bridge/explain.h"
 #include "bridge/to_tf.h"
 #include "bridge/to_torch.h"
@@ -23,11 +24,6 @@ constexpr const char* kCopyReason =
     "offsets";
 
 constexpr const char* kBackReason = "TensorFlow keeps every string by itself";
-
-[[noreturn]] void throwCopyRequired(const char* reason) {
-  throwError(ErrorCode::kCopyRequired, "copy=False, but a copy is needed: %s. Use copy=None",
-             reason);
-}
 
 void setShape(const int64_t* shape, int ndim, tb_strings* strings) {
   if (ndim < 0 || ndim > kMaxDims || (ndim > 0 && shape == nullptr)) {
@@ -145,7 +141,7 @@ TensorRef blank(Dtype dtype, const int64_t* count) {
 
 // The device half of a plan, with the refusals of a dense conversion.
 Plan planMove(const tb_convert_options& options, const TorchAdapter& adapter) {
-  if (options.copy == TB_COPY_NEVER) throwCopyRequired(kCopyReason);
+  requireCopyAllowed(options.copy, kCopyReason);
   if (options.num_scales > 0) {
     throwError(
         ErrorCode::kInvalidOption,
@@ -191,7 +187,7 @@ void checkBack(const tb_convert_back_options& options) {
                "dtype= of strings can only be string; convert them in TensorFlow "
                "(tf.strings.to_number, tf.io.decode_raw)");
   }
-  if (options.copy == TB_COPY_NEVER) throwCopyRequired(kBackReason);
+  requireCopyAllowed(options.copy, kBackReason);
 }
 
 // So many strings are looked up at a time: they stay in the first-level cache.

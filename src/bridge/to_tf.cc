@@ -7,6 +7,7 @@
 
 #include "adapters/tensorflow/maker.h"
 #include "adapters/tensorflow/owner.h"
+#include "bridge/copy_policy.h"
 #include "bridge/explain.h"
 #include "bridge/torch_cuda.h"
 #include "core/device.h"
@@ -226,11 +227,7 @@ TfTensor copyBack(tb_torch_tensor* tensor, const TorchFacts& facts, const BackPl
   }
   // Another thread is writing, or wrote since the plan was made and left unaligned memory behind.
   if (ref.owner == nullptr || !isAligned(ref.dl.data, kTensorFlowAlignment)) {
-    if (plan.never_copy) {
-      throwError(ErrorCode::kCopyRequired,
-                 "copy=False, but a copy is needed: another thread is writing to the tensor. "
-                 "Use copy=None");
-    }
+    requireCopyAllowed(plan.copy, "another thread is writing to the tensor");
     return copyBack(tensor, *facts, plan, api, adapter);
   }
   // After the bytes are kept: a write on another thread now moves torch away.
@@ -284,7 +281,7 @@ BackPlan decideBack(const TorchFacts& facts, const tb_convert_back_options& opti
   BackPlan plan{BackAction::kShare,
                 facts.dtype,
                 false,
-                options.copy == TB_COPY_NEVER,
+                options.copy,
                 facts.requires_grad,
                 "TensorFlow can use the memory as it is; the memory is shared"};
   planTarget(facts, targetDtype(facts, options), &plan);
@@ -309,10 +306,7 @@ BackPlan decideBack(const TorchFacts& facts, const tb_convert_back_options& opti
                  : "writes to torch's own tensors cannot be intercepted before torch 2.13";
   }
   if (forced != nullptr) {
-    if (options.copy == TB_COPY_NEVER) {
-      throwError(ErrorCode::kCopyRequired, "copy=False, but a copy is needed: %s. Use copy=None",
-                 forced);
-    }
+    requireCopyAllowed(options.copy, forced);
     if (plan.action != BackAction::kEncode) plan.action = BackAction::kCopy;
     plan.reason = forced;
     return plan;

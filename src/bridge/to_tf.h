@@ -1,5 +1,5 @@
-// The way back: a torch tensor becomes a TensorFlow tensor. Its copy policy is decided here and
-// nowhere else. Not for: knowing either framework.
+// A torch tensor becomes a TensorFlow tensor, as copy=, grad= and dtype= say. Not for: knowing
+// either framework.
 #ifndef TENSOR_BRIDGE_BRIDGE_TO_TF_H_
 #define TENSOR_BRIDGE_BRIDGE_TO_TF_H_
 
@@ -23,7 +23,7 @@ struct BackPlan {
   BackAction action;
   Dtype dtype;         // of the result
   bool check_range;    // kShare: the bytes must be values of `dtype`
-  bool never_copy;     // kShare: fail rather than copy if another thread is writing
+  int32_t copy;        // TB_COPY_*; kShare: what to do if another thread is writing
   bool detached;       // the tensor requires grad; its values go alone
   const char* reason;  // one sentence for explain()
 };

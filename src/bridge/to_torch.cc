@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 
+#include "bridge/copy_policy.h"
 #include "bridge/torch_cuda.h"
 #include "bridge/torch_loader.h"
 #include "core/device.h"
@@ -170,10 +171,6 @@ void planDevice(const TensorView& view, const tb_convert_options& options,
   plan->reason = "device= moves the tensor to another device";
 }
 
-[[noreturn]] void throwCopyRequired(const char* why, const char* advice) {
-  throwError(ErrorCode::kCopyRequired, "copy=False, but a copy is needed: %s. %s", why, advice);
-}
-
 }  // namespace
 
 const tb_convert_options& defaultOptions() noexcept {
@@ -228,17 +225,16 @@ Plan decide(const TensorView& view, const tb_convert_options& options, Source so
   }
   planDtype(view, options, &plan);
   planDevice(view, options, adapter, &plan);
-  const bool never = options.copy == TB_COPY_NEVER;
-  if (never && plan.spec.action == WrapAction::kLookup) {
-    throwCopyRequired(plan.reason, "raw=True shares the stored bytes as uint8");
+  if (plan.spec.action == WrapAction::kLookup) {
+    requireCopyAllowed(options.copy, plan.reason, "raw=True shares the stored bytes as uint8");
   }
-  if (never && plan.spec.move) {
-    throwCopyRequired(plan.reason, "Leave device= out, or allow the copy");
+  if (plan.spec.move) {
+    requireCopyAllowed(options.copy, plan.reason, "Leave device= out, or allow the copy");
   }
-  if (never && source == Source::kCopiedVariable) {
-    throwCopyRequired(
-        "TensorFlow copies this variable at each read since it had a scatter or slice update",
-        "Use copy=None");
+  if (source == Source::kCopiedVariable) {
+    requireCopyAllowed(
+        options.copy,
+        "TensorFlow copies this variable at each read since it had a scatter or slice update");
   }
   if (options.copy == TB_COPY_ALWAYS && plan.spec.action == WrapAction::kShare) {
     plan.spec.action = WrapAction::kCopy;
@@ -260,7 +256,7 @@ Plan decide(const TensorView& view, const tb_convert_options& options, Source so
       advice = "Use torch 2.13 or newer, or on_write=\"alias\"";
       plan.reason = "writes to memory on a GPU cannot be intercepted in this release of torch";
     }
-    if (never) throwCopyRequired(plan.reason, advice);
+    requireCopyAllowed(options.copy, plan.reason, advice);
     plan.spec.action = WrapAction::kCopy;
   }
   if (source == Source::kCopiedVariable && plan.spec.action == WrapAction::kShare) {

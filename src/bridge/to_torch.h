@@ -1,6 +1,5 @@
-// Where the adapters meet: a reference to TensorFlow's memory becomes a torch tensor. Both
-// policies, copy= and on_write=, are decided here and nowhere else. Not for: knowing either
-// framework.
+// Where the adapters meet: a reference to TensorFlow's memory becomes a torch tensor, as copy= and
+// on_write= say. Not for: knowing either framework.
 #ifndef TENSOR_BRIDGE_BRIDGE_TO_TORCH_H_
 #define TENSOR_BRIDGE_BRIDGE_TO_TORCH_H_
 
