@@ -102,6 +102,12 @@ void checkHasElements(Dtype dtype, int tf_enum) {
   }
 }
 
+void checkRank(int ndim) {
+  if (__builtin_expect(ndim >= 0 && ndim <= kMaxDims, 1)) return;
+  throwError(ErrorCode::kInvalidHandle, "expected 0 to %d dimensions, TensorFlow reports %d",
+             kMaxDims, ndim);
+}
+
 std::string noElementsMessage(Dtype dtype) {
   const DtypeInfo& info = dtypeInfo(dtype);
   return formatted("expected a tensor of numbers, got TensorFlow dtype %s: %s", info.name,
@@ -187,11 +193,8 @@ void exportHandle(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape, Te
   if (__builtin_expect(data == nullptr, 0)) checkStatus(api, handle, status);
   if (!isHost(device)) device.device_id = gpuOfTensor(data, device.device_id);
   const int ndim = api.TFE_TensorHandleNumDims(handle, status);
-  if (__builtin_expect(ndim < 0 || ndim > kMaxDims, 0)) {
-    checkStatus(api, handle, status);
-    throwError(ErrorCode::kInvalidHandle, "expected 0 to %d dimensions, TensorFlow reports %d",
-               kMaxDims, ndim);
-  }
+  if (__builtin_expect(ndim < 0, 0)) checkStatus(api, handle, status);
+  checkRank(ndim);
   for (int i = 0; i < ndim; ++i) {
     shape[i] = api.TFE_TensorHandleDim(handle, i, status);
     if (__builtin_expect(shape[i] < 0, 0)) checkStatus(api, handle, status);
@@ -261,10 +264,7 @@ void exportTensor(const TfApi& api, TF_Tensor* tensor, bool take, int64_t* shape
   const Dtype dtype = dtypeFromTf(tf_enum);
   checkHasElements(dtype, tf_enum);
   const int ndim = api.TF_NumDims(tensor);
-  if (ndim < 0 || ndim > kMaxDims) {
-    throwError(ErrorCode::kInvalidHandle, "expected 0 to %d dimensions, TensorFlow reports %d",
-               kMaxDims, ndim);
-  }
+  checkRank(ndim);
   for (int i = 0; i < ndim; ++i) shape[i] = api.TF_Dim(tensor, i);
   const int64_t bytes = checkedBytes(dtype, ndim, shape);
   if (api.TF_TensorByteSize(tensor) < static_cast<size_t>(bytes)) {

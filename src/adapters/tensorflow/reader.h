@@ -34,6 +34,9 @@ TfTensor aliasTensor(const TfApi& api, const TF_Tensor* tensor);
 TfTensor aliasTensor(const TfApi& api, const TF_Tensor* tensor, int tf_enum, const int64_t* shape,
                      int ndim);
 
+/// Throws Error{kInvalidHandle} for a number of dimensions that TensorFlow never has.
+void checkRank(int ndim);
+
 /// The dtype row of a handle or tensor; kUnknown for one that the table lacks.
 Dtype handleDtype(const TfApi& api, TFE_TensorHandle* handle) noexcept;
 

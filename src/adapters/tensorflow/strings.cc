@@ -127,10 +127,7 @@ void copySmall(char* to, const char* from, size_t size) {
 void viewElements(const TfApi& api, TF_Tensor* tensor, int64_t* shape, TensorView* view) {
   *view = TensorView{};
   const int ndim = api.TF_NumDims(tensor);
-  if (ndim < 0 || ndim > kMaxDims) {
-    throwError(ErrorCode::kInvalidHandle, "expected 0 to %d dimensions, TensorFlow reports %d",
-               kMaxDims, ndim);
-  }
+  checkRank(ndim);
   for (int i = 0; i < ndim; ++i) shape[i] = api.TF_Dim(tensor, i);
   int64_t count;
   if (!elementCount(shape, ndim, &count) || !byteCount(count, kElementSize, &view->nbytes)) {

@@ -195,7 +195,7 @@ void dropBuffer(const TfApi& api, TensorBuffer* buffer) noexcept {
     uint64_t shape[3];
     TensorBuffer* buffer;
   } tensor{{0, 0, 0}, buffer};
-  static_assert(sizeof(tensor) == 32);
+  static_assert(sizeof(tensor) == tensor_layout::kTensorBytes);
   api.Tensor_destroy(&tensor);
 }
 
@@ -206,7 +206,7 @@ bool refCountIsOne(const TfApi& api, const TensorBuffer* buffer) noexcept {
     uint64_t shape[3];
     const TensorBuffer* buffer;
   } tensor{{0, 0, 0}, buffer};
-  static_assert(sizeof(tensor) == 32);
+  static_assert(sizeof(tensor) == tensor_layout::kTensorBytes);
   return api.Tensor_RefCountIsOne(&tensor);
 }
 
@@ -261,10 +261,10 @@ void startBorrowed(const TfApi& api, int tf_enum, int ndim, int64_t count,
   out->interface = &out->interface_vtable;
   out->interface_vtable = api.tensor_interface_vtable;
   std::memset(out->tensor, 0, sizeof(out->tensor));
-  out->tensor[13] = static_cast<uint8_t>(tf_enum);
-  out->tensor[14] = static_cast<uint8_t>(ndim);
-  std::memcpy(out->tensor + 16, &count, sizeof(count));
-  std::memcpy(out->tensor + 24, &buffer, sizeof(void*));
+  out->tensor[tensor_layout::kDtypeAt] = static_cast<uint8_t>(tf_enum);
+  out->tensor[tensor_layout::kRankAt] = static_cast<uint8_t>(ndim);
+  std::memcpy(out->tensor + tensor_layout::kElementsAt, &count, sizeof(count));
+  std::memcpy(out->tensor + tensor_layout::kBufferAt, &buffer, sizeof(void*));
 }
 
 }  // namespace
@@ -278,10 +278,11 @@ bool BorrowedTensor::make(const TfApi& api, int tf_enum, const int64_t* shape, i
     largest = shape[i] > largest ? shape[i] : largest;
   }
   // TensorShape::kMaxRep16 and kMaxRep32.
-  const bool small = ndim <= 6 && largest < 0xffff;
-  if (!small && (ndim > 3 || largest >= 0xffffffff)) return false;
+  const bool small = ndim <= tensor_layout::kMost16Bits && largest < 0xffff;
+  if (!small && (ndim > tensor_layout::kMost32Bits || largest >= 0xffffffff)) return false;
   startBorrowed(api, tf_enum, ndim, count, buffer, out);
-  out->tensor[15] = small ? 0 : 1;
+  out->tensor[tensor_layout::kSizesKeptAt] =
+      small ? tensor_layout::kIn16Bits : tensor_layout::kIn32Bits;
   for (int i = 0; i < ndim; ++i) {
     const auto size = static_cast<uint32_t>(shape[i]);
     const auto size16 = static_cast<uint16_t>(shape[i]);

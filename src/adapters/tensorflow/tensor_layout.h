@@ -20,10 +20,24 @@
 #ifndef TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_TENSOR_LAYOUT_H_
 #define TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_TENSOR_LAYOUT_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 
 namespace tensor_bridge {
+
+/// Note [Layout of tensorflow::Tensor] as offsets in bytes, and what `kSizesKeptAt` says.
+namespace tensor_layout {
+constexpr size_t kDtypeAt = 13;
+constexpr size_t kRankAt = 14;
+constexpr size_t kSizesKeptAt = 15;
+constexpr size_t kElementsAt = 16;
+constexpr size_t kBufferAt = 24;
+constexpr size_t kTensorBytes = 32;
+enum SizesKept : uint8_t { kIn16Bits = 0, kIn32Bits = 1 };
+constexpr int kMost16Bits = 6;
+constexpr int kMost32Bits = 3;
+}  // namespace tensor_layout
 
 struct TensorFields {
   int tf_enum;
@@ -31,46 +45,6 @@ struct TensorFields {
   int64_t num_elements;
   void* data;  // null for a tensor without a buffer
 };
-
-/// Reads `tensor`, a tensorflow::Tensor. False where the sizes are kept elsewhere.
-[[gnu::always_inline]] inline bool readTensorFields(const void* tensor, int64_t* shape,
-                                                    TensorFields* fields) noexcept {
-  const auto* bytes = static_cast<const uint8_t*>(tensor);
-  const int ndim = bytes[14];
-  switch (bytes[15]) {
-    case 0: {
-      if (ndim > 6) return false;
-      uint16_t sizes[6];
-      std::memcpy(sizes, bytes, sizeof(sizes));
-      for (int i = 0; i < ndim; ++i) shape[i] = sizes[i];
-      break;
-    }
-    case 1: {
-      if (ndim > 3) return false;
-      uint32_t sizes[3];
-      std::memcpy(sizes, bytes, sizeof(sizes));
-      for (int i = 0; i < ndim; ++i) shape[i] = sizes[i];
-      break;
-    }
-    default:
-      return false;
-  }
-  fields->tf_enum = bytes[13];
-  fields->ndim = ndim;
-  std::memcpy(&fields->num_elements, bytes + 16, sizeof(int64_t));
-  const uint8_t* buffer;
-  std::memcpy(&buffer, bytes + 24, sizeof(buffer));
-  fields->data = nullptr;
-  if (buffer != nullptr) std::memcpy(&fields->data, buffer + 16, sizeof(void*));
-  return true;
-}
-
-/// The tensorflow::Tensor inside a TF_Tensor.
-inline const void* tensorInside(const void* tf_tensor) noexcept {
-  const uint8_t* interface;
-  std::memcpy(&interface, tf_tensor, sizeof(interface));
-  return interface + sizeof(void*);
-}
 
 /// A tensorflow::TensorBuffer, which counts its references. One of them is all that keeps memory
 /// alive for torch.
@@ -83,8 +57,48 @@ struct TensorBuffer {
 /// The buffer of a tensorflow::Tensor; null for one without elements.
 inline TensorBuffer* bufferOf(const void* tensor) noexcept {
   TensorBuffer* buffer;
-  std::memcpy(&buffer, static_cast<const uint8_t*>(tensor) + 24, sizeof(buffer));
+  std::memcpy(&buffer, static_cast<const uint8_t*>(tensor) + tensor_layout::kBufferAt,
+              sizeof(buffer));
   return buffer;
+}
+
+/// Reads `tensor`, a tensorflow::Tensor. False where the sizes are kept elsewhere.
+[[gnu::always_inline]] inline bool readTensorFields(const void* tensor, int64_t* shape,
+                                                    TensorFields* fields) noexcept {
+  using namespace tensor_layout;  // NOLINT: the offsets of one struct
+  const auto* bytes = static_cast<const uint8_t*>(tensor);
+  const int ndim = bytes[kRankAt];
+  switch (bytes[kSizesKeptAt]) {
+    case kIn16Bits: {
+      if (ndim > kMost16Bits) return false;
+      uint16_t sizes[kMost16Bits];
+      std::memcpy(sizes, bytes, sizeof(sizes));
+      for (int i = 0; i < ndim; ++i) shape[i] = sizes[i];
+      break;
+    }
+    case kIn32Bits: {
+      if (ndim > kMost32Bits) return false;
+      uint32_t sizes[kMost32Bits];
+      std::memcpy(sizes, bytes, sizeof(sizes));
+      for (int i = 0; i < ndim; ++i) shape[i] = sizes[i];
+      break;
+    }
+    default:
+      return false;
+  }
+  fields->tf_enum = bytes[kDtypeAt];
+  fields->ndim = ndim;
+  std::memcpy(&fields->num_elements, bytes + kElementsAt, sizeof(int64_t));
+  const TensorBuffer* buffer = bufferOf(tensor);
+  fields->data = buffer == nullptr ? nullptr : buffer->data;
+  return true;
+}
+
+/// The tensorflow::Tensor inside a TF_Tensor.
+inline const void* tensorInside(const void* tf_tensor) noexcept {
+  const uint8_t* interface;
+  std::memcpy(&interface, tf_tensor, sizeof(interface));
+  return interface + sizeof(void*);
 }
 
 inline void retainBuffer(TensorBuffer* buffer) noexcept {
@@ -144,7 +158,7 @@ struct BorrowedTensor {
 
   const void* interface;  // the next field
   const void* interface_vtable;
-  uint8_t tensor[32];
+  uint8_t tensor[tensor_layout::kTensorBytes];
 };
 
 /// The vtable that a TF_Tensor points to, through which the C API reads a BorrowedTensor. Null if a
@@ -157,7 +171,7 @@ bool tensorBufferAgrees(const TfApi& api) noexcept;
 
 /// Returns tensorflow::Tensor::Slice(start, limit) of a tensor.
 struct TensorBytes {
-  uint8_t bytes[32];
+  uint8_t bytes[tensor_layout::kTensorBytes];
 };
 using TensorSlice = TensorBytes (*)(const void* tensor, int64_t start, int64_t limit);
 
