@@ -233,6 +233,7 @@ FAKE_EXPORT void TFE_Execute(TFE_Op* op, TFE_TensorHandle** values, int* count, 
     return;
   }
   set(status, 0, "");
+  if (*count == 0) return;  // NoOp
   *count = 1;
   if (op->read == 0) {
     // VarIsInitializedOp.
