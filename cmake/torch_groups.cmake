@@ -81,6 +81,13 @@ function(tb_add_torch_adapter torch_dir out)
   if(NOT sources)
     message(FATAL_ERROR "src/adapters/torch holds no source file")
   endif()
+  # How a storage copies on write is a file for each way; adapters/torch/torch_version.h has the rest
+  # of what differs.
+  if(version VERSION_GREATER_EQUAL 2.13)
+    list(FILTER sources EXCLUDE REGEX "/copy_on_write_guard\\.cc$")
+  else()
+    list(FILTER sources EXCLUDE REGEX "/(copy_on_write_hook|list_writers)\\.cc$")
+  endif()
 
   add_library(${name}_objects OBJECT ${sources})
   target_include_directories(

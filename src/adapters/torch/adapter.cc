@@ -5,7 +5,6 @@
 #include <ATen/core/Tensor.h>
 #include <c10/util/Exception.h>
 #include <dlfcn.h>
-#include <torch/version.h>
 
 #include <atomic>
 #include <cstring>
@@ -13,29 +12,18 @@
 
 #include "adapters/torch/copy_on_write.h"
 #include "adapters/torch/cuda_streams.h"
+#include "adapters/torch/foreign_owner.h"
 #include "adapters/torch/give_back.h"
 #include "adapters/torch/gpu.h"
 #include "adapters/torch/list_writers.h"
 #include "adapters/torch/maker.h"
 #include "adapters/torch/reader.h"
+#include "adapters/torch/torch_version.h"
 #include "adapters/torch_abi.h"
-
-#define TB_STRING_OF(x) #x
-#define TB_STRING(x) TB_STRING_OF(x)
 
 namespace tensor_bridge {
 namespace {
 
-const TorchHost* g_host = nullptr;
-
-// PyObject* THPVariable_Wrap(at::TensorBase&&) from 2.10 on, (const at::TensorBase&) before.
-#if TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR >= 10
-using WrapPython = _object* (*)(at::TensorBase&&);
-constexpr const char* kWrapPython = "_Z16THPVariable_WrapON2at10TensorBaseE";
-#else
-using WrapPython = _object* (*)(const at::TensorBase&);
-constexpr const char* kWrapPython = "_Z16THPVariable_WrapRKN2at10TensorBaseE";
-#endif
 std::atomic<WrapPython> g_wrap_python{nullptr};
 
 WrapPython findWrapPython() {
@@ -201,16 +189,9 @@ tb_status mutableData(tb_torch_tensor* tensor, void** data) {
   }
 }
 
-// CPython puts reference count and type (16 bytes) before a class's own fields; THPVariable's first
-// one is the tensor: at::Tensor from 2.10 on, c10::MaybeOwned<at::Tensor> before
-// (torch/csrc/autograd/python_variable.h).
+// CPython puts reference count and type (16 bytes) before a class's own fields.
 tb_torch_tensor* fromPython(_object* object) {
-  void* field = reinterpret_cast<char*>(object) + 16;
-#if TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR >= 10
-  const at::Tensor& tensor = *static_cast<at::Tensor*>(field);
-#else
-  const at::Tensor& tensor = **static_cast<c10::MaybeOwned<at::Tensor>*>(field);
-#endif
+  const at::Tensor& tensor = tensorInField(reinterpret_cast<char*>(object) + 16);
   return reinterpret_cast<tb_torch_tensor*>(tensor.unsafeGetTensorImpl());
 }
 
@@ -271,7 +252,7 @@ tb_status takePrevious(tb_torch_tensor* tensor, void** owner, ReleaseFn* release
 const TorchAdapter kTable = {
     kTorchAdapterAbi,
     sizeof(TorchAdapter),
-    TB_STRING(TORCH_VERSION_MAJOR) "." TB_STRING(TORCH_VERSION_MINOR),
+    kTorchRelease,
     /*protects=*/true,
     /*protects_gpu=*/canGuardListWriters(),
     /*copies=*/false,
@@ -302,8 +283,5 @@ extern "C" __attribute__((visibility("default"))) const tensor_bridge::TorchAdap
 tb_torch_adapter_table(uint32_t host_abi, const tensor_bridge::TorchHost* host) {
   if (host_abi != tensor_bridge::kTorchAdapterAbi) return nullptr;
   tensor_bridge::g_host = host;
-  tensor_bridge::setOwnerKinds(host->owner_kinds);
-  tensor_bridge::setExiting(host->processExiting);
-  tensor_bridge::setOwnerHooks({host->countOwner, host->processExiting});
   return &tensor_bridge::kTable;
 }

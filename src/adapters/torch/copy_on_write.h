@@ -1,5 +1,5 @@
-// Storages over foreign memory that intercept the first write. The one part of this adapter that
-// depends on torch's version. Not for: deciding which policy applies (bridge).
+// Storages over foreign memory that intercept the first write: copy_on_write_hook.cc from
+// torch 2.13 on, copy_on_write_guard.cc before. Not for: deciding which policy applies (bridge).
 #ifndef TENSOR_BRIDGE_ADAPTERS_TORCH_COPY_ON_WRITE_H_
 #define TENSOR_BRIDGE_ADAPTERS_TORCH_COPY_ON_WRITE_H_
 
@@ -9,10 +9,6 @@
 #include "core/tensor_ref.h"
 
 namespace tensor_bridge {
-
-/// The kinds of owners of foreign memory, ending with OwnerTag::kNone. Set once, before the first
-/// storage is made.
-void setOwnerKinds(const OwnerKind* kinds) noexcept;
 
 /// A storage that shows the memory of `ref` on `device`, guarded as `on_write` (TB_ON_WRITE_*)
 /// says. With `take` the owner is taken over, and released if this throws after that; without it
@@ -40,9 +36,6 @@ void releaseSharedBytes(void* shared);
 /// that began before the move: see Note [What a storage keeps after a move].
 ReleaseFn takePreviousOf(c10::StorageImpl* storage, void** previous) noexcept;
 
-/// The deleter of torch's ordinary allocations in host memory.
-c10::DeleterFnPtr ordinaryDeleter();
-
 /// What forbids shareStorage() for a storage of torch's own memory.
 Obstacle sharingObstacle(const c10::StorageImpl* storage) noexcept;
 
@@ -55,18 +48,9 @@ bool isProtected(const c10::StorageImpl* storage) noexcept;
 /// Whether something else watches access to the storage (another materializer).
 bool isHooked(const c10::StorageImpl* storage) noexcept;
 
-/// Called once, with the host's functions, before the first storage is made.
-struct OwnerHooks {
-  void (*count)(int64_t delta);
-  bool (*exiting)();
-};
-void setOwnerHooks(OwnerHooks hooks) noexcept;
-
 /// If `storage` still shows foreign memory: the kind of its owner, else null. `held`, if given,
 /// becomes a new reference to that memory, or null if there can be none.
 const OwnerKind* foreignKind(const c10::StorageImpl* storage, void** held = nullptr) noexcept;
-/// Gives back a reference that foreignKind() gave.
-void dropHeld(ReleaseFn release, void* held) noexcept;
 
 }  // namespace tensor_bridge
 

@@ -1,103 +1,31 @@
-// The file that depends on torch's version.
-// 2.13, 2.14, 2.15: c10::StorageImpl has a pluggable materializer (set_materializer, added by
-//   pytorch #179063); the hook runs before any mutable pointer is handed out.
-// 2.6 to 2.12: StorageImpl materialises only storages whose deleter is c10::impl::cow::cow_deleter;
-//   GuardedStorage holds a second reference to that context, so that torch's own materializer
-//   always copies and never hands TensorFlow's buffer to the writer.
-// torch's COW as it is (cow::lazy_clone_storage) is not used: its last reference gives the
-// original buffer to the writer, and in 2.13 it asserts after resize_.
-
-#include "adapters/torch/copy_on_write.h"
+// Storages over foreign memory for torch 2.13, 2.14 and 2.15: c10::StorageImpl has a pluggable
+// materializer (set_materializer, added by pytorch #179063); the hook runs before any mutable
+// pointer is handed out. torch's COW as it is (cow::lazy_clone_storage) is not used: its last
+// reference gives the original buffer to the writer, and in 2.13 it asserts after resize_.
 
 #include <pthread.h>
-#include <torch/version.h>
 
 #include <array>
 #include <atomic>
 #include <memory>
 #include <mutex>
-#include <new>
 
+#include "adapters/torch/copy_on_write.h"
+#include "adapters/torch/foreign_owner.h"
 #include "adapters/torch/gpu.h"
 #include "tensor_bridge/c_api.h"
 
-#define TB_TORCH_AT_LEAST(minor) \
-  (TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= (minor)))
-
-#if !TB_TORCH_AT_LEAST(13)
-#include <c10/core/impl/COW.h>
-#include <c10/core/impl/COWDeleter.h>
-#endif
-
 namespace tensor_bridge {
 namespace {
-
-const OwnerKind* g_owner_kinds = nullptr;
-OwnerHooks g_hooks = {[](int64_t) {}, [] { return false; }};
 
 constexpr const char kRaiseMessage[] =
     "this tensor shares memory with TensorFlow, or with a DLPack producer, and was converted with "
     "on_write=\"raise\": it may not be written to, and torch asked for a pointer to write through. "
     "clone() it first, or convert it with on_write=\"copy\"";
 
-// The kind of an owner with this release function, all that torch keeps of it beside the owner;
-// null if it is none of foreign memory.
-const OwnerKind* kindOf(ReleaseFn release) noexcept {
-  for (const OwnerKind* kind = g_owner_kinds; kind->tag != OwnerTag::kNone; ++kind) {
-    if (kind->release == release) return kind;
-  }
-  return nullptr;
-}
-
-// Foreign memory that a storage shows: its owner and the kind of it.
-struct Foreign {
-  const OwnerKind* kind = nullptr;
-  void* owner = nullptr;
-};
-
-Foreign foreignBehind(const c10::DataPtr& data) noexcept {
-  ReleaseFn release = data.get_deleter();
-  Foreign foreign{kindOf(release), data.get_context()};
-  if (foreign.kind == nullptr && release == releaseGpuOwner &&
-      gpuOwner(foreign.owner, &release, &foreign.owner)) {
-    foreign.kind = kindOf(release);
-  }
-  return foreign;
-}
-
-// See foreignKind().
-const OwnerKind* kindHeld(const Foreign& foreign, void** held) noexcept {
-  if (foreign.kind != nullptr && held != nullptr) *held = foreign.kind->retain(foreign.owner);
-  return foreign.kind;
-}
-
 [[noreturn]] void throwWrite() {
-#if TB_TORCH_AT_LEAST(13)
   throw c10::BufferError({__func__, __FILE__, static_cast<uint32_t>(__LINE__)}, kRaiseMessage);
-#else
-  throw c10::Error({__func__, __FILE__, static_cast<uint32_t>(__LINE__)}, kRaiseMessage);
-#endif
 }
-
-}  // namespace
-
-void setOwnerHooks(OwnerHooks hooks) noexcept { g_hooks = hooks; }
-
-void dropHeld(ReleaseFn release, void* held) noexcept {
-  g_hooks.count(1);
-  release(held);
-}
-
-void setOwnerKinds(const OwnerKind* kinds) noexcept { g_owner_kinds = kinds; }
-
-c10::DeleterFnPtr ordinaryDeleter() {
-  static const c10::DeleterFnPtr deleter = c10::GetAllocator(c10::kCPU)->raw_deleter();
-  return deleter;
-}
-
-#if TB_TORCH_AT_LEAST(13)
-
-namespace {
 
 // First writes to different storages should not wait for each other's copies; to the same one
 // they must.
@@ -223,7 +151,7 @@ bool takeOver(c10::DataPtr& current, const Foreign& foreign) {
 bool isOrdinary(const c10::DataPtr& data) noexcept {
   const c10::DeleterFnPtr deleter = data.get_deleter();
   if (deleter == ordinaryDeleter()) return true;
-  for (const OwnerKind* kind = g_owner_kinds; kind->tag != OwnerTag::kNone; ++kind) {
+  for (const OwnerKind* kind = g_host->owner_kinds; kind->tag != OwnerTag::kNone; ++kind) {
     if (kind->release_taken == deleter) return true;
   }
   return false;
@@ -390,7 +318,7 @@ void* shareStorage(c10::StorageImpl* storage, void** bytes) {
     storage->set_materializer(copyOnWrite);
   }
   *bytes = storage->_mutable_data_ptr_no_checks().get();
-  g_hooks.count(1);
+  g_host->countOwner(1);
   return shared;
 }
 
@@ -410,8 +338,8 @@ ReleaseFn takePreviousOf(c10::StorageImpl* storage, void** previous) noexcept {
 }
 
 void releaseSharedBytes(void* shared) {
-  if (g_hooks.exiting()) return;
-  g_hooks.count(-1);
+  if (g_host->processExiting()) return;
+  g_host->countOwner(-1);
   dropSharedBytes(shared);
 }
 
@@ -432,113 +360,5 @@ Obstacle sharingObstacle(const c10::StorageImpl* storage) noexcept {
 
 bool isHooked(const c10::StorageImpl* storage) noexcept { return storage->has_materializer(); }
 bool isProtected(const c10::StorageImpl* storage) noexcept { return storage->has_materializer(); }
-
-#else  // 2.6 to 2.12
-
-namespace {
-
-using CowContext = c10::impl::cow::COWDeleterContext;
-
-// Holds the second reference to the COW context until the storage dies. Two threads that do the
-// first write at once are not safe here: torch decrements the context twice.
-struct GuardedStorage final : c10::StorageImpl {
-  GuardedStorage(const TensorRef& ref, c10::Device device, c10::Allocator* allocator)
-      : c10::StorageImpl(use_byte_size_t(), c10::SymInt(ref.nbytes),
-                         c10::DataPtr(ref.dl.data, nullptr, ref.release, device), allocator,
-                         /*resizable=*/true) {}
-  ~GuardedStorage() override { drop(); }
-  void release_resources() override {
-    c10::StorageImpl::release_resources();
-    drop();
-  }
-  void guard(TensorRef* ref) {
-    owner_ = ref->owner;
-    release_ = ref->release;
-    auto* context =
-        new CowContext(std::unique_ptr<void, c10::DeleterFnPtr>(ref->take(), ref->release));
-    context->increment_refcount();
-    guard_ = context;
-    set_data_ptr_noswap(c10::DataPtr(ref->dl.data, context, c10::impl::cow::cow_deleter, device()));
-  }
-  void drop() {
-    if (auto* guard = guard_.exchange(nullptr)) c10::impl::cow::cow_deleter(guard);
-  }
-
-  std::atomic<CowContext*> guard_{nullptr};
-  void* owner_ = nullptr;
-  ReleaseFn release_ = nullptr;
-};
-
-}  // namespace
-
-[[gnu::no_stack_protector]] c10::intrusive_ptr<c10::StorageImpl> makeForeignStorage(
-    TensorRef* ref, c10::Device device, int32_t on_write, bool take) {
-  if (on_write == TB_ON_WRITE_COPY && device.is_cpu()) {
-    auto storage =
-        c10::make_intrusive<GuardedStorage>(*ref, device, c10::GetAllocator(device.type()));
-    if (take) storage->guard(ref);
-    return c10::intrusive_ptr<c10::StorageImpl>(std::move(storage));
-  }
-  c10::DataPtr data = device.is_cpu() ? c10::DataPtr(ref->dl.data, take ? ref->take() : nullptr,
-                                                     ref->release, device)
-                                      : gpuDataPtr(ref, device, take);
-  auto storage = c10::make_intrusive<c10::StorageImpl>(
-      c10::StorageImpl::use_byte_size_t(), c10::SymInt(ref->nbytes), std::move(data),
-      c10::GetAllocator(device.type()), /*resizable=*/true);
-  if (on_write != TB_ON_WRITE_ALIAS) storage->set_throw_on_mutable_data_ptr();
-  return storage;
-}
-
-void attachOwner(c10::StorageImpl* storage, TensorRef* ref) noexcept {
-  if (auto* guarded = dynamic_cast<GuardedStorage*>(storage)) {
-    guarded->guard(ref);
-    return;
-  }
-  c10::DataPtr& current = storage->_mutable_data_ptr_no_checks();
-  const c10::Device device = current.device();
-  if (device.is_cpu()) {
-    current = c10::DataPtr(ref->dl.data, ref->take(), ref->release, device);
-  } else {
-    attachGpuOwner(current, ref);
-  }
-}
-
-namespace {
-
-Foreign foreignOf(const c10::StorageImpl* storage) noexcept {
-  const c10::DataPtr& current =
-      const_cast<c10::StorageImpl*>(storage)->_mutable_data_ptr_no_checks();
-  if (const auto* guarded = dynamic_cast<const GuardedStorage*>(storage)) {
-    if (guarded->guard_ == nullptr || current.get_context() != guarded->guard_) return {};
-    return {kindOf(guarded->release_), guarded->owner_};
-  }
-  return foreignBehind(current);
-}
-
-}  // namespace
-
-const OwnerKind* foreignKind(const c10::StorageImpl* storage, void** held) noexcept {
-  return kindHeld(foreignOf(storage), held);
-}
-
-bool canShareStorage() noexcept { return false; }
-void* shareStorage(c10::StorageImpl*, void**) { throw std::bad_alloc(); }
-ReleaseFn takePreviousOf(c10::StorageImpl* storage, void** previous) noexcept {
-  auto* guarded = dynamic_cast<GuardedStorage*>(storage);
-  if (guarded == nullptr) return nullptr;
-  // Before the first write the guard is what keeps torch from writing to the other's memory.
-  if (storage->_mutable_data_ptr_no_checks().get_context() == guarded->guard_) return nullptr;
-  *previous = guarded->guard_.exchange(nullptr);
-  return *previous == nullptr ? nullptr : c10::impl::cow::cow_deleter;
-}
-void releaseSharedBytes(void*) {}
-bool isSharedStorage(const c10::StorageImpl*) noexcept { return false; }
-Obstacle sharingObstacle(const c10::StorageImpl*) noexcept { return Obstacle::kNone; }
-bool isHooked(const c10::StorageImpl*) noexcept { return false; }
-bool isProtected(const c10::StorageImpl* storage) noexcept {
-  return dynamic_cast<const GuardedStorage*>(storage) != nullptr;
-}
-
-#endif
 
 }  // namespace tensor_bridge

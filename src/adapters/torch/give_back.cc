@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "adapters/torch/cuda_streams.h"
+#include "adapters/torch/foreign_owner.h"
 
 namespace tensor_bridge {
 namespace {
@@ -22,8 +23,6 @@ namespace {
 // Between two looks. A look makes up to 128 calls of CUDA for what was dropped since the last one.
 constexpr std::chrono::milliseconds kPause{5};
 constexpr std::chrono::milliseconds kPauseIfAwaited{1};
-
-bool (*g_exiting)() = [] { return false; };
 
 // A child of fork() has neither the thread nor a GPU: it leaks what it inherited.
 std::atomic<bool> g_forked{false};
@@ -112,7 +111,8 @@ class Returner {
     ++awaiting_;
     changed_.notify_all();
     changed_.wait(lock, [] {
-      return g_held_back.load(std::memory_order_relaxed) <= kMostHeldBack || g_exiting();
+      return g_held_back.load(std::memory_order_relaxed) <= kMostHeldBack ||
+             g_host->processExiting();
     });
     --awaiting_;
   }
@@ -169,7 +169,8 @@ class Returner {
   Batches takeDone(Batches* waiting) {
     Batches done;
     std::lock_guard<std::mutex> lock(cuda_mutex_);
-    for (auto next = waiting->begin(); next != waiting->end() && !stopped_ && !g_exiting();) {
+    for (auto next = waiting->begin();
+         next != waiting->end() && !stopped_ && !g_host->processExiting();) {
       const auto batch = next++;
       try {
         if (advance(&*batch)) done.splice(done.end(), *waiting, batch);
@@ -210,10 +211,8 @@ CudaEvent tryToRecord(c10::DeviceIndex device, CudaStream stream) noexcept {
 
 }  // namespace
 
-void setExiting(bool (*exiting)()) noexcept { g_exiting = exiting; }
-
 void giveBack(GpuOwner* given) noexcept {
-  if (g_exiting() || g_forked.load(std::memory_order_relaxed)) return;
+  if (g_host->processExiting() || g_forked.load(std::memory_order_relaxed)) return;
   try {
     Dropped dropped{std::unique_ptr<GpuOwner>(given)};
     if (isCurrentStreamForeign(given->device, &dropped.foreign)) {

@@ -32,11 +32,8 @@ struct GpuOwner {
   int64_t nbytes;
 };
 
-/// Set once, before the first buffer is given back: whether the process is leaving. Nothing is
-/// given back then.
-void setExiting(bool (*exiting)()) noexcept;
-
-/// Takes `owner` over and releases it, later and on another thread. On any thread, and never waits.
+/// Takes `owner` over and releases it, later and on another thread; not while the process exits. On
+/// any thread, and never waits.
 void giveBack(GpuOwner* owner) noexcept;
 
 /// Waits while more than kMostHeldBack is held back. The caller holds no lock.

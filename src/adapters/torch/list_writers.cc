@@ -25,10 +25,6 @@
 
 #include "adapters/torch/list_writers.h"
 
-#include <torch/version.h>
-
-#if TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR >= 13
-
 #include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 
@@ -42,8 +38,9 @@
 #include <type_traits>
 #include <vector>
 
-#if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 15
-// Scalar's conversions call it, which boxing compiles in. 2.15 has them without it.
+#include "adapters/torch/torch_version.h"
+
+#ifdef TB_TORCH_NEEDS_REPORT_OVERFLOW
 [[noreturn]] void c10::report_overflow(const char* name) {
   throw std::runtime_error(std::string("value cannot be converted to type ") + name +
                            " without overflow");
@@ -261,14 +258,3 @@ void guardListWriters() {
 }
 
 }  // namespace tensor_bridge
-
-#else
-
-namespace tensor_bridge {
-
-bool canGuardListWriters() noexcept { return false; }
-void guardListWriters() {}
-
-}  // namespace tensor_bridge
-
-#endif

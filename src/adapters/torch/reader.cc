@@ -17,8 +17,10 @@
 
 #include "adapters/torch/copy_on_write.h"
 #include "adapters/torch/dispatch.h"
+#include "adapters/torch/foreign_owner.h"
 #include "adapters/torch/gpu.h"
 #include "adapters/torch/torch_dtype.h"
+#include "core/layout.h"
 
 namespace tensor_bridge {
 namespace {
@@ -108,8 +110,9 @@ bool isWrapped(c10::DispatchKeySet keys) {
        c10::DispatchKey::FuncTorchBatched, c10::DispatchKey::FuncTorchGradWrapper}));
 }
 
-// TensorFlow wants 64 bytes and does not check (EIGEN_MAX_ALIGN_BYTES of its builds).
-bool isAligned(const void* data) { return reinterpret_cast<uintptr_t>(data) % 64 == 0; }
+bool suitsTensorFlow(const void* data) {
+  return reinterpret_cast<uintptr_t>(data) % kTensorFlowAlignment == 0;
+}
 
 template <typename Text>
 void setName(TorchFacts* facts, const Text& text) {
@@ -178,7 +181,7 @@ Obstacle ordinaryObstacle(const at::Tensor& tensor, bool hold, TorchFacts* facts
   if (!reachesLastElement(tensor, facts->nbytes)) return Obstacle::kNoMemory;
   facts->data = tensor.const_data_ptr();
   if (!tensor.is_contiguous()) return Obstacle::kStrided;
-  if (!isAligned(facts->data)) return Obstacle::kMisaligned;
+  if (!suitsTensorFlow(facts->data)) return Obstacle::kMisaligned;
   return storageObstacle(tensor, hold, facts);
 }
 
@@ -221,7 +224,7 @@ Obstacle findObstacle(const at::Tensor& tensor, bool hold, TorchFacts* facts) {
   if (!tensor.has_storage()) return Obstacle::kNotDense;
   facts->data = tensor.const_data_ptr();
   if (!tensor.is_contiguous()) return Obstacle::kStrided;
-  if (!isAligned(facts->data)) return Obstacle::kMisaligned;
+  if (!suitsTensorFlow(facts->data)) return Obstacle::kMisaligned;
   return storageObstacle(tensor, hold, facts);
 }
 
