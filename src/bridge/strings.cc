@@ -7,7 +7,6 @@
 
 #include "adapters/tensorflow/strings.h"
 #include "bridge/copy_policy.h"
-#include "bridge/explain.h"
 #include "bridge/to_tf.h"
 #include "bridge/to_torch.h"
 #include "bridge/torch_loader.h"

@@ -8,7 +8,7 @@
 #include "adapters/tensorflow/maker.h"
 #include "adapters/tensorflow/owner.h"
 #include "bridge/copy_policy.h"
-#include "bridge/explain.h"
+#include "bridge/to_torch.h"
 #include "bridge/torch_cuda.h"
 #include "core/device.h"
 #include "core/error.h"

@@ -53,6 +53,13 @@ tb_torch_tensor* execute(TensorRef* ref, const Plan& plan, const TorchAdapter& a
 /// decide() and execute().
 tb_torch_tensor* convert(TensorRef* ref, const tb_convert_options& options, Source source);
 
+/// decide() for the explanation of a tensor that can be viewed.
+void explainView(TensorView* view, const tb_convert_options& options, Source source,
+                 tb_explanation* out);
+
+/// Fills `out` as refused with `status` and this thread's error message.
+void explainRefused(Dtype dtype, tb_status status, tb_explanation* out) noexcept;
+
 }  // namespace tensor_bridge
 
 #endif  // TENSOR_BRIDGE_BRIDGE_TO_TORCH_H_

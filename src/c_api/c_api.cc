@@ -3,7 +3,6 @@
 #include "tensor_bridge/c_api.h"
 
 #include "adapters/tensorflow/reader.h"
-#include "bridge/explain.h"
 #include "bridge/to_tf.h"
 #include "bridge/to_torch.h"
 #include "bridge/torch_loader.h"

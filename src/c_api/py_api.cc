@@ -10,7 +10,6 @@
 #include "adapters/tensorflow/maker.h"
 #include "adapters/tensorflow/reader.h"
 #include "adapters/tensorflow/variable.h"
-#include "bridge/explain.h"
 #include "bridge/to_tf.h"
 #include "bridge/to_torch.h"
 #include "bridge/torch_loader.h"
