@@ -136,7 +136,7 @@ void newTensor(benchmark::State& state) {
   });
 }
 
-void shareBack(benchmark::State& state) {
+void shareToTf(benchmark::State& state) {
   toTensorFlow(state, [](const at::Tensor& source) { return pyTorchTensorToTfTensor(source); });
 }
 
@@ -145,7 +145,7 @@ BENCHMARK(share)->Name("to_torch/tfTensorToPyTorchTensor(t)")->DenseRange(0, 4, 
 BENCHMARK(fromBlobTakingOver)->Name("taking over/at::from_blob")->DenseRange(0, 4, 2);
 BENCHMARK(takeOver)->Name("taking over/tfTensorToPyTorchTensor(owned)")->DenseRange(0, 4, 2);
 BENCHMARK(newTensor)->Name("to_tf/TF_NewTensor")->DenseRange(0, 4, 2);
-BENCHMARK(shareBack)->Name("to_tf/pyTorchTensorToTfTensor(x)")->DenseRange(0, 4, 2);
+BENCHMARK(shareToTf)->Name("to_tf/pyTorchTensorToTfTensor(x)")->DenseRange(0, 4, 2);
 
 }  // namespace
 

@@ -22,7 +22,7 @@ constexpr const char* kCopyReason =
     "TensorFlow keeps every string by itself; they are gathered into one block of bytes and its "
     "offsets";
 
-constexpr const char* kBackReason = "TensorFlow keeps every string by itself";
+constexpr const char* kToTfReason = "TensorFlow keeps every string by itself";
 
 void setShape(const int64_t* shape, int ndim, tb_strings* strings) {
   if (ndim < 0 || ndim > kMaxDims || (ndim > 0 && shape == nullptr)) {
@@ -180,13 +180,13 @@ void move(const TorchAdapter& adapter, const Plan& plan, Dtype dtype, OwnedTorch
   tensor->reset(moved);
 }
 
-void checkBack(const tb_convert_back_options& options) {
+void checkToTf(const tb_convert_back_options& options) {
   if (options.tf_dtype != 0 && options.tf_dtype != dtypeInfo(Dtype::kString).tf_enum) {
     throwError(ErrorCode::kInvalidOption,
                "dtype= of strings can only be string; convert them in TensorFlow "
                "(tf.strings.to_number, tf.io.decode_raw)");
   }
-  requireCopyAllowed(options.copy, kBackReason);
+  requireCopyAllowed(options.copy, kToTfReason);
 }
 
 // So many strings are looked up at a time: they stay in the first-level cache.
@@ -332,7 +332,7 @@ TorchStrings stringsToTorch(const tb_strings& strings, const tb_convert_options&
 
 TfTensor stringsToTf(const tb_strings& strings, const tb_convert_back_options& options,
                      const TfApi& api) {
-  checkBack(options);
+  checkToTf(options);
   StringTensorWriter writer(strings.count);
   forEachString(strings,
                 [&writer](const tb_string& string) { writer.append(string.data, string.size); });
@@ -354,13 +354,13 @@ void explainStrings(const tb_strings& strings, const tb_convert_options* options
   out->ndim = static_cast<int32_t>(strings.shape.size());
 }
 
-void explainStringsBack(const tb_strings& strings, const tb_convert_back_options* options,
+void explainStringsToTf(const tb_strings& strings, const tb_convert_back_options* options,
                         tb_explanation* out) {
   try {
-    checkBack(checkedBackOptions(options));
+    checkToTf(checkedToTfOptions(options));
     explainCopied(strings, workBytes(strings) - strings.nbytes, out);
     std::snprintf(out->device, sizeof(out->device), "CPU:0");
-    std::snprintf(out->reason, sizeof(out->reason), "%s", kBackReason);
+    std::snprintf(out->reason, sizeof(out->reason), "%s", kToTfReason);
   } catch (...) {
     explainRefused(Dtype::kString, setLastErrorFromException(), out);
   }

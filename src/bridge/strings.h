@@ -75,7 +75,7 @@ void explainStrings(const tb_strings& strings, const tb_convert_options* options
                     tb_explanation* out);
 
 /// What stringsToTf() would do; the same.
-void explainStringsBack(const tb_strings& strings, const tb_convert_back_options* options,
+void explainStringsToTf(const tb_strings& strings, const tb_convert_back_options* options,
                         tb_explanation* out);
 
 /// Bytes that a conversion of the strings handles, to decide whether to release the GIL.

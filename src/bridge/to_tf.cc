@@ -126,7 +126,7 @@ void requireTfDtype(Dtype dtype) {
 }
 
 // How values of `facts.dtype` become `target`.
-void planTarget(const TorchFacts& facts, Dtype target, BackPlan* plan) {
+void planTarget(const TorchFacts& facts, Dtype target, ToTfPlan* plan) {
   const DtypeInfo& info = dtypeInfo(target);
   const DtypeInfo& own = dtypeInfo(facts.dtype);
   plan->dtype = target;
@@ -154,7 +154,7 @@ void planTarget(const TorchFacts& facts, Dtype target, BackPlan* plan) {
     plan->check_range = true;
     return;
   }
-  plan->action = BackAction::kEncode;
+  plan->action = ToTfAction::kEncode;
   plan->reason = "torch lacks the dtype; every value is checked and written in TensorFlow's form";
 }
 
@@ -188,7 +188,7 @@ void orThrow(tb_status status) {
   if (status != TB_OK) rethrowLastError();
 }
 
-TfTensor copyBack(tb_torch_tensor* tensor, const TorchFacts& facts, const BackPlan& plan,
+TfTensor copyToTf(tb_torch_tensor* tensor, const TorchFacts& facts, const ToTfPlan& plan,
                   const TfApi& api, const TorchAdapter& adapter) {
   const DtypeInfo& info = dtypeInfo(plan.dtype);
   const int64_t count = facts.nbytes / dtypeInfo(facts.dtype).itemsize;
@@ -196,7 +196,7 @@ TfTensor copyBack(tb_torch_tensor* tensor, const TorchFacts& facts, const BackPl
   TfTensor result =
       allocateTensor(api, info.tf_enum, facts.shape, facts.ndim, count * info.itemsize, &data);
   if (count == 0) return result;
-  if (plan.action != BackAction::kEncode) {
+  if (plan.action != ToTfAction::kEncode) {
     orThrow(adapter.copyOut(tensor, data));
     if (plan.check_range) checkRange(data, facts.nbytes, plan.dtype);
     return result;
@@ -213,8 +213,8 @@ TfTensor copyBack(tb_torch_tensor* tensor, const TorchFacts& facts, const BackPl
   return result;
 }
 
-[[gnu::no_stack_protector]] TfTensor shareBack(tb_torch_tensor* tensor, HeldFacts* facts,
-                                               const BackPlan& plan, const TfApi& api,
+[[gnu::no_stack_protector]] TfTensor shareToTf(tb_torch_tensor* tensor, HeldFacts* facts,
+                                               const ToTfPlan& plan, const TfApi& api,
                                                const TorchAdapter& adapter) {
   TensorRef ref(viewOf(*facts, plan.dtype), nullptr, nullptr);
   if (facts->foreign_tag != OwnerTag::kNone) {
@@ -228,11 +228,11 @@ TfTensor copyBack(tb_torch_tensor* tensor, const TorchFacts& facts, const BackPl
   // Another thread is writing, or wrote since the plan was made and left unaligned memory behind.
   if (ref.owner == nullptr || !isAligned(ref.dl.data, kTensorFlowAlignment)) {
     requireCopyAllowed(plan.copy, "another thread is writing to the tensor");
-    return copyBack(tensor, *facts, plan, api, adapter);
+    return copyToTf(tensor, *facts, plan, api, adapter);
   }
   // After the bytes are kept: a write on another thread now moves torch away.
   if (plan.check_range) checkRange(ref.dl.data, facts->nbytes, plan.dtype);
-  if (plan.action == BackAction::kSame &&
+  if (plan.action == ToTfAction::kSame &&
       ownerShows(api, facts->foreign_tag, ref.owner, ref, facts->storage_bytes)) {
     return tensorOfOwner(api, facts->foreign_tag, ref.owner, ref);
   }
@@ -242,7 +242,7 @@ TfTensor copyBack(tb_torch_tensor* tensor, const TorchFacts& facts, const BackPl
 
 }  // namespace
 
-const tb_convert_back_options& checkedBackOptions(const tb_convert_back_options* options) {
+const tb_convert_back_options& checkedToTfOptions(const tb_convert_back_options* options) {
   static const tb_convert_back_options defaults{sizeof(tb_convert_back_options), TB_COPY_AUTO,
                                                 TB_GRAD_DETACH, 0};
   if (options == nullptr) return defaults;
@@ -263,7 +263,7 @@ const tb_convert_back_options& checkedBackOptions(const tb_convert_back_options*
   return *options;
 }
 
-BackPlan decideBack(const TorchFacts& facts, const tb_convert_back_options& options,
+ToTfPlan decideToTf(const TorchFacts& facts, const tb_convert_back_options& options,
                     const TorchAdapter& adapter) {
   if (facts.obstacle != Obstacle::kNone && facts.obstacle < Obstacle::kConjugate) {
     throwObstacle(facts);
@@ -278,7 +278,7 @@ BackPlan decideBack(const TorchFacts& facts, const tb_convert_back_options& opti
                "grad=\"raise\" and the tensor requires grad: TensorFlow would get its values "
                "alone. detach() it, or use grad=\"detach\"");
   }
-  BackPlan plan{BackAction::kShare,
+  ToTfPlan plan{ToTfAction::kShare,
                 facts.dtype,
                 false,
                 options.copy,
@@ -286,12 +286,12 @@ BackPlan decideBack(const TorchFacts& facts, const tb_convert_back_options& opti
                 "TensorFlow can use the memory as it is; the memory is shared"};
   planTarget(facts, targetDtype(facts, options), &plan);
   const char* forced = nullptr;
-  if (plan.action == BackAction::kEncode) {
+  if (plan.action == ToTfAction::kEncode) {
     forced = plan.reason;
   } else if (facts.nbytes == 0 || facts.data == nullptr) {
     // Nothing to share and nothing to copy: TensorFlow makes an empty tensor of its own.
     if (facts.nbytes == 0) {
-      plan.action = BackAction::kCopy;
+      plan.action = ToTfAction::kCopy;
       plan.reason = "the tensor has no elements";
       return plan;
     }
@@ -307,35 +307,35 @@ BackPlan decideBack(const TorchFacts& facts, const tb_convert_back_options& opti
   }
   if (forced != nullptr) {
     requireCopyAllowed(options.copy, forced);
-    if (plan.action != BackAction::kEncode) plan.action = BackAction::kCopy;
+    if (plan.action != ToTfAction::kEncode) plan.action = ToTfAction::kCopy;
     plan.reason = forced;
     return plan;
   }
   if (options.copy == TB_COPY_ALWAYS) {
-    plan.action = BackAction::kCopy;
+    plan.action = ToTfAction::kCopy;
     plan.reason = "copy=True";
   } else if (isTensorFlowOwner(facts.foreign_tag)) {
-    plan.action = BackAction::kSame;
+    plan.action = ToTfAction::kSame;
     plan.reason = "the memory is TensorFlow's own and was not written to; it goes back as it is";
   }
   return plan;
 }
 
-TfTensor executeBack(tb_torch_tensor* tensor, HeldFacts* facts, const BackPlan& plan,
+TfTensor executeToTf(tb_torch_tensor* tensor, HeldFacts* facts, const ToTfPlan& plan,
                      const TfApi& api, const TorchAdapter& adapter) {
   switch (plan.action) {
-    case BackAction::kSame:
-    case BackAction::kShare:
-      return shareBack(tensor, facts, plan, api, adapter);
-    case BackAction::kCopy:
-    case BackAction::kEncode:
+    case ToTfAction::kSame:
+    case ToTfAction::kShare:
+      return shareToTf(tensor, facts, plan, api, adapter);
+    case ToTfAction::kCopy:
+    case ToTfAction::kEncode:
       break;
   }
-  return copyBack(tensor, *facts, plan, api, adapter);
+  return copyToTf(tensor, *facts, plan, api, adapter);
 }
 
-TfeHandle sameHandle(HeldFacts* facts, const BackPlan& plan, const TfApi& api) {
-  if (plan.action != BackAction::kSame || plan.check_range) return nullptr;
+TfeHandle sameHandle(HeldFacts* facts, const ToTfPlan& plan, const TfApi& api) {
+  if (plan.action != ToTfAction::kSame || plan.check_range) return nullptr;
   const TensorView view = viewOf(*facts, plan.dtype);
   const OwnerTag tag = facts->foreign_tag;
   if (facts->foreign_owner == nullptr ||
@@ -345,12 +345,12 @@ TfeHandle sameHandle(HeldFacts* facts, const BackPlan& plan, const TfApi& api) {
   return handleOfOwner(api, tag, facts->take(), view);
 }
 
-void explainBack(const TorchFacts& facts, const tb_convert_back_options* options,
+void explainToTf(const TorchFacts& facts, const tb_convert_back_options* options,
                  const TorchAdapter& adapter, tb_explanation* out) noexcept {
   try {
-    const BackPlan plan = decideBack(facts, checkedBackOptions(options), adapter);
+    const ToTfPlan plan = decideToTf(facts, checkedToTfOptions(options), adapter);
     const DtypeInfo& info = dtypeInfo(plan.dtype);
-    const bool copied = plan.action == BackAction::kCopy || plan.action == BackAction::kEncode;
+    const bool copied = plan.action == ToTfAction::kCopy || plan.action == ToTfAction::kEncode;
     *out = tb_explanation{};
     out->struct_size = sizeof(*out);
     out->action = copied ? TB_ACTION_COPIED : TB_ACTION_SHARED;

@@ -12,15 +12,15 @@
 
 namespace tensor_bridge {
 
-enum class BackAction {
+enum class ToTfAction {
   kSame,    // TensorFlow's own tensor, which torch still shows unwritten
   kShare,   // torch's bytes; the next write moves torch away
   kCopy,    // TensorFlow's own memory, filled in one pass
   kEncode,  // like kCopy, into a dtype that torch lacks; every value is checked
 };
 
-struct BackPlan {
-  BackAction action;
+struct ToTfPlan {
+  ToTfAction action;
   Dtype dtype;         // of the result
   bool check_range;    // kShare: the bytes must be values of `dtype`
   int32_t copy;        // TB_COPY_*; kShare: what to do if another thread is writing
@@ -28,10 +28,10 @@ struct BackPlan {
   const char* reason;  // one sentence for explain()
 };
 
-const tb_convert_back_options& checkedBackOptions(const tb_convert_back_options* options);
+const tb_convert_back_options& checkedToTfOptions(const tb_convert_back_options* options);
 
 /// Decides; throws the Error with which the conversion is refused.
-BackPlan decideBack(const TorchFacts& facts, const tb_convert_back_options& options,
+ToTfPlan decideToTf(const TorchFacts& facts, const tb_convert_back_options& options,
                     const TorchAdapter& adapter);
 
 /// What an adapter says of a tensor, with a hold on foreign memory that it shows: no write makes
@@ -53,15 +53,15 @@ class HeldFacts : public TorchFacts {
 };
 
 /// Carries a plan out. Needs no GIL.
-TfTensor executeBack(tb_torch_tensor* tensor, HeldFacts* facts, const BackPlan& plan,
+TfTensor executeToTf(tb_torch_tensor* tensor, HeldFacts* facts, const ToTfPlan& plan,
                      const TfApi& api, const TorchAdapter& adapter);
 
 /// For an eager result: a handle on the buffer that the tensor still shows (kSame), which saves the
-/// TF_Tensor between. Null where executeBack() has to make one.
-TfeHandle sameHandle(HeldFacts* facts, const BackPlan& plan, const TfApi& api);
+/// TF_Tensor between. Null where executeToTf() has to make one.
+TfeHandle sameHandle(HeldFacts* facts, const ToTfPlan& plan, const TfApi& api);
 
-/// decideBack() for the explanation. Never throws for a tensor that is refused.
-void explainBack(const TorchFacts& facts, const tb_convert_back_options* options,
+/// decideToTf() for the explanation. Never throws for a tensor that is refused.
+void explainToTf(const TorchFacts& facts, const tb_convert_back_options* options,
                  const TorchAdapter& adapter, tb_explanation* out) noexcept;
 
 }  // namespace tensor_bridge

@@ -178,7 +178,7 @@ tb_status tb_tf_explain(TF_Tensor* tensor, const tb_convert_options* options, tb
 }
 
 void tb_convert_back_options_init(tb_convert_back_options* options) {
-  if (!isNull(options, "tb_convert_back_options")) *options = checkedBackOptions(nullptr);
+  if (!isNull(options, "tb_convert_back_options")) *options = checkedToTfOptions(nullptr);
 }
 
 tb_status tb_torch_to_tf(tb_torch_tensor* tensor, const tb_convert_back_options* options,
@@ -186,11 +186,11 @@ tb_status tb_torch_to_tf(tb_torch_tensor* tensor, const tb_convert_back_options*
   return guarded([&] {
     require(tensor, "a tensor");
     require(out, "a place for the result");
-    const tb_convert_back_options& checked = checkedBackOptions(options);
+    const tb_convert_back_options& checked = checkedToTfOptions(options);
     const TfApi& api = requireTfApi();
     const TorchAdapter& adapter = torchAdapter();
     HeldFacts facts(adapter, tensor);
-    *out = executeBack(tensor, &facts, decideBack(facts, checked, adapter), api, adapter).release();
+    *out = executeToTf(tensor, &facts, decideToTf(facts, checked, adapter), api, adapter).release();
   });
 }
 

@@ -171,21 +171,21 @@ tb_status tb_py_torch_to_tf(_object* tensor, const tb_convert_back_options* opti
   return guarded([&] {
     require(tensor, "a torch.Tensor");
     require(out, "a place for the result");
-    const tb_convert_back_options& checked = checkedBackOptions(options);
+    const tb_convert_back_options& checked = checkedToTfOptions(options);
     const TfApi& api = requireEagerApi();
     if (api.EagerTensorFromHandle == nullptr) throwNoPython();
     const TorchAdapter& adapter = torchAdapter();
     tb_torch_tensor* source = adapter.fromPython(tensor);
     HeldFacts facts(adapter, source);
-    const BackPlan plan = decideBack(facts, checked, adapter);
+    const ToTfPlan plan = decideToTf(facts, checked, adapter);
     TfeHandle handle = sameHandle(&facts, plan, api);
     if (handle == nullptr) {
       TfTensor result;
       {
-        const bool copies = plan.action == BackAction::kCopy || plan.action == BackAction::kEncode;
+        const bool copies = plan.action == ToTfAction::kCopy || plan.action == ToTfAction::kEncode;
         // From a GPU torch waits for its stream, however few the bytes are.
         GilRelease without_gil(copies && (facts.nbytes > kGilFreeBytes || !isHost(facts.device)));
-        result = executeBack(source, &facts, plan, api, adapter);
+        result = executeToTf(source, &facts, plan, api, adapter);
       }
       handle = makeHandle(api, result.get());
     }
@@ -201,7 +201,7 @@ tb_status tb_py_torch_explain(_object* tensor, const tb_convert_back_options* op
     const TorchAdapter& adapter = torchAdapter();
     TorchFacts facts;
     adapter.describe(adapter.fromPython(tensor), /*hold=*/false, &facts);
-    explainBack(facts, options, adapter, out);
+    explainToTf(facts, options, adapter, out);
     copyShape(facts.shape, out->ndim, shape, capacity);
   });
 }

@@ -113,7 +113,7 @@ tb_status tb_strings_to_tf(const tb_strings* strings, const tb_convert_back_opti
   return guarded([&] {
     require(strings, "a tb_strings");
     require(out, "a place for the result");
-    *out = stringsToTf(*strings, checkedBackOptions(options), requireTfApi()).release();
+    *out = stringsToTf(*strings, checkedToTfOptions(options), requireTfApi()).release();
   });
 }
 
@@ -131,7 +131,7 @@ tb_status tb_strings_explain_back(const tb_strings* strings, const tb_convert_ba
   return guarded([&] {
     checkStructSize(out, "tb_explanation");
     require(strings, "a tb_strings");
-    explainStringsBack(*strings, options, out);
+    explainStringsToTf(*strings, options, out);
   });
 }
 
@@ -198,7 +198,7 @@ tb_status tb_py_strings_to_tf(const tb_strings* strings, const tb_convert_back_o
   return guarded([&] {
     require(strings, "a tb_strings");
     require(out, "a place for the result");
-    const tb_convert_back_options& checked = checkedBackOptions(options);
+    const tb_convert_back_options& checked = checkedToTfOptions(options);
     const TfApi& api = requireEagerApi();
     if (api.EagerTensorFromHandle == nullptr) throwNoPython();
     TfTensor tensor;

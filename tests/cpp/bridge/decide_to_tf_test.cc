@@ -1,4 +1,4 @@
-// decideBack(): which torch tensor TensorFlow is shown as it is, and which is copied, encoded or
+// decideToTf(): which torch tensor TensorFlow is shown as it is, and which is copied, encoded or
 // refused. No framework is loaded.
 
 #include <gmock/gmock.h>
@@ -21,9 +21,9 @@ using ::tensor_bridge::testing::expectError;
 using ::tensor_bridge::testing::FakeAdapter;
 using ::testing::HasSubstr;
 
-class DecideBack : public ::testing::Test {
+class DecideToTf : public ::testing::Test {
  protected:
-  DecideBack() : options_(checkedBackOptions(nullptr)) {
+  DecideToTf() : options_(checkedToTfOptions(nullptr)) {
     adapter_.table.shares = true;
     facts_.obstacle = Obstacle::kNone;
     facts_.dtype = Dtype::kFloat32;
@@ -35,18 +35,18 @@ class DecideBack : public ::testing::Test {
     std::snprintf(facts_.name, sizeof(facts_.name), "Something");
   }
 
-  BackPlan plan() { return decideBack(facts_, options_, adapter_.table); }
+  ToTfPlan plan() { return decideToTf(facts_, options_, adapter_.table); }
 
   std::string outcome() {
     try {
       switch (plan().action) {
-        case BackAction::kSame:
+        case ToTfAction::kSame:
           return "same";
-        case BackAction::kShare:
+        case ToTfAction::kShare:
           return "share";
-        case BackAction::kCopy:
+        case ToTfAction::kCopy:
           return "copy";
-        case BackAction::kEncode:
+        case ToTfAction::kEncode:
           return "encode";
       }
       return "?";
@@ -76,25 +76,25 @@ class DecideBack : public ::testing::Test {
   alignas(64) char data_[64] = {};
 };
 
-TEST_F(DecideBack, TorchsMemoryIsShared) {
+TEST_F(DecideToTf, TorchsMemoryIsShared) {
   expectOutcomes("share", "share", "copy");
   EXPECT_EQ(plan().dtype, Dtype::kFloat32);
   EXPECT_FALSE(plan().detached);
 }
 
-TEST_F(DecideBack, TensorFlowsMemoryGoesBackAsItIs) {
+TEST_F(DecideToTf, TensorFlowsMemoryGoesBackAsItIs) {
   comesFromTensorFlow();
   expectOutcomes("same", "same", "copy");
 }
 
-TEST_F(DecideBack, WithoutProtectionOnlyTensorFlowsMemoryGoesBack) {
+TEST_F(DecideToTf, WithoutProtectionOnlyTensorFlowsMemoryGoesBack) {
   adapter_.table.shares = false;
   expectOutcomes("copy", "COPY_REQUIRED", "copy");
   comesFromTensorFlow();
   expectOutcomes("same", "same", "copy");
 }
 
-TEST_F(DecideBack, SomeObstaclesForceACopy) {
+TEST_F(DecideToTf, SomeObstaclesForceACopy) {
   for (Obstacle obstacle :
        {Obstacle::kConjugate, Obstacle::kNegative, Obstacle::kZero, Obstacle::kMkldnn,
         Obstacle::kDevice, Obstacle::kStrided, Obstacle::kMisaligned, Obstacle::kSharedMemory,
@@ -112,7 +112,7 @@ TEST_F(DecideBack, SomeObstaclesForceACopy) {
   }
 }
 
-TEST_F(DecideBack, OtherObstaclesAreErrorsThatSayWhatToDo) {
+TEST_F(DecideToTf, OtherObstaclesAreErrorsThatSayWhatToDo) {
   const struct {
     Obstacle obstacle;
     ErrorCode code;
@@ -133,18 +133,18 @@ TEST_F(DecideBack, OtherObstaclesAreErrorsThatSayWhatToDo) {
   }
 }
 
-TEST_F(DecideBack, EmptyTensorIsNeitherSharedNorCopied) {
+TEST_F(DecideToTf, EmptyTensorIsNeitherSharedNorCopied) {
   facts_.nbytes = 0;
   facts_.data = nullptr;
   expectOutcomes("copy", "copy", "copy");
 }
 
-TEST_F(DecideBack, MoreDimensionsThanTensorFlowHasAreRefused) {
+TEST_F(DecideToTf, MoreDimensionsThanTensorFlowHasAreRefused) {
   facts_.ndim = 255;
   expectError(ErrorCode::kUnsupportedType, {"254", "255"}, [&] { plan(); });
 }
 
-TEST_F(DecideBack, GradIsLeftBehindOrRefused) {
+TEST_F(DecideToTf, GradIsLeftBehindOrRefused) {
   facts_.requires_grad = true;
   EXPECT_TRUE(plan().detached);
   EXPECT_EQ(outcome(), "share");
@@ -154,7 +154,7 @@ TEST_F(DecideBack, GradIsLeftBehindOrRefused) {
   EXPECT_EQ(outcome(), "share");
 }
 
-TEST_F(DecideBack, DtypesThatTensorFlowLacksAreRefusedWithTheReason) {
+TEST_F(DecideToTf, DtypesThatTensorFlowLacksAreRefusedWithTheReason) {
   for (Dtype dtype : {Dtype::kComplex32, Dtype::kFloat8E8M0FNU, Dtype::kFloat4E2M1FNX2}) {
     facts_.dtype = dtype;
     expectError(ErrorCode::kUnsupportedDtype,
@@ -162,7 +162,7 @@ TEST_F(DecideBack, DtypesThatTensorFlowLacksAreRefusedWithTheReason) {
   }
 }
 
-TEST_F(DecideBack, EverySharedDtypeHasItsTwin) {
+TEST_F(DecideToTf, EverySharedDtypeHasItsTwin) {
   for (int i = 0; i < static_cast<int>(Dtype::kCount); ++i) {
     const DtypeInfo& row = dtypeInfo(static_cast<Dtype>(i));
     if (row.kind != DtypeKind::kShared) continue;
@@ -175,7 +175,7 @@ TEST_F(DecideBack, EverySharedDtypeHasItsTwin) {
   }
 }
 
-TEST_F(DecideBack, DtypeThatTensorFlowLacksIsRefused) {
+TEST_F(DecideToTf, DtypeThatTensorFlowLacksIsRefused) {
   const TfApi* used = detail::g_tf_api.load();
   TfApi older{};
   older.later_dtypes = uint64_t{1} << dtypeInfo(Dtype::kFloat8E4M3FNUZ).tf_enum;
@@ -197,7 +197,7 @@ constexpr int kUInt4Enum = 30;
 constexpr int kUInt2Enum = 32;
 constexpr int kFloat4Enum = 33;
 
-TEST_F(DecideBack, DtypeThatTorchLacksIsEncodedOrChecked) {
+TEST_F(DecideToTf, DtypeThatTorchLacksIsEncodedOrChecked) {
   const struct {
     Dtype from;
     int to;
@@ -240,7 +240,7 @@ TEST_F(DecideBack, DtypeThatTorchLacksIsEncodedOrChecked) {
   }
 }
 
-TEST_F(DecideBack, EncodingIsACopy) {
+TEST_F(DecideToTf, EncodingIsACopy) {
   facts_.dtype = Dtype::kInt8;
   options_.tf_dtype = kInt4Enum;
   expectOutcomes("encode", "COPY_REQUIRED", "encode");
@@ -248,12 +248,12 @@ TEST_F(DecideBack, EncodingIsACopy) {
 
 // --- options ------------------------------------------------------------------------------------
 
-TEST_F(DecideBack, OptionsAreChecked) {
+TEST_F(DecideToTf, OptionsAreChecked) {
   const auto refused = [&](const std::vector<std::string>& parts) {
-    expectError(ErrorCode::kInvalidOption, parts, [&] { checkedBackOptions(&options_); });
-    options_ = checkedBackOptions(nullptr);
+    expectError(ErrorCode::kInvalidOption, parts, [&] { checkedToTfOptions(&options_); });
+    options_ = checkedToTfOptions(nullptr);
   };
-  EXPECT_EQ(&checkedBackOptions(&options_), &options_);
+  EXPECT_EQ(&checkedToTfOptions(&options_), &options_);
   options_.struct_size = 8;
   refused({"struct_size", "tb_convert_back_options_init"});
   options_.copy = 2;
@@ -266,9 +266,9 @@ TEST_F(DecideBack, OptionsAreChecked) {
 
 // --- explain ------------------------------------------------------------------------------------
 
-TEST_F(DecideBack, ExplanationIsThePlan) {
+TEST_F(DecideToTf, ExplanationIsThePlan) {
   tb_explanation explanation;
-  explainBack(facts_, &options_, adapter_.table, &explanation);
+  explainToTf(facts_, &options_, adapter_.table, &explanation);
   EXPECT_EQ(explanation.action, TB_ACTION_SHARED);
   EXPECT_EQ(explanation.status, TB_OK);
   EXPECT_STREQ(explanation.tf_dtype, "float32");
@@ -279,13 +279,13 @@ TEST_F(DecideBack, ExplanationIsThePlan) {
 
   facts_.requires_grad = true;
   facts_.obstacle = Obstacle::kStrided;
-  explainBack(facts_, &options_, adapter_.table, &explanation);
+  explainToTf(facts_, &options_, adapter_.table, &explanation);
   EXPECT_EQ(explanation.action, TB_ACTION_COPIED);
   EXPECT_THAT(explanation.reason, HasSubstr("row-major"));
   EXPECT_THAT(explanation.reason, HasSubstr("detached"));
 
   options_.copy = TB_COPY_NEVER;
-  explainBack(facts_, &options_, adapter_.table, &explanation);
+  explainToTf(facts_, &options_, adapter_.table, &explanation);
   EXPECT_EQ(explanation.action, TB_ACTION_REFUSED);
   EXPECT_EQ(explanation.status, TB_COPY_REQUIRED);
   EXPECT_THAT(explanation.reason, HasSubstr("copy=False"));

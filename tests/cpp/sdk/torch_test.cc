@@ -224,7 +224,7 @@ TEST_F(Sdk, RoundTripComesBackToTheSameMemory) {
   EXPECT_EQ(back.data(), source.data());
 }
 
-TEST_F(Sdk, WayBackHasOptions) {
+TEST_F(Sdk, ToTfHasOptions) {
   ConvertBackOptions options;
   options.copy = true;
   const at::Tensor tensor = at::ones({3});

@@ -53,7 +53,7 @@ class Kept {
   ReleaseFn release_ = nullptr;
 };
 
-class ShareBack : public ::testing::Test {
+class ShareToTf : public ::testing::Test {
  protected:
   void SetUp() override { before_ = Adapter::owners(); }
   void TearDown() override {
@@ -68,7 +68,7 @@ class ShareBack : public ::testing::Test {
 const std::vector<float> kSix = {0, 1, 2, 3, 4, 5};
 at::Tensor six() { return at::arange(6, at::kFloat); }
 
-TEST_F(ShareBack, NextWriteMovesTorchAndKeepsTheBytes) {
+TEST_F(ShareToTf, NextWriteMovesTorchAndKeepsTheBytes) {
   at::Tensor tensor = six();
   const void* address = tensor.const_data_ptr();
   Kept kept(tensor);
@@ -87,7 +87,7 @@ TEST_F(ShareBack, NextWriteMovesTorchAndKeepsTheBytes) {
   EXPECT_EQ(kept.values(), kSix);
 }
 
-TEST_F(ShareBack, BytesThatNobodyHoldsAnyMoreAreTakenBack) {
+TEST_F(ShareToTf, BytesThatNobodyHoldsAnyMoreAreTakenBack) {
   at::Tensor tensor = six();
   const void* address = tensor.const_data_ptr();
   for (int i = 0; i < 3; ++i) {
@@ -99,7 +99,7 @@ TEST_F(ShareBack, BytesThatNobodyHoldsAnyMoreAreTakenBack) {
   EXPECT_EQ(tensor.sum().item<float>(), 33.0f);
 }
 
-TEST_F(ShareBack, EachShareKeepsTheValuesOfItsTime) {
+TEST_F(ShareToTf, EachShareKeepsTheValuesOfItsTime) {
   at::Tensor tensor = six();
   Kept first(tensor);
   Kept again(tensor);
@@ -116,7 +116,7 @@ TEST_F(ShareBack, EachShareKeepsTheValuesOfItsTime) {
   EXPECT_EQ(again.values(), kSix);
 }
 
-TEST_F(ShareBack, BytesOutliveTheTensorAndDieOnAnyThread) {
+TEST_F(ShareToTf, BytesOutliveTheTensorAndDieOnAnyThread) {
   at::Tensor tensor = six();
   Kept kept(tensor);
   tensor.reset();
@@ -124,7 +124,7 @@ TEST_F(ShareBack, BytesOutliveTheTensorAndDieOnAnyThread) {
   std::thread([&] { kept.release(); }).join();
 }
 
-TEST_F(ShareBack, ForeignMemoryThatWasMovedIsTorchsOwn) {
+TEST_F(ShareToTf, ForeignMemoryThatWasMovedIsTorchsOwn) {
   Foreign foreign = Foreign::floats(kSix, {6});
   {
     at::Tensor tensor = shared(&foreign);
@@ -140,7 +140,7 @@ TEST_F(ShareBack, ForeignMemoryThatWasMovedIsTorchsOwn) {
   EXPECT_EQ(foreign.released(), 1);
 }
 
-TEST_F(ShareBack, ResizingMovesTorchOnly) {
+TEST_F(ShareToTf, ResizingMovesTorchOnly) {
   at::Tensor tensor = six();
   Kept kept(tensor);
   tensor.resize_({1000});
@@ -148,7 +148,7 @@ TEST_F(ShareBack, ResizingMovesTorchOnly) {
   EXPECT_EQ(kept.values(), kSix);
 }
 
-TEST_F(ShareBack, FirstWriteByTwoThreadsMovesOnce) {
+TEST_F(ShareToTf, FirstWriteByTwoThreadsMovesOnce) {
   for (int round = 0; round < 100; ++round) {
     const at::Tensor tensor = at::ones({2});
     Kept kept(tensor);
@@ -162,7 +162,7 @@ TEST_F(ShareBack, FirstWriteByTwoThreadsMovesOnce) {
   }
 }
 
-TEST_F(ShareBack, ReleaseBesideAWriteIsSafe) {
+TEST_F(ShareToTf, ReleaseBesideAWriteIsSafe) {
   for (int round = 0; round < 200; ++round) {
     const at::Tensor tensor = at::ones({64});
     Kept kept(tensor);
@@ -173,7 +173,7 @@ TEST_F(ShareBack, ReleaseBesideAWriteIsSafe) {
   }
 }
 
-TEST_F(ShareBack, BytesAreLeakedRatherThanFreedWhileTheProcessLeaves) {
+TEST_F(ShareToTf, BytesAreLeakedRatherThanFreedWhileTheProcessLeaves) {
   void* owner = nullptr;
   ReleaseFn release = nullptr;
   void* data = nullptr;
