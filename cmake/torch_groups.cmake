@@ -5,6 +5,40 @@
 # A group is named for its first minor.
 set(TB_TORCH_GROUPS "2.6" "2.7" "2.8 2.9" "2.10 2.11 2.12" "2.13 2.14 2.15")
 
+# tb_write_torch_groups(<header>): the list above for C++, and the texts that name its ends.
+function(tb_write_torch_groups header)
+  set(rows "")
+  foreach(group IN LISTS TB_TORCH_GROUPS)
+    string(REGEX REPLACE "^2\\.([0-9]+).*$" "\\1" first "${group}")
+    string(REGEX REPLACE "^.*2\\.([0-9]+)$" "\\1" last "${group}")
+    string(APPEND rows "{${first}, ${last}}, ")
+    if(NOT DEFINED lowest)
+      set(lowest "${first}")
+    endif()
+  endforeach()
+  math(EXPR next "${last} + 1")
+  file(CONFIGURE OUTPUT "${header}" @ONLY CONTENT [[
+// Made by cmake/torch_groups.cmake.
+#pragma once
+
+namespace tensor_bridge {
+
+// Groups of torch 2 minors whose classes have the same layout; an adapter is named for the first
+// of its group.
+struct TorchGroup {
+  int first;
+  int last;
+};
+constexpr TorchGroup kTorchGroups[] = {@rows@};
+constexpr int kLastTorchMinor = @last@;
+
+}  // namespace tensor_bridge
+
+#define TB_TORCH_RANGE "2.@lowest@ to 2.@last@"
+#define TB_TORCH_REQUIREMENT "'torch>=2.@lowest@,<2.@next@'"
+]])
+endfunction()
+
 # tb_torch_version(<torch dir> <out>): "major.minor" as torch's own headers state it.
 function(tb_torch_version torch_dir out)
   set(headers torch/headeronly/version.h torch/csrc/api/include/torch/version.h)

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "adapters/tensorflow/owner.h"
+#include "bridge/torch_groups.h"
 #include "bridge/torch_self_test.h"
 #include "core/dlpack_import.h"
 #include "core/error.h"
@@ -29,30 +30,20 @@ int g_minor = -1;
 char g_reason[512] = "";
 std::atomic<bool> g_copies{false};
 
-// Groups of torch releases whose classes have the same layout; an adapter is named for the first
-// minor of its group. A binary of another group links and then aborts, so only listed minors load.
-struct Group {
-  int first;
-  int last;
-};
-constexpr Group kGroups[] = {{6, 6}, {7, 7}, {8, 9}, {10, 12}, {13, 15}};
+bool isNewer(int major, int minor) { return major > 2 || (major == 2 && minor > kLastTorchMinor); }
 
-constexpr int kLastMinor = 15;
-static_assert(kGroups[sizeof(kGroups) / sizeof(Group) - 1].last == kLastMinor);
-
-bool isNewer(int major, int minor) { return major > 2 || (major == 2 && minor > kLastMinor); }
-
+// A binary of another group links and then aborts, so only listed minors load.
 int firstMinorOfGroup(int major, int minor) {
   if (major == 2) {
-    for (const Group& group : kGroups) {
+    for (const TorchGroup& group : kTorchGroups) {
       if (minor >= group.first && minor <= group.last) return group.first;
     }
   }
-  throwError(
-      ErrorCode::kFramework,
-      "torch %d.%d is not supported by tensor_bridge " TENSOR_BRIDGE_VERSION
-      ", which knows torch 2.6 to 2.15; install one of these (pip install 'torch>=2.6,<2.16')",
-      major, minor);
+  throwError(ErrorCode::kFramework,
+             "torch %d.%d is not supported by tensor_bridge " TENSOR_BRIDGE_VERSION
+             ", which knows torch " TB_TORCH_RANGE
+             "; install one of these (pip install " TB_TORCH_REQUIREMENT ")",
+             major, minor);
 }
 
 // The absolute folder of this library, with a slash at its end; empty if it cannot be told.
@@ -194,7 +185,7 @@ void useTorchOrCopy(int major, int minor, bool proven) {
     if (isInUse(major, minor)) return;
     if (copying != nullptr && isNewer(major, minor)) {
       reason = formatted("torch %d.%d is newer than tensor_bridge " TENSOR_BRIDGE_VERSION
-                         " knows (2.6 to 2.15)",
+                         " knows (" TB_TORCH_RANGE ")",
                          major, minor);
     } else if (copying != nullptr && !proven) {
       reason = formatted("this torch %d.%d is a pre-release, which no adapter is proven with",
@@ -209,10 +200,11 @@ void useTorchOrCopy(int major, int minor, bool proven) {
   // Without the mutex: this adapter runs Python, and who waits for the mutex may have the GIL.
   const char* broken = adapter == nullptr ? "it is missing" : selfTest(*adapter);
   if (broken != nullptr) {
-    throwError(ErrorCode::kFramework,
-               "torch %d.%d cannot be used, not even through copies: %s; %s. Install torch 2.6 to "
-               "2.15 (pip install 'torch>=2.6,<2.16')",
-               major, minor, broken, reason.c_str());
+    throwError(
+        ErrorCode::kFramework,
+        "torch %d.%d cannot be used, not even through copies: %s; %s. Install torch " TB_TORCH_RANGE
+        " (pip install " TB_TORCH_REQUIREMENT ")",
+        major, minor, broken, reason.c_str());
   }
   std::lock_guard<std::mutex> lock(g_mutex);
   if (isInUse(major, minor)) return;

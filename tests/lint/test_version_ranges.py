@@ -6,8 +6,10 @@ The build says which adapter to make, the loader which to open, pyproject.toml w
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
+from cmake_script import run_cmake
 from tree import ROOT
 
 from tensor_bridge._frameworks import TENSORFLOW_RANGE, TORCH_RANGE
@@ -21,9 +23,9 @@ def cmake_groups(text: str) -> Minors:
     return [[int(m.removeprefix("2.")) for m in g.split()] for g in re.findall(r'"([^"]+)"', line)]
 
 
-def loader_groups(text: str) -> Minors:
-    """kGroups, first and last minor each, as lists of minors."""
-    (line,) = re.findall(r"kGroups\[\] = \{(.+)\};", text)
+def header_groups(text: str) -> Minors:
+    """kTorchGroups, first and last minor each, as lists of minors."""
+    (line,) = re.findall(r"kTorchGroups\[\] = \{(.+)\};", text)
     return [list(range(int(a), int(b) + 1)) for a, b in re.findall(r"\{(\d+), (\d+)\}", line)]
 
 
@@ -37,9 +39,17 @@ def read(path: str) -> str:
     return (ROOT / path).read_text(encoding="utf-8")
 
 
-def test_build_and_loader_know_the_same_torch_groups() -> None:
+def test_the_loader_knows_the_groups_of_the_build(tmp_path: Path) -> None:
+    header = tmp_path / "torch_groups.h"
+    ok, said = run_cmake(tmp_path, f'include(torch_groups)\ntb_write_torch_groups("{header}")\n')
+    assert ok, said
+    text = header.read_text(encoding="utf-8")
     groups = cmake_groups(read("cmake/torch_groups.cmake"))
-    assert loader_groups(read("src/bridge/torch_loader.cc")) == groups
+    assert header_groups(text) == groups
+    first, last = groups[0][0], groups[-1][-1]
+    assert f"kLastTorchMinor = {last};" in text
+    assert f'TB_TORCH_RANGE "2.{first} to 2.{last}"' in text
+    assert f"\"'torch>=2.{first},<2.{last + 1}'\"" in text
 
 
 def test_the_torch_extra_allows_what_the_build_knows() -> None:
@@ -60,7 +70,6 @@ TEXTS = (
     "README.md",
     "docs/versions.md",
     "docs/guides/troubleshooting.md",
-    "src/bridge/torch_loader.cc",
 )
 
 
@@ -78,7 +87,7 @@ def test_texts_name_the_same_torch_releases(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "loader", ["kGroups[] = {{6, 6}, {7, 9}};", "kGroups[] = {{6, 6}, {7, 7}, {8, 10}};"]
+    "header", ["kTorchGroups[] = {{6, 6}, {7, 9}};", "kTorchGroups[] = {{6, 6}, {7, 7}, {8, 10}};"]
 )
-def test_a_difference_is_found(loader: str) -> None:
-    assert loader_groups(loader) != cmake_groups('set(TB_TORCH_GROUPS "2.6" "2.7" "2.8 2.9")')
+def test_a_difference_is_found(header: str) -> None:
+    assert header_groups(header) != cmake_groups('set(TB_TORCH_GROUPS "2.6" "2.7" "2.8 2.9")')
