@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +10,13 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 import torch
+from cuda_gate import wait_until
+
+from tensor_bridge.testing import live_owners
 
 REQUIRED = os.environ.get("TENSOR_BRIDGE_REQUIRE_CUDA") == "1"
 HERE = Path(__file__).parent
+_kept: int | None = None
 
 
 def has_gpu() -> bool:
@@ -29,7 +34,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def on_gpu() -> Iterator[None]:
+def nothing_held_back() -> Iterator[None]:
+    """A test finds nothing that the one before it let go of: it could not count its own.
+
+    A GPU's memory goes back some time after it was dropped. Set up before and torn down after
+    `on_gpu`, whose synchronisation ends what may still read it.
+    """
+    global _kept
+    _kept = live_owners() if _kept is None else _kept
+    yield
+    if live_owners() > _kept:
+        gc.collect()
+        wait_until(lambda: live_owners() <= _kept)
+    _kept = live_owners()  # more, where a test failed
+
+
+@pytest.fixture(autouse=True)
+def on_gpu(nothing_held_back: None) -> Iterator[None]:
     # TensorFlow would place everything on the CPU without a word.
     assert torch.cuda.is_available(), "torch sees no GPU"
     assert tf.config.list_physical_devices("GPU"), "TensorFlow sees no GPU"
