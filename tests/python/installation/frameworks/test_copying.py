@@ -271,10 +271,9 @@ extern "C" __attribute__((visibility("default"))) const void* tb_torch_adapter_t
   static TorchAdapter table = *entry(abi, host);
   table.mutableData = [](tb_torch_tensor* tensor, void** data) {
     int64_t shape[64], strides[64];
-    TensorView view{};
-    const tb_status status = table.view(tensor, shape, strides, &view);
-    *data = view.dl.data;
-    view.release(view.owner);
+    TensorRef ref;
+    const tb_status status = table.view(tensor, shape, strides, &ref);
+    *data = ref.dl.data;
     return status;
   };
   return &table;
