@@ -321,8 +321,9 @@ ToTfPlan decideToTf(const TorchFacts& facts, const tb_convert_back_options& opti
   return plan;
 }
 
-TfTensor executeToTf(tb_torch_tensor* tensor, HeldFacts* facts, const ToTfPlan& plan,
-                     const TfApi& api, const TorchAdapter& adapter) {
+[[gnu::no_stack_protector]] TfTensor executeToTf(tb_torch_tensor* tensor, HeldFacts* facts,
+                                                 const ToTfPlan& plan, const TfApi& api,
+                                                 const TorchAdapter& adapter) {
   switch (plan.action) {
     case ToTfAction::kSame:
     case ToTfAction::kShare:
@@ -334,13 +335,14 @@ TfTensor executeToTf(tb_torch_tensor* tensor, HeldFacts* facts, const ToTfPlan& 
   return copyToTf(tensor, *facts, plan, api, adapter);
 }
 
-TfeHandle sameHandle(HeldFacts* facts, const ToTfPlan& plan, const TfApi& api) {
-  if (plan.action != ToTfAction::kSame || plan.check_range) return nullptr;
+[[gnu::no_stack_protector]] TfeHandle sameHandle(HeldFacts* facts, const ToTfPlan& plan,
+                                                 const TfApi& api) {
+  if (plan.action != ToTfAction::kSame || plan.check_range) return {};
   const TensorView view = viewOf(*facts, plan.dtype);
   const OwnerTag tag = facts->foreign_tag;
   if (facts->foreign_owner == nullptr ||
       !ownerShows(api, tag, facts->foreign_owner, view, facts->storage_bytes)) {
-    return nullptr;
+    return {};
   }
   return handleOfOwner(api, tag, facts->take(), view);
 }

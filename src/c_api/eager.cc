@@ -29,7 +29,7 @@ TFE_TensorHandle* handleOf(const TfApi& api, const _object* tensor) {
   return handle;
 }
 
-_object* eagerTensor(const TfApi& api, TfeHandle handle) {
+[[gnu::no_stack_protector]] _object* eagerTensor(const TfApi& api, TfeHandle handle) {
   _object* object = api.EagerTensorFromHandle(handle.release(), /*is_packed=*/false);
   if (object == nullptr) {
     throwError(ErrorCode::kTensorFlow, "TensorFlow could not make a Python object");

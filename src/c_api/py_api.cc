@@ -42,6 +42,14 @@ Source exportVariable(const TfApi& api, _object* handle, void* py_context, int32
   return copied ? Source::kCopiedVariable : Source::kVariable;
 }
 
+TfTensor executeWithoutGil(tb_torch_tensor* tensor, HeldFacts* facts, const ToTfPlan& plan,
+                           const TfApi& api, const TorchAdapter& adapter) {
+  const bool copies = plan.action == ToTfAction::kCopy || plan.action == ToTfAction::kEncode;
+  // From a GPU torch waits for its stream, however few the bytes are.
+  GilRelease without_gil(copies && (facts->nbytes > kGilFreeBytes || !isHost(facts->device)));
+  return executeToTf(tensor, facts, plan, api, adapter);
+}
+
 // An explanation's struct, and the place of its shape.
 void requireExplanation(const tb_explanation* out, const int64_t* shape, int32_t capacity) {
   checkStructSize(out, "tb_explanation");
@@ -178,18 +186,12 @@ tb_status tb_py_torch_to_tf(_object* tensor, const tb_convert_back_options* opti
     tb_torch_tensor* source = adapter.fromPython(tensor);
     HeldFacts facts(adapter, source);
     const ToTfPlan plan = decideToTf(facts, checked, adapter);
-    TfeHandle handle = sameHandle(&facts, plan, api);
-    if (handle == nullptr) {
-      TfTensor result;
-      {
-        const bool copies = plan.action == ToTfAction::kCopy || plan.action == ToTfAction::kEncode;
-        // From a GPU torch waits for its stream, however few the bytes are.
-        GilRelease without_gil(copies && (facts.nbytes > kGilFreeBytes || !isHost(facts.device)));
-        result = executeToTf(source, &facts, plan, api, adapter);
-      }
-      handle = makeHandle(api, result.get());
+    if (TfeHandle same = sameHandle(&facts, plan, api)) {
+      *out = eagerTensor(api, std::move(same));
+      return;
     }
-    *out = eagerTensor(api, std::move(handle));
+    const TfTensor result = executeWithoutGil(source, &facts, plan, api, adapter);
+    *out = eagerTensor(api, makeHandle(api, result.get()));
   });
 }
 

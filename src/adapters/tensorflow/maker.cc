@@ -50,7 +50,7 @@ bool isMoreThanThereIs(int64_t nbytes) noexcept {
 
 }  // namespace
 
-TfTensor importShared(const TfApi& api, TensorRef* ref) {
+[[gnu::no_stack_protector]] TfTensor importShared(const TfApi& api, TensorRef* ref) {
   // TF_NewTensor copies misaligned memory and calls the deallocator at once (2.12 to 2.21).
   if (!isAligned(ref->dl.data, kTensorFlowAlignment)) {
     throwError(ErrorCode::kInvalidHandle, "TensorFlow needs memory aligned to %zu bytes",
@@ -82,13 +82,6 @@ TfTensor allocateTensor(const TfApi& api, int tf_enum, const int64_t* shape, int
                static_cast<long long>(nbytes));
   }
   return tensor;
-}
-
-TfeHandle makeHandle(const TfApi& api, TF_Tensor* tensor) {
-  TF_Status* status = threadStatus(api);
-  TfeHandle handle = owned(api, api.TFE_NewTensorHandle(tensor, status));
-  if (handle == nullptr) throwStatus(api, status, "TFE_NewTensorHandle");
-  return handle;
 }
 
 }  // namespace tensor_bridge

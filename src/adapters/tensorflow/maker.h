@@ -20,7 +20,12 @@ TfTensor allocateTensor(const TfApi& api, int tf_enum, const int64_t* shape, int
                         int64_t nbytes, void** data);
 
 /// An eager handle on `tensor`'s buffer; the caller keeps `tensor`. Throws Error{kTensorFlow}.
-TfeHandle makeHandle(const TfApi& api, TF_Tensor* tensor);
+[[gnu::always_inline]] inline TfeHandle makeHandle(const TfApi& api, TF_Tensor* tensor) {
+  TF_Status* status = threadStatus(api);
+  TfeHandle handle(api, api.TFE_NewTensorHandle(tensor, status));
+  if (handle == nullptr) throwStatus(api, status, "TFE_NewTensorHandle");
+  return handle;
+}
 
 }  // namespace tensor_bridge
 

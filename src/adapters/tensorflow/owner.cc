@@ -149,7 +149,8 @@ bool ownerShows(const TfApi& api, OwnerTag tag, void* owner, const TensorView& v
   return view.nbytes == bytes && static_cast<TensorBuffer*>(owner)->data == view.dl.data;
 }
 
-TfTensor tensorOfOwner(const TfApi& api, OwnerTag tag, void* owner, const TensorView& view) {
+[[gnu::no_stack_protector]] TfTensor tensorOfOwner(const TfApi& api, OwnerTag tag, void* owner,
+                                                   const TensorView& view) {
   if (tag == OwnerTag::kTfBuffer) return tensorOver(api, static_cast<TensorBuffer*>(owner), view);
   if (tag == OwnerTag::kTfTensor) return aliasTensor(api, static_cast<TF_Tensor*>(owner));
   auto* handle = static_cast<TFE_TensorHandle*>(owner);
@@ -159,7 +160,8 @@ TfTensor tensorOfOwner(const TfApi& api, OwnerTag tag, void* owner, const Tensor
   return tensor;
 }
 
-TfeHandle handleOfOwner(const TfApi& api, OwnerTag tag, void* owner, const TensorView& view) {
+[[gnu::no_stack_protector]] TfeHandle handleOfOwner(const TfApi& api, OwnerTag tag, void* owner,
+                                                    const TensorView& view) {
   if (tag == OwnerTag::kTfHandle) return owned(api, static_cast<TFE_TensorHandle*>(owner));
   countOwner(1);
   const TensorRef kept(view, owner, tag == OwnerTag::kTfBuffer ? releaseBuffer : releaseTensor);

@@ -5,6 +5,7 @@
 
 #include <c10/core/StorageImpl.h>
 
+#include "adapters/torch/gpu.h"
 #include "adapters/torch_abi.h"
 #include "core/owner_kinds.h"
 
@@ -14,18 +15,34 @@ namespace tensor_bridge {
 extern const TorchHost* g_host;
 
 /// The kind of an owner with this release function; null if it is none of foreign memory.
-const OwnerKind* kindOf(ReleaseFn release) noexcept;
+inline const OwnerKind* kindOf(ReleaseFn release) noexcept {
+  for (const OwnerKind* kind = g_host->owner_kinds; kind->tag != OwnerTag::kNone; ++kind) {
+    if (kind->release == release) return kind;
+  }
+  return nullptr;
+}
 
 /// Foreign memory that a storage shows: its owner and the kind of it.
 struct Foreign {
   const OwnerKind* kind = nullptr;
   void* owner = nullptr;
 };
-Foreign foreignBehind(const c10::DataPtr& data) noexcept;
+inline Foreign foreignBehind(const c10::DataPtr& data) noexcept {
+  ReleaseFn release = data.get_deleter();
+  Foreign foreign{kindOf(release), data.get_context()};
+  if (foreign.kind == nullptr && release == releaseGpuOwner &&
+      gpuOwner(foreign.owner, &release, &foreign.owner)) {
+    foreign.kind = kindOf(release);
+  }
+  return foreign;
+}
 
 /// `foreign.kind`; `held`, if given, becomes a new reference to the memory, or null if there can be
 /// none.
-const OwnerKind* kindHeld(const Foreign& foreign, void** held) noexcept;
+inline const OwnerKind* kindHeld(const Foreign& foreign, void** held) noexcept {
+  if (foreign.kind != nullptr && held != nullptr) *held = foreign.kind->retain(foreign.owner);
+  return foreign.kind;
+}
 /// Gives back a reference that kindHeld() or foreignKind() gave.
 void dropHeld(ReleaseFn release, void* held) noexcept;
 

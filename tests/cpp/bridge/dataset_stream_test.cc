@@ -176,8 +176,8 @@ struct Stream {
       EXPECT_EQ(item.message, "bad element");
       return -2;
     }
-    EXPECT_EQ(item.ordinal, item.element->slots[0].handle->value);
-    return item.element->slots[0].handle->value;
+    EXPECT_EQ(item.ordinal, item.element->slots[0].handle.get()->value);
+    return item.element->slots[0].handle.get()->value;
   }
   std::unique_ptr<DataStream> stream;
 };
