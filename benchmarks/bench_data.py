@@ -10,7 +10,6 @@ before anything is timed. Writes the numbers, with machine and versions, to `res
 from __future__ import annotations
 
 import argparse
-import ctypes
 import datetime
 import gc
 import json
@@ -27,6 +26,7 @@ from typing import Any
 
 import tensorflow as tf
 import torch
+from _allocated import allocated
 from _machine import describe_machine, describe_versions
 from _records import WrongResultError, time_records
 from _report import write_json
@@ -273,35 +273,14 @@ def _check(case: Case) -> None:
         raise WrongResultError(f"{case.name}: {count} elements, expected {case.count}")
 
 
-class _Mallinfo2(ctypes.Structure):
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in (
-            "arena",
-            "ordblks",
-            "smblks",
-            "hblks",
-            "hblkhd",
-            "usmblks",
-            "fsmblks",
-            "uordblks",
-            "fordblks",
-            "keepcost",
-        )
-    ]
-
-
 def _memory(count: int) -> dict[str, object]:
     """Bytes that malloc has handed out, at ten points of a long pass over elements of 64 KB."""
-    mallinfo2 = ctypes.CDLL(None).mallinfo2
-    mallinfo2.restype = _Mallinfo2
     ds = tf.data.Dataset.range(count).map(lambda i: tf.fill([8192], i))
     points = []
     for i, _ in enumerate(loader(ds)):
         if (i + 1) % (count // 10) == 0:
             gc.collect()
-            info = mallinfo2()
-            points.append(int(info.uordblks + info.hblkhd))
+            points.append(allocated())
     return {"elements": count, "element_bytes": 65536, "allocated_bytes": points}
 
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from _allocated import allocated
 from _report import Report, parse_options
 
 LIVE = 20_000
@@ -97,9 +98,6 @@ def _measure_all() -> int:
 
 def _live(make: Callable[[], object]) -> float:
     """Bytes that each of many live results takes."""
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests/python/support"))
-    from memory import allocated
-
     kept: list[object] = [None] * LIVE
     for i in range(100):
         kept[i] = make()  # everything that is made once is made

@@ -13,7 +13,6 @@
 
 #include "adapters/torch/copy_on_write.h"
 #include "adapters/torch/foreign_owner.h"
-#include "adapters/torch/gpu.h"
 #include "adapters/torch/list_writers.h"
 #include "tensor_bridge/c_api.h"
 
@@ -62,12 +61,7 @@ struct GuardedStorage final : c10::StorageImpl {
     if (take) storage->guard(ref);
     return c10::intrusive_ptr<c10::StorageImpl>(std::move(storage));
   }
-  c10::DataPtr data = device.is_cpu() ? c10::DataPtr(ref->dl.data, take ? ref->take() : nullptr,
-                                                     ref->release, device)
-                                      : gpuDataPtr(ref, device, take);
-  auto storage = c10::make_intrusive<c10::StorageImpl>(
-      c10::StorageImpl::use_byte_size_t(), c10::SymInt(ref->nbytes), std::move(data),
-      c10::GetAllocator(device.type()), /*resizable=*/true);
+  auto storage = unguardedStorage(ref, device, take);
   if (on_write != TB_ON_WRITE_ALIAS) storage->set_throw_on_mutable_data_ptr();
   return storage;
 }
@@ -75,14 +69,8 @@ struct GuardedStorage final : c10::StorageImpl {
 void attachOwner(c10::StorageImpl* storage, TensorRef* ref) noexcept {
   if (auto* guarded = dynamic_cast<GuardedStorage*>(storage)) {
     guarded->guard(ref);
-    return;
-  }
-  c10::DataPtr& current = storage->_mutable_data_ptr_no_checks();
-  const c10::Device device = current.device();
-  if (device.is_cpu()) {
-    current = c10::DataPtr(ref->dl.data, ref->take(), ref->release, device);
   } else {
-    attachGpuOwner(current, ref);
+    giveOwner(storage, ref);
   }
 }
 

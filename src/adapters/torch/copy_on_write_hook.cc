@@ -12,7 +12,6 @@
 
 #include "adapters/torch/copy_on_write.h"
 #include "adapters/torch/foreign_owner.h"
-#include "adapters/torch/gpu.h"
 #include "tensor_bridge/c_api.h"
 
 namespace tensor_bridge {
@@ -234,12 +233,7 @@ void raiseOnWrite(c10::StorageImpl* storage) {
 
 [[gnu::no_stack_protector]] c10::intrusive_ptr<c10::StorageImpl> makeForeignStorage(
     TensorRef* ref, c10::Device device, int32_t on_write, bool take) {
-  c10::DataPtr data = device.is_cpu() ? c10::DataPtr(ref->dl.data, take ? ref->take() : nullptr,
-                                                     ref->release, device)
-                                      : gpuDataPtr(ref, device, take);
-  auto storage = c10::make_intrusive<c10::StorageImpl>(
-      c10::StorageImpl::use_byte_size_t(), c10::SymInt(ref->nbytes), std::move(data),
-      c10::GetAllocator(device.type()), /*resizable=*/true);
+  auto storage = unguardedStorage(ref, device, take);
   if (on_write == TB_ON_WRITE_COPY) {
     storage->set_materializer(copyOnWrite);
   } else if (on_write == TB_ON_WRITE_RAISE) {
@@ -248,15 +242,7 @@ void raiseOnWrite(c10::StorageImpl* storage) {
   return storage;
 }
 
-void attachOwner(c10::StorageImpl* storage, TensorRef* ref) noexcept {
-  c10::DataPtr& current = storage->_mutable_data_ptr_no_checks();
-  const c10::Device device = current.device();
-  if (device.is_cpu()) {
-    current = c10::DataPtr(ref->dl.data, ref->take(), ref->release, device);
-  } else {
-    attachGpuOwner(current, ref);
-  }
-}
+void attachOwner(c10::StorageImpl* storage, TensorRef* ref) noexcept { giveOwner(storage, ref); }
 
 const OwnerKind* foreignKind(const c10::StorageImpl* storage, void** held) noexcept {
   const c10::DataPtr& current =

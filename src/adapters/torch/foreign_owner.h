@@ -1,9 +1,11 @@
-// Which owner of foreign memory a storage has, by what torch keeps of it: a deleter and a context.
-// Not for: what a write does (copy_on_write.h).
+// Which owner of foreign memory a storage has, by what torch keeps of it: a deleter and a context;
+// and how a storage gets it. Not for: what a write does (copy_on_write.h).
 #ifndef TENSOR_BRIDGE_ADAPTERS_TORCH_FOREIGN_OWNER_H_
 #define TENSOR_BRIDGE_ADAPTERS_TORCH_FOREIGN_OWNER_H_
 
 #include <c10/core/StorageImpl.h>
+
+#include <utility>
 
 #include "adapters/torch/gpu.h"
 #include "adapters/torch_abi.h"
@@ -45,6 +47,28 @@ inline const OwnerKind* kindHeld(const Foreign& foreign, void** held) noexcept {
 }
 /// Gives back a reference that kindHeld() or foreignKind() gave.
 void dropHeld(ReleaseFn release, void* held) noexcept;
+
+/// A storage over the memory of `ref` that nothing guards yet; `take` as of makeForeignStorage().
+inline c10::intrusive_ptr<c10::StorageImpl> unguardedStorage(TensorRef* ref, c10::Device device,
+                                                             bool take) {
+  c10::DataPtr data = device.is_cpu() ? c10::DataPtr(ref->dl.data, take ? ref->take() : nullptr,
+                                                     ref->release, device)
+                                      : gpuDataPtr(ref, device, take);
+  return c10::make_intrusive<c10::StorageImpl>(
+      c10::StorageImpl::use_byte_size_t(), c10::SymInt(ref->nbytes), std::move(data),
+      c10::GetAllocator(device.type()), /*resizable=*/true);
+}
+
+/// Gives the owner of `ref` to a storage that was made without it.
+inline void giveOwner(c10::StorageImpl* storage, TensorRef* ref) noexcept {
+  c10::DataPtr& current = storage->_mutable_data_ptr_no_checks();
+  const c10::Device device = current.device();
+  if (device.is_cpu()) {
+    current = c10::DataPtr(ref->dl.data, ref->take(), ref->release, device);
+  } else {
+    attachGpuOwner(current, ref);
+  }
+}
 
 /// The deleter of torch's ordinary allocations in host memory.
 c10::DeleterFnPtr ordinaryDeleter();

@@ -18,12 +18,11 @@ namespace {
 
 using ::tensor_bridge::testing::Adapter;
 using ::tensor_bridge::testing::Foreign;
+using ::tensor_bridge::testing::kSix;
 using ::tensor_bridge::testing::reclaimTensor;
 using ::tensor_bridge::testing::shared;
 using ::tensor_bridge::testing::specFor;
 using ::testing::HasSubstr;
-
-const std::vector<float> kSix = {1, 2, 3, 4, 5, 6};
 
 // A handle as the bridge holds it, with one reference.
 tb_torch_tensor* handleOf(const at::Tensor& tensor) {

@@ -21,6 +21,8 @@ extern "C" const tensor_bridge::TorchAdapter* tb_torch_adapter_table(
 
 namespace tensor_bridge::testing {
 
+inline const std::vector<float> kSix = {1, 2, 3, 4, 5, 6};
+
 /// The owner lives as long as the test; its memory is freed by the release, so that a sanitizer
 /// sees a late read.
 class Foreign {

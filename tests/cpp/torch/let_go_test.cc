@@ -20,13 +20,12 @@ using ::tensor_bridge::testing::Adapter;
 using ::tensor_bridge::testing::borrow;
 using ::tensor_bridge::testing::factsOf;
 using ::tensor_bridge::testing::Foreign;
+using ::tensor_bridge::testing::kSix;
 using ::tensor_bridge::testing::shared;
 using ::tensor_bridge::testing::storageOf;
 using ::tensor_bridge::testing::valuesOf;
 
-const std::vector<float> kSix = {1, 2, 3, 4, 5, 6};
-
-// As the way back shares: what still is the other framework's is held, torch's own is kept.
+// As to_tf shares: what still is the other framework's is held, torch's own is kept.
 struct Share {
   void* owner = nullptr;
   ReleaseFn release = nullptr;

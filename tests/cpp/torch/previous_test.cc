@@ -22,11 +22,10 @@ namespace {
 using ::tensor_bridge::testing::Adapter;
 using ::tensor_bridge::testing::borrow;
 using ::tensor_bridge::testing::Foreign;
+using ::tensor_bridge::testing::kSix;
 using ::tensor_bridge::testing::shared;
 using ::tensor_bridge::testing::storageOf;
 using ::tensor_bridge::testing::valuesOf;
-
-const std::vector<float> kSix = {1, 2, 3, 4, 5, 6};
 
 // Whether there was something to give back.
 bool releasePrevious(const at::Tensor& tensor) {

@@ -1,4 +1,4 @@
-// Storages that share_back_test.cc does not have: shrunk, resized, raced for, with deleters that
+// Storages that share_to_tf_test.cc does not have: shrunk, resized, raced for, with deleters that
 // come back.
 
 #include <ATen/ops/arange.h>
@@ -341,7 +341,7 @@ TEST(ShareStorageThreads, ShareAgainstWrite) {
   }
 }
 
-// The first write moves a tensor of TensorFlow's while it is described for the way back.
+// The first write moves a tensor of TensorFlow's while it is described for to_tf.
 TEST(ShareStorageThreads, DescribeAgainstTheFirstWrite) {
   for (int round = 0; round < 300; ++round) {
     Foreign foreign = Foreign::floats(std::vector<float>(16, 1.0f), {16});

@@ -19,14 +19,13 @@ namespace {
 
 using ::tensor_bridge::testing::Adapter;
 using ::tensor_bridge::testing::Foreign;
+using ::tensor_bridge::testing::kSix;
 using ::tensor_bridge::testing::shared;
 using ::tensor_bridge::testing::specFor;
 using ::tensor_bridge::testing::storageOf;
 using ::tensor_bridge::testing::valuesOf;
 using ::tensor_bridge::testing::wrapped;
 using ::testing::HasSubstr;
-
-const std::vector<float> kSix = {1, 2, 3, 4, 5, 6};
 
 bool showsForeign(const at::Tensor& tensor) {
   const OwnerKind* kind = foreignKind(storageOf(tensor));

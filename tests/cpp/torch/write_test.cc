@@ -18,12 +18,11 @@ namespace tensor_bridge {
 namespace {
 
 using ::tensor_bridge::testing::Foreign;
+using ::tensor_bridge::testing::kSix;
 using ::tensor_bridge::testing::shared;
 using ::tensor_bridge::testing::storageOf;
 using ::tensor_bridge::testing::valuesOf;
 using ::testing::HasSubstr;
-
-const std::vector<float> kSix = {1, 2, 3, 4, 5, 6};
 
 bool showsForeign(const at::Tensor& tensor) { return foreignKind(storageOf(tensor)) != nullptr; }
 

@@ -117,7 +117,7 @@ def test_a_lazily_conjugated_upstream() -> None:
 
 
 class Probe:
-    """A TensorFlow identity that remembers what came in on the way back, and what it returned."""
+    """A TensorFlow identity that remembers the gradient that came in, and the one it returned."""
 
     def __init__(self) -> None:
         self.upstream: Any = None

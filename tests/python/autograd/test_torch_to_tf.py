@@ -322,7 +322,7 @@ class OddError(Exception):
 
 
 class Raising(torch.autograd.Function):
-    """Raises on the way back."""
+    """Raises in the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
