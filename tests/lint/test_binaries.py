@@ -90,10 +90,10 @@ def brought_along(folder: Path) -> set[str]:
     """What the release wheel binds to an older version, or has itself."""
     portable = ROOT / "cmake" / "portable"
     names = {n for path in portable.glob("*.map") for n in re.findall(r"(\w+);", path.read_text())}
-    added = folder / "added.o"
-    subprocess.run(["g++", "-std=c++17", "-c", portable / "added.cc", "-o", added], check=True)
+    sources = sorted(portable.glob("added*.cc"))
+    subprocess.run(["g++", "-std=c++17", "-c", *sources], cwd=folder, check=True)
     listed = subprocess.run(
-        ["nm", "--defined-only", added], check=True, capture_output=True, text=True
+        ["nm", "--defined-only", *folder.glob("*.o")], check=True, capture_output=True, text=True
     ).stdout
     return names | {line.split()[-1] for line in listed.splitlines() if line}
 
