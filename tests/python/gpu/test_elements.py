@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import threading
-import time
+from collections.abc import Iterator
 
 import tensorflow as tf
 import torch
-from cuda_gate import gated, wait_until
+from cuda_gate import assert_bounded, gated
 
 from tensor_bridge.data import loader
-from tensor_bridge.testing import live_owners
 
 COUNT = 1 << 16
 LARGE = 128 << 20
-BOUND = 1 << 30  # What is held back at most, in bytes.
 
 
 def on_a_gpu(count: int, size: int) -> tf.data.Dataset:
@@ -32,23 +29,9 @@ def test_a_copied_element_is_read_before_its_memory_is_used_anew() -> None:
 
 
 def test_what_dropped_elements_hold_back_is_bounded() -> None:
-    before = live_owners()
-    most = made = 0
-
-    def iterate() -> None:
-        nonlocal most, made
+    def drop() -> Iterator[None]:
         for x in loader(on_a_gpu(24, LARGE // 4), prefetch=1):
             del x
-            made += 1
-            most = max(most, live_owners() - before)
+            yield
 
-    with gated(torch.cuda.current_stream()):
-        worker = threading.Thread(target=iterate)
-        begin = time.monotonic()
-        worker.start()
-        assert wait_until(lambda: made >= BOUND // LARGE)
-        # The stream stands still, so it gets no further, in as much time as the first ones took.
-        assert not wait_until(lambda: made == 24, seconds=time.monotonic() - begin)
-    worker.join()
-    assert most <= BOUND // LARGE + 2  # One is made ahead.
-    assert wait_until(lambda: live_owners() == before)
+    assert_bounded(drop, LARGE, ahead=1)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +16,7 @@ import needs
 import pytest
 import tensorflow as tf
 import torch
-from cuda_gate import gated, wait_until
+from cuda_gate import assert_bounded, gated, wait_until
 from tensorflow.python.eager import context, executor
 
 from tensor_bridge import config
@@ -98,7 +96,7 @@ def test_other_threads_run_while_a_conversion_waits_for_torch(conversion: str) -
         import torch
         import tensor_bridge
         import tensorflow as tf
-        from cuda_gate import gated, wait_until
+        from cuda_gate import assert_bounded, gated, wait_until
 
         with tf.device("GPU:0"):
             t = tf.constant([1.0, 2.0]) + 1.0
@@ -281,33 +279,18 @@ def test_a_stream_that_torch_did_not_make(interface: Any) -> None:
     assert wait_until(lambda: live_owners() == before)
 
 
-BOUND = 1 << 30
 LARGE = 1 << 26
 """Bytes. 16 of them are the bound."""
 
 
 def test_what_is_held_back_is_bounded(interface: Any) -> None:
-    before = live_owners()
-    most = made = 0
-
-    def convert() -> None:
-        nonlocal most, made
+    def drop() -> Iterator[None]:
         with tf.device("GPU:0"):
             for _ in range(24):
                 interface.to_torch(on_device(1.0, LARGE // 4))
-                made += 1
-                most = max(most, live_owners() - before)
+                yield
 
-    with gated(torch.cuda.current_stream()):
-        worker = threading.Thread(target=convert)
-        begin = time.monotonic()
-        worker.start()
-        assert wait_until(lambda: made >= BOUND // LARGE)
-        # The stream stands still, so it gets no further, in as much time as the first ones took.
-        assert not wait_until(lambda: made == 24, seconds=time.monotonic() - begin)
-    worker.join()
-    assert most <= BOUND // LARGE + 1
-    assert wait_until(lambda: live_owners() == before)
+    assert_bounded(drop, LARGE)
 
 
 # ---- Graphs --------------------------------------------------------------------------------------

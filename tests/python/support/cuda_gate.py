@@ -1,13 +1,19 @@
-"""Work on a CUDA stream that ends when the test says so, and what comes true after it."""
+"""Work on a CUDA stream that ends when the test says so, and what comes true by then or after."""
 
 from __future__ import annotations
 
 import ctypes
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
+
+from tensor_bridge.testing import live_owners
+
+BOUND = 1 << 30
+"""Bytes that are held back at most for kernels that may still read them."""
 
 
 class Gate:
@@ -48,3 +54,32 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> bool:
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.001)
     return condition()
+
+
+def assert_bounded(drop: Callable[[], Iterable[object]], size: int, ahead: int = 0) -> None:
+    """While torch's stream stands still, no more is held back than `BOUND` allows.
+
+    Args:
+      drop: Makes and drops 24 tensors on the GPU, one for each value that it yields.
+      size: Bytes of a tensor.
+      ahead: Tensors that are made before they are asked for.
+    """
+    before = live_owners()
+    most = made = 0
+
+    def work() -> None:
+        nonlocal most, made
+        for _ in drop():
+            made += 1
+            most = max(most, live_owners() - before)
+
+    with gated(torch.cuda.current_stream()):
+        worker = threading.Thread(target=work)
+        begin = time.monotonic()
+        worker.start()
+        assert wait_until(lambda: made >= BOUND // size)
+        # The stream stands still, so it gets no further, in as much time as the first ones took.
+        assert not wait_until(lambda: made == 24, seconds=time.monotonic() - begin)
+    worker.join()
+    assert most <= BOUND // size + 1 + ahead
+    assert wait_until(lambda: live_owners() == before)
