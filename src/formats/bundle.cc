@@ -7,6 +7,8 @@
 namespace tensor_bridge {
 namespace {
 
+constexpr uint64_t kVersion = 1;  // kTensorBundleVersion, the same in TensorFlow since 2016
+
 class IndexReader : private ProtobufReader {
  public:
   IndexReader(const uint8_t* data, size_t size)
@@ -46,7 +48,11 @@ class IndexReader : private ProtobufReader {
     eachField(record, "the header", [&](uint32_t number, uint32_t type, WireReader* field) {
       if (number == 1 && type == WireReader::kVarint) return field->varint(&shards);
       if (number == 2 && type == WireReader::kVarint) return field->varint(&endianness);
-      return field->skip(type);
+      if (number != 3 || type != WireReader::kBytes) return field->skip(type);
+      WireReader versions;
+      if (!field->nested(&versions)) return false;
+      checkVersion(versions, kVersion);
+      return true;
     });
     if (endianness != 0) {
       fail(record.next(), "expected a checkpoint of a little-endian machine, got endianness %llu",

@@ -19,6 +19,18 @@ void ProtobufReader::fail(const uint8_t* place, const char* format, ...) const {
   throw FormatError(Origin{data_, packed_at_}.offsetOf(place), entry_, text);
 }
 
+void ProtobufReader::checkVersion(WireReader message, uint64_t known) const {
+  uint64_t needed = 0;  // min_consumer of tensorflow/core/framework/versions.proto
+  eachField(message, "versions", [&](uint32_t number, uint32_t type, WireReader* field) {
+    if (number == 2 && type == WireReader::kVarint) return field->varint(&needed);
+    return field->skip(type);
+  });
+  if (needed > known) {
+    fail(message.next(), "expected a checkpoint for readers of version %llu, got one for %llu",
+         static_cast<unsigned long long>(known), static_cast<unsigned long long>(needed));
+  }
+}
+
 void ProtobufReader::readShape(WireReader message, std::vector<int64_t>* shape) const {
   eachField(message, "a shape", [&](uint32_t number, uint32_t type, WireReader* field) {
     if (number == 3 && type == WireReader::kVarint) {

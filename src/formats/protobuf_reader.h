@@ -39,6 +39,9 @@ class ProtobufReader {
     }
   }
 
+  /// Checks a VersionDef: throws if the file is for readers of a later version than `known`.
+  void checkVersion(WireReader message, uint64_t known) const;
+
   /// Appends the sizes of a TensorShapeProto. Throws for an unknown rank or size.
   void readShape(WireReader message, std::vector<int64_t>* shape) const;
 

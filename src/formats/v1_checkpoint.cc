@@ -10,8 +10,7 @@
 namespace tensor_bridge {
 namespace {
 
-// TensorFlow has never raised it (TF_CHECKPOINT_VERSION).
-constexpr uint64_t kVersion = 1;
+constexpr uint64_t kVersion = 1;  // TF_CHECKPOINT_VERSION, which TensorFlow has never raised
 
 // An ordinary block takes 256 KB, or contains one record that is larger. A tensor is read once or
 // twice, to check it and to use it.
@@ -51,7 +50,7 @@ class MetaReader : private ProtobufReader {
       if (type != WireReader::kBytes || (number != 1 && number != 2)) return field->skip(type);
       if (!field->nested(&nested)) return false;
       if (number == 2) {
-        checkVersion(nested);
+        checkVersion(nested, kVersion);
         return true;
       }
       tensors->push_back(readTensor(nested));
@@ -61,18 +60,6 @@ class MetaReader : private ProtobufReader {
       }
       return true;
     });
-  }
-
-  void checkVersion(WireReader message) const {
-    uint64_t needed = 0;
-    eachField(message, "versions", [&](uint32_t number, uint32_t type, WireReader* field) {
-      if (number == 2 && type == WireReader::kVarint) return field->varint(&needed);
-      return field->skip(type);
-    });
-    if (needed > kVersion) {
-      fail(message.next(), "expected a checkpoint for readers of version %llu, got one for %llu",
-           static_cast<unsigned long long>(kVersion), static_cast<unsigned long long>(needed));
-    }
   }
 
   V1Tensor readTensor(WireReader message) {

@@ -170,6 +170,15 @@ TEST(Bundle, HeadersAreChecked) {
   expectDamaged(indexOf(record("", number(1, UINT64_MAX))), {"1 to 99999 data files"});
   expectDamaged(indexOf(record("", number(1, 1) + number(2, 1))), {"little-endian"});
   expectDamaged(indexOf(record("", "\xff")), {"protobuf"});
+  expectDamaged(indexOf(record("", number(1, 1) + bytes(3, number(2, 2)))),
+                {"readers of version 1", "for 2"});
+}
+
+TEST(Bundle, WhatAnOlderReaderMayReadIsRead) {
+  // Written by version 7, for readers of 1 and later.
+  const std::string versions = number(1, 7) + number(2, 1);
+  const BundleIndex index = read(indexOf(record("", number(1, 1) + bytes(3, versions))));
+  EXPECT_EQ(index.num_shards, 1);
 }
 
 TEST(Bundle, KeysMustAscend) {
