@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 import subprocess
 import sys
@@ -9,10 +10,10 @@ from pathlib import Path
 
 import c_calls
 import pytest
-from c_header import HEADERS, functions
+from c_header import HEADERS, functions, structs
 from tree import SUPPORT
 
-from tensor_bridge import config
+from tensor_bridge import capi, config
 
 CALLS = Path(c_calls.__file__)
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
@@ -38,6 +39,24 @@ def test_every_entry_has_an_argument_for_each_parameter() -> None:
             # What may be null is a pointer; a number is none.
             if isinstance(what, int) or what.startswith("?"):
                 assert (place in function.pointers) == isinstance(what, str), (name, place)
+
+
+def places(kind: type[ctypes.Structure]) -> list[tuple[str, int, int]]:
+    """Name, offset and size of each field."""
+    fields = [(name, getattr(kind, name)) for name, *_ in kind._fields_]
+    return [(name, field.offset, field.size) for name, field in fields]
+
+
+def test_the_structs_of_capi_are_those_of_the_header() -> None:
+    """The library writes as many bytes as the header's struct has, whatever ctypes allocated."""
+    kinds = [kind for kind in vars(capi).values() if isinstance(kind, type(ctypes.Structure))]
+    ours = {str(kind.__doc__).split("``")[1]: places(kind) for kind in kinds}
+    assert {"tb_convert_options", "tb_convert_back_options", "tb_explanation"} <= set(ours)
+    assert ours == {name: places(c_calls.STRUCTS[name]) for name in ours}
+    longer = structs(
+        c_calls.HEADER.replace("} tb_convert_options;", "int32_t x; } tb_convert_options;")
+    )
+    assert ours["tb_convert_options"] != places(longer["tb_convert_options"])
 
 
 def test_what_may_be_null_is_documented() -> None:
