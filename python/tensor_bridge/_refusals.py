@@ -1,4 +1,7 @@
-"""What a value is, by the names of its classes: nothing here imports a framework."""
+"""What a value is, by the names of its classes, and what is said where it is not converted.
+
+Nothing here imports a framework that is not loaded.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ _COMPOSITE = "tensorflow.python.framework.composite_tensor.CompositeTensor"
 
 
 def copy_refusal(reason: str, advice: str = "Use copy=None") -> str:
-    """What is said where ``copy=False`` stands against a copy."""
+    """What is said where ``copy=False`` stands against a copy; C++ says it in copy_policy.h."""
     return f"copy=False, but a copy is needed: {reason}. {advice}"
 
 

@@ -53,10 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
       arguments: those after the command's name; by default the process's own.
 
     Returns:
-      The exit status, the same in all commands: 0 where it did what was asked; 1 for what it found
-      (differences, damage, a conversion that is impossible); 2 for an error or a wrong command
-      line; 3 where there was nothing to compare (no checksums, no variables); 130 if it was
-      interrupted.
+      The exit status, one of the table in the guide "Checkpoints", the same in all commands.
     """
     options = _parser().parse_args(arguments)
     try:

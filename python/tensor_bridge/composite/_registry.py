@@ -76,8 +76,8 @@ of a result with a shape are those of the first part.
 Assembly = tuple[Kind, Sequence[Part], Callable[[Sequence[Any]], Any]]
 """A value taken apart: its kind, its parts, and what makes the result of the converted parts.
 
-The parts are in the order in which they are converted. What makes the result checks what the
-frameworks do not check.
+The parts are converted, explained and given to that function in their order. The function checks
+what the frameworks do not check.
 """
 
 

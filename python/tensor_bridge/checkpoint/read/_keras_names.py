@@ -21,7 +21,7 @@ __all__ = ["Group", "find_names"]
 # The layers of a model, in Keras 2.12 to 2.14 under the second name.
 _LAYERS = ("layers", "_layer_checkpoint_dependencies")
 # Whose attribute is called otherwise than what its configuration has.
-_ATTRIBUTES = {"forward_layer": "layer", "backward_layer": "layer"}
+_CONFIGURED_AS = {"forward_layer": "layer", "backward_layer": "layer"}
 _CLASSES = {"GroupQueryAttention": "GroupedQueryAttention"}
 _MODELS = re.compile(r"(functional|sequential)(_\d+)?")
 
@@ -189,7 +189,7 @@ def _held(outer: Callable[[], Node | None], attribute: str) -> Callable[[], Node
         found = outer()
         if found is None:
             return None
-        other = _ATTRIBUTES.get(attribute, attribute)
+        other = _CONFIGURED_AS.get(attribute, attribute)
         nodes = found.inner.get(attribute) or found.inner.get(other) or ()
         return nodes[0] if len(nodes) == 1 else None
 
