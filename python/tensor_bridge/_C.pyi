@@ -138,6 +138,23 @@ def tensor_strings(
 def tflite_unpack(address: int, bits: int, count: int, out_address: int, /) -> None: ...
 def tflite_strings(address: int, size: int, count: int, offsets_address: int, /) -> None: ...
 
+# Of tuples (in lists, key, type, kind, stride, required, defaults, where each default string ends);
+# the numbers are those of formats/feature.h and formats/example.h.
+def example_spec(
+    columns: tuple[tuple[int, bytes, int, int, int, int, bytes, tuple[int, ...]], ...],
+    sequence: int,
+    /,
+) -> Any: ...
+
+# A batch, which refers to the records' memory; and for each column five numbers: values, bytes,
+# rows, most rows of a record, most values of a record or row.
+def example_scan(
+    spec: Any, address: int, begins: int, sizes: int, count: int, columns: int, /
+) -> tuple[Any, tuple[int, ...]]: ...
+
+# Four addresses for each column, 0 where it has nothing: values, offsets, index, lengths.
+def example_fill(batch: Any, addresses: list[int], /) -> None: ...
+
 # (name, dtype, shape, slices as pairs (start, length) for each axis); blocks as of bundle_index;
 # what finds slices.
 def v1_index(

@@ -27,6 +27,7 @@ from tensor_bridge.errors import (
     MismatchError,
     OutOfMemoryError,
     PipelineError,
+    RecordError,
     ResumeError,
     SymbolicTensorError,
     TensorBridgeError,
@@ -45,7 +46,7 @@ from tensor_bridge.errors import (
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
-    from tensor_bridge import autograd, checkpoint, data, dlpack, testing
+    from tensor_bridge import autograd, checkpoint, data, dlpack, records, testing
     from tensor_bridge._convert import explain
     from tensor_bridge._dtypes import DtypeRow, dtypes
     from tensor_bridge._explanation import Explanation, StructureExplanation
@@ -100,6 +101,7 @@ __all__ = [
     "MismatchError",
     "OutOfMemoryError",
     "PipelineError",
+    "RecordError",
     "ResumeError",
     "SymbolicTensorError",
     "TensorBridgeError",
@@ -118,6 +120,7 @@ __all__ = [
     "data",
     "dlpack",
     "prepare",
+    "records",
     "testing",
     "__version__",
 ]
@@ -141,6 +144,7 @@ _LAZY = {
     "prepare": "_triton",
     "autograd": None,
     "checkpoint": None,
+    "records": None,
     "data": None,
     "dlpack": None,
     "testing": None,

@@ -27,6 +27,7 @@ __all__ = [
     "MismatchError",
     "OutOfMemoryError",
     "PipelineError",
+    "RecordError",
     "ResumeError",
     "SymbolicTensorError",
     "TensorBridgeError",
@@ -181,6 +182,19 @@ class CheckpointNotFoundError(TensorBridgeError, FileNotFoundError):
     _one_line = True
     if not TYPE_CHECKING:
         __init__ = FileNotFoundError.__init__
+
+
+class RecordError(TensorBridgeError, ValueError):
+    """A record that is damaged, or that does not hold what its spec says.
+
+    Attributes:
+      path: The file, as a string; "" for records in memory.
+      offset: Where in the file; -1 where no place is known.
+    """
+
+    _one_line = True
+    path: str = ""
+    offset: int = -1
 
 
 class InternalError(TensorBridgeError, RuntimeError):

@@ -258,6 +258,65 @@ TB_EXPORT void tb_tflite_unpack(const void* data, int32_t bits, int64_t count, v
 TB_EXPORT tb_status tb_tflite_strings(const void* data, size_t size, int64_t count,
                                       int64_t* offsets, tb_bundle_place* place);
 
+/* ---- records that hold Examples ------------------------------------------------------------ */
+
+/* What is asked for of one feature of tf.train.Example or tf.train.SequenceExample. */
+typedef struct tb_example_column {
+  uint32_t struct_size; /* set by the caller */
+  int32_t in_lists;     /* 1: of a SequenceExample's feature lists */
+  int32_t type;         /* 1 bytes, 2 float32, 3 int64 */
+  int32_t kind;         /* 0 fixed, 1 padded, 2 sparse, 3 ragged; formats/example.h */
+  int32_t required;     /* 1: a record without it is an error */
+  int64_t stride;       /* values of a record (fixed), of a row (padded) */
+  int64_t key_size;
+  const char* key;
+  const void* defaults; /* as in memory, `stride` (fixed) or one (padded); of strings the bytes */
+  int64_t defaults_size;
+  const int64_t* default_ends; /* where each string ends in them */
+  int64_t num_default_ends;
+} tb_example_column;
+
+/* How much memory a column of a batch needs; formats/example.h. */
+typedef struct tb_example_size {
+  uint32_t struct_size; /* set by the caller */
+  int64_t values;
+  int64_t bytes;
+  int64_t rows;
+  int64_t max_rows;
+  int64_t max_values;
+} tb_example_size;
+
+/* Where a column is written to; null where its kind and type need nothing. */
+typedef struct tb_example_memory {
+  void* values;     /* `values` numbers, or `bytes` bytes */
+  int64_t* offsets; /* of strings: `values` + 1 */
+  int64_t* index;   /* sparse: [2, or 3 in lists, values]; ragged: records + 1, then in lists
+                       rows + 1 */
+  int64_t* lengths; /* padded, in lists: one a record */
+} tb_example_memory;
+
+typedef struct tb_example_spec tb_example_spec;
+typedef struct tb_example_batch tb_example_batch;
+
+/* Copies what the columns refer to. A spec may be used by several threads. */
+TB_EXPORT tb_status tb_example_spec_new(const tb_example_column* columns, int32_t count,
+                                        int32_t sequence, tb_example_spec** out);
+/* NULL is ignored; no batch of it may live. */
+TB_EXPORT void tb_example_spec_release(tb_example_spec* spec);
+
+/* Looks through `count` records: record i is sizes[i] bytes at `base` + begins[i]. The batch refers
+ * to them and to the spec. On TB_CHECKPOINT `place`, which may be null, says where from `base`. */
+TB_EXPORT tb_status tb_example_scan(const tb_example_spec* spec, const void* base,
+                                    const int64_t* begins, const int64_t* sizes, int64_t count,
+                                    tb_example_batch** out, tb_bundle_place* place);
+TB_EXPORT tb_status tb_example_size_get(const tb_example_batch* batch, int32_t column,
+                                        tb_example_size* out);
+/* Decodes all columns; `count` is how many there are. */
+TB_EXPORT tb_status tb_example_fill(const tb_example_batch* batch, const tb_example_memory* columns,
+                                    int32_t count, tb_bundle_place* place);
+/* NULL is ignored. */
+TB_EXPORT void tb_example_batch_release(tb_example_batch* batch);
+
 /* ---- checkpoints of the first format ------------------------------------------------------- */
 
 /* What a file says of its tensors; nothing refers to its bytes. */

@@ -10,6 +10,7 @@
 #include "extension/copying_torch.h"
 #include "extension/dataset.h"
 #include "extension/dlpack.h"
+#include "extension/example.h"
 #include "extension/frameworks.h"
 #include "extension/memory.h"
 #include "extension/object.h"
@@ -186,6 +187,9 @@ PyMethodDef kMethods[] = {
     {"tensor_strings", asCFunction(tensorStrings), METH_FASTCALL, nullptr},
     {"tflite_unpack", asCFunction(tfliteUnpack), METH_FASTCALL, nullptr},
     {"tflite_strings", asCFunction(tfliteStrings), METH_FASTCALL, nullptr},
+    {"example_spec", asCFunction(exampleSpec), METH_FASTCALL, nullptr},
+    {"example_scan", asCFunction(exampleScan), METH_FASTCALL, nullptr},
+    {"example_fill", asCFunction(exampleFill), METH_FASTCALL, nullptr},
     {"v1_index", asCFunction(v1Index), METH_FASTCALL, nullptr},
     {"v1_slice", asCFunction(v1Slice), METH_FASTCALL, nullptr},
     {"is_eager_tensor", isEagerTensor, METH_O, nullptr},

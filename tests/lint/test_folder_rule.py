@@ -190,6 +190,7 @@ PY_EDGES: dict[str, set[str]] = {
     "data": CONVERT | {"_py_function", "_lazy"},
     "_exit_status": set(),
     "checkpoint": CONVERT | {"_command_line", "_exit_status", "_lazy"},
+    "records": CONVERT | {"_command_line", "_exit_status", "_lazy"},
     "autograd": CONVERT | {"_py_function", "_lazy", "_torch_compile"},
     # What it tries, it tries in a process of its own, as users do.
     "doctor": BASE | {"_C", "config", "__init__", "testing"},

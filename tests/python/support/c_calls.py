@@ -134,6 +134,14 @@ ENTRIES: dict[str, tuple[str | int, ...]] = {
     ),
     "tb_v1_slice_values": ("v1_slice", "tb_v1_values"),
     "tb_v1_slice_release": ("?v1_slice",),
+    "tb_example_spec_new": ("example_columns", 1, 0, "out"),
+    "tb_example_spec_release": ("?example_spec",),
+    "tb_example_scan": (
+        *("example_spec", "characters", "room", "room", 1, "out", "?tb_bundle_place"),
+    ),
+    "tb_example_size_get": ("example_batch", 0, "tb_example_size"),
+    "tb_example_fill": ("example_batch", "example_memory", 1, "?tb_bundle_place"),
+    "tb_example_batch_release": ("?example_batch",),
     # Last: the library that it names stays in use.
     "tb_use_tensorflow": ("tensorflow",),
 }
@@ -420,6 +428,26 @@ class World:
         file = (self.make("v1_file"), self.v1_size())
         key = (self.make("v1_key"), self.v1_key_size())
         return self._made("tb_v1_slice_find", self.make("v1"), *file, *key, 1, 1, ..., None)
+
+    # Records.
+
+    def example_columns(self) -> Any:
+        made = self._struct("tb_example_column")
+        made.type, made.kind, made.stride, made.required = 3, 3, 1, 0
+        made.key_size, made.key = 3, self.make("characters")
+        return made
+
+    def example_spec(self) -> int:
+        return self._made("tb_example_spec_new", self.make("example_columns"), 1, 0, ...)
+
+    def example_batch(self) -> int:
+        records = (self.make("characters"), self.make("room"), self.make("room"), 1)
+        return self._made("tb_example_scan", self.example_spec(), *records, ..., None)
+
+    def example_memory(self) -> Any:
+        made = self._struct("tb_example_memory")
+        made.values, made.index = self.make("room"), self.make("room")
+        return made
 
 
 def may_be_null(what: str | int, absent: set[int]) -> bool:

@@ -137,7 +137,7 @@ PUBLIC_NAMES = Path(__file__).with_name("public_names.txt")
 def public_modules() -> list[ModuleType]:
     """What docs/reference has a page or a section for."""
     names = ["", ".autograd", ".capi", ".checkpoint", ".checkpoint.rules", ".cli", ".config"]
-    names += [".data", ".dlpack", ".doctor", ".errors", ".testing"]
+    names += [".data", ".dlpack", ".doctor", ".errors", ".records", ".testing"]
     return [importlib.import_module(f"tensor_bridge{name}") for name in names]
 
 

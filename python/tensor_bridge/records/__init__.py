@@ -1,0 +1,67 @@
+"""TFRecord files and tf.train.Example in PyTorch, without TensorFlow.
+
+>>> from tensor_bridge import records
+>>> spec = {"label": records.FixedLenFeature((), "int64", default_value=0)}
+>>> records.parse_example([b""], spec)
+{'label': tensor([0])}
+
+Importing this module loads neither framework.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tensor_bridge import _lazy
+from tensor_bridge.errors import RecordError
+
+if TYPE_CHECKING:
+    from tensor_bridge.records._batch import RecordBatch
+    from tensor_bridge.records._features import (
+        FixedLenFeature,
+        FixedLenSequenceFeature,
+        RaggedFeature,
+        SequenceFeatures,
+        SparseFeature,
+        VarLenFeature,
+    )
+    from tensor_bridge.records._parse import (
+        parse_example,
+        parse_sequence_example,
+        parse_single_example,
+    )
+
+__all__ = [
+    # Examples
+    "FixedLenFeature",
+    "FixedLenSequenceFeature",
+    "VarLenFeature",
+    "RaggedFeature",
+    "SparseFeature",
+    "SequenceFeatures",
+    "parse_example",
+    "parse_single_example",
+    "parse_sequence_example",
+    # records
+    "RecordBatch",
+    # exceptions
+    "RecordError",
+]
+
+_LAZY = {
+    "RecordBatch": "_batch",
+    "FixedLenFeature": "_features",
+    "FixedLenSequenceFeature": "_features",
+    "VarLenFeature": "_features",
+    "RaggedFeature": "_features",
+    "SparseFeature": "_features",
+    "SequenceFeatures": "_features",
+    "parse_example": "_parse",
+    "parse_single_example": "_parse",
+    "parse_sequence_example": "_parse",
+}
+
+
+# Not for checkers, to which a misspelt name is an error.
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = _lazy.attributes(globals(), _LAZY)

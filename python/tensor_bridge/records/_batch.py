@@ -1,0 +1,104 @@
+"""RecordBatch: raw records in memory, as readers give them and parsers take them."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tensor_bridge.errors import UnsupportedTypeError, ValueRangeError
+
+if TYPE_CHECKING:
+    import torch
+
+    from tensor_bridge.composite import StringTensor
+
+__all__ = ["RecordBatch"]
+
+
+@dataclass(frozen=True, eq=False)
+class RecordBatch:
+    """Records side by side, not parsed.
+
+    Attributes:
+      owner: What keeps the memory: a mapped file, a bytearray, a torch.Tensor.
+      address: Of the first byte of that memory.
+      begins: Where each record begins behind it, int64 of shape ``(count,)``.
+      sizes: Bytes of each record, int64 of the same shape.
+      path: The file, if `address` is that of its first byte, so that errors can name the place.
+    """
+
+    owner: Any
+    address: int
+    begins: torch.Tensor
+    sizes: torch.Tensor
+    path: str = ""
+
+    def __len__(self) -> int:
+        return int(self.begins.shape[0])
+
+    def to_bytes(self) -> list[bytes]:
+        """Each record as bytes, which are copies."""
+        address = self.address
+        return [
+            ctypes.string_at(address + begin, size)
+            for begin, size in zip(self.begins.tolist(), self.sizes.tolist(), strict=True)
+        ]
+
+    def to_strings(self) -> StringTensor:
+        """The records as a StringTensor of shape ``(count,)``, which is a copy."""
+        from tensor_bridge.composite import StringTensor
+
+        return StringTensor.from_list(self.to_bytes()).reshape(len(self))
+
+    @classmethod
+    def of(cls, serialized: Any) -> RecordBatch:
+        """The records in what a caller has.
+
+        Args:
+          serialized: bytes (one record), a list of bytes, a StringTensor of any shape, or a
+            RecordBatch, which is returned.
+
+        Raises:
+          UnsupportedTypeError: Something else.
+          ValueRangeError: A StringTensor whose offsets leave its bytes.
+        """
+        from tensor_bridge.composite import StringTensor
+
+        if isinstance(serialized, RecordBatch):
+            return serialized
+        if isinstance(serialized, StringTensor):
+            return _of_strings(serialized)
+        records: Any = [serialized] if isinstance(serialized, (bytes, bytearray)) else serialized
+        if not isinstance(records, Sequence) or not all(
+            isinstance(record, (bytes, bytearray)) for record in records
+        ):
+            raise UnsupportedTypeError(
+                "expected bytes, a list of bytes, a StringTensor or a RecordBatch, got a "
+                f"{type(serialized).__name__}; to_torch() makes a StringTensor of a tf.Tensor"
+            )
+        return _of_list(records)
+
+
+def _of_list(records: Sequence[bytes]) -> RecordBatch:
+    import torch
+
+    # torch refuses to look at an empty buffer, and an empty record has an address too.
+    owner = torch.frombuffer(bytearray().join(records) or bytearray(1), dtype=torch.uint8)
+    sizes = torch.tensor([len(record) for record in records], dtype=torch.int64, device="cpu")
+    begins = sizes.cumsum(0) - sizes
+    return RecordBatch(owner, owner.data_ptr(), begins, sizes)
+
+
+def _of_strings(strings: StringTensor) -> RecordBatch:
+    data = strings.bytes.cpu().contiguous()
+    offsets = strings.offsets.cpu().contiguous()
+    sizes = offsets.diff()
+    if sizes.numel() and (
+        int(offsets[0]) < 0 or int(sizes.min()) < 0 or int(offsets[-1]) > data.shape[0]
+    ):
+        raise ValueRangeError(
+            "expected offsets that do not descend and stay within the bytes; some do not"
+        )
+    return RecordBatch(data, data.data_ptr(), offsets[:-1], sizes)

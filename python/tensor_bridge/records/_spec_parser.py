@@ -1,0 +1,500 @@
+"""SpecParser: a spec compiled once, which parses batches of records into torch values.
+
+Not for: where records come from (`_batch`), the public functions (`_parse`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tensor_bridge import _C
+from tensor_bridge.composite import Ragged, StringTensor, coo, ragged
+from tensor_bridge.errors import (
+    CheckpointError,
+    InvalidOptionError,
+    MismatchError,
+    OutOfMemoryError,
+    RecordError,
+)
+from tensor_bridge.records._batch import RecordBatch
+from tensor_bridge.records._features import (
+    FixedLenFeature,
+    FixedLenSequenceFeature,
+    RaggedFeature,
+    SequenceFeatures,
+    SparseFeature,
+    VarLenFeature,
+    as_feature,
+)
+from tensor_bridge.records._partitions import Values, assembled, finished, partitioned
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["SpecParser"]
+
+# As in formats/feature.h and formats/example.h.
+_TYPES = {"bytes": 1, "float32": 2, "int64": 3}
+_FIXED, _PADDED, _SPARSE, _RAGGED = range(4)
+
+
+class _Asked(NamedTuple):
+    """A column that is asked for; one may serve several features."""
+
+    in_lists: bool
+    key: str
+    dtype: str
+    kind: int
+    shape: tuple[int, ...] = ()
+    required: bool = False
+    defaults: bytes = b""
+    default_ends: tuple[int, ...] = ()
+
+
+class _Column(NamedTuple):
+    """A column that was parsed: `_C.example_fill` says of which form."""
+
+    values: Any
+    index: Any
+    lengths: Any
+    max_rows: int
+    max_values: int
+
+
+@dataclass(frozen=True)
+class _Parsed:
+    """A batch: its columns, how many records it has, and whether it is a single one."""
+
+    columns: list[_Column]
+    count: int
+    single: bool
+
+
+# What makes a feature's value of a batch.
+_Make = Callable[[_Parsed], Any]
+
+
+class SpecParser:
+    """Parses records by a spec.
+
+    Several threads may use one at once. It pickles as its spec.
+    """
+
+    def __init__(self, spec: Any) -> None:
+        """Compiles a spec.
+
+        Args:
+          spec: A dict of features by key, for tf.train.Example; a `SequenceFeatures`, for
+            tf.train.SequenceExample; or None for raw records.
+
+        Raises:
+          InvalidOptionError: Features that mean nothing, or that contradict each other.
+          UnsupportedDtypeError: A dtype that the format lacks.
+        """
+        self.spec = spec
+        self._asked: list[_Asked] = []
+        self._index: dict[tuple[bool, str], int] = {}
+        self._parts: dict[str, dict[str, _Make]] = {}
+        self._native: Any = None
+        if spec is None:
+            return
+        sequence = isinstance(spec, SequenceFeatures)
+        if sequence:
+            self._parts["context"] = self._compile(spec.context, sequence, in_lists=False)
+            self._parts["sequence"] = self._compile(spec.sequence, sequence, in_lists=True)
+        elif isinstance(spec, Mapping):
+            self._parts[""] = self._compile(spec, sequence, in_lists=False)
+        else:
+            raise InvalidOptionError(
+                "expected a spec: a dict of features, records.SequenceFeatures(...) or None, got a "
+                f"{type(spec).__name__}"
+            )
+        if not self._asked:
+            raise InvalidOptionError("expected a spec with at least one feature, got none")
+        self._native = _C.example_spec(
+            tuple(
+                (
+                    int(asked.in_lists),
+                    asked.key.encode("utf-8", "surrogateescape"),
+                    _TYPES[asked.dtype],
+                    asked.kind,
+                    prod(asked.shape),
+                    int(asked.required),
+                    asked.defaults,
+                    asked.default_ends,
+                )
+                for asked in self._asked
+            ),
+            int(sequence),
+        )
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.spec,)
+
+    def parse(self, batch: RecordBatch) -> Any:
+        """A batch of values.
+
+        Args:
+          batch: Any number of records.
+
+        Returns:
+          By key what `parse_example` gives; for a SequenceFeatures a dict of three such dicts,
+          "context", "sequence" and "lengths"; for None a StringTensor of shape ``(count,)``. The
+          memory is the caller's own.
+
+        Raises:
+          RecordError: A record is no such message, lacks a feature or has another dtype or number
+            of values than the spec says.
+        """
+        if self._native is None:
+            return batch.to_strings()
+        return self._values(_Parsed(self._columns(batch), len(batch), single=False))
+
+    def parse_one(self, batch: RecordBatch) -> Any:
+        """The values of a batch of one record, without the leading dimension.
+
+        Raises:
+          RecordError: As `parse`.
+          MismatchError: There is not exactly one record.
+        """
+        if len(batch) != 1:
+            raise MismatchError(f"expected one record, got {len(batch)}")
+        if self._native is None:
+            return batch.to_bytes()[0]
+        return self._values(_Parsed(self._columns(batch), 1, single=True))
+
+    # ---- compiling -------------------------------------------------------------------------------
+
+    def _compile(
+        self, features: Mapping[str, Any], sequence: bool, *, in_lists: bool
+    ) -> dict[str, _Make]:
+        makes: dict[str, _Make] = {}
+        for key, given in features.items():
+            if not isinstance(key, str):
+                raise InvalidOptionError(f"expected str as keys of features, got {key!r}")
+            feature = as_feature(given, key)
+            make = self._feature(key, feature, sequence, in_lists)
+            decode = getattr(feature, "decode", None)
+            makes[key] = make if decode is None else _decoding(make, decode)
+        return makes
+
+    def _feature(self, key: str, feature: Any, sequence: bool, in_lists: bool) -> _Make:
+        if isinstance(feature, VarLenFeature):
+            # torch has no sparse tensors of strings; ragged columns have the same values.
+            strings = feature.dtype == "bytes"
+            kind = _RAGGED if strings else _SPARSE
+            at = self._column(_Asked(in_lists, key, feature.dtype, kind))
+            return (_ragged_strings if strings else _sparse)(at, in_lists)
+        if isinstance(feature, RaggedFeature):
+            return self._ragged(key, feature, in_lists)
+        if isinstance(feature, FixedLenFeature) and not in_lists:
+            return self._fixed(key, feature)
+        if isinstance(feature, FixedLenSequenceFeature) and sequence == in_lists:
+            return self._padded(key, feature, in_lists)
+        if isinstance(feature, SparseFeature) and not sequence:
+            return self._sparse_feature(key, feature)
+        where = "sequence" if in_lists else "context" if sequence else "an Example"
+        raise InvalidOptionError(
+            f"feature {key!r}: {type(feature).__name__} is not for features of {where}"
+        )
+
+    def _column(self, asked: _Asked) -> int:
+        key = (asked.in_lists, asked.key)
+        at = self._index.setdefault(key, len(self._asked))
+        if at == len(self._asked):
+            self._asked.append(asked)
+        elif self._asked[at] != asked or asked.kind < _SPARSE:
+            raise InvalidOptionError(
+                f"feature {asked.key!r} is asked for in two ways that differ in kind or dtype; ask "
+                "for it once and convert the result"
+            )
+        return at
+
+    def _fixed(self, key: str, feature: FixedLenFeature) -> _Make:
+        count = prod(feature.shape)
+        # TensorFlow takes an empty default for none.
+        required = feature.default_value is None or count == 0
+        given = () if required else feature.default_value
+        defaults, ends = _defaults(key, given, feature.dtype, 0 if required else count)
+        at = self._column(
+            _Asked(False, key, feature.dtype, _FIXED, feature.shape, required, defaults, ends)
+        )
+        return _dense(at)
+
+    def _padded(self, key: str, feature: FixedLenSequenceFeature, in_lists: bool) -> _Make:
+        if in_lists:
+            if feature.default_value is not None:
+                raise InvalidOptionError(
+                    f"feature {key!r}: feature lists are padded with 0 and b''; leave "
+                    "default_value out"
+                )
+        elif not feature.allow_missing:
+            raise InvalidOptionError(
+                f"feature {key!r}: FixedLenSequenceFeature needs allow_missing=True in Examples"
+            )
+        given = feature.default_value
+        if given is None:
+            given = b"" if feature.dtype == "bytes" else 0
+        defaults, ends = _defaults(key, given, feature.dtype, 1)
+        required = in_lists and not feature.allow_missing
+        at = self._column(
+            _Asked(in_lists, key, feature.dtype, _PADDED, feature.shape, required, defaults, ends)
+        )
+        return _dense(at)
+
+    def _ragged(self, key: str, feature: RaggedFeature, in_lists: bool) -> _Make:
+        value_key = feature.value_key or key
+        at = self._column(_Asked(in_lists, value_key, feature.dtype, _RAGGED))
+        partitions = [
+            (
+                partition,
+                None
+                if isinstance(partition, RaggedFeature.UniformRowLength)
+                else self._column(_Asked(in_lists, partition.key, "int64", _RAGGED)),
+            )
+            for partition in reversed(feature.partitions)
+        ]
+        dtype = feature.row_splits_dtype
+
+        def make(parsed: _Parsed) -> Any:
+            values, outer = _divided(parsed.columns[at], parsed, in_lists)
+            for partition, column in partitions:
+                divides = None
+                if column is not None:
+                    divides, its_outer = _divided(parsed.columns[column], parsed, in_lists)
+                    _check_aligned(key, outer, its_outer)
+                values = partitioned(values, partition, divides, key)
+            if parsed.single and not in_lists:
+                return assembled(values.values, values.splits, values.uniform, dtype)
+            return finished(values, [] if parsed.single else outer, dtype)
+
+        return make
+
+    def _sparse_feature(self, key: str, feature: SparseFeature) -> _Make:
+        at = self._column(_Asked(False, feature.value_key, feature.dtype, _SPARSE))
+        keys = [
+            self._column(_Asked(False, index_key, "int64", _SPARSE))
+            for index_key in feature.index_key
+        ]
+
+        def make(parsed: _Parsed) -> Any:
+            import torch
+
+            values = parsed.columns[at]
+            indices = [parsed.columns[column] for column in keys]
+            if not all(torch.equal(values.index, column.index) for column in indices):
+                raise RecordError(
+                    f"feature {key!r}: expected as many indices as values in each record; a record "
+                    "has another number"
+                )
+            rows = [] if parsed.single else [values.index[0]]
+            stacked = torch.stack([*rows, *(column.values for column in indices)], 1)
+            shape = (*(() if parsed.single else (parsed.count,)), *feature.size)
+            coo.check_range(stacked, shape)
+            dense_shape = torch.tensor(shape, dtype=torch.int64, device="cpu")
+            if feature.already_sorted:
+                return coo.assemble_coo(stacked, values.values, dense_shape)
+            order = _lexicographic(stacked, shape)
+            return coo.assemble_coo(stacked[order], values.values[order], dense_shape)
+
+        return make
+
+    # ---- parsing ---------------------------------------------------------------------------------
+
+    def _columns(self, batch: RecordBatch) -> list[_Column]:
+        """The columns of a batch, each in new memory."""
+        count = len(batch)
+        asked = self._asked
+        try:
+            native, sizes = _C.example_scan(
+                self._native,
+                batch.address,
+                batch.begins.data_ptr(),
+                batch.sizes.data_ptr(),
+                count,
+                len(asked),
+            )
+            columns: list[_Column] = []
+            addresses: list[int] = []
+            for i, column in enumerate(asked):
+                columns.append(_allocate(column, count, sizes[5 * i : 5 * i + 5], addresses))
+            _C.example_fill(native, addresses)
+        except CheckpointError as e:
+            raise _record_error(e, batch) from None
+        return columns
+
+    def _values(self, parsed: _Parsed) -> Any:
+        parts = {
+            name: {key: make(parsed) for key, make in makes.items()}
+            for name, makes in self._parts.items()
+        }
+        if "" in parts:
+            return parts[""]
+        parts["lengths"] = {
+            asked.key: column.lengths[0] if parsed.single else column.lengths
+            for asked, column in zip(self._asked, parsed.columns, strict=True)
+            if column.lengths is not None
+        }
+        return parts
+
+
+def _record_error(error: CheckpointError, batch: RecordBatch) -> RecordError:
+    place = f"{batch.path}, byte {error.offset}: " if batch.path and error.offset >= 0 else ""
+    made = RecordError(f"{place}{error}")
+    made.path, made.offset = batch.path, error.offset if batch.path else -1
+    return made
+
+
+def _allocate(asked: _Asked, count: int, sizes: Any, addresses: list[int]) -> _Column:
+    """Memory for a column; what `_C.example_fill` writes to is appended to `addresses`."""
+    import torch
+
+    number, nbytes, rows, max_rows, max_values = sizes
+    strings = asked.dtype == "bytes"
+    if asked.kind == _FIXED:
+        shape: tuple[int, ...] = (count, *asked.shape)
+    elif asked.kind == _PADDED:
+        shape = (count, max_rows, *asked.shape)
+    else:
+        shape = (number,)
+    index = lengths = offsets = None
+    try:
+        if strings:
+            values = torch.empty(nbytes, dtype=torch.uint8, device="cpu")
+            offsets = torch.empty(number + 1, dtype=torch.int64, device="cpu")
+        else:
+            dtype = torch.float32 if asked.dtype == "float32" else torch.int64
+            values = torch.empty(shape, dtype=dtype, device="cpu")
+        if asked.kind == _SPARSE:
+            index = torch.empty((3 if asked.in_lists else 2, number), dtype=torch.int64)
+        elif asked.kind == _RAGGED:
+            inner = rows + 1 if asked.in_lists else 0
+            index = torch.empty(count + 1 + inner, dtype=torch.int64, device="cpu")
+        elif asked.in_lists:
+            lengths = torch.empty(count, dtype=torch.int64, device="cpu")
+    except RuntimeError as e:
+        raise OutOfMemoryError(f"feature {asked.key!r} of a batch of {count} records: {e}") from e
+    addresses += [
+        0 if tensor is None else tensor.data_ptr() for tensor in (values, offsets, index, lengths)
+    ]
+    if strings:
+        values = StringTensor(values, offsets, torch.Size(shape))
+    return _Column(values, index, lengths, max_rows, max_values)
+
+
+def _defaults(key: str, given: Any, dtype: str, count: int) -> tuple[bytes, tuple[int, ...]]:
+    """Default values as in memory; of strings all bytes, and where each ends."""
+    import torch
+
+    if dtype == "bytes":
+        strings = given if isinstance(given, StringTensor) else StringTensor.from_list(given)
+        items = strings.to_bytes() if count else []
+        ends = tuple(torch.tensor([len(s) for s in items], dtype=torch.int64).cumsum(0).tolist())
+        made, number = b"".join(items), len(items)
+    else:
+        target = torch.float32 if dtype == "float32" else torch.int64
+        try:
+            values = torch.as_tensor(given, device="cpu").reshape(-1)
+        except (TypeError, ValueError, RuntimeError) as e:
+            raise InvalidOptionError(f"feature {key!r}: expected default values, got {e}") from e
+        if dtype == "int64" and values.is_floating_point() and values.numel():
+            raise InvalidOptionError(f"feature {key!r}: expected integers as default values")
+        ends, number = (), values.numel()
+        made = bytes(values.to(target).contiguous().view(torch.uint8).tolist())
+    if number != count:
+        raise InvalidOptionError(
+            f"feature {key!r}: expected {count} default values, as many as the shape has, got "
+            f"{number}"
+        )
+    return made, ends
+
+
+# ---- values ------------------------------------------------------------------------------------
+
+
+def _decoding(make: _Make, decode: Any) -> _Make:
+    def decoded(parsed: _Parsed) -> Any:
+        value = make(parsed)
+        if isinstance(value, Ragged):
+            inner = decode.decode(value.values)
+            return ragged.assemble(inner, value.row_splits, value.uniform_row_lengths)
+        return decode.decode(value)
+
+    return decoded
+
+
+def _dense(at: int) -> _Make:
+    def make(parsed: _Parsed) -> Any:
+        values = parsed.columns[at].values
+        if not parsed.single:
+            return values
+        if isinstance(values, StringTensor):
+            return values.reshape(tuple(values.shape)[1:])
+        return values[0]
+
+    return make
+
+
+def _sparse(at: int, in_lists: bool) -> _Make:
+    def make(parsed: _Parsed) -> Any:
+        import torch
+
+        column = parsed.columns[at]
+        sizes = [parsed.count, column.max_rows, column.max_values]
+        if not in_lists:
+            del sizes[1]
+        index = column.index
+        if parsed.single:
+            index = index[1:]
+            del sizes[0]
+        return torch.sparse_coo_tensor(
+            index,
+            column.values,
+            sizes,
+            is_coalesced=True,  # in order, each once
+            check_invariants=False,
+        )
+
+    return make
+
+
+def _ragged_strings(at: int, in_lists: bool) -> _Make:
+    def make(parsed: _Parsed) -> Any:
+        column = parsed.columns[at]
+        values, outer = _divided(column, parsed, in_lists)
+        if parsed.single and not in_lists:
+            return values.values
+        return finished(values, [] if parsed.single else outer, "int64")
+
+    return make
+
+
+def _divided(column: _Column, parsed: _Parsed, in_lists: bool) -> tuple[Values, list[Any]]:
+    """A ragged column; and the splits of records into rows, if they have rows."""
+    split = parsed.count + 1
+    if not in_lists:
+        return Values(column.values, column.index.diff(), [], []), []
+    return Values(column.values, column.index[split:].diff(), [], []), [column.index[:split]]
+
+
+def _check_aligned(key: str, outer: list[Any], its: list[Any]) -> None:
+    import torch
+
+    if not all(torch.equal(mine, other) for mine, other in zip(outer, its, strict=True)):
+        raise RecordError(
+            f"feature {key!r}: expected a partition for each row of the values; a record has "
+            "another number of them"
+        )
+
+
+def _lexicographic(indices: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """The order in which the rows of `indices`, which lie within `shape`, ascend."""
+    import torch
+
+    order = torch.arange(indices.shape[0], device="cpu")
+    for axis in reversed(range(len(shape))):
+        order = order[indices[order, axis].argsort(stable=True)]
+    return order

@@ -1,0 +1,16 @@
+// The functions of tensor_bridge._C that parse Examples. Not for: files of records, what tensors
+// the columns become (python/tensor_bridge/records).
+#ifndef TENSOR_BRIDGE_EXTENSION_EXAMPLE_H_
+#define TENSOR_BRIDGE_EXTENSION_EXAMPLE_H_
+
+#include <Python.h>
+
+namespace tensor_bridge::python {
+
+PyObject* exampleSpec(PyObject* module, PyObject* const* args, Py_ssize_t nargs);
+PyObject* exampleScan(PyObject* module, PyObject* const* args, Py_ssize_t nargs);
+PyObject* exampleFill(PyObject* module, PyObject* const* args, Py_ssize_t nargs);
+
+}  // namespace tensor_bridge::python
+
+#endif  // TENSOR_BRIDGE_EXTENSION_EXAMPLE_H_
