@@ -1,6 +1,6 @@
 // DataStream: the elements of a DatasetIterator one after the other, made by a thread that keeps a
 // bounded queue filled, or one for each that is asked for. Not for: Python, or what an element is
-// (data_element.h).
+// (dataset_element.h).
 //
 // Note [The thread of a DataStream]
 // The thread shares the stream's state with its owner, so that it may outlive it: a tf.py_function
