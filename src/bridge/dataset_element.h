@@ -1,6 +1,6 @@
 // tb_data_element: one element of a dataset as torch tensors, a flat list of slots, and how the
-// outputs of a DatasetIterator become it. Not for: threads (dataset_stream.h), or the nesting of the
-// element, which Python puts back.
+// outputs of a DatasetIterator become it. Not for: threads (dataset_stream.h), or the nesting of
+// the element, which Python puts back.
 #ifndef TENSOR_BRIDGE_BRIDGE_DATASET_ELEMENT_H_
 #define TENSOR_BRIDGE_BRIDGE_DATASET_ELEMENT_H_
 

@@ -160,8 +160,8 @@ def _is_list(value: Any) -> bool:
 
 # By name: what is expected, in words, and whether a value is that. Up to "shard" they say which
 # loader saved the state. In its pass number "epoch", which "ended" or did not, "delivered" elements
-# went to the program. "iterator" is TensorFlow's checkpoint, behind "pending": the elements that were
-# made and not delivered, flat, or what was raised for those that "failed".
+# went to the program. "iterator" is TensorFlow's checkpoint, behind "pending": the elements that
+# were made and not delivered, flat, or what was raised for those that "failed".
 _FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "spec": ("a str", lambda v: type(v) is str),
     "resume": (f"one of {MODES}", lambda v: type(v) is str and v in MODES),
