@@ -14,11 +14,9 @@
 #include "core/error.h"
 #include "support/expect_error.h"
 
-namespace tensor_bridge {
+namespace tensor_bridge::testing {
 namespace {
 
-using ::tensor_bridge::testing::expectError;
-using ::tensor_bridge::testing::FakeAdapter;
 using ::testing::HasSubstr;
 
 class DecideToTf : public ::testing::Test {
@@ -293,4 +291,4 @@ TEST_F(DecideToTf, ExplanationIsThePlan) {
 }
 
 }  // namespace
-}  // namespace tensor_bridge
+}  // namespace tensor_bridge::testing

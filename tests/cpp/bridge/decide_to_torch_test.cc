@@ -14,11 +14,9 @@
 #include "core/narrow_dtypes.h"
 #include "support/expect_error.h"
 
-namespace tensor_bridge {
+namespace tensor_bridge::testing {
 namespace {
 
-using ::tensor_bridge::testing::expectError;
-using ::tensor_bridge::testing::FakeAdapter;
 using ::testing::HasSubstr;
 
 // What a conversion comes to: an action, or the error that refuses it.
@@ -515,4 +513,4 @@ TEST_F(Decide, ExecuteThrowsWhatTheAdapterReports) {
 }
 
 }  // namespace
-}  // namespace tensor_bridge
+}  // namespace tensor_bridge::testing

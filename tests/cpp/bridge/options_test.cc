@@ -6,10 +6,8 @@
 #include "bridge/to_torch.h"
 #include "support/expect_error.h"
 
-namespace tensor_bridge {
+namespace tensor_bridge::testing {
 namespace {
-
-using ::tensor_bridge::testing::expectError;
 
 class CheckedOptions : public ::testing::Test {
  protected:
@@ -87,4 +85,4 @@ TEST_F(CheckedOptions, AxisNeedsScales) {
 }
 
 }  // namespace
-}  // namespace tensor_bridge
+}  // namespace tensor_bridge::testing

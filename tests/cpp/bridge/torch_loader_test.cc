@@ -9,10 +9,8 @@
 
 #include "support/expect_error.h"
 
-namespace tensor_bridge {
+namespace tensor_bridge::testing {
 namespace {
-
-using ::tensor_bridge::testing::expectError;
 
 TEST(UseTorch, RefusesReleasesThatItDoesNotKnow) {
   const int releases[][2] = {{1, 13}, {2, 5},  {2, 16}, {2, -1},  {2, INT_MAX},
@@ -37,4 +35,4 @@ TEST(TorchAdapter, IsMissingBeforeItsUse) {
 }
 
 }  // namespace
-}  // namespace tensor_bridge
+}  // namespace tensor_bridge::testing

@@ -10,13 +10,8 @@
 
 #include "c_api/fixture.h"
 
-namespace tensor_bridge {
+namespace tensor_bridge::testing {
 namespace {
-
-using ::tensor_bridge::testing::CApiTest;
-using ::tensor_bridge::testing::CountedBuffer;
-using ::tensor_bridge::testing::expectStatus;
-using ::tensor_bridge::testing::TfTensor;
 
 class Convert : public CApiTest {
  protected:
@@ -432,4 +427,4 @@ TEST_F(Explain, ChangesNothing) {
 }
 
 }  // namespace
-}  // namespace tensor_bridge
+}  // namespace tensor_bridge::testing

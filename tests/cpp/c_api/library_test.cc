@@ -14,13 +14,9 @@
 #include "tensor_bridge/c_api.h"
 #include "tensor_bridge/version.h"
 
-namespace tensor_bridge {
+namespace tensor_bridge::testing {
 namespace {
 
-using ::tensor_bridge::testing::CApiTest;
-using ::tensor_bridge::testing::expectStatus;
-using ::tensor_bridge::testing::OwnerScope;
-using ::tensor_bridge::testing::TfTensor;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
@@ -234,4 +230,4 @@ TEST_F(WithoutPython, ConversionsSaySo) {
 }
 
 }  // namespace
-}  // namespace tensor_bridge
+}  // namespace tensor_bridge::testing

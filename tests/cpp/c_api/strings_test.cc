@@ -10,12 +10,8 @@
 
 #include "c_api/fixture.h"
 
-namespace tensor_bridge {
+namespace tensor_bridge::testing {
 namespace {
-
-using ::tensor_bridge::testing::CApiTest;
-using ::tensor_bridge::testing::expectStatus;
-using ::tensor_bridge::testing::TfTensor;
 
 using Shape = std::vector<int64_t>;
 using Texts = std::vector<std::string>;
@@ -401,4 +397,4 @@ TEST_F(Strings, NullsAreErrors) {
 }
 
 }  // namespace
-}  // namespace tensor_bridge
+}  // namespace tensor_bridge::testing

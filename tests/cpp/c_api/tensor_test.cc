@@ -9,13 +9,8 @@
 #include "c_api/fixture.h"
 #include "dlpack/dlpack.h"
 
-namespace tensor_bridge {
+namespace tensor_bridge::testing {
 namespace {
-
-using ::tensor_bridge::testing::CApiTest;
-using ::tensor_bridge::testing::CountedBuffer;
-using ::tensor_bridge::testing::expectStatus;
-using ::tensor_bridge::testing::TfTensor;
 
 class View : public CApiTest {};
 
@@ -124,4 +119,4 @@ TEST_F(View, WithoutADlpackDtypeSaysSo) {
 }
 
 }  // namespace
-}  // namespace tensor_bridge
+}  // namespace tensor_bridge::testing

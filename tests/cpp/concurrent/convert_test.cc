@@ -23,12 +23,8 @@
 #include "support/tf_tensor.h"
 #include "tensor_bridge/tensor_bridge.h"
 
-namespace tensor_bridge {
+namespace tensor_bridge::testing {
 namespace {
-
-using ::tensor_bridge::testing::CountedBuffer;
-using ::tensor_bridge::testing::OwnerScope;
-using ::tensor_bridge::testing::TfTensor;
 
 constexpr int kThreads = 8;
 #ifdef __SANITIZE_THREAD__
@@ -326,4 +322,4 @@ TEST(Concurrent, RaisingTensorRaisesInEveryThread) {
 }
 
 }  // namespace
-}  // namespace tensor_bridge
+}  // namespace tensor_bridge::testing

@@ -18,12 +18,8 @@
 #include "support/expect_error.h"
 #include "support/owner_scope.h"
 
-namespace tensor_bridge {
+namespace tensor_bridge::testing {
 namespace {
-
-using ::tensor_bridge::testing::expectError;
-using ::tensor_bridge::testing::NoMemory;
-using ::tensor_bridge::testing::OwnerScope;
 
 constexpr int64_t kMax = std::numeric_limits<int64_t>::max();
 
@@ -349,4 +345,4 @@ TEST(CopyToDlpack, IsIndependentAndSaysSo) {
 }
 
 }  // namespace
-}  // namespace tensor_bridge
+}  // namespace tensor_bridge::testing

@@ -12,11 +12,9 @@
 #include "core/failing_new.h"
 #include "support/expect_error.h"
 
-namespace tensor_bridge {
+namespace tensor_bridge::testing {
 namespace {
 
-using ::tensor_bridge::testing::expectError;
-using ::tensor_bridge::testing::NoMemory;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -127,4 +125,4 @@ TEST(StatusName, KnowsWhatIsNoStatus) {
 }
 
 }  // namespace
-}  // namespace tensor_bridge
+}  // namespace tensor_bridge::testing

@@ -13,11 +13,8 @@
 #include "core/failing_new.h"
 #include "support/expect_error.h"
 
-namespace tensor_bridge {
+namespace tensor_bridge::testing {
 namespace {
-
-using ::tensor_bridge::testing::expectError;
-using ::tensor_bridge::testing::NoMemory;
 
 struct Owner {
   std::atomic<int> released{0};
@@ -228,4 +225,4 @@ TEST_F(ManagedTensorTest, ReferenceThatMovesHasItsOwnerReleasedOnce) {
 }
 
 }  // namespace
-}  // namespace tensor_bridge
+}  // namespace tensor_bridge::testing

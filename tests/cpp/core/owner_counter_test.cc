@@ -8,10 +8,8 @@
 
 #include "support/owner_scope.h"
 
-namespace tensor_bridge {
+namespace tensor_bridge::testing {
 namespace {
-
-using ::tensor_bridge::testing::OwnerScope;
 
 TEST(OwnerCounter, CountsUpAndDown) {
   OwnerScope owners(liveOwners);
@@ -101,4 +99,4 @@ TEST(OwnerCounter, CountsAReleaseInAThreadLocalDestructor) {
 }
 
 }  // namespace
-}  // namespace tensor_bridge
+}  // namespace tensor_bridge::testing

@@ -16,10 +16,8 @@
 #include "support/expect_error.h"
 #include "support/tables.h"
 
-namespace tensor_bridge {
+namespace tensor_bridge::testing {
 namespace {
-
-using namespace testing;  // NOLINT: what index files are made of
 
 std::string entry(uint64_t dtype, const std::vector<uint64_t>& shape, uint64_t shard,
                   uint64_t offset, uint64_t size) {
@@ -297,4 +295,4 @@ TEST(WireReader, VarintsHaveTenBytesAtMost) {
 }
 
 }  // namespace
-}  // namespace tensor_bridge
+}  // namespace tensor_bridge::testing

@@ -11,13 +11,8 @@
 #include "support/expect_error.h"
 #include "support/protobuf_bytes.h"
 
-namespace tensor_bridge {
+namespace tensor_bridge::testing {
 namespace {
-
-using testing::bytes;
-using testing::expectError;
-using testing::number;
-using testing::shapeOf;
 
 std::string tensorOf(const std::string& values) {
   return number(1, 1) + bytes(2, shapeOf({2})) + values;
@@ -139,4 +134,4 @@ TEST(GraphDef, ANameCannotBeRepeatedWithoutEnd) {
 }
 
 }  // namespace
-}  // namespace tensor_bridge
+}  // namespace tensor_bridge::testing

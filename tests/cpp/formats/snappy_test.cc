@@ -12,11 +12,8 @@
 
 #include "support/tables.h"
 
-namespace tensor_bridge {
+namespace tensor_bridge::testing {
 namespace {
-
-using testing::packed;
-using testing::varint;
 
 // A number of `size` little-endian bytes.
 std::string little(uint64_t value, size_t size) {
@@ -131,4 +128,4 @@ TEST(Snappy, DamageIsNeverFollowed) {
 }
 
 }  // namespace
-}  // namespace tensor_bridge
+}  // namespace tensor_bridge::testing

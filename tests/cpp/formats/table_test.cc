@@ -11,10 +11,8 @@
 #include "support/expect_error.h"
 #include "support/tables.h"
 
-namespace tensor_bridge {
+namespace tensor_bridge::testing {
 namespace {
-
-using namespace testing;  // NOLINT: what tables are made of
 
 std::vector<uint8_t> exactly(const std::string& file) { return {file.begin(), file.end()}; }
 
@@ -86,4 +84,4 @@ TEST(Table, WhatSnappyDidNotPackIsRefused) {
 }
 
 }  // namespace
-}  // namespace tensor_bridge
+}  // namespace tensor_bridge::testing

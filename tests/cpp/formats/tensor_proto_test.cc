@@ -13,15 +13,8 @@
 #include "support/expect_error.h"
 #include "support/protobuf_bytes.h"
 
-namespace tensor_bridge {
+namespace tensor_bridge::testing {
 namespace {
-
-using testing::bytes;
-using testing::expectError;
-using testing::fixed32;
-using testing::number;
-using testing::shapeOf;
-using testing::varint;
 
 constexpr uint64_t kFloat = 1;
 constexpr uint64_t kInt8 = 6;
@@ -224,4 +217,4 @@ TEST(TensorProto, WhatCannotBeIsRefused) {
 }
 
 }  // namespace
-}  // namespace tensor_bridge
+}  // namespace tensor_bridge::testing

@@ -13,10 +13,8 @@
 
 #include "support/expect_error.h"
 
-namespace tensor_bridge {
+namespace tensor_bridge::testing {
 namespace {
-
-using testing::expectError;
 
 // A flatbuffer from front to back: each object is written before what it refers to.
 class Bytes {
@@ -209,4 +207,4 @@ TEST(Tflite, StringsAreFoundOneBehindTheOther) {
 }
 
 }  // namespace
-}  // namespace tensor_bridge
+}  // namespace tensor_bridge::testing

@@ -13,10 +13,8 @@
 #include "support/expect_error.h"
 #include "support/tables.h"
 
-namespace tensor_bridge {
+namespace tensor_bridge::testing {
 namespace {
-
-using namespace testing;  // NOLINT: what checkpoints are made of
 
 constexpr int32_t kFloat = 1;
 constexpr int32_t kInt32 = 3;
@@ -221,4 +219,4 @@ TEST(V1Checkpoint, SlicesAreChecked) {
 }
 
 }  // namespace
-}  // namespace tensor_bridge
+}  // namespace tensor_bridge::testing

@@ -9,11 +9,8 @@
 #include "support/tf_tensor.h"
 #include "tensor_bridge/tensor_bridge.h"
 
-namespace tensor_bridge {
+namespace tensor_bridge::testing {
 namespace {
-
-using ::tensor_bridge::testing::CountedBuffer;
-using ::tensor_bridge::testing::TfTensor;
 
 CountedBuffer* leakedBuffer() {
   static auto* buffer = new CountedBuffer(std::vector<float>{1, 2});
@@ -74,4 +71,4 @@ TEST_F(ExitTest, ALeakedTensorIsNoProblem) {
 }
 
 }  // namespace
-}  // namespace tensor_bridge
+}  // namespace tensor_bridge::testing

@@ -17,13 +17,8 @@
 #include "tensor_bridge/tensorflow.h"
 #include "tensor_bridge/version.h"
 
-namespace tensor_bridge {
+namespace tensor_bridge::testing {
 namespace {
-
-using ::tensor_bridge::testing::CountedBuffer;
-using ::tensor_bridge::testing::expectError;
-using ::tensor_bridge::testing::OwnerScope;
-using ::tensor_bridge::testing::TfTensor;
 
 static_assert(!std::is_copy_constructible_v<OwnedTfTensor>);
 static_assert(!std::is_copy_assignable_v<OwnedTfTensor>);
@@ -145,4 +140,4 @@ TEST(Device, ComparesTypeAndIndex) {
 }
 
 }  // namespace
-}  // namespace tensor_bridge
+}  // namespace tensor_bridge::testing

@@ -14,13 +14,8 @@
 #include "support/tf_tensor.h"
 #include "tensor_bridge/tensor_bridge.h"
 
-namespace tensor_bridge {
+namespace tensor_bridge::testing {
 namespace {
-
-using ::tensor_bridge::testing::CountedBuffer;
-using ::tensor_bridge::testing::expectError;
-using ::tensor_bridge::testing::OwnerScope;
-using ::tensor_bridge::testing::TfTensor;
 
 class Sdk : public ::testing::Test {
  protected:
@@ -240,4 +235,4 @@ TEST_F(Sdk, ToTfHasOptions) {
 }
 
 }  // namespace
-}  // namespace tensor_bridge
+}  // namespace tensor_bridge::testing

@@ -16,11 +16,8 @@
 #include "support/owner_scope.h"
 #include "support/tf_buffer.h"
 
-namespace tensor_bridge {
+namespace tensor_bridge::testing {
 namespace {
-
-using ::tensor_bridge::testing::CountedBuffer;
-using ::tensor_bridge::testing::OwnerScope;
 
 using Dims = std::vector<int64_t>;
 
@@ -234,4 +231,4 @@ TEST(TensorOfOwner, MayHaveAnotherShapeAndDtype) {
 }
 
 }  // namespace
-}  // namespace tensor_bridge
+}  // namespace tensor_bridge::testing

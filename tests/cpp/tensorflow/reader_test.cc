@@ -17,12 +17,8 @@
 #include "support/owner_scope.h"
 #include "support/tf_buffer.h"
 
-namespace tensor_bridge {
+namespace tensor_bridge::testing {
 namespace {
-
-using ::tensor_bridge::testing::CountedBuffer;
-using ::tensor_bridge::testing::expectError;
-using ::tensor_bridge::testing::OwnerScope;
 
 using Dims = std::vector<int64_t>;
 
@@ -280,4 +276,4 @@ std::string rowName(const ::testing::TestParamInfo<int>& info) {
 INSTANTIATE_TEST_SUITE_P(Table, EveryDtype, ::testing::ValuesIn(dtypesWithElements()), rowName);
 
 }  // namespace
-}  // namespace tensor_bridge
+}  // namespace tensor_bridge::testing

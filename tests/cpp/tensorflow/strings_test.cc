@@ -17,11 +17,8 @@
 #include "support/owner_scope.h"
 #include "tsl/platform/ctstring_internal.h"
 
-namespace tensor_bridge {
+namespace tensor_bridge::testing {
 namespace {
-
-using ::tensor_bridge::testing::expectError;
-using ::tensor_bridge::testing::OwnerScope;
 
 constexpr int kString = 7;
 constexpr int kFloat = 1;
@@ -370,4 +367,4 @@ TEST(ExportStrings, RefusesATensorThatIsTooSmallForItsShape) {
 }
 
 }  // namespace
-}  // namespace tensor_bridge
+}  // namespace tensor_bridge::testing

@@ -13,13 +13,8 @@
 #include "support/fake_library.h"
 #include "support/owner_scope.h"
 
-namespace tensor_bridge {
+namespace tensor_bridge::testing {
 namespace {
-
-using ::tensor_bridge::testing::expectError;
-using ::tensor_bridge::testing::FakeSpec;
-using ::tensor_bridge::testing::FakeTensorflowTest;
-using ::tensor_bridge::testing::OwnerScope;
 
 class HandleTest : public FakeTensorflowTest {
  protected:
@@ -311,4 +306,4 @@ TEST_F(Variable, ReadThatFailsWhileLookingForCopiesLeaksNothing) {
 }
 
 }  // namespace
-}  // namespace tensor_bridge
+}  // namespace tensor_bridge::testing

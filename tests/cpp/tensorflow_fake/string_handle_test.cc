@@ -11,13 +11,8 @@
 #include "support/fake_library.h"
 #include "support/owner_scope.h"
 
-namespace tensor_bridge {
+namespace tensor_bridge::testing {
 namespace {
-
-using ::tensor_bridge::testing::expectError;
-using ::tensor_bridge::testing::FakeSpec;
-using ::tensor_bridge::testing::FakeTensorflowTest;
-using ::tensor_bridge::testing::OwnerScope;
 
 constexpr int kString = 7;
 
@@ -116,4 +111,4 @@ TEST_F(StringHandleTest, ShapesThatLieAreRefused) {
 }
 
 }  // namespace
-}  // namespace tensor_bridge
+}  // namespace tensor_bridge::testing

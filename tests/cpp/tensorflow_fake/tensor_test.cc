@@ -12,13 +12,8 @@
 #include "support/fake_library.h"
 #include "support/owner_scope.h"
 
-namespace tensor_bridge {
+namespace tensor_bridge::testing {
 namespace {
-
-using ::tensor_bridge::testing::expectError;
-using ::tensor_bridge::testing::FakeSpec;
-using ::tensor_bridge::testing::FakeTensorflowTest;
-using ::tensor_bridge::testing::OwnerScope;
 
 class ExportTensor : public FakeTensorflowTest {
  protected:
@@ -234,4 +229,4 @@ TEST_F(ExportTensor, EveryDtypeWithElementsIsExportedAsItsRow) {
 }
 
 }  // namespace
-}  // namespace tensor_bridge
+}  // namespace tensor_bridge::testing

@@ -13,12 +13,8 @@
 #include "support/expect_error.h"
 #include "support/fake_library.h"
 
-namespace tensor_bridge {
+namespace tensor_bridge::testing {
 namespace {
-
-using ::tensor_bridge::testing::expectError;
-using ::tensor_bridge::testing::FakeTensorflowTest;
-using ::tensor_bridge::testing::openFake;
 
 TEST(AloneNoTensorflow, ErrorListsEveryAttempt) {
   EXPECT_EQ(findTfApi(), nullptr);
@@ -141,4 +137,4 @@ TEST_F(UseTensorFlow, StatusIsOneAThreadAndFreedWithIt) {
 }
 
 }  // namespace
-}  // namespace tensor_bridge
+}  // namespace tensor_bridge::testing

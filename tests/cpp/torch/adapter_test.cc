@@ -13,15 +13,9 @@
 
 #include "torch/foreign.h"
 
-namespace tensor_bridge {
+namespace tensor_bridge::testing {
 namespace {
 
-using ::tensor_bridge::testing::Adapter;
-using ::tensor_bridge::testing::Foreign;
-using ::tensor_bridge::testing::kSix;
-using ::tensor_bridge::testing::reclaimTensor;
-using ::tensor_bridge::testing::shared;
-using ::tensor_bridge::testing::specFor;
 using ::testing::HasSubstr;
 
 // A handle as the bridge holds it, with one reference.
@@ -213,4 +207,4 @@ TEST(WithoutPython, WrappingSaysSoAndTakesTheTensor) {
 }
 
 }  // namespace
-}  // namespace tensor_bridge
+}  // namespace tensor_bridge::testing

@@ -17,14 +17,9 @@
 extern "C" const char* __asan_default_options();
 extern "C" const char* __asan_default_options() { return "allocator_may_return_null=1"; }
 
-namespace tensor_bridge {
+namespace tensor_bridge::testing {
 namespace {
 
-using ::tensor_bridge::testing::Adapter;
-using ::tensor_bridge::testing::Foreign;
-using ::tensor_bridge::testing::specFor;
-using ::tensor_bridge::testing::valuesOf;
-using ::tensor_bridge::testing::wrapped;
 using ::testing::HasSubstr;
 
 at::Tensor copied(Foreign* foreign) {
@@ -187,4 +182,4 @@ TEST(Lookup, OfNothingAndOfAScalar) {
 }
 
 }  // namespace
-}  // namespace tensor_bridge
+}  // namespace tensor_bridge::testing

@@ -13,17 +13,8 @@
 #include "adapters/torch/copy_on_write.h"
 #include "torch/foreign.h"
 
-namespace tensor_bridge {
+namespace tensor_bridge::testing {
 namespace {
-
-using ::tensor_bridge::testing::Adapter;
-using ::tensor_bridge::testing::borrow;
-using ::tensor_bridge::testing::factsOf;
-using ::tensor_bridge::testing::Foreign;
-using ::tensor_bridge::testing::kSix;
-using ::tensor_bridge::testing::shared;
-using ::tensor_bridge::testing::storageOf;
-using ::tensor_bridge::testing::valuesOf;
 
 // As to_tf shares: what still is the other framework's is held, torch's own is kept.
 struct Share {
@@ -255,4 +246,4 @@ TEST(LetGo, ShareAgainstTheFirstWrite) {
 }
 
 }  // namespace
-}  // namespace tensor_bridge
+}  // namespace tensor_bridge::testing

@@ -22,13 +22,9 @@
 #include "adapters/torch/copy_on_write.h"
 #include "torch/foreign.h"
 
-namespace tensor_bridge {
+namespace tensor_bridge::testing {
 namespace {
 
-using ::tensor_bridge::testing::Foreign;
-using ::tensor_bridge::testing::shared;
-using ::tensor_bridge::testing::storageOf;
-using ::tensor_bridge::testing::valuesOf;
 using ::testing::HasSubstr;
 
 const std::vector<float> kFour = {1, 2, 3, 4};
@@ -234,4 +230,4 @@ TEST(ListWriters, LeavesValuesAndVersionsOfOrdinaryTensorsAsTheyWere) {
 }
 
 }  // namespace
-}  // namespace tensor_bridge
+}  // namespace tensor_bridge::testing

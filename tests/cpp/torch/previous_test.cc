@@ -16,16 +16,8 @@
 #include "adapters/torch/copy_on_write.h"
 #include "torch/foreign.h"
 
-namespace tensor_bridge {
+namespace tensor_bridge::testing {
 namespace {
-
-using ::tensor_bridge::testing::Adapter;
-using ::tensor_bridge::testing::borrow;
-using ::tensor_bridge::testing::Foreign;
-using ::tensor_bridge::testing::kSix;
-using ::tensor_bridge::testing::shared;
-using ::tensor_bridge::testing::storageOf;
-using ::tensor_bridge::testing::valuesOf;
 
 // Whether there was something to give back.
 bool releasePrevious(const at::Tensor& tensor) {
@@ -290,4 +282,4 @@ TEST(Previous, IsTakenOnceBesideWritesAndShares) {
 }
 
 }  // namespace
-}  // namespace tensor_bridge
+}  // namespace tensor_bridge::testing

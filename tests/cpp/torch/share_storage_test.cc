@@ -25,16 +25,9 @@
 #include "adapters/torch/copy_on_write.h"
 #include "torch/foreign.h"
 
-namespace tensor_bridge {
+namespace tensor_bridge::testing {
 namespace {
 
-using ::tensor_bridge::testing::Adapter;
-using ::tensor_bridge::testing::borrow;
-using ::tensor_bridge::testing::factsOf;
-using ::tensor_bridge::testing::Foreign;
-using ::tensor_bridge::testing::shared;
-using ::tensor_bridge::testing::storageOf;
-using ::tensor_bridge::testing::valuesOf;
 using ::testing::HasSubstr;
 
 Obstacle obstacleOf(const at::Tensor& tensor) { return factsOf(tensor).obstacle; }
@@ -374,4 +367,4 @@ TEST(CopyOutBits, KeepsBitsThatArithmeticLoses) {
 }
 
 }  // namespace
-}  // namespace tensor_bridge
+}  // namespace tensor_bridge::testing

@@ -14,17 +14,9 @@
 #include "adapters/torch/maker.h"
 #include "torch/foreign.h"
 
-namespace tensor_bridge {
+namespace tensor_bridge::testing {
 namespace {
 
-using ::tensor_bridge::testing::Adapter;
-using ::tensor_bridge::testing::Foreign;
-using ::tensor_bridge::testing::kSix;
-using ::tensor_bridge::testing::shared;
-using ::tensor_bridge::testing::specFor;
-using ::tensor_bridge::testing::storageOf;
-using ::tensor_bridge::testing::valuesOf;
-using ::tensor_bridge::testing::wrapped;
 using ::testing::HasSubstr;
 
 bool showsForeign(const at::Tensor& tensor) {
@@ -383,4 +375,4 @@ TEST(ForeignOwner, IsNotFoundInTorchsOwnStorages) {
 }
 
 }  // namespace
-}  // namespace tensor_bridge
+}  // namespace tensor_bridge::testing

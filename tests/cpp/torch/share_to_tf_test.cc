@@ -16,16 +16,8 @@
 #include "adapters/torch/copy_on_write.h"
 #include "torch/foreign.h"
 
-namespace tensor_bridge {
+namespace tensor_bridge::testing {
 namespace {
-
-using ::tensor_bridge::testing::Adapter;
-using ::tensor_bridge::testing::borrow;
-using ::tensor_bridge::testing::factsOf;
-using ::tensor_bridge::testing::Foreign;
-using ::tensor_bridge::testing::shared;
-using ::tensor_bridge::testing::storageOf;
-using ::tensor_bridge::testing::valuesOf;
 
 // What TensorFlow would hold: the bytes as they are now, until release().
 class Kept {
@@ -285,4 +277,4 @@ TEST(CastOut, WidensWithoutLoss) {
 }
 
 }  // namespace
-}  // namespace tensor_bridge
+}  // namespace tensor_bridge::testing

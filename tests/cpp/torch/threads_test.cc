@@ -10,12 +10,8 @@
 
 #include "torch/foreign.h"
 
-namespace tensor_bridge {
+namespace tensor_bridge::testing {
 namespace {
-
-using ::tensor_bridge::testing::Foreign;
-using ::tensor_bridge::testing::shared;
-using ::tensor_bridge::testing::valuesOf;
 
 constexpr int kRounds = 300;
 
@@ -172,4 +168,4 @@ TEST(Threads, DataPtrInsideParallelForMovesOnce) {
 }
 
 }  // namespace
-}  // namespace tensor_bridge
+}  // namespace tensor_bridge::testing

@@ -14,14 +14,9 @@
 #include "adapters/torch/copy_on_write.h"
 #include "torch/foreign.h"
 
-namespace tensor_bridge {
+namespace tensor_bridge::testing {
 namespace {
 
-using ::tensor_bridge::testing::Foreign;
-using ::tensor_bridge::testing::kSix;
-using ::tensor_bridge::testing::shared;
-using ::tensor_bridge::testing::storageOf;
-using ::tensor_bridge::testing::valuesOf;
 using ::testing::HasSubstr;
 
 bool showsForeign(const at::Tensor& tensor) { return foreignKind(storageOf(tensor)) != nullptr; }
@@ -390,4 +385,4 @@ TEST(AliasOnWrite, HasNoHookAndIsKnownAsForeign) {
 }
 
 }  // namespace
-}  // namespace tensor_bridge
+}  // namespace tensor_bridge::testing
