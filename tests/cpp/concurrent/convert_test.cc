@@ -3,8 +3,7 @@
 // - While a first write may happen, threads touch a tensor through torch's operators only:
 //   StorageImpl (c10/core/StorageImpl.h) looks at its hook and its pointer without synchronisation,
 //   and inlined here that would be taken for a race of ours.
-// - Buffers whose last reference may go on any thread are CountedBuffers. The sanitizer does not
-// see
+// - Buffers whose last reference may go on any thread are CountedBuffers. The sanitizer does not see
 //   that TensorFlow counts references atomically, and would take its free() for a race.
 
 #include <gtest/gtest.h>
@@ -19,6 +18,7 @@
 #include <vector>
 
 #include "dlpack/dlpack.h"
+#include "support/on_threads.h"
 #include "support/owner_scope.h"
 #include "support/tf_tensor.h"
 #include "tensor_bridge/tensor_bridge.h"
@@ -32,21 +32,6 @@ constexpr int kRounds = 100;
 #else
 constexpr int kRounds = 1000;
 #endif
-
-// Runs `body(index)` on `count` threads that start together, and waits for them.
-template <typename Body>
-void onThreads(int count, Body&& body) {
-  std::atomic<int> waiting{count};
-  std::vector<std::thread> threads;
-  for (int i = 0; i < count; ++i) {
-    threads.emplace_back([&, i] {
-      waiting.fetch_sub(1);
-      while (waiting.load() > 0) std::this_thread::yield();
-      body(i);
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
-}
 
 std::vector<float> valuesOf(const at::Tensor& tensor) {
   const float* data = tensor.const_data_ptr<float>();

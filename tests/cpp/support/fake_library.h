@@ -6,8 +6,13 @@
 #include <dlfcn.h>
 #include <gtest/gtest.h>
 
-#include "adapters/tensorflow/tf_api.h"
+#include <deque>
+#include <vector>
+
+#include "adapters/tensorflow/handles.h"
+#include "core/owner_counter.h"
 #include "support/fake_tensorflow.h"
+#include "support/owner_scope.h"
 
 namespace tensor_bridge::testing {
 
@@ -34,15 +39,34 @@ class FakeTensorflowTest : public ::testing::Test {
   }
 
   void TearDown() override {
+    view_.reset();
     EXPECT_EQ(fake_->tensors, 0) << "a TF_Tensor was leaked";
     EXPECT_EQ(fake_->handles, 0) << "a TFE_TensorHandle was leaked";
     EXPECT_EQ(fake_->ops, 0) << "a TFE_Op was leaked";
   }
 
   const TfApi& api() const { return requireTfApi(); }
+  /// The dimensions live as long as the test.
+  FakeSpec specOf(const std::vector<int64_t>& dims, void* data) {
+    FakeSpec spec;
+    dims_.push_back(dims);
+    spec.ndim = static_cast<int>(dims.size());
+    spec.dims = dims_.back().data();
+    spec.data = data;
+    return spec;
+  }
+  TfTensor tensorOf(const FakeSpec& spec) { return TfTensor(api(), fake_->tensor(&spec)); }
+  TfeHandle handleOf(const FakeSpec& spec) { return TfeHandle(api(), fake_->handle(&spec)); }
 
   static void* library_;
   static FakeTensorflow* fake_;
+  OwnerScope owners_{liveOwners};
+  /// What a test exported last, which is released when it ends.
+  int64_t shape_[kMaxDims];
+  TensorRef view_;
+
+ private:
+  std::deque<std::vector<int64_t>> dims_;
 };
 
 inline void* FakeTensorflowTest::library_ = nullptr;

@@ -26,11 +26,6 @@ at::Tensor copied(Foreign* foreign) {
   return wrapped(&foreign->ref(), specFor(foreign->ref(), WrapAction::kCopy));
 }
 
-bool showsForeign(const at::Tensor& tensor) {
-  return foreignKind(tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl()) !=
-         nullptr;
-}
-
 class CopyOfSize : public ::testing::TestWithParam<int64_t> {};
 
 TEST_P(CopyOfSize, HasTheValuesAndTakesNothing) {

@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "adapters/torch/copy_on_write.h"
 #include "adapters/torch_abi.h"
 
 extern "C" const tensor_bridge::TorchAdapter* tb_torch_adapter_table(
@@ -46,13 +47,19 @@ class Foreign {
     ref_.read_only = true;
     ref_.nbytes = count * itemsize;
     ref_.release = release;
+    ref_.owner = this;
   }
   static Foreign floats(const std::vector<float>& values, std::vector<int64_t> shape) {
     return Foreign(values, std::move(shape), Dtype::kFloat32, 4);
   }
   Foreign(const Foreign&) = delete;
-  // What a test left in it is the test's.
-  ~Foreign() { ref_.take(); }
+  /// What was handed over was released once. What a test left in it is the test's.
+  ~Foreign() {
+    if (ref_.owner == nullptr) {
+      EXPECT_EQ(released(), 1);
+    }
+    ref_.take();
+  }
 
   /// With its owner: each time that it is handed over, the one reference goes along.
   TensorRef& ref() {
@@ -178,8 +185,24 @@ inline at::Tensor shared(Foreign* foreign, int32_t on_write = TB_ON_WRITE_COPY) 
   return wrapped(&foreign->ref(), specFor(foreign->ref(), WrapAction::kShare, on_write));
 }
 
+/// Floats of the other framework's, and a tensor that shares them.
+struct SharedFloats {
+  SharedFloats(const std::vector<float>& values, std::vector<int64_t> shape,
+               int32_t on_write = TB_ON_WRITE_COPY)
+      : foreign(Foreign::floats(values, std::move(shape))), tensor(shared(&foreign, on_write)) {}
+
+  Foreign foreign;
+  at::Tensor tensor;
+};
+
 inline c10::StorageImpl* storageOf(const at::Tensor& tensor) {
   return tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
+}
+
+inline bool showsForeign(const at::Tensor& tensor) {
+  const OwnerKind* kind = foreignKind(storageOf(tensor));
+  EXPECT_TRUE(kind == nullptr || kind->release == Foreign::release);
+  return kind != nullptr;
 }
 
 /// The tensor as the adapter takes it, which stays its caller's.
@@ -192,6 +215,68 @@ inline TorchFacts factsOf(const at::Tensor& tensor, bool hold = false) {
   Adapter::table().describe(borrow(tensor), hold, &facts);
   return facts;
 }
+
+/// The reference that TensorFlow has to the bytes of a tensor of floats, and what they were.
+class Kept {
+ public:
+  explicit Kept(const at::Tensor& tensor) { share(tensor, TB_OK); }
+  /// With nothing in it if another thread's write is under way.
+  static Kept attempted(const at::Tensor& tensor) {
+    Kept kept;
+    kept.share(tensor, TB_COPY_REQUIRED);
+    return kept;
+  }
+  /// As to_tf shares: what still is the other framework's is held, torch's own is kept. With
+  /// nothing in it if there is an obstacle.
+  static Kept orHeld(const at::Tensor& tensor) {
+    Kept kept;
+    const TorchFacts facts = factsOf(tensor, /*hold=*/true);
+    if (facts.foreign_owner != nullptr) {
+      kept.owner_ = facts.foreign_owner;
+      kept.release_ = facts.foreign_release;
+      kept.note(facts.data, tensor.numel());
+    } else if (facts.obstacle == Obstacle::kNone) {
+      kept.share(tensor, TB_COPY_REQUIRED);
+    }
+    return kept;
+  }
+  Kept(Kept&& other) noexcept
+      : data_(other.data_),
+        owner_(std::exchange(other.owner_, nullptr)),
+        release_(other.release_),
+        were_(std::move(other.were_)) {}
+  ~Kept() { release(); }
+
+  void release() {
+    if (taken()) release_(std::exchange(owner_, nullptr));
+  }
+  bool taken() const { return owner_ != nullptr; }
+  bool isForeigns() const { return release_ == Foreign::release; }
+  const float* data() const { return data_; }
+  std::vector<float> values() const { return std::vector<float>(data_, data_ + were_.size()); }
+  bool unchanged() const { return values() == were_; }
+
+ private:
+  Kept() = default;
+  void share(const at::Tensor& tensor, tb_status otherwise) {
+    void* data = nullptr;
+    const tb_status status = Adapter::table().share(borrow(tensor), &owner_, &release_, &data);
+    if (status == TB_OK) {
+      note(data, tensor.numel());
+    } else {
+      EXPECT_EQ(status, otherwise) << Adapter::error();
+    }
+  }
+  void note(const void* data, int64_t count) {
+    data_ = static_cast<const float*>(data);
+    were_.assign(data_, data_ + count);
+  }
+
+  const float* data_ = nullptr;
+  void* owner_ = nullptr;
+  ReleaseFn release_ = nullptr;
+  std::vector<float> were_;
+};
 
 /// The elements, read through a const pointer; the tensor must be contiguous.
 template <typename T>

@@ -98,8 +98,7 @@ TEST(ListWriters, MovesWhatIsWrittenAndNothingElse) {
 
 TEST(ListWriters, LeavesWhatTheOtherFrameworkLetGoWhereItIs) {
   guardListWriters();
-  Foreign foreign = Foreign::floats(kFour, {4});
-  const at::Tensor x = shared(&foreign);
+  auto [foreign, x] = SharedFloats(kFour, {4});
   foreign.letGo();
   callEach({x}, {});
   EXPECT_EQ(x.const_data_ptr(), foreign.data());
@@ -108,8 +107,7 @@ TEST(ListWriters, LeavesWhatTheOtherFrameworkLetGoWhereItIs) {
 
 TEST(ListWriters, RaisesBeforeAnythingIsWritten) {
   guardListWriters();
-  Foreign foreign = Foreign::floats(kFour, {4});
-  const at::Tensor x = shared(&foreign, TB_ON_WRITE_RAISE);
+  auto [foreign, x] = SharedFloats(kFour, {4}, TB_ON_WRITE_RAISE);
   const at::Tensor plain = at::ones({4});
   try {
     callEach({plain, x}, {});
@@ -123,8 +121,7 @@ TEST(ListWriters, RaisesBeforeAnythingIsWritten) {
 
 TEST(ListWriters, WritesThroughWithAlias) {
   guardListWriters();
-  Foreign foreign = Foreign::floats(kFour, {4});
-  const at::Tensor x = shared(&foreign, TB_ON_WRITE_ALIAS);
+  auto [foreign, x] = SharedFloats(kFour, {4}, TB_ON_WRITE_ALIAS);
   callEach({x}, {});
   EXPECT_EQ(x.const_data_ptr(), foreign.data());
   EXPECT_FALSE(foreign.unchanged());
@@ -132,16 +129,12 @@ TEST(ListWriters, WritesThroughWithAlias) {
 
 TEST(ListWriters, SeesTensorsThatHaveOnlyTheStorage) {
   guardListWriters();
-  Foreign foreign = Foreign::floats(kFour, {4});
-  {
-    const at::Tensor x = shared(&foreign);
-    at::Tensor other = at::empty({0});
-    other.set_(x.storage());
-    callEach({other}, {});
-    EXPECT_TRUE(foreign.unchanged());
-    EXPECT_EQ(valuesOf<float>(x), (std::vector<float>{-1, -1, -1, -1}));
-  }
-  EXPECT_EQ(foreign.released(), 1);
+  auto [foreign, x] = SharedFloats(kFour, {4});
+  at::Tensor other = at::empty({0});
+  other.set_(x.storage());
+  callEach({other}, {});
+  EXPECT_TRUE(foreign.unchanged());
+  EXPECT_EQ(valuesOf<float>(x), (std::vector<float>{-1, -1, -1, -1}));
 }
 
 TEST(ListWriters, MovesInInferenceMode) {
@@ -173,8 +166,7 @@ TEST(ListWriters, MovesSingleTensorsBesideLists) {
 
 TEST(ListWriters, GoesThroughListsOfOptionalTensors) {
   guardListWriters();
-  Foreign foreign = Foreign::floats(kFour, {4});
-  const at::Tensor x = shared(&foreign);
+  auto [foreign, x] = SharedFloats(kFour, {4});
   c10::List<std::optional<at::Tensor>> list({std::nullopt, x, at::Tensor()});
   torch::jit::Stack stack{list};
   find("list_writers_test::some").callBoxed(&stack);
@@ -192,8 +184,7 @@ TEST(ListWriters, SeesOperatorsThatAreAddedLater) {
   EXPECT_FALSE(isGuarded(late));
   guardListWriters();
   EXPECT_TRUE(isGuarded(late));
-  Foreign foreign = Foreign::floats(kFour, {4});
-  const at::Tensor x = shared(&foreign);
+  auto [foreign, x] = SharedFloats(kFour, {4});
   late.typed<void(at::TensorList, at::TensorList)>().call({x}, {});
   EXPECT_TRUE(foreign.unchanged());
 }

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "adapters/torch/copy_on_write.h"
+#include "support/on_threads.h"
 #include "torch/foreign.h"
 
 namespace tensor_bridge::testing {
@@ -29,57 +30,29 @@ bool releasePrevious(const at::Tensor& tensor) {
   return true;
 }
 
-// The reference that TensorFlow has to bytes of torch's.
-class Share {
- public:
-  explicit Share(const at::Tensor& tensor) {
-    EXPECT_EQ(Adapter::table().share(borrow(tensor), &owner_, &release_, &data_), TB_OK);
-  }
-  Share(const Share&) = delete;
-  ~Share() { drop(); }
-  void drop() {
-    if (owner_ != nullptr) release_(std::exchange(owner_, nullptr));
-  }
-  const float* data() const { return static_cast<const float*>(data_); }
-
- private:
-  void* owner_ = nullptr;
-  ReleaseFn release_ = nullptr;
-  void* data_ = nullptr;
-};
-
 TEST(Previous, IsKeptUntilItIsGivenBack) {
-  Foreign foreign = Foreign::floats(kSix, {2, 3});
-  {
-    at::Tensor tensor = shared(&foreign);
-    tensor.add_(10);
-    const void* own = tensor.const_data_ptr();
-    EXPECT_EQ(foreign.released(), 0);
-    EXPECT_TRUE(releasePrevious(tensor));
-    EXPECT_EQ(foreign.released(), 1);
-    EXPECT_FALSE(releasePrevious(tensor)) << "there is one";
-    tensor.mul_(2);
-    EXPECT_EQ(tensor.const_data_ptr(), own);
-    EXPECT_EQ(valuesOf<float>(tensor), (std::vector<float>{22, 24, 26, 28, 30, 32}));
-    tensor.resize_({100});
-    EXPECT_EQ(tensor[5].item<float>(), 32.0f);
-  }
+  auto [foreign, tensor] = SharedFloats(kSix, {2, 3});
+  tensor.add_(10);
+  const void* own = tensor.const_data_ptr();
+  EXPECT_EQ(foreign.released(), 0);
+  EXPECT_TRUE(releasePrevious(tensor));
   EXPECT_EQ(foreign.released(), 1);
+  EXPECT_FALSE(releasePrevious(tensor)) << "there is one";
+  tensor.mul_(2);
+  EXPECT_EQ(tensor.const_data_ptr(), own);
+  EXPECT_EQ(valuesOf<float>(tensor), (std::vector<float>{22, 24, 26, 28, 30, 32}));
+  tensor.resize_({100});
+  EXPECT_EQ(tensor[5].item<float>(), 32.0f);
 }
 
 TEST(Previous, GoesWithTheStorageOtherwise) {
-  Foreign foreign = Foreign::floats(kSix, {6});
-  {
-    at::Tensor tensor = shared(&foreign);
-    tensor.add_(1);
-    EXPECT_EQ(foreign.released(), 0);
-  }
-  EXPECT_EQ(foreign.released(), 1);
+  auto [foreign, tensor] = SharedFloats(kSix, {6});
+  tensor.add_(1);
+  EXPECT_EQ(foreign.released(), 0);
 }
 
 TEST(Previous, IsReachedThroughEveryView) {
-  Foreign foreign = Foreign::floats(kSix, {2, 3});
-  at::Tensor tensor = shared(&foreign);
+  auto [foreign, tensor] = SharedFloats(kSix, {2, 3});
   const at::Tensor row = tensor.select(0, 1);
   const at::Tensor alias = tensor.detach();
   row.add_(1);
@@ -93,8 +66,7 @@ TEST(Previous, IsReachedThroughEveryView) {
 TEST(Previous, IsNotWhatATensorShows) {
   for (const int32_t on_write : {TB_ON_WRITE_COPY, TB_ON_WRITE_RAISE, TB_ON_WRITE_ALIAS}) {
     for (const bool let_go : {false, true}) {
-      Foreign foreign = Foreign::floats(kSix, {6});
-      const at::Tensor tensor = shared(&foreign, on_write);
+      auto [foreign, tensor] = SharedFloats(kSix, {6}, on_write);
       if (let_go) foreign.letGo();
       EXPECT_FALSE(releasePrevious(tensor));
       EXPECT_EQ(foreign.released(), 0);
@@ -104,8 +76,7 @@ TEST(Previous, IsNotWhatATensorShows) {
 }
 
 TEST(Previous, IsNotWhatWasTakenOver) {
-  Foreign foreign = Foreign::floats(kSix, {6});
-  at::Tensor tensor = shared(&foreign);
+  auto [foreign, tensor] = SharedFloats(kSix, {6});
   foreign.letGo();
   tensor.add_(1);
   EXPECT_FALSE(releasePrevious(tensor));
@@ -128,41 +99,35 @@ TEST(Previous, OfATensorWithoutAStorageIsRefused) {
 
 // Only torch's reference goes: another tensor over the same memory still shows it.
 TEST(Previous, StaysWithItsOtherHolders) {
-  Foreign foreign = Foreign::floats(kSix, {6});
-  {
-    at::Tensor tensor = shared(&foreign);
-    Foreign::kind().retain(&foreign);
-    at::Tensor other = shared(&foreign);
-    tensor.add_(1);
-    EXPECT_TRUE(releasePrevious(tensor));
-    EXPECT_EQ(foreign.released(), 0);
-    EXPECT_EQ(valuesOf<float>(other), kSix);
-    EXPECT_EQ(other.const_data_ptr(), foreign.data());
-  }
-  EXPECT_EQ(foreign.released(), 1);
+  auto [foreign, tensor] = SharedFloats(kSix, {6});
+  Foreign::kind().retain(&foreign);
+  at::Tensor other = shared(&foreign);
+  tensor.add_(1);
+  EXPECT_TRUE(releasePrevious(tensor));
+  EXPECT_EQ(foreign.released(), 0);
+  EXPECT_EQ(valuesOf<float>(other), kSix);
+  EXPECT_EQ(other.const_data_ptr(), foreign.data());
 }
 
 // Of bytes that were given to TensorFlow, TensorFlow keeps its own reference.
 TEST(Previous, OfAShareStaysWithTensorFlow) {
-  Foreign foreign = Foreign::floats(kSix, {6});
-  at::Tensor tensor = shared(&foreign);
+  auto [foreign, tensor] = SharedFloats(kSix, {6});
   foreign.letGo();
   tensor.add_(1);  // torch's from now on; it counts how often it is freed
-  Share share(tensor);
+  Kept share(tensor);
   tensor.add_(1);
   EXPECT_TRUE(releasePrevious(tensor));
   EXPECT_EQ(foreign.released(), 0);
   EXPECT_EQ(share.data()[5], 7.0f);
-  share.drop();
+  share.release();
   EXPECT_EQ(foreign.released(), 1) << "nobody keeps it any more";
   EXPECT_EQ(valuesOf<float>(tensor), (std::vector<float>{3, 4, 5, 6, 7, 8}));
 }
 
 TEST(Previous, OfAStorageThatIsSharedAgainIsGivenBack) {
-  Foreign foreign = Foreign::floats(kSix, {6});
-  at::Tensor tensor = shared(&foreign);
+  auto [foreign, tensor] = SharedFloats(kSix, {6});
   tensor.add_(1);
-  Share share(tensor);
+  Kept share(tensor);
   EXPECT_EQ(foreign.released(), 0);
   EXPECT_TRUE(releasePrevious(tensor));
   EXPECT_EQ(foreign.released(), 1);
@@ -178,7 +143,7 @@ TEST(Previous, OfEachMoveIsGivenBack) {
   at::Tensor tensor = at::arange(64, at::kFloat);
   const int64_t before = Adapter::owners();
   for (int step = 0; step < 5; ++step) {
-    Share share(tensor);
+    Kept share(tensor);
     tensor.add_(1);
     EXPECT_TRUE(releasePrevious(tensor));
     EXPECT_EQ(share.data()[63], 63.0f + static_cast<float>(step));
@@ -197,11 +162,11 @@ TEST(Previous, OfAStorageWithoutAnAllocatorIsKept) {
   {
     at::Tensor tensor = at::from_blob(aligned, {64}, [&freed](void*) { ++freed; });
     ASSERT_EQ(storageOf(tensor)->allocator(), nullptr);
-    Share share(tensor);
+    Kept share(tensor);
     tensor.add_(1);
     ASSERT_NE(tensor.const_data_ptr(), aligned);
     EXPECT_FALSE(releasePrevious(tensor));
-    share.drop();
+    share.release();
     EXPECT_EQ(freed, 0) << "an array may show it";
   }
   EXPECT_EQ(freed, 1);
@@ -210,45 +175,28 @@ TEST(Previous, OfAStorageWithoutAnAllocatorIsKept) {
 // Why no count of references can stand for the caller's word: the reader has none of its own.
 TEST(Previous, AReaderOfAnotherThreadIsNotCounted) {
   Foreign foreign = Foreign::floats(std::vector<float>(1024, 1.0f), {2, 512});
-  {
-    at::Tensor tensor = shared(&foreign);
-    std::promise<void> reads;
-    std::promise<void> moved;
-    // As in a kernel: the pointer is fetched once, and a row is read that nobody writes to.
-    auto sum = std::async(std::launch::async, [&reads, &tensor, written = moved.get_future()] {
-      const float* row = static_cast<const float*>(tensor.const_data_ptr());
-      reads.set_value();
-      written.wait();
-      float total = 0;
-      for (int i = 0; i < 512; ++i) total += row[i];
-      return total;
-    });
-    reads.get_future().wait();
-    tensor.unsafeGetTensorImpl()->mutable_data();  // a write that makes no further tensor
-    foreign.letGo();
-    EXPECT_EQ(tensor.use_count(), 1u);
-    EXPECT_EQ(tensor.storage().use_count(), 1u);
-    EXPECT_EQ(foreign.released(), 0) << "it is being read";
-    moved.set_value();
-    EXPECT_EQ(sum.get(), 512.0f);
-    EXPECT_TRUE(releasePrevious(tensor)) << "no thread is left that read it";
-    EXPECT_EQ(foreign.released(), 1);
-  }
+  at::Tensor tensor = shared(&foreign);
+  std::promise<void> reads;
+  std::promise<void> moved;
+  // As in a kernel: the pointer is fetched once, and a row is read that nobody writes to.
+  auto sum = std::async(std::launch::async, [&reads, &tensor, written = moved.get_future()] {
+    const float* row = static_cast<const float*>(tensor.const_data_ptr());
+    reads.set_value();
+    written.wait();
+    float total = 0;
+    for (int i = 0; i < 512; ++i) total += row[i];
+    return total;
+  });
+  reads.get_future().wait();
+  tensor.unsafeGetTensorImpl()->mutable_data();  // a write that makes no further tensor
+  foreign.letGo();
+  EXPECT_EQ(tensor.use_count(), 1u);
+  EXPECT_EQ(tensor.storage().use_count(), 1u);
+  EXPECT_EQ(foreign.released(), 0) << "it is being read";
+  moved.set_value();
+  EXPECT_EQ(sum.get(), 512.0f);
+  EXPECT_TRUE(releasePrevious(tensor)) << "no thread is left that read it";
   EXPECT_EQ(foreign.released(), 1);
-}
-
-// Starts the functions at once, each on a thread.
-void race(const std::vector<std::function<void()>>& functions) {
-  std::atomic<size_t> waiting{functions.size()};
-  std::vector<std::thread> threads;
-  for (const auto& function : functions) {
-    threads.emplace_back([&waiting, &function] {
-      --waiting;
-      while (waiting != 0) std::this_thread::yield();
-      function();
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
 }
 
 // Through the new pointer alone, as long as nobody may read the former memory.
@@ -261,23 +209,20 @@ void addOne(const at::Tensor& tensor) {
 TEST(Previous, IsTakenOnceBesideWritesAndShares) {
   for (int round = 0; round < 300; ++round) {
     Foreign foreign = Foreign::floats(std::vector<float>(64, 1.0f), {64});
-    {
-      const at::Tensor tensor = shared(&foreign);
-      std::atomic<int> taken{0};
-      const auto take = [&] { taken += releasePrevious(tensor) ? 1 : 0; };
-      race({[&] { addOne(tensor); }, take, take});
-      take();
-      ASSERT_EQ(taken, 1);
-      ASSERT_EQ(foreign.released(), 1);
-      ASSERT_EQ(tensor[63].item<float>(), 2.0f);
-      Share share(tensor);
-      race({[&] { addOne(tensor); }, take, take});
-      take();
-      ASSERT_EQ(taken, 2);
-      ASSERT_EQ(share.data()[63], 2.0f);
-      ASSERT_EQ(tensor[63].item<float>(), 3.0f);
-    }
+    const at::Tensor tensor = shared(&foreign);
+    std::atomic<int> taken{0};
+    const auto take = [&] { taken += releasePrevious(tensor) ? 1 : 0; };
+    atOnce({[&] { addOne(tensor); }, take, take});
+    take();
+    ASSERT_EQ(taken, 1);
     ASSERT_EQ(foreign.released(), 1);
+    ASSERT_EQ(tensor[63].item<float>(), 2.0f);
+    Kept share(tensor);
+    atOnce({[&] { addOne(tensor); }, take, take});
+    take();
+    ASSERT_EQ(taken, 2);
+    ASSERT_EQ(share.data()[63], 2.0f);
+    ASSERT_EQ(tensor[63].item<float>(), 3.0f);
   }
 }
 

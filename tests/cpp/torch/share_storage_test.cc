@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "adapters/torch/copy_on_write.h"
+#include "support/on_threads.h"
 #include "torch/foreign.h"
 
 namespace tensor_bridge::testing {
@@ -31,42 +32,6 @@ namespace {
 using ::testing::HasSubstr;
 
 Obstacle obstacleOf(const at::Tensor& tensor) { return factsOf(tensor).obstacle; }
-
-// What TensorFlow holds: a reference to the bytes, and what they were.
-class Share {
- public:
-  explicit Share(const at::Tensor& tensor) : Share(tensor, TB_OK) {}
-  /// With nothing in it if another thread's write is under way.
-  static Share attempted(const at::Tensor& tensor) { return Share(tensor, TB_COPY_REQUIRED); }
-  Share(Share&& other) noexcept
-      : data_(other.data_),
-        owner_(std::exchange(other.owner_, nullptr)),
-        release_(other.release_),
-        bytes_(std::move(other.bytes_)) {}
-  ~Share() { drop(); }
-  void drop() {
-    if (owner_ != nullptr) release_(std::exchange(owner_, nullptr));
-  }
-  const void* data() const { return data_; }
-  bool taken() const { return owner_ != nullptr; }
-  bool unchanged() const { return std::memcmp(data_, bytes_.data(), bytes_.size()) == 0; }
-
- private:
-  Share(const at::Tensor& tensor, tb_status otherwise) {
-    const tb_status status = Adapter::table().share(borrow(tensor), &owner_, &release_, &data_);
-    if (status != TB_OK) {
-      EXPECT_EQ(status, otherwise) << Adapter::error();
-      return;
-    }
-    bytes_.resize(tensor.nbytes());
-    std::memcpy(bytes_.data(), data_, bytes_.size());
-  }
-
-  void* data_ = nullptr;
-  void* owner_ = nullptr;
-  ReleaseFn release_ = nullptr;
-  std::vector<unsigned char> bytes_;
-};
 
 at::Tensor six() { return at::arange(1, 7, at::kFloat).view({2, 3}); }
 
@@ -116,14 +81,14 @@ TEST(DescribeStorage, MoreBytesThanCanBeCounted) {
 TEST(ShareStorage, DataIsThatOfTheViewNotOfTheStorage) {
   const at::Tensor tensor = at::arange(1024, at::kFloat);
   const at::Tensor view = tensor.slice(0, 512);
-  const Share share(view);
+  const Kept share(view);
   EXPECT_EQ(share.data(), view.const_data_ptr());
 }
 
 TEST(ShareStorage, ViewsMoveTogether) {
   const at::Tensor tensor = six();
   const at::Tensor view = tensor.select(0, 1);
-  Share share(tensor);
+  Kept share(tensor);
   const at::Tensor later = tensor.t();
   view.zero_();
   EXPECT_EQ(static_cast<const float*>(tensor.const_data_ptr()) + 3, view.const_data_ptr());
@@ -133,11 +98,11 @@ TEST(ShareStorage, ViewsMoveTogether) {
 
 TEST(ShareStorage, OneReferenceOfSeveralIsEnoughToMove) {
   const at::Tensor tensor = six();
-  Share first(tensor);
-  Share second(tensor);
+  Kept first(tensor);
+  Kept second(tensor);
   tensor.add_(1);
-  Share third(tensor);
-  first.drop();
+  Kept third(tensor);
+  first.release();
   tensor.add_(1);
   EXPECT_TRUE(second.unchanged());
   EXPECT_TRUE(third.unchanged());
@@ -146,7 +111,7 @@ TEST(ShareStorage, OneReferenceOfSeveralIsEnoughToMove) {
 
 TEST(ShareStorage, ResizedStorageIsLeftAlone) {
   const at::Tensor tensor = six();
-  Share share(tensor);
+  Kept share(tensor);
   tensor.resize_({100});
   const void* address = tensor.const_data_ptr();
   EXPECT_EQ(obstacleOf(tensor), Obstacle::kHooked);
@@ -169,10 +134,9 @@ TEST(ShareStorage, MemoryWithAnArrayIsCopied) {
 }
 
 TEST(ShareStorage, WrittenForeignMemoryIsSharedAndKeptForItsReaders) {
-  Foreign foreign = Foreign::floats(std::vector<float>(16, 1.0f), {16});
-  at::Tensor tensor = shared(&foreign);
+  auto [foreign, tensor] = SharedFloats(std::vector<float>(16, 1.0f), {16});
   tensor.add_(1);
-  Share first(tensor);
+  Kept first(tensor);
   EXPECT_EQ(foreign.released(), 0) << "a kernel may still read the previous generation";
   tensor.add_(1);
   EXPECT_EQ(foreign.released(), 1) << "one generation only";
@@ -184,10 +148,10 @@ TEST(ShareStorage, WrittenForeignMemoryIsSharedAndKeptForItsReaders) {
 // the old address with a reference to the new bytes.
 TEST(ShareStorage, ReferenceAndAddressBelongTogether) {
   const at::Tensor tensor = six();
-  Share first(tensor);
+  Kept first(tensor);
   const TorchFacts facts = factsOf(tensor);
   tensor.add_(1);
-  Share second(tensor);
+  Kept second(tensor);
   EXPECT_EQ(facts.data, first.data());
   EXPECT_EQ(second.data(), tensor.const_data_ptr());
 }
@@ -242,7 +206,7 @@ class ManyShared {
 
  private:
   std::vector<at::Tensor> tensors_;
-  std::vector<Share> shares_;
+  std::vector<Kept> shares_;
 };
 
 TEST(Deleter, OfThePreviousGenerationMayWriteToSharedTensors) {
@@ -253,10 +217,10 @@ TEST(Deleter, OfThePreviousGenerationMayWriteToSharedTensors) {
     many.write();
   });
   inTime([&] {
-    Share first(tensor);
+    Kept first(tensor);
     tensor.add_(1);
-    Share second(tensor);
-    first.drop();
+    Kept second(tensor);
+    first.release();
     EXPECT_EQ(ended, 0);
     tensor.add_(1);
     EXPECT_EQ(ended, 1);
@@ -272,11 +236,11 @@ TEST(Deleter, RunsWhenTheStorageTakesItsBytesBackToo) {
     many.write();
   });
   inTime([&] {
-    Share first(tensor);
+    Kept first(tensor);
     tensor.add_(1);
-    Share second(tensor);
-    first.drop();
-    second.drop();
+    Kept second(tensor);
+    first.release();
+    second.release();
     tensor.add_(1);
     EXPECT_EQ(ended, 1);
   });
@@ -284,29 +248,16 @@ TEST(Deleter, RunsWhenTheStorageTakesItsBytesBackToo) {
 
 // --- threads ------------------------------------------------------------------------------------
 
-void inThreads(int threads, const std::function<void(int)>& function) {
-  std::atomic<int> waiting{threads};
-  std::vector<std::thread> running;
-  for (int i = 0; i < threads; ++i) {
-    running.emplace_back([&, i] {
-      waiting.fetch_sub(1);
-      while (waiting.load() > 0) std::this_thread::yield();
-      function(i);
-    });
-  }
-  for (std::thread& thread : running) thread.join();
-}
-
 TEST(ShareStorageThreads, WriteAgainstRelease) {
   for (int round = 0; round < 300; ++round) {
     const at::Tensor tensor = six();
-    Share first(tensor);
-    Share second(tensor);
-    inThreads(3, [&](int i) {
+    Kept first(tensor);
+    Kept second(tensor);
+    onThreads(3, [&](int i) {
       if (i == 0) {
         tensor.add_(1);
       } else {
-        (i == 1 ? first : second).drop();
+        (i == 1 ? first : second).release();
       }
     });
     ASSERT_EQ(valuesOf<float>(tensor), (std::vector<float>{2, 3, 4, 5, 6, 7}));
@@ -318,18 +269,18 @@ TEST(ShareStorageThreads, WriteAgainstRelease) {
 TEST(ShareStorageThreads, ShareAgainstWrite) {
   for (int round = 0; round < 300; ++round) {
     const at::Tensor tensor = at::zeros({1024});
-    Share kept(tensor);
-    std::vector<Share> shares;
-    inThreads(2, [&](int i) {
+    Kept kept(tensor);
+    std::vector<Kept> shares;
+    onThreads(2, [&](int i) {
       for (int k = 0; k < 5; ++k) {
         if (i == 0) {
           tensor.mutable_data_ptr();
         } else if (obstacleOf(tensor) == Obstacle::kNone) {
-          shares.push_back(Share::attempted(tensor));
+          shares.push_back(Kept::attempted(tensor));
         }
       }
     });
-    for (const Share& share : shares) ASSERT_TRUE(!share.taken() || share.unchanged());
+    for (const Kept& share : shares) ASSERT_TRUE(!share.taken() || share.unchanged());
     ASSERT_TRUE(kept.unchanged());
   }
 }
@@ -339,7 +290,7 @@ TEST(ShareStorageThreads, DescribeAgainstTheFirstWrite) {
   for (int round = 0; round < 300; ++round) {
     Foreign foreign = Foreign::floats(std::vector<float>(16, 1.0f), {16});
     const at::Tensor tensor = shared(&foreign);
-    inThreads(2, [&](int i) {
+    onThreads(2, [&](int i) {
       if (i == 0) {
         tensor.add_(1);
         return;

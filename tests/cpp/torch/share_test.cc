@@ -19,15 +19,8 @@ namespace {
 
 using ::testing::HasSubstr;
 
-bool showsForeign(const at::Tensor& tensor) {
-  const OwnerKind* kind = foreignKind(storageOf(tensor));
-  EXPECT_TRUE(kind == nullptr || kind->release == Foreign::release);
-  return kind != nullptr;
-}
-
 TEST(Share, ShowsTheMemoryAndReleasesItWithTheStorage) {
-  Foreign foreign = Foreign::floats(kSix, {2, 3});
-  at::Tensor tensor = shared(&foreign);
+  auto [foreign, tensor] = SharedFloats(kSix, {2, 3});
   EXPECT_EQ(tensor.const_data_ptr(), foreign.data());
   EXPECT_EQ(valuesOf<float>(tensor), kSix);
   EXPECT_EQ(tensor.sizes(), (c10::IntArrayRef{2, 3}));
@@ -42,8 +35,7 @@ TEST(Share, ShowsTheMemoryAndReleasesItWithTheStorage) {
 }
 
 TEST(Share, ResultIsAnOrdinaryLeafOnTheCpu) {
-  Foreign foreign = Foreign::floats(kSix, {2, 3});
-  const at::Tensor tensor = shared(&foreign);
+  auto [foreign, tensor] = SharedFloats(kSix, {2, 3});
   EXPECT_TRUE(tensor.is_cpu());
   EXPECT_TRUE(tensor.is_contiguous());
   EXPECT_TRUE(tensor.is_leaf());
@@ -91,23 +83,18 @@ TEST(Share, LayoutIsThatOfAnOrdinaryTensorForEveryRankAndSize) {
 }
 
 TEST(Share, ReadingSharesOn) {
-  Foreign foreign = Foreign::floats(kSix, {2, 3});
-  {
-    const at::Tensor tensor = shared(&foreign);
-    EXPECT_EQ(tensor.sum().item<float>(), 21.0f);
-    EXPECT_EQ(tensor.add(tensor).max().item<float>(), 12.0f);
-    EXPECT_EQ(tensor.clone().const_data_ptr() == foreign.data(), false);
-    EXPECT_EQ(tensor.matmul(tensor.t()).size(0), 2);
-    EXPECT_EQ(tensor.select(0, 1).const_data_ptr<float>()[0], 4.0f);
-    EXPECT_EQ(tensor.const_data_ptr(), foreign.data());
-    EXPECT_TRUE(showsForeign(tensor));
-  }
-  EXPECT_EQ(foreign.released(), 1);
+  auto [foreign, tensor] = SharedFloats(kSix, {2, 3});
+  EXPECT_EQ(tensor.sum().item<float>(), 21.0f);
+  EXPECT_EQ(tensor.add(tensor).max().item<float>(), 12.0f);
+  EXPECT_EQ(tensor.clone().const_data_ptr() == foreign.data(), false);
+  EXPECT_EQ(tensor.matmul(tensor.t()).size(0), 2);
+  EXPECT_EQ(tensor.select(0, 1).const_data_ptr<float>()[0], 4.0f);
+  EXPECT_EQ(tensor.const_data_ptr(), foreign.data());
+  EXPECT_TRUE(showsForeign(tensor));
 }
 
 TEST(Share, ViewsKeepTheMemoryAlive) {
-  Foreign foreign = Foreign::floats(kSix, {2, 3});
-  at::Tensor tensor = shared(&foreign);
+  auto [foreign, tensor] = SharedFloats(kSix, {2, 3});
   at::Tensor view = tensor.select(0, 1);
   at::Tensor detached = view.detach();
   tensor.reset();
@@ -120,77 +107,58 @@ TEST(Share, ViewsKeepTheMemoryAlive) {
 }
 
 TEST(Share, MayDieOnAnotherThread) {
-  Foreign foreign = Foreign::floats(kSix, {6});
-  at::Tensor tensor = shared(&foreign);
+  auto [foreign, tensor] = SharedFloats(kSix, {6});
   std::thread([moved = std::move(tensor)]() mutable { moved.reset(); }).join();
   EXPECT_EQ(foreign.released(), 1);
 }
 
 TEST(Share, ScalarHasNoDimensions) {
-  Foreign foreign = Foreign::floats({7}, {});
-  {
-    const at::Tensor tensor = shared(&foreign);
-    EXPECT_EQ(tensor.dim(), 0);
-    EXPECT_EQ(tensor.item<float>(), 7.0f);
-    EXPECT_EQ(tensor.const_data_ptr(), foreign.data());
-  }
-  EXPECT_EQ(foreign.released(), 1);
+  auto [foreign, tensor] = SharedFloats({7}, {});
+  EXPECT_EQ(tensor.dim(), 0);
+  EXPECT_EQ(tensor.item<float>(), 7.0f);
+  EXPECT_EQ(tensor.const_data_ptr(), foreign.data());
 }
 
 TEST(Share, EmptyTensorHasAnOwnerAndNoMemory) {
   for (const std::vector<int64_t>& shape :
        {std::vector<int64_t>{0}, {3, 0, 2}, {0, int64_t{1} << 40}}) {
-    Foreign foreign = Foreign::floats({}, shape);
-    {
-      at::Tensor tensor = shared(&foreign);
-      EXPECT_EQ(tensor.sizes(), c10::IntArrayRef(shape));
-      EXPECT_EQ(tensor.numel(), 0);
-      EXPECT_EQ(tensor.const_data_ptr(), nullptr);
-      EXPECT_EQ(foreign.released(), 0);
-      tensor.add_(1);
-      tensor.mutable_data_ptr();
-      EXPECT_EQ(tensor.sum().item<float>(), 0.0f);
-    }
-    EXPECT_EQ(foreign.released(), 1);
+    auto [foreign, tensor] = SharedFloats({}, shape);
+    EXPECT_EQ(tensor.sizes(), c10::IntArrayRef(shape));
+    EXPECT_EQ(tensor.numel(), 0);
+    EXPECT_EQ(tensor.const_data_ptr(), nullptr);
+    EXPECT_EQ(foreign.released(), 0);
+    tensor.add_(1);
+    tensor.mutable_data_ptr();
+    EXPECT_EQ(tensor.sum().item<float>(), 0.0f);
   }
 }
 
 TEST(Share, HasUpTo254Dimensions) {
   std::vector<int64_t> shape(254, 1);
   shape[17] = 6;
-  Foreign foreign = Foreign::floats(kSix, shape);
-  {
-    const at::Tensor tensor = shared(&foreign);
-    EXPECT_EQ(tensor.sizes(), c10::IntArrayRef(shape));
-    EXPECT_EQ(tensor.const_data_ptr(), foreign.data());
-  }
-  EXPECT_EQ(foreign.released(), 1);
+  auto [foreign, tensor] = SharedFloats(kSix, shape);
+  EXPECT_EQ(tensor.sizes(), c10::IntArrayRef(shape));
+  EXPECT_EQ(tensor.const_data_ptr(), foreign.data());
 }
 
 TEST(Share, AddressNeedNotBeAligned) {
   std::vector<float> values(5, 1.5f);
   Foreign foreign = Foreign::floats(values, {3});
   foreign.ref().dl.data = const_cast<float*>(foreign.as<float>() + 1);
-  {
-    const at::Tensor tensor = shared(&foreign);
-    EXPECT_EQ(tensor.const_data_ptr(), foreign.as<float>() + 1);
-    EXPECT_EQ(tensor.sum().item<float>(), 4.5f);
-  }
-  EXPECT_EQ(foreign.released(), 1);
+  const at::Tensor tensor = shared(&foreign);
+  EXPECT_EQ(tensor.const_data_ptr(), foreign.as<float>() + 1);
+  EXPECT_EQ(tensor.sum().item<float>(), 4.5f);
 }
 
 TEST(Share, InInferenceModeGivesAnInferenceTensor) {
   Foreign foreign = Foreign::floats(kSix, {6});
-  {
-    c10::InferenceMode mode;
-    at::Tensor tensor = shared(&foreign);
-    EXPECT_TRUE(tensor.is_inference());
-    EXPECT_EQ(tensor.const_data_ptr(), foreign.data());
-    tensor.add_(1);
-    EXPECT_EQ(tensor.sum().item<float>(), 27.0f);
-    EXPECT_TRUE(foreign.unchanged());
-  }
-  EXPECT_EQ(foreign.released(), 1);
+  c10::InferenceMode mode;
+  at::Tensor tensor = shared(&foreign);
+  EXPECT_TRUE(tensor.is_inference());
+  EXPECT_EQ(tensor.const_data_ptr(), foreign.data());
+  tensor.add_(1);
+  EXPECT_EQ(tensor.sum().item<float>(), 27.0f);
+  EXPECT_TRUE(foreign.unchanged());
 }
 
 struct Row {
@@ -221,18 +189,15 @@ TEST_P(EveryTorchDtype, IsSharedMovedByAWriteAndReleased) {
   const Row& row = GetParam();
   std::vector<uint8_t> bytes(6u * static_cast<size_t>(row.itemsize), 1);
   Foreign foreign(bytes, {2, 3}, row.dtype, row.itemsize);
-  {
-    at::Tensor tensor = shared(&foreign);
-    EXPECT_EQ(static_cast<int>(tensor.scalar_type()), row.torch_scalar);
-    EXPECT_EQ(tensor.const_data_ptr(), foreign.data());
-    EXPECT_EQ(tensor.nbytes(), bytes.size());
-    void* data = tensor.mutable_data_ptr();
-    EXPECT_NE(data, foreign.data());
-    EXPECT_EQ(std::memcmp(data, bytes.data(), bytes.size()), 0);
-    std::memset(data, 0, bytes.size());
-    EXPECT_TRUE(foreign.unchanged());
-  }
-  EXPECT_EQ(foreign.released(), 1);
+  at::Tensor tensor = shared(&foreign);
+  EXPECT_EQ(static_cast<int>(tensor.scalar_type()), row.torch_scalar);
+  EXPECT_EQ(tensor.const_data_ptr(), foreign.data());
+  EXPECT_EQ(tensor.nbytes(), bytes.size());
+  void* data = tensor.mutable_data_ptr();
+  EXPECT_NE(data, foreign.data());
+  EXPECT_EQ(std::memcmp(data, bytes.data(), bytes.size()), 0);
+  std::memset(data, 0, bytes.size());
+  EXPECT_TRUE(foreign.unchanged());
 }
 
 INSTANTIATE_TEST_SUITE_P(Table, EveryTorchDtype, ::testing::ValuesIn(torchRows()),
@@ -257,21 +222,18 @@ class Quantized : public ::testing::Test {
 
 TEST_F(Quantized, PerTensorSharesTheIntegers) {
   Foreign foreign(std::vector<int8_t>{-1, 0, 1, 2, 3, 4}, {2, 3}, Dtype::kQInt8, 1);
-  {
-    at::Tensor tensor = wrapped(&foreign.ref(), specOf(&foreign));
-    EXPECT_EQ(tensor.const_data_ptr(), foreign.data());
-    EXPECT_TRUE(tensor.is_quantized());
-    EXPECT_EQ(tensor.scalar_type(), at::kQInt8);
-    EXPECT_EQ(tensor.q_scale(), 0.5);
-    EXPECT_EQ(tensor.q_zero_point(), -1);
-    EXPECT_EQ(valuesOf<float>(tensor.dequantize()), (std::vector<float>{0, .5, 1, 1.5, 2, 2.5}));
-    EXPECT_EQ(tensor.const_data_ptr(), foreign.data()) << "reading shares on";
-    tensor.fill_(2.0);
-    EXPECT_NE(tensor.const_data_ptr(), foreign.data());
-    EXPECT_EQ(tensor.dequantize().sum().item<float>(), 12.0f);
-    EXPECT_TRUE(foreign.unchanged());
-  }
-  EXPECT_EQ(foreign.released(), 1);
+  at::Tensor tensor = wrapped(&foreign.ref(), specOf(&foreign));
+  EXPECT_EQ(tensor.const_data_ptr(), foreign.data());
+  EXPECT_TRUE(tensor.is_quantized());
+  EXPECT_EQ(tensor.scalar_type(), at::kQInt8);
+  EXPECT_EQ(tensor.q_scale(), 0.5);
+  EXPECT_EQ(tensor.q_zero_point(), -1);
+  EXPECT_EQ(valuesOf<float>(tensor.dequantize()), (std::vector<float>{0, .5, 1, 1.5, 2, 2.5}));
+  EXPECT_EQ(tensor.const_data_ptr(), foreign.data()) << "reading shares on";
+  tensor.fill_(2.0);
+  EXPECT_NE(tensor.const_data_ptr(), foreign.data());
+  EXPECT_EQ(tensor.dequantize().sum().item<float>(), 12.0f);
+  EXPECT_TRUE(foreign.unchanged());
 }
 
 TEST_F(Quantized, PerChannelHasAScaleForEachChannel) {
@@ -342,12 +304,9 @@ TEST(ShareFailure, ReleasesAnOwnerThatWasTaken) {
   {
     Foreign foreign = Foreign::floats({}, {0, int64_t{1} << 40, int64_t{1} << 40});
     const WrapSpec spec = specFor(foreign.ref(), WrapAction::kShare);
-    {
-      TensorRef ref = std::move(foreign.ref());
-      EXPECT_THROW(sharedTensor(&ref, spec, true), c10::Error);
-      EXPECT_EQ(ref.owner, nullptr);
-    }
-    EXPECT_EQ(foreign.released(), 1);
+    TensorRef ref = std::move(foreign.ref());
+    EXPECT_THROW(sharedTensor(&ref, spec, true), c10::Error);
+    EXPECT_EQ(ref.owner, nullptr);
   }
 }
 

@@ -19,32 +19,6 @@
 namespace tensor_bridge::testing {
 namespace {
 
-// What TensorFlow would hold: the bytes as they are now, until release().
-class Kept {
- public:
-  explicit Kept(const at::Tensor& tensor) : count_(tensor.numel()) {
-    void* data = nullptr;
-    EXPECT_EQ(Adapter::table().share(borrow(tensor), &owner_, &release_, &data), TB_OK)
-        << Adapter::error();
-    data_ = static_cast<const float*>(data);
-  }
-  ~Kept() { release(); }
-  Kept(const Kept&) = delete;
-
-  const void* data() const { return data_; }
-  std::vector<float> values() const { return std::vector<float>(data_, data_ + count_); }
-  void release() {
-    if (owner_ != nullptr) release_(owner_);
-    owner_ = nullptr;
-  }
-
- private:
-  const float* data_ = nullptr;
-  int64_t count_;
-  void* owner_ = nullptr;
-  ReleaseFn release_ = nullptr;
-};
-
 class ShareToTf : public ::testing::Test {
  protected:
   void SetUp() override { before_ = Adapter::owners(); }
@@ -117,18 +91,14 @@ TEST_F(ShareToTf, BytesOutliveTheTensorAndDieOnAnyThread) {
 }
 
 TEST_F(ShareToTf, ForeignMemoryThatWasMovedIsTorchsOwn) {
-  Foreign foreign = Foreign::floats(kSix, {6});
-  {
-    at::Tensor tensor = shared(&foreign);
-    tensor.add_(1);
-    Kept kept(tensor);
-    EXPECT_EQ(kept.data(), tensor.const_data_ptr());
-    EXPECT_TRUE(foreign.unchanged());
-    // One generation of bytes is kept: the second move lets the first one's go.
-    tensor.add_(1);
-    EXPECT_EQ(kept.values(), (std::vector<float>{1, 2, 3, 4, 5, 6}));
-    EXPECT_EQ(foreign.released(), 1);
-  }
+  auto [foreign, tensor] = SharedFloats(kSix, {6});
+  tensor.add_(1);
+  Kept kept(tensor);
+  EXPECT_EQ(kept.data(), tensor.const_data_ptr());
+  EXPECT_TRUE(foreign.unchanged());
+  // One generation of bytes is kept: the second move lets the first one's go.
+  tensor.add_(1);
+  EXPECT_EQ(kept.values(), (std::vector<float>{1, 2, 3, 4, 5, 6}));
   EXPECT_EQ(foreign.released(), 1);
 }
 
@@ -197,8 +167,7 @@ TEST(Describe, AnOrdinaryTensorHasNoObstacle) {
 }
 
 TEST(Describe, ChangesNothing) {
-  Foreign foreign = Foreign::floats(kSix, {6});
-  const at::Tensor tensor = shared(&foreign);
+  auto [foreign, tensor] = SharedFloats(kSix, {6});
   for (int i = 0; i < 3; ++i) {
     const TorchFacts facts = factsOf(tensor);
     EXPECT_EQ(facts.foreign_release, Foreign::release);
@@ -258,8 +227,7 @@ TEST(CopyOut, WritesRowMajorAndResolvesWhatIsLazy) {
 }
 
 TEST(CopyOut, OfForeignMemoryMovesNothing) {
-  Foreign foreign = Foreign::floats(kSix, {6});
-  const at::Tensor tensor = shared(&foreign);
+  auto [foreign, tensor] = SharedFloats(kSix, {6});
   std::vector<float> out(6);
   ASSERT_EQ(Adapter::table().copyOut(borrow(tensor), out.data()), TB_OK);
   EXPECT_EQ(out, kSix);

@@ -19,68 +19,50 @@ namespace {
 
 using ::testing::HasSubstr;
 
-bool showsForeign(const at::Tensor& tensor) { return foreignKind(storageOf(tensor)) != nullptr; }
-
 // --- copy ---------------------------------------------------------------------------------------
 
 TEST(CopyOnWrite, FirstWriteMovesTheTensorAndLeavesTheSource) {
-  Foreign foreign = Foreign::floats(kSix, {2, 3});
-  {
-    at::Tensor tensor = shared(&foreign);
-    tensor.add_(10);
-    EXPECT_NE(tensor.const_data_ptr(), foreign.data());
-    EXPECT_EQ(valuesOf<float>(tensor), (std::vector<float>{11, 12, 13, 14, 15, 16}));
-    EXPECT_TRUE(foreign.unchanged());
-    EXPECT_FALSE(showsForeign(tensor));
-    EXPECT_EQ(foreign.released(), 0) << "kept until the storage dies";
-  }
-  EXPECT_EQ(foreign.released(), 1);
+  auto [foreign, tensor] = SharedFloats(kSix, {2, 3});
+  tensor.add_(10);
+  EXPECT_NE(tensor.const_data_ptr(), foreign.data());
+  EXPECT_EQ(valuesOf<float>(tensor), (std::vector<float>{11, 12, 13, 14, 15, 16}));
+  EXPECT_TRUE(foreign.unchanged());
+  EXPECT_FALSE(showsForeign(tensor));
+  EXPECT_EQ(foreign.released(), 0) << "kept until the storage dies";
 }
 
 TEST(CopyOnWrite, MovesAllViewsTogether) {
-  Foreign foreign = Foreign::floats(kSix, {2, 3});
-  {
-    at::Tensor tensor = shared(&foreign);
-    const at::Tensor row = tensor.select(0, 1);
-    const at::Tensor column = tensor.select(1, 2);
-    const at::Tensor flat = tensor.view({6});
-    const at::Tensor detached = tensor.detach();
-    row.mul_(10);
-    EXPECT_EQ(valuesOf<float>(tensor), (std::vector<float>{1, 2, 3, 40, 50, 60}));
-    EXPECT_EQ(flat.const_data_ptr(), tensor.const_data_ptr());
-    EXPECT_EQ(detached.const_data_ptr(), tensor.const_data_ptr());
-    EXPECT_EQ(row.const_data_ptr<float>(), tensor.const_data_ptr<float>() + 3);
-    EXPECT_EQ(column.const_data_ptr<float>(), tensor.const_data_ptr<float>() + 2);
-    EXPECT_EQ(column.sum().item<float>(), 63.0f);
-    EXPECT_TRUE(foreign.unchanged());
-  }
-  EXPECT_EQ(foreign.released(), 1);
+  auto [foreign, tensor] = SharedFloats(kSix, {2, 3});
+  const at::Tensor row = tensor.select(0, 1);
+  const at::Tensor column = tensor.select(1, 2);
+  const at::Tensor flat = tensor.view({6});
+  const at::Tensor detached = tensor.detach();
+  row.mul_(10);
+  EXPECT_EQ(valuesOf<float>(tensor), (std::vector<float>{1, 2, 3, 40, 50, 60}));
+  EXPECT_EQ(flat.const_data_ptr(), tensor.const_data_ptr());
+  EXPECT_EQ(detached.const_data_ptr(), tensor.const_data_ptr());
+  EXPECT_EQ(row.const_data_ptr<float>(), tensor.const_data_ptr<float>() + 3);
+  EXPECT_EQ(column.const_data_ptr<float>(), tensor.const_data_ptr<float>() + 2);
+  EXPECT_EQ(column.sum().item<float>(), 63.0f);
+  EXPECT_TRUE(foreign.unchanged());
 }
 
 TEST(CopyOnWrite, SecondWriteDoesNotMoveAgain) {
-  Foreign foreign = Foreign::floats(kSix, {6});
-  {
-    at::Tensor tensor = shared(&foreign);
-    tensor.add_(1);
-    const void* moved = tensor.const_data_ptr();
-    tensor.add_(1);
-    tensor.view({2, 3}).zero_();
-    EXPECT_EQ(tensor.mutable_data_ptr(), moved);
-    EXPECT_EQ(tensor.const_data_ptr(), moved);
-    EXPECT_FALSE(storageOf(tensor)->has_materializer()) << "nothing is left to pay for";
-  }
-  EXPECT_EQ(foreign.released(), 1);
+  auto [foreign, tensor] = SharedFloats(kSix, {6});
+  tensor.add_(1);
+  const void* moved = tensor.const_data_ptr();
+  tensor.add_(1);
+  tensor.view({2, 3}).zero_();
+  EXPECT_EQ(tensor.mutable_data_ptr(), moved);
+  EXPECT_EQ(tensor.const_data_ptr(), moved);
+  EXPECT_FALSE(storageOf(tensor)->has_materializer()) << "nothing is left to pay for";
 }
 
 TEST(CopyOnWrite, APointerTakenBeforeTheWriteStaysValid) {
-  Foreign foreign = Foreign::floats(kSix, {6});
-  {
-    at::Tensor tensor = shared(&foreign);
-    const float* before = tensor.const_data_ptr<float>();
-    tensor.fill_(0);
-    for (int i = 0; i < 6; ++i) EXPECT_EQ(before[i], kSix[static_cast<size_t>(i)]);
-  }
-  EXPECT_EQ(foreign.released(), 1);
+  auto [foreign, tensor] = SharedFloats(kSix, {6});
+  const float* before = tensor.const_data_ptr<float>();
+  tensor.fill_(0);
+  for (int i = 0; i < 6; ++i) EXPECT_EQ(before[i], kSix[static_cast<size_t>(i)]);
 }
 
 TEST(CopyOnWrite, TwoTensorsOverOneMemoryMoveSeparately) {
@@ -134,40 +116,28 @@ const Writer kWriters[] = {
 class EveryWriter : public ::testing::TestWithParam<Writer> {};
 
 TEST_P(EveryWriter, LeavesTheSourceAndOwnsItsMemory) {
-  Foreign foreign = Foreign::floats(kSix, {6});
-  {
-    at::Tensor tensor = shared(&foreign);
-    GetParam().write(tensor);
-    EXPECT_NE(tensor.const_data_ptr(), foreign.data());
-    EXPECT_NE(valuesOf<float>(tensor), kSix) << "the write happened";
-    EXPECT_TRUE(foreign.unchanged());
-  }
-  EXPECT_EQ(foreign.released(), 1);
+  auto [foreign, tensor] = SharedFloats(kSix, {6});
+  GetParam().write(tensor);
+  EXPECT_NE(tensor.const_data_ptr(), foreign.data());
+  EXPECT_NE(valuesOf<float>(tensor), kSix) << "the write happened";
+  EXPECT_TRUE(foreign.unchanged());
 }
 
 TEST_P(EveryWriter, RaisesWhereItMayNotWrite) {
-  Foreign foreign = Foreign::floats(kSix, {6});
-  {
-    at::Tensor tensor = shared(&foreign, TB_ON_WRITE_RAISE);
-    EXPECT_THROW(GetParam().write(tensor), c10::BufferError);
-    EXPECT_EQ(tensor.const_data_ptr(), foreign.data());
-    EXPECT_TRUE(foreign.unchanged());
-    EXPECT_THROW(GetParam().write(tensor), c10::BufferError) << "and again";
-  }
-  EXPECT_EQ(foreign.released(), 1);
+  auto [foreign, tensor] = SharedFloats(kSix, {6}, TB_ON_WRITE_RAISE);
+  EXPECT_THROW(GetParam().write(tensor), c10::BufferError);
+  EXPECT_EQ(tensor.const_data_ptr(), foreign.data());
+  EXPECT_TRUE(foreign.unchanged());
+  EXPECT_THROW(GetParam().write(tensor), c10::BufferError) << "and again";
 }
 
 TEST_P(EveryWriter, WritesThroughAnAlias) {
-  Foreign foreign = Foreign::floats(kSix, {6});
-  {
-    at::Tensor tensor = shared(&foreign, TB_ON_WRITE_ALIAS);
-    GetParam().write(tensor);
-    EXPECT_EQ(tensor.const_data_ptr(), foreign.data());
-    EXPECT_FALSE(foreign.unchanged());
-    EXPECT_EQ(std::vector<float>(foreign.as<float>(), foreign.as<float>() + 6),
-              valuesOf<float>(tensor));
-  }
-  EXPECT_EQ(foreign.released(), 1);
+  auto [foreign, tensor] = SharedFloats(kSix, {6}, TB_ON_WRITE_ALIAS);
+  GetParam().write(tensor);
+  EXPECT_EQ(tensor.const_data_ptr(), foreign.data());
+  EXPECT_FALSE(foreign.unchanged());
+  EXPECT_EQ(std::vector<float>(foreign.as<float>(), foreign.as<float>() + 6),
+            valuesOf<float>(tensor));
 }
 
 INSTANTIATE_TEST_SUITE_P(All, EveryWriter, ::testing::ValuesIn(kWriters),
@@ -176,69 +146,52 @@ INSTANTIATE_TEST_SUITE_P(All, EveryWriter, ::testing::ValuesIn(kWriters),
 // --- resizing, swapping, replacing --------------------------------------------------------------
 
 TEST(CopyOnWrite, ResizingDownSharesOn) {
-  Foreign foreign = Foreign::floats(kSix, {6});
-  {
-    at::Tensor tensor = shared(&foreign);
-    tensor.resize_({2});
-    EXPECT_EQ(tensor.const_data_ptr(), foreign.data());
-    EXPECT_TRUE(showsForeign(tensor));
-    tensor.fill_(0);
-    EXPECT_TRUE(foreign.unchanged());
-    EXPECT_EQ(valuesOf<float>(tensor), (std::vector<float>{0, 0}));
-    tensor.resize_({6});
-    EXPECT_EQ(valuesOf<float>(tensor), (std::vector<float>{0, 0, 3, 4, 5, 6}));
-  }
-  EXPECT_EQ(foreign.released(), 1);
+  auto [foreign, tensor] = SharedFloats(kSix, {6});
+  tensor.resize_({2});
+  EXPECT_EQ(tensor.const_data_ptr(), foreign.data());
+  EXPECT_TRUE(showsForeign(tensor));
+  tensor.fill_(0);
+  EXPECT_TRUE(foreign.unchanged());
+  EXPECT_EQ(valuesOf<float>(tensor), (std::vector<float>{0, 0}));
+  tensor.resize_({6});
+  EXPECT_EQ(valuesOf<float>(tensor), (std::vector<float>{0, 0, 3, 4, 5, 6}));
 }
 
 TEST(CopyOnWrite, ResizingUpMovesAndReleases) {
-  Foreign foreign = Foreign::floats(kSix, {6});
-  {
-    at::Tensor tensor = shared(&foreign);
-    tensor.resize_({1000});
-    EXPECT_NE(tensor.const_data_ptr(), foreign.data());
-    EXPECT_FALSE(showsForeign(tensor));
-    EXPECT_EQ(foreign.released(), 1) << "torch gave the storage other memory";
-    const std::vector<float> values = valuesOf<float>(tensor);
-    EXPECT_EQ(std::vector<float>(values.begin(), values.begin() + 6), kSix);
-    const void* resized = tensor.const_data_ptr();
-    tensor.fill_(1);
-    EXPECT_EQ(tensor.const_data_ptr(), resized) << "a storage that was resized is left alone";
-  }
-  EXPECT_EQ(foreign.released(), 1);
+  auto [foreign, tensor] = SharedFloats(kSix, {6});
+  tensor.resize_({1000});
+  EXPECT_NE(tensor.const_data_ptr(), foreign.data());
+  EXPECT_FALSE(showsForeign(tensor));
+  EXPECT_EQ(foreign.released(), 1) << "torch gave the storage other memory";
+  const std::vector<float> values = valuesOf<float>(tensor);
+  EXPECT_EQ(std::vector<float>(values.begin(), values.begin() + 6), kSix);
+  const void* resized = tensor.const_data_ptr();
+  tensor.fill_(1);
+  EXPECT_EQ(tensor.const_data_ptr(), resized) << "a storage that was resized is left alone";
 }
 
 TEST(CopyOnWrite, ResizingAfterAWriteReleasesOnce) {
-  Foreign foreign = Foreign::floats(kSix, {6});
-  {
-    at::Tensor tensor = shared(&foreign);
-    tensor.add_(1);
-    tensor.resize_({1000});
-    EXPECT_EQ(foreign.released(), 1);
-    EXPECT_EQ(tensor[5].item<float>(), 7.0f);
-    tensor.add_(1);
-    EXPECT_EQ(tensor[0].item<float>(), 3.0f);
-  }
+  auto [foreign, tensor] = SharedFloats(kSix, {6});
+  tensor.add_(1);
+  tensor.resize_({1000});
   EXPECT_EQ(foreign.released(), 1);
+  EXPECT_EQ(tensor[5].item<float>(), 7.0f);
+  tensor.add_(1);
+  EXPECT_EQ(tensor[0].item<float>(), 3.0f);
 }
 
 TEST(CopyOnWrite, EmptyingTheStorageReleases) {
-  Foreign foreign = Foreign::floats(kSix, {6});
-  {
-    const at::Tensor tensor = shared(&foreign);
-    c10::StorageImpl* storage = storageOf(tensor);
-    storage->set_data_ptr_noswap(c10::DataPtr(nullptr, c10::Device(c10::kCPU)));
-    storage->set_nbytes(0);
-    EXPECT_EQ(foreign.released(), 1);
-    EXPECT_FALSE(showsForeign(tensor));
-    EXPECT_EQ(storage->mutable_data(), nullptr);
-  }
+  auto [foreign, tensor] = SharedFloats(kSix, {6});
+  c10::StorageImpl* storage = storageOf(tensor);
+  storage->set_data_ptr_noswap(c10::DataPtr(nullptr, c10::Device(c10::kCPU)));
+  storage->set_nbytes(0);
   EXPECT_EQ(foreign.released(), 1);
+  EXPECT_FALSE(showsForeign(tensor));
+  EXPECT_EQ(storage->mutable_data(), nullptr);
 }
 
 TEST(CopyOnWrite, SetDataReplacesTheStorage) {
-  Foreign foreign = Foreign::floats(kSix, {6});
-  at::Tensor tensor = shared(&foreign);
+  auto [foreign, tensor] = SharedFloats(kSix, {6});
   at::Tensor other = at::zeros({6});
   tensor.set_data(other);
   EXPECT_EQ(foreign.released(), 1);
@@ -247,19 +200,16 @@ TEST(CopyOnWrite, SetDataReplacesTheStorage) {
 
 TEST(CopyOnWrite, TheOtherSideOfSetSharesOn) {
   Foreign foreign = Foreign::floats(kSix, {6});
+  at::Tensor target = at::empty({0});
   {
-    at::Tensor target = at::empty({0});
-    {
-      const at::Tensor tensor = shared(&foreign);
-      target.set_(tensor);
-      EXPECT_EQ(target.const_data_ptr(), tensor.const_data_ptr());
-    }
-    EXPECT_EQ(valuesOf<float>(target), kSix);
-    target.zero_();
-    EXPECT_EQ(target.sum().item<float>(), 0.0f);
-    EXPECT_TRUE(foreign.unchanged());
+    const at::Tensor tensor = shared(&foreign);
+    target.set_(tensor);
+    EXPECT_EQ(target.const_data_ptr(), tensor.const_data_ptr());
   }
-  EXPECT_EQ(foreign.released(), 1);
+  EXPECT_EQ(valuesOf<float>(target), kSix);
+  target.zero_();
+  EXPECT_EQ(target.sum().item<float>(), 0.0f);
+  EXPECT_TRUE(foreign.unchanged());
 }
 
 TEST(CopyOnWrite, SwappingStoragesMovesFirst) {
@@ -283,16 +233,12 @@ TEST(CopyOnWrite, SwappingStoragesMovesFirst) {
 }
 
 TEST(CopyOnWrite, TakingTheDataPointerOutMovesFirst) {
-  Foreign foreign = Foreign::floats(kSix, {6});
-  {
-    const at::Tensor tensor = shared(&foreign);
-    const c10::DataPtr taken =
-        storageOf(tensor)->set_data_ptr(c10::DataPtr(nullptr, c10::Device(c10::kCPU)));
-    EXPECT_NE(taken.get(), foreign.data());
-    EXPECT_EQ(static_cast<const float*>(taken.get())[5], 6.0f);
-    EXPECT_EQ(foreign.released(), 0);
-  }
-  EXPECT_EQ(foreign.released(), 1);
+  auto [foreign, tensor] = SharedFloats(kSix, {6});
+  const c10::DataPtr taken =
+      storageOf(tensor)->set_data_ptr(c10::DataPtr(nullptr, c10::Device(c10::kCPU)));
+  EXPECT_NE(taken.get(), foreign.data());
+  EXPECT_EQ(static_cast<const float*>(taken.get())[5], 6.0f);
+  EXPECT_EQ(foreign.released(), 0);
 }
 
 TEST(CopyOnWrite, AnAllocatorThatFailsLeavesTheTensorShared) {
@@ -301,87 +247,67 @@ TEST(CopyOnWrite, AnAllocatorThatFailsLeavesTheTensorShared) {
     void copy_data(void*, const void*, std::size_t) const override {}
   };
   static Failing failing;
-  Foreign foreign = Foreign::floats(kSix, {6});
-  {
-    at::Tensor tensor = shared(&foreign);
-    c10::Allocator* usual = storageOf(tensor)->allocator();
-    storageOf(tensor)->set_allocator(&failing);
-    EXPECT_THROW(tensor.add_(1), c10::Error);
-    EXPECT_EQ(tensor.const_data_ptr(), foreign.data());
-    EXPECT_TRUE(foreign.unchanged());
-    storageOf(tensor)->set_allocator(usual);
-    tensor.add_(1);
-    EXPECT_EQ(tensor.sum().item<float>(), 27.0f);
-    EXPECT_TRUE(foreign.unchanged());
-  }
-  EXPECT_EQ(foreign.released(), 1);
+  auto [foreign, tensor] = SharedFloats(kSix, {6});
+  c10::Allocator* usual = storageOf(tensor)->allocator();
+  storageOf(tensor)->set_allocator(&failing);
+  EXPECT_THROW(tensor.add_(1), c10::Error);
+  EXPECT_EQ(tensor.const_data_ptr(), foreign.data());
+  EXPECT_TRUE(foreign.unchanged());
+  storageOf(tensor)->set_allocator(usual);
+  tensor.add_(1);
+  EXPECT_EQ(tensor.sum().item<float>(), 27.0f);
+  EXPECT_TRUE(foreign.unchanged());
 }
 
 TEST(CopyOnWrite, AutogradSeesTheWrite) {
-  Foreign foreign = Foreign::floats(kSix, {6});
-  {
-    at::Tensor tensor = shared(&foreign);
-    at::Tensor weight = at::zeros({6}).requires_grad_();
-    const at::Tensor product = tensor.mul(weight).sum();
-    tensor.add_(1);
-    EXPECT_EQ(tensor._version(), 1);
-    EXPECT_THROW(product.backward(), c10::Error) << "a saved tensor was changed";
-  }
-  EXPECT_EQ(foreign.released(), 1);
+  auto [foreign, tensor] = SharedFloats(kSix, {6});
+  at::Tensor weight = at::zeros({6}).requires_grad_();
+  const at::Tensor product = tensor.mul(weight).sum();
+  tensor.add_(1);
+  EXPECT_EQ(tensor._version(), 1);
+  EXPECT_THROW(product.backward(), c10::Error) << "a saved tensor was changed";
 }
 
 // --- raise --------------------------------------------------------------------------------------
 
 TEST(RaiseOnWrite, SaysWhatToDoAndLeavesTheHook) {
-  Foreign foreign = Foreign::floats(kSix, {6});
-  {
-    at::Tensor tensor = shared(&foreign, TB_ON_WRITE_RAISE);
-    for (int i = 0; i < 2; ++i) {
-      try {
-        tensor.add_(1);
-        ADD_FAILURE() << "the write went through";
-      } catch (const c10::BufferError& e) {
-        EXPECT_THAT(e.what_without_backtrace(), HasSubstr("on_write=\"raise\""));
-        EXPECT_THAT(e.what_without_backtrace(), HasSubstr("clone()"));
-        EXPECT_THAT(e.what_without_backtrace(), HasSubstr("on_write=\"copy\""));
-      }
-      EXPECT_TRUE(storageOf(tensor)->has_materializer());
-      EXPECT_TRUE(showsForeign(tensor));
+  auto [foreign, tensor] = SharedFloats(kSix, {6}, TB_ON_WRITE_RAISE);
+  for (int i = 0; i < 2; ++i) {
+    try {
+      tensor.add_(1);
+      ADD_FAILURE() << "the write went through";
+    } catch (const c10::BufferError& e) {
+      EXPECT_THAT(e.what_without_backtrace(), HasSubstr("on_write=\"raise\""));
+      EXPECT_THAT(e.what_without_backtrace(), HasSubstr("clone()"));
+      EXPECT_THAT(e.what_without_backtrace(), HasSubstr("on_write=\"copy\""));
     }
-    EXPECT_EQ(tensor.sum().item<float>(), 21.0f) << "reading goes on";
-    at::Tensor clone = tensor.clone();
-    clone.add_(1);
-    EXPECT_EQ(clone.sum().item<float>(), 27.0f);
-    EXPECT_THROW(tensor.view({2, 3}).zero_(), c10::BufferError) << "views as well";
-    EXPECT_TRUE(foreign.unchanged());
+    EXPECT_TRUE(storageOf(tensor)->has_materializer());
+    EXPECT_TRUE(showsForeign(tensor));
   }
-  EXPECT_EQ(foreign.released(), 1);
+  EXPECT_EQ(tensor.sum().item<float>(), 21.0f) << "reading goes on";
+  at::Tensor clone = tensor.clone();
+  clone.add_(1);
+  EXPECT_EQ(clone.sum().item<float>(), 27.0f);
+  EXPECT_THROW(tensor.view({2, 3}).zero_(), c10::BufferError) << "views as well";
+  EXPECT_TRUE(foreign.unchanged());
 }
 
 TEST(RaiseOnWrite, EndsWithTheSharing) {
-  Foreign foreign = Foreign::floats(kSix, {6});
-  {
-    at::Tensor tensor = shared(&foreign, TB_ON_WRITE_RAISE);
-    tensor.resize_({1000});
-    EXPECT_EQ(foreign.released(), 1);
-    tensor.fill_(1);
-    EXPECT_EQ(tensor.sum().item<float>(), 1000.0f);
-  }
+  auto [foreign, tensor] = SharedFloats(kSix, {6}, TB_ON_WRITE_RAISE);
+  tensor.resize_({1000});
   EXPECT_EQ(foreign.released(), 1);
+  tensor.fill_(1);
+  EXPECT_EQ(tensor.sum().item<float>(), 1000.0f);
 }
 
 // --- alias --------------------------------------------------------------------------------------
 
 TEST(AliasOnWrite, HasNoHookAndIsKnownAsForeign) {
-  Foreign foreign = Foreign::floats(kSix, {6});
-  {
-    at::Tensor tensor = shared(&foreign, TB_ON_WRITE_ALIAS);
-    EXPECT_FALSE(storageOf(tensor)->has_materializer());
-    tensor.add_(1);
-    EXPECT_TRUE(showsForeign(tensor));
-    EXPECT_EQ(foreign.as<float>()[0], 2.0f);
-  }
-  EXPECT_EQ(foreign.released(), 1);
+  auto [foreign, tensor] = SharedFloats(kSix, {6}, TB_ON_WRITE_ALIAS);
+  EXPECT_FALSE(storageOf(tensor)->has_materializer());
+  tensor.add_(1);
+  EXPECT_TRUE(showsForeign(tensor));
+  EXPECT_EQ(foreign.as<float>()[0], 2.0f);
 }
 
 }  // namespace
