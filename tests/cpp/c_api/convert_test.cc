@@ -15,15 +15,20 @@ namespace {
 
 class Convert : public CApiTest {
  protected:
-  tb_torch_tensor* converted(TF_Tensor* tensor) {
+  TorchTensor converted(const TfTensor& tensor) {
     tb_torch_tensor* out = nullptr;
-    EXPECT_EQ(tb_tf_to_torch(tensor, &options_, &out), TB_OK) << tb_last_error();
-    return out;
+    EXPECT_EQ(tb_tf_to_torch(tensor.get(), &options_, &out), TB_OK) << tb_last_error();
+    return TorchTensor(out);
   }
-  tb_status statusOf(TF_Tensor* tensor) {
+  TorchTensor consumed(TfTensor tensor) {
     tb_torch_tensor* out = nullptr;
-    const tb_status status = tb_tf_to_torch(tensor, &options_, &out);
-    if (status == TB_OK) tb_torch_tensor_release(out);
+    EXPECT_EQ(tb_tf_to_torch_consume(tensor.release(), &options_, &out), TB_OK) << tb_last_error();
+    return TorchTensor(out);
+  }
+  tb_status statusOf(const TfTensor& tensor) {
+    tb_torch_tensor* out = nullptr;
+    const tb_status status = tb_tf_to_torch(tensor.get(), &options_, &out);
+    tb_torch_tensor_release(out);
     return status;
   }
 };
@@ -31,42 +36,31 @@ class Convert : public CApiTest {
 TEST_F(Convert, SharesAndOutlivesTheTensor) {
   CountedBuffer buffer(std::vector<float>{1, 2, 3});
   TfTensor tensor(TF_FLOAT, {3}, &buffer);
-  tb_torch_tensor* out = nullptr;
-  ASSERT_EQ(tb_tf_to_torch(tensor.get(), nullptr, &out), TB_OK) << tb_last_error();
+  tb_torch_tensor* made = nullptr;
+  ASSERT_EQ(tb_tf_to_torch(tensor.get(), nullptr, &made), TB_OK) << tb_last_error();
+  TorchTensor out(made);
   EXPECT_EQ(owners_.added(), 1);
   tensor.reset();
-  const void* address = nullptr;
-  EXPECT_EQ(valuesOf<float>(out, &address), (std::vector<float>{1, 2, 3}));
-  EXPECT_EQ(address, buffer.data());
+  EXPECT_EQ(valuesOf<float>(out), (std::vector<float>{1, 2, 3}));
+  EXPECT_EQ(addressOf(out), buffer.data());
   EXPECT_EQ(buffer.freed(), 0);
-  tb_torch_tensor_release(out);
-  EXPECT_EQ(buffer.freed(), 1);
 }
 
 TEST_F(Convert, ConsumesOnSuccess) {
   CountedBuffer buffer(std::vector<float>{1, 2, 3});
-  tb_torch_tensor* out = nullptr;
-  ASSERT_EQ(tb_tf_to_torch_consume(TfTensor(TF_FLOAT, {3}, &buffer).release(), &options_, &out),
-            TB_OK)
-      << tb_last_error();
+  TorchTensor out = consumed(TfTensor(TF_FLOAT, {3}, &buffer));
   EXPECT_EQ(owners_.added(), 1);
   EXPECT_EQ(addressOf(out), buffer.data());
   EXPECT_EQ(buffer.freed(), 0);
-  tb_torch_tensor_release(out);
-  EXPECT_EQ(buffer.freed(), 1);
 }
 
 TEST_F(Convert, ConsumesOnACopyToo) {
   CountedBuffer buffer(std::vector<float>{1, 2, 3});
   options_.copy = TB_COPY_ALWAYS;
-  tb_torch_tensor* out = nullptr;
-  ASSERT_EQ(tb_tf_to_torch_consume(TfTensor(TF_FLOAT, {3}, &buffer).release(), &options_, &out),
-            TB_OK)
-      << tb_last_error();
+  TorchTensor out = consumed(TfTensor(TF_FLOAT, {3}, &buffer));
   EXPECT_EQ(buffer.freed(), 1) << "nobody needs it any more";
   EXPECT_EQ(owners_.added(), 0);
   EXPECT_EQ(valuesOf<float>(out), (std::vector<float>{1, 2, 3}));
-  tb_torch_tensor_release(out);
 }
 
 TEST_F(Convert, FailureLeavesTheTensorToTheCaller) {
@@ -85,8 +79,6 @@ TEST_F(Convert, FailureLeavesTheTensorToTheCaller) {
   EXPECT_EQ(owners_.added(), 0);
   EXPECT_EQ(buffer.freed(), 0);
   EXPECT_EQ(tensor.data(), buffer.data());
-  tensor.reset();
-  EXPECT_EQ(buffer.freed(), 1);
 }
 
 TEST_F(Convert, NullsAreErrors) {
@@ -104,26 +96,25 @@ TEST_F(Convert, NullsAreErrors) {
   void* data = nullptr;
   expectStatus(tb_torch_tensor_view(nullptr, &view), TB_INVALID_HANDLE, {"null"});
   expectStatus(tb_torch_tensor_mutable_data(nullptr, &data), TB_INVALID_HANDLE, {"null"});
-  tb_torch_tensor* torch = converted(tensor.get());
-  expectStatus(tb_torch_tensor_view(torch, nullptr), TB_INVALID_HANDLE, {"null"});
-  expectStatus(tb_torch_tensor_mutable_data(torch, nullptr), TB_INVALID_HANDLE, {"null"});
+  TorchTensor torch = converted(tensor);
+  expectStatus(tb_torch_tensor_view(torch.get(), nullptr), TB_INVALID_HANDLE, {"null"});
+  expectStatus(tb_torch_tensor_mutable_data(torch.get(), nullptr), TB_INVALID_HANDLE, {"null"});
   EXPECT_EQ(addressOf(torch), tensor.data()) << "nothing was moved";
-  tb_torch_tensor_release(torch);
 }
 
 TEST_F(Convert, OptionsOutOfRangeAreErrors) {
   const TfTensor tensor = TfTensor::floats({1});
   options_.copy = 7;
-  EXPECT_EQ(statusOf(tensor.get()), TB_INVALID_OPTION);
+  EXPECT_EQ(statusOf(tensor), TB_INVALID_OPTION);
   tb_convert_options_init(&options_);
   options_.on_write = -1;
-  EXPECT_EQ(statusOf(tensor.get()), TB_INVALID_OPTION);
+  EXPECT_EQ(statusOf(tensor), TB_INVALID_OPTION);
   tb_convert_options_init(&options_);
   options_.num_scales = -5;
-  EXPECT_EQ(statusOf(tensor.get()), TB_INVALID_OPTION);
+  EXPECT_EQ(statusOf(tensor), TB_INVALID_OPTION);
   tb_convert_options_init(&options_);
   options_.has_axis = 1;
-  EXPECT_EQ(statusOf(tensor.get()), TB_INVALID_OPTION);
+  EXPECT_EQ(statusOf(tensor), TB_INVALID_OPTION);
 }
 
 TEST_F(Convert, StringsResourcesAndVariantsAreRefused) {
@@ -142,92 +133,81 @@ TEST_F(Convert, UnavailableDeviceIsAnError) {
   const TfTensor tensor = TfTensor::floats({1});
   options_.has_device = 1;
   options_.device_type = 12345;
-  EXPECT_EQ(statusOf(tensor.get()), TB_UNSUPPORTED_DEVICE);
+  EXPECT_EQ(statusOf(tensor), TB_UNSUPPORTED_DEVICE);
   options_.device_type = 1;
   options_.device_id = 9;
-  EXPECT_EQ(statusOf(tensor.get()), TB_OK) << "torch has one CPU";
+  EXPECT_EQ(statusOf(tensor), TB_OK) << "torch has one CPU";
 }
 
 TEST_F(Convert, MutableDataMovesATensorOnce) {
   const TfTensor tensor = TfTensor::floats({1, 2, 3});
-  tb_torch_tensor* torch = converted(tensor.get());
+  TorchTensor torch = converted(tensor);
   EXPECT_EQ(addressOf(torch), tensor.data());
   void* data = nullptr;
-  ASSERT_EQ(tb_torch_tensor_mutable_data(torch, &data), TB_OK) << tb_last_error();
+  ASSERT_EQ(tb_torch_tensor_mutable_data(torch.get(), &data), TB_OK) << tb_last_error();
   EXPECT_NE(data, tensor.data());
   static_cast<float*>(data)[0] = 100;
   EXPECT_EQ(valuesOf<float>(torch), (std::vector<float>{100, 2, 3}));
   EXPECT_EQ(tensor.values<float>(), (std::vector<float>{1, 2, 3}));
   void* again = nullptr;
-  ASSERT_EQ(tb_torch_tensor_mutable_data(torch, &again), TB_OK);
+  ASSERT_EQ(tb_torch_tensor_mutable_data(torch.get(), &again), TB_OK);
   EXPECT_EQ(again, data);
-  tb_torch_tensor_release(torch);
 }
 
 TEST_F(Convert, OnWriteRaiseGivesNoMutableData) {
   const TfTensor tensor = TfTensor::floats({1, 2});
   options_.on_write = TB_ON_WRITE_RAISE;
-  tb_torch_tensor* torch = converted(tensor.get());
+  TorchTensor torch = converted(tensor);
   void* data = nullptr;
   for (int i = 0; i < 2; ++i) {
-    expectStatus(tb_torch_tensor_mutable_data(torch, &data), TB_TORCH,
+    expectStatus(tb_torch_tensor_mutable_data(torch.get(), &data), TB_TORCH,
                  {"on_write=\"raise\"", "clone()"});
   }
   EXPECT_EQ(data, nullptr);
   EXPECT_EQ(addressOf(torch), tensor.data());
-  tb_torch_tensor_release(torch);
 }
 
 TEST_F(Convert, OnWriteAliasWritesThrough) {
   const TfTensor tensor = TfTensor::floats({1, 2});
   options_.on_write = TB_ON_WRITE_ALIAS;
-  tb_torch_tensor* torch = converted(tensor.get());
+  TorchTensor torch = converted(tensor);
   void* data = nullptr;
-  ASSERT_EQ(tb_torch_tensor_mutable_data(torch, &data), TB_OK);
+  ASSERT_EQ(tb_torch_tensor_mutable_data(torch.get(), &data), TB_OK);
   EXPECT_EQ(data, tensor.data());
   static_cast<float*>(data)[1] = 50;
   EXPECT_EQ(tensor.values<float>(), (std::vector<float>{1, 50}));
-  tb_torch_tensor_release(torch);
 }
 
 TEST_F(Convert, ViewKeepsTheTorchTensor) {
   CountedBuffer buffer(std::vector<float>{1, 2});
-  tb_torch_tensor* torch = converted(TfTensor(TF_FLOAT, {2}, &buffer).get());
-  tb_tensor* view = nullptr;
-  ASSERT_EQ(tb_torch_tensor_view(torch, &view), TB_OK);
-  tb_torch_tensor_release(torch);
+  TorchTensor torch = converted(TfTensor(TF_FLOAT, {2}, &buffer));
+  View view = viewOf(torch.get());
+  torch.reset();
   EXPECT_EQ(buffer.freed(), 0);
-  EXPECT_EQ(tb_tensor_data(view), buffer.data());
-  EXPECT_EQ(tb_tensor_flags(view), static_cast<uint64_t>(TB_FLAG_READ_ONLY));
-  tb_tensor_release(view);
-  EXPECT_EQ(buffer.freed(), 1);
+  EXPECT_EQ(tb_tensor_data(view.get()), buffer.data());
+  EXPECT_EQ(tb_tensor_flags(view.get()), static_cast<uint64_t>(TB_FLAG_READ_ONLY));
 }
 
 TEST_F(Convert, TorchTensorMayBeReleasedOnAnotherThread) {
   CountedBuffer buffer(std::vector<float>{1});
-  tb_torch_tensor* torch = converted(TfTensor(TF_FLOAT, {1}, &buffer).get());
-  std::thread([torch] { tb_torch_tensor_release(torch); }).join();
-  EXPECT_EQ(buffer.freed(), 1);
+  TorchTensor torch = converted(TfTensor(TF_FLOAT, {1}, &buffer));
+  std::thread([&torch] { torch.reset(); }).join();
 }
 
 TEST_F(Convert, RankZeroTheGreatestRankAndNoElements) {
   std::vector<int64_t> ones(254, 1);
   for (const std::vector<int64_t>& shape : {std::vector<int64_t>{}, ones}) {
     const TfTensor tensor(TF_FLOAT, shape, std::vector<float>{7});
-    tb_torch_tensor* torch = converted(tensor.get());
-    tb_tensor* view = nullptr;
-    ASSERT_EQ(tb_torch_tensor_view(torch, &view), TB_OK);
-    EXPECT_EQ(tb_tensor_ndim(view), static_cast<int32_t>(shape.size()));
-    EXPECT_EQ(tb_tensor_data(view), tensor.data());
-    tb_tensor_release(view);
-    tb_torch_tensor_release(torch);
+    TorchTensor torch = converted(tensor);
+    View view = viewOf(torch.get());
+    EXPECT_EQ(tb_tensor_ndim(view.get()), static_cast<int32_t>(shape.size()));
+    EXPECT_EQ(tb_tensor_data(view.get()), tensor.data());
   }
   const TfTensor empty(TF_FLOAT, {0, 3}, std::vector<float>{});
   for (int32_t copy : {TB_COPY_AUTO, TB_COPY_NEVER, TB_COPY_ALWAYS}) {
     options_.copy = copy;
-    tb_torch_tensor* torch = converted(empty.get());
+    TorchTensor torch = converted(empty);
     EXPECT_EQ(valuesOf<float>(torch), std::vector<float>());
-    tb_torch_tensor_release(torch);
   }
 }
 
@@ -235,8 +215,7 @@ TEST_F(Convert, RankZeroTheGreatestRankAndNoElements) {
 
 std::vector<tb_dtype_row> tensorflowRows() {
   std::vector<tb_dtype_row> rows;
-  tb_dtype_row row;
-  row.struct_size = sizeof(row);
+  auto row = sized<tb_dtype_row>();
   row.struct_size = sizeof(row);
   for (int32_t i = 0; tb_dtype_row_get(i, &row) == TB_OK; ++i) {
     if (row.tf_enum != 0) rows.push_back(row);
@@ -256,8 +235,9 @@ class EveryDtype : public Convert, public ::testing::WithParamInterface<tb_dtype
 TEST_P(EveryDtype, IsSharedOrConvertedOrRefusedAsTheTableSays) {
   if (kind() == "refused") return;  // has no elements to make one of
   TfTensor source = tensor();
-  tb_torch_tensor* torch = nullptr;
-  const tb_status status = tb_tf_to_torch(source.get(), nullptr, &torch);
+  tb_torch_tensor* made = nullptr;
+  const tb_status status = tb_tf_to_torch(source.get(), nullptr, &made);
+  const TorchTensor torch(made);
   if (kind() == "quantized") {
     expectStatus(status, TB_UNSUPPORTED_DTYPE, {row().name, "raw=True"});
     return;
@@ -266,7 +246,6 @@ TEST_P(EveryDtype, IsSharedOrConvertedOrRefusedAsTheTableSays) {
   EXPECT_EQ("torch." + dtypeOf(torch), row().nearest);
   EXPECT_EQ(addressOf(torch) == buffer_.data(), kind() != "converted");
   EXPECT_EQ(owners_.added(), kind() == "converted" ? 0 : 1);
-  tb_torch_tensor_release(torch);
 }
 
 TEST_P(EveryDtype, RawSharesTheBytes) {
@@ -274,11 +253,10 @@ TEST_P(EveryDtype, RawSharesTheBytes) {
   TfTensor source = tensor();
   options_.raw = 1;
   options_.copy = TB_COPY_NEVER;
-  tb_torch_tensor* torch = converted(source.get());
+  TorchTensor torch = converted(source);
   EXPECT_EQ(addressOf(torch), buffer_.data());
   EXPECT_EQ(valuesOf<uint8_t>(torch),
             std::vector<uint8_t>(buffer_.as<uint8_t>(), buffer_.as<uint8_t>() + buffer_.bytes()));
-  tb_torch_tensor_release(torch);
 }
 
 TEST_P(EveryDtype, ExplainSaysWhatConversionDoes) {
@@ -291,16 +269,14 @@ TEST_P(EveryDtype, ExplainSaysWhatConversionDoes) {
     for (int32_t copy : {TB_COPY_AUTO, TB_COPY_NEVER, TB_COPY_ALWAYS}) {
       options_.raw = raw;
       options_.copy = copy;
-      tb_explanation explanation;
-      explanation.struct_size = sizeof(explanation);
-      std::memset(&explanation, 0x5a, sizeof(explanation));
-      explanation.struct_size = sizeof(explanation);
+      auto explanation = sized<tb_explanation>(0x5a);
       ASSERT_EQ(tb_tf_explain(source.get(), &options_, &explanation), TB_OK) << tb_last_error();
       EXPECT_EQ(owners_.added(), 0);
       EXPECT_STREQ(explanation.tf_dtype, row().name);
       EXPECT_STRNE(explanation.reason, "");
-      tb_torch_tensor* torch = nullptr;
-      const tb_status status = tb_tf_to_torch(source.get(), &options_, &torch);
+      tb_torch_tensor* made = nullptr;
+      const tb_status status = tb_tf_to_torch(source.get(), &options_, &made);
+      const TorchTensor torch(made);
       EXPECT_EQ(explanation.status, status);
       if (status != TB_OK) {
         EXPECT_EQ(explanation.action, TB_ACTION_REFUSED);
@@ -316,7 +292,6 @@ TEST_P(EveryDtype, ExplainSaysWhatConversionDoes) {
       EXPECT_EQ(explanation.ndim, 2);
       EXPECT_STREQ(explanation.device, "cpu");
       EXPECT_EQ(explanation.nbytes, static_cast<int64_t>(valuesOf<char>(torch).size()));
-      tb_torch_tensor_release(torch);
     }
   }
 }
@@ -326,18 +301,16 @@ INSTANTIATE_TEST_SUITE_P(Table, EveryDtype, ::testing::ValuesIn(tensorflowRows()
 
 TEST_F(Convert, Int4IsSignExtended) {
   const TfTensor tensor(TF_INT4, {4}, std::vector<uint8_t>{0x0f, 0x08, 0x07, 0x00});
-  tb_torch_tensor* torch = converted(tensor.get());
+  TorchTensor torch = converted(tensor);
   EXPECT_EQ(dtypeOf(torch), "int8");
   EXPECT_EQ(valuesOf<int8_t>(torch), (std::vector<int8_t>{-1, -8, 7, 0}));
-  tb_torch_tensor_release(torch);
 }
 
 TEST_F(Convert, Float4IsWidened) {
   const TfTensor tensor(TF_FLOAT4_E2M1FN, {3}, std::vector<uint8_t>{0x02, 0x0a, 0x07});
-  tb_torch_tensor* torch = converted(tensor.get());
+  TorchTensor torch = converted(tensor);
   EXPECT_EQ(dtypeOf(torch), "float32");
   EXPECT_EQ(valuesOf<float>(torch), (std::vector<float>{1, -1, 6}));
-  tb_torch_tensor_release(torch);
 }
 
 TEST_F(Convert, QuantizedWithParametersIsShared) {
@@ -351,13 +324,12 @@ TEST_F(Convert, QuantizedWithParametersIsShared) {
     options_.has_axis = scales == 2 ? 1 : 0;
     options_.axis = -1;
     options_.copy = TB_COPY_NEVER;
-    tb_torch_tensor* torch = converted(tensor.get());
+    TorchTensor torch = converted(tensor);
     EXPECT_EQ(dtypeOf(torch), "qint8");
     EXPECT_EQ(addressOf(torch), tensor.data());
-    tb_torch_tensor_release(torch);
   }
   options_.axis = 2;
-  EXPECT_EQ(statusOf(tensor.get()), TB_INVALID_OPTION);
+  EXPECT_EQ(statusOf(tensor), TB_INVALID_OPTION);
 }
 
 // --- explain ------------------------------------------------------------------------------------
@@ -365,8 +337,7 @@ TEST_F(Convert, QuantizedWithParametersIsShared) {
 class Explain : public CApiTest {};
 
 TEST_F(Explain, OfNullIsRefused) {
-  tb_explanation explanation;
-  explanation.struct_size = sizeof(explanation);
+  auto explanation = sized<tb_explanation>();
   ASSERT_EQ(tb_tf_explain(nullptr, nullptr, &explanation), TB_OK);
   EXPECT_EQ(explanation.action, TB_ACTION_REFUSED);
   EXPECT_EQ(explanation.status, TB_INVALID_HANDLE);
@@ -378,8 +349,7 @@ TEST_F(Explain, OfNullIsRefused) {
 TEST_F(Explain, OfBadOptionsIsRefused) {
   const TfTensor tensor = TfTensor::floats({1});
   options_.copy = 9;
-  tb_explanation explanation;
-  explanation.struct_size = sizeof(explanation);
+  auto explanation = sized<tb_explanation>();
   ASSERT_EQ(tb_tf_explain(tensor.get(), &options_, &explanation), TB_OK);
   EXPECT_EQ(explanation.action, TB_ACTION_REFUSED);
   EXPECT_EQ(explanation.status, TB_INVALID_OPTION);
@@ -407,8 +377,7 @@ TEST_F(Explain, NamesTheWritePolicyOfWhatIsShared) {
   const TfTensor tensor = TfTensor::floats({1});
   for (int32_t on_write : {TB_ON_WRITE_COPY, TB_ON_WRITE_RAISE, TB_ON_WRITE_ALIAS}) {
     options_.on_write = on_write;
-    tb_explanation explanation;
-    explanation.struct_size = sizeof(explanation);
+    auto explanation = sized<tb_explanation>();
     ASSERT_EQ(tb_tf_explain(tensor.get(), &options_, &explanation), TB_OK);
     EXPECT_EQ(explanation.on_write, on_write);
   }
@@ -417,8 +386,7 @@ TEST_F(Explain, NamesTheWritePolicyOfWhatIsShared) {
 TEST_F(Explain, ChangesNothing) {
   CountedBuffer buffer(std::vector<float>{1, 2});
   const TfTensor tensor(TF_FLOAT, {2}, &buffer);
-  tb_explanation explanation;
-  explanation.struct_size = sizeof(explanation);
+  auto explanation = sized<tb_explanation>();
   for (int i = 0; i < 100; ++i) {
     ASSERT_EQ(tb_tf_explain(tensor.get(), nullptr, &explanation), TB_OK);
   }

@@ -8,6 +8,7 @@
 #include <torch/version.h>
 
 #include <cstring>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,36 @@ inline void expectStatus(tb_status returned, tb_status status,
   for (const std::string& part : parts) EXPECT_THAT(tb_last_error(), ::testing::HasSubstr(part));
 }
 
+template <auto release>
+struct Release {
+  template <typename T>
+  void operator()(T* object) const {
+    release(object);
+  }
+};
+using TorchTensor = std::unique_ptr<tb_torch_tensor, Release<tb_torch_tensor_release>>;
+using View = std::unique_ptr<tb_tensor, Release<tb_tensor_release>>;
+
+/// A struct of the interface, whose size the caller says, with this in its other bytes.
+template <typename T>
+T sized(int bytes = 0) {
+  T made;
+  std::memset(&made, bytes, sizeof(made));
+  made.struct_size = sizeof(T);
+  return made;
+}
+
+inline View viewOf(tb_torch_tensor* tensor) {
+  tb_tensor* view = nullptr;
+  EXPECT_EQ(tb_torch_tensor_view(tensor, &view), TB_OK) << tb_last_error();
+  return View(view);
+}
+inline View viewOf(const TfTensor& tensor) {
+  tb_tensor* view = nullptr;
+  EXPECT_EQ(tb_tensor_from_tf(tensor.get(), &view), TB_OK) << tb_last_error();
+  return View(view);
+}
+
 class CApiTest : public ::testing::Test {
  protected:
   static void SetUpTestSuite() {
@@ -34,26 +65,16 @@ class CApiTest : public ::testing::Test {
 
   /// The elements of a torch tensor, and where they are, without materialising.
   template <typename T>
-  static std::vector<T> valuesOf(tb_torch_tensor* tensor, const void** address = nullptr) {
-    tb_tensor* view = nullptr;
-    EXPECT_EQ(tb_torch_tensor_view(tensor, &view), TB_OK) << tb_last_error();
-    const auto* data = static_cast<const T*>(tb_tensor_data(view));
-    std::vector<T> values(data, data + static_cast<size_t>(tb_tensor_nbytes(view)) / sizeof(T));
-    if (address != nullptr) *address = data;
-    tb_tensor_release(view);
-    return values;
+  static std::vector<T> valuesOf(const TorchTensor& tensor) {
+    const View view = viewOf(tensor.get());
+    const auto* data = static_cast<const T*>(tb_tensor_data(view.get()));
+    return {data, data + static_cast<size_t>(tb_tensor_nbytes(view.get())) / sizeof(T)};
   }
-  static const void* addressOf(tb_torch_tensor* tensor) {
-    const void* address = nullptr;
-    valuesOf<char>(tensor, &address);
-    return address;
+  static const void* addressOf(const TorchTensor& tensor) {
+    return tb_tensor_data(viewOf(tensor.get()).get());
   }
-  static std::string dtypeOf(tb_torch_tensor* tensor) {
-    tb_tensor* view = nullptr;
-    EXPECT_EQ(tb_torch_tensor_view(tensor, &view), TB_OK) << tb_last_error();
-    const std::string name = tb_tensor_dtype(view);
-    tb_tensor_release(view);
-    return name;
+  static std::string dtypeOf(const TorchTensor& tensor) {
+    return tb_tensor_dtype(viewOf(tensor.get()).get());
   }
 
   OwnerScope owners_{tb_live_owners};

@@ -31,8 +31,7 @@ TEST(AloneBeforeTorch, ConversionsSayWhatToCall) {
   expectStatus(tb_tf_to_torch_consume(tensor.get(), nullptr, &out), TB_FRAMEWORK,
                {"no torch is in use"});
   EXPECT_EQ(out, nullptr);
-  tb_explanation explanation;
-  explanation.struct_size = sizeof(explanation);
+  auto explanation = sized<tb_explanation>();
   expectStatus(tb_tf_explain(tensor.get(), nullptr, &explanation), TB_FRAMEWORK,
                {"no torch is in use"});
   EXPECT_EQ(owners.added(), 0);
@@ -41,10 +40,7 @@ TEST(AloneBeforeTorch, ConversionsSayWhatToCall) {
 TEST(AloneBeforeTorch, ViewsNeedNoTorch) {
   OwnerScope owners(tb_live_owners);
   const TfTensor tensor = TfTensor::floats({1, 2});
-  tb_tensor* view = nullptr;
-  ASSERT_EQ(tb_tensor_from_tf(tensor.get(), &view), TB_OK) << tb_last_error();
-  EXPECT_EQ(tb_tensor_data(view), tensor.data());
-  tb_tensor_release(view);
+  EXPECT_EQ(tb_tensor_data(viewOf(tensor).get()), tensor.data());
 }
 
 TEST(AloneUseTorch, NamesTheAdapterThatIsMissing) {
@@ -131,8 +127,7 @@ TEST(Library, NullIsIgnoredByReleases) {
 TEST(DtypeRows, AreReadOneByOne) {
   std::set<std::string> names;
   int32_t count = 0;
-  tb_dtype_row row;
-  row.struct_size = sizeof(row);
+  auto row = sized<tb_dtype_row>();
   for (; tb_dtype_row_get(count, &row) == TB_OK; ++count) {
     EXPECT_EQ(row.struct_size, sizeof(row));
     EXPECT_TRUE(names.insert(row.name).second) << row.name;
@@ -153,10 +148,7 @@ TEST(DtypeRows, AreReadOneByOne) {
 }
 
 TEST(DtypeRows, OutOfRangeLeaveTheRowUntouched) {
-  tb_dtype_row row;
-  row.struct_size = sizeof(row);
-  std::memset(&row, 0x5a, sizeof(row));
-  row.struct_size = sizeof(row);
+  auto row = sized<tb_dtype_row>(0x5a);
   const tb_dtype_row before = row;
   for (int32_t index : {-1, 36, 1000, INT32_MAX, INT32_MIN}) {
     expectStatus(tb_dtype_row_get(index, &row), TB_INVALID_OPTION, {std::to_string(index)});
@@ -193,9 +185,7 @@ TEST(UseTensorflow, RefusesWhatIsNone) {
   dlclose(libm);
   // The one in use stays.
   const TfTensor tensor = TfTensor::floats({1});
-  tb_tensor* view = nullptr;
-  EXPECT_EQ(tb_tensor_from_tf(tensor.get(), &view), TB_OK);
-  tb_tensor_release(view);
+  EXPECT_NE(viewOf(tensor), nullptr);
 }
 
 // --- the Python family, in a process without Python ---------------------------------------------
@@ -215,8 +205,7 @@ TEST_F(WithoutPython, ConversionsSaySo) {
   _object* out = nullptr;
   const void* address = nullptr;
   int64_t shape[8];
-  tb_explanation explanation;
-  explanation.struct_size = sizeof(explanation);
+  auto explanation = sized<tb_explanation>();
   expectStatus(tb_py_tf_to_torch(object, nullptr, &out), TB_FRAMEWORK, {"import tensorflow"});
   expectStatus(tb_py_tf_explain(object, nullptr, &explanation, shape, 8), TB_FRAMEWORK,
                {"import tensorflow"});

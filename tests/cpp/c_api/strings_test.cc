@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <iterator>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -38,12 +39,12 @@ struct Block {
 
 class Strings : public CApiTest {
  protected:
-  ~Strings() override { tb_strings_release(strings_); }
+  ~Strings() override { close(); }
+  void close() { tb_strings_release(std::exchange(strings_, nullptr)); }
 
   // Keeps the block.
   tb_status open(const Block& block, const Shape& shape) {
-    tb_strings_release(strings_);
-    strings_ = nullptr;
+    close();
     block_ = block;
     return tb_strings_from_memory(block_.bytes.data(), static_cast<int64_t>(block_.bytes.size()),
                                   block_.offsets.data(),
@@ -51,8 +52,7 @@ class Strings : public CApiTest {
                                   static_cast<int32_t>(shape.size()), &strings_);
   }
   tb_status open(const at::Tensor& bytes, const at::Tensor& offsets, const Shape& shape) {
-    tb_strings_release(strings_);
-    strings_ = nullptr;
+    close();
     return tb_strings_from_torch(reinterpret_cast<tb_torch_tensor*>(bytes.unsafeGetTensorImpl()),
                                  reinterpret_cast<tb_torch_tensor*>(offsets.unsafeGetTensorImpl()),
                                  shape.data(), static_cast<int32_t>(shape.size()), &strings_);
@@ -75,6 +75,14 @@ class Strings : public CApiTest {
     return TfTensor(tensor);
   }
 
+  // Views them as strings of TensorFlow's.
+  const TfTensor& throughTf() {
+    tensor_.emplace(toTf());
+    close();
+    EXPECT_EQ(tb_strings_from_tf(tensor_->get(), &strings_), TB_OK) << tb_last_error();
+    return *tensor_;
+  }
+
   // Every use of `strings_` fails in the same way.
   void expectUnusable(tb_status status, const std::vector<std::string>& parts) {
     tb_string found[8];
@@ -91,14 +99,14 @@ class Strings : public CApiTest {
     EXPECT_EQ(nbytes, -1);
     EXPECT_EQ(tensor, nullptr);
     EXPECT_EQ(torch[0], nullptr);
-    tb_explanation explanation;
-    explanation.struct_size = sizeof(explanation);
+    auto explanation = sized<tb_explanation>();
     ASSERT_EQ(tb_strings_explain(strings_, nullptr, &explanation), TB_OK);
     EXPECT_EQ(explanation.status, status);
     EXPECT_EQ(explanation.action, TB_ACTION_REFUSED);
   }
 
   Block block_{{}};
+  std::optional<TfTensor> tensor_;
   tb_strings* strings_ = nullptr;
 };
 
@@ -110,25 +118,18 @@ at::Tensor torchBytes(const std::string& bytes) {
 
 TEST_F(Strings, GoToTensorflowAndBack) {
   ASSERT_EQ(open(Block(kTexts), {2, 3}), TB_OK) << tb_last_error();
-  TfTensor tensor = toTf();
+  const TfTensor& tensor = throughTf();
   EXPECT_EQ(TF_TensorType(tensor.get()), TF_STRING);
-  tb_strings_release(strings_);
-  strings_ = nullptr;
-  ASSERT_EQ(tb_strings_from_tf(tensor.get(), &strings_), TB_OK) << tb_last_error();
   EXPECT_EQ(tb_strings_ndim(strings_), 2);
   EXPECT_EQ(tb_strings_shape(strings_)[0], 2);
   EXPECT_EQ(tb_strings_shape(strings_)[1], 3);
   EXPECT_EQ(tb_strings_count(strings_), 6);
   EXPECT_EQ(texts(), kTexts);
-  tb_strings_release(strings_);
-  strings_ = nullptr;
 }
 
 TEST_F(Strings, AreGatheredIntoABlock) {
   ASSERT_EQ(open(Block(kTexts), {6}), TB_OK);
-  const TfTensor tensor = toTf();
-  tb_strings_release(strings_);
-  ASSERT_EQ(tb_strings_from_tf(tensor.get(), &strings_), TB_OK);
+  throughTf();
   const Block expected(kTexts);
   int64_t nbytes = 0;
   ASSERT_EQ(tb_strings_nbytes(strings_, &nbytes), TB_OK);
@@ -143,23 +144,18 @@ TEST_F(Strings, AreGatheredIntoABlock) {
   EXPECT_EQ(bytes, expected.bytes);
   expectStatus(tb_strings_gather(strings_, nullptr, bytes.data(), nbytes - 1), TB_INVALID_HANDLE,
                {"other sizes"});
-  tb_strings_release(strings_);
-  strings_ = nullptr;
 }
 
 TEST_F(Strings, BecomeTwoTorchTensorsOfTheirOwn) {
-  tb_torch_tensor* bytes = nullptr;
-  tb_torch_tensor* offsets = nullptr;
+  tb_torch_tensor* made[2] = {};
   const Block expected(kTexts);
-  {
-    ASSERT_EQ(open(Block(kTexts), {6}), TB_OK);
-    const TfTensor tensor = toTf();
-    tb_strings_release(strings_);
-    ASSERT_EQ(tb_strings_from_tf(tensor.get(), &strings_), TB_OK);
-    ASSERT_EQ(tb_strings_to_torch(strings_, nullptr, &bytes, &offsets), TB_OK) << tb_last_error();
-    tb_strings_release(strings_);
-    strings_ = nullptr;
-  }
+  ASSERT_EQ(open(Block(kTexts), {6}), TB_OK);
+  throughTf();
+  ASSERT_EQ(tb_strings_to_torch(strings_, nullptr, &made[0], &made[1]), TB_OK) << tb_last_error();
+  close();
+  tensor_.reset();
+  const TorchTensor bytes(made[0]);
+  const TorchTensor offsets(made[1]);
   EXPECT_EQ(dtypeOf(bytes), "uint8");
   EXPECT_EQ(dtypeOf(offsets), "int64");
   EXPECT_EQ(valuesOf<char>(bytes), std::vector<char>(expected.bytes.begin(), expected.bytes.end()));
@@ -167,11 +163,9 @@ TEST_F(Strings, BecomeTwoTorchTensorsOfTheirOwn) {
   // Writable like any other tensor: nothing is shared with TensorFlow.
   void* writable = nullptr;
   const void* address = addressOf(bytes);
-  ASSERT_EQ(tb_torch_tensor_mutable_data(bytes, &writable), TB_OK);
+  ASSERT_EQ(tb_torch_tensor_mutable_data(bytes.get(), &writable), TB_OK);
   EXPECT_EQ(writable, address);
   EXPECT_EQ(owners_.added(), 0);
-  tb_torch_tensor_release(bytes);
-  tb_torch_tensor_release(offsets);
 }
 
 TEST_F(Strings, OfTorchAreReadInPlaceAndKeptAlive) {
@@ -335,8 +329,7 @@ TEST_F(Strings, AreCopiedAndNothingElse) {
 
 TEST_F(Strings, AreExplained) {
   ASSERT_EQ(open(Block({"a", "bc"}), {1, 2}), TB_OK);
-  tb_explanation explanation;
-  explanation.struct_size = sizeof(explanation);
+  auto explanation = sized<tb_explanation>();
   ASSERT_EQ(tb_strings_explain(strings_, nullptr, &explanation), TB_OK) << tb_last_error();
   EXPECT_EQ(explanation.action, TB_ACTION_COPIED);
   EXPECT_EQ(explanation.on_write, -1);
@@ -370,8 +363,7 @@ TEST_F(Strings, NullsAreErrors) {
   TF_Tensor* tensor = nullptr;
   int64_t nbytes = 0;
   tb_string found;
-  tb_explanation explanation;
-  explanation.struct_size = sizeof(explanation);
+  auto explanation = sized<tb_explanation>();
   const tb_status statuses[] = {
       tb_strings_from_tf(nullptr, &out),
       tb_strings_from_torch(nullptr, torch, &one, 1, &out),

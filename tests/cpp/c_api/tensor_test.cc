@@ -12,61 +12,50 @@
 namespace tensor_bridge::testing {
 namespace {
 
-class View : public CApiTest {};
+using ViewTest = CApiTest;
 
-TEST_F(View, ShowsTheTensorAndKeepsItsMemory) {
+TEST_F(ViewTest, ShowsTheTensorAndKeepsItsMemory) {
   CountedBuffer buffer(std::vector<float>{1, 2, 3, 4, 5, 6});
   TfTensor tensor(TF_FLOAT, {2, 3}, &buffer);
-  tb_tensor* view = nullptr;
-  ASSERT_EQ(tb_tensor_from_tf(tensor.get(), &view), TB_OK) << tb_last_error();
+  View view = viewOf(tensor);
   EXPECT_EQ(owners_.added(), 1);
   tensor.reset();
   EXPECT_EQ(buffer.freed(), 0);
-  EXPECT_EQ(tb_tensor_data(view), buffer.data());
-  EXPECT_EQ(tb_tensor_ndim(view), 2);
-  EXPECT_EQ(tb_tensor_shape(view)[0], 2);
-  EXPECT_EQ(tb_tensor_shape(view)[1], 3);
-  EXPECT_EQ(tb_tensor_strides(view)[0], 3);
-  EXPECT_EQ(tb_tensor_strides(view)[1], 1);
-  EXPECT_STREQ(tb_tensor_dtype(view), "float32");
-  EXPECT_EQ(tb_tensor_nbytes(view), 24);
-  EXPECT_EQ(tb_tensor_flags(view), static_cast<uint64_t>(TB_FLAG_READ_ONLY));
+  EXPECT_EQ(tb_tensor_data(view.get()), buffer.data());
+  EXPECT_EQ(tb_tensor_ndim(view.get()), 2);
+  EXPECT_EQ(tb_tensor_shape(view.get())[0], 2);
+  EXPECT_EQ(tb_tensor_shape(view.get())[1], 3);
+  EXPECT_EQ(tb_tensor_strides(view.get())[0], 3);
+  EXPECT_EQ(tb_tensor_strides(view.get())[1], 1);
+  EXPECT_STREQ(tb_tensor_dtype(view.get()), "float32");
+  EXPECT_EQ(tb_tensor_nbytes(view.get()), 24);
+  EXPECT_EQ(tb_tensor_flags(view.get()), static_cast<uint64_t>(TB_FLAG_READ_ONLY));
   int32_t type = -1;
   int32_t id = -1;
-  tb_tensor_device(view, &type, &id);
+  tb_tensor_device(view.get(), &type, &id);
   EXPECT_EQ(type, kDLCPU);
   EXPECT_EQ(id, 0);
-  tb_tensor_release(view);
-  EXPECT_EQ(buffer.freed(), 1);
 }
 
-TEST_F(View, MayBeReleasedOnAnotherThread) {
+TEST_F(ViewTest, MayBeReleasedOnAnotherThread) {
   CountedBuffer buffer(std::vector<float>{1});
-  tb_tensor* view = nullptr;
-  {
-    const TfTensor tensor(TF_FLOAT, {1}, &buffer);
-    ASSERT_EQ(tb_tensor_from_tf(tensor.get(), &view), TB_OK);
-  }
-  std::thread([view] { tb_tensor_release(view); }).join();
-  EXPECT_EQ(buffer.freed(), 1);
+  View view = viewOf(TfTensor(TF_FLOAT, {1}, &buffer));
+  std::thread([&view] { view.reset(); }).join();
 }
 
-TEST_F(View, OfAScalarAndOfNothing) {
+TEST_F(ViewTest, OfAScalarAndOfNothing) {
   const TfTensor scalar(TF_INT64, {}, std::vector<int64_t>{7});
-  tb_tensor* view = nullptr;
-  ASSERT_EQ(tb_tensor_from_tf(scalar.get(), &view), TB_OK);
-  EXPECT_EQ(tb_tensor_ndim(view), 0);
-  EXPECT_EQ(tb_tensor_nbytes(view), 8);
-  tb_tensor_release(view);
+  View view = viewOf(scalar);
+  EXPECT_EQ(tb_tensor_ndim(view.get()), 0);
+  EXPECT_EQ(tb_tensor_nbytes(view.get()), 8);
 
   const TfTensor empty(TF_FLOAT, {3, 0, 2}, std::vector<float>{});
-  ASSERT_EQ(tb_tensor_from_tf(empty.get(), &view), TB_OK);
-  EXPECT_EQ(tb_tensor_ndim(view), 3);
-  EXPECT_EQ(tb_tensor_nbytes(view), 0);
-  tb_tensor_release(view);
+  view = viewOf(empty);
+  EXPECT_EQ(tb_tensor_ndim(view.get()), 3);
+  EXPECT_EQ(tb_tensor_nbytes(view.get()), 0);
 }
 
-TEST_F(View, OfStringsIsRefused) {
+TEST_F(ViewTest, OfStringsIsRefused) {
   const int64_t none = 0;
   const TfTensor strings(TF_AllocateTensor(TF_STRING, &none, 1, 0));
   tb_tensor* view = nullptr;
@@ -75,29 +64,23 @@ TEST_F(View, OfStringsIsRefused) {
   EXPECT_EQ(view, nullptr);
 }
 
-TEST_F(View, NullsAreErrors) {
-  tb_tensor* view = nullptr;
-  expectStatus(tb_tensor_from_tf(nullptr, &view), TB_INVALID_HANDLE, {"TF_Tensor", "null"});
+TEST_F(ViewTest, NullsAreErrors) {
+  tb_tensor* none = nullptr;
+  expectStatus(tb_tensor_from_tf(nullptr, &none), TB_INVALID_HANDLE, {"TF_Tensor", "null"});
   const TfTensor tensor = TfTensor::floats({1});
   expectStatus(tb_tensor_from_tf(tensor.get(), nullptr), TB_INVALID_HANDLE, {"null"});
-  ASSERT_EQ(tb_tensor_from_tf(tensor.get(), &view), TB_OK);
+  const View view = viewOf(tensor);
   DLManagedTensorVersioned* managed = nullptr;
   expectStatus(tb_tensor_to_dlpack(nullptr, &managed), TB_INVALID_HANDLE, {"null"});
-  expectStatus(tb_tensor_to_dlpack(view, nullptr), TB_INVALID_HANDLE, {"null"});
+  expectStatus(tb_tensor_to_dlpack(view.get(), nullptr), TB_INVALID_HANDLE, {"null"});
   EXPECT_EQ(managed, nullptr);
-  tb_tensor_release(view);
 }
 
-TEST_F(View, GivesDlpackThatIsReadOnlyAndOutlivesIt) {
+TEST_F(ViewTest, GivesDlpackThatIsReadOnlyAndOutlivesIt) {
   CountedBuffer buffer(std::vector<float>{1, 2, 3, 4, 5, 6});
   DLManagedTensorVersioned* managed = nullptr;
-  {
-    const TfTensor tensor(TF_FLOAT, {2, 3}, &buffer);
-    tb_tensor* view = nullptr;
-    ASSERT_EQ(tb_tensor_from_tf(tensor.get(), &view), TB_OK);
-    ASSERT_EQ(tb_tensor_to_dlpack(view, &managed), TB_OK) << tb_last_error();
-    tb_tensor_release(view);
-  }
+  ASSERT_EQ(tb_tensor_to_dlpack(viewOf(TfTensor(TF_FLOAT, {2, 3}, &buffer)).get(), &managed), TB_OK)
+      << tb_last_error();
   EXPECT_EQ(buffer.freed(), 0);
   EXPECT_EQ(owners_.added(), 1);
   EXPECT_EQ(managed->version.major, 1u);
@@ -105,17 +88,14 @@ TEST_F(View, GivesDlpackThatIsReadOnlyAndOutlivesIt) {
   EXPECT_EQ(managed->dl_tensor.data, buffer.data());
   EXPECT_EQ(managed->dl_tensor.shape[1], 3);
   std::thread([managed] { managed->deleter(managed); }).join();
-  EXPECT_EQ(buffer.freed(), 1);
 }
 
-TEST_F(View, WithoutADlpackDtypeSaysSo) {
+TEST_F(ViewTest, WithoutADlpackDtypeSaysSo) {
   const TfTensor tensor(TF_INT4, {2}, std::vector<uint8_t>{1, 2});
-  tb_tensor* view = nullptr;
-  ASSERT_EQ(tb_tensor_from_tf(tensor.get(), &view), TB_OK);
+  View view = viewOf(tensor);
   DLManagedTensorVersioned* managed = nullptr;
-  expectStatus(tb_tensor_to_dlpack(view, &managed), TB_UNSUPPORTED_DTYPE, {"DLPack", "int4"});
+  expectStatus(tb_tensor_to_dlpack(view.get(), &managed), TB_UNSUPPORTED_DTYPE, {"DLPack", "int4"});
   EXPECT_EQ(managed, nullptr);
-  tb_tensor_release(view);
 }
 
 }  // namespace

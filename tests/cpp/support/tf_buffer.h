@@ -3,6 +3,8 @@
 #ifndef TENSOR_BRIDGE_TESTS_SUPPORT_TF_BUFFER_H_
 #define TENSOR_BRIDGE_TESTS_SUPPORT_TF_BUFFER_H_
 
+#include <gtest/gtest.h>
+
 #include <atomic>
 #include <cstddef>
 #include <cstdlib>
@@ -22,7 +24,10 @@ class CountedBuffer {
   explicit CountedBuffer(const std::vector<T>& values) : CountedBuffer(values.size() * sizeof(T)) {
     if (bytes_ > 0) std::memcpy(data_, values.data(), bytes_);
   }
-  ~CountedBuffer() { std::free(data_); }
+  ~CountedBuffer() {
+    EXPECT_EQ(freed(), given_ ? 1 : 0);
+    std::free(data_);
+  }
   CountedBuffer(const CountedBuffer&) = delete;
   CountedBuffer& operator=(const CountedBuffer&) = delete;
 
@@ -35,7 +40,12 @@ class CountedBuffer {
   /// How often TensorFlow freed it: once, in the end.
   int freed() const { return freed_.load(); }
 
-  /// The deallocator for TF_NewTensor, whose argument is the buffer.
+  /// The deallocator for TF_NewTensor, whose argument is give(): from then on the memory is
+  /// TensorFlow's, which frees it once before the buffer ends.
+  CountedBuffer* give() {
+    given_ = true;
+    return this;
+  }
   static void deallocate(void*, size_t, void* buffer) {
     static_cast<CountedBuffer*>(buffer)->freed_.fetch_add(1);
   }
@@ -43,6 +53,7 @@ class CountedBuffer {
  private:
   void* data_;
   size_t bytes_;
+  bool given_ = false;
   std::atomic<int> freed_{0};
 };
 

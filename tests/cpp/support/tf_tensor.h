@@ -30,7 +30,7 @@ class TfTensor {
   /// Over `buffer`'s memory, which learns when TensorFlow lets go of it.
   TfTensor(TF_DataType dtype, const std::vector<int64_t>& shape, CountedBuffer* buffer)
       : TfTensor(TF_NewTensor(dtype, shape.data(), static_cast<int>(shape.size()), buffer->data(),
-                              buffer->bytes(), CountedBuffer::deallocate, buffer)) {}
+                              buffer->bytes(), CountedBuffer::deallocate, buffer->give())) {}
   static TfTensor floats(const std::vector<float>& values) {
     return TfTensor(TF_FLOAT, {static_cast<int64_t>(values.size())}, values);
   }

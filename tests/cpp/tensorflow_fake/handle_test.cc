@@ -8,27 +8,18 @@
 #include "adapters/tensorflow/owner.h"
 #include "adapters/tensorflow/reader.h"
 #include "adapters/tensorflow/variable.h"
-#include "core/owner_counter.h"
 #include "support/expect_error.h"
 #include "support/fake_library.h"
-#include "support/owner_scope.h"
 
 namespace tensor_bridge::testing {
 namespace {
 
 class HandleTest : public FakeTensorflowTest {
  protected:
-  FakeSpec floats(const std::vector<int64_t>& dims) {
-    FakeSpec spec;
-    spec.ndim = static_cast<int>(dims.size());
-    spec.dims = dims.data();
-    spec.data = data_;
-    return spec;
-  }
+  FakeSpec floats(const std::vector<int64_t>& dims) { return specOf(dims, data_); }
 
   FakeSpec failing(const char* function, int code, const char* message) {
-    static const std::vector<int64_t> dims = {2, 3};
-    FakeSpec spec = floats(dims);
+    FakeSpec spec = floats({2, 3});
     spec.fails_in = function;
     spec.code = code;
     spec.message = message;
@@ -36,20 +27,14 @@ class HandleTest : public FakeTensorflowTest {
   }
 
   void expectRefused(const FakeSpec& spec, ErrorCode code, const std::vector<std::string>& parts) {
-    OwnerScope owners(liveOwners);
-    TFE_TensorHandle* handle = fake_->handle(&spec);
-    int64_t shape[kMaxDims];
-    TensorRef view;
-    expectError(code, parts, [&] { exportHandle(api(), handle, shape, &view); });
-    api().TFE_DeleteTensorHandle(handle);
+    TfeHandle handle = handleOf(spec);
+    expectError(code, parts, [&] { exportHandle(api(), handle.get(), shape_, &view_); });
+    handle.reset();
     EXPECT_EQ(fake_->handles, 0) << "no reference was taken";
     // The failure does not stick to the thread: a good handle converts.
-    const std::vector<int64_t> dims = {6};
-    const FakeSpec good = floats(dims);
-    handle = fake_->handle(&good);
-    EXPECT_NO_THROW(exportHandle(api(), handle, shape, &view));
-    view.reset();
-    api().TFE_DeleteTensorHandle(handle);
+    handle = handleOf(floats({6}));
+    EXPECT_NO_THROW(exportHandle(api(), handle.get(), shape_, &view_));
+    view_.reset();
   }
 
   alignas(64) float data_[6] = {};
@@ -58,23 +43,17 @@ class HandleTest : public FakeTensorflowTest {
 using ExportHandle = HandleTest;
 
 TEST_F(ExportHandle, SharesThroughAReferenceThatOutlivesTheHandle) {
-  OwnerScope owners(liveOwners);
-  const std::vector<int64_t> dims = {2, 3};
-  const FakeSpec spec = floats(dims);
-  TFE_TensorHandle* handle = fake_->handle(&spec);
-  int64_t shape[kMaxDims];
-  TensorRef view;
-  exportHandle(api(), handle, shape, &view);
-  EXPECT_EQ(view.dl.data, data_);
-  EXPECT_EQ(view.dl.ndim, 2);
-  EXPECT_EQ(shape[0], 2);
-  EXPECT_EQ(shape[1], 3);
-  EXPECT_TRUE(view.read_only);
-  EXPECT_EQ(view.release, releaseHandle);
-  EXPECT_EQ(owners.added(), 1);
-  api().TFE_DeleteTensorHandle(handle);
+  TfeHandle handle = handleOf(floats({2, 3}));
+  exportHandle(api(), handle.get(), shape_, &view_);
+  EXPECT_EQ(view_.dl.data, data_);
+  EXPECT_EQ(view_.dl.ndim, 2);
+  EXPECT_EQ(shape_[0], 2);
+  EXPECT_EQ(shape_[1], 3);
+  EXPECT_TRUE(view_.read_only);
+  EXPECT_EQ(view_.release, releaseHandle);
+  EXPECT_EQ(owners_.added(), 1);
+  handle.reset();
   EXPECT_EQ(fake_->handles, 1);
-  view.reset();
 }
 
 TEST_F(ExportHandle, NeverAsksForThePointerOfADtypeWithoutElements) {
@@ -83,13 +62,10 @@ TEST_F(ExportHandle, NeverAsksForThePointerOfADtypeWithoutElements) {
     fake_->device_pointer_calls = 0;
     FakeSpec spec = floats({});
     spec.dtype = dtype;
-    TFE_TensorHandle* handle = fake_->handle(&spec);
-    int64_t shape[kMaxDims];
-    TensorRef view;
+    TfeHandle handle = handleOf(spec);
     expectError(ErrorCode::kUnsupportedDtype, {},
-                [&] { exportHandle(api(), handle, shape, &view); });
+                [&] { exportHandle(api(), handle.get(), shape_, &view_); });
     EXPECT_EQ(fake_->device_pointer_calls, 0) << dtype;
-    api().TFE_DeleteTensorHandle(handle);
   }
 }
 
@@ -133,85 +109,62 @@ TEST_F(ExportHandle, RefusesAHandleWithoutADevice) {
 
 TEST_F(ExportHandle, TakesTheDeviceThatBacksTheTensor) {
   // An int32 result "on GPU:0" that TensorFlow keeps in host memory.
-  const std::vector<int64_t> dims = {6};
-  FakeSpec spec = floats(dims);
+  FakeSpec spec = floats({6});
   spec.dtype = 3;
   spec.device = "/job:localhost/replica:0/task:0/device:GPU:0";
-  TFE_TensorHandle* handle = fake_->handle(&spec);
-  int64_t shape[kMaxDims];
-  TensorRef view;
-  exportHandle(api(), handle, shape, &view);
-  EXPECT_EQ(view.dl.device.device_type, kDLCPU);
-  view.reset();
-  api().TFE_DeleteTensorHandle(handle);
+  TfeHandle handle = handleOf(spec);
+  exportHandle(api(), handle.get(), shape_, &view_);
+  EXPECT_EQ(view_.dl.device.device_type, kDLCPU);
 }
 
 TEST_F(ExportHandle, KeepsTensorFlowsOrdinalOfAGpu) {
-  const std::vector<int64_t> dims = {6};
-  FakeSpec spec = floats(dims);
+  FakeSpec spec = floats({6});
   spec.backing_device = "/job:localhost/replica:0/task:0/device:GPU:3";
-  TFE_TensorHandle* handle = fake_->handle(&spec);
-  int64_t shape[kMaxDims];
-  TensorRef view;
-  exportHandle(api(), handle, shape, &view);
-  EXPECT_EQ(view.dl.device.device_type, kDLCUDA);
-  EXPECT_EQ(view.dl.device.device_id, 3);
-  view.reset();
-  api().TFE_DeleteTensorHandle(handle);
+  TfeHandle handle = handleOf(spec);
+  exportHandle(api(), handle.get(), shape_, &view_);
+  EXPECT_EQ(view_.dl.device.device_type, kDLCUDA);
+  EXPECT_EQ(view_.dl.device.device_id, 3);
 }
 
 TEST_F(ExportHandle, RefusesShapesThatCannotBe) {
-  const std::vector<int64_t> ones(255, 1);
-  expectRefused(floats(ones), ErrorCode::kInvalidHandle, {"254", "255"});
-  const std::vector<int64_t> negative = {2, -7};
-  expectRefused(floats(negative), ErrorCode::kInvalidHandle, {"negative"});
-  const std::vector<int64_t> huge = {int64_t{1} << 40, int64_t{1} << 40};
-  expectRefused(floats(huge), ErrorCode::kInvalidHandle, {"overflows"});
+  constexpr int64_t kHuge = int64_t{1} << 40;
+  expectRefused(floats(std::vector<int64_t>(255, 1)), ErrorCode::kInvalidHandle, {"254", "255"});
+  expectRefused(floats({2, -7}), ErrorCode::kInvalidHandle, {"negative"});
+  expectRefused(floats({kHuge, kHuge}), ErrorCode::kInvalidHandle, {"overflows"});
 }
 
 TEST_F(ExportHandle, AcceptsEmptyTensorsWithoutMemory) {
-  const std::vector<int64_t> dims = {0, 5};
-  FakeSpec spec = floats(dims);
+  FakeSpec spec = floats({0, 5});
   spec.data = nullptr;
-  TFE_TensorHandle* handle = fake_->handle(&spec);
-  int64_t shape[kMaxDims];
-  TensorRef view;
-  exportHandle(api(), handle, shape, &view);
-  EXPECT_EQ(view.nbytes, 0);
-  view.reset();
-  api().TFE_DeleteTensorHandle(handle);
+  TfeHandle handle = handleOf(spec);
+  exportHandle(api(), handle.get(), shape_, &view_);
+  EXPECT_EQ(view_.nbytes, 0);
 }
 
 // TFE_TensorHandleDevicePointer() waits for the device first and for the producer, which queues its
 // kernel only then, afterwards.
 TEST_F(ExportHandle, AsksAgainForWhatWasNotReadyOnAGpu) {
   FakeSpec spec = floats({});
-  int64_t shape[kMaxDims];
-  TensorRef view;
   for (const bool on_gpu : {false, true}) {
     if (on_gpu) spec.backing_device = "/job:localhost/replica:0/task:0/device:GPU:0";
-    TFE_TensorHandle* handle = fake_->handle(&spec);
+    TfeHandle handle = handleOf(spec);
     fake_->device_pointer_calls = 0;
-    exportHandle(api(), handle, shape, &view);
+    exportHandle(api(), handle.get(), shape_, &view_);
     EXPECT_EQ(fake_->device_pointer_calls, on_gpu ? 2 : 1);
-    view.reset();
-    api().TFE_DeleteTensorHandle(handle);
+    view_.reset();
   }
 }
 
 TEST_F(ExportHandle, IsNotTakenForReadyWhenNobodyCanTell) {
-  const FakeSpec spec = floats({});
-  TFE_TensorHandle* handle = fake_->handle(&spec);
-  EXPECT_FALSE(api().isReady(handle)) << "the caller then waits without the GIL";
-  api().TFE_DeleteTensorHandle(handle);
+  TfeHandle handle = handleOf(floats({}));
+  EXPECT_FALSE(api().isReady(handle.get())) << "the caller then waits without the GIL";
 }
 
 class Variable : public HandleTest {
  protected:
   void SetUp() override {
     HandleTest::SetUp();
-    const FakeSpec spec = floats({});
-    resource_ = fake_->handle(&spec);
+    resource_ = handleOf(floats({}));
     for (int i = 0; i < 4; ++i) {
       fake_->reads[i] = floats({});
       fake_->reads[i].data = &data_[i];
@@ -219,35 +172,31 @@ class Variable : public HandleTest {
     fake_->read_values = 1;
   }
   void TearDown() override {
-    api().TFE_DeleteTensorHandle(resource_);
+    resource_.reset();
     HandleTest::TearDown();
   }
 
-  TFE_TensorHandle* resource_ = nullptr;
+  TfeHandle resource_;
 };
 
 TEST_F(Variable, IsReadOnce) {
-  const TfeHandle value = readVariable(api(), nullptr, resource_, 1);
+  const TfeHandle value = readVariable(api(), nullptr, resource_.get(), 1);
   EXPECT_EQ(fake_->reads_done, 1);
   EXPECT_NE(value, nullptr);
 }
 
 TEST_F(Variable, ThatWasNeverAssignedIsRefused) {
   // ReadVariableOp gives an empty vector for it, and no error.
-  const int64_t zero = 0;
-  fake_->reads[0].ndim = 1;
-  fake_->reads[0].dims = &zero;
+  fake_->reads[0] = specOf({0}, data_);
   fake_->variable_is_assigned = false;
   expectError(ErrorCode::kTensorFlow, {"never initialised", "assign"},
-              [&] { readVariable(api(), nullptr, resource_, 1); });
+              [&] { readVariable(api(), nullptr, resource_.get(), 1); });
   EXPECT_EQ(fake_->handles, 1) << "the resource alone";
 }
 
 TEST_F(Variable, MayHoldAnEmptyVector) {
-  const int64_t zero = 0;
-  fake_->reads[0].ndim = 1;
-  fake_->reads[0].dims = &zero;
-  EXPECT_NE(readVariable(api(), nullptr, resource_, 1), nullptr);
+  fake_->reads[0] = specOf({0}, data_);
+  EXPECT_NE(readVariable(api(), nullptr, resource_.get(), 1), nullptr);
   EXPECT_EQ(fake_->handles, 1);
 }
 
@@ -257,36 +206,36 @@ TEST_F(Variable, PassesOnWhyItCannotBeRead) {
     fake_->read_fails_at = 1;
     fake_->read_fails_in = function;
     expectError(ErrorCode::kTensorFlow, {"read the variable", "uninitialised"},
-                [&] { readVariable(api(), nullptr, resource_, 1); });
+                [&] { readVariable(api(), nullptr, resource_.get(), 1); });
     EXPECT_EQ(fake_->ops, 0) << function;
     EXPECT_EQ(fake_->handles, 1) << function;
     // The failure does not stick to the thread.
-    EXPECT_NE(readVariable(api(), nullptr, resource_, 1), nullptr);
+    EXPECT_NE(readVariable(api(), nullptr, resource_.get(), 1), nullptr);
   }
 }
 
 TEST_F(Variable, ThatSharesItsBufferIsNotCopiedAtRead) {
-  TfeHandle first = readVariable(api(), nullptr, resource_, 1);
-  EXPECT_FALSE(copiedAtRead(api(), nullptr, resource_, 1, first.get()));
+  TfeHandle first = readVariable(api(), nullptr, resource_.get(), 1);
+  EXPECT_FALSE(copiedAtRead(api(), nullptr, resource_.get(), 1, first.get()));
 }
 
 TEST_F(Variable, ThatMovesAtEveryReadIsCopiedAtRead) {
   fake_->read_values = 4;
-  TfeHandle first = readVariable(api(), nullptr, resource_, 1);
-  EXPECT_TRUE(copiedAtRead(api(), nullptr, resource_, 1, first.get()));
+  TfeHandle first = readVariable(api(), nullptr, resource_.get(), 1);
+  EXPECT_TRUE(copiedAtRead(api(), nullptr, resource_.get(), 1, first.get()));
 }
 
 TEST_F(Variable, AssignedBetweenTwoReadsIsNotTakenForCopied) {
   // Moves once, between the first and the second read.
   fake_->read_values = 4;
   fake_->reads[2].data = fake_->reads[1].data;
-  TfeHandle first = readVariable(api(), nullptr, resource_, 1);
-  EXPECT_FALSE(copiedAtRead(api(), nullptr, resource_, 1, first.get()));
+  TfeHandle first = readVariable(api(), nullptr, resource_.get(), 1);
+  EXPECT_FALSE(copiedAtRead(api(), nullptr, resource_.get(), 1, first.get()));
 }
 
 TEST_F(Variable, WithoutElementsIsNotLookedAt) {
   for (int dtype : {7, 20, 34}) {
-    EXPECT_FALSE(copiedAtRead(api(), nullptr, resource_, dtype, resource_)) << dtype;
+    EXPECT_FALSE(copiedAtRead(api(), nullptr, resource_.get(), dtype, resource_.get())) << dtype;
   }
   EXPECT_EQ(fake_->device_pointer_calls, 0);
 }
@@ -297,9 +246,9 @@ TEST_F(Variable, ReadThatFailsWhileLookingForCopiesLeaksNothing) {
     fake_->reads_done = 0;
     fake_->read_fails_at = failing_read;
     fake_->read_fails_in = "Execute";
-    TfeHandle first = readVariable(api(), nullptr, resource_, 1);
+    TfeHandle first = readVariable(api(), nullptr, resource_.get(), 1);
     expectError(ErrorCode::kTensorFlow, {"uninitialised"},
-                [&] { copiedAtRead(api(), nullptr, resource_, 1, first.get()); });
+                [&] { copiedAtRead(api(), nullptr, resource_.get(), 1, first.get()); });
     first.reset();
     EXPECT_EQ(fake_->handles, 1) << "read " << failing_read;
   }

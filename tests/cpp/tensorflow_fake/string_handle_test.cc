@@ -6,10 +6,8 @@
 #include <vector>
 
 #include "adapters/tensorflow/strings.h"
-#include "core/owner_counter.h"
 #include "support/expect_error.h"
 #include "support/fake_library.h"
-#include "support/owner_scope.h"
 
 namespace tensor_bridge::testing {
 namespace {
@@ -19,23 +17,16 @@ constexpr int kString = 7;
 class StringHandleTest : public FakeTensorflowTest {
  protected:
   FakeSpec strings(const std::vector<int64_t>& dims) {
-    FakeSpec spec;
+    FakeSpec spec = specOf(dims, elements_);
     spec.dtype = kString;
-    spec.ndim = static_cast<int>(dims.size());
-    spec.dims = dims.data();
-    spec.data = elements_;
     spec.byte_size = sizeof(elements_);
     return spec;
   }
 
   void expectRefused(const FakeSpec& spec, ErrorCode code, const std::vector<std::string>& parts) {
-    OwnerScope owners(liveOwners);
-    TFE_TensorHandle* handle = fake_->handle(&spec);
-    int64_t shape[kMaxDims];
-    TensorRef view;
-    expectError(code, parts, [&] { exportStrings(api(), handle, shape, &view); });
+    TfeHandle handle = handleOf(spec);
+    expectError(code, parts, [&] { exportStrings(api(), handle.get(), shape_, &view_); });
     EXPECT_EQ(fake_->device_pointer_calls, 0) << "TensorFlow aborts on it";
-    api().TFE_DeleteTensorHandle(handle);
   }
 
   // "a" and "bc", inline.
@@ -46,28 +37,22 @@ TEST_F(StringHandleTest, TheViewKeepsTheTensor) {
   elements_[24] = 8;
   elements_[25] = 'b';
   elements_[26] = 'c';
-  OwnerScope owners(liveOwners);
-  const std::vector<int64_t> dims = {2};
-  const FakeSpec spec = strings(dims);
-  TFE_TensorHandle* handle = fake_->handle(&spec);
-  int64_t shape[kMaxDims];
-  TensorRef view;
-  exportStrings(api(), handle, shape, &view);
-  api().TFE_DeleteTensorHandle(handle);
-  EXPECT_EQ(owners.added(), 1);
-  EXPECT_EQ(view.dl.data, elements_);
-  EXPECT_EQ(shape[0], 2);
+  TfeHandle handle = handleOf(strings({2}));
+  exportStrings(api(), handle.get(), shape_, &view_);
+  handle.reset();
+  EXPECT_EQ(owners_.added(), 1);
+  EXPECT_EQ(view_.dl.data, elements_);
+  EXPECT_EQ(shape_[0], 2);
   char block[4] = "###";
-  gatherStrings(view.dl.data, 2, block, 3);
+  gatherStrings(view_.dl.data, 2, block, 3);
   EXPECT_STREQ(block, "abc");
   EXPECT_EQ(fake_->device_pointer_calls, 0) << "TensorFlow aborts on it";
-  view.reset();
+  view_.reset();
   EXPECT_EQ(fake_->tensors, 0);
 }
 
 TEST_F(StringHandleTest, OtherDtypesAreRefused) {
-  const std::vector<int64_t> dims = {2};
-  FakeSpec spec = strings(dims);
+  FakeSpec spec = strings({2});
   spec.dtype = 1;
   expectRefused(spec, ErrorCode::kUnsupportedDtype, {"strings", "float32"});
   spec.dtype = 4321;
@@ -75,8 +60,7 @@ TEST_F(StringHandleTest, OtherDtypesAreRefused) {
 }
 
 TEST_F(StringHandleTest, OtherDevicesAreRefused) {
-  const std::vector<int64_t> dims = {2};
-  FakeSpec spec = strings(dims);
+  FakeSpec spec = strings({2});
   spec.backing_device = "/job:worker/replica:0/task:1/device:TPU:0";
   expectRefused(spec, ErrorCode::kUnsupportedDevice, {"TPU:0", "tf.identity"});
   spec.backing_device = "/job:localhost/replica:0/task:0/device:CUSTOM:0";
@@ -84,9 +68,8 @@ TEST_F(StringHandleTest, OtherDevicesAreRefused) {
 }
 
 TEST_F(StringHandleTest, AFailingProducerIsReported) {
-  const std::vector<int64_t> dims = {2};
   for (const char* function : {"BackingDeviceName", "Resolve"}) {
-    FakeSpec spec = strings(dims);
+    FakeSpec spec = strings({2});
     spec.fails_in = function;
     spec.code = 3;
     spec.message = "no such file";
@@ -101,12 +84,10 @@ TEST_F(StringHandleTest, ShapesThatLieAreRefused) {
     expectRefused(strings(dims), ErrorCode::kInvalidHandle, {});
     EXPECT_EQ(fake_->tensors, 0);
   }
-  const std::vector<int64_t> dims = {2};
-  FakeSpec spec = strings(dims);
+  FakeSpec spec = strings({2});
   spec.data = nullptr;
   expectRefused(spec, ErrorCode::kInvalidHandle, {"holds 48 bytes"});
-  const std::vector<int64_t> many(kMaxDims + 1, 1);
-  spec = strings(many);
+  spec = strings(std::vector<int64_t>(kMaxDims + 1, 1));
   expectRefused(spec, ErrorCode::kInvalidHandle, {"254"});
 }
 
