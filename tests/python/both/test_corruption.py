@@ -28,17 +28,20 @@ def converter(direction: str, way: str) -> str:
     return f"to = {DLPACK[direction] if way == 'dlpack' else f'{INTERFACES[way]}.{direction}'}"
 
 
+ONES, ZEROS = [1, 1], [0, 0]
+
+
 class Case(NamedTuple):
     """Code: the write on torch's side, what exists before, and what TensorFlow shows of it."""
 
-    write: str
-    right: Any
-    wrong: Any
+    write: str = "x.zero_()"
+    right: Any = ONES
+    wrong: Any = ZEROS
     setup: str = "x = torch.ones(16)\nt = to(x)"
     probe: str = "t[:2]"
 
 
-def from_tf(write: str, probe: str, right: Any, wrong: Any, setup: str = "") -> Case:
+def from_tf(write: str, probe: str, right: Any, setup: str = "", wrong: Any = ZEROS) -> Case:
     """A write through `to(tensor)`, and what looks unrelated to it in TensorFlow."""
     return Case(write, right, wrong, setup, probe)
 
@@ -57,137 +60,131 @@ def gradient(of):
 
 TO_TORCH = {
     "scalar constant, sum": from_tf(
-        "to(tf.constant(1.0, tf.float32)).add_(1)", "x + 1.0", [11, 21], [12, 22], X
+        "to(tf.constant(1.0, tf.float32)).add_(1)", "x + 1.0", [11, 21], X, wrong=[12, 22]
     ),
     "scalar constant, product": from_tf(
-        "to(tf.constant(1.0, tf.float32)).add_(1)", "x * 1.0", [10, 20], [20, 40], X
+        "to(tf.constant(1.0, tf.float32)).add_(1)", "x * 1.0", [10, 20], X, wrong=[20, 40]
     ),
-    "scalar constant, itself": from_tf("to(tf.constant(1.0)).add_(1)", "tf.constant(1.0)", 1, 2),
+    "scalar constant, itself": from_tf(
+        "to(tf.constant(1.0)).add_(1)", "tf.constant(1.0)", 1, wrong=2
+    ),
     "axis of a reduction": from_tf(
         "to(tf.constant(0, tf.int32)).add_(1)",
         "tf.reduce_sum(m, axis=0)",
         [11, 22],
-        [3, 30],
         MATRIX,
+        wrong=[3, 30],
     ),
     "axis of concat": from_tf(
         "to(tf.constant(0, tf.int32)).add_(1)",
         "tf.shape(tf.concat([m, m], 0))",
         [4, 2],
-        [2, 4],
         MATRIX,
+        wrong=[2, 4],
     ),
     "integer arithmetic": from_tf(
         "to(tf.constant(2, tf.int32)).add_(40)",
         "i * 2",
         [2, 4, 6],
-        [42, 84, 126],
         "i = tf.constant([1, 2, 3])",
+        wrong=[42, 84, 126],
     ),
     "boolean constant": from_tf(
         "to(tf.constant(True)).fill_(False)",
         "tf.cond(tf.constant(True), lambda: 1, lambda: 0)",
         1,
-        0,
+        wrong=0,
     ),
     "gradient seed, accumulated": from_tf(
-        "to(gradient(tf.identity)).add_(1)", "gradient(lambda x: x * x)", 6, 12, TAPE
+        "to(gradient(tf.identity)).add_(1)", "gradient(lambda x: x * x)", 6, TAPE, wrong=12
     ),
     "gradient seed, zeroed": from_tf(
-        "to(gradient(tf.identity)).zero_()", "gradient(lambda x: x * x)", 6, 0, TAPE
+        "to(gradient(tf.identity)).zero_()", "gradient(lambda x: x * x)", 6, TAPE, wrong=0
     ),
     "gradient shared with another": from_tf(
         "to(a).mul_(10)",
         "b",
         [1, 1],
-        [10, 10],
         """
 u, v = tf.Variable([1.0, 2.0]), tf.Variable([3.0, 4.0])
 with tf.GradientTape() as tape:
     y = u + v
 a, b = tape.gradient(y, [u, v])
 """,
+        wrong=[10, 10],
     ),
     "constant captured by a function": from_tf(
         "to(captured).add_(100)",
         "f()",
         [2, 4, 6],
-        [202, 204, 206],
         "captured = tf.constant([1.0, 2.0, 3.0])\n"
         "f = tf.function(lambda: captured * 2, autograph=False)",
+        wrong=[202, 204, 206],
     ),
     "constant returned by a function": from_tf(
         "to(f()).add_(100)",
         "f()",
         [1, 2, 3],
-        [101, 102, 103],
         "f = tf.function(lambda: tf.constant([1.0, 2.0, 3.0]), autograph=False)",
+        wrong=[101, 102, 103],
     ),
     "constant folded by the optimizer": from_tf(
         "to(f()).add_(100)",
         "f()",
         [6, 6],
-        [106, 106],
         "two, three = [2.0, 2.0], [3.0, 3.0]\n"
         "f = tf.function(lambda: tf.constant(two) * tf.constant(three), autograph=False)",
+        wrong=[106, 106],
     ),
     "repeated dataset": from_tf(
         "to(next(elements)).add_(100)",
         "next(elements)",
         [0, 0],
-        [100, 100],
         "elements = iter(tf.data.Dataset.from_tensors([0.0, 0.0]).repeat())",
+        wrong=[100, 100],
     ),
     "cached dataset": from_tf(
         "[to(e).add_(100) for e in data]",
         "[e.numpy().tolist() for e in data]",
         [[0, 0]],
-        [[100, 100]],
         "data = tf.data.Dataset.from_tensors([0.0, 0.0]).map(tf.abs).cache()\nlist(data)",
+        wrong=[[100, 100]],
     ),
     "sliced dataset": from_tf(
         "to(next(iter(data))).add_(100)",
         "next(iter(data))",
         [0, 0],
-        [100, 100],
         "data = tf.data.Dataset.from_tensor_slices([[0.0, 0.0]])",
+        wrong=[100, 100],
     ),
     "variable, through its value": from_tf(
-        "to(v.read_value()).zero_()", "v", [1, 2], [0, 0], "v = tf.Variable([1.0, 2.0])"
+        "to(v.read_value()).zero_()", "v", [1, 2], "v = tf.Variable([1.0, 2.0])"
     ),
     "variable, through its initial value": from_tf(
-        "to(init).zero_()",
-        "v",
-        [1, 2],
-        [0, 0],
-        "init = tf.constant([1.0, 2.0])\nv = tf.Variable(init)",
+        "to(init).zero_()", "v", [1, 2], "init = tf.constant([1.0, 2.0])\nv = tf.Variable(init)"
     ),
     "two variables of one initial value": from_tf(
         "to(first.read_value()).zero_()",
         "second",
         [1, 2],
-        [0, 0],
         "init = tf.constant([1.0, 2.0])\nfirst, second = tf.Variable(init), tf.Variable(init)",
     ),
     "variable that another was assigned from": from_tf(
         "to(target.read_value()).zero_()",
         "online",
         [1, 2],
-        [0, 0],
         "online, target = tf.Variable([1.0, 2.0]), tf.Variable([0.0, 0.0])\ntarget.assign(online)",
     ),
     "variable, through a function": from_tf(
         "to(read()).zero_()",
         "v",
         [1, 2],
-        [0, 0],
         "v = tf.Variable([1.0, 2.0])\nread = tf.function(lambda: v.read_value(), autograph=False)",
     ),
     "SavedModel getter": from_tf(
         "to(loaded.weights()).zero_()",
         "loaded(tf.ones((1, 2)))",
         [[3, 3]],
-        [[0, 0]],
         """
 import tempfile
 class Model(tf.Module):
@@ -203,12 +200,12 @@ with tempfile.TemporaryDirectory() as folder:
     tf.saved_model.save(Model(), folder)
     loaded = tf.saved_model.load(folder)
 """,
+        wrong=[[0, 0]],
     ),
     "learning rate": from_tf(
         "to(tf.convert_to_tensor(optimizer.learning_rate)).mul_(1000)",
         "step()",
         -0.5,
-        -500,
         """
 optimizer = tf.keras.optimizers.SGD(0.5)
 w = tf.Variable(0.0)
@@ -217,20 +214,21 @@ def step():
     optimizer.apply_gradients([(tf.ones(1)[0], w)])
     return w
 """,
+        wrong=-500,
     ),
     "TensorArray element": from_tf(
         "to(array.read(0)).fill_(9)",
         "array.read(0)",
         [1, 2],
-        [9, 9],
         "array = tf.TensorArray(tf.float32, 1, clear_after_read=False).write(0, [1.0, 2.0])",
+        wrong=[9, 9],
     ),
     "aligned rows": from_tf(
         "to(x[2]).zero_()",
         "tf.reduce_sum(x, 1)",
         [1024] * 4,
-        [1024, 1024, 0, 1024],
         "x = tf.ones((4, 1024)) + 0.0",
+        wrong=[1024, 1024, 0, 1024],
     ),
 }
 
@@ -250,7 +248,7 @@ ALIASING = {
 }
 TO_TORCH |= {
     f"alias by {name}": from_tf(
-        f"to({code}).zero_()", "x", [10, 20], [0, 0], "x = tf.constant([10.0, 20.0]) + 0.0"
+        f"to({code}).zero_()", "x", [10, 20], "x = tf.constant([10.0, 20.0]) + 0.0"
     )
     for name, code in ALIASING.items()
 }
@@ -266,77 +264,72 @@ t = to(layer.weight)
 """
 
 TO_TF = {
-    "zero_": Case("x.zero_()", [1, 1], [0, 0]),
+    "zero_": Case(),
     "item": Case("x[0] = 7", [1, 1], [7, 1]),
     "augmented assignment": Case("x += 1", [1, 1], [2, 2]),
     "out=": Case("torch.add(torch.ones(16), 4, out=x)", [1, 1], [5, 5]),
     "copy_": Case("x.copy_(torch.arange(16.0))", [1, 1], [0, 1]),
     "a view": Case("x.view(4, 4).T[1].mul_(3)", [1, 1], [1, 3]),
     "a view made before": Case(
-        "y.fill_(3)", [1, 1], [3, 3], "x = torch.ones(16)\ny = x[:8]\nt = to(x)"
+        "y.fill_(3)", [1, 1], [3, 3], setup="x = torch.ones(16)\ny = x[:8]\nt = to(x)"
     ),
     "the tensor behind a view": Case(
-        "x.fill_(3)", [1, 1], [3, 3], "x = torch.ones(64)\nt = to(x[16:32])"
+        "x.fill_(3)", [1, 1], [3, 3], setup="x = torch.ones(64)\nt = to(x[16:32])"
     ),
-    "no_grad": Case("torch.no_grad()(x.clamp_)(max=0)", [1, 1], [0, 0]),
+    "no_grad": Case("torch.no_grad()(x.clamp_)(max=0)"),
     "a NumPy array taken afterwards": Case("x.numpy()[:] = 9", [1, 1], [9, 9]),
     "SGD": Case(
-        "torch.optim.SGD(layer.parameters(), lr=0.5).step()", [1, 1], [0.5, 0.5], MODEL, "t[0, :2]"
+        "torch.optim.SGD(layer.parameters(), lr=0.5).step()",
+        [1, 1],
+        [0.5, 0.5],
+        setup=MODEL,
+        probe="t[0, :2]",
     ),
-    "initialisation": Case("torch.nn.init.zeros_(layer.weight)", [1, 1], [0, 0], MODEL, "t[0, :2]"),
+    "initialisation": Case("torch.nn.init.zeros_(layer.weight)", setup=MODEL, probe="t[0, :2]"),
     "a loaded state dict": Case(
-        "layer.load_state_dict({'weight': torch.zeros(16, 16)})", [1, 1], [0, 0], MODEL, "t[0, :2]"
+        "layer.load_state_dict({'weight': torch.zeros(16, 16)})", setup=MODEL, probe="t[0, :2]"
     ),
     "zero_grad": Case(
         "layer.zero_grad(set_to_none=False)",
-        [1, 1],
-        [0, 0],
-        MODEL + "t = to(layer.weight.grad)",
-        "t[0, :2]",
+        setup=MODEL + "t = to(layer.weight.grad)",
+        probe="t[0, :2]",
     ),
     "clipped gradients": Case(
         "torch.nn.utils.clip_grad_norm_(layer.parameters(), 1.6)",
         [1, 1],
         pytest.approx([0.1, 0.1]),
-        MODEL + "t = to(layer.weight.grad)",
-        "tf.round(t[0, :2] * 1000) / 1000",
+        setup=MODEL + "t = to(layer.weight.grad)",
+        probe="tf.round(t[0, :2] * 1000) / 1000",
     ),
     "accumulated gradients": Case(
         "layer(torch.ones(1, 16)).sum().backward()",
         [1, 1],
         [2, 2],
-        MODEL + "t = to(layer.weight.grad)",
-        "t[0, :2]",
+        setup=MODEL + "t = to(layer.weight.grad)",
+        probe="t[0, :2]",
     ),
     "running statistics": Case(
         "norm(torch.full((4, 16), 10.0))",
         [0, 0],
         [1, 1],
-        "norm = torch.nn.BatchNorm1d(16)\nt = to(norm.running_mean)",
+        setup="norm = torch.nn.BatchNorm1d(16)\nt = to(norm.running_mean)",
     ),
     "variable made from it": Case(
-        "x.zero_()", [1, 1], [0, 0], "x = torch.ones(16)\nv = tf.Variable(to(x))", "v[:2]"
+        setup="x = torch.ones(16)\nv = tf.Variable(to(x))", probe="v[:2]"
     ),
     "variable assigned from it": Case(
-        "x.zero_()",
-        [1, 1],
-        [0, 0],
-        "x = torch.ones(16)\nv = tf.Variable(tf.zeros(16))\nv.assign(to(x))",
-        "v[:2]",
+        setup="x = torch.ones(16)\nv = tf.Variable(tf.zeros(16))\nv.assign(to(x))", probe="v[:2]"
     ),
     "weights of a Keras layer": Case(
         "x.zero_()",
         [4],
         [0],
-        "x = torch.ones(4, 1)\nlayer = tf.keras.layers.Dense(1)\nlayer.build((None, 4))\n"
+        setup="x = torch.ones(4, 1)\nlayer = tf.keras.layers.Dense(1)\nlayer.build((None, 4))\n"
         "layer.kernel.assign(to(x))",
-        "layer(tf.ones((1, 4)))[0]",
+        probe="layer(tf.ones((1, 4)))[0]",
     ),
     "checkpoint written later": Case(
-        "x.zero_()",
-        [1, 1],
-        [0, 0],
-        """
+        setup="""
 import tempfile
 x = torch.ones(16)
 v = tf.Variable(to(x))
@@ -345,41 +338,33 @@ def saved():
         path = tf.train.Checkpoint(v=v).write(folder + "/c")
         return tf.train.load_checkpoint(path).get_tensor("v/.ATTRIBUTES/VARIABLE_VALUE")
 """,
-        "saved()[:2]",
+        probe="saved()[:2]",
     ),
     "constant captured by a function": Case(
         "x.zero_()",
         [3, 3],
-        [0, 0],
-        "x = torch.ones(16)\nt = to(x)\nf = tf.function(lambda: t * 3, autograph=False)",
-        "f()[:2]",
+        setup="x = torch.ones(16)\nt = to(x)\nf = tf.function(lambda: t * 3, autograph=False)",
+        probe="f()[:2]",
     ),
     "repeated dataset": Case(
-        "x.zero_()",
-        [1, 1],
-        [0, 0],
-        "x = torch.ones(16)\nelements = iter(tf.data.Dataset.from_tensors(to(x)).repeat())",
-        "next(elements)[:2]",
+        setup="x = torch.ones(16)\nelements = iter(tf.data.Dataset.from_tensors(to(x)).repeat())",
+        probe="next(elements)[:2]",
     ),
     "gradient computed later": Case(
         "x.fill_(10)",
         [2, 2],
         [20, 20],
-        """
+        setup="""
 x = torch.ones(16)
 t = to(x)
 with tf.GradientTape(persistent=True) as tape:
     tape.watch(t)
     y = tf.reduce_sum(t * t)
 """,
-        "tape.gradient(y, t)[:2]",
+        probe="tape.gradient(y, t)[:2]",
     ),
     "alias in TensorFlow": Case(
-        "x.zero_()",
-        [1, 1],
-        [0, 0],
-        "x = torch.ones(16)\nr = tf.reshape(to(x), (4, 4))",
-        "r[0, :2]",
+        setup="x = torch.ones(16)\nr = tf.reshape(to(x), (4, 4))", probe="r[0, :2]"
     ),
 }
 

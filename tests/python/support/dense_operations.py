@@ -30,7 +30,7 @@ from sharing_model import Buffer, Memory, Node, Reference, Rules, Storage, encod
 
 from tensor_bridge.testing import tf_data_address, torch_data_address
 
-Drawn = dict[str, Any] | None
+Drawn = dict[str, Any]
 
 SHAPES = ((16,), (64,), (4, 16), (2, 3, 8), (3, 5), (8, 32), (1, 16))
 DTYPES = ("float32", "float32", "float32", "int64", "uint8", *model.DTYPES)
@@ -96,8 +96,7 @@ class DenseOperations(Machine):
     # -- TensorFlow alone --
 
     def draw_make_variable(self, rng: random.Random) -> Drawn:
-        t = self.some(rng, Dense)
-        return None if t is None else {"t": t}
+        return {"t": self.some(rng, Dense)}
 
     def do_make_variable(self, number: int, t: int) -> None:
         source = self.get(t, Dense)
@@ -121,8 +120,6 @@ class DenseOperations(Machine):
 
     def draw_share_in_tf(self, rng: random.Random) -> Drawn:
         t = self.some(rng, Dense)
-        if t is None:
-            return None
         how = rng.choice(("identity", "reshape", "slice", "bitcast", "unstack"))
         return {"t": t, "how": how, "at": rng.randint(0, 8), "size": rng.randint(1, 8)}
 
@@ -157,24 +154,29 @@ class DenseOperations(Machine):
 
     draw_compute = draw_make_variable
 
+    def plus_one(self, dtype: str, content: bytes) -> list[bytes]:
+        """The elements after an addition of one, as both frameworks compute it."""
+        size = itemsize(dtype)
+        made = [model.plus_one(dtype, content[i : i + size]) for i in range(0, len(content), size)]
+        found = [element for element in made if element is not None]
+        if len(found) < len(made):
+            raise NotThereError
+        return found
+
     def do_compute(self, number: int, t: int) -> None:
         source = self.get(t, Dense)
-        size, content = itemsize(source.dtype), source.content()
-        made = [
-            model.plus_one(source.dtype, content[i : i + size])
-            for i in range(0, len(content), size)
-        ]
-        if None in made or source.dtype not in ("float32", "float64", "int64", "int32"):
+        expected = b"".join(self.plus_one(source.dtype, source.content()))
+        if source.dtype not in ("float32", "float64", "int64", "int32"):
             raise NotThereError
-        expected = b"".join(element for element in made if element is not None)
         result = source.value + tf.constant(1, source.value.dtype)
         self.add_dense(number, result, expected, source.shape, source.dtype)
 
     def draw_update(self, rng: random.Random) -> Drawn:
-        variable, t = self.some(rng, Variable), self.some(rng, Dense)
-        if variable is None or t is None:
-            return None
-        return {"variable": variable, "t": t, "how": rng.choice(("assign", "add", "scatter"))}
+        return {
+            "variable": self.some(rng, Variable),
+            "t": self.some(rng, Dense),
+            "how": rng.choice(("assign", "add", "scatter")),
+        }
 
     def do_update(self, number: int, variable: int, t: int, how: str) -> None:
         held, source = self.get(variable, Variable), self.get(t, Dense)
@@ -191,14 +193,10 @@ class DenseOperations(Machine):
             content, among = source.content(), [source.node]
             held.slice = source.slice
         elif how == "add":
-            parts = [
-                model.plus_one(held.dtype, content[i : i + size])
-                for i in range(0, len(content), size)
-            ]
-            if None in parts or held.dtype not in ("float32", "float64", "int64", "int32"):
+            if held.dtype not in ("float32", "float64", "int64", "int32"):
                 raise NotThereError
+            content = b"".join(self.plus_one(held.dtype, content))
             held.value.assign_add(tf.ones(held.shape, held.dtype), read_value=False)
-            content = b"".join(element for element in parts if element is not None)
         else:
             if held.dtype not in ("float32", "int64") or not held.shape:
                 raise NotThereError
@@ -219,13 +217,10 @@ class DenseOperations(Machine):
     # -- conversions --
 
     def draw_to_torch(self, rng: random.Random) -> Drawn:
-        t = self.some(rng, Dense, Variable)
-        if t is None:
-            return None
         return {
-            "t": t, "interface": rng.choice(INTERFACES), "copy": rng.choice(COPY),
-            "on_write": rng.choice(ON_WRITE), "elsewhere": rng.random() < 0.1,
-            "explain": rng.random() < 0.2,
+            "t": self.some(rng, Dense, Variable), "interface": rng.choice(INTERFACES),
+            "copy": rng.choice(COPY), "on_write": rng.choice(ON_WRITE),
+            "elsewhere": rng.random() < 0.1, "explain": rng.random() < 0.2,
         }  # fmt: skip
 
     def do_to_torch(
@@ -262,12 +257,10 @@ class DenseOperations(Machine):
         return id(node.memory) in memories
 
     def draw_to_tf(self, rng: random.Random) -> Drawn:
-        x = self.some(rng, Torch)
-        if x is None:
-            return None
         return {
-            "x": x, "interface": rng.choice(INTERFACES), "copy": rng.choice(COPY),
-            "elsewhere": rng.random() < 0.1, "explain": rng.random() < 0.2,
+            "x": self.some(rng, Torch), "interface": rng.choice(INTERFACES),
+            "copy": rng.choice(COPY), "elsewhere": rng.random() < 0.1,
+            "explain": rng.random() < 0.2,
         }  # fmt: skip
 
     def do_to_tf(
@@ -291,10 +284,11 @@ class DenseOperations(Machine):
             self.add_sent(number, t, source, verdict, content)
 
     def draw_chain(self, rng: random.Random) -> Drawn:
-        start = self.some(rng, Dense, Torch)
-        if start is None:
-            return None
-        return {"start": start, "length": rng.randint(1, 6), "interface": rng.choice(INTERFACES)}
+        return {
+            "start": self.some(rng, Dense, Torch),
+            "length": rng.randint(1, 6),
+            "interface": rng.choice(INTERFACES),
+        }
 
     def do_chain(self, number: int, start: int, length: int, interface: str) -> None:
         """There and back, again and again; the last one is kept."""
@@ -316,10 +310,11 @@ class DenseOperations(Machine):
     # -- torch alone --
 
     def draw_view(self, rng: random.Random) -> Drawn:
-        x = self.some(rng, Torch)
-        if x is None:
-            return None
-        return {"x": x, "how": rng.choice(VIEWS), "by": [rng.randint(0, 7) for _ in range(3)]}
+        return {
+            "x": self.some(rng, Torch),
+            "how": rng.choice(VIEWS),
+            "by": [rng.randint(0, 7) for _ in range(3)],
+        }
 
     def do_view(self, number: int, x: int, how: str, by: list[int]) -> None:
         source = self.get(x, Torch)
@@ -364,11 +359,8 @@ class DenseOperations(Machine):
         self.add_torch(number, made, source.storage, **more)
 
     def draw_write(self, rng: random.Random) -> Drawn:
-        x = self.some(rng, Torch)
-        if x is None:
-            return None
         return {
-            "x": x, "how": rng.choice(WRITES), "value": rng.randint(0, 100),
+            "x": self.some(rng, Torch), "how": rng.choice(WRITES), "value": rng.randint(0, 100),
             "elsewhere": rng.random() < 0.1,
         }  # fmt: skip
 
@@ -388,8 +380,7 @@ class DenseOperations(Machine):
 
     def put_bytes(self, target: Torch, written: list[tuple[int, bytes]]) -> None:
         """At the places of the elements, by their numbers; -1 is the whole storage."""
-        memory = target.storage.memory
-        assert memory is not None
+        memory = target.storage.here
         places = list(target.places())
         for i, element in written:
             if i < 0:
@@ -431,11 +422,7 @@ class DenseOperations(Machine):
             byte = value % 2
             whole = bytes([byte]) * target.storage.nbytes
             return lambda: x.untyped_storage().fill_(byte), [(-1, whole)]
-        content, size = target.content(), itemsize(dtype)
-        added = [model.plus_one(dtype, content[i * size : (i + 1) * size]) for i in range(count)]
-        if None in added:
-            raise NotThereError
-        written = [(i, e) for i, e in enumerate(added) if e is not None]
+        written = list(enumerate(self.plus_one(dtype, target.content())))
         if how == "add":
             return lambda: x.add_(1), written
         if how == "foreach":
@@ -443,10 +430,11 @@ class DenseOperations(Machine):
         return lambda: torch.add(x, 1, out=x), written
 
     def draw_put(self, rng: random.Random) -> Drawn:
-        x, y = self.some(rng, Torch), self.some(rng, Torch)
-        if x is None or y is None:
-            return None
-        return {"x": x, "y": y, "how": rng.choice(("set_", "data"))}
+        return {
+            "x": self.some(rng, Torch),
+            "y": self.some(rng, Torch),
+            "how": rng.choice(("set_", "data")),
+        }
 
     def do_put(self, number: int, x: int, y: int, how: str) -> None:
         """`x` becomes another tensor over the storage of `y`."""
@@ -466,8 +454,7 @@ class DenseOperations(Machine):
         self.add_torch(x, target.value, source.storage)
 
     def draw_resize(self, rng: random.Random) -> Drawn:
-        x = self.some(rng, Torch)
-        return None if x is None else {"x": x, "elements": rng.choice((4, 16, 64, 100, 300))}
+        return {"x": self.some(rng, Torch), "elements": rng.choice((4, 16, 64, 100, 300))}
 
     def do_resize(self, number: int, x: int, elements: int) -> None:
         target = self.get(x, Torch)
@@ -500,8 +487,7 @@ class DenseOperations(Machine):
         storage.update()
 
     def draw_release_previous(self, rng: random.Random) -> Drawn:
-        x = self.some(rng, Torch)
-        return None if x is None else {"x": x}
+        return {"x": self.some(rng, Torch)}
 
     def do_release_previous(self, number: int, x: int) -> None:
         source = self.get(x, Torch)
@@ -517,7 +503,7 @@ class DenseOperations(Machine):
     def draw_drop(self, rng: random.Random) -> Drawn:
         found = [n for n in self.things if n not in self.common]
         if not found:
-            return None
+            raise NotThereError
         return {"thing": rng.choice(found), "elsewhere": rng.random() < 0.15}
 
     def do_drop(self, number: int, thing: int, elsewhere: bool) -> None:
@@ -536,8 +522,6 @@ class DenseOperations(Machine):
 
     def draw_assign(self, rng: random.Random) -> Drawn:
         variable, x = self.some(rng, Variable), self.some(rng, Torch)
-        if variable is None or x is None:
-            return None
         held = self.things[variable]
         fits = [
             n
@@ -585,8 +569,7 @@ class DenseOperations(Machine):
         return False
 
     def draw_live(self, rng: random.Random) -> Drawn:
-        variable = self.some(rng, Variable)
-        return None if variable is None else {"variable": variable}
+        return {"variable": self.some(rng, Variable)}
 
     def do_live(self, number: int, variable: int) -> None:
         held = self.get(variable, Variable)
@@ -601,8 +584,7 @@ class DenseOperations(Machine):
     # -- DLPack --
 
     def draw_export(self, rng: random.Random) -> Drawn:
-        t = self.some(rng, Dense)
-        return None if t is None else {"t": t}
+        return {"t": self.some(rng, Dense)}
 
     def do_export(self, number: int, t: int) -> None:
         source = self.get(t, Dense)
@@ -613,11 +595,8 @@ class DenseOperations(Machine):
         self.things[number] = Capsule(capsule, node, source.start, source.shape, source.dtype)
 
     def draw_take(self, rng: random.Random) -> Drawn:
-        capsule = self.some(rng, Capsule)
-        if capsule is None:
-            return None
         return {
-            "capsule": capsule, "framework": rng.choice(("torch", "tensorflow")),
+            "capsule": self.some(rng, Capsule), "framework": rng.choice(("torch", "tensorflow")),
             "on_write": rng.choice(ON_WRITE), "copy": rng.choice(COPY),
         }  # fmt: skip
 
@@ -626,8 +605,7 @@ class DenseOperations(Machine):
     ) -> None:
         source = self.get(capsule, Capsule)
         del self.things[capsule]
-        memory = source.node.memory
-        assert memory is not None
+        memory = source.node.here
         if framework == "torch":
             if on_write == "alias" and self.is_common(source.node):
                 raise NotThereError
@@ -652,8 +630,7 @@ class DenseOperations(Machine):
         self.add_dense(number, t, bytes(content), source.shape, source.dtype, [node])
 
     def draw_hand_over(self, rng: random.Random) -> Drawn:
-        x = self.some(rng, Torch)
-        return None if x is None else {"x": x}
+        return {"x": self.some(rng, Torch)}
 
     def do_hand_over(self, number: int, x: int) -> None:
         """Through torch's own DLPack: both show the memory, and write to it."""
@@ -667,8 +644,7 @@ class DenseOperations(Machine):
         if result is None:
             return
         self.after_write(source, verdict)
-        memory = source.storage.memory
-        assert memory is not None
+        memory = source.storage.here
         start = source.address - memory.address
         nbytes = source.elements * itemsize(source.dtype)
         storage = Storage(memory, start, nbytes, Reference(source.storage), "through")
@@ -678,8 +654,6 @@ class DenseOperations(Machine):
 
     def draw_at_once(self, rng: random.Random) -> Drawn:
         x = self.some(rng, Torch)
-        if x is None:
-            return None
         what = rng.choice(
             ("write and write", "write and drop", "share and share", "write and read")
         )

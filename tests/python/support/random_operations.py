@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import random
 from collections.abc import Sequence
@@ -46,9 +47,8 @@ class Operations(DenseOperations):
             names, weights = ["drop"], [1]
         while True:
             [name] = rng.choices(names, weights)
-            arguments = getattr(self, f"draw_{name}")(rng)
-            if arguments is not None:
-                return [number, name, arguments]
+            with contextlib.suppress(NotThereError):
+                return [number, name, getattr(self, f"draw_{name}")(rng)]
 
     # -- strings --
 
@@ -62,12 +62,10 @@ class Operations(DenseOperations):
         self.things[number] = Text(t, Node(), content)
 
     def draw_text(self, rng: random.Random) -> Drawn:
-        text = self.some(rng, Text)
-        if text is None:
-            return None
         return {
-            "text": text, "interface": rng.choice(INTERFACES), "copy": rng.choice(COPY),
-            "as_list": rng.random() < 0.3, "elsewhere": rng.random() < 0.1,
+            "text": self.some(rng, Text), "interface": rng.choice(INTERFACES),
+            "copy": rng.choice(COPY), "as_list": rng.random() < 0.3,
+            "elsewhere": rng.random() < 0.1,
         }  # fmt: skip
 
     def do_text(
@@ -105,8 +103,7 @@ class Operations(DenseOperations):
         self.things[number] = Text(made, Node(), list(source.items))
 
     def draw_write_text(self, rng: random.Random) -> Drawn:
-        text = self.some(rng, Text)
-        return None if text is None else {"text": text, "byte": rng.randint(0, 255)}
+        return {"text": self.some(rng, Text), "byte": rng.randint(0, 255)}
 
     def do_write_text(self, number: int, text: int, byte: int) -> None:
         target = self.get(text, Text)
@@ -125,8 +122,6 @@ class Operations(DenseOperations):
 
     def draw_ragged(self, rng: random.Random) -> Drawn:
         t = self.some(rng, Dense)
-        if t is None:
-            return None
         cuts = sorted(rng.random() for _ in range(rng.randint(0, 4)))
         return {"t": t, "cuts": cuts, "write": rng.random() < 0.5}
 
@@ -159,8 +154,7 @@ class Operations(DenseOperations):
             raise Failure("values of a part to TensorFlow")
 
     def draw_sparse(self, rng: random.Random) -> Drawn:
-        t = self.some(rng, Dense)
-        return None if t is None else {"t": t, "step": rng.randint(1, 3)}
+        return {"t": self.some(rng, Dense), "step": rng.randint(1, 3)}
 
     def do_sparse(self, number: int, t: int, step: int) -> None:
         source = self.vector(t)
@@ -177,8 +171,7 @@ class Operations(DenseOperations):
         self.add_converted(number, x._values().detach(), source, "shared", "copy")
 
     def draw_slices(self, rng: random.Random) -> Drawn:
-        t = self.some(rng, Dense)
-        return None if t is None else {"t": t}
+        return {"t": self.some(rng, Dense)}
 
     def do_slices(self, number: int, t: int) -> None:
         source = self.get(t, Dense)
@@ -193,10 +186,7 @@ class Operations(DenseOperations):
         self.add_converted(number, x._values().detach(), source, "shared", "copy")
 
     def draw_structure(self, rng: random.Random) -> Drawn:
-        kind = rng.choice((Dense, Torch))
-        found = [n for n, thing in self.things.items() if type(thing) is kind]
-        if not found:
-            return None
+        found = self.all_of(rng.choice((Dense, Torch)))
         return {"parts": [rng.choice(found) for _ in range(rng.randint(1, 4))],
                 "nest": [rng.choice(("list", "dict", "tuple")) for _ in range(2)]}  # fmt: skip
 
@@ -255,26 +245,26 @@ class Operations(DenseOperations):
 
     # -- checkpoints --
 
-    def draw_checkpoint(self, rng: random.Random) -> Drawn:
-        found = [
-            n
+    def of_torch(self) -> dict[int, Torch | Text]:
+        """torch's tensors and StringTensors, by their numbers."""
+        found = {
+            n: thing
             for n, thing in self.things.items()
             if type(thing) is Torch
             or (type(thing) is Text and not isinstance(thing.value, tf.Tensor))
-        ]
+        }
         if not found:
-            return None
+            raise NotThereError
+        return found
+
+    def draw_checkpoint(self, rng: random.Random) -> Drawn:
+        found = list(self.of_torch())
         return {"parts": rng.sample(found, min(len(found), 4)), "file": rng.choice(("pt", "tf"))}
 
     def do_checkpoint(self, number: int, parts: list[int], file: str) -> None:
         """torch's tensors into a checkpoint, and from there into both frameworks."""
-        things = {f"p{n}": self.things[n] for n in parts if n in self.things}
-        things = {
-            name: thing
-            for name, thing in things.items()
-            if type(thing) is Torch
-            or (type(thing) is Text and not isinstance(thing.value, tf.Tensor))
-        }
+        found = self.of_torch()
+        things = {f"p{n}": found[n] for n in parts if n in found}
         if not things:
             raise NotThereError
         state = {name: thing.value for name, thing in things.items()}
@@ -320,8 +310,8 @@ class Operations(DenseOperations):
                 self.add_torch(number, x, storage, live=loaded)
 
     def draw_tf_checkpoint(self, rng: random.Random) -> Drawn:
-        found = [n for n, thing in self.things.items() if type(thing) is Dense]
-        return {"parts": rng.sample(found, min(len(found), 4))} if found else None
+        found = self.all_of(Dense)
+        return {"parts": rng.sample(found, min(len(found), 4))}
 
     def do_tf_checkpoint(self, number: int, parts: list[int]) -> None:
         things = {f"p{n}": self.get(n, Dense) for n in parts if n in self.things}

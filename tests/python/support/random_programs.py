@@ -32,32 +32,30 @@ def grow(machine: Operations, seed: str, length: int, program: Program) -> None:
 
 def generate(make: Maker, seed: str, length: int) -> tuple[Program, Failure | None]:
     """A program of this length, or up to the operation that fails."""
-    machine = make()
     program: Program = []
-    failure = None
-    try:
-        grow(machine, seed, length, program)
-        machine.finish()
-    except Failure as e:
-        failure = Failure(e.what, str(e))
-    finally:
-        machine.close()
-    return program, failure
+    return program, _failure(make, lambda machine: grow(machine, seed, length, program))
 
 
 def replay(make: Maker, program: Program) -> Failure | None:
     """What goes wrong in a program."""
-    machine = make()
-    failure = None
-    try:
+
+    def run(machine: Operations) -> None:
         for operation in program:
             machine.run(operation)
+
+    return _failure(make, run)
+
+
+def _failure(make: Maker, run: Callable[[Operations], None]) -> Failure | None:
+    machine = make()
+    try:
+        run(machine)
         machine.finish()
     except Failure as e:
-        failure = Failure(e.what, str(e))
+        return Failure(e.what, str(e))
     finally:
         machine.close()
-    return failure
+    return None
 
 
 def shrink(program: Program, fails: Callable[[Program], bool]) -> Program:

@@ -157,8 +157,7 @@ class Dense(Thing):
 
     @property
     def memory(self) -> Memory:
-        assert self.node.memory is not None
-        return self.node.memory
+        return self.node.here
 
     @property
     def nbytes(self) -> int:
@@ -217,9 +216,7 @@ class Torch(Thing):
     @property
     def address(self) -> int:
         """Where the first element has to be."""
-        memory = self.storage.memory
-        assert memory is not None
-        return memory.address + self.storage.start + self.offset * itemsize(self.dtype)
+        return self.storage.here.address + self.storage.start + self.offset * itemsize(self.dtype)
 
     @property
     def writable(self) -> bool:
@@ -235,8 +232,7 @@ class Torch(Thing):
             yield slice(start + i * size, start + (i + 1) * size)
 
     def content(self) -> bytes:
-        memory = self.storage.memory
-        assert memory is not None
+        memory = self.storage.here
         return b"".join(bytes(memory.content[place]) for place in self.places())
 
     def check(self) -> None:
@@ -384,9 +380,15 @@ class Machine:
             raise NotThereError
         return thing
 
-    def some(self, rng: random.Random, *kinds: type[Any]) -> int | None:
+    def all_of(self, *kinds: type[Any]) -> list[int]:
+        """The numbers of all things of these kinds."""
         found = [n for n, thing in self.things.items() if type(thing) in kinds]
-        return rng.choice(found) if found else None
+        if not found:
+            raise NotThereError
+        return found
+
+    def some(self, rng: random.Random, *kinds: type[Any]) -> int:
+        return rng.choice(self.all_of(*kinds))
 
     def call(self, function: Callable[[], Any], elsewhere: bool) -> Any:
         return self.hands[0].start(function)() if elsewhere else function()
@@ -416,8 +418,7 @@ class Machine:
         """A tensor that TensorFlow made, in memory of its own or in that of one of these."""
         address = tf_data_address(t)
         for node in among:
-            memory = node.memory
-            assert memory is not None
+            memory = node.here
             if memory.address <= address < memory.address + max(len(memory.content), 1):
                 thing = Dense(t, node, address - memory.address, tuple(shape), dtype)
                 break
@@ -447,15 +448,10 @@ class Machine:
         if not isinstance(x, torch.Tensor):
             raise Failure("no tensor", type(x).__name__)
         strides = row_major_strides(source.shape)
-        if (tuple(x.shape), str(x.dtype), x.storage_offset(), x.is_contiguous()) != (
-            source.shape,
-            f"torch.{source.dtype}",
-            0,
-            True,
-        ):
+        found = tuple(x.shape), str(x.dtype), x.storage_offset(), x.is_contiguous()
+        if found != (source.shape, f"torch.{source.dtype}", 0, True):
             raise Failure("torch's shape or dtype", f"{x.shape} {x.dtype} {x.stride()}")
-        memory = source.node.memory
-        assert memory is not None
+        memory = source.node.here
         nbytes = prod(source.shape) * itemsize(source.dtype)
         if verdict == "copied":
             content = bytes(memory.content[source.start : source.start + nbytes])
@@ -485,8 +481,7 @@ class Machine:
         if verdict == "copied":
             node, start = Buffer(Memory(tf_data_address(t), bytearray(content))), 0
         else:
-            memory = storage.memory
-            assert memory is not None
+            memory = storage.here
             start = source.address - memory.address
             same = storage.handle == (source.shape, source.dtype, source.address)
             if same and isinstance(storage.shows, Reference):
@@ -501,13 +496,8 @@ class Machine:
         return x.elements == 0 or model.row_major(x.shape, x.strides)
 
     def to_tf_verdict(self, x: Torch, copy: bool | None) -> str:
-        return Rules.to_tf(
-            x.storage,
-            elements=x.elements,
-            row_major=self.row_major(x),
-            address=x.address,
-            copy=copy,
-        )
+        layout = {"elements": x.elements, "row_major": self.row_major(x), "address": x.address}
+        return Rules.to_tf(x.storage, **layout, copy=copy)
 
     def told(self, verdict: str, explanation: Any) -> None:
         action = "refused" if verdict.endswith("Error") else verdict
@@ -534,8 +524,7 @@ class Machine:
         storage = x.storage
         if verdict in ("moves", "let go"):
             first = torch_data_address(x.value) - x.offset * itemsize(x.dtype)
-            old = storage.memory
-            assert old is not None
+            old = storage.here
             if first == old.address + storage.start:
                 if verdict == "let go":
                     model.take_over(storage)

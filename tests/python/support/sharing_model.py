@@ -86,6 +86,12 @@ class Node:
     keeps: list[Node] = field(default_factory=list)
     counted: int = 0
 
+    @property
+    def here(self) -> Memory:
+        """Its memory, which there is."""
+        assert self.memory is not None
+        return self.memory
+
 
 class Buffer(Node):
     """A buffer of TensorFlow's: its own, or over what it keeps."""
@@ -139,8 +145,7 @@ class Storage(Node):
         self.keeps = [n for n in (self.shows, self.taken, self.left) if n is not None]
 
     def bytes(self) -> bytes:
-        assert self.memory is not None
-        return bytes(self.memory.content[self.start : self.start + self.nbytes])
+        return bytes(self.here.content[self.start : self.start + self.nbytes])
 
 
 def reached(roots: Iterable[Node]) -> list[Node]:
