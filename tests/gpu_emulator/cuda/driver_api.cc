@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstring>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cuda/properties.h"
@@ -34,70 +35,57 @@ int deviceOf(const void* context) {
 thread_local std::vector<int> t_pushed;
 thread_local bool t_no_context = false;
 
+/// Answers a call: what it asked for is there.
+template <typename T, typename Value>
+Result give(T* place, Value value) {
+  *place = static_cast<T>(value);
+  return kSuccess;
+}
+
 Event* eventOf(void* event) { return static_cast<Event*>(event); }
 void* pointerOf(DevicePtr pointer) { return reinterpret_cast<void*>(pointer); }
 
 /// CUdevice_attribute; 0, as for all that is not here, means that the device has not got it:
 /// virtual memory management, pools, managed memory and so on.
 int attribute(int which, int device) {
-  switch (which) {
-    case 1:  // MAX_THREADS_PER_BLOCK
-    case 2:  // MAX_BLOCK_DIM_X
-    case 3:  // MAX_BLOCK_DIM_Y
-      return kMaxThreadsPerBlock;
-    case 4:  // MAX_BLOCK_DIM_Z
-      return kMaxBlockZ;
-    case 5:  // MAX_GRID_DIM_X
-      return kMaxGridX;
-    case 6:  // MAX_GRID_DIM_Y
-    case 7:  // MAX_GRID_DIM_Z
-      return kMaxGridYZ;
-    case 8:  // MAX_SHARED_MEMORY_PER_BLOCK
-      return kSharedMemoryPerBlock;
-    case 9:  // TOTAL_CONSTANT_MEMORY
-      return kConstantMemory;
-    case 10:  // WARP_SIZE
-      return kWarpSize;
-    case 11:  // MAX_PITCH
-      return kMaxGridX;
-    case 12:  // MAX_REGISTERS_PER_BLOCK
-    case 82:  // MAX_REGISTERS_PER_MULTIPROCESSOR
-      return kRegisters;
-    case 13:  // CLOCK_RATE
-    case 36:  // MEMORY_CLOCK_RATE
-      return kClockKhz;
-    case 14:  // TEXTURE_ALIGNMENT
-      return kTextureAlignment;
-    case 16:  // MULTIPROCESSOR_COUNT
-      return kMultiprocessors;
-    case 15:  // GPU_OVERLAP
-    case 19:  // CAN_MAP_HOST_MEMORY
-    case 31:  // CONCURRENT_KERNELS
-    case 41:  // UNIFIED_ADDRESSING
-      return 1;
-    case 33:  // PCI_BUS_ID
-      return device + 1;
-    case 37:  // GLOBAL_MEMORY_BUS_WIDTH
-      return kMemoryBusWidth;
-    case 38:  // L2_CACHE_SIZE
-      return kL2Cache;
-    case 39:  // MAX_THREADS_PER_MULTIPROCESSOR
-      return kMaxThreadsPerMultiprocessor;
-    case 40:  // ASYNC_ENGINE_COUNT
-      return kCopyEngines;
-    case 75:  // COMPUTE_CAPABILITY_MAJOR
-      return kMajor;
-    case 76:  // COMPUTE_CAPABILITY_MINOR
-      return kMinor;
-    case 81:  // MAX_SHARED_MEMORY_PER_MULTIPROCESSOR
-      return kSharedMemoryPerMultiprocessor;
-    case 97:  // MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
-      return kSharedMemoryPerBlockOptin;
-    case 106:  // MAX_BLOCKS_PER_MULTIPROCESSOR
-      return kMaxBlocksPerMultiprocessor;
-    default:
-      return 0;
+  constexpr int kPciBusId = 33;
+  if (which == kPciBusId) return device + 1;
+  static constexpr std::pair<int, int> kValues[] = {
+      {1, kMaxThreadsPerBlock},              // MAX_THREADS_PER_BLOCK
+      {2, kMaxThreadsPerBlock},              // MAX_BLOCK_DIM_X
+      {3, kMaxThreadsPerBlock},              // MAX_BLOCK_DIM_Y
+      {4, kMaxBlockZ},                       // MAX_BLOCK_DIM_Z
+      {5, kMaxGridX},                        // MAX_GRID_DIM_X
+      {6, kMaxGridYZ},                       // MAX_GRID_DIM_Y
+      {7, kMaxGridYZ},                       // MAX_GRID_DIM_Z
+      {8, kSharedMemoryPerBlock},            // MAX_SHARED_MEMORY_PER_BLOCK
+      {9, kConstantMemory},                  // TOTAL_CONSTANT_MEMORY
+      {10, kWarpSize},                       // WARP_SIZE
+      {11, kMaxGridX},                       // MAX_PITCH
+      {12, kRegisters},                      // MAX_REGISTERS_PER_BLOCK
+      {13, kClockKhz},                       // CLOCK_RATE
+      {14, kTextureAlignment},               // TEXTURE_ALIGNMENT
+      {15, 1},                               // GPU_OVERLAP
+      {16, kMultiprocessors},                // MULTIPROCESSOR_COUNT
+      {19, 1},                               // CAN_MAP_HOST_MEMORY
+      {31, 1},                               // CONCURRENT_KERNELS
+      {36, kClockKhz},                       // MEMORY_CLOCK_RATE
+      {37, kMemoryBusWidth},                 // GLOBAL_MEMORY_BUS_WIDTH
+      {38, kL2Cache},                        // L2_CACHE_SIZE
+      {39, kMaxThreadsPerMultiprocessor},    // MAX_THREADS_PER_MULTIPROCESSOR
+      {40, kCopyEngines},                    // ASYNC_ENGINE_COUNT
+      {41, 1},                               // UNIFIED_ADDRESSING
+      {75, kMajor},                          // COMPUTE_CAPABILITY_MAJOR
+      {76, kMinor},                          // COMPUTE_CAPABILITY_MINOR
+      {81, kSharedMemoryPerMultiprocessor},  // MAX_SHARED_MEMORY_PER_MULTIPROCESSOR
+      {82, kRegisters},                      // MAX_REGISTERS_PER_MULTIPROCESSOR
+      {97, kSharedMemoryPerBlockOptin},      // MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
+      {106, kMaxBlocksPerMultiprocessor},    // MAX_BLOCKS_PER_MULTIPROCESSOR
+  };
+  for (const auto& [number, value] : kValues) {
+    if (number == which) return value;
   }
+  return 0;
 }
 
 Result copyLogged(const char* call, void* to, const void* from, size_t size, void* handle,
@@ -114,14 +102,8 @@ extern "C" {
 // ---- Devices and contexts --------------------------------------------------------------------
 
 EMU_EXPORT Result cuInit(unsigned) { return deviceCount() == 0 ? kNoDevice : kSuccess; }
-EMU_EXPORT Result cuDriverGetVersion(int* version) {
-  *version = kDriverVersion;
-  return kSuccess;
-}
-EMU_EXPORT Result cuDeviceGetCount(int* count) {
-  *count = deviceCount();
-  return kSuccess;
-}
+EMU_EXPORT Result cuDriverGetVersion(int* version) { return give(version, kDriverVersion); }
+EMU_EXPORT Result cuDeviceGetCount(int* count) { return give(count, deviceCount()); }
 EMU_EXPORT Result cuDeviceGet(Device* device, int ordinal) {
   *device = ordinal;
   return ordinal < deviceCount() ? kSuccess : kInvalidDevice;
@@ -138,13 +120,9 @@ EMU_EXPORT Result cuDeviceGetUuid_v2(void* uuid, Device device) {
 EMU_EXPORT Result cuDeviceGetUuid(void* uuid, Device device) {
   return cuDeviceGetUuid_v2(uuid, device);
 }
-EMU_EXPORT Result cuDeviceTotalMem_v2(size_t* bytes, Device) {
-  *bytes = totalMemory();
-  return kSuccess;
-}
+EMU_EXPORT Result cuDeviceTotalMem_v2(size_t* bytes, Device) { return give(bytes, totalMemory()); }
 EMU_EXPORT Result cuDeviceGetAttribute(int* value, int which, Device device) {
-  *value = attribute(which, device);
-  return kSuccess;
+  return give(value, attribute(which, device));
 }
 EMU_EXPORT Result cuDeviceComputeCapability(int* major, int* minor, Device) {
   *major = kMajor;
@@ -156,12 +134,10 @@ EMU_EXPORT Result cuDeviceGetPCIBusId(char* id, int size, Device device) {
   return kSuccess;
 }
 EMU_EXPORT Result cuDeviceCanAccessPeer(int* can, Device device, Device peer) {
-  *can = device != peer;
-  return kSuccess;
+  return give(can, device != peer);
 }
 EMU_EXPORT Result cuDevicePrimaryCtxRetain(void** context, Device device) {
-  *context = contextOf(device);
-  return kSuccess;
+  return give(context, contextOf(device));
 }
 EMU_EXPORT Result cuDevicePrimaryCtxRelease_v2(Device) { return kSuccess; }
 EMU_EXPORT Result cuDevicePrimaryCtxSetFlags_v2(Device, unsigned) { return kSuccess; }
@@ -172,13 +148,11 @@ EMU_EXPORT Result cuDevicePrimaryCtxGetState(Device, unsigned* flags, int* activ
 }
 EMU_EXPORT Result cuDevicePrimaryCtxReset_v2(Device) { return kSuccess; }
 EMU_EXPORT Result cuCtxCreate_v2(void** context, unsigned, Device device) {
-  *context = contextOf(device);
-  return kSuccess;
+  return give(context, contextOf(device));
 }
 EMU_EXPORT Result cuCtxDestroy_v2(void*) { return kSuccess; }
 EMU_EXPORT Result cuCtxGetCurrent(void** context) {
-  *context = t_no_context ? nullptr : contextOf(currentDevice());
-  return kSuccess;
+  return give(context, t_no_context ? nullptr : contextOf(currentDevice()));
 }
 EMU_EXPORT Result cuCtxSetCurrent(void* context) {
   t_no_context = context == nullptr;
@@ -195,23 +169,14 @@ EMU_EXPORT Result cuCtxPopCurrent_v2(void** context) {
   t_pushed.pop_back();
   return kSuccess;
 }
-EMU_EXPORT Result cuCtxGetDevice(Device* device) {
-  *device = currentDevice();
-  return kSuccess;
-}
+EMU_EXPORT Result cuCtxGetDevice(Device* device) { return give(device, currentDevice()); }
 EMU_EXPORT Result cuCtxGetId(void* context, unsigned long long* id) {
   const int device = context == nullptr ? currentDevice() : deviceOf(context);
   *id = static_cast<unsigned long long>(device) + 1;
   return kSuccess;
 }
-EMU_EXPORT Result cuCtxGetFlags(unsigned* flags) {
-  *flags = 0;
-  return kSuccess;
-}
-EMU_EXPORT Result cuCtxGetApiVersion(void*, unsigned* version) {
-  *version = 12000;
-  return kSuccess;
-}
+EMU_EXPORT Result cuCtxGetFlags(unsigned* flags) { return give(flags, 0); }
+EMU_EXPORT Result cuCtxGetApiVersion(void*, unsigned* version) { return give(version, 12000); }
 EMU_EXPORT Result cuCtxSynchronize() {
   logCall("cuCtxSynchronize", nullptr, "device %d", currentDevice());
   return synchronizeDevice(currentDevice());
@@ -223,10 +188,7 @@ EMU_EXPORT Result cuCtxGetStreamPriorityRange(int* least, int* greatest) {
 }
 EMU_EXPORT Result cuCtxSetCacheConfig(int) { return kSuccess; }
 EMU_EXPORT Result cuCtxEnablePeerAccess(void*, unsigned) { return kSuccess; }
-EMU_EXPORT Result cuCtxGetLimit(size_t* value, int) {
-  *value = 1024;
-  return kSuccess;
-}
+EMU_EXPORT Result cuCtxGetLimit(size_t* value, int) { return give(value, 1024); }
 EMU_EXPORT Result cuCtxSetLimit(int, size_t) { return kSuccess; }
 
 // ---- Memory ----------------------------------------------------------------------------------
@@ -259,8 +221,7 @@ EMU_EXPORT Result cuMemHostRegister_v2(void* pointer, size_t size, unsigned) {
 }
 EMU_EXPORT Result cuMemHostUnregister(void* pointer) { return unregisterPinned(pointer); }
 EMU_EXPORT Result cuMemHostGetDevicePointer_v2(DevicePtr* device, void* pointer, unsigned) {
-  *device = reinterpret_cast<DevicePtr>(pointer);
-  return kSuccess;
+  return give(device, reinterpret_cast<DevicePtr>(pointer));
 }
 EMU_EXPORT Result cuMemGetAddressRange_v2(DevicePtr* base, size_t* size, DevicePtr pointer) {
   const Allocation found = allocationOf(pointerOf(pointer));
@@ -375,20 +336,16 @@ EMU_EXPORT Result cuStreamWaitEvent(void* stream, void* event, unsigned) {
   return waitForEvent(streamOf(stream), eventOf(event));
 }
 EMU_EXPORT Result cuStreamGetCtx(void* stream, void** context) {
-  *context = contextOf(streamOf(stream)->device);
-  return kSuccess;
+  return give(context, contextOf(streamOf(stream)->device));
 }
 EMU_EXPORT Result cuStreamGetPriority(void* stream, int* priority) {
-  *priority = streamOf(stream)->priority;
-  return kSuccess;
+  return give(priority, streamOf(stream)->priority);
 }
 EMU_EXPORT Result cuStreamGetFlags(void* stream, unsigned* flags) {
-  *flags = streamOf(stream)->non_blocking ? 1 : 0;
-  return kSuccess;
+  return give(flags, streamOf(stream)->non_blocking ? 1 : 0);
 }
 EMU_EXPORT Result cuStreamGetId(void* stream, unsigned long long* id) {
-  *id = static_cast<unsigned long long>(streamOf(stream)->id);
-  return kSuccess;
+  return give(id, static_cast<unsigned long long>(streamOf(stream)->id));
 }
 EMU_EXPORT Result cuStreamIsCapturing(void* stream, int* status) {
   const CaptureState capture = captureOf(streamOf(stream));
@@ -406,13 +363,9 @@ EMU_EXPORT Result cuStreamGetCaptureInfo_v2(void* stream, int* status, unsigned 
   return cuStreamIsCapturing(stream, status);
 }
 EMU_EXPORT Result cuThreadExchangeStreamCaptureMode(int* mode) {
-  *mode = static_cast<int>(exchangeCaptureMode(static_cast<CaptureMode>(*mode)));
-  return kSuccess;
+  return give(mode, static_cast<int>(exchangeCaptureMode(static_cast<CaptureMode>(*mode))));
 }
-EMU_EXPORT Result cuEventCreate(void** event, unsigned) {
-  *event = new Event;
-  return kSuccess;
-}
+EMU_EXPORT Result cuEventCreate(void** event, unsigned) { return give(event, new Event); }
 EMU_EXPORT Result cuEventDestroy_v2(void* event) {
   delete eventOf(event);
   return kSuccess;
@@ -431,8 +384,7 @@ EMU_EXPORT Result cuEventSynchronize(void* event) {
   return synchronizeEvent(eventOf(event));
 }
 EMU_EXPORT Result cuEventElapsedTime(float* milliseconds, void* start, void* end) {
-  *milliseconds = millisecondsBetween(eventOf(start), eventOf(end));
-  return kSuccess;
+  return give(milliseconds, millisecondsBetween(eventOf(start), eventOf(end)));
 }
 EMU_EXPORT Result cuEventElapsedTime_v2(float* milliseconds, void* start, void* end) {
   return cuEventElapsedTime(milliseconds, start, end);
@@ -467,8 +419,7 @@ EMU_EXPORT Result cuModuleGetFunction(void** function, void*, const char* name) 
   return kSuccess;
 }
 EMU_EXPORT Result cuFuncGetAttribute(int* value, int, void*) {
-  *value = kRegistersPerThread;
-  return kSuccess;
+  return give(value, kRegistersPerThread);
 }
 EMU_EXPORT Result cuFuncSetAttribute(void*, int, int) { return kSuccess; }
 EMU_EXPORT Result cuFuncSetCacheConfig(void*, int) { return kSuccess; }
@@ -480,13 +431,11 @@ EMU_EXPORT Result cuLaunchKernel(void* function, unsigned, unsigned, unsigned, u
   return enqueue(streamOf(stream), {std::string("kernel ") + name});
 }
 EMU_EXPORT Result cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, void*, int, size_t) {
-  *blocks = kOccupancy;
-  return kSuccess;
+  return give(blocks, kOccupancy);
 }
 EMU_EXPORT Result cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* blocks, void*, int,
                                                                        size_t, unsigned) {
-  *blocks = kOccupancy;
-  return kSuccess;
+  return give(blocks, kOccupancy);
 }
 EMU_EXPORT Result cuOccupancyMaxPotentialBlockSize(int* grid, int* block, void*, void*, size_t,
                                                    int) {

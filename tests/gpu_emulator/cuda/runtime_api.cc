@@ -37,6 +37,13 @@ cudaError_t result(Error error) {
   return code;
 }
 
+/// Answers a call: what it asked for is there.
+template <typename T, typename Value>
+cudaError_t give(T* place, Value value) {
+  *place = static_cast<T>(value);
+  return cudaSuccess;
+}
+
 Event* eventOf(cudaEvent_t event) { return reinterpret_cast<Event*>(event); }
 Graph* graphOf(cudaGraph_t graph) { return reinterpret_cast<Graph*>(graph); }
 Graph* graphOf(cudaGraphExec_t graph) { return reinterpret_cast<Graph*>(graph); }
@@ -122,8 +129,7 @@ EMU_EXPORT void __cudaRegisterManagedVar(void**, void**, char*, const char*, int
                                          int) {}
 EMU_EXPORT void __cudaRegisterHostVar(void**, const char*, char*, size_t) {}
 EMU_EXPORT cudaError_t __cudaGetKernel(cudaKernel_t* kernel, const void* function) {
-  *kernel = reinterpret_cast<cudaKernel_t>(const_cast<void*>(function));
-  return cudaSuccess;
+  return give(kernel, reinterpret_cast<cudaKernel_t>(const_cast<void*>(function)));
 }
 EMU_EXPORT cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3, dim3, void** arguments, size_t,
                                           cudaStream_t stream) {
@@ -170,14 +176,12 @@ EMU_EXPORT cudaError_t cudaKernelSetAttributeForDevice(cudaKernel_t, cudaFuncAtt
 }
 EMU_EXPORT cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void*, int,
                                                                      size_t) {
-  *blocks = kOccupancy;
-  return cudaSuccess;
+  return give(blocks, kOccupancy);
 }
 EMU_EXPORT cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* blocks,
                                                                               const void*, int,
                                                                               size_t, unsigned) {
-  *blocks = kOccupancy;
-  return cudaSuccess;
+  return give(blocks, kOccupancy);
 }
 EMU_EXPORT cudaError_t cudaGetSymbolAddress(void** pointer, const void* symbol) {
   const std::lock_guard<std::mutex> lock(registered().mutex);
@@ -204,18 +208,11 @@ EMU_EXPORT cudaError_t cudaGetDeviceCount(int* count) {
   *count = deviceCount();
   return result(*count == 0 ? kNoDevice : kSuccess);
 }
-EMU_EXPORT cudaError_t cudaGetDevice(int* device) {
-  *device = currentDevice();
-  return cudaSuccess;
-}
+EMU_EXPORT cudaError_t cudaGetDevice(int* device) { return give(device, currentDevice()); }
 EMU_EXPORT cudaError_t cudaSetDevice(int device) { return result(setCurrentDevice(device)); }
-EMU_EXPORT cudaError_t cudaDriverGetVersion(int* version) {
-  *version = kDriverVersion;
-  return cudaSuccess;
-}
+EMU_EXPORT cudaError_t cudaDriverGetVersion(int* version) { return give(version, kDriverVersion); }
 EMU_EXPORT cudaError_t cudaRuntimeGetVersion(int* version) {
-  *version = EMU_RUNTIME_VERSION;
-  return cudaSuccess;
+  return give(version, EMU_RUNTIME_VERSION);
 }
 #if EMU_RUNTIME_VERSION >= 13000
 EMU_EXPORT cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
@@ -291,36 +288,20 @@ EMU_EXPORT cudaError_t cudaGetDeviceProperties_v2(Properties12* properties, int 
 }
 #endif
 EMU_EXPORT cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  switch (attribute) {
-    case cudaDevAttrComputeCapabilityMajor:
-      *value = kMajor;
-      break;
-    case cudaDevAttrComputeCapabilityMinor:
-      *value = kMinor;
-      break;
-    case cudaDevAttrMultiProcessorCount:
-      *value = kMultiprocessors;
-      break;
-    case cudaDevAttrWarpSize:
-      *value = kWarpSize;
-      break;
-    case cudaDevAttrMaxThreadsPerBlock:
-      *value = kMaxThreadsPerBlock;
-      break;
-    case cudaDevAttrMaxSharedMemoryPerBlock:
-      *value = kSharedMemoryPerBlock;
-      break;
-    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
-      *value = kSharedMemoryPerBlockOptin;
-      break;
-    case cudaDevAttrMaxThreadsPerMultiProcessor:
-      *value = kMaxThreadsPerMultiprocessor;
-      break;
-    case cudaDevAttrUnifiedAddressing:
-      *value = 1;
-      break;
-    default:
-      *value = 0;
+  static constexpr std::pair<cudaDeviceAttr, int> kValues[] = {
+      {cudaDevAttrComputeCapabilityMajor, kMajor},
+      {cudaDevAttrComputeCapabilityMinor, kMinor},
+      {cudaDevAttrMultiProcessorCount, kMultiprocessors},
+      {cudaDevAttrWarpSize, kWarpSize},
+      {cudaDevAttrMaxThreadsPerBlock, kMaxThreadsPerBlock},
+      {cudaDevAttrMaxSharedMemoryPerBlock, kSharedMemoryPerBlock},
+      {cudaDevAttrMaxSharedMemoryPerBlockOptin, kSharedMemoryPerBlockOptin},
+      {cudaDevAttrMaxThreadsPerMultiProcessor, kMaxThreadsPerMultiprocessor},
+      {cudaDevAttrUnifiedAddressing, 1},
+  };
+  *value = 0;
+  for (const auto& [name, known] : kValues) {
+    if (name == attribute) *value = known;
   }
   return cudaSuccess;
 }
@@ -334,8 +315,7 @@ EMU_EXPORT cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greates
   return cudaSuccess;
 }
 EMU_EXPORT cudaError_t cudaDeviceCanAccessPeer(int* can, int device, int peer) {
-  *can = device != peer;
-  return cudaSuccess;
+  return give(can, device != peer);
 }
 EMU_EXPORT cudaError_t cudaDeviceEnablePeerAccess(int, unsigned) { return cudaSuccess; }
 EMU_EXPORT cudaError_t cudaDeviceSynchronize() {
@@ -486,8 +466,7 @@ EMU_EXPORT cudaError_t cudaStreamCreate(cudaStream_t* stream) {
 }
 EMU_EXPORT cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
 EMU_EXPORT cudaError_t cudaStreamGetPriority(cudaStream_t stream, int* priority) {
-  *priority = streamOf(stream)->priority;
-  return cudaSuccess;
+  return give(priority, streamOf(stream)->priority);
 }
 EMU_EXPORT cudaError_t cudaStreamQuery(cudaStream_t stream) {
   return result(queryStream(streamOf(stream)));
@@ -501,8 +480,7 @@ EMU_EXPORT cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t even
   return result(waitForEvent(streamOf(stream), eventOf(event)));
 }
 EMU_EXPORT cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
-  *event = reinterpret_cast<cudaEvent_t>(new Event);
-  return cudaSuccess;
+  return give(event, reinterpret_cast<cudaEvent_t>(new Event));
 }
 EMU_EXPORT cudaError_t cudaEventCreate(cudaEvent_t* event) {
   return cudaEventCreateWithFlags(event, 0);
@@ -527,8 +505,7 @@ EMU_EXPORT cudaError_t cudaEventSynchronize(cudaEvent_t event) {
 }
 EMU_EXPORT cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start,
                                             cudaEvent_t end) {
-  *milliseconds = millisecondsBetween(eventOf(start), eventOf(end));
-  return cudaSuccess;
+  return give(milliseconds, millisecondsBetween(eventOf(start), eventOf(end)));
 }
 EMU_EXPORT cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void* data) {
   logCall("cudaLaunchHostFunc", streamOf(stream), "%s", "");
@@ -572,21 +549,19 @@ EMU_EXPORT cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* gr
   return result(endCapture(streamOf(stream), reinterpret_cast<Graph**>(graph)));
 }
 EMU_EXPORT cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode) {
-  *mode = static_cast<cudaStreamCaptureMode>(exchangeCaptureMode(static_cast<CaptureMode>(*mode)));
-  return cudaSuccess;
+  return give(mode, static_cast<cudaStreamCaptureMode>(
+                        exchangeCaptureMode(static_cast<CaptureMode>(*mode))));
 }
 EMU_EXPORT cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t* executable, cudaGraph_t graph,
                                                      unsigned long long) {
-  *executable = reinterpret_cast<cudaGraphExec_t>(new Graph(*graphOf(graph)));
-  return cudaSuccess;
+  return give(executable, reinterpret_cast<cudaGraphExec_t>(new Graph(*graphOf(graph))));
 }
 EMU_EXPORT cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream) {
   logCall("cudaGraphLaunch", streamOf(stream), "%s", "");
   return result(launchGraph(graphOf(graph), streamOf(stream)));
 }
 EMU_EXPORT cudaError_t cudaGraphGetNodes(cudaGraph_t graph, cudaGraphNode_t*, size_t* count) {
-  *count = graphOf(graph)->work.size();
-  return cudaSuccess;
+  return give(count, graphOf(graph)->work.size());
 }
 EMU_EXPORT cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
   delete graphOf(graph);
