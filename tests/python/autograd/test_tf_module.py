@@ -13,10 +13,11 @@ import tensorflow as tf
 import torch
 from fresh import run_forked
 from memory import growth_over
+from sharing import owners
 
 import tensor_bridge
 from tensor_bridge.autograd import GradientError, TfModule
-from tensor_bridge.testing import live_owners, shares_memory
+from tensor_bridge.testing import shares_memory
 
 
 def small_model() -> Any:
@@ -123,20 +124,19 @@ def test_what_tensorflow_changes_in_some_of_many_variables() -> None:
     variables = [tf.Variable(tf.fill([16], float(i))) for i in range(50)]
     module = TfModule(lambda x: x + tf.add_n(variables), variables=variables)
     parameters = list(module.parameters())
-    before = live_owners()
-    for number in (3, 17, 49):
-        variables[number].assign(tf.fill([16], 100.0))
-    scattered = variables[20]  # every read of it is a copy from now on
-    scattered.scatter_update(tf.IndexedSlices([100.0], [0]))
-    expected = sum(range(50)) - 3 - 17 - 49 + 300
-    assert module(torch.zeros(16)).tolist() == [expected + 80.0] + [float(expected)] * 15
-    for number in (3, 17, 49):
-        assert parameters[number].tolist() == [100.0] * 16
-        assert shares_memory(variables[number].read_value(), parameters[number])
-    assert parameters[20].tolist() == [100.0] + [20.0] * 15
-    for variable, parameter in zip(variables, parameters, strict=True):
-        assert shares_memory(variable.read_value(), parameter)
-    assert live_owners() == before
+    with owners():
+        for number in (3, 17, 49):
+            variables[number].assign(tf.fill([16], 100.0))
+        scattered = variables[20]  # every read of it is a copy from now on
+        scattered.scatter_update(tf.IndexedSlices([100.0], [0]))
+        expected = sum(range(50)) - 3 - 17 - 49 + 300
+        assert module(torch.zeros(16)).tolist() == [expected + 80.0] + [float(expected)] * 15
+        for number in (3, 17, 49):
+            assert parameters[number].tolist() == [100.0] * 16
+            assert shares_memory(variables[number].read_value(), parameters[number])
+        assert parameters[20].tolist() == [100.0] + [20.0] * 15
+        for variable, parameter in zip(variables, parameters, strict=True):
+            assert shares_memory(variable.read_value(), parameter)
 
 
 _TWO_DEVICES = """
@@ -314,9 +314,8 @@ def test_steps_of_a_torch_optimizer_leave_nothing() -> None:
 
     for _ in range(100):
         step()
-    before = live_owners()
-    growth_over(step, plain_step, 200).assert_flat()
-    assert live_owners() == before
+    with owners():
+        growth_over(step, plain_step, 200).assert_flat()
 
 
 @needs.keras_3

@@ -15,13 +15,12 @@ import pytest
 import tensorflow as tf
 import torch
 from memory import growth_over
-from sharing import in_threads
+from sharing import in_threads, owners
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from torch.utils.checkpoint import checkpoint
 
 import tensor_bridge
 from tensor_bridge.autograd import GradientError, tf_to_torch
-from tensor_bridge.testing import live_owners
 
 # torch's own forward mode and torch.func import what uses it.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
@@ -422,16 +421,15 @@ def test_an_exception_in_the_forward_arrives_as_it_is() -> None:
     def raises_odd(x: Any) -> Any:
         raise OddError("forward")
 
-    before = live_owners()
-    with pytest.raises(OddError, match="forward") as caught:
-        tf_to_torch(raises_odd)(value(2))
-    assert "raises_odd" in frames(caught.value)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="Incompatible shapes") as failed:
-        tf_to_torch(lambda x: x + tf.ones([3], tf.float64))(value(2))
-    assert "in <lambda>" in frames(failed.value)
-    del caught, failed
-    gc.collect()
-    assert live_owners() == before
+    with owners():
+        with pytest.raises(OddError, match="forward") as caught:
+            tf_to_torch(raises_odd)(value(2))
+        assert "raises_odd" in frames(caught.value)
+        with pytest.raises(tf.errors.InvalidArgumentError, match="Incompatible shapes") as failed:
+            tf_to_torch(lambda x: x + tf.ones([3], tf.float64))(value(2))
+        assert "in <lambda>" in frames(failed.value)
+        del caught, failed
+        gc.collect()
 
 
 def test_an_exception_in_the_backward_arrives_with_both_tracebacks() -> None:
@@ -442,21 +440,20 @@ def test_an_exception_in_the_backward_arrives_with_both_tracebacks() -> None:
 
         return x * 1, raises_odd
 
-    before = live_owners()
-    x = value(2)
-    y = tf_to_torch(fn)(x)
-    with pytest.raises(OddError, match="backward") as caught:
+    with owners():
+        x = value(2)
+        y = tf_to_torch(fn)(x)
+        with pytest.raises(OddError, match="backward") as caught:
+            y.sum().backward()
+        text = frames(caught.value)
+        assert "raises_odd" in text  # TensorFlow's side
+        assert "y.sum().backward()" in text  # torch's
+        assert x.grad is None
+        y = tf_to_torch(tf.square)(x)
         y.sum().backward()
-    text = frames(caught.value)
-    assert "raises_odd" in text  # TensorFlow's side
-    assert "y.sum().backward()" in text  # torch's
-    assert x.grad is None
-    y = tf_to_torch(tf.square)(x)
-    y.sum().backward()
-    torch.testing.assert_close(x.grad, 2 * x.detach())
-    del caught, y, x
-    gc.collect()
-    assert live_owners() == before
+        torch.testing.assert_close(x.grad, 2 * x.detach())
+        del caught, y, x
+        gc.collect()
 
 
 # ---- torch.func ----------------------------------------------------------------------------------
@@ -550,6 +547,5 @@ def test_steps_leave_nothing(count: int) -> None:
 
     for _ in range(1000):
         step()
-    owners = live_owners()
-    growth_over(step, plain_step, count).assert_flat()
-    assert live_owners() == owners
+    with owners():
+        growth_over(step, plain_step, count).assert_flat()

@@ -13,11 +13,11 @@ import pytest
 import tensorflow as tf
 import torch
 from memory import growth_over
-from sharing import in_threads
+from sharing import in_threads, owners
 
 import tensor_bridge
 from tensor_bridge.autograd import GradientError, _tokens, torch_to_tf
-from tensor_bridge.testing import live_owners, shares_memory
+from tensor_bridge.testing import shares_memory
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "elementwise": lambda x: torch.tanh(x) * x + torch.exp(-x * x),
@@ -337,21 +337,20 @@ def test_exceptions_arrive_as_they_are_with_both_tracebacks() -> None:
     def raises_odd(x: torch.Tensor) -> Any:
         raise OddError("forward")
 
-    before = live_owners()
-    x = value(3)
-    with pytest.raises(OddError, match="forward"):
-        torch_to_tf(raises_odd)(x)
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        y = torch_to_tf(Raising.apply)(x)
-    with pytest.raises(OddError, match="backward") as caught:
-        tape.gradient(y, x)
-    text = "".join(traceback.format_exception(caught.value))
-    assert "tape.gradient(y, x)" in text
-    assert 'raise OddError("backward")' in text
-    del caught, tape, y
-    gc.collect()
-    assert live_owners() == before
+    with owners():
+        x = value(3)
+        with pytest.raises(OddError, match="forward"):
+            torch_to_tf(raises_odd)(x)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = torch_to_tf(Raising.apply)(x)
+        with pytest.raises(OddError, match="backward") as caught:
+            tape.gradient(y, x)
+        text = "".join(traceback.format_exception(caught.value))
+        assert "tape.gradient(y, x)" in text
+        assert 'raise OddError("backward")' in text
+        del caught, tape, y
+        gc.collect()
 
 
 def test_an_exception_in_a_graph_is_in_the_message_of_tensorflows() -> None:
@@ -396,6 +395,5 @@ def test_steps_leave_nothing(count: int, graph: bool) -> None:
 
     for _ in range(500):
         step()
-    owners = live_owners()
-    growth_over(step, lambda: step(tf.sin), count).assert_flat()
-    assert live_owners() == owners
+    with owners():
+        growth_over(step, lambda: step(tf.sin), count).assert_flat()

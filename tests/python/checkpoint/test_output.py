@@ -27,12 +27,18 @@ import tensor_bridge
 from tensor_bridge import checkpoint
 from tensor_bridge.checkpoint.write import _folder, _output
 
-EVERY_KIND = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 OLD, NEW = 1.0, 2.0
+Sources = dict[float, str]
+Patch = pytest.MonkeyPatch
+
+
+@pytest.fixture(params=KINDS.values(), ids=KINDS)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[float, str]:
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
     folder = tmp_path_factory.mktemp("sources")
     return {v: checkpoint.save(state(v), folder / f"ck{v}") for v in map(float, range(1, 9))}
 
@@ -57,7 +63,7 @@ def umask(value: int) -> Iterator[None]:
 # --- file systems ---------------------------------------------------------------------------------
 
 
-def without_unnamed_files(patch: pytest.MonkeyPatch) -> None:
+def without_unnamed_files(patch: Patch) -> None:
     real = os.open
 
     def refusing(path: Any, flags: int, *more: Any, **options: Any) -> int:
@@ -68,12 +74,12 @@ def without_unnamed_files(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(os, "open", refusing)
 
 
-def without_flags(patch: pytest.MonkeyPatch) -> None:
+def without_flags(patch: Patch) -> None:
     without_unnamed_files(patch)
     patch.setattr(_folder.Folder, "_rename", lambda *_: False)
 
 
-def without_renameat2(patch: pytest.MonkeyPatch) -> None:
+def without_renameat2(patch: Patch) -> None:
     """As in a sandbox that does not let the call through."""
     without_unnamed_files(patch)
 
@@ -85,7 +91,7 @@ def without_renameat2(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(_folder.ctypes, "CDLL", lambda *_, **__: Libc())
 
 
-def without_links(patch: pytest.MonkeyPatch) -> None:
+def without_links(patch: Patch) -> None:
     without_flags(patch)
 
     def refusing(*_: Any, **__: Any) -> None:
@@ -94,7 +100,7 @@ def without_links(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(os, "link", refusing)
 
 
-def without_proc(patch: pytest.MonkeyPatch) -> None:
+def without_proc(patch: Patch) -> None:
     real = Path.is_dir
     patch.setattr(Path, "is_dir", lambda path: str(path) != "/proc/self/fd" and real(path))
 
@@ -107,20 +113,17 @@ FILE_SYSTEMS = {
     "no_links": without_links,
     "no_proc": without_proc,
 }
-EVERY_FILE_SYSTEM = pytest.mark.parametrize("file_system", FILE_SYSTEMS.values(), ids=FILE_SYSTEMS)
-FileSystem = Callable[[pytest.MonkeyPatch], None]
 
 
-@EVERY_FILE_SYSTEM
-@EVERY_KIND
+@pytest.fixture(params=FILE_SYSTEMS.values(), ids=FILE_SYSTEMS)
+def file_system(request: pytest.FixtureRequest, monkeypatch: Patch) -> None:
+    request.param(monkeypatch)
+
+
+@pytest.mark.usefixtures("file_system")
 def test_files_get_their_names_on_every_file_system(
-    sources: dict[float, str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    kind: Kind,
-    file_system: FileSystem,
+    sources: Sources, tmp_path: Path, kind: Kind
 ) -> None:
-    file_system(monkeypatch)
     kind.write(sources[OLD], tmp_path, overwrite=False)
     assert kind.read(tmp_path) == OLD
     assert names(tmp_path) == set(kind.files)
@@ -132,17 +135,11 @@ def test_files_get_their_names_on_every_file_system(
     assert len(names(tmp_path)) == len(kind.files)
 
 
-@EVERY_FILE_SYSTEM
-@EVERY_KIND
+@pytest.mark.usefixtures("file_system")
 def test_what_appears_meanwhile_is_not_replaced(
-    sources: dict[float, str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    kind: Kind,
-    file_system: FileSystem,
+    sources: Sources, tmp_path: Path, monkeypatch: Patch, kind: Kind
 ) -> None:
     """The last moment before the names are given, after all looks at what is there."""
-    file_system(monkeypatch)
     real = _output.Output.add
     for name in kind.files:
 
@@ -162,38 +159,30 @@ def test_what_appears_meanwhile_is_not_replaced(
 # --- what others planted --------------------------------------------------------------------------
 
 
-def plant_link(path: Path, victim: Path) -> None:
-    path.symlink_to(victim)
+Plant = Callable[[Path, Path], Any]
+PLANTS: dict[str, Plant] = {
+    "link": lambda path, victim: path.symlink_to(victim),
+    "dangling_link": lambda path, victim: path.symlink_to(victim.with_name("nothing")),
+    "hard_link": lambda path, victim: path.hardlink_to(victim),
+    "fifo": lambda path, victim: os.mkfifo(path),
+    "file": lambda path, victim: path.write_bytes(b"theirs"),
+}
+EVERY_PLANT = pytest.mark.parametrize("plant", PLANTS.values(), ids=PLANTS)
 
 
-def plant_dangling_link(path: Path, victim: Path) -> None:
-    path.symlink_to(victim.with_name("nothing"))
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An empty one, beside a victim."""
+    (tmp_path / "victim").write_bytes(b"mine")
+    (tmp_path / "folder").mkdir()
+    return tmp_path / "folder"
 
 
-def plant_hard_link(path: Path, victim: Path) -> None:
-    path.hardlink_to(victim)
-
-
-def plant_fifo(path: Path, victim: Path) -> None:
-    os.mkfifo(path)
-
-
-def plant_file(path: Path, victim: Path) -> None:
-    path.write_bytes(b"theirs")
-
-
-PLANTS = [plant_link, plant_dangling_link, plant_hard_link, plant_fifo, plant_file]
-
-
-@pytest.mark.parametrize("plant", PLANTS)
-@EVERY_KIND
+@EVERY_PLANT
 def test_what_is_planted_at_the_target_is_replaced_and_not_followed(
-    sources: dict[float, str], tmp_path: Path, kind: Kind, plant: Callable[[Path, Path], None]
+    sources: Sources, tmp_path: Path, kind: Kind, plant: Plant
 ) -> None:
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    victim = tmp_path / "victim"
-    victim.write_bytes(b"mine")
+    victim = folder.with_name("victim")
     for name in kind.files:
         plant(folder / name, victim)
     before = {name: (folder / name).lstat().st_ino for name in kind.files}
@@ -206,20 +195,12 @@ def test_what_is_planted_at_the_target_is_replaced_and_not_followed(
     assert names(tmp_path) == {"folder", "victim"}
 
 
-@pytest.mark.parametrize("plant", PLANTS)
-@EVERY_KIND
+@EVERY_PLANT
 def test_a_name_that_was_guessed_is_not_opened(
-    sources: dict[float, str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    kind: Kind,
-    plant: Callable[[Path, Path], None],
+    sources: Sources, tmp_path: Path, monkeypatch: Patch, kind: Kind, plant: Plant
 ) -> None:
     without_unnamed_files(monkeypatch)
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    victim = tmp_path / "victim"
-    victim.write_bytes(b"mine")
+    victim = folder.with_name("victim")
     plant(folder / "guessed", victim)
     monkeypatch.setattr(_folder.Folder, "free_name", lambda _: "guessed")
     with pytest.raises(FileExistsError):
@@ -228,9 +209,8 @@ def test_a_name_that_was_guessed_is_not_opened(
     assert names(folder) == {"guessed"}
 
 
-@EVERY_KIND
 def test_a_folder_in_the_place_of_a_file_is_told_before_the_work(
-    sources: dict[float, str], tmp_path: Path, kind: Kind
+    sources: Sources, tmp_path: Path, kind: Kind
 ) -> None:
     kind.write(sources[OLD], tmp_path, overwrite=False)
     last = tmp_path / kind.files[-1]
@@ -242,9 +222,8 @@ def test_a_folder_in_the_place_of_a_file_is_told_before_the_work(
     assert {path: path.stat().st_ino for path in tmp_path.iterdir()} == before
 
 
-@EVERY_KIND
 def test_nothing_has_a_name_before_it_is_complete(
-    sources: dict[float, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind
+    sources: Sources, tmp_path: Path, monkeypatch: Patch, kind: Kind
 ) -> None:
     seen: list[set[str]] = []
     real = os.fsync
@@ -258,17 +237,10 @@ def test_nothing_has_a_name_before_it_is_complete(
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002, 0o000])
-@EVERY_FILE_SYSTEM
-@EVERY_KIND
+@pytest.mark.usefixtures("file_system")
 def test_modes_are_those_of_what_is_replaced_or_as_umask_says(
-    sources: dict[float, str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    kind: Kind,
-    file_system: FileSystem,
-    mask: int,
+    sources: Sources, tmp_path: Path, kind: Kind, mask: int
 ) -> None:
-    file_system(monkeypatch)
     with umask(mask):
         kind.write(sources[OLD], tmp_path, overwrite=True)
         for path in tmp_path.iterdir():
@@ -280,9 +252,8 @@ def test_modes_are_those_of_what_is_replaced_or_as_umask_says(
             assert {mode(path) for path in tmp_path.iterdir()} == {kept}
 
 
-@EVERY_KIND
 def test_a_file_is_never_broader_than_what_it_replaces(
-    sources: dict[float, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind
+    sources: Sources, tmp_path: Path, monkeypatch: Patch, kind: Kind
 ) -> None:
     """Where the file has a name while it is written, others may open it meanwhile."""
     without_unnamed_files(monkeypatch)
@@ -315,9 +286,8 @@ def writers() -> Iterator[Writers]:
 
 @pytest.mark.alone
 @pytest.mark.skipif(os.geteuid() != 0, reason="files of other users need a superuser")
-@EVERY_KIND
 def test_files_of_other_users_and_groups_open_nothing(
-    writers: Writers, sources: dict[float, str], tmp_path: Path, kind: Kind
+    writers: Writers, sources: Sources, tmp_path: Path, kind: Kind
 ) -> None:
     # Whoever is nobody may pass the folders above, and not list this one.
     tmp_path.chmod(0o733)
@@ -350,9 +320,8 @@ def test_files_of_other_users_and_groups_open_nothing(
 # --- failures and interrupts ----------------------------------------------------------------------
 
 
-@EVERY_KIND
 def test_what_cannot_be_brought_to_the_disk_gets_no_name(
-    sources: dict[float, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind
+    sources: Sources, tmp_path: Path, monkeypatch: Patch, kind: Kind
 ) -> None:
     def failing(fd: int) -> None:
         raise OSError(errno.EIO, "no disk")
@@ -365,13 +334,8 @@ def test_what_cannot_be_brought_to_the_disk_gets_no_name(
 
 
 @pytest.mark.parametrize("overwrite", [True, False], ids=["overwrite", "new"])
-@EVERY_KIND
 def test_an_interrupt_at_any_line_leaves_old_or_new(
-    sources: dict[float, str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    kind: Kind,
-    overwrite: bool,
+    sources: Sources, tmp_path: Path, monkeypatch: Patch, kind: Kind, overwrite: bool
 ) -> None:
     monkeypatch.setattr(os, "fsync", lambda fd: None)
     written = str(Path(_output.__file__).parent)
@@ -412,9 +376,7 @@ def test_an_interrupt_at_any_line_leaves_old_or_new(
 # --- shards ---------------------------------------------------------------------------------------
 
 
-def test_new_shards_have_other_names_and_old_ones_go(
-    sources: dict[float, str], tmp_path: Path
-) -> None:
+def test_new_shards_have_other_names_and_old_ones_go(sources: Sources, tmp_path: Path) -> None:
     kind = KINDS["shards"]
     target = tmp_path / "out.safetensors"
     for value in (OLD, NEW, OLD):
@@ -430,7 +392,7 @@ def test_new_shards_have_other_names_and_old_ones_go(
 
 
 def test_an_index_that_was_made_to_do_harm_removes_no_other_file(
-    sources: dict[float, str], tmp_path: Path
+    sources: Sources, tmp_path: Path
 ) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -460,7 +422,7 @@ def test_an_index_that_was_made_to_do_harm_removes_no_other_file(
         assert [path.read_bytes() for path in victims] == [b"mine"] * 4
 
 
-def test_shards_take_no_name_that_something_has(sources: dict[float, str], tmp_path: Path) -> None:
+def test_shards_take_no_name_that_something_has(sources: Sources, tmp_path: Path) -> None:
     theirs = tmp_path / "out-00002-of-00003.safetensors"
     theirs.write_bytes(b"theirs")
     KINDS["shards"].write(sources[NEW], tmp_path, overwrite=True)
@@ -494,10 +456,9 @@ MANY = pytest.mark.parametrize("many", [2, 8])
 @ROUNDS
 @MANY
 @pytest.mark.parametrize("where", ["threads", "processes"])
-@EVERY_KIND
 def test_of_writers_at_one_time_one_is_there_whole(
     writers: Writers,
-    sources: dict[float, str],
+    sources: Sources,
     tmp_path: Path,
     kind: Kind,
     where: str,
@@ -525,7 +486,7 @@ def test_of_writers_at_one_time_one_is_there_whole(
 
 @pytest.mark.alone
 def test_a_writer_whose_files_were_replaced_in_part_replaces_them_again(
-    sources: dict[float, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sources: Sources, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     """Between the two files of one writer comes another, which ends before the first goes on."""
     kind = KINDS["bundle"]
@@ -550,7 +511,7 @@ def test_a_writer_whose_files_were_replaced_in_part_replaces_them_again(
 
 
 def test_a_reader_of_a_file_that_is_replaced_sees_one_of_the_two(
-    sources: dict[float, str], tmp_path: Path
+    sources: Sources, tmp_path: Path
 ) -> None:
     kind = KINDS["safetensors"]
     kind.write(sources[OLD], tmp_path, overwrite=False)

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 import torch
 from refusals import BUILTIN_BASES
+from sharing import owners
 from tf_bytes import (
     NUMERIC,
     random_bytes,
@@ -20,7 +21,7 @@ from tf_bytes import (
 
 import tensor_bridge
 from tensor_bridge import DtypeRow, assign
-from tensor_bridge.testing import live_owners, shares_memory, tf_data_address
+from tensor_bridge.testing import shares_memory, tf_data_address
 
 VALUES = [1.0, 2.0, 3.0, 4.0]
 
@@ -32,13 +33,12 @@ def values_of(v: Any) -> list[Any]:
 def assert_not_assigned(
     target: Any, source: Any, error: type[Exception], advice: str, **options: Any
 ) -> None:
-    before = live_owners()
-    with pytest.raises(BUILTIN_BASES[error], match=advice) as caught:
-        assign(target, source, **options)
-    assert type(caught.value) is error
-    assert "builtins." not in str(caught.value)
-    del caught
-    assert live_owners() == before
+    with owners():
+        with pytest.raises(BUILTIN_BASES[error], match=advice) as caught:
+            assign(target, source, **options)
+        assert type(caught.value) is error
+        assert "builtins." not in str(caught.value)
+        del caught
 
 
 # ---- shared and not connected --------------------------------------------------------------------

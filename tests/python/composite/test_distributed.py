@@ -10,10 +10,11 @@ import tensorflow as tf
 import torch
 from claims import claims_test
 from fresh import run_python
+from sharing import owners
 from tensorflow.python.distribute import ps_values, sharded_variable
 
 import tensor_bridge
-from tensor_bridge.testing import live_owners, shares_memory
+from tensor_bridge.testing import shares_memory
 
 PRELUDE = """
 import tensorflow as tf, torch, tensor_bridge
@@ -128,20 +129,19 @@ def sharded() -> Any:
 
 def test_a_sharded_variable_gives_its_shards() -> None:
     v = sharded()
-    before = live_owners()
-    parts = tensor_bridge.to_torch(v)
-    assert type(parts) is tuple
-    assert [x.tolist() for x in parts] == [[1.0, 2.0], [3.0]]
-    for shard, x in zip(v.variables, parts, strict=True):
-        assert shares_memory(shard, x)
-        x.zero_()
-    assert v.variables[0].numpy().tolist() == [1.0, 2.0]
-    assert [name for name, _ in tensor_bridge.explain(v).parts] == ["[0]", "[1]"]
-    views = tensor_bridge.to_torch(v, live=True)
-    views[1].tensor.fill_(9)
-    assert v.variables[1].numpy().tolist() == [9.0]
-    del parts, x, views
-    assert live_owners() == before
+    with owners():
+        parts = tensor_bridge.to_torch(v)
+        assert type(parts) is tuple
+        assert [x.tolist() for x in parts] == [[1.0, 2.0], [3.0]]
+        for shard, x in zip(v.variables, parts, strict=True):
+            assert shares_memory(shard, x)
+            x.zero_()
+        assert v.variables[0].numpy().tolist() == [1.0, 2.0]
+        assert [name for name, _ in tensor_bridge.explain(v).parts] == ["[0]", "[1]"]
+        views = tensor_bridge.to_torch(v, live=True)
+        views[1].tensor.fill_(9)
+        assert v.variables[1].numpy().tolist() == [9.0]
+        del parts, x, views
 
 
 def test_a_sharded_variable_is_assigned_shard_by_shard() -> None:

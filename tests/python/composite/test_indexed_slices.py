@@ -11,11 +11,11 @@ import refusals
 import tensorflow as tf
 import torch
 from refusals import assert_refused
+from sharing import owners
 from tf_bytes import tf_memory
 
 import tensor_bridge
 from tensor_bridge.testing import (
-    live_owners,
     shares_memory,
     tf_data_address,
     torch_data_address,
@@ -40,28 +40,27 @@ def slices(
 
 def test_a_sparse_gradient_over_both_tensors() -> None:
     s = slices()
-    before = live_owners()
-    x = tensor_bridge.to_torch(s)
-    assert x.layout is torch.sparse_coo
-    assert (x.sparse_dim(), x.dense_dim()) == (1, 1)
-    assert x.shape == (3, 2)
-    assert not x.is_coalesced()
-    assert shares_memory(s.values, x._values())
-    assert shares_memory(s.indices, x._indices())
-    assert live_owners() == before + 2
-    again = tensor_bridge.to_tf(x)
-    assert type(again) is tf.IndexedSlices
-    for name in ("values", "indices", "dense_shape"):
-        assert tf_memory(getattr(again, name)) == tf_memory(getattr(s, name)), name
-    assert tf_data_address(again.values) == tf_data_address(s.values)
-    assert tf_data_address(again.indices) == tf_data_address(s.indices)
-    assert x.to_dense().tolist() == [[3.0, 4.0], [0.0, 0.0], [6.0, 8.0]]
-    x._values().zero_()
-    x._indices().zero_()
-    assert tf_memory(s.values) == tf_memory(slices().values)
-    assert tf_memory(s.indices) == tf_memory(slices().indices)
-    del x
-    assert live_owners() == before
+    with owners() as added:
+        x = tensor_bridge.to_torch(s)
+        assert x.layout is torch.sparse_coo
+        assert (x.sparse_dim(), x.dense_dim()) == (1, 1)
+        assert x.shape == (3, 2)
+        assert not x.is_coalesced()
+        assert shares_memory(s.values, x._values())
+        assert shares_memory(s.indices, x._indices())
+        assert added() == 2
+        again = tensor_bridge.to_tf(x)
+        assert type(again) is tf.IndexedSlices
+        for name in ("values", "indices", "dense_shape"):
+            assert tf_memory(getattr(again, name)) == tf_memory(getattr(s, name)), name
+        assert tf_data_address(again.values) == tf_data_address(s.values)
+        assert tf_data_address(again.indices) == tf_data_address(s.indices)
+        assert x.to_dense().tolist() == [[3.0, 4.0], [0.0, 0.0], [6.0, 8.0]]
+        x._values().zero_()
+        x._indices().zero_()
+        assert tf_memory(s.values) == tf_memory(slices().values)
+        assert tf_memory(s.indices) == tf_memory(slices().indices)
+        del x
 
 
 def test_a_gradient_of_an_embedding_trains_torchs() -> None:
@@ -147,9 +146,8 @@ def test_values_without_inner_dimensions_come_back_as_a_sparse_tensor() -> None:
 
 def test_keywords() -> None:
     s = slices()
-    before = live_owners()
-    tensor_bridge.to_torch(s, copy=True)
-    assert live_owners() == before
+    with owners():
+        tensor_bridge.to_torch(s, copy=True)
     alias = tensor_bridge.to_torch(s, on_write="alias")
     alias._indices().zero_()
     assert s.indices.numpy().tolist() == [2, 0, 2]

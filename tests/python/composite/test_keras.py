@@ -11,10 +11,11 @@ import pytest
 import tensorflow as tf
 import torch
 from refusals import assert_refused
+from sharing import owners
 
 import tensor_bridge
 from tensor_bridge import LiveView, assign
-from tensor_bridge.testing import live_owners, shares_memory
+from tensor_bridge.testing import shares_memory
 
 if not hasattr(keras, "Variable"):
     pytest.skip("Keras 2 has no variables of its own", allow_module_level=True)
@@ -46,18 +47,17 @@ def model() -> keras.Model:
 
 def test_a_variable_is_a_snapshot() -> None:
     v = keras.Variable(VALUES)
-    before = live_owners()
-    x = tensor_bridge.to_torch(v)
-    assert shares_memory(v.value, x)
-    assert live_owners() == before + 1
-    assert tensor_bridge.explain(v).action == "shared"
-    v.assign_add([1.0] * 4)
-    assert x.tolist() == VALUES
-    x.zero_()
-    assert v.numpy().tolist() == [2.0, 3.0, 4.0, 5.0]
-    assert not shares_memory(v.value, tensor_bridge.to_torch(v, copy=True))
-    del x
-    assert live_owners() == before
+    with owners() as added:
+        x = tensor_bridge.to_torch(v)
+        assert shares_memory(v.value, x)
+        assert added() == 1
+        assert tensor_bridge.explain(v).action == "shared"
+        v.assign_add([1.0] * 4)
+        assert x.tolist() == VALUES
+        x.zero_()
+        assert v.numpy().tolist() == [2.0, 3.0, 4.0, 5.0]
+        assert not shares_memory(v.value, tensor_bridge.to_torch(v, copy=True))
+        del x
 
 
 def test_a_variable_can_be_live() -> None:
@@ -125,21 +125,20 @@ def test_a_variable_in_a_structure() -> None:
 
 def test_the_weights_of_a_model_by_path_in_order() -> None:
     m = model()
-    before = live_owners()
-    weights = tensor_bridge.to_torch(m)
-    assert type(weights) is OrderedDict
-    assert list(weights) == [w.path for w in m.weights]
-    assert "sequential/batch_normalization/moving_mean" in weights
-    for w, x in zip(m.weights, weights.values(), strict=True):
-        assert shares_memory(w.value, x)
-    explanation = tensor_bridge.explain(m)
-    assert explanation.action == "shared"
-    assert [name for name, _ in explanation.parts] == list(weights)
-    assert explanation.nbytes == sum(x.nbytes for x in weights.values())
-    assert str(explanation).count("\n") == len(weights)
-    assert live_owners() == before + len(weights)
-    del weights, x
-    assert live_owners() == before
+    with owners() as added:
+        weights = tensor_bridge.to_torch(m)
+        assert type(weights) is OrderedDict
+        assert list(weights) == [w.path for w in m.weights]
+        assert "sequential/batch_normalization/moving_mean" in weights
+        for w, x in zip(m.weights, weights.values(), strict=True):
+            assert shares_memory(w.value, x)
+        explanation = tensor_bridge.explain(m)
+        assert explanation.action == "shared"
+        assert [name for name, _ in explanation.parts] == list(weights)
+        assert explanation.nbytes == sum(x.nbytes for x in weights.values())
+        assert str(explanation).count("\n") == len(weights)
+        assert added() == len(weights)
+        del weights, x
 
 
 def test_the_model_trains_on_and_torch_keeps_its_values() -> None:
@@ -191,16 +190,15 @@ def test_keywords_reach_every_weight() -> None:
 
 def test_a_live_model() -> None:
     m = model()
-    before = live_owners()
-    views = tensor_bridge.to_torch(m, live=True)
-    with torch.no_grad():
-        for view in views.values():
-            view.tensor.fill_(0.5)
-    for w in m.weights:
-        assert tf.reduce_all(w.value == 0.5)
-    assert live_owners() == before + len(views)
-    del views, view
-    assert live_owners() == before
+    with owners() as added:
+        views = tensor_bridge.to_torch(m, live=True)
+        with torch.no_grad():
+            for view in views.values():
+                view.tensor.fill_(0.5)
+        for w in m.weights:
+            assert tf.reduce_all(w.value == 0.5)
+        assert added() == len(views)
+        del views, view
 
 
 # ---- to TensorFlow ------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import tensorflow as tf
 import torch
 from fresh import run_forked
 from refusals import assert_refused
+from sharing import owners
 from tf_bytes import (
     NUMERIC,
     random_bytes,
@@ -24,7 +25,7 @@ from tf_bytes import (
 
 import tensor_bridge
 from tensor_bridge import DtypeRow, LiveView
-from tensor_bridge.testing import live_owners, shares_memory, tf_data_address, torch_data_address
+from tensor_bridge.testing import shares_memory, tf_data_address, torch_data_address
 
 VALUES = [1.0, 2.0, 3.0, 4.0]
 
@@ -48,20 +49,19 @@ def values_of(v: Any) -> list[Any]:
 
 def test_writes_go_through_to_the_variable() -> None:
     v = variable()
-    before = live_owners()
-    view = live(v)
-    assert view.valid
-    assert view.variable is v
-    assert view.tensor.tolist() == VALUES
-    assert shares_memory(v, view.tensor)
-    assert live_owners() == before + 1
-    view.tensor[1:3].mul_(10)
-    assert values_of(v) == [1.0, 20.0, 30.0, 4.0]
-    view.tensor.zero_()
-    assert values_of(v) == [0.0] * 4
-    assert view.valid
-    del view
-    assert live_owners() == before
+    with owners() as added:
+        view = live(v)
+        assert view.valid
+        assert view.variable is v
+        assert view.tensor.tolist() == VALUES
+        assert shares_memory(v, view.tensor)
+        assert added() == 1
+        view.tensor[1:3].mul_(10)
+        assert values_of(v) == [1.0, 20.0, 30.0, 4.0]
+        view.tensor.zero_()
+        assert values_of(v) == [0.0] * 4
+        assert view.valid
+        del view
 
 
 def test_functions_and_optimizers_see_what_torch_wrote() -> None:
@@ -170,28 +170,27 @@ def test_an_update_ends_the_view_and_leaves_the_tensor(
     update: Callable[[tf.Variable], Any],
 ) -> None:
     v = variable()
-    before = live_owners()
-    view = live(v)
-    old = view.tensor
-    old.copy_(torch.tensor([5.0, 6.0, 7.0, 8.0]))
-    update(v)
-    after = values_of(v)
-    assert not view.valid
-    assert old.tolist() == [5.0, 6.0, 7.0, 8.0]
-    old.zero_()
-    assert values_of(v) == after, "a write to an ended view reaches the variable"
-    # Again, over what TensorFlow made of it.
-    new = view.refresh()
-    assert new is view.tensor
-    assert new is not old
-    assert view.valid
-    assert new.tolist() == after
-    new.add_(1)
-    assert values_of(v) == [x + 1 for x in after]
-    assert old.tolist() == [0.0] * 4
-    v.assign(tf.zeros([4]))
-    del view, old, new
-    assert live_owners() == before
+    with owners():
+        view = live(v)
+        old = view.tensor
+        old.copy_(torch.tensor([5.0, 6.0, 7.0, 8.0]))
+        update(v)
+        after = values_of(v)
+        assert not view.valid
+        assert old.tolist() == [5.0, 6.0, 7.0, 8.0]
+        old.zero_()
+        assert values_of(v) == after, "a write to an ended view reaches the variable"
+        # Again, over what TensorFlow made of it.
+        new = view.refresh()
+        assert new is view.tensor
+        assert new is not old
+        assert view.valid
+        assert new.tolist() == after
+        new.add_(1)
+        assert values_of(v) == [x + 1 for x in after]
+        assert old.tolist() == [0.0] * 4
+        v.assign(tf.zeros([4]))
+        del view, old, new
 
 
 def test_restoring_a_checkpoint_ends_the_view(tmp_path: Any) -> None:
@@ -262,17 +261,16 @@ def test_a_variable_that_changes_its_shape_ends_the_view() -> None:
 
 def test_the_tensor_outlives_view_and_variable() -> None:
     v = variable()
-    before = live_owners()
-    view = live(v)
-    tensor, gone = view.tensor, weakref.ref(view)
-    del view, v
-    gc.collect()
-    assert gone() is None
-    tensor.add_(1)
-    assert tensor.tolist() == [2.0, 3.0, 4.0, 5.0]
-    assert live_owners() == before + 1
-    del tensor
-    assert live_owners() == before
+    with owners() as added:
+        view = live(v)
+        tensor, gone = view.tensor, weakref.ref(view)
+        del view, v
+        gc.collect()
+        assert gone() is None
+        tensor.add_(1)
+        assert tensor.tolist() == [2.0, 3.0, 4.0, 5.0]
+        assert added() == 1
+        del tensor
 
 
 # ---- copy-on-read --------------------------------------------------------------------------------

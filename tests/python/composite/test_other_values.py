@@ -12,10 +12,11 @@ import pytest
 import tensorflow as tf
 import torch
 from refusals import assert_refused
+from sharing import owners
 
 import tensor_bridge
 from tensor_bridge import Extension
-from tensor_bridge.testing import live_owners, shares_memory, tf_data_address
+from tensor_bridge.testing import shares_memory, tf_data_address
 
 
 def ints(*values: int) -> tf.Tensor:
@@ -30,20 +31,19 @@ def test_a_tensor_array_is_a_list_of_its_elements() -> None:
     elements = [ints(1, 2), tf.zeros([0], tf.int32), ints(3)]
     for i, element in enumerate(elements):
         array = array.write(i, element)
-    before = live_owners()
-    x = tensor_bridge.to_torch(array)
-    assert type(x) is list
-    assert [part.tolist() for part in x] == [[1, 2], [], [3]]
-    assert shares_memory(elements[0], x[0])
-    assert shares_memory(elements[2], x[2])
-    explanation = tensor_bridge.explain(array)
-    assert (explanation.action, explanation.nbytes) == ("shared", 12)
-    assert [name for name, _ in explanation.parts] == ["[0]", "[1]", "[2]"]
-    for part in x:
-        part.zero_()
-    assert elements[0].numpy().tolist() == [1, 2]
-    del x, part
-    assert live_owners() == before
+    with owners():
+        x = tensor_bridge.to_torch(array)
+        assert type(x) is list
+        assert [part.tolist() for part in x] == [[1, 2], [], [3]]
+        assert shares_memory(elements[0], x[0])
+        assert shares_memory(elements[2], x[2])
+        explanation = tensor_bridge.explain(array)
+        assert (explanation.action, explanation.nbytes) == ("shared", 12)
+        assert [name for name, _ in explanation.parts] == ["[0]", "[1]", "[2]"]
+        for part in x:
+            part.zero_()
+        assert elements[0].numpy().tolist() == [1, 2]
+        del x, part
 
 
 def test_converting_a_tensor_array_reads_and_deletes_nothing() -> None:
@@ -73,9 +73,8 @@ def test_a_tensor_array_that_is_not_written_is_refused() -> None:
 
 def test_keywords_and_errors_of_elements() -> None:
     array = tf.TensorArray(tf.int32, 2).unstack([[1], [2]])
-    before = live_owners()
-    tensor_bridge.to_torch(array, copy=True)
-    assert live_owners() == before
+    with owners():
+        tensor_bridge.to_torch(array, copy=True)
     handles = tf.TensorArray(tf.resource, 1).write(0, tf.Variable(1.0).handle)
     assert_refused(tensor_bridge, handles, tensor_bridge.UnsupportedDtypeError, r"^\[0\]: ")
     x = tensor_bridge.to_torch({"a": array})
@@ -185,25 +184,24 @@ class Everything(tf.experimental.ExtensionType):
 
 def test_the_fields_of_an_extension_type() -> None:
     t = Masked(ints(1, 2), tf.constant([True, False]))
-    before = live_owners()
-    x = tensor_bridge.to_torch(t)
-    assert type(x) is Extension
-    assert x.kind is Masked
-    assert list(x.fields) == ["values", "mask"]
-    assert x.values is x.fields["values"]
-    assert x.mask.tolist() == [True, False]
-    assert shares_memory(t.values, x.values)
-    assert shares_memory(t.mask, x.mask)
-    again = tensor_bridge.to_tf(x)
-    assert type(again) is Masked
-    assert tf_data_address(again.values) == tf_data_address(t.values)
-    assert tf.type_spec_from_value(again) == tf.type_spec_from_value(t)
-    x.values.zero_()
-    x.mask.zero_()
-    assert t.values.numpy().tolist() == [1, 2]
-    assert t.mask.numpy().tolist() == [True, False]
-    del x
-    assert live_owners() == before
+    with owners():
+        x = tensor_bridge.to_torch(t)
+        assert type(x) is Extension
+        assert x.kind is Masked
+        assert list(x.fields) == ["values", "mask"]
+        assert x.values is x.fields["values"]
+        assert x.mask.tolist() == [True, False]
+        assert shares_memory(t.values, x.values)
+        assert shares_memory(t.mask, x.mask)
+        again = tensor_bridge.to_tf(x)
+        assert type(again) is Masked
+        assert tf_data_address(again.values) == tf_data_address(t.values)
+        assert tf.type_spec_from_value(again) == tf.type_spec_from_value(t)
+        x.values.zero_()
+        x.mask.zero_()
+        assert t.values.numpy().tolist() == [1, 2]
+        assert t.mask.numpy().tolist() == [True, False]
+        del x
 
 
 def test_every_kind_of_field() -> None:
@@ -287,9 +285,8 @@ def test_replaced_fields_go_to_tf() -> None:
 
 def test_keywords_and_errors_of_fields() -> None:
     t = Masked(ints(1), tf.constant([True]))
-    before = live_owners()
-    x = tensor_bridge.to_torch(t, copy=True)
-    assert live_owners() == before
+    with owners():
+        x = tensor_bridge.to_torch(t, copy=True)
     assert tensor_bridge.explain(t, copy=True).action == "copied"
     assert tensor_bridge.explain(x).action == needs.SHARED_TO_TF
     assert tensor_bridge.explain(x, copy=True).action == "copied"
@@ -338,20 +335,19 @@ def test_a_parameter_without_a_value_is_refused_until_it_has_one(name: str, inte
     """To look at it is an empty tensor: converted, it would be a wrong value."""
     lazy = torch.nn.LazyBatchNorm1d()
     x = getattr(lazy, name)
-    before = live_owners()
-    with pytest.raises(tensor_bridge.UnsupportedTypeError, match="Call the module once"):
-        interface.to_tf(x)
-    if interface is tensor_bridge:
-        explained = tensor_bridge.explain(x)
-        assert explained.action == "refused"
-        assert explained.error is tensor_bridge.UnsupportedTypeError
-        with pytest.raises(tensor_bridge.UnsupportedTypeError, match=r"^at \['a'\]\[1\]: "):
-            tensor_bridge.to_tf({"a": [torch.ones(2), x]})
-        # On the way to torch it is torch's already.
-        passed = tensor_bridge.to_torch([ints(1), x])
-        assert passed[1] is x
-        del passed
-    assert live_owners() == before
+    with owners():
+        with pytest.raises(tensor_bridge.UnsupportedTypeError, match="Call the module once"):
+            interface.to_tf(x)
+        if interface is tensor_bridge:
+            explained = tensor_bridge.explain(x)
+            assert explained.action == "refused"
+            assert explained.error is tensor_bridge.UnsupportedTypeError
+            with pytest.raises(tensor_bridge.UnsupportedTypeError, match=r"^at \['a'\]\[1\]: "):
+                tensor_bridge.to_tf({"a": [torch.ones(2), x]})
+            # On the way to torch it is torch's already.
+            passed = tensor_bridge.to_torch([ints(1), x])
+            assert passed[1] is x
+            del passed
     lazy(torch.ones(3, 4))
     t = interface.to_tf(getattr(lazy, name))
     assert t.shape == (4,)

@@ -15,12 +15,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from refusals import assert_refused
+from sharing import owners
 from tf_bytes import NUMERIC, random_bytes, tf_memory, tf_tensor, torch_memory
 
 import tensor_bridge
 from tensor_bridge import DtypeRow, Ragged
 from tensor_bridge.testing import (
-    live_owners,
     shares_memory,
     tf_data_address,
     torch_data_address,
@@ -74,24 +74,23 @@ def same(left: tf.RaggedTensor, right: tf.RaggedTensor) -> bool:
 @pytest.mark.parametrize("splits_dtype", [tf.int32, tf.int64], ids=["int32", "int64"])
 def test_a_nested_tensor_over_both_tensors(inner: tuple[int, ...], splits_dtype: tf.DType) -> None:
     ragged = one_ragged_dimension(inner, splits_dtype)
-    before = live_owners()
-    x = tensor_bridge.to_torch(ragged)
-    assert x.layout is torch.jagged
-    assert (x.size(0), *x.shape[2:]) == (3, *inner)
-    assert x.offsets().dtype is {tf.int32: torch.int32, tf.int64: torch.int64}[splits_dtype]
-    if 0 not in inner:
-        assert shares_memory(ragged.flat_values, x.values())
-    assert shares_memory(ragged.row_splits, x.offsets())
-    assert live_owners() == before + 2
-    for row, part in zip(ragged, x.unbind(), strict=True):
-        assert part.tolist() == row.numpy().tolist()
-    again = tensor_bridge.to_tf(x)
-    assert same(ragged, again)
-    if 0 not in inner:
-        assert tf_data_address(again.flat_values) == tf_data_address(ragged.flat_values)
-    assert tf_data_address(again.row_splits) == tf_data_address(ragged.row_splits)
-    del x, part
-    assert live_owners() == before
+    with owners() as added:
+        x = tensor_bridge.to_torch(ragged)
+        assert x.layout is torch.jagged
+        assert (x.size(0), *x.shape[2:]) == (3, *inner)
+        assert x.offsets().dtype is {tf.int32: torch.int32, tf.int64: torch.int64}[splits_dtype]
+        if 0 not in inner:
+            assert shares_memory(ragged.flat_values, x.values())
+        assert shares_memory(ragged.row_splits, x.offsets())
+        assert added() == 2
+        for row, part in zip(ragged, x.unbind(), strict=True):
+            assert part.tolist() == row.numpy().tolist()
+        again = tensor_bridge.to_tf(x)
+        assert same(ragged, again)
+        if 0 not in inner:
+            assert tf_data_address(again.flat_values) == tf_data_address(ragged.flat_values)
+        assert tf_data_address(again.row_splits) == tf_data_address(ragged.row_splits)
+        del x, part
 
 
 def test_writes_to_a_nested_tensor_never_reach_tensorflow() -> None:
@@ -185,26 +184,25 @@ def test_quantized_values() -> None:
 @pytest.mark.parametrize("splits_dtype", [tf.int32, tf.int64], ids=["int32", "int64"])
 def test_two_ragged_dimensions(splits_dtype: tf.DType) -> None:
     ragged = two_ragged_dimensions(splits_dtype)
-    before = live_owners()
-    x = tensor_bridge.to_torch(ragged)
-    assert type(x) is Ragged
-    assert x.ragged_rank == 2
-    assert x.shape == (2, None, None)
-    assert x.uniform_row_lengths == (None, None)
-    assert x.to_list() == ragged.to_list()
-    assert shares_memory(ragged.flat_values, x.values)
-    for t, splits in zip(ragged.nested_row_splits, x.row_splits, strict=True):
-        assert shares_memory(t, splits)
-    assert live_owners() == before + 3
-    again = tensor_bridge.to_tf(x)
-    assert same(ragged, again)
-    for t, u in zip(ragged.nested_row_splits, again.nested_row_splits, strict=True):
-        assert tf_data_address(t) == tf_data_address(u)
-    x.values.zero_()
-    x.row_splits[0].zero_()
-    assert same(ragged, two_ragged_dimensions(splits_dtype))
-    del x, splits
-    assert live_owners() == before
+    with owners() as added:
+        x = tensor_bridge.to_torch(ragged)
+        assert type(x) is Ragged
+        assert x.ragged_rank == 2
+        assert x.shape == (2, None, None)
+        assert x.uniform_row_lengths == (None, None)
+        assert x.to_list() == ragged.to_list()
+        assert shares_memory(ragged.flat_values, x.values)
+        for t, splits in zip(ragged.nested_row_splits, x.row_splits, strict=True):
+            assert shares_memory(t, splits)
+        assert added() == 3
+        again = tensor_bridge.to_tf(x)
+        assert same(ragged, again)
+        for t, u in zip(ragged.nested_row_splits, again.nested_row_splits, strict=True):
+            assert tf_data_address(t) == tf_data_address(u)
+        x.values.zero_()
+        x.row_splits[0].zero_()
+        assert same(ragged, two_ragged_dimensions(splits_dtype))
+        del x, splits
 
 
 def test_uniform_row_lengths_come_back() -> None:
@@ -281,9 +279,8 @@ def test_a_ragged_stays_in_a_structure_on_its_way_to_torch() -> None:
 @pytest.mark.parametrize("make", [one_ragged_dimension, two_ragged_dimensions])
 def test_keywords_reach_every_part(make: Any) -> None:
     ragged = make()
-    before = live_owners()
-    x = tensor_bridge.to_torch(ragged, copy=True)
-    assert live_owners() == before
+    with owners():
+        x = tensor_bridge.to_torch(ragged, copy=True)
     explanation = tensor_bridge.explain(ragged, copy=True)
     assert explanation.action == "copied"
     assert {part.action for _, part in explanation.parts} == {"copied"}
@@ -467,11 +464,10 @@ def ragged_tensors(draw: st.DrawFn) -> tf.RaggedTensor:
 @settings(max_examples=60, deadline=None)
 @given(ragged=ragged_tensors())
 def test_any_ragged_tensor_makes_the_round_trip(ragged: tf.RaggedTensor) -> None:
-    before = live_owners()
-    x = tensor_bridge.to_torch(ragged)
-    as_list = x.to_list() if isinstance(x, Ragged) else [row.tolist() for row in x.unbind()]
-    assert as_list == ragged.to_list()
-    assert same(ragged, tensor_bridge.to_tf(x))
-    assert tensor_bridge.explain(ragged).action in ("shared", "copied")
-    del x
-    assert live_owners() == before
+    with owners():
+        x = tensor_bridge.to_torch(ragged)
+        as_list = x.to_list() if isinstance(x, Ragged) else [row.tolist() for row in x.unbind()]
+        assert as_list == ragged.to_list()
+        assert same(ragged, tensor_bridge.to_tf(x))
+        assert tensor_bridge.explain(ragged).action in ("shared", "copied")
+        del x

@@ -11,9 +11,10 @@ import tensorflow as tf
 import torch
 from fresh import run_python
 from refusals import assert_refused
+from sharing import owners
 
 import tensor_bridge
-from tensor_bridge.testing import live_owners, shares_memory
+from tensor_bridge.testing import shares_memory
 
 
 @dataclass
@@ -53,26 +54,24 @@ def boxes() -> Boxes:
 
 def test_both_directions(registered: None) -> None:
     b = boxes()
-    before = live_owners()
-    x = tensor_bridge.to_torch(b)
-    assert type(x) is TorchBoxes
-    assert x.unit == "pixel"
-    assert shares_memory(b.corners, x.corners)
-    assert shares_memory(b.scores, x.scores)
-    again = tensor_bridge.to_tf(x)
-    assert type(again) is Boxes
-    assert again.scores.numpy().tolist() == [0.5, 1.0]
-    x.scores.zero_()
-    assert b.scores.numpy().tolist() == [0.5, 1.0]
-    del x
-    assert live_owners() == before
+    with owners():
+        x = tensor_bridge.to_torch(b)
+        assert type(x) is TorchBoxes
+        assert x.unit == "pixel"
+        assert shares_memory(b.corners, x.corners)
+        assert shares_memory(b.scores, x.scores)
+        again = tensor_bridge.to_tf(x)
+        assert type(again) is Boxes
+        assert again.scores.numpy().tolist() == [0.5, 1.0]
+        x.scores.zero_()
+        assert b.scores.numpy().tolist() == [0.5, 1.0]
+        del x
 
 
 def test_in_a_structure_and_with_keywords(registered: None) -> None:
-    before = live_owners()
-    x = tensor_bridge.to_torch({"b": [boxes()]}, copy=True)
-    assert type(x["b"][0]) is TorchBoxes
-    assert live_owners() == before
+    with owners():
+        x = tensor_bridge.to_torch({"b": [boxes()]}, copy=True)
+        assert type(x["b"][0]) is TorchBoxes
     assert type(tensor_bridge.to_tf(x)["b"][0]) is Boxes
     assert tensor_bridge.to_torch([x["b"][0], tf.constant(1)])[0] is x["b"][0]
 

@@ -14,13 +14,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from refusals import assert_refused
+from sharing import owners
 from tensorflow.python.ops.linalg.sparse.sparse_csr_matrix_ops import CSRSparseMatrix
 from tf_bytes import NUMERIC, random_bytes, tf_memory, tf_tensor, torch_memory
 
 import tensor_bridge
 from tensor_bridge import DtypeRow
 from tensor_bridge.testing import (
-    live_owners,
     shares_memory,
     tf_data_address,
     torch_data_address,
@@ -66,21 +66,20 @@ def equal(left: tf.SparseTensor, right: tf.SparseTensor) -> bool:
 
 def test_a_coo_tensor_over_both_tensors() -> None:
     t = sparse()
-    before = live_owners()
-    x = tensor_bridge.to_torch(t)
-    assert x.layout is torch.sparse_coo
-    assert x.shape == (3, 4)
-    assert x.is_coalesced()
-    assert shares_memory(t.values, x.values())
-    assert shares_memory(t.indices, x.indices())
-    assert live_owners() == before + 2
-    again = tensor_bridge.to_tf(x)
-    assert equal(t, again)
-    assert tf_data_address(again.values) == tf_data_address(t.values)
-    assert tf_data_address(again.indices) == tf_data_address(t.indices)
-    assert x.to_dense().tolist() == tf.sparse.to_dense(t).numpy().tolist()
-    del x
-    assert live_owners() == before
+    with owners() as added:
+        x = tensor_bridge.to_torch(t)
+        assert x.layout is torch.sparse_coo
+        assert x.shape == (3, 4)
+        assert x.is_coalesced()
+        assert shares_memory(t.values, x.values())
+        assert shares_memory(t.indices, x.indices())
+        assert added() == 2
+        again = tensor_bridge.to_tf(x)
+        assert equal(t, again)
+        assert tf_data_address(again.values) == tf_data_address(t.values)
+        assert tf_data_address(again.indices) == tf_data_address(t.indices)
+        assert x.to_dense().tolist() == tf.sparse.to_dense(t).numpy().tolist()
+        del x
 
 
 def test_writes_to_a_coo_tensor_never_reach_tensorflow() -> None:
@@ -203,23 +202,22 @@ def test_dtypes_without_a_sparse_form_are_refused() -> None:
 
 def test_keywords_reach_both_parts() -> None:
     t = sparse()
-    before = live_owners()
-    tensor_bridge.to_torch(t, copy=True)
-    explanation = tensor_bridge.explain(t, copy=True)
-    assert [part.action for _, part in explanation.parts] == ["copied", "copied"]
-    x = tensor_bridge.to_torch(t, copy=False, on_write="raise", device="cpu")
-    for part in (x.values(), x.indices()):
-        with needs.forbidden_write():
-            part.zero_()
-    with pytest.raises(TypeError, match="nonsense"):
-        tensor_bridge.to_torch(t, nonsense=1)
-    alias = tensor_bridge.to_torch(t, on_write="alias")
-    alias.indices().zero_()
-    assert equal(t, sparse()), "a write went through to the indices"
-    alias.values().fill_(5)
-    assert t.values.numpy().tolist() == [5.0] * 3
-    del x, part, alias
-    assert live_owners() == before
+    with owners():
+        tensor_bridge.to_torch(t, copy=True)
+        explanation = tensor_bridge.explain(t, copy=True)
+        assert [part.action for _, part in explanation.parts] == ["copied", "copied"]
+        x = tensor_bridge.to_torch(t, copy=False, on_write="raise", device="cpu")
+        for part in (x.values(), x.indices()):
+            with needs.forbidden_write():
+                part.zero_()
+        with pytest.raises(TypeError, match="nonsense"):
+            tensor_bridge.to_torch(t, nonsense=1)
+        alias = tensor_bridge.to_torch(t, on_write="alias")
+        alias.indices().zero_()
+        assert equal(t, sparse()), "a write went through to the indices"
+        alias.values().fill_(5)
+        assert t.values.numpy().tolist() == [5.0] * 3
+        del x, part, alias
 
 
 def test_explain_tells_the_parts() -> None:
@@ -321,20 +319,19 @@ def sparse_tensors(draw: st.DrawFn) -> tf.SparseTensor:
 @settings(max_examples=60, deadline=None)
 @given(t=sparse_tensors())
 def test_any_sparse_tensor(t: tf.SparseTensor) -> None:
-    before = live_owners()
-    x = tensor_bridge.to_torch(t)
-    indices = [tuple(i) for i in t.indices.numpy().tolist()]
-    assert x.is_coalesced() is (indices == sorted(set(indices)))
-    dense = torch.zeros(t.dense_shape.numpy().tolist())
-    for i, value in zip(indices, t.values.numpy().tolist(), strict=True):
-        dense[i] += value
-    assert torch.equal(x.to_dense(), dense)
-    again = tensor_bridge.to_tf(x)
-    assert torch.equal(tensor_bridge.to_torch(tf.sparse.to_dense(again)), dense)
-    if x.is_coalesced():
-        assert equal(t, again)
-    del x, again
-    assert live_owners() == before
+    with owners():
+        x = tensor_bridge.to_torch(t)
+        indices = [tuple(i) for i in t.indices.numpy().tolist()]
+        assert x.is_coalesced() is (indices == sorted(set(indices)))
+        dense = torch.zeros(t.dense_shape.numpy().tolist())
+        for i, value in zip(indices, t.values.numpy().tolist(), strict=True):
+            dense[i] += value
+        assert torch.equal(x.to_dense(), dense)
+        again = tensor_bridge.to_tf(x)
+        assert torch.equal(tensor_bridge.to_torch(tf.sparse.to_dense(again)), dense)
+        if x.is_coalesced():
+            assert equal(t, again)
+        del x, again
 
 
 # ---- CSR -----------------------------------------------------------------------------------------
@@ -354,22 +351,21 @@ DENSE = [[0.0, 1.0, 0.0], [0.0, 0.0, 0.0], [2.0, 0.0, 3.0]]
 @pytest.mark.parametrize("dtype", [tf.float32, tf.float64, tf.complex64, tf.complex128])
 def test_a_csr_tensor_over_all_three_tensors(dtype: tf.DType) -> None:
     matrix = CSRSparseMatrix(tf.cast(tf.constant(DENSE), dtype))
-    before = live_owners()
-    x = tensor_bridge.to_torch(matrix)
-    assert x.layout is torch.sparse_csr
-    assert x.shape == (3, 3)
-    assert x.to_dense().tolist() == DENSE
-    parts = (x.crow_indices(), x.col_indices(), x.values())
-    for t, part in zip(components(matrix), parts, strict=True):
-        assert shares_memory(t, part)
-    assert live_owners() == before + 3
-    torch.sparse_csr_tensor(*(part.clone() for part in parts), x.shape, check_invariants=True)
-    assert (x @ torch.ones(3, 1, dtype=x.dtype)).flatten().tolist() == [1.0, 0.0, 5.0]
-    x.values().zero_()
-    x.crow_indices().zero_()
-    assert tensor_bridge.to_torch(matrix.to_dense()).tolist() == DENSE
-    del x, parts, part
-    assert live_owners() == before
+    with owners() as added:
+        x = tensor_bridge.to_torch(matrix)
+        assert x.layout is torch.sparse_csr
+        assert x.shape == (3, 3)
+        assert x.to_dense().tolist() == DENSE
+        parts = (x.crow_indices(), x.col_indices(), x.values())
+        for t, part in zip(components(matrix), parts, strict=True):
+            assert shares_memory(t, part)
+        assert added() == 3
+        torch.sparse_csr_tensor(*(part.clone() for part in parts), x.shape, check_invariants=True)
+        assert (x @ torch.ones(3, 1, dtype=x.dtype)).flatten().tolist() == [1.0, 0.0, 5.0]
+        x.values().zero_()
+        x.crow_indices().zero_()
+        assert tensor_bridge.to_torch(matrix.to_dense()).tolist() == DENSE
+        del x, parts, part
 
 
 def test_a_csr_tensor_goes_to_tf() -> None:

@@ -10,10 +10,11 @@ import needs
 import pytest
 import tensorflow as tf
 import torch
+from sharing import owners
 
 import tensor_bridge
 from tensor_bridge.data import TorchDataset
-from tensor_bridge.testing import live_owners, tf_data_address, torch_data_address
+from tensor_bridge.testing import tf_data_address, torch_data_address
 
 PREFETCH = pytest.mark.parametrize("prefetch", [0, 1, 4])
 
@@ -21,19 +22,18 @@ PREFETCH = pytest.mark.parametrize("prefetch", [0, 1, 4])
 @PREFETCH
 def test_elements_share_tensorflows_memory_and_protect_it(prefetch: int) -> None:
     t = tf.reshape(tf.range(12, dtype=tf.float32) + 0, (3, 4))
-    before = live_owners()
-    elements = iter(TorchDataset(tf.data.Dataset.from_tensors(t).repeat(3), prefetch=prefetch))
-    x, y = next(elements), next(elements)
-    assert torch_data_address(x) == torch_data_address(y) == tf_data_address(t)
-    x.add_(100)
-    assert torch_data_address(x) != tf_data_address(t)
-    assert tf_data_address(t) == torch_data_address(y)
-    assert t[0, 1].numpy() == 1
-    assert y[0, 1] == 1
-    assert next(elements)[0, 1] == 1
-    del x, y, elements
-    gc.collect()
-    assert live_owners() == before
+    with owners():
+        elements = iter(TorchDataset(tf.data.Dataset.from_tensors(t).repeat(3), prefetch=prefetch))
+        x, y = next(elements), next(elements)
+        assert torch_data_address(x) == torch_data_address(y) == tf_data_address(t)
+        x.add_(100)
+        assert torch_data_address(x) != tf_data_address(t)
+        assert tf_data_address(t) == torch_data_address(y)
+        assert t[0, 1].numpy() == 1
+        assert y[0, 1] == 1
+        assert next(elements)[0, 1] == 1
+        del x, y, elements
+        gc.collect()
 
 
 @pytest.mark.parametrize("row", [r for r in needs.rows() if r.tf_enum], ids=str)

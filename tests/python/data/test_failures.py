@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import tensorflow as tf
+from sharing import owners
 
 import tensor_bridge
 from tensor_bridge.data import PipelineError, TorchDataset, loader
-from tensor_bridge.testing import live_owners
 
 PREFETCH = pytest.mark.parametrize("prefetch", [0, 1, 4])
 
@@ -35,21 +35,20 @@ def taken(elements: Any) -> list[Any]:
 
 @PREFETCH
 def test_a_failure_has_its_ordinal_and_tensorflows_message(prefetch: int) -> None:
-    before = live_owners()
-    elements = iter(TorchDataset(failing(), prefetch=prefetch))
-    assert [next(elements).item(), next(elements).item()] == [-0.5, -1.0]
-    with pytest.raises(PipelineError, match=r"(?s)element 2: .*odd.*ignore_errors") as caught:
-        next(elements)
-    assert isinstance(caught.value, RuntimeError)
-    assert (caught.value.ordinal, caught.value.code) == (2, "INVALID_ARGUMENT")
-    assert "__wrapped__" not in str(caught.value)
-    copy = pickle.loads(pickle.dumps(caught.value))
-    assert (str(copy), copy.ordinal) == (str(caught.value), 2)
-    assert taken(elements) == [1.0, 0.5, pytest.approx(1 / 3)]
-    assert elements.stats().failures == 1
-    del caught, elements
-    gc.collect()
-    assert live_owners() == before
+    with owners():
+        elements = iter(TorchDataset(failing(), prefetch=prefetch))
+        assert [next(elements).item(), next(elements).item()] == [-0.5, -1.0]
+        with pytest.raises(PipelineError, match=r"(?s)element 2: .*odd.*ignore_errors") as caught:
+            next(elements)
+        assert isinstance(caught.value, RuntimeError)
+        assert (caught.value.ordinal, caught.value.code) == (2, "INVALID_ARGUMENT")
+        assert "__wrapped__" not in str(caught.value)
+        copy = pickle.loads(pickle.dumps(caught.value))
+        assert (str(copy), copy.ordinal) == (str(caught.value), 2)
+        assert taken(elements) == [1.0, 0.5, pytest.approx(1 / 3)]
+        assert elements.stats().failures == 1
+        del caught, elements
+        gc.collect()
 
 
 @PREFETCH

@@ -19,6 +19,8 @@ from typing import Any
 
 import c_header
 
+from tensor_bridge.checkpoint.read._names import slice_key
+
 DATA = c_header.ROOT / "tests" / "data" / "checkpoints"
 OK, INVALID_OPTION, INVALID_HANDLE = 0, 1, 7
 UNTOUCHED = b"\xa5" * 8
@@ -125,12 +127,22 @@ ENTRIES: dict[str, tuple[str | int, ...]] = {
     "tb_tflite_strings": ("tflite_strings", 13, 1, "room", "?tb_bundle_place"),
     "tb_snappy_length": ("packed", 5),
     "tb_snappy_unpack": ("packed", 5, "room", 3),
-    "tb_v1_read": ("v1_file", "v1_size", "out", "?tb_bundle_place"),
+    "tb_v1_read": ("v1_file", "v1_file_size", "out", "?tb_bundle_place"),
     "tb_v1_tensor_get": ("v1", 0, "tb_v1_tensor"),
     "tb_v1_block_get": ("v1", 0, "tb_bundle_block"),
     "tb_v1_release": ("?v1",),
     "tb_v1_slice_find": (
-        *("v1", "v1_file", "v1_size", "v1_key", "v1_key_size", 1, 1, "out", "?tb_bundle_place"),
+        *(
+            "v1",
+            "v1_file",
+            "v1_file_size",
+            "v1_key",
+            "v1_key_size",
+            1,
+            1,
+            "out",
+            "?tb_bundle_place",
+        ),
     ),
     "tb_v1_slice_values": ("v1_slice", "tb_v1_values"),
     "tb_v1_slice_release": ("?v1_slice",),
@@ -144,6 +156,21 @@ ENTRIES: dict[str, tuple[str | int, ...]] = {
     "tb_example_batch_release": ("?example_batch",),
     # Last: the library that it names stays in use.
     "tb_use_tensorflow": ("tensorflow",),
+}
+
+
+# Arguments that are bytes; with `_size` behind its name, how many.
+BYTES = {
+    "characters": b"abc",
+    "index": (DATA / "sonnet_mlp_3x4x5_1x3/checkpoint-1.index").read_bytes(),
+    "entry_of_strings": b"\1____a",
+    "graph": (DATA / "keras_gpt_2_toy/model.ckpt.meta").read_bytes(),
+    "float_proto": struct.pack("<Bf", 5 << 3 | 5, 1.0),
+    "string_proto": bytes([8 << 3 | 2, 1, 97]),
+    "tflite_strings": struct.pack("<iii", 1, 12, 13) + b"a",
+    "packed": b"\3\10abc",
+    "v1_file": (DATA / "serving_session_bundle/export-00000-of-00001").read_bytes(),
+    "v1_key": slice_key(b"a", ()),
 }
 
 
@@ -178,6 +205,10 @@ class World:
         what = re.sub(r"^\?(?:\d )?", "", what)
         if what in STRUCTS:
             return self.keep(self._struct(what))
+        if what in BYTES:
+            return self.keep(ctypes.create_string_buffer(BYTES[what], len(BYTES[what])))
+        if what.removesuffix("_size") in BYTES:
+            return len(BYTES[what.removesuffix("_size")])
         made = getattr(self, what)()
         return made if made is None or isinstance(made, int) else self.keep(made)
 
@@ -205,9 +236,6 @@ class World:
         assert self.call(name, *given) == OK, (name, self.error())
         assert place.value is not None
         return place.value
-
-    def _bytes(self, data: bytes) -> Any:
-        return ctypes.create_string_buffer(data, len(data))
 
     # Places.
 
@@ -298,9 +326,6 @@ class World:
     def tensor(self) -> int:
         return self._made("tb_tensor_from_tf", self.tf_tensor(), ...)
 
-    def characters(self) -> Any:
-        return self._bytes(b"abc")
-
     def offsets(self) -> Any:
         return (ctypes.c_int64 * 3)(0, 1, 3)
 
@@ -368,65 +393,18 @@ class World:
 
     # Files.
 
-    def _file(self, name: str) -> bytes:
-        return (DATA / name).read_bytes()
-
-    def index(self) -> Any:
-        return self._bytes(self._file("sonnet_mlp_3x4x5_1x3/checkpoint-1.index"))
-
-    def index_size(self) -> int:
-        return len(self._file("sonnet_mlp_3x4x5_1x3/checkpoint-1.index"))
-
     def bundle(self) -> int:
-        return self._made("tb_bundle_read", self.make("index"), self.index_size(), ..., None)
-
-    def entry_of_strings(self) -> Any:
-        return self._bytes(b"\1____a")
-
-    def graph(self) -> Any:
-        return self._bytes(self._file("keras_gpt_2_toy/model.ckpt.meta"))
-
-    def graph_size(self) -> int:
-        return len(self._file("keras_gpt_2_toy/model.ckpt.meta"))
+        return self._made("tb_bundle_read", self.make("index"), self.make("index_size"), ..., None)
 
     def stored(self) -> int:
-        return self._made("tb_stored_read", self.make("graph"), self.graph_size(), ..., None)
-
-    def float_proto(self) -> Any:
-        return self._bytes(struct.pack("<Bf", 5 << 3 | 5, 1.0))
-
-    def string_proto(self) -> Any:
-        return self._bytes(bytes([8 << 3 | 2, 1, 97]))
-
-    def tflite_strings(self) -> Any:
-        return self._bytes(struct.pack("<iii", 1, 12, 13) + b"a")
-
-    def packed(self) -> Any:
-        return self._bytes(b"\3\10abc")
-
-    def v1_file(self) -> Any:
-        return self._bytes(self._file("serving_session_bundle/export-00000-of-00001"))
-
-    def v1_size(self) -> int:
-        return len(self._file("serving_session_bundle/export-00000-of-00001"))
+        return self._made("tb_stored_read", self.make("graph"), self.make("graph_size"), ..., None)
 
     def v1(self) -> int:
-        return self._made("tb_v1_read", self.make("v1_file"), self.v1_size(), ..., None)
-
-    def _v1_key(self) -> bytes:
-        from tensor_bridge.checkpoint.read._names import slice_key
-
-        return slice_key(b"a", ())
-
-    def v1_key(self) -> Any:
-        return self._bytes(self._v1_key())
-
-    def v1_key_size(self) -> int:
-        return len(self._v1_key())
+        return self._made("tb_v1_read", self.make("v1_file"), self.make("v1_file_size"), ..., None)
 
     def v1_slice(self) -> int:
-        file = (self.make("v1_file"), self.v1_size())
-        key = (self.make("v1_key"), self.v1_key_size())
+        file = (self.make("v1_file"), self.make("v1_file_size"))
+        key = (self.make("v1_key"), self.make("v1_key_size"))
         return self._made("tb_v1_slice_find", self.make("v1"), *file, *key, 1, 1, ..., None)
 
     # Records.

@@ -26,6 +26,16 @@ SHAPE = (4, 6)
 Convert = Callable[..., Any]
 
 
+@contextlib.contextmanager
+def owners(more: int = 0) -> Iterator[Callable[[], int]]:
+    """After the block torch keeps so many more TensorFlow buffers alive than before; gives how many
+    it is at the moment.
+    """
+    before = live_owners()
+    yield lambda: live_owners() - before
+    assert live_owners() == before + more
+
+
 def numbers(shape: Sequence[int] = SHAPE, dtype: tf.DType = tf.float32) -> tf.Tensor:
     """0, 1, 2, ... in a buffer of its own, so that no other test can hold the same memory."""
     return tf.cast(tf.reshape(tf.range(prod(shape), dtype=tf.int64) + 0, shape), dtype)

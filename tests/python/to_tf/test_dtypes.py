@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 import torch
 from refusals import assert_to_tf_refused, explained
-from sharing import assert_own, misaligned, shared_to_tf, tf_bytes, torch_bytes, values
+from sharing import assert_own, misaligned, owners, shared_to_tf, tf_bytes, torch_bytes, values
 from tf_bytes import (
     NUMERIC,
     by_name,
@@ -140,9 +140,8 @@ def test_every_value_is_encoded_exactly(name: str, written: str, interface: Any)
     dtype = tf.as_dtype(name)
     x = torch.tensor(numbers, dtype=torch.int32 if name in INTEGERS else torch.float32)
     argument = {"name": name, "tf.DType": dtype, "number": dtype.as_datatype_enum}[written]
-    before = live_owners()
-    t = interface.to_tf(x, dtype=argument)
-    assert live_owners() == before
+    with owners():
+        t = interface.to_tf(x, dtype=argument)
     assert t.dtype == dtype
     assert t.shape == x.shape
     assert tf_bytes(t) == stored(name, numbers)
@@ -180,12 +179,14 @@ def test_integers_out_of_range_are_refused(
         x = torch.zeros(8, dtype=torch.int64)
         x[index] = bad
         x = x.to(dtype)
-        before = live_owners()
-        with pytest.raises(
-            tensor_bridge.ValueRangeError, match=rf"element {index} is .* {name} .* {low} to {high}"
+        with (
+            owners(),
+            pytest.raises(
+                tensor_bridge.ValueRangeError,
+                match=rf"element {index} is .* {name} .* {low} to {high}",
+            ),
         ):
             interface.to_tf(x, dtype=name)
-        assert live_owners() == before
 
 
 BAD_FLOATS: dict[str, list[float]] = {

@@ -13,10 +13,10 @@ import torch
 from fresh import run_forked
 from hostile_objects import touched
 from refusals import assert_to_tf_refused, explained
-from sharing import shared_to_tf, tf_bytes, torch_bytes, values
+from sharing import owners, shared_to_tf, tf_bytes, torch_bytes, values
 
 import tensor_bridge
-from tensor_bridge.testing import live_owners, shares_memory, torch_data_address
+from tensor_bridge.testing import shares_memory, torch_data_address
 
 
 class Renamed(torch.Tensor):
@@ -143,11 +143,10 @@ def test_foreign_capsule_of_torch() -> None:
 @needs.shares_to_tf
 def test_error_in_the_middle_leaves_the_tensor_usable(interface: Any) -> None:
     x = torch.full((64,), 99, dtype=torch.uint8)
-    before = live_owners()
-    for _ in range(3):
-        with pytest.raises(tensor_bridge.ValueRangeError):
-            interface.to_tf(x, dtype="uint4")
-    assert live_owners() == before
+    with owners():
+        for _ in range(3):
+            with pytest.raises(tensor_bridge.ValueRangeError):
+                interface.to_tf(x, dtype="uint4")
     address = torch_data_address(x)
     x.fill_(1)
     assert torch_data_address(x) == address

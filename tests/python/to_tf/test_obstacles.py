@@ -15,7 +15,16 @@ import tensorflow as tf
 import torch
 from fresh import run_forked
 from refusals import assert_to_tf_refused, explained
-from sharing import SHAPE, assert_own, misaligned, shared_to_tf, tf_bytes, torch_bytes, values
+from sharing import (
+    SHAPE,
+    assert_own,
+    misaligned,
+    owners,
+    shared_to_tf,
+    tf_bytes,
+    torch_bytes,
+    values,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import tensor_bridge
@@ -243,10 +252,9 @@ def test_needs_no_copy(name: str, interface: Any) -> None:
 @pytest.mark.parametrize("copy", [None, False, True])
 def test_empty_tensor(shape: tuple[int, ...], copy: bool | None, interface: Any) -> None:
     x = torch.empty(shape[::-1]).T if shape[0] == 2**62 else torch.empty(shape)
-    before = live_owners()
-    t = interface.to_tf(x, copy=copy)
-    assert tuple(t.shape) == shape
-    assert live_owners() == before
+    with owners():
+        t = interface.to_tf(x, copy=copy)
+        assert tuple(t.shape) == shape
     assert not shares_memory(t, x)
     assert explained(interface, x, copy=copy).nbytes == 0
     assert tf.reduce_sum(t).numpy() == 0

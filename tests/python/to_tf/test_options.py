@@ -14,10 +14,10 @@ from fresh import run_forked, run_python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from refusals import assert_to_tf_refused, explained
-from sharing import SHAPE, shared_to_tf, tf_bytes, torch_bytes, values
+from sharing import SHAPE, owners, shared_to_tf, tf_bytes, torch_bytes, values
 
 import tensor_bridge
-from tensor_bridge.testing import live_owners, shares_memory, tf_data_address
+from tensor_bridge.testing import shares_memory, tf_data_address
 
 # ---- the call ------------------------------------------------------------------------------------
 
@@ -156,10 +156,8 @@ def test_devices_that_are_not_here(device: Any, interface: Any) -> None:
 
 @pytest.mark.parametrize("device", [0, 1.5, object, b"CPU:0", ["CPU:0"]], ids=repr)
 def test_devices_that_are_none(device: Any, interface: Any) -> None:
-    before = live_owners()
-    with pytest.raises(tensor_bridge.InvalidOptionError, match="device must be"):
+    with owners(), pytest.raises(tensor_bridge.InvalidOptionError, match="device must be"):
         interface.to_tf(values(), device=device)
-    assert live_owners() == before
 
 
 TWO_CPUS = """
@@ -349,17 +347,16 @@ sources = st.sampled_from(
 def test_any_keyword_value_works_or_is_refused_as_explained(
     x: torch.Tensor, options: dict[str, Any], interface: Any
 ) -> None:
-    before = live_owners()
-    explanation = tensor_bridge.explain(x, **options)
-    if explanation.action == "refused":
-        with pytest.raises(explanation.error) as caught:
-            interface.to_tf(x, **options)
-        assert type(caught.value) is explanation.error
-        del caught
-    else:
-        t = interface.to_tf(x, **options)
-        assert explanation.action == ("shared" if shares_memory(t, x) else "copied")
-        assert t.dtype.name == explanation.tf_dtype
-        assert tf_data_address(t) % 64 == 0
-        del t
-    assert live_owners() == before
+    with owners():
+        explanation = tensor_bridge.explain(x, **options)
+        if explanation.action == "refused":
+            with pytest.raises(explanation.error) as caught:
+                interface.to_tf(x, **options)
+            assert type(caught.value) is explanation.error
+            del caught
+        else:
+            t = interface.to_tf(x, **options)
+            assert explanation.action == ("shared" if shares_memory(t, x) else "copied")
+            assert t.dtype.name == explanation.tf_dtype
+            assert tf_data_address(t) % 64 == 0
+            del t

@@ -15,7 +15,7 @@ from hypothesis import given, note
 from hypothesis import strategies as st
 from properties import QUICK, Case, cases, quick_and_thorough
 from refusals import explained
-from sharing import SHAPE, Shared, numbers, shared_to_tf, tf_bytes, torch_bytes, values
+from sharing import SHAPE, Shared, numbers, owners, shared_to_tf, tf_bytes, torch_bytes, values
 from tf_bytes import NUMERIC, random_tensor, tf_tensor, torch_dtype, torch_memory
 
 import tensor_bridge
@@ -156,9 +156,8 @@ def test_other_views_of_a_tensor_of_tensorflow_s_are_copied(view: str, interface
     x = COPIED_VIEWS[view](shared.torch)
     with pytest.raises(tensor_bridge.CopyRequiredError):
         interface.to_tf(x, copy=False)
-    before = live_owners()
-    t = interface.to_tf(x)
-    assert live_owners() == before
+    with owners():
+        t = interface.to_tf(x)
     assert tf_data_address(t) % 64 == 0
     assert tf_bytes(t) == torch_bytes(x.contiguous())
     shared.assert_shared()
@@ -205,18 +204,17 @@ def test_variable_read_goes_back_and_the_variable_moves_on() -> None:
 
 
 def test_tensor_of_tensorflow_s_stays_alive_without_its_names() -> None:
-    before = live_owners()
-    t = numbers()
-    expected = tf_bytes(t)
-    x = to_torch(t)
-    del t
-    u = to_tf(x)
-    del x
-    assert live_owners() == before
-    assert tf_bytes(u) == expected
-    y = to_torch(u)
-    del u
-    assert live_owners() == before + 1
+    with owners(1) as added:
+        t = numbers()
+        expected = tf_bytes(t)
+        x = to_torch(t)
+        del t
+        u = to_tf(x)
+        del x
+        assert added() == 0
+        assert tf_bytes(u) == expected
+        y = to_torch(u)
+        del u
     assert torch_bytes(y) == expected
 
 
@@ -285,33 +283,32 @@ def test_original_is_not_moved_once_the_returned_one_is_gone() -> None:
 @pytest.mark.parametrize("length", [1, 2, 10, 300])
 @pytest.mark.parametrize("start", ["tensorflow", "torch"])
 def test_chain_of_any_length_keeps_one_owner(length: int, start: str, interface: Any) -> None:
-    before = live_owners()
-    if start == "tensorflow":
-        first: Any = numbers()
-        address = tf_data_address(first)
-        x = interface.to_torch(first)
-        for _ in range(length):
-            x = interface.to_torch(interface.to_tf(x))
-        assert torch_data_address(x) == address
-        assert live_owners() == before + 1
-        del first
-        assert live_owners() == before + 1
-    else:
-        first = values()
-        address = torch_data_address(first)
-        t = interface.to_tf(first)
-        for _ in range(length):
-            t = interface.to_tf(interface.to_torch(t))
-        assert tf_data_address(t) == address
-        assert live_owners() == before + 1
-        del first
-        assert live_owners() == before + 1
-        x = interface.to_torch(t)
-        del t
-        assert live_owners() == before + 2, "TensorFlow's of torch's, torch's of TensorFlow's"
-    assert torch.equal(x, values())
-    del x
-    assert live_owners() == before
+    with owners() as added:
+        if start == "tensorflow":
+            first: Any = numbers()
+            address = tf_data_address(first)
+            x = interface.to_torch(first)
+            for _ in range(length):
+                x = interface.to_torch(interface.to_tf(x))
+            assert torch_data_address(x) == address
+            assert added() == 1
+            del first
+            assert added() == 1
+        else:
+            first = values()
+            address = torch_data_address(first)
+            t = interface.to_tf(first)
+            for _ in range(length):
+                t = interface.to_tf(interface.to_torch(t))
+            assert tf_data_address(t) == address
+            assert added() == 1
+            del first
+            assert added() == 1
+            x = interface.to_torch(t)
+            del t
+            assert added() == 2, "TensorFlow's of torch's, torch's of TensorFlow's"
+        assert torch.equal(x, values())
+        del x
 
 
 def test_chain_whose_every_link_is_held() -> None:
@@ -411,34 +408,33 @@ def check_from_torch(
     base = memory.view(torch_dtype(row.torch_name)).view(shape)
     x = view_of(base, steps)
     expected = torch_memory(torch.clone(x, memory_format=torch.contiguous_format))
-    before = live_owners()
-    fits = x.is_contiguous() and torch_data_address(x) % 64 == 0
-    explanation = explained(interface, x, copy=copy)
-    if copy is False and not fits and x.numel():
-        assert explanation.error is tensor_bridge.CopyRequiredError
-        with pytest.raises(tensor_bridge.CopyRequiredError):
-            interface.to_tf(x, copy=copy)
-        assert live_owners() == before
-        return
-    t = interface.to_tf(x, copy=copy)
-    shared = fits and copy is not True and x.numel() > 0
-    assert explanation.action == ("shared" if shared else "copied")
-    assert shares_memory(t, x) == shared
-    assert live_owners() == before + shared
-    assert (t.dtype.name, tuple(t.shape)) == (row.name, tuple(x.shape))
-    assert tf_bytes(t) == expected
-    assert tf_data_address(t) % 64 == 0
-    # Back again: the same memory, the same bits.
-    y = interface.to_torch(t)
-    assert torch_memory(y) == expected
-    assert shares_memory(t, y) == (x.numel() > 0)
-    again = interface.to_tf(y)
-    assert tf_data_address(again) == tf_data_address(t) or not x.numel()
-    y.fill_(1)
-    base.fill_(0)
-    assert tf_bytes(t) == tf_bytes(again) == expected
-    del y, t, again
-    assert live_owners() == before
+    with owners() as added:
+        fits = x.is_contiguous() and torch_data_address(x) % 64 == 0
+        explanation = explained(interface, x, copy=copy)
+        if copy is False and not fits and x.numel():
+            assert explanation.error is tensor_bridge.CopyRequiredError
+            with pytest.raises(tensor_bridge.CopyRequiredError):
+                interface.to_tf(x, copy=copy)
+            assert added() == 0
+            return
+        t = interface.to_tf(x, copy=copy)
+        shared = fits and copy is not True and x.numel() > 0
+        assert explanation.action == ("shared" if shared else "copied")
+        assert shares_memory(t, x) == shared
+        assert added() == shared
+        assert (t.dtype.name, tuple(t.shape)) == (row.name, tuple(x.shape))
+        assert tf_bytes(t) == expected
+        assert tf_data_address(t) % 64 == 0
+        # Back again: the same memory, the same bits.
+        y = interface.to_torch(t)
+        assert torch_memory(y) == expected
+        assert shares_memory(t, y) == (x.numel() > 0)
+        again = interface.to_tf(y)
+        assert tf_data_address(again) == tf_data_address(t) or not x.numel()
+        y.fill_(1)
+        base.fill_(0)
+        assert tf_bytes(t) == tf_bytes(again) == expected
+        del y, t, again
 
 
 test_from_torch_and_back, test_from_torch_and_back_thoroughly = quick_and_thorough(
@@ -455,28 +451,27 @@ def check_from_tensorflow(
     row, shape, data = case
     note(f"{row.name} {shape} {data[:64].hex()} {steps} {on_write}")
     t = tf_tensor(row, shape, data)
-    before = live_owners()
-    whole = interface.to_torch(t, on_write=on_write)
-    x = view_of(whole, steps)
-    expected = torch_memory(torch.clone(x, memory_format=torch.contiguous_format))
-    again = interface.to_tf(x)
-    fits = x.is_contiguous() and torch_data_address(x) % 64 == 0 and x.numel() > 0
-    fits = fits and on_write != "alias"  # writes through: copied
-    assert shares_memory(again, x) == fits
-    assert tf_bytes(again) == expected
-    assert (again.dtype.name, tuple(again.shape)) == (row.name, tuple(x.shape))
-    if on_write == "copy":
-        whole.fill_(1)
-        if fits:
-            assert not shares_memory(again, x)
-    elif on_write == "raise" and prod(shape):
-        with needs.forbidden_write():
-            whole.fill_(1)
-    if on_write != "alias":
-        assert tf_bytes(t) == data
+    with owners():
+        whole = interface.to_torch(t, on_write=on_write)
+        x = view_of(whole, steps)
+        expected = torch_memory(torch.clone(x, memory_format=torch.contiguous_format))
+        again = interface.to_tf(x)
+        fits = x.is_contiguous() and torch_data_address(x) % 64 == 0 and x.numel() > 0
+        fits = fits and on_write != "alias"  # writes through: copied
+        assert shares_memory(again, x) == fits
         assert tf_bytes(again) == expected
-    del whole, x, again
-    assert live_owners() == before
+        assert (again.dtype.name, tuple(again.shape)) == (row.name, tuple(x.shape))
+        if on_write == "copy":
+            whole.fill_(1)
+            if fits:
+                assert not shares_memory(again, x)
+        elif on_write == "raise" and prod(shape):
+            with needs.forbidden_write():
+                whole.fill_(1)
+        if on_write != "alias":
+            assert tf_bytes(t) == data
+            assert tf_bytes(again) == expected
+        del whole, x, again
 
 
 test_from_tensorflow_and_back, test_from_tensorflow_and_back_thoroughly = quick_and_thorough(
@@ -498,23 +493,22 @@ test_from_tensorflow_and_back, test_from_tensorflow_and_back_thoroughly = quick_
 )
 def test_any_order_of_steps(steps: list[str]) -> None:
     """TensorFlow's tensors keep the bytes they got, whatever happens on torch's side."""
-    before = live_owners()
-    first = values((64,))
-    xs, ts = [first], []
-    for i, step in enumerate(steps):
-        if step == "to_tf":
-            ts.append((t := to_tf(xs[-1]), tf_bytes(t)))
-            del t
-        elif step == "to_torch" and ts:
-            xs.append(to_torch(ts[-1][0]))
-        elif step == "write":
-            xs[-1].fill_(i)
-        elif step == "write the first":
-            first.add_(1)
-        elif step == "drop tf" and ts:
-            ts.pop(0)
-        elif step == "view":
-            xs.append(xs[-1][:16])
-        assert all(tf_bytes(t) == expected for t, expected in ts)
-    del xs, ts, first
-    assert live_owners() == before
+    with owners():
+        first = values((64,))
+        xs, ts = [first], []
+        for i, step in enumerate(steps):
+            if step == "to_tf":
+                ts.append((t := to_tf(xs[-1]), tf_bytes(t)))
+                del t
+            elif step == "to_torch" and ts:
+                xs.append(to_torch(ts[-1][0]))
+            elif step == "write":
+                xs[-1].fill_(i)
+            elif step == "write the first":
+                first.add_(1)
+            elif step == "drop tf" and ts:
+                ts.pop(0)
+            elif step == "view":
+                xs.append(xs[-1][:16])
+            assert all(tf_bytes(t) == expected for t, expected in ts)
+        del xs, ts, first

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 import torch
 from fresh import run_forked
-from sharing import in_threads, shared_to_tf, tf_bytes, torch_bytes, values
+from sharing import in_threads, owners, shared_to_tf, tf_bytes, torch_bytes, values
 
 import tensor_bridge
 from tensor_bridge.testing import live_owners, torch_data_address
@@ -118,14 +118,13 @@ def test_conversions_of_one_tensor_at_once() -> None:
     x = big()
     expected = torch_bytes(x)
     address = torch_data_address(x)
-    before = live_owners()
-    kept = in_threads(*[lambda: [tensor_bridge.to_tf(x) for _ in range(50)]] * THREADS)
-    assert live_owners() == before + 50 * THREADS
-    assert torch_data_address(x) == address
-    x.add_(1)
-    assert all(tf_bytes(t) == expected for ts in kept for t in ts[::10])
-    kept.clear()
-    assert live_owners() == before
+    with owners() as added:
+        kept = in_threads(*[lambda: [tensor_bridge.to_tf(x) for _ in range(50)]] * THREADS)
+        assert added() == 50 * THREADS
+        assert torch_data_address(x) == address
+        x.add_(1)
+        assert all(tf_bytes(t) == expected for ts in kept for t in ts[::10])
+        kept.clear()
 
 
 @pytest.mark.parametrize("strided", [False, True])

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 import torch
 from refusals import assert_refused
+from sharing import owners
 from tensorflow.core.framework import types_pb2
 from tf_bytes import (
     BY_DEFAULT,
@@ -31,7 +32,7 @@ from tf_bytes import (
 
 import tensor_bridge
 from tensor_bridge import DtypeRow
-from tensor_bridge.testing import live_owners, shares_memory
+from tensor_bridge.testing import shares_memory
 
 KINDS = ("shared", "viewed", "converted", "quantized", "refused", "torch only")
 SHARED = [row for row in NUMERIC if row.kind == "shared"]
@@ -125,20 +126,19 @@ def test_rows_are_unique_and_read_only() -> None:
 def test_shared_dtypes_share_until_released(row: DtypeRow, interface: Any) -> None:
     data = random_bytes(row, 6)
     t = tf_tensor(row, (2, 3), data)
-    before = live_owners()
-    x = interface.convert_tf_to_pytorch(t)
-    assert x.dtype is torch_dtype(row.nearest)
-    assert x.shape == (2, 3)
-    assert x.is_contiguous()
-    assert x.is_leaf
-    assert not x.requires_grad
-    assert shares_memory(t, x)
-    assert torch_memory(x) == data
-    assert same_values(torch_values(x), reference_values(row, data))
-    assert shares_memory(t, x), "reading values moved the tensor"
-    assert live_owners() == before + 1
-    del x
-    assert live_owners() == before
+    with owners() as added:
+        x = interface.convert_tf_to_pytorch(t)
+        assert x.dtype is torch_dtype(row.nearest)
+        assert x.shape == (2, 3)
+        assert x.is_contiguous()
+        assert x.is_leaf
+        assert not x.requires_grad
+        assert shares_memory(t, x)
+        assert torch_memory(x) == data
+        assert same_values(torch_values(x), reference_values(row, data))
+        assert shares_memory(t, x), "reading values moved the tensor"
+        assert added() == 1
+        del x
     assert tf_memory(t) == data
 
 
@@ -160,12 +160,11 @@ def test_every_stored_element_converts_to_its_exact_value(row: DtypeRow, interfa
     assert row.itemsize == 1
     data = bytes(range(1 << used_bits(row)))
     t = tf_tensor(row, (len(data),), data)
-    before = live_owners()
-    x = interface.to_torch(t)
-    assert x.dtype is torch_dtype(row.nearest)
-    assert same_values(torch_values(x), reference_values(row, data))
-    assert not shares_memory(t, x)
-    assert live_owners() == before
+    with owners():
+        x = interface.to_torch(t)
+        assert x.dtype is torch_dtype(row.nearest)
+        assert same_values(torch_values(x), reference_values(row, data))
+        assert not shares_memory(t, x)
     x.zero_()
     assert tf_memory(t) == data
 
@@ -231,19 +230,18 @@ def test_strings_are_no_dense_tensor(size: int, options: dict[str, Any]) -> None
 def test_raw_shares_what_is_stored(row: DtypeRow, interface: Any) -> None:
     data = random_bytes(row, 6)
     t = tf_tensor(row, (3, 2), data)
-    before = live_owners()
-    x = interface.to_torch(t, raw=True)
-    assert x.dtype is (torch_dtype(row.nearest) if row.kind == "quantized" else torch.uint8)
-    assert x.shape == (3, 2)
-    assert shares_memory(t, x)
-    assert torch_memory(x) == data
-    if row.kind == "quantized":
-        assert torch_values(x) == reference_values(row, data)
-    else:
-        assert torch_values(x) == list(data)
-    assert live_owners() == before + 1
-    del x
-    assert live_owners() == before
+    with owners() as added:
+        x = interface.to_torch(t, raw=True)
+        assert x.dtype is (torch_dtype(row.nearest) if row.kind == "quantized" else torch.uint8)
+        assert x.shape == (3, 2)
+        assert shares_memory(t, x)
+        assert torch_memory(x) == data
+        if row.kind == "quantized":
+            assert torch_values(x) == reference_values(row, data)
+        else:
+            assert torch_values(x) == list(data)
+        assert added() == 1
+        del x
 
 
 @pytest.mark.parametrize("row", SHARED, ids=by_name)
@@ -298,9 +296,8 @@ def test_a_write_through_an_alias_reaches_tensorflow(row: DtypeRow, interface: A
 def test_a_copy_is_ordinary_memory_of_torch_s_own(row: DtypeRow, interface: Any) -> None:
     data = random_bytes(row, 6)
     t = tf_tensor(row, (2, 3), data)
-    before = live_owners()
-    x = interface.to_torch(t, copy=True)
-    assert live_owners() == before
+    with owners():
+        x = interface.to_torch(t, copy=True)
     assert not shares_memory(t, x)
     assert same_values(torch_values(x), reference_values(row, data))
     address = x.data_ptr()

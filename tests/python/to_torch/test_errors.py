@@ -14,12 +14,12 @@ import tensorflow as tf
 import torch
 from claims import claims_test
 from refusals import BUILTIN_BASES, assert_refused
+from sharing import owners
 from tensorflow.python.eager import context, executor
 from tree import ROOT
 
 import tensor_bridge
 from tensor_bridge import errors
-from tensor_bridge.testing import live_owners
 
 HEADER = ROOT / "include" / "tensor_bridge" / "c_api.h"
 
@@ -199,15 +199,14 @@ def test_a_pending_tensor_is_waited_for(asynchronous: Any, interface: Any) -> No
 
 def test_a_failure_leaves_the_next_call_alone(interface: Any) -> None:
     good, strings = tf.constant([1.0, 2.0]), tf.constant(["a"])
-    before = live_owners()
-    for value in (None, tf.Variable(1.0).handle, tf.keras.Input((2,))):
-        with pytest.raises(TypeError):
-            interface.to_torch(value)
-        assert interface.to_torch(good).tolist() == [1.0, 2.0]
-    for _ in range(100):
-        with pytest.raises(BufferError):
-            interface.to_torch(strings, copy=False)
-    assert live_owners() == before
+    with owners():
+        for value in (None, tf.Variable(1.0).handle, tf.keras.Input((2,))):
+            with pytest.raises(TypeError):
+                interface.to_torch(value)
+            assert interface.to_torch(good).tolist() == [1.0, 2.0]
+        for _ in range(100):
+            with pytest.raises(BufferError):
+                interface.to_torch(strings, copy=False)
 
 
 # ---- objects that could crash a process, each tried in one of its own ----------------------------

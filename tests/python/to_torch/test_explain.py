@@ -13,11 +13,12 @@ import needs
 import pytest
 import tensorflow as tf
 import torch
+from sharing import owners
 from tf_bytes import NUMERIC, random_tensor, row_named, tf_memory
 
 import tensor_bridge
 from tensor_bridge import Explanation
-from tensor_bridge.testing import live_owners, tf_data_address
+from tensor_bridge.testing import tf_data_address
 
 FIELDS = (
     "action",
@@ -122,13 +123,12 @@ def test_interfaces_explain_alike() -> None:
 def test_explaining_changes_nothing(interface: Any) -> None:
     t = tf.constant([1.0, 2.0]) * 1
     v = tf.Variable([1.0, 2.0])
-    before = live_owners()
-    for value in (t, v):
-        address, bits = tf_data_address(value), tf_memory(value)
-        for options in ({}, {"copy": True}, {"on_write": "raise"}, {"raw": True}):
-            interface.explain(value, **options)
-        assert (tf_data_address(value), tf_memory(value)) == (address, bits)
-    assert live_owners() == before
+    with owners():
+        for value in (t, v):
+            address, bits = tf_data_address(value), tf_memory(value)
+            for options in ({}, {"copy": True}, {"on_write": "raise"}, {"raw": True}):
+                interface.explain(value, **options)
+            assert (tf_data_address(value), tf_memory(value)) == (address, bits)
 
 
 def test_a_long_reason_is_not_lost(interface: Any) -> None:

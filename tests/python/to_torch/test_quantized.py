@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 import torch
 from refusals import assert_refused
+from sharing import owners
 from tf_bytes import (
     QUANTIZED,
     by_name,
@@ -25,7 +26,7 @@ from tf_bytes import (
 
 import tensor_bridge
 from tensor_bridge import DtypeRow
-from tensor_bridge.testing import live_owners, shares_memory
+from tensor_bridge.testing import shares_memory
 
 WITH_TWIN = [row for row in QUANTIZED if row.torch_name]
 WITHOUT_TWIN = [row for row in QUANTIZED if not row.torch_name]
@@ -61,27 +62,26 @@ def test_per_tensor(row: DtypeRow, shape: tuple[int, ...], interface: Any) -> No
     count = int(np.prod(shape))
     data = random_bytes(row, count)
     t = tf_tensor(row, shape, data)
-    before = live_owners()
-    x = interface.to_torch(t, scale=0.25, zero_point=3)
-    assert x.is_quantized
-    assert x.qscheme() is torch.per_tensor_affine
-    assert x.dtype is torch_dtype(row.torch_name)
-    assert x.shape == shape
-    assert x.q_scale() == 0.25
-    assert x.q_zero_point() == 3
-    assert shares_memory(t, x) == (count > 0)
-    assert torch_memory(x) == data
-    integers = reference_values(row, data)
-    assert x.int_repr().reshape(-1).tolist() == integers
-    expected = ((np.array(integers, np.float64) - 3) * 0.25).astype(np.float32)
-    assert np.allclose(x.dequantize().reshape(-1).tolist(), expected, rtol=1e-6)
-    explanation = interface.explain(t, scale=0.25, zero_point=3)
-    assert explanation.action == "shared"
-    assert explanation.torch_dtype == row.torch_name
-    assert explanation.nbytes == len(data)
-    assert live_owners() == before + 1
-    del x
-    assert live_owners() == before
+    with owners() as added:
+        x = interface.to_torch(t, scale=0.25, zero_point=3)
+        assert x.is_quantized
+        assert x.qscheme() is torch.per_tensor_affine
+        assert x.dtype is torch_dtype(row.torch_name)
+        assert x.shape == shape
+        assert x.q_scale() == 0.25
+        assert x.q_zero_point() == 3
+        assert shares_memory(t, x) == (count > 0)
+        assert torch_memory(x) == data
+        integers = reference_values(row, data)
+        assert x.int_repr().reshape(-1).tolist() == integers
+        expected = ((np.array(integers, np.float64) - 3) * 0.25).astype(np.float32)
+        assert np.allclose(x.dequantize().reshape(-1).tolist(), expected, rtol=1e-6)
+        explanation = interface.explain(t, scale=0.25, zero_point=3)
+        assert explanation.action == "shared"
+        assert explanation.torch_dtype == row.torch_name
+        assert explanation.nbytes == len(data)
+        assert added() == 1
+        del x
 
 
 @pytest.mark.parametrize("row", WITH_TWIN, ids=by_name)
@@ -92,22 +92,21 @@ def test_per_channel(row: DtypeRow, shape: tuple[int, ...], axis: int, interface
     channels = shape[axis]
     scales = [0.5 * (i + 1) for i in range(channels)]
     zero_points = list(range(channels))
-    before = live_owners()
-    x = interface.to_torch(t, scale=scales, zero_point=zero_points, axis=axis)
-    assert x.qscheme() is torch.per_channel_affine
-    assert x.q_per_channel_axis() == axis % 2
-    assert x.q_per_channel_scales().tolist() == scales
-    assert x.q_per_channel_zero_points().tolist() == zero_points
-    assert shares_memory(t, x)
-    assert torch_memory(x) == data
-    integers = np.array(reference_values(row, data), np.float64).reshape(shape)
-    other = [1, 1]
-    other[axis] = channels
-    expected = (integers - np.reshape(zero_points, other)) * np.reshape(scales, other)
-    assert np.allclose(x.dequantize().tolist(), expected, rtol=1e-6)
-    assert live_owners() == before + 1
-    del x
-    assert live_owners() == before
+    with owners() as added:
+        x = interface.to_torch(t, scale=scales, zero_point=zero_points, axis=axis)
+        assert x.qscheme() is torch.per_channel_affine
+        assert x.q_per_channel_axis() == axis % 2
+        assert x.q_per_channel_scales().tolist() == scales
+        assert x.q_per_channel_zero_points().tolist() == zero_points
+        assert shares_memory(t, x)
+        assert torch_memory(x) == data
+        integers = np.array(reference_values(row, data), np.float64).reshape(shape)
+        other = [1, 1]
+        other[axis] = channels
+        expected = (integers - np.reshape(zero_points, other)) * np.reshape(scales, other)
+        assert np.allclose(x.dequantize().tolist(), expected, rtol=1e-6)
+        assert added() == 1
+        del x
 
 
 @pytest.mark.parametrize("row", WITH_TWIN, ids=by_name)

@@ -9,6 +9,7 @@ import needs
 import pytest
 import tensorflow as tf
 import torch
+from sharing import owners
 from tf_bytes import BY_DEFAULT, random_tensor, row_named, tf_memory, tf_tensor, torch_memory
 
 from tensor_bridge import DtypeRow
@@ -113,18 +114,17 @@ def test_an_empty_tensor_converts(
     shape: tuple[int, ...], copy: bool | None, interface: Any
 ) -> None:
     t = tf_tensor(row_named("float32"), shape, b"")
-    before = live_owners()
-    x = interface.to_torch(t, copy=copy)
-    assert x.shape == shape
-    assert x.stride() == torch.empty(shape).stride()
-    assert x.numel() == x.nbytes == 0
-    assert x.is_contiguous()
-    assert not shares_memory(t, x), "there is no memory to share"
-    x.zero_()
-    x.add_(1)
-    assert x.sum().item() == 0
-    x = None
-    assert live_owners() == before
+    with owners():
+        x = interface.to_torch(t, copy=copy)
+        assert x.shape == shape
+        assert x.stride() == torch.empty(shape).stride()
+        assert x.numel() == x.nbytes == 0
+        assert x.is_contiguous()
+        assert not shares_memory(t, x), "there is no memory to share"
+        x.zero_()
+        x.add_(1)
+        assert x.sum().item() == 0
+        x = None
     explanation = interface.explain(t, copy=copy)
     assert explanation.shape == shape
     assert explanation.nbytes == 0

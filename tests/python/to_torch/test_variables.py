@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 import torch
 from refusals import assert_refused
+from sharing import owners
 from tensorflow.python.ops import resource_variable_ops
 from tf_bytes import (
     NUMERIC,
@@ -23,7 +24,7 @@ from tf_bytes import (
 
 import tensor_bridge
 from tensor_bridge import DtypeRow
-from tensor_bridge.testing import live_owners, shares_memory, tf_data_address
+from tensor_bridge.testing import shares_memory, tf_data_address
 
 VALUES = [1.0, 2.0, 3.0, 4.0]
 
@@ -95,22 +96,21 @@ def test_an_update_never_shows_through(
     update: Callable[[tf.Variable], Any], on_write: str, interface: Any
 ) -> None:
     v = variable()
-    before = live_owners()
-    x = interface.to_torch(v, on_write=on_write)
-    assert shares_memory(v, x)
-    view = x[1:]
-    update(v)
-    assert x.tolist() == VALUES
-    assert view.tolist() == VALUES[1:]
-    assert v.numpy().tolist() != VALUES, "the update did nothing, so the test shows nothing"
-    assert not shares_memory(v, x)
-    y = interface.to_torch(v)
-    assert y.tolist() == v.numpy().tolist()
-    update(v)
-    assert x.tolist() == VALUES
-    assert live_owners() == before + 2
-    del x, y, view
-    assert live_owners() == before
+    with owners() as added:
+        x = interface.to_torch(v, on_write=on_write)
+        assert shares_memory(v, x)
+        view = x[1:]
+        update(v)
+        assert x.tolist() == VALUES
+        assert view.tolist() == VALUES[1:]
+        assert v.numpy().tolist() != VALUES, "the update did nothing, so the test shows nothing"
+        assert not shares_memory(v, x)
+        y = interface.to_torch(v)
+        assert y.tolist() == v.numpy().tolist()
+        update(v)
+        assert x.tolist() == VALUES
+        assert added() == 2
+        del x, y, view
 
 
 def test_restoring_a_checkpoint_never_shows_through(interface: Any, tmp_path: Any) -> None:
@@ -169,15 +169,14 @@ def test_two_variables_from_one_initial_value_stay_apart(interface: Any) -> None
 
 def test_two_snapshots_of_one_variable_share_with_each_other(interface: Any) -> None:
     v = variable()
-    before = live_owners()
-    x, y = interface.to_torch(v), interface.to_torch(v)
-    assert shares_memory(v, x)
-    assert shares_memory(v, y)
-    x.zero_()
-    assert y.tolist() == VALUES
-    assert live_owners() == before + 2
-    del x, y
-    assert live_owners() == before
+    with owners() as added:
+        x, y = interface.to_torch(v), interface.to_torch(v)
+        assert shares_memory(v, x)
+        assert shares_memory(v, y)
+        x.zero_()
+        assert y.tolist() == VALUES
+        assert added() == 2
+        del x, y
 
 
 @pytest.mark.parametrize(
@@ -240,9 +239,8 @@ def test_a_read_value_is_an_ordinary_tensor(interface: Any) -> None:
 
 def test_options_work_on_variables(interface: Any) -> None:
     v = variable()
-    before = live_owners()
-    copied = interface.to_torch(v, copy=True)
-    assert live_owners() == before
+    with owners():
+        copied = interface.to_torch(v, copy=True)
     assert not shares_memory(v, copied)
     assert copied.tolist() == VALUES
     assert shares_memory(v, interface.to_torch(v, copy=False, device="cpu"))
@@ -293,24 +291,23 @@ def test_what_tensorflow_copies_is_called_copied(scatter: Any, interface: Any) -
     v = variable()
     scatter(v)
     assert copies_at_read(v)
-    before = live_owners()
-    x = interface.to_torch(v)
-    assert x.tolist() == VALUES
-    assert not shares_memory(v, x)
-    assert live_owners() == before + 1, "torch shares TensorFlow's copy"
-    explanation = interface.explain(v)
-    assert explanation.action == "copied"
-    assert "copied by TensorFlow" in explanation.reason
-    assert explanation.on_write == "copy"
-    assert_refused(interface, v, tensor_bridge.CopyRequiredError, "copy=None", copy=False)
-    x.add_(1)
-    assert v.numpy().tolist() == VALUES
-    # The mode is the caller's: no conversion switches it off.
-    assert copies_at_read(v)
-    v.assign(VALUES)
-    assert interface.explain(v).action == "copied"
-    del x
-    assert live_owners() == before
+    with owners() as added:
+        x = interface.to_torch(v)
+        assert x.tolist() == VALUES
+        assert not shares_memory(v, x)
+        assert added() == 1, "torch shares TensorFlow's copy"
+        explanation = interface.explain(v)
+        assert explanation.action == "copied"
+        assert "copied by TensorFlow" in explanation.reason
+        assert explanation.on_write == "copy"
+        assert_refused(interface, v, tensor_bridge.CopyRequiredError, "copy=None", copy=False)
+        x.add_(1)
+        assert v.numpy().tolist() == VALUES
+        # The mode is the caller's: no conversion switches it off.
+        assert copies_at_read(v)
+        v.assign(VALUES)
+        assert interface.explain(v).action == "copied"
+        del x
 
 
 def test_a_copied_variable_shares_again_once_tensorflow_does(interface: Any) -> None:

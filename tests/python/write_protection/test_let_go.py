@@ -21,11 +21,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import torch
-from sharing import from_bytes, nothing_kept, numbers, plain, tf_bytes, torch_bytes
+from sharing import from_bytes, nothing_kept, numbers, owners, plain, tf_bytes, torch_bytes
 from writes import WAYS, WRITES
 
 import tensor_bridge
-from tensor_bridge.testing import live_owners, tf_data_address, torch_data_address
+from tensor_bridge.testing import tf_data_address, torch_data_address
 
 pytestmark = needs.takes_over
 
@@ -544,16 +544,14 @@ def test_pointers_that_nobody_writes_through_copy_nothing() -> None:
 
 
 def test_one_owner_is_left_and_goes_with_the_storage() -> None:
-    with nothing_kept():
-        owners = live_owners()
+    with nothing_kept(), owners() as added:
         x = tensor_bridge.to_torch(numbers())
         assert stays(x)
-        assert live_owners() == owners + 1
+        assert added() == 1
         view = x[1]
         del x
-        assert live_owners() == owners + 1
+        assert added() == 1
         del view
-        assert live_owners() == owners
 
 
 def test_memory_that_was_taken_over_can_be_resized_and_replaced() -> None:

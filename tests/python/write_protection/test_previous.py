@@ -15,11 +15,11 @@ import tensorflow as tf
 import torch
 from guard import Fault, Guard, GuardedTensor
 from memory import allocated
-from sharing import in_threads, numbers, plain, torch_bytes
+from sharing import in_threads, numbers, owners, plain, torch_bytes
 
 import tensor_bridge
 from tensor_bridge import release_previous
-from tensor_bridge.testing import live_owners, tf_data_address, torch_data_address
+from tensor_bridge.testing import tf_data_address, torch_data_address
 
 shares_to_tf = needs.torch_since(13, "what goes to TensorFlow is copied")
 
@@ -274,14 +274,13 @@ VALUES_OF: dict[str, Callable[[torch.Tensor, torch.Tensor], Any]] = {
 
 @pytest.mark.parametrize("form", VALUES_OF)
 def test_structures_modules_and_iterators(form: str) -> None:
-    owners = live_owners()
-    kept = numbers()  # so that both move
-    x, y = (tensor_bridge.to_torch(kept) for _ in range(2))
-    x.add_(1)
-    y.add_(1)
-    assert live_owners() == owners + 2
-    assert release_previous(VALUES_OF[form](x, y)) == 2
-    assert live_owners() == owners
+    with owners() as added:
+        kept = numbers()  # so that both move
+        x, y = (tensor_bridge.to_torch(kept) for _ in range(2))
+        x.add_(1)
+        y.add_(1)
+        assert added() == 2
+        assert release_previous(VALUES_OF[form](x, y)) == 2
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 import torch
 from fresh import WITHOUT_TORCH, run_forked
-from sharing import SHAPE, Shared, in_threads, numbers, tf_bytes, torch_bytes
+from sharing import SHAPE, Shared, in_threads, numbers, owners, tf_bytes, torch_bytes
 
 import tensor_bridge
 from tensor_bridge.testing import live_owners, tf_data_address, torch_data_address
@@ -53,9 +53,8 @@ def test_own_tensors_with_writes_and_releases(interface: Any) -> None:
             else:
                 shared.assert_shared()
 
-    before = live_owners()
-    in_threads(*[work] * THREADS)
-    assert live_owners() == before
+    with owners():
+        in_threads(*[work] * THREADS)
 
 
 def test_errors_belong_to_the_thread_that_made_them(interface: Any) -> None:
@@ -104,9 +103,8 @@ def test_variable_converted_while_it_is_assigned(interface: Any) -> None:
         enough.wait(60)
         return len(seen)
 
-    before = live_owners()
-    assert min(in_threads(assign, convert, convert)[1:]) >= 10
-    assert live_owners() == before
+    with owners():
+        assert min(in_threads(assign, convert, convert)[1:]) >= 10
 
 
 def test_threads_convert_explain_and_count_at_once() -> None:
@@ -121,9 +119,8 @@ def test_threads_convert_explain_and_count_at_once() -> None:
         lambda: tensor_bridge.testing.shares_memory(t, torch.zeros(1)),
         live_owners,
     )
-    before = live_owners()
-    in_threads(*[lambda job=job: [job() for _ in range(100)] and None for job in jobs])
-    assert live_owners() == before
+    with owners():
+        in_threads(*[lambda job=job: [job() for _ in range(100)] and None for job in jobs])
 
 
 @pytest.mark.parametrize("interface_code", ["tensor_bridge", "tensor_bridge.TensorBridge()"])

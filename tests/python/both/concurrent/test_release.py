@@ -11,7 +11,7 @@ from typing import Any
 import c_threads
 import pytest
 import torch
-from sharing import Shared, in_threads, numbers
+from sharing import Shared, in_threads, numbers, owners
 from torch.utils.data import DataLoader, TensorDataset
 
 import tensor_bridge
@@ -19,40 +19,38 @@ from tensor_bridge.testing import live_owners
 
 
 def test_on_other_python_threads(interface: Any) -> None:
-    before = live_owners()
-    waiting: queue.SimpleQueue[torch.Tensor | None] = queue.SimpleQueue()
+    with owners():
+        waiting: queue.SimpleQueue[torch.Tensor | None] = queue.SimpleQueue()
 
-    def drop() -> None:
-        while waiting.get() is not None:
-            pass
+        def drop() -> None:
+            while waiting.get() is not None:
+                pass
 
-    threads = [threading.Thread(target=drop) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for i in range(2000):
-        x = interface.to_torch(numbers())
-        if i % 3 == 0:
-            x.add_(1)
-        waiting.put(x)
-    del x
-    for _ in threads:
-        waiting.put(None)
-    for thread in threads:
-        thread.join()
-    assert live_owners() == before
+        threads = [threading.Thread(target=drop) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for i in range(2000):
+            x = interface.to_torch(numbers())
+            if i % 3 == 0:
+                x.add_(1)
+            waiting.put(x)
+        del x
+        for _ in threads:
+            waiting.put(None)
+        for thread in threads:
+            thread.join()
 
 
 def test_by_a_thread_that_ends_with_it() -> None:
-    before = live_owners()
-    local = threading.local()
+    with owners() as added:
+        local = threading.local()
 
-    def keep() -> None:
-        local.kept = [tensor_bridge.to_torch(numbers()) for _ in range(10)]
-        assert live_owners() >= before + 10
+        def keep() -> None:
+            local.kept = [tensor_bridge.to_torch(numbers()) for _ in range(10)]
+            assert added() >= 10
 
-    for _ in range(20):
-        in_threads(keep)
-    assert live_owners() == before
+        for _ in range(20):
+            in_threads(keep)
 
 
 @pytest.mark.parametrize("written", [False, True])
@@ -67,13 +65,12 @@ def test_on_c_threads_without_the_gil(written: bool) -> None:
 
 
 def test_by_autograd_and_its_graph_on_another_thread() -> None:
-    before = live_owners()
-    w = torch.ones(4, 6, requires_grad=True)
-    losses = [(w * tensor_bridge.to_torch(numbers())).sum() for _ in range(50)]
-    assert live_owners() == before + 50
-    in_threads(*[loss.backward for loss in losses[:25]])
-    in_threads(losses.clear)
-    assert live_owners() == before
+    with owners() as added:
+        w = torch.ones(4, 6, requires_grad=True)
+        losses = [(w * tensor_bridge.to_torch(numbers())).sum() for _ in range(50)]
+        assert added() == 50
+        in_threads(*[loss.backward for loss in losses[:25]])
+        in_threads(losses.clear)
     assert float(w.grad[0, 1]) == 25
 
 
@@ -95,32 +92,29 @@ def test_by_torchs_inter_operator_threads() -> None:
     def total(x: torch.Tensor) -> torch.Tensor:
         return x.sum() + 1
 
-    before = live_owners()
-    futures = [torch.jit.fork(total, tensor_bridge.to_torch(numbers())) for _ in range(100)]
-    assert {float(torch.jit.wait(future)) for future in futures} == {277.0}
-    del futures
-    deadline = time.monotonic() + 60  # a thread lets go of its frame when it gets its turn
-    while live_owners() > before and time.monotonic() < deadline:
-        time.sleep(0.001)
-    assert live_owners() == before
+    with owners() as added:
+        futures = [torch.jit.fork(total, tensor_bridge.to_torch(numbers())) for _ in range(100)]
+        assert {float(torch.jit.wait(future)) for future in futures} == {277.0}
+        del futures
+        deadline = time.monotonic() + 60  # a thread lets go of its frame when it gets its turn
+        while added() > 0 and time.monotonic() < deadline:
+            time.sleep(0.001)
 
 
 def test_by_data_loader_without_workers() -> None:
-    before = live_owners()
-    data = TensorDataset(tensor_bridge.to_torch(numbers((64, 3))))
-    seen = sum(float(batch.sum()) for (batch,) in DataLoader(data, batch_size=8, shuffle=True))
-    assert seen == sum(range(192))
-    del data
-    assert live_owners() == before
+    with owners():
+        data = TensorDataset(tensor_bridge.to_torch(numbers((64, 3))))
+        seen = sum(float(batch.sum()) for (batch,) in DataLoader(data, batch_size=8, shuffle=True))
+        assert seen == sum(range(192))
+        del data
 
 
 def test_written_tensor_keeps_tensorflows_buffer_until_its_storage_dies() -> None:
-    before = live_owners()
-    shared = Shared()
-    view = shared.torch[1]
-    shared.torch.add_(1)
-    assert live_owners() == before + 1
-    in_threads(lambda: setattr(shared, "torch", None))
-    assert live_owners() == before + 1
-    del view
-    assert live_owners() == before
+    with owners() as added:
+        shared = Shared()
+        view = shared.torch[1]
+        shared.torch.add_(1)
+        assert added() == 1
+        in_threads(lambda: setattr(shared, "torch", None))
+        assert added() == 1
+        del view

@@ -20,7 +20,7 @@ import pytest
 import tensorflow as tf
 import torch
 from fresh import run_forked
-from sharing import in_threads, numbers, tf_bytes
+from sharing import in_threads, numbers, owners, tf_bytes
 from tf_bytes import NUMERIC, random_tensor
 
 import tensor_bridge
@@ -91,10 +91,8 @@ def test_capsule_of_every_dtype_that_dlpack_knows(row: DtypeRow) -> None:
 @pytest.mark.parametrize("keywords", [{}, NEW, {"copy": True}], ids=str)
 def test_dtypes_that_dlpack_lacks(row: DtypeRow, keywords: dict[str, Any]) -> None:
     t = random_tensor(row)
-    before = live_owners()
-    with pytest.raises(tensor_bridge.UnsupportedDtypeError, match=row.name):
+    with owners(), pytest.raises(tensor_bridge.UnsupportedDtypeError, match=row.name):
         exporter(t).__dlpack__(**keywords)
-    assert live_owners() == before
 
 
 @pytest.mark.parametrize("make", [lambda: tf.constant("a"), lambda: tf.Variable(1.0).handle])
@@ -127,9 +125,8 @@ def test_shapes(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("row", SPEAKABLE, ids=lambda row: row.name)
 def test_copy_is_writable_and_says_so(row: DtypeRow) -> None:
     t = random_tensor(row, (2, 3))
-    before = live_owners()
-    capsule = exporter(t).__dlpack__(copy=True, **NEW)
-    assert live_owners() == before
+    with owners():
+        capsule = exporter(t).__dlpack__(copy=True, **NEW)
     managed = dl.read(capsule)
     assert managed.flags == dl.IS_COPIED
     assert managed.tensor.data != tf_data_address(t)
@@ -144,13 +141,12 @@ def test_copy_is_writable_and_says_so(row: DtypeRow) -> None:
 def test_old_capsules_hold_a_copy(version: tuple[int, int] | None, copy: bool | None) -> None:
     """They cannot say that the memory is read-only."""
     t = numbers()
-    before = live_owners()
-    capsule = exporter(t).__dlpack__(max_version=version, copy=copy)
-    assert dl.name_of(capsule) == b"dltensor"
-    managed = dl.read(capsule)
-    assert managed.tensor.data != tf_data_address(t)
-    assert dl.shape_of(managed.tensor) == (4, 6)
-    assert live_owners() == before
+    with owners():
+        capsule = exporter(t).__dlpack__(max_version=version, copy=copy)
+        assert dl.name_of(capsule) == b"dltensor"
+        managed = dl.read(capsule)
+        assert managed.tensor.data != tf_data_address(t)
+        assert dl.shape_of(managed.tensor) == (4, 6)
     x = torch.utils.dlpack.from_dlpack(capsule)
     x.zero_()
     assert tf.reduce_sum(t).numpy() == 276
@@ -243,9 +239,8 @@ def test_exporter_is_a_small_object() -> None:
     assert repr(e).startswith("Exporter(<tf.Tensor: shape=(4, 6)")
     with pytest.raises(AttributeError):
         e.other = 1  # type: ignore[attr-defined]
-    before = live_owners()
-    del t, e
-    assert live_owners() == before
+    with owners():
+        del t, e
 
 
 @needs.torch_takes_versioned
@@ -420,44 +415,30 @@ def test_tvm_ffi_gets_typed_errors() -> None:
 
 class Header(ctypes.Structure):
     _fields_ = (
-        ("major", ctypes.c_uint32),
-        ("minor", ctypes.c_uint32),
+        *((name, ctypes.c_uint32) for name in ("major", "minor")),
         ("previous", ctypes.c_void_p),
     )
 
 
 SET_ERROR = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p)
+OUT = ctypes.POINTER(ctypes.c_void_p)
+PROTOTYPE = ctypes.POINTER(dl.DLTensor)
+# The functions of DLPackExchangeAPI in dlpack.h 1.3, called with the GIL, and what they take.
+FUNCTIONS = {
+    "allocate": (PROTOTYPE, OUT, ctypes.c_void_p, SET_ERROR),
+    "from_object": (ctypes.py_object, OUT),
+    "to_object": (ctypes.c_void_p, OUT),
+    "borrow": None,
+    "stream": (ctypes.c_int, ctypes.c_int32, OUT),
+}
 
 
 class ExchangeApi(ctypes.Structure):
-    """DLPackExchangeAPI of dlpack.h 1.3, its functions called with the GIL."""
-
     _fields_ = (
         ("header", Header),
-        (
-            "allocate",
-            ctypes.PYFUNCTYPE(
-                ctypes.c_int,
-                ctypes.POINTER(dl.DLTensor),
-                ctypes.POINTER(ctypes.c_void_p),
-                ctypes.c_void_p,
-                SET_ERROR,
-            ),
-        ),
-        (
-            "from_object",
-            ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.POINTER(ctypes.c_void_p)),
-        ),
-        (
-            "to_object",
-            ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p)),
-        ),
-        ("borrow", ctypes.c_void_p),
-        (
-            "stream",
-            ctypes.PYFUNCTYPE(
-                ctypes.c_int, ctypes.c_int, ctypes.c_int32, ctypes.POINTER(ctypes.c_void_p)
-            ),
+        *(
+            (name, ctypes.PYFUNCTYPE(ctypes.c_int, *taken) if taken else ctypes.c_void_p)
+            for name, taken in FUNCTIONS.items()
         ),
     )
 
@@ -483,15 +464,14 @@ def test_exchange_api_is_on_the_type(api: ExchangeApi) -> None:
 
 def test_exchange_api_exports(api: ExchangeApi) -> None:
     t = numbers()
-    before = live_owners()
-    out = ctypes.c_void_p()
-    assert api.from_object(exporter(t), ctypes.byref(out)) == 0
-    managed = dl.ManagedVersioned.from_address(out.value or 0)
-    assert managed.flags == dl.READ_ONLY
-    assert managed.tensor.data == tf_data_address(t)
-    assert live_owners() == before + 1
-    delete(out)
-    assert live_owners() == before
+    with owners() as added:
+        out = ctypes.c_void_p()
+        assert api.from_object(exporter(t), ctypes.byref(out)) == 0
+        managed = dl.ManagedVersioned.from_address(out.value or 0)
+        assert managed.flags == dl.READ_ONLY
+        assert managed.tensor.data == tf_data_address(t)
+        assert added() == 1
+        delete(out)
 
 
 @pytest.mark.parametrize("make", [lambda: object(), lambda: exporter(tf.constant("a"))])

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import torch
-from sharing import in_threads, numbers, tf_bytes, torch_bytes, values
+from sharing import in_threads, numbers, owners, tf_bytes, torch_bytes, values
 from tf_bytes import torch_memory
 
 import tensor_bridge
@@ -511,23 +511,22 @@ def test_producer_of_the_old_protocol_is_written_through_on_demand() -> None:
 def test_memory_that_the_producer_may_write_to_is_copied_for_tensorflow(
     old: bool, on_write: Any, interface: Any
 ) -> None:
-    owners = live_owners()
-    array = aligned()
-    x = from_dlpack(Old(array) if old else array, on_write=on_write)
-    assert torch_data_address(x) == array.ctypes.data
-    explained = tensor_bridge.explain(x)
-    assert explained.action == "copied"
-    assert "others may write to it" in explained.reason
-    with pytest.raises(tensor_bridge.CopyRequiredError, match="others may write to it"):
-        interface.to_tf(x, copy=False)
-    t = interface.to_tf(x)
-    view = interface.to_tf(x[1:])
-    array[:] = 7
-    assert tf_bytes(t) == aligned().tobytes()
-    assert tf_bytes(view) == aligned()[1:].tobytes()
-    assert float(x.sum()) == 7 * 24
-    del x
-    assert live_owners() == owners
+    with owners():
+        array = aligned()
+        x = from_dlpack(Old(array) if old else array, on_write=on_write)
+        assert torch_data_address(x) == array.ctypes.data
+        explained = tensor_bridge.explain(x)
+        assert explained.action == "copied"
+        assert "others may write to it" in explained.reason
+        with pytest.raises(tensor_bridge.CopyRequiredError, match="others may write to it"):
+            interface.to_tf(x, copy=False)
+        t = interface.to_tf(x)
+        view = interface.to_tf(x[1:])
+        array[:] = 7
+        assert tf_bytes(t) == aligned().tobytes()
+        assert tf_bytes(view) == aligned()[1:].tobytes()
+        assert float(x.sum()) == 7 * 24
+        del x
     # A tensor that was written to has memory of its own, which goes to TensorFlow without a copy.
     if old and on_write == "copy" and needs.SHARES_TO_TF:
         y = from_dlpack(Old(array))

@@ -17,10 +17,11 @@ import torch
 from hostile_objects import lying
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sharing import owners
 
 import tensor_bridge
 from tensor_bridge.dlpack import Exporter, exporter, from_dlpack
-from tensor_bridge.testing import live_owners, torch_data_address
+from tensor_bridge.testing import torch_data_address
 
 Change = Callable[[dl.Producer], Any]
 
@@ -46,6 +47,14 @@ def set_field(name: str, value: Any) -> Change:
     return lambda producer: setattr(producer.tensor, name, value)
 
 
+def of_dtype(*dtype: int) -> Change:
+    return set_field("dtype", dl.DLDataType(*dtype))
+
+
+def on_device(*device: int) -> Change:
+    return set_field("device", dl.DLDevice(*device))
+
+
 LIES: dict[str, tuple[Change, type[Exception]]] = {
     "negative rank": (set_field("ndim", -1), tensor_bridge.InvalidHandleError),
     "rank 255": (set_field("ndim", 255), tensor_bridge.InvalidHandleError),
@@ -58,31 +67,19 @@ LIES: dict[str, tuple[Change, type[Exception]]] = {
     "overflowing empty shape": (set_shape(2**40, 2**40, 0), tensor_bridge.InvalidHandleError),
     "no memory": (set_field("data", None), tensor_bridge.InvalidHandleError),
     "misaligned offset": (set_field("byte_offset", 2), tensor_bridge.InvalidHandleError),
-    "lanes": (set_field("dtype", dl.DLDataType(2, 32, 4)), tensor_bridge.UnsupportedDtypeError),
-    "no lanes": (set_field("dtype", dl.DLDataType(2, 32, 0)), tensor_bridge.UnsupportedDtypeError),
-    "4 bits": (set_field("dtype", dl.DLDataType(0, 4, 1)), tensor_bridge.UnsupportedDtypeError),
-    "3 bits": (set_field("dtype", dl.DLDataType(1, 3, 1)), tensor_bridge.UnsupportedDtypeError),
-    "128 bits": (set_field("dtype", dl.DLDataType(2, 128, 1)), tensor_bridge.UnsupportedDtypeError),
-    "opaque": (set_field("dtype", dl.DLDataType(3, 64, 1)), tensor_bridge.UnsupportedDtypeError),
-    "unknown dtype": (
-        set_field("dtype", dl.DLDataType(200, 8, 1)),
-        tensor_bridge.UnsupportedDtypeError,
-    ),
-    "e4m3b11fnuz": (
-        set_field("dtype", dl.DLDataType(9, 8, 1)),
-        tensor_bridge.UnsupportedDtypeError,
-    ),
-    "device 0": (set_field("device", dl.DLDevice(0, 0)), tensor_bridge.UnsupportedDeviceError),
-    "pinned": (set_field("device", dl.DLDevice(3, 0)), tensor_bridge.UnsupportedDeviceError),
-    "Metal": (set_field("device", dl.DLDevice(8, 0)), tensor_bridge.UnsupportedDeviceError),
-    "unknown device": (
-        set_field("device", dl.DLDevice(99, 0)),
-        tensor_bridge.UnsupportedDeviceError,
-    ),
-    "negative device": (
-        set_field("device", dl.DLDevice(-1, 0)),
-        tensor_bridge.UnsupportedDeviceError,
-    ),
+    "lanes": (of_dtype(2, 32, 4), tensor_bridge.UnsupportedDtypeError),
+    "no lanes": (of_dtype(2, 32, 0), tensor_bridge.UnsupportedDtypeError),
+    "4 bits": (of_dtype(0, 4, 1), tensor_bridge.UnsupportedDtypeError),
+    "3 bits": (of_dtype(1, 3, 1), tensor_bridge.UnsupportedDtypeError),
+    "128 bits": (of_dtype(2, 128, 1), tensor_bridge.UnsupportedDtypeError),
+    "opaque": (of_dtype(3, 64, 1), tensor_bridge.UnsupportedDtypeError),
+    "unknown dtype": (of_dtype(200, 8, 1), tensor_bridge.UnsupportedDtypeError),
+    "e4m3b11fnuz": (of_dtype(9, 8, 1), tensor_bridge.UnsupportedDtypeError),
+    "device 0": (on_device(0, 0), tensor_bridge.UnsupportedDeviceError),
+    "pinned": (on_device(3, 0), tensor_bridge.UnsupportedDeviceError),
+    "Metal": (on_device(8, 0), tensor_bridge.UnsupportedDeviceError),
+    "unknown device": (on_device(99, 0), tensor_bridge.UnsupportedDeviceError),
+    "negative device": (on_device(-1, 0), tensor_bridge.UnsupportedDeviceError),
     "negative stride": (set_strides(-3, 1), tensor_bridge.UnsupportedTypeError),
     "overflowing strides": (set_strides(2**62, 2**62), tensor_bridge.InvalidHandleError),
     "overflowing extent": (set_strides(2**61, 1), tensor_bridge.InvalidHandleError),
@@ -98,12 +95,11 @@ def test_lie_is_refused_and_the_deleter_runs_once(
     change, error = LIES[name]
     producer = dl.Producer(versioned=versioned, flags=dl.READ_ONLY)
     change(producer)
-    before = live_owners()
-    with pytest.raises(error) as caught:
-        from_dlpack(producer, framework=framework)
-    assert type(caught.value) is error
-    assert producer.deleted == 1
-    assert live_owners() == before
+    with owners():
+        with pytest.raises(error) as caught:
+            from_dlpack(producer, framework=framework)
+        assert type(caught.value) is error
+        assert producer.deleted == 1
 
 
 def test_gpu_memory_without_a_gpu_is_refused() -> None:
@@ -215,17 +211,16 @@ def test_null_deleter_is_nothing_to_call(versioned: bool, framework: Any) -> Non
 @pytest.mark.parametrize("copy", [None, False, True])
 def test_deleter_runs_when_the_last_user_is_gone(copy: bool | None) -> None:
     producer = dl.Producer((16,), flags=dl.READ_ONLY)
-    before = live_owners()
-    x = from_dlpack(producer, copy=copy)
-    assert producer.deleted == (copy is True)
-    y = x[4:]
-    del x
-    t = tensor_bridge.to_tf(y.clone())
-    assert producer.deleted == (copy is True)
-    del y, t
-    gc.collect()
-    assert producer.deleted == 1
-    assert live_owners() == before
+    with owners():
+        x = from_dlpack(producer, copy=copy)
+        assert producer.deleted == (copy is True)
+        y = x[4:]
+        del x
+        t = tensor_bridge.to_tf(y.clone())
+        assert producer.deleted == (copy is True)
+        del y, t
+        gc.collect()
+        assert producer.deleted == 1
 
 
 def test_options_that_are_refused_leave_the_capsule_fresh() -> None:
@@ -407,17 +402,16 @@ def test_any_structure_is_taken_or_refused(
     producer.tensor.dtype.lanes = lanes
     producer.tensor.byte_offset = offset
     extent = sum((n - 1) * s for n, s in zip(shape, strides or [], strict=False) if n > 0)
-    before = live_owners()
-    try:
-        x = from_dlpack(producer)
-    except tensor_bridge.TensorBridgeError:
+    with owners() as added:
+        try:
+            x = from_dlpack(producer)
+        except tensor_bridge.TensorBridgeError:
+            assert producer.deleted == 1
+            assert added() == 0
+            return
+        assert tuple(x.shape) == tuple(shape)
+        # Reading is for structures that stay within their memory.
+        if x.numel() <= 216 and extent * x.element_size() + offset < 2048:
+            x.clone()
+        del x
         assert producer.deleted == 1
-        assert live_owners() == before
-        return
-    assert tuple(x.shape) == tuple(shape)
-    # Reading is for structures that stay within their memory.
-    if x.numel() <= 216 and extent * x.element_size() + offset < 2048:
-        x.clone()
-    del x
-    assert producer.deleted == 1
-    assert live_owners() == before

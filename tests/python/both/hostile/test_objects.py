@@ -25,12 +25,11 @@ from hostile_objects import (
     named,
     touched,
 )
-from sharing import numbers, values
+from sharing import numbers, owners, values
 from tensorflow.python.eager import context
 from ways import WAYS
 
 import tensor_bridge
-from tensor_bridge.testing import live_owners
 
 EagerTensor = type(tf.constant(0))
 
@@ -112,14 +111,13 @@ def assert_object_is_refused(convert: Callable[[Any], Any], value: Any) -> None:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", OBJECTS)
 def test_object_is_refused_without_running_its_code(name: str, way: str, interface: Any) -> None:
-    before = live_owners()
-    value = OBJECTS[name](_kept if way == "to_torch" else _values)
-    assert_object_is_refused(getattr(interface, way), value)
-    explanation = interface.explain(value)
-    assert explanation.action == "refused"
-    assert explanation.error is tensor_bridge.UnsupportedTypeError
-    str(explanation)
-    assert live_owners() == before
+    with owners():
+        value = OBJECTS[name](_kept if way == "to_torch" else _values)
+        assert_object_is_refused(getattr(interface, way), value)
+        explanation = interface.explain(value)
+        assert explanation.action == "refused"
+        assert explanation.error is tensor_bridge.UnsupportedTypeError
+        str(explanation)
 
 
 @pytest.mark.parametrize("name", OF_TENSORFLOW)
@@ -187,12 +185,11 @@ RECURSIVE: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("name", RECURSIVE)
 def test_structure_without_an_end_is_an_error(name: str, interface: Any) -> None:
-    before = live_owners()
-    value = RECURSIVE[name]()
-    with pytest.raises((RecursionError, tensor_bridge.UnsupportedTypeError)):
-        interface.to_torch(value)
-    assert interface.explain(value) is not None
-    assert live_owners() == before
+    with owners():
+        value = RECURSIVE[name]()
+        with pytest.raises((RecursionError, tensor_bridge.UnsupportedTypeError)):
+            interface.to_torch(value)
+        assert interface.explain(value) is not None
     assert interface.to_torch(_kept).shape == (4, 6)
 
 

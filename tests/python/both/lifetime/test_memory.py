@@ -12,10 +12,9 @@ import tensorflow as tf
 import torch
 from fresh import run_forked, run_python
 from memory import growth
-from sharing import from_bytes, numbers
+from sharing import from_bytes, numbers, owners
 
 import tensor_bridge
-from tensor_bridge.testing import live_owners
 
 
 def refused(convert: Callable[..., Any], value: Any, **options: Any) -> None:
@@ -97,9 +96,8 @@ TIMES = 2000
 @pytest.mark.parametrize("name", CASES)
 def test_repetition_leaves_memory_and_owners_flat(name: str, interface: Any) -> None:
     gc.collect()
-    owners = live_owners()
-    growth(lambda: CASES[name](interface), TIMES).assert_flat()
-    assert live_owners() == owners
+    with owners():
+        growth(lambda: CASES[name](interface), TIMES).assert_flat()
 
 
 def test_new_bridges_leave_memory_flat() -> None:
@@ -121,10 +119,9 @@ def test_this_measurement_sees_a_leak() -> None:
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("name", ["shared", "written", "variable", "refused dtype", "explained"])
 def test_millions_of_repetitions_leave_memory_flat(name: str) -> None:
-    owners = live_owners()
-    times = 10_000_000 if name in ("shared", "written") else 1_000_000
-    growth(lambda: CASES[name](tensor_bridge), times).assert_flat()
-    assert live_owners() == owners
+    with owners():
+        times = 10_000_000 if name in ("shared", "written") else 1_000_000
+        growth(lambda: CASES[name](tensor_bridge), times).assert_flat()
 
 
 # In processes of their own: in one that ran other tests the allocators have memory to reuse, and

@@ -9,10 +9,10 @@ import pytest
 import tensorflow as tf
 import torch
 from fresh import run_forked
-from sharing import SHAPE, Shared, numbers, tf_bytes, torch_bytes
+from sharing import SHAPE, Shared, numbers, owners, tf_bytes, torch_bytes
 
 import tensor_bridge
-from tensor_bridge.testing import live_owners, tf_data_address, torch_data_address
+from tensor_bridge.testing import tf_data_address, torch_data_address
 
 EXPECTED = torch.arange(24.0).reshape(SHAPE)
 
@@ -31,21 +31,20 @@ def _no_garbage_of_earlier_tests() -> None:
 
 
 def test_the_tensor(interface: Any) -> None:
-    before = live_owners()
-    t = numbers()
-    address, data = tf_data_address(t), tf_bytes(t)
-    x = interface.to_torch(t)
-    del t
-    gc.collect()
-    churn()
-    assert torch_data_address(x) == address
-    assert torch_bytes(x) == data
-    assert live_owners() == before + 1
-    x.add_(1)
-    assert torch.equal(x, EXPECTED + 1)
-    assert live_owners() == before + 1
-    del x
-    assert live_owners() == before
+    with owners() as added:
+        t = numbers()
+        address, data = tf_data_address(t), tf_bytes(t)
+        x = interface.to_torch(t)
+        del t
+        gc.collect()
+        churn()
+        assert torch_data_address(x) == address
+        assert torch_bytes(x) == data
+        assert added() == 1
+        x.add_(1)
+        assert torch.equal(x, EXPECTED + 1)
+        assert added() == 1
+        del x
 
 
 def test_tensorflow_outlives_torch(interface: Any) -> None:
@@ -58,50 +57,47 @@ def test_tensorflow_outlives_torch(interface: Any) -> None:
 
 
 def test_the_variable(interface: Any) -> None:
-    before = live_owners()
-    variable = tf.Variable(numbers())
-    address = tf_data_address(variable)
-    x = interface.to_torch(variable)
-    assert torch_data_address(x) == address
-    del variable
-    gc.collect()
-    churn()
-    assert torch.equal(x, EXPECTED)
-    assert torch_data_address(x) == address
-    del x
-    assert live_owners() == before
+    with owners():
+        variable = tf.Variable(numbers())
+        address = tf_data_address(variable)
+        x = interface.to_torch(variable)
+        assert torch_data_address(x) == address
+        del variable
+        gc.collect()
+        churn()
+        assert torch.equal(x, EXPECTED)
+        assert torch_data_address(x) == address
+        del x
 
 
 def test_the_model_and_the_keras_session(interface: Any) -> None:
-    before = live_owners()
-    model = tf.keras.Sequential([tf.keras.Input((6,)), tf.keras.layers.Dense(3)])
-    weights = [interface.to_torch(w.value) for w in model.weights]
-    expected = [w.numpy() for w in model.weights]
-    for x, w in zip(weights, model.weights, strict=True):
-        assert torch_data_address(x) == tf_data_address(w.value)
-    del model, w
-    tf.keras.backend.clear_session()
-    gc.collect()
-    churn()
-    for x, e in zip(weights, expected, strict=True):
-        assert x.tolist() == e.tolist()
-    del weights, x
-    assert live_owners() == before
+    with owners():
+        model = tf.keras.Sequential([tf.keras.Input((6,)), tf.keras.layers.Dense(3)])
+        weights = [interface.to_torch(w.value) for w in model.weights]
+        expected = [w.numpy() for w in model.weights]
+        for x, w in zip(weights, model.weights, strict=True):
+            assert torch_data_address(x) == tf_data_address(w.value)
+        del model, w
+        tf.keras.backend.clear_session()
+        gc.collect()
+        churn()
+        for x, e in zip(weights, expected, strict=True):
+            assert x.tolist() == e.tolist()
+        del weights, x
 
 
 def test_the_dataset_and_the_function(interface: Any) -> None:
-    before = live_owners()
-    data = tf.data.Dataset.from_tensor_slices(numbers((8, 64))).batch(2).prefetch(2)
-    batches = [interface.to_torch(batch) for batch in data]
-    function = tf.function(lambda: tf.range(100.0) * 2)
-    result = interface.to_torch(function())
-    del data, function
-    gc.collect()
-    churn()
-    assert torch.equal(torch.cat(batches), torch.arange(512.0).reshape(8, 64))
-    assert torch.equal(result, torch.arange(100.0) * 2)
-    del batches, result
-    assert live_owners() == before
+    with owners():
+        data = tf.data.Dataset.from_tensor_slices(numbers((8, 64))).batch(2).prefetch(2)
+        batches = [interface.to_torch(batch) for batch in data]
+        function = tf.function(lambda: tf.range(100.0) * 2)
+        result = interface.to_torch(function())
+        del data, function
+        gc.collect()
+        churn()
+        assert torch.equal(torch.cat(batches), torch.arange(512.0).reshape(8, 64))
+        assert torch.equal(result, torch.arange(100.0) * 2)
+        del batches, result
 
 
 @pytest.mark.parametrize("interface", ["tensor_bridge", "TensorBridge()"])
@@ -133,41 +129,38 @@ def test_tensorflows_context(interface: str) -> None:
 
 
 def test_slice_keeps_the_whole_buffer_and_lets_it_go() -> None:
-    before = live_owners()
-    t = numbers((4, 1024))
-    row = tensor_bridge.to_torch(t[2])
-    address = tf_data_address(t) + 2 * 4096
-    del t
-    churn()
-    assert torch_data_address(row) == address
-    assert torch.equal(row, torch.arange(2048.0, 3072.0))
-    del row
-    assert live_owners() == before
+    with owners():
+        t = numbers((4, 1024))
+        row = tensor_bridge.to_torch(t[2])
+        address = tf_data_address(t) + 2 * 4096
+        del t
+        churn()
+        assert torch_data_address(row) == address
+        assert torch.equal(row, torch.arange(2048.0, 3072.0))
+        del row
 
 
 def test_reference_cycle_is_collected() -> None:
-    before = live_owners()
-    x = tensor_bridge.to_torch(numbers())
-    x.itself = x
-    del x
-    assert live_owners() == before + 1
-    gc.collect()
-    assert live_owners() == before
+    with owners() as added:
+        x = tensor_bridge.to_torch(numbers())
+        x.itself = x
+        del x
+        assert added() == 1
+        gc.collect()
 
 
 def test_resurrected_tensor_still_works() -> None:
     """torch gives a Python object back to a tensor that C++ kept."""
-    before = live_owners()
-    shared = Shared()
-    w = torch.ones(SHAPE, requires_grad=True)
-    loss = (w * shared.torch).sum()
-    shared.torch = torch.zeros(1)
-    gc.collect()
-    saved = loss.grad_fn.next_functions[0][0]._saved_other
-    shared.assert_shared(saved)
-    assert torch.equal(saved, EXPECTED)
-    del saved, loss
-    assert live_owners() == before
+    with owners():
+        shared = Shared()
+        w = torch.ones(SHAPE, requires_grad=True)
+        loss = (w * shared.torch).sum()
+        shared.torch = torch.zeros(1)
+        gc.collect()
+        saved = loss.grad_fn.next_functions[0][0]._saved_other
+        shared.assert_shared(saved)
+        assert torch.equal(saved, EXPECTED)
+        del saved, loss
 
 
 def test_fork_child_reads_and_writes_privately() -> None:

@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import torch
-from sharing import from_bytes, numbers
+from sharing import from_bytes, numbers, owners
 from ways import TO_TF, Way
 
 import tensor_bridge
 from tensor_bridge import StructureExplanation, explain
-from tensor_bridge.testing import live_owners
 
 
 @dataclasses.dataclass
@@ -124,13 +123,12 @@ def test_wrong_keywords_are_refusals_of_each_leaf(keyword: str) -> None:
 
 
 def test_changes_and_keeps_nothing(way: Way) -> None:
-    before = live_owners()
-    source = {"a": [way.leaf(), way.refused(), object()], "b": tf.sparse.eye(2)}
-    text = repr(source["a"][0])
-    for _ in range(3):
-        explain(source)
-        str(explain(source, unknown="keep"))
-    assert live_owners() == before
+    with owners():
+        source = {"a": [way.leaf(), way.refused(), object()], "b": tf.sparse.eye(2)}
+        text = repr(source["a"][0])
+        for _ in range(3):
+            explain(source)
+            str(explain(source, unknown="keep"))
     assert repr(source["a"][0]) == text
 
 

@@ -15,11 +15,11 @@ import tensorflow as tf
 import torch
 from hypothesis import strategies as st
 from properties import quick_and_thorough
-from sharing import in_threads, nothing_kept, tf_bytes, torch_bytes
+from sharing import in_threads, nothing_kept, owners, tf_bytes, torch_bytes
 from ways import TO_TF, TO_TORCH, WAYS, Way
 
 import tensor_bridge
-from tensor_bridge.testing import live_owners, shares_memory
+from tensor_bridge.testing import shares_memory
 
 
 class Point(NamedTuple):
@@ -146,12 +146,11 @@ def test_empty_containers_inside_stay(way: Way) -> None:
 
 def test_one_tensor_in_many_places(way: Way) -> None:
     x = way.leaf()
-    before = live_owners()
-    result = way.convert([x] * 10)
-    assert all(way.is_converted(x, r) for r in result)
-    assert live_owners() <= before + 10
-    del result
-    assert live_owners() == before
+    with owners() as added:
+        result = way.convert([x] * 10)
+        assert all(way.is_converted(x, r) for r in result)
+        assert added() <= 10
+        del result
 
 
 @needs.dtype("int4")
@@ -175,10 +174,8 @@ def test_keywords_apply_to_every_leaf() -> None:
 def test_wrong_keywords_are_refused_before_anything_is_converted(
     options: dict[str, Any], way: Way
 ) -> None:
-    before = live_owners()
-    with pytest.raises((tensor_bridge.InvalidOptionError, TypeError)):
+    with owners(), pytest.raises((tensor_bridge.InvalidOptionError, TypeError)):
         way.convert([way.leaf()], **options)
-    assert live_owners() == before
 
 
 def test_protection_of_the_leaves(way: Way) -> None:
@@ -220,10 +217,8 @@ def test_deep_nesting(kinds: str, depth: int, way: Way) -> None:
 def test_deeper_than_python_goes_is_a_recursion_error(kinds: str, way: Way) -> None:
     # Python 3.12 and 3.13 let native code go 10,000 calls deep.
     source = nested(way.leaf(), 30_000, kinds)
-    before = live_owners()
-    with pytest.raises(RecursionError):
+    with owners(), pytest.raises(RecursionError):
         way.convert(source)
-    assert live_owners() == before
     assert tensor_bridge.explain(source).error is RecursionError
     way.convert([way.leaf()])
 
@@ -247,11 +242,10 @@ def cycle(way: Way, kind: str) -> Any:
 
 @pytest.mark.parametrize("kind", ["list", "dict", "tuple", "ordered dict"])
 def test_cycles_are_recursion_errors(kind: str, way: Way) -> None:
-    before = live_owners()
-    source = cycle(way, kind)
-    with pytest.raises(RecursionError):
-        way.convert(source)
-    assert live_owners() == before
+    with owners():
+        source = cycle(way, kind)
+        with pytest.raises(RecursionError):
+            way.convert(source)
     assert tensor_bridge.explain(source).action == "refused"
     source.clear() if hasattr(source, "clear") else source[0].clear()
 
@@ -500,20 +494,19 @@ def count(tree: Any) -> int:
 def check_tree(tree: Any, name: str) -> None:
     way = WAYS[name]
     source = build(tree, way)
-    before = live_owners()
-    convertible = "leaf" in repr(tree)
-    if not convertible:
-        if not isinstance(source, way.result):
-            with pytest.raises(tensor_bridge.UnsupportedTypeError):
-                way.convert(source)
-        return
-    result = way.convert(source)
-    assert check(source, result, way) >= 1
-    explanation = tensor_bridge.explain(source)
-    if not isinstance(source, (tf.Tensor, torch.Tensor)):
-        assert len(explanation.leaves) == count(source)
-    del result
-    assert live_owners() == before
+    with owners():
+        convertible = "leaf" in repr(tree)
+        if not convertible:
+            if not isinstance(source, way.result):
+                with pytest.raises(tensor_bridge.UnsupportedTypeError):
+                    way.convert(source)
+            return
+        result = way.convert(source)
+        assert check(source, result, way) >= 1
+        explanation = tensor_bridge.explain(source)
+        if not isinstance(source, (tf.Tensor, torch.Tensor)):
+            assert len(explanation.leaves) == count(source)
+        del result
 
 
 test_any_tree, test_any_tree_thoroughly = quick_and_thorough(

@@ -18,7 +18,7 @@ import pytest
 import tensorflow as tf
 import torch
 from fresh import TENSORFLOW_FIRST, TORCH_FIRST, run_forked
-from sharing import in_threads
+from sharing import in_threads, owners
 from torch import nn
 
 import tensor_bridge
@@ -241,15 +241,14 @@ def test_copies_are_copies(interface: Any) -> None:
 
 def test_memory_is_released(interface: Any) -> None:
     gc.collect()
-    before = testing.live_owners()
-    t = tf.zeros((256,)) + 1
-    kept = [interface.to_torch(t) for _ in range(10)]
-    assert testing.live_owners() == before + 10
-    kept[0].add_(1)
-    again = [interface.to_tf(x) for x in kept]
-    kept.clear()
-    again.clear()
-    assert testing.live_owners() == before
+    with owners() as added:
+        t = tf.zeros((256,)) + 1
+        kept = [interface.to_torch(t) for _ in range(10)]
+        assert added() == 10
+        kept[0].add_(1)
+        again = [interface.to_tf(x) for x in kept]
+        kept.clear()
+        again.clear()
 
 
 def test_a_round_trip_gives_the_same_buffer(interface: Any) -> None:
