@@ -20,7 +20,7 @@ import pytest
 import tensorflow as tf
 import torch
 from fresh import run_forked
-from sharing import in_threads, numbers, owners, tf_bytes
+from sharing import in_threads, nothing_kept, numbers, owners, tf_bytes
 from tf_bytes import NUMERIC, random_tensor
 
 import tensor_bridge
@@ -29,11 +29,6 @@ from tensor_bridge.dlpack import Exporter, exporter, from_dlpack
 from tensor_bridge.testing import live_owners, tf_data_address, torch_data_address
 
 NEW = {"max_version": (1, 0)}
-
-
-def released(before: int) -> bool:
-    gc.collect()
-    return live_owners() == before
 
 
 # ---- capsules ------------------------------------------------------------------------------------
@@ -247,18 +242,17 @@ def test_exporter_is_a_small_object() -> None:
 def test_capsule_outlives_exporter_and_tensor() -> None:
     t = numbers()
     expected = tf_bytes(t)
-    before = live_owners()
-    capsule = exporter(t).__dlpack__(**NEW)
-    del t
-    gc.collect()
-    others = [numbers() for _ in range(10)]
-    assert ctypes.string_at(dl.read(capsule).tensor.data, 96) == expected
-    x = torch.utils.dlpack.from_dlpack(capsule)
-    del capsule
-    assert live_owners() == before + 1
-    assert float(x.sum()) == 276
-    del x, others
-    assert released(before)
+    with nothing_kept() as added:
+        capsule = exporter(t).__dlpack__(**NEW)
+        del t
+        gc.collect()
+        others = [numbers() for _ in range(10)]
+        assert ctypes.string_at(dl.read(capsule).tensor.data, 96) == expected
+        x = torch.utils.dlpack.from_dlpack(capsule)
+        del capsule
+        assert added() == 1
+        assert float(x.sum()) == 276
+        del x, others
 
 
 def test_pending_tensor_is_waited_for() -> None:
@@ -269,15 +263,14 @@ def test_pending_tensor_is_waited_for() -> None:
 
 def test_many_threads() -> None:
     t = numbers()
-    before = live_owners()
+    with nothing_kept():
 
-    def work() -> None:
-        for _ in range(100):
-            assert torch.from_dlpack(exporter(t)).shape == (4, 6)
-            exporter(t).__dlpack__(copy=True)
+        def work() -> None:
+            for _ in range(100):
+                assert torch.from_dlpack(exporter(t)).shape == (4, 6)
+                exporter(t).__dlpack__(copy=True)
 
-    in_threads(work, work, work, work)
-    assert released(before)
+        in_threads(work, work, work, work)
 
 
 # ---- torch and NumPy -----------------------------------------------------------------------------
@@ -288,29 +281,27 @@ def test_many_threads() -> None:
 def test_torch_shares_and_ignores_that_it_may_not_write() -> None:
     """Why `to_torch` exists. Delete the second half when torch honours READ_ONLY."""
     t = numbers()
-    before = live_owners()
-    x = torch.from_dlpack(exporter(t))
-    assert torch_data_address(x) == tf_data_address(t)
-    assert live_owners() == before + 1
-    x[0, 0] = 5
-    assert t[0, 0].numpy() == 5
-    assert torch_data_address(torch.from_dlpack(exporter(t), copy=True)) != tf_data_address(t)
-    del x
-    assert released(before)
+    with nothing_kept() as added:
+        x = torch.from_dlpack(exporter(t))
+        assert torch_data_address(x) == tf_data_address(t)
+        assert added() == 1
+        x[0, 0] = 5
+        assert t[0, 0].numpy() == 5
+        assert torch_data_address(torch.from_dlpack(exporter(t), copy=True)) != tf_data_address(t)
+        del x
 
 
 @needs.numpy_exports_read_only
 def test_numpy_shares_and_may_not_write() -> None:
     t = numbers()
-    before = live_owners()
-    array = np.from_dlpack(exporter(t))
-    assert array.ctypes.data == tf_data_address(t)
-    assert not array.flags.writeable
-    with pytest.raises(ValueError, match="read-only"):
-        array[0, 0] = 1
-    assert live_owners() == before + 1
-    del array
-    assert released(before)
+    with nothing_kept() as added:
+        array = np.from_dlpack(exporter(t))
+        assert array.ctypes.data == tf_data_address(t)
+        assert not array.flags.writeable
+        with pytest.raises(ValueError, match="read-only"):
+            array[0, 0] = 1
+        assert added() == 1
+        del array
 
 
 @needs.numpy_writes
@@ -357,15 +348,14 @@ def test_jax_computes_and_leaves_tensorflow_alone() -> None:
     import jax.numpy as jnp
 
     t = numbers()
-    before = live_owners()
-    a = jnp.from_dlpack(exporter(t))
-    doubled = jax.jit(lambda v: v * 2, donate_argnums=0)(a)
-    assert float(doubled.sum()) == 2 * 276
-    assert tf.reduce_sum(t).numpy() == 276
-    gradient = jax.grad(lambda v: (v * v).sum())(jnp.from_dlpack(exporter(t)))
-    assert float(gradient.sum()) == 2 * 276
-    del a, doubled, gradient
-    assert released(before)
+    with nothing_kept():
+        a = jnp.from_dlpack(exporter(t))
+        doubled = jax.jit(lambda v: v * 2, donate_argnums=0)(a)
+        assert float(doubled.sum()) == 2 * 276
+        assert tf.reduce_sum(t).numpy() == 276
+        gradient = jax.grad(lambda v: (v * v).sum())(jnp.from_dlpack(exporter(t)))
+        assert float(gradient.sum()) == 2 * 276
+        del a, doubled, gradient
 
 
 # ---- tvm-ffi, and the C exchange API -------------------------------------------------------------
@@ -376,14 +366,13 @@ def test_tvm_ffi_shares() -> None:
     import tvm_ffi
 
     t = numbers()
-    before = live_owners()
-    z = tvm_ffi.from_dlpack(exporter(t))
-    assert z.shape == (4, 6)
-    assert str(z.dtype) == "float32"
-    assert z.data_ptr() == tf_data_address(t)
-    assert live_owners() == before + 1
-    del z
-    assert released(before)
+    with nothing_kept() as added:
+        z = tvm_ffi.from_dlpack(exporter(t))
+        assert z.shape == (4, 6)
+        assert str(z.dtype) == "float32"
+        assert z.data_ptr() == tf_data_address(t)
+        assert added() == 1
+        del z
 
 
 @needs.module("tvm_ffi")
@@ -391,15 +380,14 @@ def test_tvm_ffi_takes_it_as_an_argument() -> None:
     import tvm_ffi
 
     t = numbers()
-    before = live_owners()
-    assert tvm_ffi.get_global_func("testing.schema_id_tensor")(exporter(t)) is not None
-    # It comes back through the exchange API, without READ_ONLY, so it is TensorFlow's own copy.
-    echoed = tvm_ffi.get_global_func("testing.echo")(exporter(t))
-    assert type(echoed) is Exporter
-    assert tf_data_address(echoed.tensor) != tf_data_address(t)
-    assert tf_bytes(echoed.tensor) == tf_bytes(t)
-    del echoed
-    assert released(before)
+    with nothing_kept():
+        assert tvm_ffi.get_global_func("testing.schema_id_tensor")(exporter(t)) is not None
+        # It comes back through the exchange API, without READ_ONLY, so it is TensorFlow's own copy.
+        echoed = tvm_ffi.get_global_func("testing.echo")(exporter(t))
+        assert type(echoed) is Exporter
+        assert tf_data_address(echoed.tensor) != tf_data_address(t)
+        assert tf_bytes(echoed.tensor) == tf_bytes(t)
+        del echoed
 
 
 @needs.module("tvm_ffi")
@@ -533,12 +521,11 @@ def test_exchange_api_knows_no_stream(api: ExchangeApi) -> None:
 
 def test_exporter_is_a_producer_for_from_dlpack() -> None:
     t = numbers()
-    before = live_owners()
-    x = from_dlpack(exporter(t))
-    assert torch_data_address(x) == tf_data_address(t)
-    x.zero_()
-    assert tf.reduce_sum(t).numpy() == 276
-    u = from_dlpack(exporter(t), framework="tensorflow", copy=False)
-    assert tf_data_address(u) == tf_data_address(t)
-    del x, u
-    assert released(before)
+    with nothing_kept():
+        x = from_dlpack(exporter(t))
+        assert torch_data_address(x) == tf_data_address(t)
+        x.zero_()
+        assert tf.reduce_sum(t).numpy() == 276
+        u = from_dlpack(exporter(t), framework="tensorflow", copy=False)
+        assert tf_data_address(u) == tf_data_address(t)
+        del x, u

@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import torch
-from sharing import in_threads, numbers, owners, tf_bytes, torch_bytes, values
+from sharing import in_threads, nothing_kept, numbers, owners, tf_bytes, torch_bytes, values
 from tf_bytes import torch_memory
 
 import tensor_bridge
 from tensor_bridge.dlpack import exporter, from_dlpack
-from tensor_bridge.testing import live_owners, tf_data_address, torch_data_address
+from tensor_bridge.testing import tf_data_address, torch_data_address
 
 
 def aligned(shape: tuple[int, ...] = (4, 6), dtype: Any = np.float32, *, write: bool = True) -> Any:
@@ -42,28 +42,22 @@ def read_only(shape: tuple[int, ...] = (4, 6), dtype: Any = np.float32) -> Any:
     return aligned(shape, dtype, write=False)
 
 
-def released(before: int) -> bool:
-    gc.collect()
-    return live_owners() == before
-
-
 # ---- read-only memory in torch -------------------------------------------------------------------
 
 
 @needs.numpy_exports_read_only
 def test_read_only_array_is_shared_and_protected() -> None:
     array = read_only()
-    before = live_owners()
-    x = from_dlpack(array)
-    assert torch_data_address(x) == array.ctypes.data
-    assert torch.equal(x, values())
-    assert live_owners() == before + 1
-    x.zero_()
-    assert torch_data_address(x) != array.ctypes.data
-    assert array.sum() == 276
-    assert not x.any()
-    del x
-    assert released(before)
+    with nothing_kept() as added:
+        x = from_dlpack(array)
+        assert torch_data_address(x) == array.ctypes.data
+        assert torch.equal(x, values())
+        assert added() == 1
+        x.zero_()
+        assert torch_data_address(x) != array.ctypes.data
+        assert array.sum() == 276
+        assert not x.any()
+        del x
 
 
 @needs.numpy_exports_read_only
@@ -185,11 +179,10 @@ def test_strides_are_kept(name: str, write: bool) -> None:
 @needs.numpy_exports_read_only
 @pytest.mark.parametrize("framework", ["torch", "tensorflow"])
 def test_negative_strides_are_refused(framework: Any) -> None:
-    before = live_owners()
-    for array in (read_only()[::-1], aligned()[:, ::-1]):
-        with pytest.raises(tensor_bridge.UnsupportedTypeError, match="negative strides"):
-            from_dlpack(array, framework=framework)
-    assert released(before)
+    with nothing_kept():
+        for array in (read_only()[::-1], aligned()[:, ::-1]):
+            with pytest.raises(tensor_bridge.UnsupportedTypeError, match="negative strides"):
+                from_dlpack(array, framework=framework)
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0, 2), (1,), (1, 1)], ids=str)
@@ -197,11 +190,10 @@ def test_negative_strides_are_refused(framework: Any) -> None:
 @pytest.mark.parametrize("framework", ["torch", "tensorflow"])
 def test_small_shapes(shape: tuple[int, ...], write: bool, framework: Any) -> None:
     array = aligned(shape, write=write)
-    before = live_owners()
-    result = from_dlpack(array, framework=framework)
-    assert tuple(result.shape) == shape
-    del result
-    assert released(before)
+    with nothing_kept():
+        result = from_dlpack(array, framework=framework)
+        assert tuple(result.shape) == shape
+        del result
 
 
 @needs.numpy_exports_read_only
@@ -257,18 +249,17 @@ def test_device_keyword() -> None:
 @needs.numpy_exports_read_only
 def test_read_only_array_becomes_tensorflow_s_without_a_copy() -> None:
     array = read_only()
-    before = live_owners()
-    for copy in (None, False):
-        t = from_dlpack(array, framework="tensorflow", copy=copy)
-        assert tf_data_address(t) == array.ctypes.data
-        assert tf.reduce_sum(t).numpy() == 276
-    ended = weakref.ref(array)
-    del array
-    gc.collect()
-    assert ended() is not None
-    assert tf.reduce_sum(t + 1).numpy() == 300
-    del t
-    assert released(before)
+    with nothing_kept():
+        for copy in (None, False):
+            t = from_dlpack(array, framework="tensorflow", copy=copy)
+            assert tf_data_address(t) == array.ctypes.data
+            assert tf.reduce_sum(t).numpy() == 276
+        ended = weakref.ref(array)
+        del array
+        gc.collect()
+        assert ended() is not None
+        assert tf.reduce_sum(t + 1).numpy() == 300
+        del t
     assert ended() is None
 
 
@@ -283,15 +274,14 @@ def test_copy_of_read_only_memory_on_request() -> None:
 @needs.numpy_exports_read_only
 def test_writable_memory_is_copied_for_tensorflow() -> None:
     array = aligned()
-    before = live_owners()
-    t = from_dlpack(array, framework="tensorflow")
-    assert tf_data_address(t) != array.ctypes.data
-    assert live_owners() == before
-    array[:] = 0
-    assert tf.reduce_sum(t).numpy() == 276
-    with pytest.raises(tensor_bridge.CopyRequiredError, match="not marked READ_ONLY"):
-        from_dlpack(array, framework="tensorflow", copy=False)
-    assert released(before)
+    with nothing_kept() as added:
+        t = from_dlpack(array, framework="tensorflow")
+        assert tf_data_address(t) != array.ctypes.data
+        assert added() == 0
+        array[:] = 0
+        assert tf.reduce_sum(t).numpy() == 276
+        with pytest.raises(tensor_bridge.CopyRequiredError, match="not marked READ_ONLY"):
+            from_dlpack(array, framework="tensorflow", copy=False)
 
 
 @needs.numpy_exports_read_only
@@ -310,21 +300,20 @@ def test_misaligned_read_only_memory_is_copied_for_tensorflow(offset: int) -> No
 @needs.numpy_exports_read_only
 def test_chain_through_both_frameworks_keeps_the_array() -> None:
     array = read_only()
-    before = live_owners()
-    address, ended = array.ctypes.data, weakref.ref(array)
-    x = from_dlpack(array)
-    del array
-    for _ in range(5):
-        t = tensor_bridge.to_tf(x)
-        assert tf_data_address(t) == address
-        x = tensor_bridge.to_torch(t)
-        assert torch_data_address(x) == address
-    del t
-    x.zero_()
-    assert ended() is not None
-    assert ended().sum() == 276
-    del x
-    assert released(before)
+    with nothing_kept():
+        address, ended = array.ctypes.data, weakref.ref(array)
+        x = from_dlpack(array)
+        del array
+        for _ in range(5):
+            t = tensor_bridge.to_tf(x)
+            assert tf_data_address(t) == address
+            x = tensor_bridge.to_torch(t)
+            assert torch_data_address(x) == address
+        del t
+        x.zero_()
+        assert ended() is not None
+        assert ended().sum() == 276
+        del x
     assert ended() is None
 
 
@@ -340,11 +329,10 @@ def test_options_of_torch_s_are_refused_for_tensorflow() -> None:
 @pytest.mark.parametrize("copy", [0, 1, "copy", object()])
 @pytest.mark.parametrize("framework", ["torch", "tensorflow"])
 def test_copy_is_checked(copy: Any, framework: Any) -> None:
-    before = live_owners()
-    for array in (read_only(), aligned()):
-        with pytest.raises(tensor_bridge.InvalidOptionError, match="copy must be"):
-            from_dlpack(array, framework=framework, copy=copy)
-    assert released(before)
+    with nothing_kept():
+        for array in (read_only(), aligned()):
+            with pytest.raises(tensor_bridge.InvalidOptionError, match="copy must be"):
+                from_dlpack(array, framework=framework, copy=copy)
 
 
 # ---- other producers -----------------------------------------------------------------------------
@@ -427,15 +415,14 @@ def test_torch_tensor() -> None:
 def test_tensorflow_s_own_tensors_are_protected_too(make: Any) -> None:
     """Their own method makes capsules that torch may write through."""
     t = make()
-    before = live_owners()
-    x = from_dlpack(t)
-    assert torch_data_address(x) == tf_data_address(t)
-    x.zero_()
-    assert tf.reduce_sum(t).numpy() == 276
-    u = from_dlpack(t, framework="tensorflow", copy=False)
-    assert tf_data_address(u) == tf_data_address(t)
-    del x, u
-    assert released(before)
+    with nothing_kept():
+        x = from_dlpack(t)
+        assert torch_data_address(x) == tf_data_address(t)
+        x.zero_()
+        assert tf.reduce_sum(t).numpy() == 276
+        u = from_dlpack(t, framework="tensorflow", copy=False)
+        assert tf_data_address(u) == tf_data_address(t)
+        del x, u
 
 
 @pytest.mark.parametrize("framework", ["torch", "tensorflow"])
@@ -447,20 +434,19 @@ def test_string_tensors_are_refused_and_do_not_abort(framework: Any) -> None:
 @needs.numpy_exports_read_only
 def test_capsules() -> None:
     array = read_only()
-    before = live_owners()
-    x = from_dlpack(array.__dlpack__(max_version=(1, 0)))
-    x.zero_()
-    assert array.sum() == 276
-    capsule = exporter(numbers()).__dlpack__(max_version=(1, 0))
-    t = from_dlpack(capsule, framework="tensorflow", copy=False)
-    assert tf.reduce_sum(t).numpy() == 276
-    assert dl.name_of(capsule) == b"used_dltensor_versioned"
-    old = torch.utils.dlpack.to_dlpack(values())
-    y = from_dlpack(old, copy=True) if dl.name_of(old) == b"dltensor" else from_dlpack(old)
-    assert torch.equal(y, values())
-    assert dl.name_of(old).startswith(b"used_dltensor")
-    del x, t, y, capsule
-    assert released(before)
+    with nothing_kept():
+        x = from_dlpack(array.__dlpack__(max_version=(1, 0)))
+        x.zero_()
+        assert array.sum() == 276
+        capsule = exporter(numbers()).__dlpack__(max_version=(1, 0))
+        t = from_dlpack(capsule, framework="tensorflow", copy=False)
+        assert tf.reduce_sum(t).numpy() == 276
+        assert dl.name_of(capsule) == b"used_dltensor_versioned"
+        old = torch.utils.dlpack.to_dlpack(values())
+        y = from_dlpack(old, copy=True) if dl.name_of(old) == b"dltensor" else from_dlpack(old)
+        assert torch.equal(y, values())
+        assert dl.name_of(old).startswith(b"used_dltensor")
+        del x, t, y, capsule
 
 
 def test_float8_of_ml_dtypes_through_a_capsule() -> None:
@@ -599,19 +585,18 @@ def test_producer_that_makes_no_capsule(answer: Any) -> None:
 @needs.numpy_exports_read_only
 def test_many_threads() -> None:
     arrays = [read_only((64,)) for _ in range(8)]
-    before = live_owners()
+    with nothing_kept():
 
-    def work(i: int) -> None:
-        for k in range(100):
-            array = arrays[(i + k) % 8]
-            x = from_dlpack(array)
-            t = from_dlpack(array, framework="tensorflow")
-            x.add_(1)
-            assert tf_data_address(t) == array.ctypes.data
+        def work(i: int) -> None:
+            for k in range(100):
+                array = arrays[(i + k) % 8]
+                x = from_dlpack(array)
+                t = from_dlpack(array, framework="tensorflow")
+                x.add_(1)
+                assert tf_data_address(t) == array.ctypes.data
 
-    in_threads(*[lambda i=i: work(i) for i in range(4)])
-    assert all(array.sum() == 2016 for array in arrays)
-    assert released(before)
+        in_threads(*[lambda i=i: work(i) for i in range(4)])
+        assert all(array.sum() == 2016 for array in arrays)
 
 
 @needs.numpy_exports_read_only
