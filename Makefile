@@ -18,7 +18,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 .NOTPARALLEL:
 .SUFFIXES:
 .DELETE_ON_ERROR:
-.PHONY: help dev build wheel matrix release-check demo emulated-gpu emulated-gpu-mutants emulated-gpu-peers bench bench-draw bench-compare docs docs-look test test-cpp test-consumers test-python test-exhaustive fuzz \
+.PHONY: help dev build wheel matrix release-check demo memory-order emulated-gpu emulated-gpu-mutants emulated-gpu-peers bench bench-draw bench-compare docs docs-look test test-cpp test-consumers test-python test-exhaustive fuzz \
   test-asan test-tsan lint format clean FORCE
 
 help:
@@ -39,6 +39,7 @@ help:
 	@echo 'make docs-look        every page of it in a browser, at the width of a desk and of a phone'
 	@echo 'make wheel            the one wheel for every supported Python, torch and TensorFlow, in dist/'
 	@echo 'make matrix           that wheel with many releases of Python and the frameworks; an hour, 7 GB'
+	@echo 'make memory-order     the first write on every order of memory accesses; minutes'
 	@echo 'make emulated-gpu     tests of the GPU path on an emulated device (no GPU); 7 GB'
 	@echo 'make emulated-gpu-mutants  whether those tests notice a missing wait; -peers: other ways there'
 	@echo 'make release-check    tests, sanitizers, fuzzing, the site, the wheel, and what would be published'
@@ -104,6 +105,10 @@ wheel: $(STAMPS)/wheel
 MATRIX_ARGS ?=
 matrix: $(STAMPS)/matrix
 	$(BIN)/python tools/matrix.py $(MATRIX_ARGS)
+
+# On demand only. Needs Python alone.
+memory-order: $(STAMPS)/venv
+	$(BIN)/python tests/memory_order/first_write.py
 
 # On demand only. No GPU: an emulated one, with CUDA builds of the frameworks in an environment of its
 # own, or in the one that EMULATED_GPU_VENV names, which is not changed.

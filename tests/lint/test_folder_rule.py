@@ -80,6 +80,7 @@ CPP_AREAS = (
     ("Python.h", "CPython"),
     ("numpy/", "NumPy"),
     ("sys/", "system"),
+    ("linux/", "system"),
 )
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*(["<])([^">]+)[">]', re.MULTILINE)
 

@@ -5,6 +5,12 @@
 
 #include <pthread.h>
 
+#if !defined(__x86_64__)
+#include <linux/membarrier.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include <array>
 #include <atomic>
 #include <memory>
@@ -88,11 +94,54 @@ struct Moved {
 
 void deleteMoved(void* moved) { delete static_cast<Moved*>(moved); }
 
+// Note [Order of a first write]
+// torch reads a storage's flag (has_mutable_data_ptr_check_), hook and pointer as plain fields,
+// without a mutex, and clears hook and flag after our hook has returned
+// (c10::StorageImpl::mutable_data and maybe_materialize, 2.13 to 2.15). What follows for other
+// threads, and what we add:
+//
+// - A reader has no mutex. Its bytes follow from the pointer, so the copy has to be there before
+//   the pointer: a release fence in moveOnto().
+// - A writer that finds the flag down takes the pointer as it finds it. The new pointer has to be
+//   there before torch lowers the flag, and has to be read after it. x86-64 keeps both orders.
+//   Others keep neither, and the second is in torch's code: there membarrier() has every running
+//   thread pass a full fence in between.
+// - torch lowers hook and flag one after the other. Between the two to_tf must not set them, or
+//   the flag goes down for good: shareStorage() looks at both.
+//
+// Not ours to mend: at::TensorBase::mutable_data_ptr<T>() looks at the pointer before the flag
+// (storage_initialized()), and compilers keep what they have read. A thread that is stopped between
+// the two, while another one's first write begins and ends, writes to the memory as it was before:
+// to what TensorFlow sees. mutable_data_ptr() and data_ptr(), which TensorIterator uses, read the
+// pointer after the flag.
+//
+// tests/memory_order searches all orders of x86-64 and of a processor like ARMv8 for what goes
+// wrong, with each of these rules and without it (`make memory-order`).
+void waitForOtherThreads() {
+#if !defined(__x86_64__)
+  static const bool registered =
+      syscall(__NR_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0) == 0;
+  if (registered) syscall(__NR_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0);
+#endif
+}
+
 void moveOnto(std::unique_ptr<Moved> moved, c10::StorageImpl* storage) {
   void* data = moved->own.get();
   const c10::Device device = moved->own.device();
+  std::atomic_thread_fence(std::memory_order_release);
   storage->set_data_ptr_noswap(c10::DataPtr(data, moved.release(), deleteMoved, device));
+  waitForOtherThreads();
 }
+
+// StorageImpl has no function that says whether its flag is up. An explicit instantiation may name
+// a private member.
+using Flag = bool c10::StorageImpl::*;
+Flag flagOfStorage();
+template <Flag flag>
+struct FlagOfStorage {
+  friend Flag flagOfStorage() { return flag; }
+};
+template struct FlagOfStorage<&c10::StorageImpl::has_mutable_data_ptr_check_>;
 
 // Note [Bytes kept for TensorFlow]
 // The bytes of a torch storage that TensorFlow shares. The storage holds one reference, each
@@ -286,8 +335,9 @@ void* shareStorage(c10::StorageImpl* storage, void** bytes) {
     shared = static_cast<SharedBytes*>(current.get_context());
     shared->references.fetch_add(1, std::memory_order_relaxed);
   } else {
-    // The thread that moved it has not cleared the hook yet, or others may clear it at any time.
-    if (storage->has_materializer()) return nullptr;
+    // The thread that moved it has not cleared hook and flag yet, or others may clear them at any
+    // time. See Note [Order of a first write].
+    if (storage->has_materializer() || storage->*flagOfStorage()) return nullptr;
     if (obstacleOf(storage, current) != Obstacle::kNone) return nullptr;
     shared = new SharedBytes{{2}, c10::DataPtr(), c10::DataPtr()};
     void* data = current.get();

@@ -285,6 +285,40 @@ TEST(ShareStorageThreads, ShareAgainstWrite) {
   }
 }
 
+// torch's own fields, which it has no functions for: an explicit instantiation may name them.
+using Hook = c10::MaterializeFn c10::StorageImpl::*;
+using Flag = bool c10::StorageImpl::*;
+Hook hookOfStorage();
+Flag flagOfStorage();
+template <Hook hook, Flag flag>
+struct FieldsOfStorage {
+  friend Hook hookOfStorage() { return hook; }
+  friend Flag flagOfStorage() { return flag; }
+};
+template struct FieldsOfStorage<&c10::StorageImpl::materialize_fn_,
+                                &c10::StorageImpl::has_mutable_data_ptr_check_>;
+
+// A thread that is stopped in the middle of clear_materializer(): the hook is gone, the flag goes
+// when it runs again, whoever has set it in between.
+TEST(ShareStorageThreads, WhileTorchClearsHookAndFlag) {
+  const at::Tensor tensor = six();
+  {
+    Share moved(tensor);
+    tensor.add_(1);
+  }
+  c10::StorageImpl* storage = storageOf(tensor);
+  storage->set_materializer([](c10::StorageImpl*) {});
+  storage->*hookOfStorage() = nullptr;
+  const Share early = Share::attempted(tensor);
+  storage->*flagOfStorage() = false;
+  tensor.add_(1);
+  EXPECT_FALSE(early.taken());
+  EXPECT_TRUE(!early.taken() || early.unchanged());
+  const Share late(tensor);
+  tensor.add_(1);
+  EXPECT_TRUE(late.unchanged());
+}
+
 // The first write moves a tensor of TensorFlow's while it is described for to_tf.
 TEST(ShareStorageThreads, DescribeAgainstTheFirstWrite) {
   for (int round = 0; round < 300; ++round) {
