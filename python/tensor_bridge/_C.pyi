@@ -155,6 +155,45 @@ def example_scan(
 # Four addresses for each column, 0 where it has nothing: values, offsets, index, lengths.
 def example_fill(batch: Any, addresses: list[int], /) -> None: ...
 
+# Records of a TFRecord file in memory from a place on: how many were found; then place, searching
+# and budget for the next call; the number and the place of a fault; skipped records, skipped bytes.
+# The numbers are those of formats/tfrecord.h.
+def records_scan(
+    address: int,
+    size: int,
+    place: int,
+    searching: int,
+    budget: int,
+    verify: int,
+    skip: int,
+    final: int,
+    most: int,
+    begins: int,
+    sizes: int,
+    /,
+) -> tuple[int, int, int, int, int, int, int, int]: ...
+
+# Records by their numbers: how many were found before the file that is not in memory or that has a
+# fault; the number of that file, -1 for none; and of that fault, 0 for none.
+def records_at(
+    files: int,
+    file_sizes: int,
+    ends: int,
+    num_files: int,
+    offsets: int,
+    numbers: int,
+    count: int,
+    verify: int,
+    base: int,
+    begins: int,
+    sizes: int,
+    /,
+) -> tuple[int, int, int]: ...
+def records_gather(
+    address: int, begins: int, sizes: int, count: int, out: int, offsets: int, /
+) -> None: ...
+def records_frame(address: int, begins: int, sizes: int, count: int, out: int, /) -> None: ...
+
 # (name, dtype, shape, slices as pairs (start, length) for each axis); blocks as of bundle_index;
 # what finds slices.
 def v1_index(

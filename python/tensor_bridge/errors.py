@@ -28,6 +28,7 @@ __all__ = [
     "OutOfMemoryError",
     "PipelineError",
     "RecordError",
+    "RecordNotFoundError",
     "ResumeError",
     "SymbolicTensorError",
     "TensorBridgeError",
@@ -195,6 +196,13 @@ class RecordError(TensorBridgeError, ValueError):
     _one_line = True
     path: str = ""
     offset: int = -1
+
+
+class RecordNotFoundError(RecordError, FileNotFoundError):
+    """There is no file of records at a path."""
+
+    if not TYPE_CHECKING:
+        __init__ = FileNotFoundError.__init__
 
 
 class InternalError(TensorBridgeError, RuntimeError):

@@ -258,6 +258,58 @@ TB_EXPORT void tb_tflite_unpack(const void* data, int32_t bits, int64_t count, v
 TB_EXPORT tb_status tb_tflite_strings(const void* data, size_t size, int64_t count,
                                       int64_t* offsets, tb_bundle_place* place);
 
+/* ---- files of records ---------------------------------------------------------------------- */
+
+/* A position in a TFRecord file, and what was found on the way; formats/tfrecord.h. */
+typedef struct tb_record_scan {
+  uint32_t struct_size; /* set by the caller */
+  int32_t verify;       /* 1: compare the checksums of the bytes, too */
+  int32_t skip;         /* 1: go on behind damage */
+  int32_t final;        /* 1: the file ends where the memory does */
+  int32_t searching;    /* 0 in a new file */
+  int32_t fault;        /* 0 none, 1 truncated, 2 the length's checksum, 3 the bytes' */
+  int64_t next;         /* where to go on, from the first byte of the memory */
+  int64_t budget;       /* of bytes that a search may read in vain */
+  int64_t fault_at;
+  int64_t skipped_records;
+  int64_t skipped_bytes;
+} tb_record_scan;
+
+/* Writes where at most `most` records begin and their sizes; both have room for them. */
+TB_EXPORT tb_status tb_records_scan(const void* data, int64_t size, tb_record_scan* scan,
+                                    int64_t most, int64_t* begins, int64_t* sizes, int64_t* count);
+
+/* Files whose records are numbered through. */
+typedef struct tb_record_files {
+  uint32_t struct_size;    /* set by the caller */
+  const void* const* data; /* of each file; null: not in memory yet */
+  const int64_t* sizes;
+  const int64_t* ends; /* for each file the number behind its last record */
+  int64_t count;
+  const int64_t* offsets; /* of each record in its file */
+} tb_record_files;
+
+/* Why tb_records_at() ended early. */
+typedef struct tb_record_stop {
+  uint32_t struct_size; /* set by the caller */
+  int32_t fault;        /* as in tb_record_scan; 0: the file is not in memory */
+  int64_t done;         /* records before */
+  int64_t file;         /* -1: it did not */
+} tb_record_stop;
+
+/* Where the records `numbers` begin, from `base`, which may be null, and their sizes. */
+TB_EXPORT tb_status tb_records_at(const tb_record_files* files, const int64_t* numbers,
+                                  int64_t count, int32_t verify, const void* base, int64_t* begins,
+                                  int64_t* sizes, tb_record_stop* stop);
+
+/* Copies records one behind the other to `out`, and writes count + 1 offsets. */
+TB_EXPORT tb_status tb_records_gather(const void* base, const int64_t* begins, const int64_t* sizes,
+                                      int64_t count, void* out, int64_t* offsets);
+
+/* Writes records as a file has them: 16 bytes more for each than its size. */
+TB_EXPORT tb_status tb_records_frame(const void* base, const int64_t* begins, const int64_t* sizes,
+                                     int64_t count, void* out);
+
 /* ---- records that hold Examples ------------------------------------------------------------ */
 
 /* What is asked for of one feature of tf.train.Example or tf.train.SequenceExample. */

@@ -14,6 +14,7 @@
 #include "extension/frameworks.h"
 #include "extension/memory.h"
 #include "extension/object.h"
+#include "extension/records.h"
 #include "extension/stored.h"
 #include "extension/strings.h"
 #include "extension/structure.h"
@@ -190,6 +191,10 @@ PyMethodDef kMethods[] = {
     {"example_spec", asCFunction(exampleSpec), METH_FASTCALL, nullptr},
     {"example_scan", asCFunction(exampleScan), METH_FASTCALL, nullptr},
     {"example_fill", asCFunction(exampleFill), METH_FASTCALL, nullptr},
+    {"records_scan", asCFunction(recordsScan), METH_FASTCALL, nullptr},
+    {"records_at", asCFunction(recordsAt), METH_FASTCALL, nullptr},
+    {"records_gather", asCFunction(recordsGather), METH_FASTCALL, nullptr},
+    {"records_frame", asCFunction(recordsFrame), METH_FASTCALL, nullptr},
     {"v1_index", asCFunction(v1Index), METH_FASTCALL, nullptr},
     {"v1_slice", asCFunction(v1Slice), METH_FASTCALL, nullptr},
     {"is_eager_tensor", isEagerTensor, METH_O, nullptr},

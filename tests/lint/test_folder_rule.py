@@ -190,8 +190,9 @@ PY_EDGES: dict[str, set[str]] = {
     "_previous": {"_C", "_refusals", "_structures", "errors"},
     "data": CONVERT | {"_py_function", "_lazy"},
     "_exit_status": set(),
-    "checkpoint": CONVERT | {"_command_line", "_exit_status", "_lazy"},
-    "records": CONVERT | {"_command_line", "_exit_status", "_lazy"},
+    "_regular_files": set(),
+    "checkpoint": CONVERT | {"_command_line", "_exit_status", "_lazy", "_regular_files"},
+    "records": CONVERT | {"_command_line", "_exit_status", "_lazy", "_regular_files"},
     "autograd": CONVERT | {"_py_function", "_lazy", "_torch_compile"},
     # What it tries, it tries in a process of its own, as users do.
     "doctor": BASE | {"_C", "config", "__init__", "testing"},

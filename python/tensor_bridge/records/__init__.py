@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tensor_bridge import _lazy
-from tensor_bridge.errors import RecordError
+from tensor_bridge.errors import RecordError, RecordNotFoundError
 
 if TYPE_CHECKING:
     from tensor_bridge.records._batch import RecordBatch
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         parse_sequence_example,
         parse_single_example,
     )
+    from tensor_bridge.records._record_file import RecordFile, RecordStats
 
 __all__ = [
     # Examples
@@ -43,13 +44,18 @@ __all__ = [
     "parse_single_example",
     "parse_sequence_example",
     # records
+    "RecordFile",
     "RecordBatch",
+    "RecordStats",
     # exceptions
     "RecordError",
+    "RecordNotFoundError",
 ]
 
 _LAZY = {
     "RecordBatch": "_batch",
+    "RecordFile": "_record_file",
+    "RecordStats": "_record_file",
     "FixedLenFeature": "_features",
     "FixedLenSequenceFeature": "_features",
     "VarLenFeature": "_features",

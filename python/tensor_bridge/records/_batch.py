@@ -48,9 +48,21 @@ class RecordBatch:
 
     def to_strings(self) -> StringTensor:
         """The records as a StringTensor of shape ``(count,)``, which is a copy."""
+        import torch
+
+        from tensor_bridge import _C
         from tensor_bridge.composite import StringTensor
 
-        return StringTensor.from_list(self.to_bytes()).reshape(len(self))
+        count = len(self)
+        data = torch.empty(int(self.sizes.sum()), dtype=torch.uint8, device="cpu")
+        offsets = torch.empty(count + 1, dtype=torch.int64, device="cpu")
+        # Of an empty tensor torch says that it is nowhere.
+        target = data.data_ptr() or offsets.data_ptr()
+        begins, sizes = self.begins.contiguous(), self.sizes.contiguous()
+        _C.records_gather(
+            self.address, begins.data_ptr(), sizes.data_ptr(), count, target, offsets.data_ptr()
+        )
+        return StringTensor(data, offsets, torch.Size((count,)))
 
     @classmethod
     def of(cls, serialized: Any) -> RecordBatch:

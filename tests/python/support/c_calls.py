@@ -154,6 +154,12 @@ ENTRIES: dict[str, tuple[str | int, ...]] = {
     "tb_example_size_get": ("example_batch", 0, "tb_example_size"),
     "tb_example_fill": ("example_batch", "example_memory", 1, "?tb_bundle_place"),
     "tb_example_batch_release": ("?example_batch",),
+    "tb_records_scan": ("characters", 3, "tb_record_scan", 1, "room", "room", "out"),
+    "tb_records_at": (
+        *("record_files", "room", 1, 0, "?characters", "room", "room", "tb_record_stop"),
+    ),
+    "tb_records_gather": ("characters", "room", "room", 1, "room", "room"),
+    "tb_records_frame": ("characters", "room", "room", 1, "room"),
     # Last: the library that it names stays in use.
     "tb_use_tensorflow": ("tensorflow",),
 }
@@ -421,6 +427,12 @@ class World:
     def example_batch(self) -> int:
         records = (self.make("characters"), self.make("room"), self.make("room"), 1)
         return self._made("tb_example_scan", self.example_spec(), *records, ..., None)
+
+    def record_files(self) -> Any:
+        made = self._struct("tb_record_files")
+        made.data, made.sizes = self.make("room"), self.make("room")
+        made.ends, made.offsets, made.count = self.make("shape"), self.make("room"), 1
+        return made
 
     def example_memory(self) -> Any:
         made = self._struct("tb_example_memory")

@@ -32,6 +32,7 @@ BUILTIN_BASES: dict[type[Exception], type[Exception]] = {
     tensor_bridge.PipelineError: RuntimeError,
     tensor_bridge.DataServiceError: ConnectionError,
     tensor_bridge.RecordError: ValueError,
+    tensor_bridge.RecordNotFoundError: FileNotFoundError,
     tensor_bridge.ResumeError: RuntimeError,
     tensor_bridge.WorkerProcessError: RuntimeError,
     tensor_bridge.WorldChangedError: RuntimeError,

@@ -1,4 +1,4 @@
-"""Opens files for reading; nothing else in the package does. Not for: their content, writing.
+"""Opens files of checkpoints for reading; no other module does. Not for: their content, writing.
 
 A name may lead to anything: a FIFO, whose opening waits for a writer, an endless device, a socket.
 Only regular files are opened, and no more is read than their size.
@@ -11,6 +11,7 @@ import os
 import stat
 from pathlib import Path
 
+from tensor_bridge import _regular_files
 from tensor_bridge.checkpoint.read._damage import damaged
 from tensor_bridge.errors import CheckpointNotFoundError
 
@@ -27,16 +28,6 @@ __all__ = [
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 """How a file of HDF5 begins."""
 
-# Without O_NONBLOCK, a FIFO that replaces the regular file before it is opened would still hang.
-_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-_KINDS = {
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFDIR: "a folder",
-}
-
 
 def open_regular(path: str | Path) -> int:
     """Returns a descriptor of a regular file, which the caller closes. Never waits.
@@ -47,27 +38,15 @@ def open_regular(path: str | Path) -> int:
     """
     name = str(path)
     try:
-        # Checked before it is opened too, because opening a device may have an effect.
-        _check(name, Path(path).stat())
-        descriptor = os.open(path, _FLAGS)
+        return _regular_files.open_regular(path)
     except FileNotFoundError:
         raise CheckpointNotFoundError(
             f"{name}: no such file; a checkpoint needs all of its files side by side"
         ) from None
+    except _regular_files.NotRegularError as e:
+        raise damaged(name, str(e)) from None
     except (OSError, ValueError) as e:  # ValueError: a name that no file can have
         raise damaged(name, f"expected a file that can be opened: {e}") from None
-    try:
-        _check(name, os.fstat(descriptor))
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _check(name: str, found: os.stat_result) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
-        raise damaged(name, f"expected a regular file, got {kind}")
 
 
 def is_there(path: str | Path) -> bool:

@@ -1,0 +1,90 @@
+"""Files mapped for reading. Not for: what they hold."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import weakref
+from functools import cache
+from typing import Any
+
+from tensor_bridge import _regular_files
+from tensor_bridge.records._damage import damaged, not_found
+
+__all__ = ["Mapping", "open_file"]
+
+_PAGE = mmap.PAGESIZE
+_DONTNEED = 4  # MADV_DONTNEED
+
+
+@cache
+def _libc() -> Any:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    integers = ctypes.c_int, ctypes.c_int, ctypes.c_int
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *integers, ctypes.c_long]
+    libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    return libc
+
+
+def open_file(path: str) -> int:
+    """Returns a descriptor of a regular file, which the caller closes.
+
+    Raises:
+      RecordNotFoundError: There is no such file.
+      RecordError: It is not a regular file, or reading is not permitted.
+    """
+    try:
+        return _regular_files.open_regular(path)
+    except FileNotFoundError:
+        raise not_found(path) from None
+    except _regular_files.NotRegularError as e:
+        raise damaged(path, str(e)) from None
+    except (OSError, ValueError) as e:  # ValueError: a name that no file can have
+        raise damaged(path, f"expected a file that can be opened: {e}") from None
+
+
+class Mapping:
+    """A file in memory, which cannot be written to. Released with the last reference.
+
+    Python's mmap keeps a descriptor open for each mapping; a data set may have more files than a
+    process may have descriptors. If another process truncates the file, reading a missing page ends
+    this process (SIGBUS), as with every mapping. Replacing a file is harmless.
+
+    Attributes:
+      address: Of the first byte; 0 for an empty file.
+      size: In bytes.
+    """
+
+    def __init__(self, path: str, descriptor: int | None = None) -> None:
+        """Maps ``path``, or the open file ``descriptor``, which stays the caller's.
+
+        Raises:
+          RecordNotFoundError: There is no such file.
+          RecordError: It is no regular file, or cannot be mapped.
+        """
+        opened = open_file(path) if descriptor is None else descriptor
+        try:
+            self.size = os.fstat(opened).st_size
+            self.address = 0
+            if self.size:
+                libc = _libc()
+                flags = mmap.PROT_READ, mmap.MAP_PRIVATE
+                address = libc.mmap(None, self.size, *flags, opened, 0)
+                if address in (None, ctypes.c_void_p(-1).value):
+                    reason = os.strerror(ctypes.get_errno())
+                    raise damaged(path, f"expected a file that can be mapped: {reason}")
+                self.address = address
+                weakref.finalize(self, libc.munmap, address, self.size).atexit = False
+        finally:
+            if descriptor is None:
+                os.close(opened)
+
+    def drop(self, begin: int, end: int) -> None:
+        """Gives back the memory of a range that has been read; reading it again is possible."""
+        begin = -(-begin // _PAGE) * _PAGE
+        end = end // _PAGE * _PAGE
+        if begin < end:
+            _libc().madvise(self.address + begin, end - begin, _DONTNEED)

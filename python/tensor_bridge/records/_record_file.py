@@ -1,0 +1,344 @@
+"""RecordFile: one file of records, read from front to back.
+
+Not for: several files (`_record_dataset`, `_iterable`), random access (`_index`).
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tensor_bridge import _C
+from tensor_bridge.errors import InvalidOptionError, RecordError
+from tensor_bridge.records._batch import RecordBatch
+from tensor_bridge.records._damage import FAULTS, damaged
+from tensor_bridge.records._mapping import Mapping, open_file
+from tensor_bridge.records._paths import is_url
+from tensor_bridge.records._stream import chunks, compression_of, open_binary
+
+if TYPE_CHECKING:
+    import torch
+    from typing_extensions import Self
+
+__all__ = ["Position", "RecordFile", "RecordStats", "check_on_error"]
+
+_HEADER = 12
+# Of a mapped file: how much that was read may stay in memory.
+_BEHIND = 32 << 20
+# What a search for the next good record may read in vain; formats/tfrecord.h says why.
+_BUDGET = 1 << 34
+
+
+class Position(NamedTuple):
+    """Where reading goes on, in the file or, of a compressed one, in what it unpacks to."""
+
+    offset: int = 0
+    searching: int = 0
+    budget: int = _BUDGET
+
+
+@dataclass
+class RecordStats:
+    """What was read.
+
+    Attributes:
+      records: Records that were delivered.
+      bytes: Their bytes.
+      skipped_records: Places at which damage was skipped, each a record or several.
+      skipped_bytes: What was skipped, with the lengths and checksums.
+    """
+
+    records: int = 0
+    bytes: int = 0
+    skipped_records: int = 0
+    skipped_bytes: int = 0
+
+    def add(self, other: RecordStats) -> None:
+        """Adds what another reader counted."""
+        self.records += other.records
+        self.bytes += other.bytes
+        self.skipped_records += other.skipped_records
+        self.skipped_bytes += other.skipped_bytes
+
+
+def check_on_error(on_error: str) -> str:
+    """Returns it. Raises InvalidOptionError for what is neither "raise" nor "skip"."""
+    if on_error not in ("raise", "skip"):
+        raise InvalidOptionError(f'expected on_error="raise" or "skip", got {on_error!r}')
+    return on_error
+
+
+class RecordFile:
+    """A TFRecord file, read from front to back as a file object is.
+
+    A file that does not begin with a record is read as GZIP or ZLIB if it begins so. Uncompressed
+    files are mapped, the others and URLs (of fsspec) are read in pieces. A file is used by one
+    thread at a time.
+
+    Attributes:
+      path: The file.
+      compression: "GZIP", "ZLIB" or "".
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, verify: bool = True, on_error: str = "raise"
+    ) -> None:
+        """Opens a file.
+
+        Args:
+          path: A path, or a URL of fsspec.
+          verify: Compares the checksums of the records' bytes; those of their lengths are compared
+            in any case.
+          on_error: "raise", or "skip" to go on at the next record that checks. What is skipped is
+            counted by `stats` and warned of once. A damaged compressed stream ends its file.
+
+        Raises:
+          RecordNotFoundError: There is no such file.
+          RecordError: It is no regular file, or cannot be read.
+          FrameworkError: A URL, and fsspec is not installed.
+          InvalidOptionError: Another `on_error`.
+        """
+        self.path = os.fspath(path)
+        self._verify = int(verify)
+        self._skip = int(check_on_error(on_error) == "skip")
+        self._stats = RecordStats()
+        self._warned = False
+        self._position = Position()
+        self._mapping: Mapping | None = None
+        self._chunks: Iterator[bytes] | None = None
+        self._closed = False
+        if is_url(self.path):
+            with open_binary(self.path) as file:
+                self.compression = _compression(file.read(_HEADER))
+        else:
+            self._open_local()
+        self._rewind()
+
+    def _open_local(self) -> None:
+        descriptor = open_file(self.path)
+        try:
+            self.compression = _compression(os.pread(descriptor, _HEADER, 0))
+            if not self.compression:
+                self._mapping = Mapping(self.path, descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _rewind(self) -> None:
+        self._position = Position()
+        self._dropped = 0
+        if self._mapping is not None:
+            return
+        # The unpacked bytes that are in memory, and where in the stream they begin.
+        self._buffer: Any = None
+        self._buffer_at = 0
+        self._final = False
+        self._failure: RecordError | None = None
+        self._chunks = chunks(self.path, self.compression)
+
+    def close(self) -> None:
+        """Ends reading. Batches that were read stay."""
+        self._closed = True
+        self._mapping = None
+        self._chunks = None
+        self._buffer = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def stats(self) -> RecordStats:
+        """What was read so far."""
+        return RecordStats(**vars(self._stats))
+
+    def tell(self) -> Position:
+        """The position, for `seek` of another RecordFile of this file."""
+        return self._position
+
+    def seek(self, position: tuple[int, ...] = ()) -> None:
+        """Goes to a position that `tell` gave, by default to the beginning.
+
+        A file that is not mapped is read up to there.
+
+        Raises:
+          RecordError: The file ends before it.
+        """
+        self._rewind()
+        target = Position(*position)
+        if self._mapping is not None:
+            if target.offset > self._mapping.size:
+                raise damaged(self.path, f"expected at least {target.offset} bytes", target.offset)
+        else:
+            while self._buffer_end() < target.offset:
+                self._buffer_at = self._buffer_end()
+                self._buffer = None
+                if not self._more():
+                    raise self._failure or damaged(
+                        self.path, f"expected at least {target.offset} bytes, got fewer"
+                    )
+        self._position = target
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The records that are left, as bytes. Raises as `read`."""
+        while (batch := self.read(64)) is not None:
+            yield from batch.to_bytes()
+
+    def batches(self, size: int = 64) -> Iterator[RecordBatch]:
+        """The records that are left, `size` at a time; fewer at the end and before damage."""
+        while (batch := self.read(size)) is not None:
+            yield batch
+
+    def read(self, most: int) -> RecordBatch | None:
+        """The next records.
+
+        Args:
+          most: How many at most. Fewer at the end, before damage, and, of files that are not
+            mapped, also elsewhere.
+
+        Returns:
+          At least one record, or None at the end.
+
+        Raises:
+          RecordError: The next record is damaged; the records before were read.
+        """
+        import torch
+
+        if self._closed:
+            raise InvalidOptionError(f"{self.path}: the file is closed")
+        if most < 1:
+            raise InvalidOptionError(f"expected at least 1 record, got {most}")
+        places = torch.empty((2, most), dtype=torch.int64, device="cpu")
+        return self._read_mapped(places) if self._mapping is not None else self._read_stream(places)
+
+    def _read_mapped(self, places: torch.Tensor) -> RecordBatch | None:
+        mapping = self._mapping
+        assert mapping is not None
+        at = self._position.offset
+        if at - self._dropped >= _BEHIND:
+            mapping.drop(self._dropped, at)
+            self._dropped = at
+        count = self._scan(mapping.address, mapping.size, 0, True, places)
+        return self._batch(mapping, mapping.address, places, count)
+
+    def _read_stream(self, places: torch.Tensor) -> RecordBatch | None:
+        while True:
+            if self._buffer is not None:
+                address = self._buffer.data_ptr()
+                size = self._buffer.shape[0]
+                count = self._scan(address, size, self._buffer_at, self._final, places)
+                if count:
+                    return self._batch(self._buffer, address, places, count)
+            if self._final or not self._more():
+                self._end()
+                return None
+
+    def _end(self) -> None:
+        failure = self._failure
+        if failure is None:
+            return
+        if not self._skip:
+            raise failure
+        self._failure = None
+        end = self._buffer_end()
+        self._count_skipped(1, end - self._position.offset, str(failure))
+        self._position = Position(end)
+
+    def _buffer_end(self) -> int:
+        return self._buffer_at + (0 if self._buffer is None else int(self._buffer.shape[0]))
+
+    def _more(self) -> bool:
+        """Appends a chunk to the bytes that are still needed. False at the end."""
+        import torch
+
+        assert self._chunks is not None
+        try:
+            chunk = next(self._chunks, b"")
+        except RecordError as e:
+            # What was read before is delivered first.
+            self._failure, chunk = e, b""
+            self._chunks = iter(())
+        if not chunk:
+            # A record that the damage of a stream has cut is part of that damage.
+            self._final = self._failure is None
+            return self._final and self._buffer is not None
+        keep_from = max(0, self._position.offset - self._buffer_at)
+        rest = b"" if self._buffer is None else self._buffer[keep_from:]
+        joined = torch.empty(len(rest) + len(chunk), dtype=torch.uint8, device="cpu")
+        if len(rest):
+            joined[: len(rest)] = rest
+        joined[len(rest) :] = torch.frombuffer(bytearray(chunk), dtype=torch.uint8)
+        self._buffer_at = self._buffer_end() - len(rest)
+        self._buffer = joined
+        return True
+
+    def _scan(self, address: int, size: int, begin: int, final: bool, places: torch.Tensor) -> int:
+        """Reads records of the memory, which begins at `begin` in the file."""
+        position = self._position
+        most = places.shape[1]
+        begins = places.data_ptr()
+        count, at, searching, budget, fault, fault_at, skipped, skipped_bytes = _C.records_scan(
+            address,
+            size,
+            position.offset - begin,
+            position.searching,
+            position.budget,
+            self._verify,
+            self._skip,
+            int(final),
+            most,
+            begins,
+            begins + 8 * most,
+        )
+        self._position = Position(begin + at, searching, budget)
+        if fault:
+            if self._skip:
+                self._count_skipped(0, 0, "", FAULTS[fault], begin + fault_at)
+            elif not count:
+                raise damaged(self._place(), FAULTS[fault], begin + fault_at)
+        self._stats.skipped_records += skipped
+        self._stats.skipped_bytes += skipped_bytes
+        return int(count)
+
+    def _place(self) -> str:
+        return f"{self.path}, unpacked" if self.compression else self.path
+
+    def _count_skipped(
+        self, number: int, size: int, message: str, fault: str = "", offset: int = -1
+    ) -> None:
+        self._stats.skipped_records += number
+        self._stats.skipped_bytes += size
+        if not self._warned:
+            self._warned = True
+            message = message or str(damaged(self._place(), fault, offset))
+            warnings.warn(
+                f"{message}; skipped, as on_error='skip' says; stats() counts it", stacklevel=5
+            )
+
+    def _batch(
+        self, owner: Any, address: int, places: torch.Tensor, count: int
+    ) -> RecordBatch | None:
+        if not count:
+            return None
+        begins, sizes = places[0, :count], places[1, :count]
+        self._stats.records += count
+        self._stats.bytes += int(sizes.sum())
+        path = self.path if self._mapping is not None else ""
+        return RecordBatch(owner, address, begins, sizes, path)
+
+
+def _compression(head: bytes) -> str:
+    """By the first bytes; a file that begins with a record is none."""
+    import torch
+
+    places = torch.empty(2, dtype=torch.int64, device="cpu")
+    data = torch.frombuffer(bytearray(head or b"\0"), dtype=torch.uint8)
+    size = len(head)
+    *_, fault, _at, _skipped, _bytes = _C.records_scan(
+        data.data_ptr(), size, 0, 0, 0, 0, 0, 1, 1, places.data_ptr(), places.data_ptr() + 8
+    )
+    length_is_wrong = fault == 2 or size < _HEADER
+    return compression_of(head) if length_is_wrong else ""

@@ -1,0 +1,121 @@
+// Files of records: the private C ABI over formats/tfrecord.h.
+
+#include <cstring>
+
+#include "c_api/placed.h"
+#include "c_api/private_api.h"
+#include "formats/tfrecord.h"
+
+using namespace tensor_bridge;  // NOLINT: every function below is one call into it
+
+namespace {
+
+// What lists of records have in common: sizes that are none, and memory that is not there.
+void checkRecords(const void* base, const int64_t* begins, const int64_t* sizes, int64_t count) {
+  checkCount(count);
+  if (count == 0) return;
+  require(base, "the bytes of records");
+  require(begins, "where records begin");
+  require(sizes, "the sizes of records");
+  for (int64_t i = 0; i < count; ++i) {
+    checkCount(begins[i]);
+    checkCount(sizes[i]);
+  }
+}
+
+}  // namespace
+
+tb_status tb_records_scan(const void* data, int64_t size, tb_record_scan* scan, int64_t most,
+                          int64_t* begins, int64_t* sizes, int64_t* count) {
+  return guarded([&] {
+    checkStructSize(scan, "tb_record_scan");
+    checkCount(size);
+    checkCount(most);
+    checkCount(scan->next);
+    if (size > 0) require(data, "the bytes of a file");
+    require(begins, "memory for where records begin");
+    require(sizes, "memory for the sizes of records");
+    require(count, "a place for the count");
+    RecordScan state;
+    state.verify = scan->verify != 0;
+    state.skip = scan->skip != 0;
+    state.final = scan->final != 0;
+    state.searching = scan->searching != 0;
+    state.next = scan->next;
+    state.budget = scan->budget;
+    *count = state.scan(static_cast<const uint8_t*>(data), size, most, begins, sizes);
+    scan->next = state.next;
+    scan->searching = state.searching ? 1 : 0;
+    scan->budget = state.budget;
+    scan->fault = static_cast<int32_t>(state.fault);
+    scan->fault_at = state.fault_at;
+    scan->skipped_records = state.skipped_records;
+    scan->skipped_bytes = state.skipped_bytes;
+  });
+}
+
+tb_status tb_records_at(const tb_record_files* files, const int64_t* numbers, int64_t count,
+                        int32_t verify, const void* base, int64_t* begins, int64_t* sizes,
+                        tb_record_stop* stop) {
+  return guarded([&] {
+    checkStructSize(files, "tb_record_files");
+    checkStructSize(stop, "tb_record_stop");
+    checkCount(files->count);
+    checkCount(count);
+    require(files->data, "the memory of files");
+    require(files->sizes, "the sizes of files");
+    require(files->ends, "the ends of files");
+    require(files->offsets, "the offsets of records");
+    require(numbers, "the numbers of records");
+    require(begins, "memory for where records begin");
+    require(sizes, "memory for the sizes of records");
+    const RecordFiles found{reinterpret_cast<const uint8_t* const*>(files->data), files->sizes,
+                            files->ends, files->count, files->offsets};
+    const int64_t total = files->count == 0 ? 0 : files->ends[files->count - 1];
+    stop->file = -1;
+    stop->fault = 0;
+    for (stop->done = 0; stop->done < count; ++stop->done) {
+      const int64_t i = stop->done;
+      checkIndex(numbers[i], static_cast<size_t>(total));
+      int64_t file = 0;
+      const RecordAt record = recordOf(found, numbers[i], verify != 0, &file);
+      if (found.data[file] == nullptr || record.fault != RecordFault::kNone) {
+        stop->file = file;
+        stop->fault = static_cast<int32_t>(record.fault);
+        return;
+      }
+      begins[i] = (found.data[file] - static_cast<const uint8_t*>(base)) +
+                  files->offsets[numbers[i]] + kRecordHeader;
+      sizes[i] = record.size;
+    }
+  });
+}
+
+tb_status tb_records_gather(const void* base, const int64_t* begins, const int64_t* sizes,
+                            int64_t count, void* out, int64_t* offsets) {
+  return guarded([&] {
+    checkRecords(base, begins, sizes, count);
+    require(out, "memory for the records");
+    require(offsets, "memory for the offsets");
+    auto* next = static_cast<uint8_t*>(out);
+    offsets[0] = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      if (sizes[i] > 0) {
+        std::memcpy(next, static_cast<const uint8_t*>(base) + begins[i],
+                    static_cast<size_t>(sizes[i]));
+      }
+      next += sizes[i];
+      offsets[i + 1] = offsets[i] + sizes[i];
+    }
+  });
+}
+
+tb_status tb_records_frame(const void* base, const int64_t* begins, const int64_t* sizes,
+                           int64_t count, void* out) {
+  return guarded([&] {
+    checkRecords(base, begins, sizes, count);
+    require(out, "memory for the file");
+    frameRecords(static_cast<const uint8_t*>(base), begins, sizes, count,
+                 static_cast<uint8_t*>(out));
+  });
+}

@@ -1,0 +1,24 @@
+// CRC-32C, the checksum of TensorFlow's files, by the processor's instruction where it has one.
+// Not for: which bytes have one.
+#ifndef TENSOR_BRIDGE_FORMATS_CRC32C_H_
+#define TENSOR_BRIDGE_FORMATS_CRC32C_H_
+
+#include <cstddef>
+#include <cstdint>
+
+namespace tensor_bridge {
+
+/// Of `size` bytes, after bytes whose checksum is `before`.
+uint32_t crc32c(const uint8_t* data, size_t size, uint32_t before = 0) noexcept;
+
+/// The same without the processor's instruction: what other machines get.
+uint32_t crc32cByTable(const uint8_t* data, size_t size, uint32_t before = 0) noexcept;
+
+/// The stored form: a checksum of bytes that contain their own checksum would be weak.
+inline uint32_t maskedCrc32c(uint32_t crc) noexcept {
+  return ((crc >> 15) | (crc << 17)) + 0xa282ead8U;
+}
+
+}  // namespace tensor_bridge
+
+#endif  // TENSOR_BRIDGE_FORMATS_CRC32C_H_
