@@ -31,7 +31,7 @@ from tensor_bridge.errors import (
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["COMPOSITES", "Ragged", "assemble", "check_splits"]
+__all__ = ["COMPOSITES", "Ragged", "assemble", "check_splits", "nest"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +102,7 @@ class Ragged:
 
     def to_list(self) -> list[Any]:
         """Nested Python lists of the values."""
-        return _nest(self.values.tolist(), [splits.tolist() for splits in self.row_splits])
+        return nest(self.values.tolist(), [splits.tolist() for splits in self.row_splits])
 
 
 def _parts_of_ragged(ragged: Ragged) -> Parts:
@@ -113,7 +113,8 @@ def _parts_of_ragged(ragged: Ragged) -> Parts:
     return (ragged.values, *ragged.row_splits), make
 
 
-def _nest(items: list[Any], row_splits: Sequence[list[int]]) -> list[Any]:
+def nest(items: list[Any], row_splits: Sequence[list[int]]) -> list[Any]:
+    """Lists of the items, as the partitions, the outermost first, divide them."""
     for splits in reversed(row_splits):
         items = [items[begin:end] for begin, end in pairwise(splits)]
     return items
@@ -229,7 +230,7 @@ def assemble(values: Any, row_splits: Sequence[torch.Tensor], uniform: Sequence[
     """
     if isinstance(values, list):  # strings="list"
         _check_partitions(row_splits, uniform, len(values))
-        return _nest(values, [splits.tolist() for splits in row_splits])
+        return nest(values, [splits.tolist() for splits in row_splits])
     lengths = _check_partitions(row_splits, uniform, int(values.shape[0]))
     if not _fits_torch(uniform) or not _C.is_torch_tensor(values):
         return Ragged(values, tuple(row_splits), tuple(uniform))

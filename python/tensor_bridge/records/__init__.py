@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         SparseFeature,
         VarLenFeature,
     )
+    from tensor_bridge.records._images import Image, PaddedImages, decode_image
     from tensor_bridge.records._parse import (
         parse_example,
         parse_sequence_example,
@@ -43,6 +44,10 @@ __all__ = [
     "parse_example",
     "parse_single_example",
     "parse_sequence_example",
+    # images
+    "Image",
+    "PaddedImages",
+    "decode_image",
     # records
     "RecordFile",
     "RecordBatch",
@@ -62,6 +67,9 @@ _LAZY = {
     "RaggedFeature": "_features",
     "SparseFeature": "_features",
     "SequenceFeatures": "_features",
+    "Image": "_images",
+    "PaddedImages": "_images",
+    "decode_image": "_images",
     "parse_example": "_parse",
     "parse_single_example": "_parse",
     "parse_sequence_example": "_parse",

@@ -420,6 +420,8 @@ def _decoding(make: _Make, decode: Any) -> _Make:
         value = make(parsed)
         if isinstance(value, Ragged):
             inner = decode.decode(value.values)
+            if isinstance(inner, list):  # images of several sizes
+                return ragged.nest(inner, [splits.tolist() for splits in value.row_splits])
             return ragged.assemble(inner, value.row_splits, value.uniform_row_lengths)
         return decode.decode(value)
 
