@@ -111,11 +111,11 @@ def _pillow_16(image: Any, channels: int | None, dtype: torch.dtype) -> torch.Te
 
 
 def _of_rows(raw: bytes, dtype: torch.dtype, height: int, width: int) -> torch.Tensor:
-    """CHW, of memory of its own, of rows of pixels."""
+    """CHW, with strides of HWC as of the other decoders, in memory of its own."""
     import torch
 
     pixels = torch.frombuffer(bytearray(raw), dtype=dtype)
-    return pixels.view(height, width, -1).permute(2, 0, 1).contiguous()
+    return pixels.view(height, width, -1).permute(2, 0, 1)
 
 
 def _widened(image: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

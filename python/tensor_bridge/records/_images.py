@@ -77,7 +77,8 @@ def decode_image(
         that loads. JPEG and conversions to gray differ by a few units from one to the other.
 
     Returns:
-      A tensor of shape ``(channels, height, width)`` on the CPU, in memory of its own.
+      A tensor of shape ``(channels, height, width)`` on the CPU, in memory of its own; its strides
+      are the decoder's, often those of channels last.
 
     Raises:
       RecordError: It is no such image, or a damaged one.
