@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from typing import Any
 
-__all__ = ["after_import"]
-
 
 class _Finder:
     """Finds what the others find, and acts when the awaited modules have run.

@@ -9,8 +9,6 @@ from typing import NoReturn, TextIO
 
 from tensor_bridge._printable import printable
 
-__all__ = ["CommandParser", "padded", "say"]
-
 # A column gets no wider for one long name: each row would be padded to it.
 _WIDEST = 120
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from tensor_bridge._explanation import Explanation, StructureExplanation
     from tensor_bridge.composite._registry import Direction
 
-__all__ = ["convert_unknown", "explain", "other_to_tf", "other_to_torch"]
-
 
 def _convert_top(value: Any, direction: Direction, options: dict[str, Any]) -> Any:
     conversion = direction.conversion(value)

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["describe", "empty", "values"]
-
 
 def empty(
     dtype: str,

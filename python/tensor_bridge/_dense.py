@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
     from tensor_bridge._explanation import Explanation
 
-__all__ = ["explain_to_tf", "to_tf_on_device", "torch_address"]
-
 
 def to_tf_on_device(
     x: torch.Tensor, *, device: Any, copy: bool | None = None, **options: Any

@@ -12,8 +12,6 @@ from typing import Any
 
 from tensor_bridge import _C
 
-__all__ = ["gpu_of_logical", "kept", "logical_of_gpu"]
-
 
 class kept:  # noqa: N801  used like a function
     """Gives torch its current device back, where TensorFlow leaves the one that it worked on."""

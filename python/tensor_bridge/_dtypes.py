@@ -11,8 +11,6 @@ from tensor_bridge.errors import UnsupportedDtypeError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DtypeRow", "dtypes", "named", "row_of", "tf_dtype", "torch_dtype"]
-
 
 class DtypeRow(NamedTuple):
     """One dtype.

@@ -12,17 +12,6 @@ from tensor_bridge._loaded import version_pair
 from tensor_bridge._printable import printable
 from tensor_bridge.errors import BY_STATUS, CopyRequiredError
 
-__all__ = [
-    "LIST_REASON",
-    "Explanation",
-    "StructureExplanation",
-    "combined",
-    "copied",
-    "from_native",
-    "of_strings",
-    "refused",
-]
-
 _ACTIONS: tuple[Literal["shared"], Literal["copied"], Literal["refused"]] = (
     "shared",
     "copied",

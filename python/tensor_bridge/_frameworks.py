@@ -14,16 +14,6 @@ from tensor_bridge import _triton
 from tensor_bridge._loaded import loaded_tensorflow, version_pair
 from tensor_bridge.errors import FrameworkError
 
-__all__ = [
-    "TENSORFLOW_RANGE",
-    "TORCH_RANGE",
-    "Copying",
-    "adapters",
-    "ensure",
-    "ensure_tensorflow",
-    "say_that_it_copies",
-]
-
 TORCH_RANGE = ((2, 6), (2, 15))
 """First and last supported (major, minor) of torch."""
 

@@ -7,8 +7,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-__all__ = ["attributes"]
-
 
 def attributes(
     module: dict[str, Any], table: Mapping[str, str | None]

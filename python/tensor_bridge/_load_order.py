@@ -12,15 +12,6 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 
-__all__ = [
-    "GLOBAL_FLAGS",
-    "GLOBAL_RANGE",
-    "is_installed",
-    "load_before_tensorflow",
-    "was_loaded",
-    "watch",
-]
-
 # Note [TensorFlow's libraries are global]
 # TensorFlow 2.19 to 2.21 ask this module of theirs whether to load their libraries RTLD_GLOBAL, and
 # it says yes. What they define then takes the place of every other definition of that name for

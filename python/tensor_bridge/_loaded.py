@@ -8,8 +8,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["loaded_tensorflow", "version_pair"]
-
 
 def version_pair(version: str) -> tuple[int, int]:
     """(major, minor) of a version string such as "2.13.0+cpu"."""

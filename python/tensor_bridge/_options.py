@@ -12,17 +12,6 @@ from tensor_bridge.errors import InvalidOptionError, UnsupportedDeviceError
 if TYPE_CHECKING:
     from tensor_bridge._explanation import Explanation
 
-__all__ = [
-    "EXTRA",
-    "check_extra",
-    "device_pair",
-    "explain_place",
-    "place",
-    "quantization_lists",
-    "tf_device_name",
-    "tf_dtype_number",
-]
-
 # DLDeviceType of dlpack.h. torch calls ROCm's devices cuda.
 _DEVICE_TYPES = {"cpu": 1, "cuda": 2}
 

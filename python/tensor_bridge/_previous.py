@@ -10,8 +10,6 @@ from tensor_bridge import _C, _structures
 from tensor_bridge._refusals import class_name
 from tensor_bridge.errors import UnsupportedTypeError
 
-__all__ = ["release_previous"]
-
 
 def _tensors(value: Any) -> Iterator[Any]:
     """The torch tensors in a structure."""

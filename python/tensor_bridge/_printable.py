@@ -6,8 +6,6 @@ they could move the cursor, start lines of their own, turn the direction of what
 
 from __future__ import annotations
 
-__all__ = ["printable"]
-
 # What no font shows and Python calls printable all the same: the rest of Unicode's
 # Default_Ignorable_Code_Point (DerivedCoreProperties.txt of Unicode 16).
 _UNSEEN = frozenset(

@@ -11,8 +11,6 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
-__all__ = ["py_function"]
-
 _CALLABLES = "_tensor_bridge_callables"
 
 

@@ -18,22 +18,6 @@ from tensor_bridge.errors import (
     UnsupportedTypeError,
 )
 
-__all__ = [
-    "RESOURCE_VARIABLE",
-    "TORCH_MODULE",
-    "UNINITIALIZED",
-    "class_name",
-    "class_names",
-    "copy_refusal",
-    "is_resource_variable",
-    "is_tensorflow_value",
-    "refusal_to_torch",
-    "refusal_to_tf",
-    "require_copy_allowed",
-    "variable_handle",
-    "variable_source",
-]
-
 _GRAPH_TENSOR = (
     "tensorflow.python.framework.tensor.Tensor",  # TensorFlow 2.14 and newer
     "tensorflow.python.framework.ops.Tensor",  # TensorFlow 2.12, 2.13

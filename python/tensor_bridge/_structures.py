@@ -11,17 +11,6 @@ from collections import UserDict, defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 
-__all__ = [
-    "NAMESPACE",
-    "PLAIN",
-    "Rebuild",
-    "build",
-    "children",
-    "flatten",
-    "is_node",
-    "leaves",
-]
-
 NAMESPACE = "tensor_bridge"
 """optree's namespace in which users register their own nodes."""
 

@@ -18,8 +18,6 @@ from tensor_bridge.errors import FrameworkError, UnsupportedDtypeError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["compile_conversions", "operators"]
-
 _OPAQUE = "tensor_bridge.TfTensor"
 _REMEDY = (
     "call tensor_bridge.autograd.compile_conversions() before, or convert outside the compiled "

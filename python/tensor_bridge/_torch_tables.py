@@ -13,8 +13,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["tell_torch"]
-
 
 def _unpickler() -> None:
     """``torch.load(weights_only=True)`` makes our values; their constructors check them."""

@@ -11,8 +11,6 @@ from tensor_bridge._load_order import GLOBAL_FLAGS, GLOBAL_RANGE, is_installed, 
 from tensor_bridge._loaded import loaded_tensorflow, version_pair
 from tensor_bridge.errors import FrameworkError
 
-__all__ = ["check", "import_aborts", "prepare", "warn_of_abort"]
-
 
 def import_aborts() -> bool:
     """Whether importing triton, which any optimizer of torch does, would crash beside TensorFlow.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["name_after"]
-
 
 def name_after(wrapper: Any, fn: Any) -> None:
     """Gives a wrapper the name and documentation of what it wraps.

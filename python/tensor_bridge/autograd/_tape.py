@@ -17,8 +17,6 @@ from typing import Any
 from tensor_bridge import _C
 from tensor_bridge.composite import _registry
 
-__all__ = ["Segment", "api", "dense", "differentiable", "is_dense", "is_recorded"]
-
 
 @cache
 def api() -> SimpleNamespace:

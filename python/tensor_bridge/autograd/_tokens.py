@@ -15,8 +15,6 @@ from tensor_bridge import _C, _dense
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["find", "find_tf", "issue", "issue_tf", "living"]
-
 _ALIGNMENT = 64  # what TensorFlow needs to take memory over
 
 _states: dict[int, Any] = {}

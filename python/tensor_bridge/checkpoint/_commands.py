@@ -31,8 +31,6 @@ from tensor_bridge.errors import (
     UnsupportedFileError,
 )
 
-__all__ = ["add_commands"]
-
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 # What messages advise to Python, and the option of the command that does it.
 _OPTIONS = {

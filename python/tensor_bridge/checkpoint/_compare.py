@@ -9,8 +9,6 @@ from typing import Any
 from tensor_bridge.checkpoint.read._checkpoint import Checkpoint
 from tensor_bridge.composite import StringTensor
 
-__all__ = ["differences", "pairs"]
-
 # Elements compared at a time: what they take as float64 is far below a tensor.
 _PART = 1 << 22
 

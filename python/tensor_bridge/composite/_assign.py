@@ -11,8 +11,6 @@ from tensor_bridge.composite.live_view import LiveView, shows_a_view
 from tensor_bridge.composite.variable import inner, keras_value, local_parts
 from tensor_bridge.errors import MismatchError, TensorFlowError, UnsupportedTypeError
 
-__all__ = ["assign", "assign_each"]
-
 
 def assign(target: Any, source: Any, *, copy: bool | None = None) -> None:
     """Assigns torch values to a TensorFlow variable, without a copy where memory can be shared.

@@ -12,8 +12,6 @@ from tensor_bridge.errors import MismatchError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["COLLATE"]
-
 _REMEDY = "give the DataLoader a collate_fn= that says what their batch is"
 
 

@@ -22,31 +22,6 @@ from tensor_bridge.errors import TensorBridgeError
 if TYPE_CHECKING:
     from tensor_bridge._explanation import Explanation
 
-__all__ = [
-    "TO_TF",
-    "TO_TORCH",
-    "Assembly",
-    "Composite",
-    "Conversion",
-    "Direction",
-    "Options",
-    "Part",
-    "Parts",
-    "check_extras",
-    "dense",
-    "for_tensorflow",
-    "for_tf_dtype",
-    "for_torch",
-    "instead",
-    "named",
-    "of_parts",
-    "part",
-    "register",
-    "structural",
-    "to_dense_torch",
-    "unregister",
-]
-
 Options = Mapping[str, Any]
 
 Parts = tuple[Sequence[Any], Callable[[Sequence[Any]], Any]]

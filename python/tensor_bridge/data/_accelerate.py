@@ -11,8 +11,6 @@ from typing import Any
 
 from tensor_bridge.data._device import Mover
 
-__all__ = ["announced", "device", "is_alone", "iterates", "shares_out", "tell_of_files"]
-
 
 def iterates(*kinds: str) -> bool:
     """Whether one of accelerate's classes of these names asks for the elements."""

@@ -16,8 +16,6 @@ from tensor_bridge.errors import TensorBridgeError, UnsupportedDtypeError, Unsup
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["has_buffer", "read"]
-
 # Objects that become a tensor; str, bytes and tensors have buffers too.
 _OWNERS = {"numpy.ndarray", "numpy.generic", "array.array", "builtins.memoryview"}
 _MASKED = {"numpy.ma.MaskedArray", "numpy.ma.core.MaskedArray"}

@@ -23,8 +23,6 @@ from tensor_bridge.errors import InvalidOptionError, UnsupportedTypeError
 if TYPE_CHECKING:
     from tensor_bridge.data._service import Service
 
-__all__ = ["TorchDatasetBase", "torch_dataset_class"]
-
 _NO_COPY = (
     "a TorchDataset and its passes have one iterator of TensorFlow's, which cannot be copied; make "
     "another TorchDataset over the same tf.data.Dataset"

@@ -14,8 +14,6 @@ from tensor_bridge.errors import UnsupportedDeviceError, UnsupportedTypeError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Mover", "map_tensors", "pins"]
-
 
 def map_tensors(function: Callable[[torch.Tensor], torch.Tensor], element: Any) -> Any:
     """Returns the element with ``function`` applied to each tensor and part of a composite."""

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from tensor_bridge.data._spec import ElementPlan
 
-__all__ = ["Elements", "Settings"]
-
 # Failures in a row after which on_error="skip" gives up: a pipeline that never recovers.
 _MAX_FAILURES = 100
 # Closed before the interpreter goes: their threads run TensorFlow's and perhaps Python's code.

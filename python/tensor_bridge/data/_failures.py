@@ -7,8 +7,6 @@ import re
 from tensor_bridge import errors
 from tensor_bridge.errors import PipelineError, TensorBridgeError
 
-__all__ = ["Failure", "failure", "public"]
-
 _TENSORFLOW = 8  # TB_TENSORFLOW
 # The function that TensorFlow wraps around the operation that we run.
 _WRAPPER = re.compile(r"^\{\{function_node __wrapped__\w*?Iterator[^}]*\}\} ")

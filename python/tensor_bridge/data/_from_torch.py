@@ -15,8 +15,6 @@ from tensor_bridge.composite import StringTensor, for_torch
 from tensor_bridge.data._buffers import has_buffer, read
 from tensor_bridge.errors import MismatchError, TensorBridgeError, UnsupportedTypeError
 
-__all__ = ["from_torch"]
-
 
 def from_torch(data: Any, *, element_spec: Any = None) -> Any:
     """Makes a tf.data.Dataset of a torch Dataset, IterableDataset or DataLoader.

@@ -8,8 +8,6 @@ from tensor_bridge.data import _sharding
 from tensor_bridge.data._elements import Elements
 from tensor_bridge.data._process import OfOneProcess
 
-__all__ = ["InStep"]
-
 
 class InStep(OfOneProcess):
     """`Elements` that end as soon as one rank has no more of them."""

@@ -19,8 +19,6 @@ from tensor_bridge import _C
 from tensor_bridge._dtypes import row_of
 from tensor_bridge.errors import ResumeError
 
-__all__ = ["check"]
-
 _STRING, _INT64, _VARIANT = 7, 9, 21  # tensorflow/core/framework/types.proto
 _COMPLEX = (8, 18)
 _SAVED = "tensorflow::Iterator"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import warnings
 from types import FrameType
 
-__all__ = ["is_caller", "tell_of_length"]
-
 
 def is_caller(frame: FrameType) -> bool:
     """Whether the function is that of Lightning which asks loaders for their state."""

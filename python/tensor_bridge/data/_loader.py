@@ -19,8 +19,6 @@ from tensor_bridge.errors import InvalidOptionError, UnsupportedTypeError
 if TYPE_CHECKING:
     from tensor_bridge.data import Loader
 
-__all__ = ["LoaderBase", "loader", "loader_class"]
-
 
 def _as_it_is(element: Any) -> Any:
     return element

@@ -5,18 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = [
-    "anew",
-    "draw_seeds",
-    "draws_once",
-    "is_nondeterministic",
-    "operations",
-    "prepare",
-    "reshuffles",
-    "unseeded_shuffles",
-    "walk",
-]
-
 # Transformations in which tf.data has nothing to tune while it runs.
 _PLAIN = frozenset(
     f"{name}Dataset"

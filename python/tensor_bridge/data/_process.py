@@ -7,8 +7,6 @@ from typing import Any
 
 from tensor_bridge.errors import WorkerProcessError
 
-__all__ = ["OfOneProcess"]
-
 _ELSEWHERE = (
     "a dataset of TensorFlow's cannot be iterated in another process: TensorFlow's threads do not "
     "survive a fork. Use num_workers=0: tf.data works in its own threads, and tensor_bridge "

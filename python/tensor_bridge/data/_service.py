@@ -6,8 +6,6 @@ from typing import Any
 
 from tensor_bridge.errors import InvalidOptionError
 
-__all__ = ["POLICIES", "Service"]
-
 POLICIES = ("dynamic", "off", "file", "data", "file_or_data", "hint")
 
 

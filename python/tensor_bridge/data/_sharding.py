@@ -7,17 +7,6 @@ from typing import Any
 from tensor_bridge.data import _pipeline
 from tensor_bridge.errors import InvalidOptionError
 
-__all__ = [
-    "POLICIES",
-    "agree",
-    "check_place",
-    "check_policy",
-    "equal_length",
-    "place",
-    "shard",
-    "world",
-]
-
 POLICIES = ("auto", "file", "data", "all")
 
 # Operations that read files whose names are elements of their input.

@@ -17,8 +17,6 @@ from tensor_bridge.errors import UnsupportedDtypeError, UnsupportedTypeError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["ElementPlan", "plan_element"]
-
 # TB_DATA_* of c_api.h.
 _DENSE, _STRINGS, _RAGGED, _SPARSE, _OPAQUE = range(5)
 

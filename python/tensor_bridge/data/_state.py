@@ -17,8 +17,6 @@ from tensor_bridge.errors import ResumeError
 if TYPE_CHECKING:
     from tensor_bridge.data._spec import ElementPlan
 
-__all__ = ["MODES", "VERSION", "check", "check_pending", "most_epochs", "sealed"]
-
 MODES = ("auto", "exact", "position", "replay")
 VERSION = 2
 

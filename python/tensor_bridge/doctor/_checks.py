@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from tensor_bridge.doctor._facts import Facts, Trial
 
-__all__ = ["CHECKS"]
-
 
 def _span(supported: tuple[tuple[int, int], tuple[int, int]]) -> tuple[str, str]:
     """A range in words, and as pip wants it."""

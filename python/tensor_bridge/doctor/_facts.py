@@ -18,8 +18,6 @@ from typing import Any
 from tensor_bridge import _frameworks
 from tensor_bridge.doctor import _trial
 
-__all__ = ["Facts", "Trial", "gather"]
-
 # Distributions that bring the module `tensorflow`.
 TENSORFLOW_DISTRIBUTIONS = (
     "tensorflow",

@@ -13,8 +13,6 @@ from tensor_bridge._printable import printable
 if TYPE_CHECKING:
     from tensor_bridge.doctor._facts import Facts
 
-__all__ = ["Finding", "Report"]
-
 Level = Literal["error", "warning", "note"]
 
 _WIDTH = 88

@@ -14,8 +14,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-__all__ = ["LIBRARIES", "LOADED", "RESULT", "STAGE", "main"]
-
 STAGE = "tensor_bridge-stage "
 LOADED = "tensor_bridge-loaded "
 RESULT = "tensor_bridge-result "

@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 from fresh import Done, run_forked
 
-__all__ = ["claims_test"]
-
 _JUDGE = """
 import json as _json, traceback as _traceback
 

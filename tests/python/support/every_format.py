@@ -14,8 +14,6 @@ import numpy as np
 import tensorflow as tf
 from tree import ROOT
 
-__all__ = ["joined", "model", "write", "write_archives", "write_hdf5", "write_pieces"]
-
 V1 = tf.compat.v1
 
 

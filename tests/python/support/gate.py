@@ -5,8 +5,6 @@ Whoever waits for it with the GIL waits for good; `run_forked` tells.
 
 from __future__ import annotations
 
-__all__ = ["GATED"]
-
 GATED = """
 import sys, threading
 from tensorflow.python.eager import context, executor

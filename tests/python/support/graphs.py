@@ -12,8 +12,6 @@ from tensorflow.python.framework.convert_to_constants import (
     convert_variables_to_constants_v2,
 )
 
-__all__ = ["constants", "frozen_1", "frozen_2", "graph_of", "tensor", "texts", "write"]
-
 
 def frozen_1() -> Any:
     """A graph of TensorFlow 1 with variables of both kinds, frozen."""

@@ -21,8 +21,6 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from tensor_bridge.checkpoint.read._object_graph import message
 
-__all__ = ["FORMATS", "draw", "draw_many", "unshowable"]
-
 # What a name is made of: what terminals obey, what turns or hides text, what is not UTF-8, what
 # means something to one of the formats, and ordinary letters.
 _PARTS: tuple[bytes, ...] = (

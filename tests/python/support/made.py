@@ -12,8 +12,6 @@ from pathlib import Path
 
 from tree import ROOT
 
-__all__ = ["environment", "made"]
-
 
 @functools.cache
 def environment() -> str:

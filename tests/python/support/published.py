@@ -5,8 +5,6 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = ["installed"]
-
 
 def installed(package: str, *parts: str) -> Path:
     """A file of an installed package, which is not imported: these want packages of their own."""

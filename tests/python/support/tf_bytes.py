@@ -85,7 +85,15 @@ def tf_tensor(row: DtypeRow, shape: Sequence[int], data: bytes) -> tf.Tensor:
 
 
 def random_tensor(row: DtypeRow, shape: Sequence[int] = (2, 3), seed: int = 0) -> tf.Tensor:
-    return tf_tensor(row, shape, random_bytes(row, prod(shape), seed))
+    return tensor_and_bytes(row, shape, seed)[0]
+
+
+def tensor_and_bytes(
+    row: DtypeRow, shape: Sequence[int] = (2, 3), seed: int = 0
+) -> tuple[tf.Tensor, bytes]:
+    """A tensor, and what was put into it."""
+    data = random_bytes(row, prod(shape), seed)
+    return tf_tensor(row, shape, data), data
 
 
 def tf_memory(t: Any) -> bytes:

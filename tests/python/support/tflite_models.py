@@ -11,8 +11,6 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.lite.python import schema_py_generated as schema
 
-__all__ = ["MODES", "Drawn", "converted", "interpreter", "made", "packed"]
-
 MODES = ("float", "dynamic", "float16", "int8", "16x8")
 
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from tensor_bridge.autograd.tf_in_torch._mirror import Mirror
 
-__all__ = ["Function", "call", "numbered"]
-
 
 class Function(Protocol):
     """What an operator calls: a `TfFunction`."""

@@ -13,8 +13,6 @@ from tensor_bridge.errors import GradientError, UnsupportedTypeError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Mirror", "pull_all", "push_all", "resource"]
-
 
 def resource(variable: Any) -> Any:
     """The tf.Variable that a variable is, or that a Keras variable holds.

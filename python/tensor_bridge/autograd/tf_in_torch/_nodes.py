@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from tensor_bridge.autograd._tape import Segment
 
-__all__ = ["Step", "apply", "nodes", "to_torch_gradient", "transforming"]
-
 
 class Step:
     """One use of a node: what its forward is to do, and what it leaves for the backward.

@@ -21,8 +21,6 @@ from tensor_bridge.errors import GradientError, UnsupportedTypeError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["TfFunction", "tf_to_torch"]
-
 
 def _to_tf(value: Any) -> Any:
     """An argument that is no dense torch tensor: a torch composite, or anything else as it is."""

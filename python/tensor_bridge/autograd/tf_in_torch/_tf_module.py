@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 else:
     _Module = object
 
-__all__ = ["TfModuleBase", "tf_module_class"]
-
 
 def _variables_of(fn: Any, given: Iterable[Any] | None) -> list[Any]:
     if given is not None:

@@ -12,8 +12,6 @@ from typing import Any
 
 from tensor_bridge.autograd import _tape
 
-__all__ = ["with_gradient"]
-
 _GRADIENTS = "_tensor_bridge_gradients"
 _GRADIENT_NAME = "TensorBridgeFunction"
 

@@ -17,8 +17,6 @@ from tensor_bridge.composite import TO_TF, TO_TORCH
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Piece", "Result", "arguments_of", "run", "to_tf"]
-
 
 class Result:
     """What a torch function returned: leaves, which of them are dense tensors, the structure."""

@@ -17,8 +17,6 @@ from tensor_bridge.errors import GradientError, SymbolicTensorError, Unsupported
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["call", "infer"]
-
 # Sizes that stand for an unknown one, to see which sizes of the outputs depend on it. torch's fake
 # tensors have no memory; networks that halve their input five times can have these.
 _SIZES = (96, 160)

@@ -19,8 +19,6 @@ from tensor_bridge.autograd.torch_in_tf._piece import Piece, run, to_tf
 from tensor_bridge.composite import TO_TF, TO_TORCH
 from tensor_bridge.errors import UnsupportedTypeError
 
-__all__ = ["TorchFunction", "torch_to_tf"]
-
 
 class TorchFunction:
     """What `torch_to_tf` returns: call it like the torch callable, with TensorFlow values.

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 else:
     _Layer = object
 
-__all__ = ["TorchLayerBase", "torch_layer_class"]
-
 
 class TorchLayerBase(_Layer):
     """A Keras 3 layer (TensorFlow backend) that is a torch.nn.Module.

@@ -11,8 +11,6 @@ from collections.abc import Iterator, Sequence
 
 from tensor_bridge.checkpoint.into_module._rules import Renamed, Rule
 
-__all__ = ["AnchoredRule", "renamed_by"]
-
 _HEAD = re.compile(r"\^((?:[^\\()$]|\\[^\d\w])*)")
 
 

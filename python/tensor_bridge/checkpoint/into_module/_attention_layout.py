@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from tensor_bridge.checkpoint.into_module._roles import Weights
 
-__all__ = ["attention"]
-
 
 def attention(module: nn.MultiheadAttention, weights: Weights) -> Weights:
     import torch

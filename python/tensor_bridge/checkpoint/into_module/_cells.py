@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from tensor_bridge.checkpoint.into_module._roles import Weights
 
-__all__ = ["Cell", "Kind", "cell_of"]
-
 
 @dataclass(frozen=True)
 class Kind:

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from tensor_bridge.checkpoint.into_module._made_with import MadeWith
     from tensor_bridge.checkpoint.read._layer import Layer
 
-__all__ = ["compared", "differences", "options_known"]
-
 Comparison = Callable[[Pair, str, Mapping[str, Any]], Iterator[str]]
 
 _BATCH_NORMS = ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "SyncBatchNorm")

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from tensor_bridge.checkpoint.into_module._roles import Weights
 
-__all__ = ["conv", "conv_transpose", "separable"]
-
 
 def conv(module: Any, weights: Weights, made_with: MadeWith) -> Weights:
     weights = folded(weights, (-1,))

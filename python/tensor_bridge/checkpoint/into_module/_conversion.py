@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     Weights = dict[str, torch.Tensor]
 
-__all__ = ["converted", "laid_out", "refuse_either_way"]
-
 
 def converted(
     module: nn.Module,

@@ -9,8 +9,6 @@ from tensor_bridge.checkpoint.into_module._keras_options import channels_first, 
 from tensor_bridge.checkpoint.into_module._pads import Axis, Pads
 from tensor_bridge.checkpoint.into_module._pair import Pair, torch_class
 
-__all__ = ["convolution", "separable", "transposed"]
-
 
 def convolution(pair: Pair, kind: str, config: Mapping[str, Any]) -> Iterator[str]:
     """Plain, grouped and depthwise ones; Linear for one tap at every place."""

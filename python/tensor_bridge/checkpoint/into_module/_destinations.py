@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from tensor_bridge.checkpoint.into_module._given import Given
     from tensor_bridge.checkpoint.into_module._report import Report
 
-__all__ = ["Destinations", "destinations", "spelled"]
-
 
 @dataclass
 class Destinations:

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from tensor_bridge.checkpoint.into_module._made_with import MadeWith
 
-__all__ = ["fits_module", "is_counter", "kernel_becomes"]
-
 Shape = tuple[int, ...]
 # A layout may index what other shapes do not have.
 _NO_FIT = (MisfitError, TensorBridgeError, RuntimeError, IndexError, ValueError, AttributeError)

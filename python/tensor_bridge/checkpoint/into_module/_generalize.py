@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from tensor_bridge.checkpoint.into_module._anchored import AnchoredRule
 from tensor_bridge.checkpoint.into_module._rules import Rule
 
-__all__ = ["Renaming", "Rewrite", "literal_rules", "rules_for"]
-
 
 @dataclass(frozen=True)
 class Renaming:

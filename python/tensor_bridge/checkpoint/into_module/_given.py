@@ -12,8 +12,6 @@ from tensor_bridge.checkpoint.read._checkpoint import Checkpoint, load
 from tensor_bridge.checkpoint.read._layer import Layer
 from tensor_bridge.errors import CheckpointError, InvalidOptionError, UnsupportedTypeError
 
-__all__ = ["Given", "given_by"]
-
 
 class Given:
     """Tensors by the names that the caller uses, each read once.

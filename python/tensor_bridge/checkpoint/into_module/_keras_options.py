@@ -9,19 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = [
-    "activation",
-    "channels_first",
-    "count",
-    "is_keras_3",
-    "kind_of",
-    "number",
-    "option",
-    "pairs",
-    "part",
-    "sizes",
-]
-
 # keras/legacy/interfaces.py of Keras 2.0 has the names that Keras 1 used.
 _KERAS_1 = {
     "data_format": ("dim_ordering",),

@@ -13,8 +13,6 @@ from typing import Any
 from tensor_bridge.checkpoint.read._keras_config import class_of
 from tensor_bridge.checkpoint.read._layer import Layer
 
-__all__ = ["role_of", "roles_of"]
-
 # (role, the option that leaves it out if it is false or None)
 _Roles = tuple[tuple[str, str], ...]
 _KERNEL: _Roles = (("kernel", ""), ("bias", "use_bias"))

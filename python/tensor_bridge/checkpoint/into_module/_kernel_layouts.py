@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from tensor_bridge.checkpoint.into_module._roles import Weights
 
-__all__ = ["conv1d_of_gpt2", "embedding", "is_conv1d_of_gpt2", "linear", "prelu"]
-
 
 def linear(module: nn.Linear, weights: Weights) -> Weights:
     found = by_role(folded(weights, (-1,)), ("kernel", "bias"))

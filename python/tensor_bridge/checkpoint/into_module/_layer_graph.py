@@ -22,8 +22,6 @@ from tensor_bridge.checkpoint.into_module._keras_options import (
 from tensor_bridge.checkpoint.into_module._pads import Axis
 from tensor_bridge.checkpoint.read._layer import Layer
 
-__all__ = ["ELEMENTWISE", "MERGING", "LayerGraph", "Shape"]
-
 # Sizes of an output without those of the batch; None for a size, or a shape, that is not known.
 Shape = tuple[int | None, ...]
 

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["copied", "is_lazy", "materialized", "materialize", "refuse_lazy_parts", "sizes_from"]
-
 
 def is_lazy(module: nn.Module) -> bool:
     """Whether a module has parameters without sizes."""

@@ -47,8 +47,6 @@ if TYPE_CHECKING:
     from tensor_bridge.checkpoint.into_module._rules import AnyRule
     from tensor_bridge.checkpoint.read._checkpoint import Checkpoint
 
-__all__ = ["load_into"]
-
 
 def load_into(
     module: nn.Module,

@@ -9,8 +9,6 @@ from typing import Any
 
 from tensor_bridge.errors import InvalidOptionError
 
-__all__ = ["MadeWith", "made_with_of"]
-
 
 @dataclass(frozen=True)
 class MadeWith:

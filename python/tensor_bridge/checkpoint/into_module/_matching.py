@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
 
-__all__ = ["Match", "Side", "matched", "tokens"]
-
 # Above this many pairs names are not compared one by one.
 _PAIRS = 40_000
 

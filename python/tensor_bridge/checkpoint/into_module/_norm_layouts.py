@@ -16,8 +16,6 @@ from tensor_bridge.checkpoint.into_module._roles import (
 if TYPE_CHECKING:
     from tensor_bridge.checkpoint.into_module._roles import Weights
 
-__all__ = ["batch_norm", "plain_norm", "rms_norm"]
-
 
 def _norm(module: Any, weights: Weights, statistics: tuple[str, ...]) -> Weights:
     import torch

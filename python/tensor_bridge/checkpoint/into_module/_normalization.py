@@ -10,8 +10,6 @@ from tensor_bridge.checkpoint.into_module._keras_options import channels_first, 
 from tensor_bridge.checkpoint.into_module._layer_graph import ELEMENTWISE
 from tensor_bridge.checkpoint.into_module._pair import Pair
 
-__all__ = ["batch_norm", "group_norm", "layer_norm", "rms_norm"]
-
 
 def _same(a: float | None, b: float | None) -> bool:
     # Keras 2 rounds some to float32 before it stores them.

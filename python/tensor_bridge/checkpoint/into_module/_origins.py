@@ -10,8 +10,6 @@ if TYPE_CHECKING:
 
     Weights = dict[str, torch.Tensor]
 
-__all__ = ["with_origins"]
-
 
 def with_origins(
     layout: Callable[[Any, Weights], Weights], module: Any, weights: Weights

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["Axis", "Pads"]
-
 # (before, behind) for an input of a size.
 Pads = Callable[[int], tuple[int, int]]
 

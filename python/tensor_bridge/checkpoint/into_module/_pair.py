@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from tensor_bridge.checkpoint.read._layer import Layer
 
-__all__ = ["Pair", "torch_class"]
-
 
 @dataclass(frozen=True)
 class Pair:

@@ -13,8 +13,6 @@ from tensor_bridge.checkpoint.into_module._keras_options import channels_first, 
 from tensor_bridge.checkpoint.into_module._layer_graph import ELEMENTWISE, LayerGraph, Shape
 from tensor_bridge.checkpoint.into_module._pair import Pair, torch_class
 
-__all__ = ["flatten_before", "picture_behind"]
-
 # Behind these nothing is left of the order of what went in. Other layers, those that are not known
 # too, are taken for ones that keep it.
 _MIXING = {

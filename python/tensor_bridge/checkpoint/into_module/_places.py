@@ -10,8 +10,6 @@ from tensor_bridge.checkpoint.into_module._layouts import layout_of
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Places", "joined"]
-
 
 def joined(path: str, name: str) -> str:
     """The name of something in the module at a path; "" is the path of the outermost one."""

@@ -8,8 +8,6 @@ from typing import Any
 from tensor_bridge.checkpoint.into_module._pair import Pair
 from tensor_bridge.checkpoint.into_module._recurrence import masked
 
-__all__ = ["attention", "einsum", "embedding"]
-
 
 def einsum(pair: Pair, _kind: str, config: Mapping[str, Any]) -> Iterator[str]:
     """Linear contracts the last axes of its input, and puts what is new last."""

@@ -10,8 +10,6 @@ from tensor_bridge._printable import printable
 if TYPE_CHECKING:
     from tensor_bridge.checkpoint.into_module._rules import Rule
 
-__all__ = ["Proposal"]
-
 
 @dataclass(frozen=True)
 class Proposal:

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from tensor_bridge.checkpoint.into_module._places import Places
     from tensor_bridge.checkpoint.into_module._search import Search
 
-__all__ = ["propose", "unsettled"]
-
 
 def unsettled(
     report: Report,

@@ -12,8 +12,6 @@ from tensor_bridge.checkpoint.into_module._pair import Pair
 if TYPE_CHECKING:
     from tensor_bridge.checkpoint.into_module._layer_graph import LayerGraph
 
-__all__ = ["masked", "recurrent", "reset_after"]
-
 # What torch's modules are without "Cell", by what Keras' cells are.
 _TORCH = {"LSTM": "LSTM", "GRU": "GRU", "SimpleRNN": "RNN"}
 _MASK_PASSES = ELEMENTWISE | {

@@ -15,8 +15,6 @@ from tensor_bridge.checkpoint.into_module._roles import MisfitError
 if TYPE_CHECKING:
     from tensor_bridge.checkpoint.into_module._roles import Weights
 
-__all__ = ["recurrent"]
-
 # Scopes and objects that stand between a recurrent layer and its weights. Without the numbers that
 # TensorFlow and Keras add to a name that is taken.
 _CELLS = {

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from tensor_bridge.checkpoint.into_module._proposal import Proposal
     from tensor_bridge.checkpoint.into_module._rules import Rule
 
-__all__ = ["Loaded", "Report"]
-
 # Names are compared with each other for hints; with more of them hints are of no use.
 _HINTS = 20
 _COMPARED = 200

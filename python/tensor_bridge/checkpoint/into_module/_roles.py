@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
     Weights = dict[str, torch.Tensor]
 
-__all__ = ["MisfitError", "bias_of", "by_role", "is_state", "need", "reshaped"]
-
 
 class MisfitError(Exception):
     """Why weights cannot be those of a module; not for users, who get a report."""

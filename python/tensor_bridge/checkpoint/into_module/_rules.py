@@ -12,8 +12,6 @@ from tensor_bridge.errors import InvalidOptionError
 if TYPE_CHECKING:
     AnyRule = tuple[str, str | None] | tuple[str, str | None, str | None]
 
-__all__ = ["CompiledRule", "Renamed", "Rule", "compiled", "renamed"]
-
 LAYOUTS = ("as_is", "transposed")
 _EXPECTED = (
     "(regular expression, replacement) or (regular expression, replacement, layout), the "

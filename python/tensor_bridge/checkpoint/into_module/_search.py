@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from tensor_bridge.checkpoint.into_module._made_with import MadeWith
     from tensor_bridge.checkpoint.into_module._places import Places
 
-__all__ = ["Search"]
-
 # The weights of the module with most of them, a stacked bidirectional LSTM, are still fewer.
 _MOST_WEIGHTS = 64
 _MOST_DROPS = 8

@@ -10,8 +10,6 @@ from tensor_bridge.checkpoint.into_module._places import joined
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["stored_form"]
-
 
 def stored_form(module: Any, name: str, x: torch.Tensor) -> dict[str, torch.Tensor]:
     """The tensors that a module stores for one of its own, by their names in it.

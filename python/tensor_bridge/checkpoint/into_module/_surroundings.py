@@ -17,8 +17,6 @@ from tensor_bridge.checkpoint.into_module._pair import Pair, torch_class
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["activation_behind"]
-
 # What torch's modules compute, in Keras' words. Of two with one name the numbers decide.
 _ACTIVATIONS = {
     "ELU": "elu",

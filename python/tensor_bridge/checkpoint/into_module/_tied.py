@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["conflicts"]
-
 
 def conflicts(
     tensors: Mapping[str, Any], values: Mapping[str, torch.Tensor], sources: Mapping[str, str]

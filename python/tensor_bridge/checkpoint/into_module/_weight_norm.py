@@ -9,8 +9,6 @@ from tensor_bridge.checkpoint.into_module._roles import MisfitError
 if TYPE_CHECKING:
     from tensor_bridge.checkpoint.into_module._roles import Weights
 
-__all__ = ["folded"]
-
 _DIRECTIONS = ("v", "V", "kernel")
 # https://github.com/tensorflow/addons/blob/v0.23.0/tensorflow_addons/layers/wrappers.py divides by
 # the root of at least this, as tf.nn.l2_normalize does.

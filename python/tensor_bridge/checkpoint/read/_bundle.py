@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from tensor_bridge.checkpoint.read._slices import Place
     from tensor_bridge.composite import StringTensor
 
-__all__ = ["Bundle"]
-
 # TensorFlow's own index files stay far below; reading one takes a multiple of its size.
 _MAX_INDEX = 1 << 30
 _STRING = 7  # DataType.DT_STRING

@@ -22,8 +22,6 @@ from tensor_bridge.errors import CheckpointNotFoundError
 if TYPE_CHECKING:
     from tensor_bridge.checkpoint.read._layer import Layer
 
-__all__ = ["Checkpoint", "Entries", "Progress", "load", "near_misses"]
-
 Progress = Callable[[int, int], None]
 # What TensorFlow 1 calls the moving average of a variable, behind the variable's name.
 _AVERAGE = "/ExponentialMovingAverage"

@@ -13,8 +13,6 @@ from tensor_bridge.errors import FrameworkError
 if TYPE_CHECKING:
     from tensor_bridge.checkpoint.read._mapped import MappedFile
 
-__all__ = ["PIECE", "crc_function", "crc_of", "mask", "mismatch"]
-
 PIECE = 16 << 20
 """Bytes per call, so that an interrupt is handled soon."""
 

@@ -7,8 +7,6 @@ from typing import Any
 
 from tensor_bridge.errors import CheckpointError, TensorBridgeError
 
-__all__ = ["damaged", "reading", "translated"]
-
 
 def damaged(file: str, message: str, *, entry: str = "", offset: int = -1) -> CheckpointError:
     """The error for ``file``, with its attributes set and the place in its message."""

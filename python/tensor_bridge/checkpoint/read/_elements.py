@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     Decoder = Callable[[tuple[int, ...], Iterable[torch.Tensor]], torch.Tensor]
 
-__all__ = ["decoder_of", "known_row", "stored_dtype"]
-
 # Elements looked up at a time. Their numbers take four bytes each, and more in torch: pieces of
 # 16 MB left a heap of 100 MB behind (glibc 2.36).
 _PART = 1 << 18

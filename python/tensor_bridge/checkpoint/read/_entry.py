@@ -16,8 +16,6 @@ from tensor_bridge.errors import FrameworkError, TensorBridgeError, UnsupportedD
 if TYPE_CHECKING:
     from tensor_bridge.checkpoint.read._quantization import Quantization
 
-__all__ = ["Entry", "Extent"]
-
 
 class Extent(NamedTuple):
     """A range of bytes: ``size`` of them at ``offset`` of ``file``."""

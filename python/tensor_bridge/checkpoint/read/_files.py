@@ -15,16 +15,6 @@ from tensor_bridge import _regular_files
 from tensor_bridge.checkpoint.read._damage import damaged
 from tensor_bridge.errors import CheckpointNotFoundError
 
-__all__ = [
-    "HDF5_MAGIC",
-    "first_bytes",
-    "is_folder",
-    "is_there",
-    "last_bytes",
-    "open_regular",
-    "read_small",
-]
-
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 """How a file of HDF5 begins."""
 

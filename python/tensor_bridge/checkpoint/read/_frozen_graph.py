@@ -25,8 +25,6 @@ from tensor_bridge.errors import UnsupportedDtypeError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FrozenGraph"]
-
 # A constant of one value repeated takes a few bytes, whatever its shape. This is what one may take
 # in memory, or this many times its bytes in the file if that is more: an int64 of one byte becomes
 # eight.

@@ -13,8 +13,6 @@ from collections.abc import Callable, Sequence
 from tensor_bridge.checkpoint.read._names import VALUE
 from tensor_bridge.checkpoint.read._object_graph import Node
 
-__all__ = ["GraphKinds"]
-
 _STEPS = {"_iterations", "iter", "iterations", "step", "step_counter"}
 _POWERS = {"beta1_power", "beta2_power"}
 _SETTINGS = {"iter", "decay", "learning_rate", "momentum", "rho", "beta_1", "beta_2", "loss_scale"}

@@ -25,8 +25,6 @@ from tensor_bridge.errors import FrameworkError, TensorBridgeError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DataSet", "Hdf5File", "Window", "plain_path"]
-
 _NAMES = {
     "f2": "float16",
     "f4": "float32",

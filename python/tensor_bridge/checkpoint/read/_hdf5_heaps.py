@@ -16,8 +16,6 @@ from collections.abc import Iterator
 
 from tensor_bridge.checkpoint.read._mapped import MappedFile
 
-__all__ = ["Heaps"]
-
 _ATTRIBUTE, _CONTINUATION = 0x0C, 0x10
 _SHARED = 2  # a flag of a message: it is elsewhere
 _HEAP_HEADER = _OBJECT_HEADER = _DESCRIPTOR = 16

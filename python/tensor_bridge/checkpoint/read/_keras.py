@@ -33,8 +33,6 @@ from tensor_bridge.checkpoint.read._mapped import MappedFile
 from tensor_bridge.checkpoint.read._name_kinds import kind_of_data_set
 from tensor_bridge.errors import CheckpointError
 
-__all__ = ["KerasWeights", "open_keras", "open_keras_folder", "open_sharded"]
-
 _MEMBER = "model.weights.h5"
 # The list of files that hold a model in pieces: a million groups take less. JSON takes up to 30
 # times its bytes in memory.

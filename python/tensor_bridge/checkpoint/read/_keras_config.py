@@ -16,8 +16,6 @@ from typing import Any
 
 from tensor_bridge.checkpoint.read._layer import Layer
 
-__all__ = ["MAX_BYTES", "MAX_PATH", "Node", "class_of", "fed_by", "layers_of", "parse"]
-
 MAX_BYTES = 16 << 20
 """Limit of a configuration's size: the largest of Keras' own applications takes 1 MB."""
 MAX_PATH = 1024

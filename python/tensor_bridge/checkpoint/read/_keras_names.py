@@ -16,8 +16,6 @@ from functools import cache, partial
 
 from tensor_bridge.checkpoint.read._keras_config import Node
 
-__all__ = ["Group", "find_names"]
-
 # The layers of a model, in Keras 2.12 to 2.14 under the second name.
 _LAYERS = ("layers", "_layer_checkpoint_dependencies")
 # Whose attribute is called otherwise than what its configuration has.

@@ -11,8 +11,6 @@ from pathlib import Path
 
 from tensor_bridge.checkpoint.read._files import first_bytes, is_there
 
-__all__ = ["latest_prefixes"]
-
 # It contains a few names; a larger file is something else.
 _MAX_SIZE = 1 << 20
 _MAX_PATH = 4096  # Linux' own

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     import torch
 
-__all__ = ["MappedFile"]
-
 # In pieces, so that an interrupt is soon heard.
 _COPY = 64 << 20
 # Python names it from 3.13 on. Without it the kernel may refuse a private mapping larger than its

@@ -8,8 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-__all__ = ["kind_of_data_set", "kind_of_key"]
-
 Shapes = Mapping[str, tuple[int, ...]]
 
 # The names that optimizers give to the variables for each weight, and to their own variables:

@@ -11,8 +11,6 @@ from tensor_bridge.errors import CheckpointError
 if TYPE_CHECKING:
     from tensor_bridge.checkpoint.read._graph_kinds import GraphKinds
 
-__all__ = ["ATTRIBUTES", "GRAPH_KEY", "VALUE", "Name", "Stored", "escape", "names_of", "slice_key"]
-
 GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 """The entry of an object-based checkpoint that describes its objects."""
 

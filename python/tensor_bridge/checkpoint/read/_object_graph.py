@@ -12,17 +12,6 @@ from typing import NamedTuple, TypeGuard
 
 from tensor_bridge.errors import CheckpointError
 
-__all__ = [
-    "Node",
-    "fields_of",
-    "message",
-    "one_string",
-    "read_graph",
-    "varint",
-    "variable_names",
-]
-
-
 # A graph in memory takes a multiple of its bytes, an empty object 100 times as many. That of a
 # ResNet-50 with its optimizer has 50 kB and 556 objects; reading takes 50 ns a byte.
 _MAX_GRAPH = 8 << 20

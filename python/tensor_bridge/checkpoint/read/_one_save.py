@@ -11,16 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-__all__ = [
-    "MARK_SIZE",
-    "DataMark",
-    "bytes_of_mark",
-    "digest_of_entries",
-    "digest_of_index",
-    "index_record",
-    "mark_of_data",
-]
-
 MARK_SIZE = 64
 """Number of bytes of a data file before its tensors."""
 _MAGIC = b"tensor_bridge.save.1".ljust(24, b"\0")

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from tensor_bridge.errors import UnsupportedFileError
 
-__all__ = ["refused_archive", "refused_file", "unsupported"]
-
 _TORCH = "it is torch's own: torch.load(path, weights_only=True)"
 # What a file begins with, what that is, and what to do.
 _BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (

@@ -13,8 +13,6 @@ from tensor_bridge.errors import CheckpointError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["owned"]
-
 
 class _Stretch(ctypes.Structure):
     """iovec."""

@@ -9,8 +9,6 @@ from typing import Any
 
 from tensor_bridge.errors import InvalidOptionError, UnsupportedTypeError
 
-__all__ = ["local_path"]
-
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/{1,2}")
 
 

@@ -13,8 +13,6 @@ from tensor_bridge.errors import UnsupportedDtypeError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Quantization", "quantized"]
-
 
 @dataclass(frozen=True)
 class Quantization:

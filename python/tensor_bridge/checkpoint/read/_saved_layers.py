@@ -16,8 +16,6 @@ from tensor_bridge.checkpoint.read._layer import Layer
 from tensor_bridge.checkpoint.read._object_graph import fields_of
 from tensor_bridge.errors import CheckpointError
 
-__all__ = ["saved_layers"]
-
 _FILE = "keras_metadata.pb"
 # It contains a layer's configuration once for each model that the layer is in.
 _MAX_BYTES = 32 << 20

@@ -12,8 +12,6 @@ from tensor_bridge.errors import CheckpointError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Piece", "Place", "join", "place_of", "shape_of"]
-
 Place = tuple[tuple[int, int], ...]
 """(start, length) for each axis."""
 

@@ -13,8 +13,6 @@ from tensor_bridge.checkpoint.read._elements import decoder_of, known_row, store
 from tensor_bridge.checkpoint.read._entry import Entry, Extent
 from tensor_bridge.checkpoint.read._mapped import MappedFile
 
-__all__ = ["StoredEntry", "UniqueNames", "kind_of", "read_whole", "text"]
-
 T = TypeVar("T")
 
 

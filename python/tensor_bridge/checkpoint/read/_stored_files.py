@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from tensor_bridge.checkpoint.read._frozen_graph import FrozenGraph
     from tensor_bridge.checkpoint.read._tflite import Tflite
 
-__all__ = ["open_stored"]
-
 _GRAPH, _TFLITE = 1, 2
 # How GraphDef, MetaGraphDef and SavedModel begin as text.
 _AS_TEXT = re.compile(

@@ -5,8 +5,6 @@ from __future__ import annotations
 from tensor_bridge.checkpoint.read._files import last_bytes
 from tensor_bridge.errors import TensorBridgeError
 
-__all__ = ["MAGIC", "is_table"]
-
 MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
 
 

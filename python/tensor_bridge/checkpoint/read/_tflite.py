@@ -26,8 +26,6 @@ from tensor_bridge.errors import UnsupportedDtypeError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Tflite"]
-
 # Why the bytes of a tensor are not its values, by the number that C++ has for it.
 _STORAGE = {
     1: "a sparse tensor, of which the file holds a part; let TensorFlow Lite make it dense",

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
     from tensor_bridge.composite import StringTensor
 
-__all__ = ["V1Checkpoint", "v1_files"]
-
 _SHARD = re.compile(r"(?P<base>.+)-(\d{5}|\?{5})-of-(?P<total>\d{5}|\?{5})", re.DOTALL)
 
 

@@ -22,8 +22,6 @@ from tensor_bridge.errors import CheckpointError, InvalidOptionError, Unsupporte
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["convert"]
-
 # safetensors' names of torch's dtypes.
 _SAFETENSORS = {
     "torch.bool": "BOOL",

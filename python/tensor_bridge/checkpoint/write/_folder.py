@@ -11,8 +11,6 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-__all__ = ["Folder"]
-
 _NOREPLACE, _EXCHANGE = 1, 2  # of renameat2, which Python does not have
 _MAX_READ = 64 << 20
 _UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)

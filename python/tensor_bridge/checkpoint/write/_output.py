@@ -25,8 +25,6 @@ from tensor_bridge.errors import InvalidOptionError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Output", "add", "dense_bytes", "naming", "outputs", "refuse", "take_back", "try_to_add"]
-
 # In pieces, so that an interrupt is soon heard.
 _PIECE = 64 << 20
 _ATTEMPTS = 12  # the last pause is of up to 4 s

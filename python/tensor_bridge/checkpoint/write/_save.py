@@ -36,8 +36,6 @@ from tensor_bridge.errors import (
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["save"]
-
 # TensorFlow does not ask for it; with it tensors can be views of the mapped file.
 _ALIGNMENT = 64
 _BLOCK = 16 << 10

@@ -19,8 +19,6 @@ from tensor_bridge.checkpoint.write._output import (
     try_to_add,
 )
 
-__all__ = ["index_path", "shards"]
-
 
 def index_path(path: Path) -> Path:
     """The index of the files that are written in the place of ``path``."""
