@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "support/on_threads.h"
 
 struct TF_Status {
   int code = 0;
@@ -152,8 +153,9 @@ const TfApi& api() {
   return published;
 }
 
+// Closes at the end, and expects nothing to be left then.
 struct Stream {
-  Stream(Script* script, int prefetch, bool adaptive = false) {
+  Stream(Script* script_of_it, int prefetch, bool adaptive = false) : script(script_of_it) {
     g_script = script;
     tb_data_component component{TB_DATA_OPAQUE, 1, 0, 0, 0};
     tb_data_options options{};
@@ -164,6 +166,16 @@ struct Stream {
     auto iterator = std::make_unique<DatasetIterator>(api(), nullptr, &resource, std::vector{1});
     stream = std::make_unique<DataStream>(std::move(iterator), makeDataPlan(options), prefetch,
                                           adaptive);
+  }
+  ~Stream() {
+    EXPECT_TRUE(stream->close(kLong));
+    stream.reset();
+    // A thread that was left alone frees what is left once it gets so far.
+    for (int i = 0; i < 6000 && script->others != 0; ++i) {
+      std::this_thread::sleep_for(milliseconds(10));
+    }
+    EXPECT_EQ(script->handles, 0);
+    EXPECT_EQ(script->others, 0);
   }
   // The value, or -1 for the end, -2 for a failure.
   int64_t take() {
@@ -179,13 +191,9 @@ struct Stream {
     EXPECT_EQ(item.ordinal, item.element->slots[0].handle.get()->value);
     return item.element->slots[0].handle.get()->value;
   }
+  Script* script;
   std::unique_ptr<DataStream> stream;
 };
-
-void expectNothingLeft(const Script& script) {
-  EXPECT_EQ(script.handles, 0);
-  EXPECT_EQ(script.others, 0);
-}
 
 class DataStreamTest : public ::testing::TestWithParam<std::pair<int, bool>> {};
 
@@ -193,81 +201,62 @@ TEST_P(DataStreamTest, GivesEveryElementAndTheEndForGood) {
   Script script;
   script.count = 1000;
   script.fails_at = 7;
-  {
-    Stream test(&script, GetParam().first, GetParam().second);
-    for (int64_t i = 0; i < 1000; ++i) EXPECT_EQ(test.take(), i == 7 ? -2 : i);
-    for (int i = 0; i < 3; ++i) EXPECT_EQ(test.take(), -1);
-    EXPECT_EQ(script.calls, 1001);
-    // An operation that fails leaves its error to others; the next one that does not takes it away.
-    EXPECT_EQ(script.after_failures, 2);
-    const tb_data_stats stats = test.stream->stats();
-    EXPECT_EQ(stats.elements, 999);
-    EXPECT_EQ(stats.failures, 1);
-    EXPECT_TRUE(test.stream->close(kLong));
-  }
-  expectNothingLeft(script);
+  Stream test(&script, GetParam().first, GetParam().second);
+  for (int64_t i = 0; i < 1000; ++i) EXPECT_EQ(test.take(), i == 7 ? -2 : i);
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(test.take(), -1);
+  EXPECT_EQ(script.calls, 1001);
+  // An operation that fails leaves its error to others; the next one that does not takes it away.
+  EXPECT_EQ(script.after_failures, 2);
+  const tb_data_stats stats = test.stream->stats();
+  EXPECT_EQ(stats.elements, 999);
+  EXPECT_EQ(stats.failures, 1);
 }
 
 TEST_P(DataStreamTest, ManyTakersShareTheElements) {
   Script script;
   script.count = 2000;
   std::vector<std::atomic<int>> seen(2000);
-  {
-    Stream test(&script, GetParam().first, GetParam().second);
-    std::vector<std::thread> takers;
-    for (int i = 0; i < 4; ++i) {
-      takers.emplace_back([&] {
-        for (int64_t value = test.take(); value >= 0; value = test.take()) ++seen[value];
-      });
-    }
-    for (std::thread& taker : takers) taker.join();
-    EXPECT_TRUE(test.stream->close(kLong));
-  }
+  Stream test(&script, GetParam().first, GetParam().second);
+  testing::onThreads(4, [&](int) {
+    for (int64_t value = test.take(); value >= 0; value = test.take()) ++seen[value];
+  });
   for (const std::atomic<int>& count : seen) EXPECT_EQ(count, 1);
-  expectNothingLeft(script);
 }
 
 TEST_P(DataStreamTest, PausesBetweenTwoElements) {
   Script script;
   script.count = 100000;
-  {
-    Stream test(&script, GetParam().first, GetParam().second);
-    int64_t expected = 0;
-    for (int round = 0; round < 50; ++round) {
-      for (int i = 0; i < 20; ++i) EXPECT_EQ(test.take(), expected++);
-      test.stream->pause();
-      const int calls = script.calls;
-      DataItem item;
-      // What is queued is there, and nothing follows it.
-      while (test.stream->next(milliseconds(0), &item) == DataStream::Wait::kItem) {
-        EXPECT_EQ(item.ordinal, expected++);
-      }
-      EXPECT_EQ(calls, expected);
-      EXPECT_EQ(script.calls, calls);
-      test.stream->resume();
+  Stream test(&script, GetParam().first, GetParam().second);
+  int64_t expected = 0;
+  for (int round = 0; round < 50; ++round) {
+    for (int i = 0; i < 20; ++i) EXPECT_EQ(test.take(), expected++);
+    test.stream->pause();
+    const int calls = script.calls;
+    DataItem item;
+    // What is queued is there, and nothing follows it.
+    while (test.stream->next(milliseconds(0), &item) == DataStream::Wait::kItem) {
+      EXPECT_EQ(item.ordinal, expected++);
     }
-    EXPECT_TRUE(test.stream->close(kLong));
+    EXPECT_EQ(calls, expected);
+    EXPECT_EQ(script.calls, calls);
+    test.stream->resume();
   }
-  expectNothingLeft(script);
 }
 
 TEST_P(DataStreamTest, CloseCancelsWhatIsUnderWay) {
   Script script;
   script.count = 100;
   script.blocks_at = 3;
-  {
-    Stream test(&script, GetParam().first, GetParam().second);
-    std::thread closer([&] {
-      while (script.next != 4) std::this_thread::sleep_for(milliseconds(1));
-      EXPECT_TRUE(test.stream->close(kLong));
-    });
-    int64_t value = 0;
-    while ((value = test.take()) >= 0) EXPECT_LT(value, 3);
-    EXPECT_EQ(value, -1);
-    closer.join();
-    EXPECT_EQ(test.take(), -1);
-  }
-  expectNothingLeft(script);
+  Stream test(&script, GetParam().first, GetParam().second);
+  std::thread closer([&] {
+    while (script.next != 4) std::this_thread::sleep_for(milliseconds(1));
+    EXPECT_TRUE(test.stream->close(kLong));
+  });
+  int64_t value = 0;
+  while ((value = test.take()) >= 0) EXPECT_LT(value, 3);
+  EXPECT_EQ(value, -1);
+  closer.join();
+  EXPECT_EQ(test.take(), -1);
 }
 
 INSTANTIATE_TEST_SUITE_P(Prefetch, DataStreamTest,
@@ -286,7 +275,6 @@ TEST(DataStream, MakesNoMoreThanWasAskedFor) {
   std::this_thread::sleep_for(milliseconds(20));  // for one too many
   EXPECT_EQ(script.calls, 4);
   EXPECT_EQ(test.stream->stats().queued, 3);
-  EXPECT_TRUE(test.stream->close(kLong));
 }
 
 TEST(DataStream, AWaitHasALimit) {
@@ -299,43 +287,31 @@ TEST(DataStream, AWaitHasALimit) {
   EXPECT_FALSE(test.stream->hasItem());
   test.stream->cancel();
   EXPECT_EQ(test.take(), -1);
-  EXPECT_TRUE(test.stream->close(kLong));
 }
 
 TEST(DataStream, WhereNothingIsMadeAheadAWaitCanBeLeftAndTheElementStays) {
   Script script;
   script.count = 100;
   script.held = true;
-  {
-    Stream test(&script, 0, /*adaptive=*/true);
-    DataItem item;
-    EXPECT_EQ(test.stream->next(milliseconds(20), &item), DataStream::Wait::kTimeout);
-    script.held = false;
-    for (int64_t i = 0; i < 100; ++i) {
-      EXPECT_EQ(test.take(), i);
-      EXPECT_EQ(script.calls, i + 1);  // none before somebody waits for it
-    }
-    EXPECT_EQ(test.take(), -1);
-    EXPECT_TRUE(test.stream->close(kLong));
+  Stream test(&script, 0, /*adaptive=*/true);
+  DataItem item;
+  EXPECT_EQ(test.stream->next(milliseconds(20), &item), DataStream::Wait::kTimeout);
+  script.held = false;
+  for (int64_t i = 0; i < 100; ++i) {
+    EXPECT_EQ(test.take(), i);
+    EXPECT_EQ(script.calls, i + 1);  // none before somebody waits for it
   }
-  expectNothingLeft(script);
+  EXPECT_EQ(test.take(), -1);
 }
 
 TEST(DataStream, AThreadThatCannotBeCancelledIsLeftAlone) {
   Script script;
   script.count = 100;
   script.held = true;
-  {
-    Stream test(&script, 1);
-    while (script.in_use == 0) std::this_thread::sleep_for(milliseconds(1));
-    EXPECT_FALSE(test.stream->close(milliseconds(10)));
-    script.held = false;
-  }
-  // It frees what is left once it gets so far.
-  for (int i = 0; i < 6000 && script.others != 0; ++i) {
-    std::this_thread::sleep_for(milliseconds(10));
-  }
-  expectNothingLeft(script);
+  Stream test(&script, 1);
+  while (script.in_use == 0) std::this_thread::sleep_for(milliseconds(1));
+  EXPECT_FALSE(test.stream->close(milliseconds(10)));
+  script.held = false;
 }
 
 TEST(DataStream, ATensorFlowWithoutTheFunctionsIsRefused) {

@@ -4,8 +4,8 @@
 #include <pthread.h>
 
 #include <thread>
-#include <vector>
 
+#include "support/on_threads.h"
 #include "support/owner_scope.h"
 
 namespace tensor_bridge::testing {
@@ -33,17 +33,13 @@ TEST(OwnerCounter, SumsOverManyThreadsAtOnce) {
   constexpr int kThreads = 64;
   constexpr int kRounds = 1000;
   OwnerScope owners(liveOwners);
-  std::vector<std::thread> threads;
-  for (int t = 0; t < kThreads; ++t) {
-    threads.emplace_back([t] {
-      for (int i = 0; i < kRounds; ++i) {
-        countOwner(2);
-        countOwner(-1);
-        if (i % 2 == t % 2) countOwner(-1);
-      }
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
+  onThreads(kThreads, [](int t) {
+    for (int i = 0; i < kRounds; ++i) {
+      countOwner(2);
+      countOwner(-1);
+      if (i % 2 == t % 2) countOwner(-1);
+    }
+  });
   EXPECT_EQ(owners.added(), kThreads * kRounds / 2);
   countOwner(-kThreads * kRounds / 2);
 }

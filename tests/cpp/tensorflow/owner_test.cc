@@ -13,32 +13,12 @@
 #include "adapters/tensorflow/reader.h"
 #include "adapters/tensorflow/tensor_layout.h"
 #include "core/owner_counter.h"
+#include "support/exported.h"
 #include "support/owner_scope.h"
 #include "support/tf_buffer.h"
 
 namespace tensor_bridge::testing {
 namespace {
-
-using Dims = std::vector<int64_t>;
-
-constexpr int kFloat = 1;
-
-const OwnerKind& kindOf(ReleaseFn release) {
-  return *std::find_if(kTensorFlowOwners, kTensorFlowOwners + kTensorFlowOwnerKinds,
-                       [release](const OwnerKind& kind) { return kind.release == release; });
-}
-
-struct Exported {
-  Exported(TF_Tensor* tensor, bool take) {
-    exportTensor(requireTfApi(), tensor, take, shape, &view);
-  }
-  bool letGo() { return kindOf(view.release).letGo(&view.owner, &view.release); }
-  void release() { view.reset(); }
-  OwnerTag tag() const { return kindOf(view.release).tag; }
-
-  int64_t shape[kMaxDims];
-  TensorRef view;
-};
 
 TF_Tensor* allocated(const Dims& dims) {
   int64_t count = 1;

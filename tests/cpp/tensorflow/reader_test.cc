@@ -14,15 +14,12 @@
 #include "core/layout.h"
 #include "core/owner_counter.h"
 #include "support/expect_error.h"
+#include "support/exported.h"
 #include "support/owner_scope.h"
 #include "support/tf_buffer.h"
 
 namespace tensor_bridge::testing {
 namespace {
-
-using Dims = std::vector<int64_t>;
-
-constexpr int kFloat = 1;
 
 TF_Tensor* tensorOver(CountedBuffer* buffer, int dtype, const Dims& dims) {
   return requireTfApi().TF_NewTensor(dtype, dims.data(), static_cast<int>(dims.size()),
@@ -32,24 +29,6 @@ TF_Tensor* tensorOver(CountedBuffer* buffer, int dtype, const Dims& dims) {
 
 TF_Tensor* allocated(int dtype, const Dims& dims, size_t bytes) {
   return requireTfApi().TF_AllocateTensor(dtype, dims.data(), static_cast<int>(dims.size()), bytes);
-}
-
-// Exports, and keeps the shape that the view points to.
-struct Exported {
-  Exported(TF_Tensor* tensor, bool take) {
-    exportTensor(requireTfApi(), tensor, take, shape, &view);
-  }
-  Dims dims() const { return Dims(shape, shape + view.dl.ndim); }
-  void release() { view.reset(); }
-
-  int64_t shape[kMaxDims];
-  TensorRef view;
-};
-
-const OwnerKind& kindOf(ReleaseFn release) {
-  const OwnerKind* kind = kTensorFlowOwners;
-  while (kind->release != release) ++kind;
-  return *kind;
 }
 
 TEST(TensorFlow, IsFoundInTheProcess) {

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "adapters/torch/copy_on_write.h"
+#include "support/on_threads.h"
 #include "torch/foreign.h"
 
 namespace tensor_bridge::testing {
@@ -114,11 +115,7 @@ TEST_F(ShareToTf, FirstWriteByTwoThreadsMovesOnce) {
   for (int round = 0; round < 100; ++round) {
     const at::Tensor tensor = at::ones({2});
     Kept kept(tensor);
-    std::vector<std::thread> threads;
-    for (int i = 0; i < 2; ++i) {
-      threads.emplace_back([&tensor, i] { tensor.select(0, i).add_(i + 1); });
-    }
-    for (std::thread& thread : threads) thread.join();
+    onThreads(2, [&](int i) { tensor.select(0, i).add_(i + 1); });
     ASSERT_EQ(valuesOf<float>(tensor), (std::vector<float>{2, 3}));
     ASSERT_EQ(kept.values(), (std::vector<float>{1, 1}));
   }
@@ -128,9 +125,7 @@ TEST_F(ShareToTf, ReleaseBesideAWriteIsSafe) {
   for (int round = 0; round < 200; ++round) {
     const at::Tensor tensor = at::ones({64});
     Kept kept(tensor);
-    std::thread other([&] { kept.release(); });
-    tensor.add_(1);
-    other.join();
+    atOnce({[&] { kept.release(); }, [&] { tensor.add_(1); }});
     ASSERT_EQ(tensor.sum().item<float>(), 128.0f);
   }
 }

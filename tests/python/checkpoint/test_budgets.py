@@ -22,6 +22,7 @@ from fresh import run_forked
 from tensorflow.core.protobuf import tensor_bundle_pb2
 
 from tensor_bridge import CheckpointError, checkpoint
+from tensor_bridge.checkpoint.read._names import slice_key
 
 pytestmark = pytest.mark.alone
 
@@ -87,10 +88,18 @@ def cost(path: Path) -> Cost:
     return Cost(*json.loads(run_forked(code, after=(READER,)).check()))
 
 
+def made(folder: Path, content: bytes, name: str = "made.ckpt") -> Path:
+    (path := folder / name).write_bytes(content)
+    return path
+
+
+def made_bundle(folder: Path, records: list[tuple[bytes, bytes]], data: bytes) -> Path:
+    made(folder, data, "made.data-00000-of-00001")
+    return made(folder, bundles.index_bytes(records), "made.index").with_suffix("")
+
+
 def overlapping(folder: Path) -> Path:
     """1 MB of index: one variable in 20,000 slices, each of the same 256 KiB."""
-    from tensor_bridge.checkpoint.read._names import slice_key
-
     count, length = 20_000, 1 << 16
     whole = tensor_bundle_pb2.BundleEntryProto(dtype=1)
     for size in (count, length):
@@ -104,15 +113,11 @@ def overlapping(folder: Path) -> Path:
         part = bundles.entry(dtype=1, shape=(1, length), size=4 * length)
         records.append((slice_key(b"w", (row, 1, 0, length)), part))
     records = [(b"", bundles.header()), *sorted(records), (b"w", whole.SerializeToString())]
-    (folder / "made.index").write_bytes(bundles.index_bytes(records))
-    (folder / "made.data-00000-of-00001").write_bytes(b"\0" * 4 * length)
-    return folder / "made"
+    return made_bundle(folder, records, b"\0" * 4 * length)
 
 
 def repeated(folder: Path) -> Path:
     """The same slice a hundred thousand times in one entry."""
-    from tensor_bridge.checkpoint.read._names import slice_key
-
     whole = tensor_bundle_pb2.BundleEntryProto(dtype=1)
     whole.shape.dim.add().size = 100_000
     for _ in range(100_000):
@@ -121,9 +126,7 @@ def repeated(folder: Path) -> Path:
     part = bundles.entry(dtype=1, shape=(1,), size=4)
     records = [(b"", bundles.header()), (slice_key(b"w", (0, 1)), part)]
     records.append((b"w", whole.SerializeToString()))
-    (folder / "made.index").write_bytes(bundles.index_bytes(records))
-    (folder / "made.data-00000-of-00001").write_bytes(b"\0" * 4)
-    return folder / "made"
+    return made_bundle(folder, records, b"\0" * 4)
 
 
 def _field(number: int, content: bytes) -> bytes:
@@ -132,8 +135,6 @@ def _field(number: int, content: bytes) -> bytes:
 
 def repeated_in_v1(folder: Path) -> Path:
     """The first format: the last of 60,000 records, 60,000 times in one tensor."""
-    from tensor_bridge.checkpoint.read._names import slice_key
-
     count = 60_000
     shape = _field(2, _field(2, b"\x08" + bundles.varint(count)))
     one = _field(4, _field(1, b"\x10\x01"))
@@ -141,8 +142,7 @@ def repeated_in_v1(folder: Path) -> Path:
     values = _field(2, _field(3, b"\x08\x01\x2a\x04\0\0\0\0"))
     records = [(b"", _field(1, tensor)), *((b"\0%05d" % i, b"") for i in range(count))]
     records.append((slice_key(b"w", (0, 1)), values))
-    (folder / "made.ckpt").write_bytes(bundles.index_bytes(sorted(records)))
-    return folder / "made.ckpt"
+    return made(folder, bundles.index_bytes(sorted(records)))
 
 
 def _v1_tensor(name: bytes, count: int) -> bytes:
@@ -154,8 +154,6 @@ def _v1_tensor(name: bytes, count: int) -> bytes:
 
 def _v1_slices(name: bytes, count: int) -> list[tuple[bytes, bytes]]:
     """Its slices, each 1.0."""
-    from tensor_bridge.checkpoint.read._names import slice_key
-
     values = _field(2, _field(3, b"\x2a\x04\0\0\x80\x3f"))
     return [(slice_key(name, (i, 1)), values) for i in range(count)]
 
@@ -163,8 +161,7 @@ def _v1_slices(name: bytes, count: int) -> list[tuple[bytes, bytes]]:
 def many_slices(folder: Path) -> Path:
     """The first format: 40,000 slices of one tensor in one block."""
     records = [(b"", _field(1, _v1_tensor(b"w", 40_000))), *_v1_slices(b"w", 40_000)]
-    (folder / "made.ckpt").write_bytes(bundles.index_bytes(sorted(records)))
-    return folder / "made.ckpt"
+    return made(folder, bundles.index_bytes(sorted(records)))
 
 
 def packed_slices(folder: Path) -> Path:
@@ -174,15 +171,13 @@ def packed_slices(folder: Path) -> Path:
     records = sorted(record for name in names for record in _v1_slices(name, 1))
     half = len(records) // 2
     blocks = [[(b"", description), *records[:half]], records[half:]]
-    (folder / "made.ckpt").write_bytes(tables.with_zeros(blocks, (16 << 20) + 8))
-    return folder / "made.ckpt"
+    return made(folder, tables.with_zeros(blocks, (16 << 20) + 8))
 
 
 def long_slice_names(folder: Path) -> Path:
     """The first format: one name of 100 kB, which the keys of 40,000 slices repeat."""
     records = [(b"", _field(1, _v1_tensor(b"w" * 100_000, 40_000)))]
-    (folder / "made.ckpt").write_bytes(bundles.index_bytes(records))
-    return folder / "made.ckpt"
+    return made(folder, bundles.index_bytes(records))
 
 
 def archive(path: Path, weights: Callable[[Any], None], config: bytes = b"") -> Path:
@@ -287,8 +282,7 @@ def claimed_text(folder: Path) -> Path:
     """A text that claims 4 GB."""
     path, data, place, _ = _with_text(folder, 1, 1)
     data[place : place + 4] = b"\xff" * 4
-    path.write_bytes(data)
-    return path
+    return made(folder, data, path.name)
 
 
 def shared_text(folder: Path) -> Path:
@@ -315,33 +309,32 @@ def nested_heaps(folder: Path) -> Path:
     return path
 
 
-def deep_config(folder: Path) -> Path:
-    """A configuration of 16 MB, a hundred thousand levels deep."""
-    text = b'{"config":' * 100_000 + b"[]" * (7 << 20)
+def with_config(folder: Path, text: bytes) -> Path:
+    """A small model that this configuration describes."""
 
     def write(member: Any) -> None:
         with h5py.File(folder / "w.h5", "w") as file:
             file["layers/dense/vars/0"] = [1.0]
         member.write((folder / "w.h5").read_bytes())
 
-    return archive(folder / "deep.keras", write, text)
+    return archive(folder / "made.keras", write, text)
+
+
+def deep_config(folder: Path) -> Path:
+    """A configuration of 16 MB, a hundred thousand levels deep."""
+    text = b'{"config":' * 100_000 + b"[]" * (7 << 20)
+    return with_config(folder, text)
 
 
 def wide_config(folder: Path) -> Path:
     """16 KB of a configuration that unpack to 16 MB of empty objects."""
     text = b"[" + b"{}," * (5 << 20) + b"0]"
-
-    def write(member: Any) -> None:
-        with h5py.File(folder / "w.h5", "w") as file:
-            file["layers/dense/vars/0"] = [1.0]
-        member.write((folder / "w.h5").read_bytes())
-
-    return archive(folder / "wide.keras", write, text)
+    return with_config(folder, text)
 
 
 def quotes(folder: Path) -> Path:
     """A list of checkpoints that is one string without an end."""
-    (folder / "checkpoint").write_bytes(b'model_checkpoint_path: "' + b'\\"' * 500_000)
+    made(folder, b'model_checkpoint_path: "' + b'\\"' * 500_000, "checkpoint")
     return folder
 
 

@@ -18,10 +18,10 @@ from tf_bytes import (
     ROWS,
     as_stored,
     by_name,
-    random_bytes,
     random_tensor,
     reference_values,
     same_values,
+    tensor_and_bytes,
     tf_memory,
     tf_tensor,
     torch_dtype,
@@ -124,8 +124,7 @@ def test_rows_are_unique_and_read_only() -> None:
 
 @pytest.mark.parametrize("row", SHARED + VIEWED, ids=by_name)
 def test_shared_dtypes_share_until_released(row: DtypeRow, interface: Any) -> None:
-    data = random_bytes(row, 6)
-    t = tf_tensor(row, (2, 3), data)
+    t, data = tensor_and_bytes(row)
     with owners() as added:
         x = interface.convert_tf_to_pytorch(t)
         assert x.dtype is torch_dtype(row.nearest)
@@ -144,8 +143,7 @@ def test_shared_dtypes_share_until_released(row: DtypeRow, interface: Any) -> No
 
 @pytest.mark.parametrize("row", SHARED + VIEWED, ids=by_name)
 def test_torch_keeps_the_bytes_alive(row: DtypeRow, interface: Any) -> None:
-    data = random_bytes(row, 6)
-    t = tf_tensor(row, (2, 3), data)
+    t, data = tensor_and_bytes(row)
     address = tensor_bridge.testing.tf_data_address(t)
     x = interface.to_torch(t)
     del t
@@ -228,8 +226,7 @@ def test_strings_are_no_dense_tensor(size: int, options: dict[str, Any]) -> None
 
 @pytest.mark.parametrize("row", SHARED_RAW, ids=by_name)
 def test_raw_shares_what_is_stored(row: DtypeRow, interface: Any) -> None:
-    data = random_bytes(row, 6)
-    t = tf_tensor(row, (3, 2), data)
+    t, data = tensor_and_bytes(row, (3, 2))
     with owners() as added:
         x = interface.to_torch(t, raw=True)
         assert x.dtype is (torch_dtype(row.nearest) if row.kind == "quantized" else torch.uint8)
@@ -258,8 +255,7 @@ def test_raw_changes_nothing_where_torch_has_the_dtype(row: DtypeRow, interface:
 
 @pytest.mark.parametrize("row", SHARED + VIEWED, ids=by_name)
 def test_a_write_moves_torch_and_leaves_tensorflow_alone(row: DtypeRow, interface: Any) -> None:
-    data = random_bytes(row, 6)
-    t = tf_tensor(row, (2, 3), data)
+    t, data = tensor_and_bytes(row)
     x = interface.to_torch(t)
     x[0, 0] = 1
     assert not shares_memory(t, x)
@@ -272,8 +268,7 @@ def test_a_write_moves_torch_and_leaves_tensorflow_alone(row: DtypeRow, interfac
 
 @pytest.mark.parametrize("row", SHARED + VIEWED, ids=by_name)
 def test_a_forbidden_write_raises_and_writes_nothing(row: DtypeRow, interface: Any) -> None:
-    data = random_bytes(row, 6)
-    t = tf_tensor(row, (2, 3), data)
+    t, data = tensor_and_bytes(row)
     x = interface.to_torch(t, on_write="raise")
     for write in (lambda: x.zero_(), lambda: x.fill_(1), lambda: x[0].copy_(x[1])):
         with needs.forbidden_write(r"clone\(\)"):
@@ -294,8 +289,7 @@ def test_a_write_through_an_alias_reaches_tensorflow(row: DtypeRow, interface: A
 
 @pytest.mark.parametrize("row", BY_DEFAULT, ids=by_name)
 def test_a_copy_is_ordinary_memory_of_torch_s_own(row: DtypeRow, interface: Any) -> None:
-    data = random_bytes(row, 6)
-    t = tf_tensor(row, (2, 3), data)
+    t, data = tensor_and_bytes(row)
     with owners():
         x = interface.to_torch(t, copy=True)
     assert not shares_memory(t, x)

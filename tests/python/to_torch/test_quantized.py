@@ -14,12 +14,11 @@ from sharing import owners
 from tf_bytes import (
     QUANTIZED,
     by_name,
-    random_bytes,
     random_tensor,
     reference_values,
     row_named,
+    tensor_and_bytes,
     tf_memory,
-    tf_tensor,
     torch_dtype,
     torch_memory,
 )
@@ -60,8 +59,7 @@ def test_dtypes_that_torch_lacks_are_raw_only(row: DtypeRow, interface: Any) -> 
 @pytest.mark.parametrize("shape", [(), (6,), (2, 3), (0, 3)], ids=str)
 def test_per_tensor(row: DtypeRow, shape: tuple[int, ...], interface: Any) -> None:
     count = int(np.prod(shape))
-    data = random_bytes(row, count)
-    t = tf_tensor(row, shape, data)
+    t, data = tensor_and_bytes(row, shape)
     with owners() as added:
         x = interface.to_torch(t, scale=0.25, zero_point=3)
         assert x.is_quantized
@@ -87,8 +85,7 @@ def test_per_tensor(row: DtypeRow, shape: tuple[int, ...], interface: Any) -> No
 @pytest.mark.parametrize("row", WITH_TWIN, ids=by_name)
 @pytest.mark.parametrize(("shape", "axis"), [((2, 3), 0), ((2, 3), 1), ((2, 3), -1), ((2, 3), -2)])
 def test_per_channel(row: DtypeRow, shape: tuple[int, ...], axis: int, interface: Any) -> None:
-    data = random_bytes(row, 6)
-    t = tf_tensor(row, shape, data)
+    t, data = tensor_and_bytes(row, shape)
     channels = shape[axis]
     scales = [0.5 * (i + 1) for i in range(channels)]
     zero_points = list(range(channels))
@@ -111,8 +108,7 @@ def test_per_channel(row: DtypeRow, shape: tuple[int, ...], axis: int, interface
 
 @pytest.mark.parametrize("row", WITH_TWIN, ids=by_name)
 def test_writes_are_protected(row: DtypeRow, interface: Any) -> None:
-    data = random_bytes(row, 6)
-    t = tf_tensor(row, (2, 3), data)
+    t, data = tensor_and_bytes(row)
     options = {"scale": 0.5, "zero_point": 1}
     x = interface.to_torch(t, **options)
     x.fill_(2.0)

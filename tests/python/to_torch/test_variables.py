@@ -14,10 +14,9 @@ from sharing import owners
 from tensorflow.python.ops import resource_variable_ops
 from tf_bytes import (
     NUMERIC,
-    random_bytes,
+    tensor_and_bytes,
     tensorflow_has_variables_of,
     tf_memory,
-    tf_tensor,
     torch_dtype,
     torch_memory,
 )
@@ -183,8 +182,7 @@ def test_two_snapshots_of_one_variable_share_with_each_other(interface: Any) -> 
     "row", [row for row in NUMERIC if tensorflow_has_variables_of(row)], ids=lambda row: row.name
 )
 def test_a_variable_of_every_dtype_converts_like_a_tensor(row: DtypeRow, interface: Any) -> None:
-    data = random_bytes(row, 6)
-    t = tf_tensor(row, (2, 3), data)
+    t, data = tensor_and_bytes(row)
     v = tf.Variable(t)
     options = {"raw": True} if row.kind == "quantized" else {}
     x = interface.to_torch(v, **options)
