@@ -148,32 +148,27 @@ def _number_of(name: str, value: Any, numbers: dict[str, int]) -> int:
 
 
 def _as_explanation(native: _Explanation, shape: Any) -> Explanation:
-    return _explanation.from_native(
-        (
-            native.action,
-            native.status,
-            native.on_write,
-            None if native.ndim < 0 else tuple(shape[: native.ndim]),
-            native.nbytes,
-            native.tf_dtype.decode(),
-            native.torch_dtype.decode(),
-            native.device.decode(),
-            native.reason.decode(errors="replace"),
-        )
-    )
+    sizes = None if native.ndim < 0 else tuple(shape[: native.ndim])
+    texts = (native.tf_dtype.decode(), native.torch_dtype.decode(), native.device.decode())
+    reason = native.reason.decode(errors="replace")
+    numbers = (native.action, native.status, native.on_write)
+    return _explanation.from_native((*numbers, sizes, native.nbytes, *texts, reason))
 
 
-def _is_torch_tensor(x: Any) -> bool:
-    """Whether `x` is a torch tensor with a value: by real type, because its memory is read."""
+def _is_dense(x: Any) -> bool:
+    """Whether `x` is a torch tensor with a value, or else a StringTensor; others are refused.
+
+    By real type, because its memory is read.
+    """
     from torch import Tensor
     from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
     lazy = (UninitializedBuffer, UninitializedParameter)
-    return issubclass(type(x), Tensor) and not issubclass(type(x), lazy)
-
-
-def _is_string_tensor(x: Any) -> bool:
-    return "tensor_bridge.composite.string.StringTensor" in _refusals.class_names(x)
+    dense = issubclass(type(x), Tensor) and not issubclass(type(x), lazy)
+    strings = "tensor_bridge.composite.string.StringTensor"
+    if not dense and strings not in _refusals.class_names(x):
+        raise _refusals.refusal_to_tf(x)
+    return dense
 
 
 def _nested(items: list[bytes], shape: list[int]) -> Any:
@@ -203,9 +198,8 @@ class TensorBridge:
     """
 
     def __init__(self, library: str | os.PathLike[str] | None = None) -> None:
-        if library is None:
-            library = config.library_dir() / "libtensor_bridge.so"
-        path = os.fspath(library)
+        installed = "libtensor_bridge.so"
+        path = os.fspath(config.library_dir() / installed if library is None else library)
         try:
             # PyDLL keeps the GIL: the library releases it itself where it waits or copies.
             self._library = ctypes.PyDLL(path)
@@ -252,8 +246,6 @@ class TensorBridge:
         For one dense tensor, a variable, or a tensor of strings.
         """
         eager = self._is_eager(t)
-        if not eager and not _refusals.is_resource_variable(t):
-            raise _refusals.refusal_to_torch(t)
         self._ensure_ready()
         options = self._options(copy, device, on_write, raw, scale, zero_point, axis)
         _options.check_extra("strings", strings)
@@ -275,9 +267,7 @@ class TensorBridge:
         grad: Literal["detach", "raise"] = "detach",
     ) -> Any:
         """The same as `tensor_bridge.convert_pytorch_to_tf` for one dense tensor or strings."""
-        dense = _is_torch_tensor(x)
-        if not dense and not _is_string_tensor(x):
-            raise _refusals.refusal_to_tf(x)
+        dense = _is_dense(x)
         self._ensure_to_tf_ready()
         options = self._to_tf_options(copy, dtype, grad)
         if dense:
@@ -306,8 +296,6 @@ class TensorBridge:
         try:
             _options.check_extra("strings", strings)
             eager = self._is_eager(t)
-            if not eager and not _refusals.is_resource_variable(t):
-                raise _refusals.refusal_to_torch(t)
             self._ensure_ready()
             options = self._options(copy, device, on_write, raw, scale, zero_point, axis)
             if not eager:
@@ -315,10 +303,9 @@ class TensorBridge:
                 return self._explained(self._library.tb_py_variable_explain, *variable, options)
             if not self._is_string(t):
                 return self._explained(self._library.tb_py_tf_explain, t, options)
+            explain = self._library.tb_strings_explain
             with self._tf_strings(t) as view:
-                explanation = self._explained_strings(
-                    self._library.tb_strings_explain, view, options
-                )
+                explanation = self._explained_strings(explain, view, options)
             return _explanation.of_strings(explanation, as_list=strings == "list")
         except Exception as e:
             return _explanation.refused(e)
@@ -333,17 +320,14 @@ class TensorBridge:
     ) -> Explanation:
         """What `convert_pytorch_to_tf` would do with one dense tensor, and why."""
         try:
-            dense = _is_torch_tensor(x)
-            if not dense and not _is_string_tensor(x):
-                raise _refusals.refusal_to_tf(x)
+            dense = _is_dense(x)
             self._ensure_to_tf_ready()
             options = self._to_tf_options(copy, dtype, grad)
             if dense:
                 return self._explained(self._library.tb_py_torch_explain, x, options)
+            explain = self._library.tb_strings_explain_back
             with self._torch_strings(x) as view:
-                return _explanation.of_strings(
-                    self._explained_strings(self._library.tb_strings_explain_back, view, options)
-                )
+                return _explanation.of_strings(self._explained_strings(explain, view, options))
         except Exception as e:
             return _explanation.refused(e)
 
@@ -407,7 +391,11 @@ class TensorBridge:
         return [data[begin:end] for begin, end in pairwise(offsets)]
 
     def _is_eager(self, t: Any) -> bool:
-        return bool(self._library.tb_py_is_eager_tensor(t))
+        """Whether it is an eager tensor, or else a variable; other values are refused."""
+        eager = bool(self._library.tb_py_is_eager_tensor(t))
+        if not eager and not _refusals.is_resource_variable(t):
+            raise _refusals.refusal_to_torch(t)
+        return eager
 
     def _is_string(self, t: Any) -> bool:
         """Whether an eager tensor holds strings. Without a handle it has no dtype to ask for."""
@@ -432,15 +420,9 @@ class TensorBridge:
         return handle, _capsule_pointer(context), tf_dtype
 
     def _options(
-        self,
-        copy: Any,
-        device: Any,
-        on_write: Any,
-        raw: Any,
-        scale: Any,
-        zero_point: Any,
-        axis: Any,
+        self, copy: Any, device: Any, on_write: Any, raw: Any, *quantization: Any
     ) -> _ConvertOptions:
+        scale, zero_point, axis = quantization
         options = _ConvertOptions()
         self._library.tb_convert_options_init(options)
         options.copy = _copy_number(copy)

@@ -89,10 +89,6 @@ def call(module: Any, x: torch.Tensor) -> torch.Tensor:
     return result
 
 
-def last_first(x: torch.Tensor) -> torch.Tensor:
-    return x.movedim(-1, 1)
-
-
 def on_sequence(module: Any, x: torch.Tensor) -> torch.Tensor:
     return call(module, x.transpose(1, 2)).transpose(1, 2)
 

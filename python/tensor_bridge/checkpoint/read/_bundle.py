@@ -256,11 +256,6 @@ class BundleEntry(Entry):
         # Past the frozen class's refusal to set anything.
         self.__dict__.update(files=files, shard=shard, row=row, crc=crc, pieces=pieces)
 
-    def _known_row(self) -> DtypeRow:
-        if self.row is None:
-            raise self.unsupported(f"no TensorFlow up to 2.21 has a dtype of {self.dtype}")
-        return self.row
-
     def _checked_file(self) -> MappedFile:
         file = self.files.mapped(self.shard)
         file.check(self.offset, self.nbytes, self.key)

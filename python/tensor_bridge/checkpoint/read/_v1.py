@@ -196,11 +196,6 @@ class V1Entry(Entry):
             x = join(self.shape, dtype, pieces, lambda m: damaged(self.file, m, entry=self.key))
         return x if decode is None else decode(self.shape, [x])
 
-    def _known_row(self) -> DtypeRow:
-        if self.row is None:
-            raise self.unsupported(f"no TensorFlow up to 2.21 has a dtype of {self.dtype}")
-        return self.row
-
     def _find(self, one: _Slice) -> _Values:
         count = prod(shape_of(one.place))
         wanted = one.records, one.key, self.number, count
