@@ -290,18 +290,18 @@ template struct FieldsOfStorage<&c10::StorageImpl::materialize_fn_,
 TEST(ShareStorageThreads, WhileTorchClearsHookAndFlag) {
   const at::Tensor tensor = six();
   {
-    Share moved(tensor);
+    Kept moved(tensor);
     tensor.add_(1);
   }
   c10::StorageImpl* storage = storageOf(tensor);
   storage->set_materializer([](c10::StorageImpl*) {});
   storage->*hookOfStorage() = nullptr;
-  const Share early = Share::attempted(tensor);
+  const Kept early = Kept::attempted(tensor);
   storage->*flagOfStorage() = false;
   tensor.add_(1);
   EXPECT_FALSE(early.taken());
   EXPECT_TRUE(!early.taken() || early.unchanged());
-  const Share late(tensor);
+  const Kept late(tensor);
   tensor.add_(1);
   EXPECT_TRUE(late.unchanged());
 }
