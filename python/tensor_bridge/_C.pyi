@@ -129,6 +129,9 @@ def tflite_tensors(
         tuple[tuple[float, ...], tuple[int, ...], int],
     ]
 ]: ...
+
+# dtype as TensorFlow numbers it, and shape.
+def tensor_describe(address: int, size: int, /) -> tuple[int, tuple[int, ...]]: ...
 def tensor_values(address: int, size: int, dtype: int, count: int, out_address: int, /) -> None: ...
 
 # Bytes of all strings; with addresses other than 0 offsets and strings are written there.
@@ -151,6 +154,9 @@ def example_spec(
 def example_scan(
     spec: Any, address: int, begins: int, sizes: int, count: int, columns: int, /
 ) -> tuple[Any, tuple[int, ...]]: ...
+
+# Whether it is a row of a feature list, key, type (0 for an empty Feature), number of values.
+def example_keys(address: int, size: int, /) -> list[tuple[bool, bytes, int, int]]: ...
 
 # Four addresses for each column, 0 where it has nothing: values, offsets, index, lengths.
 def example_fill(batch: Any, addresses: list[int], /) -> None: ...

@@ -3,6 +3,7 @@
 #include "c_api/placed.h"
 #include "c_api/private_api.h"
 #include "formats/example.h"
+#include "formats/example_keys.h"
 
 using namespace tensor_bridge;  // NOLINT: every function below is one call into it
 
@@ -12,6 +13,10 @@ struct tb_example_spec {
 
 struct tb_example_batch {
   ExampleBatch batch;
+};
+
+struct tb_example_keys {
+  std::vector<ExampleKey> keys;
 };
 
 namespace {
@@ -115,3 +120,28 @@ tb_status tb_example_fill(const tb_example_batch* batch, const tb_example_memory
 }
 
 void tb_example_batch_release(tb_example_batch* batch) { delete batch; }
+
+tb_status tb_example_keys_read(const void* record, size_t size, tb_example_keys** out,
+                               tb_bundle_place* place) {
+  return placed(place, [&] {
+    require(record, "the bytes of a record");
+    require(out, "a place for the result");
+    *out = new tb_example_keys{readExampleKeys(static_cast<const uint8_t*>(record), size)};
+  });
+}
+
+tb_status tb_example_key_get(const tb_example_keys* keys, int64_t index, tb_example_key* out) {
+  return guarded([&] {
+    checkStructSize(out, "tb_example_key");
+    require(keys, "a tb_example_keys");
+    checkIndex(index, keys->keys.size());
+    const ExampleKey& key = keys->keys[static_cast<size_t>(index)];
+    out->in_lists = key.in_lists ? 1 : 0;
+    out->type = static_cast<int32_t>(key.type);
+    out->count = key.count;
+    out->key_size = static_cast<int64_t>(key.key.size());
+    out->key = key.key.data();
+  });
+}
+
+void tb_example_keys_release(tb_example_keys* keys) { delete keys; }

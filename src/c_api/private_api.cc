@@ -3,6 +3,7 @@
 
 #include "c_api/private_api.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "adapters/tensorflow/gpu.h"
@@ -141,6 +142,21 @@ tb_status tb_tensor_strings(const void* message, size_t size, int64_t count, int
     if (offsets == nullptr) return;
     if (*total > 0) require(out, "a place for the strings");
     decodeTensorStrings(tensor.message.next(), tensor, "", offsets, static_cast<uint8_t*>(out));
+  });
+}
+
+tb_status tb_tensor_describe(const void* message, size_t size, int32_t* dtype, int32_t* ndim,
+                             int64_t* shape, tb_bundle_place* place) {
+  return placed(place, [&] {
+    const auto* bytes = static_cast<const uint8_t*>(message);
+    require(bytes, "the bytes of a tensor");
+    require(dtype, "a place for the dtype");
+    require(ndim, "a place for the rank");
+    require(shape, "a place for the shape");
+    const TensorProto tensor = readTensorProto(bytes, WireReader(bytes, size), "");
+    *dtype = tensor.dtype;
+    *ndim = static_cast<int32_t>(tensor.shape.size());
+    std::copy(tensor.shape.begin(), tensor.shape.end(), shape);
   });
 }
 

@@ -251,6 +251,10 @@ TB_EXPORT tb_status tb_tensor_strings(const void* message, size_t size, int64_t 
                                       int64_t* total, int64_t* offsets, void* out,
                                       tb_bundle_place* place);
 
+/* Reads dtype and shape of a TensorProto; `shape` has room for 254 sizes. */
+TB_EXPORT tb_status tb_tensor_describe(const void* message, size_t size, int32_t* dtype,
+                                       int32_t* ndim, int64_t* shape, tb_bundle_place* place);
+
 /* One value a byte of `count` values of 2 or 4 bits, lowest first. */
 TB_EXPORT void tb_tflite_unpack(const void* data, int32_t bits, int64_t count, void* out);
 
@@ -368,6 +372,25 @@ TB_EXPORT tb_status tb_example_fill(const tb_example_batch* batch, const tb_exam
                                     int32_t count, tb_bundle_place* place);
 /* NULL is ignored. */
 TB_EXPORT void tb_example_batch_release(tb_example_batch* batch);
+
+/* The features of one Example or SequenceExample, which it refers to. */
+typedef struct tb_example_keys tb_example_keys;
+typedef struct tb_example_key {
+  uint32_t struct_size; /* set by the caller */
+  int32_t in_lists;     /* 1: a row of a feature list */
+  int32_t type;         /* 1 bytes, 2 float32, 3 int64; 0: an empty Feature */
+  int64_t count;        /* of values */
+  int64_t key_size;
+  const char* key;
+} tb_example_key;
+
+TB_EXPORT tb_status tb_example_keys_read(const void* record, size_t size, tb_example_keys** out,
+                                         tb_bundle_place* place);
+/* Feature `index`, in the record's order; TB_INVALID_OPTION past the end. */
+TB_EXPORT tb_status tb_example_key_get(const tb_example_keys* keys, int64_t index,
+                                       tb_example_key* out);
+/* NULL is ignored. */
+TB_EXPORT void tb_example_keys_release(tb_example_keys* keys);
 
 /* ---- checkpoints of the first format ------------------------------------------------------- */
 

@@ -47,7 +47,27 @@ bool readColumn(PyObject* tuple, tb_example_column* out, std::vector<int64_t>* e
   return PyErr_Occurred() == nullptr;
 }
 
+// Py_BuildValue releases what "N" got, and fails if one of them is null.
+PyObject* keyTuple(const tb_example_key& key) {
+  return Py_BuildValue("(NNiL)", PyBool_FromLong(key.in_lists), bytesOf(key.key, key.key_size),
+                       key.type, static_cast<long long>(key.count));
+}
+
 }  // namespace
+
+PyObject* exampleKeys(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
+  const Integers integers(args, nargs, 2, "example_keys");
+  const void* record = integers.address(0);
+  const size_t size = integers.size(1);
+  tb_example_keys* read = nullptr;
+  if (integers.failed() || !readPlaced([&](tb_bundle_place* place) {
+        return tb_example_keys_read(record, size, &read, place);
+      })) {
+    return nullptr;
+  }
+  const HandlePointer<tb_example_keys, tb_example_keys_release> keys(read);
+  return listOf(read, tb_example_key_get, keyTuple);
+}
 
 PyObject* exampleSpec(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
   const Integers integers(args, nargs, 2, "example_spec");

@@ -9,6 +9,7 @@ namespace tensor_bridge::python {
 
 PyObject* exampleSpec(PyObject* module, PyObject* const* args, Py_ssize_t nargs);
 PyObject* exampleScan(PyObject* module, PyObject* const* args, Py_ssize_t nargs);
+PyObject* exampleKeys(PyObject* module, PyObject* const* args, Py_ssize_t nargs);
 PyObject* exampleFill(PyObject* module, PyObject* const* args, Py_ssize_t nargs);
 
 }  // namespace tensor_bridge::python

@@ -62,6 +62,21 @@ PyObject* tfliteTensors(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
   return tensorList(args, nargs, "tflite_tensors", tfliteTuple);
 }
 
+PyObject* tensorDescribe(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
+  const Integers integers(args, nargs, 2, "tensor_describe");
+  const void* message = integers.address(0);
+  const size_t size = integers.size(1);
+  int32_t dtype = 0;
+  int32_t ndim = 0;
+  int64_t shape[254];  // TensorFlow's TensorShape::MaxDimensions()
+  if (integers.failed() || !readPlaced([&](tb_bundle_place* place) {
+        return tb_tensor_describe(message, size, &dtype, &ndim, shape, place);
+      })) {
+    return nullptr;
+  }
+  return Py_BuildValue("(iN)", dtype, shapeTuple(shape, ndim));
+}
+
 PyObject* tensorValues(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
   const Integers integers(args, nargs, 5, "tensor_values");
   const void* message = integers.address(0);

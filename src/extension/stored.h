@@ -13,6 +13,8 @@ PyObject* storedFormat(PyObject* self, PyObject* const* args, Py_ssize_t nargs);
 PyObject* graphConstants(PyObject* self, PyObject* const* args, Py_ssize_t nargs);
 /// tflite_tensors(address, size) -> list of tuples
 PyObject* tfliteTensors(PyObject* self, PyObject* const* args, Py_ssize_t nargs);
+/// tensor_describe(address, size) -> (dtype, shape)
+PyObject* tensorDescribe(PyObject* self, PyObject* const* args, Py_ssize_t nargs);
 /// tensor_values(address, size, dtype, count, out_address)
 PyObject* tensorValues(PyObject* self, PyObject* const* args, Py_ssize_t nargs);
 /// tensor_strings(address, size, count, offsets_address, out_address) -> total

@@ -156,6 +156,7 @@ def test_an_allowed_include_is_not_found() -> None:
 BASE = {"errors", "_printable", "_frameworks", "_loaded", "_load_order", "_triton"}
 PLAIN = BASE | {"_refusals", "_devices", "_explanation", "_options"}
 DENSE = PLAIN | {"_C", "_dtypes", "_dense"}
+FILES = {"_command_line", "_exit_status", "_regular_files", "_stored_dtypes"}
 CONVERT = DENSE | {"composite", "_structures", "_convert"}
 # Module (the first component under tensor_bridge) -> the modules of the package it may import.
 PY_EDGES: dict[str, set[str]] = {
@@ -177,6 +178,8 @@ PY_EDGES: dict[str, set[str]] = {
     "_options": BASE | {"_C", "_devices", "_explanation", "_refusals"},
     "_dtypes": BASE | {"_C"},
     "_dense": PLAIN | {"_C", "_dtypes"},
+    # What files store, of checkpoints and of records.
+    "_stored_dtypes": BASE | {"_C", "_dtypes"},
     "testing": DENSE,
     # composite: for StringTensor, which is what strings become through every interface.
     "capi": PLAIN | {"composite", "config"},
@@ -191,8 +194,9 @@ PY_EDGES: dict[str, set[str]] = {
     "data": CONVERT | {"_py_function", "_lazy"},
     "_exit_status": set(),
     "_regular_files": set(),
-    "checkpoint": CONVERT | {"_command_line", "_exit_status", "_lazy", "_regular_files"},
-    "records": CONVERT | {"_command_line", "_exit_status", "_lazy", "_regular_files"},
+    "checkpoint": CONVERT | {*FILES, "_lazy"},
+    # data: a loader over records is one of data's.
+    "records": CONVERT | {*FILES, "_lazy", "data"},
     "autograd": CONVERT | {"_py_function", "_lazy", "_torch_compile"},
     # What it tries, it tries in a process of its own, as users do.
     "doctor": BASE | {"_C", "config", "__init__", "testing"},

@@ -17,6 +17,7 @@ from tensor_bridge.errors import RecordError, RecordNotFoundError
 
 if TYPE_CHECKING:
     from tensor_bridge.records._batch import RecordBatch
+    from tensor_bridge.records._decoders import Raw, TensorProto
     from tensor_bridge.records._features import (
         FixedLenFeature,
         FixedLenSequenceFeature,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         VarLenFeature,
     )
     from tensor_bridge.records._images import Image, PaddedImages, decode_image
+    from tensor_bridge.records._infer import infer
     from tensor_bridge.records._parse import (
         parse_example,
         parse_sequence_example,
@@ -48,6 +50,9 @@ __all__ = [
     "Image",
     "PaddedImages",
     "decode_image",
+    "infer",
+    "Raw",
+    "TensorProto",
     # records
     "RecordFile",
     "RecordBatch",
@@ -73,6 +78,9 @@ _LAZY = {
     "parse_example": "_parse",
     "parse_single_example": "_parse",
     "parse_sequence_example": "_parse",
+    "infer": "_infer",
+    "Raw": "_decoders",
+    "TensorProto": "_decoders",
 }
 
 

@@ -196,7 +196,9 @@ def _sparse_records(rng: Random, rank: int, dtype: str, *, ordered: bool) -> lis
     made = []
     for _ in range(rng.randrange(1, 4)):
         count = rng.randrange(4)
-        points = rng.sample([(i, j) for i in range(4) for j in range(3)], count)
+        points: list[tuple[int, ...]] = rng.sample(
+            [(i, j) for i in range(4) for j in range(3)], count
+        )
         points = (
             sorted({point[:rank] for point in points})
             if ordered

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import example_bytes
 import pytest
 import tensorflow as tf
 import torch
@@ -160,3 +161,107 @@ def test_a_string_tensor_of_records_is_taken() -> None:
     strings = StringTensor.from_list([example(n=[1]), example(n=[2])])
     got = records.parse_example(strings, {"n": records.FixedLenFeature((), "int64")})
     assert got["n"].tolist() == [1, 2]
+
+
+# ---- what TensorFlow's parsers accept beyond what writers write ----------------------------------
+
+
+def _both(serialized: bytes, key: str = "k") -> tuple[Any, Any]:
+    """What we and TensorFlow read as a ragged int64 feature of a batch of one."""
+    ours = records.parse_example([serialized], {key: records.RaggedFeature("int64")})[key]
+    theirs = tf.io.parse_example([serialized], {key: tf.io.RaggedFeature(tf.int64)})[key]
+    return ours.values().tolist(), theirs.flat_values.numpy().tolist()
+
+
+ONE, TWO = (example_bytes.feature("int64", [n]) for n in (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("serialized", "values"),
+    [
+        # The last of two entries counts, also where two messages stand one behind the other.
+        (example_bytes.example([("k", ONE), ("k", TWO)]), [2]),
+        (example_bytes.example([("k", ONE)]) + example_bytes.example([("k", TWO)]), [2]),
+        # An empty one hides it.
+        (example_bytes.example([("k", ONE), ("k", b"")]), []),
+        # The value in front of the key.
+        (
+            example_bytes.delimited(
+                1, example_bytes.delimited(1, example_bytes.delimited(2, ONE) + b"\x0a\x01k")
+            ),
+            [1],
+        ),
+        # Of two packed blocks the first one counts.
+        (
+            example_bytes.example(
+                [("k", example_bytes.delimited(3, b"\x0a\x01\x05" + b"\x0a\x01\x06"))]
+            ),
+            [5],
+        ),
+        # A varint with bits that no int64 has.
+        (
+            example_bytes.example(
+                [("k", example_bytes.delimited(3, b"\x0a\x0a" + b"\xff" * 9 + b"\x7f"))]
+            ),
+            [-1],
+        ),
+        # A list that says that it is longer than its Feature.
+        (example_bytes.example([("k", b"\x1a\x63\x0a\x01\x07")]), [7]),
+        # Unknown fields of the message.
+        (b"\x10\x01" + example_bytes.example([("k", ONE)]) + b"\x7d\1\2\3\4", [1]),
+    ],
+)
+def test_what_tensorflow_accepts_is_read_as_there(serialized: bytes, values: list[int]) -> None:
+    assert _both(serialized) == (values, values)
+
+
+def test_a_single_example_follows_the_parser_of_batches() -> None:
+    # Where they differ: TensorFlow's parse_single_example takes the value before an empty one.
+    serialized = example_bytes.example([("k", ONE), ("k", b"")])
+    spec = {"k": tf.io.RaggedFeature(tf.int64)}
+    assert tf.io.parse_single_example(serialized, spec)["k"].numpy().tolist() == [1]
+    assert records.parse_single_example(serialized, spec)["k"].tolist() == []
+
+
+def test_the_memory_of_a_batch_stays_in_proportion_to_its_records() -> None:
+    # A packed list that claims 2 GB and has four bytes.
+    damaged = example_bytes.example(
+        [("k", b"\x12\x0a" + b"\x0a" + example_bytes.varint(2**31 - 1) + b"\0" * 4)]
+    )
+    with pytest.raises(RecordError, match="expected a list of float32"):
+        records.parse_example([damaged], {"k": records.VarLenFeature("float32")})
+
+
+def test_results_do_not_refer_to_the_records() -> None:
+    block = bytearray(example(s=[b"abc"], n=[7]))
+    batch = records.RecordBatch.of([bytes(block)])
+    got = records.parse_example(
+        batch, {"s": records.FixedLenFeature((), bytes), "n": records.FixedLenFeature((), "int64")}
+    )
+    batch.owner.zero_()
+    assert got["s"].to_bytes() == [b"abc"]
+    assert got["n"].tolist() == [7]
+
+
+def test_errors_of_a_batch_of_a_file_name_the_place() -> None:
+    batch = records.RecordBatch.of([example(n=[1]), example(n=[1.5])])
+    of_file = records.RecordBatch(
+        batch.owner, batch.address, batch.begins, batch.sizes, "somewhere.tfrecord"
+    )
+    with pytest.raises(RecordError, match="somewhere") as caught:
+        records.parse_example(of_file, {"n": records.FixedLenFeature((), "int64")})
+    assert caught.value.path == "somewhere.tfrecord"
+    assert int(batch.begins[1]) <= caught.value.offset < int(batch.begins[1] + batch.sizes[1])
+
+
+def test_a_spec_parser_pickles_and_serves_several_threads() -> None:
+    import pickle
+    from concurrent.futures import ThreadPoolExecutor
+
+    from tensor_bridge.records._spec_parser import SpecParser
+
+    parser = pickle.loads(pickle.dumps(SpecParser({"n": records.FixedLenFeature((), "int64")})))
+    batches = [[example(n=[i]), example(n=[i + 1])] for i in range(50)]
+    with ThreadPoolExecutor(4) as pool:
+        got = pool.map(lambda batch: parser.parse(records.RecordBatch.of(batch)), batches)
+    assert [each["n"].tolist() for each in got] == [[i, i + 1] for i in range(50)]

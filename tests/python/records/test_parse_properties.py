@@ -5,8 +5,10 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
+import example_bytes
 import pytest
 import tensorflow as tf
+import torch
 from drawn_examples import (
     Drawing,
     assert_agree,
@@ -17,6 +19,7 @@ from drawn_examples import (
 )
 
 from tensor_bridge import records
+from tensor_bridge.errors import RecordError
 
 SEEDS = range(4)
 EACH = 60
@@ -123,6 +126,28 @@ def test_sequences_with_faults_are_refused_as_tensorflow_does(seed: int) -> None
 @pytest.mark.parametrize("seed", SEEDS)
 def test_damaged_sequences_that_are_read_are_what_tensorflow_reads(seed: int) -> None:
     assert _sequences(seed, faults=0, damage=True) > 0
+
+
+def test_a_value_that_differs_is_found() -> None:
+    spec = {"x": tf.io.FixedLenFeature((), tf.int64, 1), "v": tf.io.VarLenFeature(tf.string)}
+    theirs = tf.io.parse_example(tf.constant([b"", b""]), spec)
+    ours = records.parse_example([b"", b""], spec)
+    assert_agree(ours, theirs, "equal")
+    for other in (
+        {**ours, "x": ours["x"] + 1},
+        {**ours, "x": ours["x"].to(torch.int32)},
+        {**ours, "v": records.parse_example([example_of("a"), b""], spec)["v"]},
+        {"x": ours["x"]},
+        RecordError("refused"),
+    ):
+        with pytest.raises(AssertionError):
+            assert_agree(other, theirs, "different")
+
+
+def example_of(string: str) -> bytes:
+    """An Example with one string."""
+    feature = example_bytes.feature("bytes", [string.encode()])
+    return example_bytes.example([("v", feature)])
 
 
 @pytest.mark.exhaustive

@@ -121,6 +121,7 @@ ENTRIES: dict[str, tuple[str | int, ...]] = {
     "tb_stored_read": ("graph", "graph_size", "out", "?tb_bundle_place"),
     "tb_stored_get": ("stored", 0, "tb_stored_tensor"),
     "tb_stored_release": ("?stored",),
+    "tb_tensor_describe": ("float_proto", 5, "room", "room", "room", "?tb_bundle_place"),
     "tb_tensor_values": ("float_proto", 5, 1, 1, "room", "?tb_bundle_place"),
     "tb_tensor_strings": ("string_proto", 3, 1, "room", "?room", "?4 room", "?tb_bundle_place"),
     "tb_tflite_unpack": ("characters", 4, 2, "room"),
@@ -153,6 +154,9 @@ ENTRIES: dict[str, tuple[str | int, ...]] = {
     ),
     "tb_example_size_get": ("example_batch", 0, "tb_example_size"),
     "tb_example_fill": ("example_batch", "example_memory", 1, "?tb_bundle_place"),
+    "tb_example_keys_read": ("characters", 0, "out", "?tb_bundle_place"),
+    "tb_example_key_get": ("example_keys", 0, "tb_example_key"),
+    "tb_example_keys_release": ("?example_keys",),
     "tb_example_batch_release": ("?example_batch",),
     "tb_records_scan": ("characters", 3, "tb_record_scan", 1, "room", "room", "out"),
     "tb_records_at": (
@@ -177,6 +181,7 @@ BYTES = {
     "packed": b"\3\10abc",
     "v1_file": (DATA / "serving_session_bundle/export-00000-of-00001").read_bytes(),
     "v1_key": slice_key(b"a", ()),
+    "example": b"\x0a\x07\x0a\x05\x0a\x01a\x12\x00",  # with an empty feature "a"
 }
 
 
@@ -433,6 +438,11 @@ class World:
         made.data, made.sizes = self.make("room"), self.make("room")
         made.ends, made.offsets, made.count = self.make("shape"), self.make("room"), 1
         return made
+
+    def example_keys(self) -> int:
+        return self._made(
+            "tb_example_keys_read", self.make("example"), self.make("example_size"), ..., None
+        )
 
     def example_memory(self) -> Any:
         made = self._struct("tb_example_memory")

@@ -87,9 +87,7 @@ def _in_both(kind: str, dtype: str, arguments: dict[str, Any]) -> tuple[Any, Any
 
 def _drawn_count(rng: Random, kind: str, arguments: dict[str, Any]) -> int:
     stride = torch.Size(arguments.get("shape", ())).numel()
-    if kind == "FixedLenFeature":
-        return stride
-    return int(stride * rng.randrange(4))
+    return int(stride if kind == "FixedLenFeature" else stride * rng.randrange(4))
 
 
 class Drawing:
@@ -130,9 +128,13 @@ class Drawing:
         rng = self.rng
         made = []
         for key, dtype, kind, arguments in kinds:
-            for _ in range(0 if rng.random() < 0.05 else 2 if rng.random() < 0.1 else 1):
+            copies = 0 if rng.random() < 0.05 else 2 if rng.random() < 0.1 else 1
+            for _ in range(copies):
                 if not lists:
-                    made.append((key, self.feature(dtype, kind, arguments)))
+                    feature = self.feature(dtype, kind, arguments)
+                    # TensorFlow's two parsers of Examples differ in an empty one behind another.
+                    if feature or copies == 1:
+                        made.append((key, feature))
                     continue
                 row = "FixedLenFeature" if kind == "FixedLenSequenceFeature" else kind
                 rows = [self.feature(dtype, row, arguments) for _ in range(rng.randrange(4))]

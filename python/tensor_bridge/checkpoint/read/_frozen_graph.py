@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C
 from tensor_bridge._dtypes import DtypeRow, row_of
+from tensor_bridge._stored_dtypes import decoder_of, stored_dtype
 from tensor_bridge.checkpoint.read._damage import damaged, reading
-from tensor_bridge.checkpoint.read._elements import decoder_of, known_row, stored_dtype
+from tensor_bridge.checkpoint.read._elements import known_row
 from tensor_bridge.checkpoint.read._entry import Entry
 from tensor_bridge.checkpoint.read._mapped import MappedFile
 from tensor_bridge.checkpoint.read._stored import (

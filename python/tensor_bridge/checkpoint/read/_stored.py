@@ -8,8 +8,9 @@ from math import prod
 from typing import Any, TypeVar
 
 from tensor_bridge._dtypes import DtypeRow
+from tensor_bridge._stored_dtypes import decoder_of, stored_dtype
 from tensor_bridge.checkpoint.read._damage import reading
-from tensor_bridge.checkpoint.read._elements import decoder_of, known_row, stored_dtype
+from tensor_bridge.checkpoint.read._elements import known_row
 from tensor_bridge.checkpoint.read._entry import Entry, Extent
 from tensor_bridge.checkpoint.read._mapped import MappedFile
 

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C
 from tensor_bridge._dtypes import DtypeRow, row_of
+from tensor_bridge._stored_dtypes import decoder_of, stored_dtype
 from tensor_bridge.checkpoint.read import _crc
 from tensor_bridge.checkpoint.read._damage import damaged, reading
-from tensor_bridge.checkpoint.read._elements import decoder_of, known_row, stored_dtype
+from tensor_bridge.checkpoint.read._elements import known_row
 from tensor_bridge.checkpoint.read._entry import Entry, Extent
 from tensor_bridge.checkpoint.read._files import is_folder, is_there
 from tensor_bridge.checkpoint.read._mapped import MappedFile

@@ -1,0 +1,145 @@
+"""infer(): a spec proposed from the first records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from tensor_bridge import _C
+from tensor_bridge.errors import CheckpointError, RecordError
+from tensor_bridge.records._batch import RecordBatch
+from tensor_bridge.records._features import (
+    FixedLenFeature,
+    FixedLenSequenceFeature,
+    SequenceFeatures,
+    VarLenFeature,
+)
+
+__all__ = ["Spec", "infer", "infer_from"]
+
+_TYPES = {1: "bytes", 2: "float32", 3: "int64"}
+
+
+class Spec(dict[str, Any]):
+    """A spec by key that prints as Python source, ready to paste."""
+
+    def __repr__(self) -> str:
+        lines = "".join(f"    {key!r}: {feature!r},\n" for key, feature in self.items())
+        return f"{{\n{lines}}}" if lines else "{}"
+
+
+@dataclass
+class _Seen:
+    """What the records have under one key."""
+
+    types: set[str] = field(default_factory=set)
+    counts: set[int] = field(default_factory=set)
+    records: int = 0
+
+
+def infer(paths: Any, *, records: int = 100) -> Any:
+    """Proposes a spec for the records of files.
+
+    A key that every record has with as many values is a FixedLenFeature, any other one a
+    VarLenFeature. What the bytes of a feature are (images, tensors) is not proposed: add
+    ``decode=``.
+
+    Args:
+      paths: TFRecord files, as `RecordFile` takes them.
+      records: How many are looked at.
+
+    Returns:
+      A dict of features by key, or a `SequenceFeatures` of two for SequenceExamples. ``print()`` of
+      it is Python source.
+
+    Raises:
+      RecordError: There are no records, or they are no Examples; or a key has values of several
+        dtypes.
+    """
+    from tensor_bridge.records._paths import expand
+    from tensor_bridge.records._record_file import RecordFile
+
+    first: list[bytes] = []
+    for path in expand(paths):
+        with RecordFile(path) as file:
+            while len(first) < records and (batch := file.read(records - len(first))) is not None:
+                first += batch.to_bytes()
+    return infer_from(first)
+
+
+def infer_from(batch: Any) -> Any:
+    """The same of records in memory.
+
+    Args:
+      batch: What `parse_example` takes.
+    """
+    given = RecordBatch.of(batch)
+    if len(given) == 0:
+        raise RecordError("expected records to propose a spec from, got none")
+    maps = list(_keys(given))
+    lists = _collected(maps, in_lists=True)
+    context = _collected(maps, in_lists=False)
+    features = Spec((key, _feature(key, seen, len(given))) for key, seen in sorted(context.items()))
+    if not lists:
+        return features
+    sequence = Spec(
+        (key, _list_feature(key, seen, len(given))) for key, seen in sorted(lists.items())
+    )
+    return SequenceFeatures(features, sequence)
+
+
+def _keys(batch: RecordBatch) -> Iterator[list[tuple[bool, bytes, int, int]]]:
+    for begin, size in zip(batch.begins.tolist(), batch.sizes.tolist(), strict=True):
+        try:
+            yield _C.example_keys(batch.address + begin, size)
+        except CheckpointError as e:
+            raise RecordError(str(e)) from None
+
+
+def _collected(
+    maps: Iterable[list[tuple[bool, bytes, int, int]]], *, in_lists: bool
+) -> dict[str, _Seen]:
+    found: dict[str, _Seen] = {}
+    for entries in maps:
+        once = set()
+        for lists, name, kind, count in entries:
+            if lists != in_lists:
+                continue
+            key = name.decode("utf-8", "surrogateescape")
+            seen = found.setdefault(key, _Seen())
+            if key not in once and kind:
+                seen.records += 1
+                once.add(key)
+            if kind:
+                seen.types.add(_TYPES[kind])
+                seen.counts.add(count)
+    return found
+
+
+def _dtype(key: str, seen: _Seen) -> str:
+    if len(seen.types) > 1:
+        raise RecordError(
+            f"feature {key!r}: expected one dtype in all records, got "
+            f"{' and '.join(sorted(seen.types))}"
+        )
+    # Nothing but empty features: any dtype fits.
+    return next(iter(seen.types), "bytes")
+
+
+def _feature(key: str, seen: _Seen, records: int) -> Any:
+    dtype = _dtype(key, seen)
+    if seen.records < records or len(seen.counts) != 1 or 0 in seen.counts:
+        return VarLenFeature(dtype)
+    (count,) = seen.counts
+    return FixedLenFeature(() if count == 1 else (count,), dtype)
+
+
+def _list_feature(key: str, seen: _Seen, records: int) -> Any:
+    dtype = _dtype(key, seen)
+    if len(seen.counts) != 1 or 0 in seen.counts:
+        return VarLenFeature(dtype)
+    (count,) = seen.counts
+    return FixedLenSequenceFeature(
+        () if count == 1 else (count,), dtype, allow_missing=seen.records < records
+    )

@@ -1,0 +1,29 @@
+// What the features of one Example or SequenceExample are, for proposing a spec. Not for: parsing
+// by a spec (formats/example.h).
+#ifndef TENSOR_BRIDGE_FORMATS_EXAMPLE_KEYS_H_
+#define TENSOR_BRIDGE_FORMATS_EXAMPLE_KEYS_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "formats/feature.h"
+
+namespace tensor_bridge {
+
+/// A feature, or one row of a feature list. The key refers to the record.
+struct ExampleKey {
+  std::string_view key;
+  bool in_lists = false;
+  FeatureType type = FeatureType::kNone;  // kNone: an empty Feature
+  int64_t count = 0;
+};
+
+/// In the record's order. Throws FormatError, with the offset in the record, for what is neither
+/// message.
+std::vector<ExampleKey> readExampleKeys(const uint8_t* record, size_t size);
+
+}  // namespace tensor_bridge
+
+#endif  // TENSOR_BRIDGE_FORMATS_EXAMPLE_KEYS_H_
