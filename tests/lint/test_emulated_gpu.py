@@ -3,11 +3,60 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from typing import Any
 
 import mutants
 import peers
 import pytest
+from emulated_gpu import MODES
 from tree import ROOT
+
+RESULT: dict[str, Any] = json.loads(peers.RESULT.read_text(encoding="utf-8"))
+
+
+def what_is_missing(result: dict[str, Any]) -> Iterator[str]:
+    """Why a result does not show that one commit passes: nothing if it does."""
+    if set(result["modes"]) != set(MODES):
+        yield f"modes: {sorted(result['modes'])}"
+    for mode, found in result["modes"].items():
+        if found["failed"] or not found["passed"]:
+            yield f"{mode}: {found['passed']} passed, failed: {found['failed']}"
+    found = result["mutants"]
+    if found["survivors"] or not found["killed"]:
+        yield f"mutants: {len(found['killed'])} killed, survivors: {found['survivors']}"
+    commits = {result["commit"], found["commit"], result["peers"]["commit"]}
+    if len(commits) > 1 or any(commit.endswith("+") for commit in commits):
+        yield f"commits: {sorted(commits)}"
+
+
+def test_the_result_is_whole() -> None:
+    assert not list(what_is_missing(RESULT))
+
+
+# Path in the result, and what breaks it.
+BROKEN = {
+    "a mode did not run": (("modes",), {"lazy": {"passed": 1, "failed": []}}),
+    "a test failed": (("modes", "random", "failed"), ["x"]),
+    "no test ran": (("modes", "immediate", "passed"), 0),
+    "a mutant survives": (("mutants", "survivors"), ["x"]),
+    "no mutant ran": (("mutants", "killed"), {}),
+    "mutants of another commit": (("mutants", "commit"), "0123"),
+    "peers of another commit": (("peers", "commit"), "0123"),
+    "modes of another commit": (("commit",), "0123"),
+    "modes of changed files": (("commit",), RESULT["commit"] + "+"),
+}
+
+
+@pytest.mark.parametrize("way", BROKEN)
+def test_what_is_missing_is_found(way: str) -> None:
+    (*above, last), value = BROKEN[way]
+    result = json.loads(json.dumps(RESULT))
+    inner = result
+    for key in above:
+        inner = inner[key]
+    inner[last] = value
+    assert len(list(what_is_missing(result))) == 1
 
 
 def test_the_table_of_the_docs_is_that_of_the_result() -> None:
@@ -17,7 +66,7 @@ def test_the_table_of_the_docs_is_that_of_the_result() -> None:
 
 
 def test_ours_do_not_race() -> None:
-    found = json.loads(peers.RESULT.read_text(encoding="utf-8"))["peers"]["found"]
+    found = RESULT["peers"]["found"]
     ours = [row[way] for row in found.values() for way in row if way.startswith(peers.OURS)]
     assert len(ours) >= 5
     assert all(row["violations"] == 0 for row in ours)
