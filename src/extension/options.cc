@@ -11,6 +11,31 @@ namespace {
 
 bool isNone(PyObject* value) { return value == nullptr || value == Py_None; }
 
+bool is(PyObject* name, const char* text) {
+  return PyUnicode_CompareWithASCIIString(name, text) == 0;
+}
+
+bool keep(PyObject* value, PyObject** place) {
+  *place = value;
+  return true;
+}
+
+bool unexpected(PyObject* name, const char* expected) {
+  PyErr_Format(PyExc_TypeError, "got an unexpected keyword argument %R; expected %s", name,
+               expected);
+  return false;
+}
+
+// False, with an error set, at the first keyword that `parse` refuses.
+template <typename Parse>
+bool forEachKeyword(PyObject* names, PyObject* const* values, const Parse& parse) {
+  const Py_ssize_t count = names == nullptr ? 0 : PyTuple_Size(names);
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    if (!parse(PyTuple_GetItem(names, i), values[i])) return false;
+  }
+  return true;
+}
+
 bool parseCopy(PyObject* value, int32_t* copy) {
   if (value == Py_None) {
     *copy = TB_COPY_AUTO;
@@ -88,9 +113,13 @@ bool parseQuantization(PyObject* scale, PyObject* zero_point, ParsedToTorchOptio
 }
 
 bool isExtra(PyObject* name) {
-  return PyUnicode_CompareWithASCIIString(name, "strings") == 0 ||
-         PyUnicode_CompareWithASCIIString(name, "unknown") == 0 ||
-         PyUnicode_CompareWithASCIIString(name, "live") == 0;
+  return is(name, "strings") || is(name, "unknown") || is(name, "live");
+}
+
+bool parseRaw(PyObject* value, tb_convert_options* options) {
+  options->raw = value == Py_True;
+  if (!PyBool_Check(value)) raiseInvalidOption("raw must be True or False, got %R", value);
+  return PyBool_Check(value) != 0;
 }
 
 bool checkExtra(PyObject* name, PyObject* value) {
@@ -118,43 +147,20 @@ bool parseToTorchOptions(PyObject* names, PyObject* const* values, ExtraKeywords
                          ParsedToTorchOptions* out) {
   tb_convert_options* options = &out->options;
   tb_convert_options_init(options);
-  const Py_ssize_t count = names == nullptr ? 0 : PyTuple_Size(names);
   PyObject* scale = nullptr;
   PyObject* zero_point = nullptr;
-  for (Py_ssize_t i = 0; i < count; ++i) {
-    PyObject* name = PyTuple_GetItem(names, i);
-    PyObject* value = values[i];
-    const auto is = [name](const char* text) {
-      return PyUnicode_CompareWithASCIIString(name, text) == 0;
-    };
-    if (is("copy")) {
-      if (!parseCopy(value, &options->copy)) return false;
-    } else if (is("on_write")) {
-      if (!parseOnWrite(value, options)) return false;
-    } else if (is("device")) {
-      if (!isNone(value) && !parseDevice(value, options)) return false;
-    } else if (is("raw")) {
-      if (!PyBool_Check(value)) {
-        raiseInvalidOption("raw must be True or False, got %R", value);
-        return false;
-      }
-      options->raw = value == Py_True;
-    } else if (is("scale")) {
-      scale = value;
-    } else if (is("zero_point")) {
-      zero_point = value;
-    } else if (is("axis")) {
-      if (!isNone(value) && !parseAxis(value, options)) return false;
-    } else if (extras == kWithExtras && isExtra(name)) {
-      if (!checkExtra(name, value)) return false;
-    } else {
-      PyErr_Format(PyExc_TypeError,
-                   "got an unexpected keyword argument %R; expected copy, device, on_write, raw, "
-                   "scale, zero_point or axis",
-                   name);
-      return false;
-    }
-  }
+  const auto parse = [&](PyObject* name, PyObject* value) {
+    if (is(name, "copy")) return parseCopy(value, &options->copy);
+    if (is(name, "on_write")) return parseOnWrite(value, options);
+    if (is(name, "device")) return isNone(value) || parseDevice(value, options);
+    if (is(name, "raw")) return parseRaw(value, options);
+    if (is(name, "axis")) return isNone(value) || parseAxis(value, options);
+    if (is(name, "scale")) return keep(value, &scale);
+    if (is(name, "zero_point")) return keep(value, &zero_point);
+    if (extras == kWithExtras && isExtra(name)) return checkExtra(name, value);
+    return unexpected(name, "copy, device, on_write, raw, scale, zero_point or axis");
+  };
+  if (!forEachKeyword(names, values, parse)) return false;
   if (!isNone(scale) || !isNone(zero_point)) return parseQuantization(scale, zero_point, out);
   return true;
 }
@@ -164,31 +170,14 @@ bool parseToTfOptions(PyObject* names, PyObject* const* values, ExtraKeywords ex
   tb_convert_back_options* options = &out->options;
   tb_convert_back_options_init(options);
   out->device = nullptr;
-  const Py_ssize_t count = names == nullptr ? 0 : PyTuple_Size(names);
-  for (Py_ssize_t i = 0; i < count; ++i) {
-    PyObject* name = PyTuple_GetItem(names, i);
-    PyObject* value = values[i];
-    const auto is = [name](const char* text) {
-      return PyUnicode_CompareWithASCIIString(name, text) == 0;
-    };
-    if (is("copy")) {
-      if (!parseCopy(value, &options->copy)) return false;
-    } else if (is("grad")) {
-      if (!parseGrad(value, options)) return false;
-    } else if (is("device")) {
-      out->device = value;
-    } else if (is("dtype")) {
-      if (!isNone(value) && !parseTfDtype(value, options)) return false;
-    } else if (extras == kWithExtras && is("unknown")) {
-      if (!checkExtra(name, value)) return false;
-    } else {
-      PyErr_Format(PyExc_TypeError,
-                   "got an unexpected keyword argument %R; expected copy, device, dtype or grad",
-                   name);
-      return false;
-    }
-  }
-  return true;
+  return forEachKeyword(names, values, [&](PyObject* name, PyObject* value) {
+    if (is(name, "copy")) return parseCopy(value, &options->copy);
+    if (is(name, "grad")) return parseGrad(value, options);
+    if (is(name, "device")) return keep(value, &out->device);
+    if (is(name, "dtype")) return isNone(value) || parseTfDtype(value, options);
+    if (extras == kWithExtras && is(name, "unknown")) return checkExtra(name, value);
+    return unexpected(name, "copy, device, dtype or grad");
+  });
 }
 
 Owned keywordDict(PyObject* names, PyObject* const* values) {
