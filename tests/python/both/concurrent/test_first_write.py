@@ -77,15 +77,17 @@ def test_many_tensors_of_one_buffer_move_apart() -> None:
         made[0].assert_moved()
 
 
-def test_reader_beside_a_writer_reads_valid_memory() -> None:
-    """The reader may have taken TensorFlow's address before the move; both buffers stay alive."""
+@pytest.mark.parametrize("ends", ["before", "beside"])
+def test_reader_beside_a_writer_reads_valid_memory(ends: str, sharing_way: Way) -> None:
+    """The reader may have taken the address before the move; both buffers stay alive."""
     size = 1 << 16
-    for _ in range(ROUNDS):
-        shared = Shared(tf.fill((size,), 1.0))
+    ones = {"to_torch": lambda: tf.fill((size,), 1.0), "to_tf": lambda: torch.ones(size)}
+    for _ in range(ROUNDS // 2):
+        shared = sharing_way.share(ones[sharing_way.name]())
         x, done = shared.torch, threading.Event()
-        # Only torch holds the buffer from here on.
-        shared.tf = tf.zeros(())
-        stop = done.set
+        holder, shared.tf = [shared.tf], tf.zeros(())
+        if ends == "before":
+            holder.clear()  # only torch holds the buffer from here on
 
         def read(x: torch.Tensor = x, done: threading.Event = done) -> float:
             total = float(x.sum())
@@ -93,11 +95,11 @@ def test_reader_beside_a_writer_reads_valid_memory() -> None:
                 total = float(x.sum())
             return total
 
-        def write(x: torch.Tensor = x, stop: Callable[[], None] = stop) -> None:
+        def write(x: torch.Tensor = x, done: threading.Event = done) -> None:
             x.add_(1)
-            stop()
+            done.set()
 
-        totals = in_threads(read, read, write)[:2]
+        totals = in_threads(read, read, write, holder.clear)[:2]
         assert all(size <= total <= 2 * size for total in totals)
         assert float(x.sum()) == 2 * size
 
