@@ -11,6 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 import torch
+from _report import WrongResultError
 
 import tensor_bridge
 from tensor_bridge.data import loader
@@ -22,10 +23,6 @@ SPEC = {
     "ids": tf.io.FixedLenFeature([16], tf.int64),
     "blob": tf.io.FixedLenFeature([], tf.string),
 }
-
-
-class WrongResultError(Exception):
-    """A form yields other values."""
 
 
 def time_records(folder: Path, count: int, rounds: int) -> dict[str, object]:

@@ -45,12 +45,20 @@ class Options:
         return max(5, full // (20 if self.quick else self.parts))
 
 
-def parse_options(doc: str | None, arguments: Sequence[str] | None = None) -> Options:
-    """The command line, the same for all."""
+def options_parser(
+    doc: str | None, quick: str = "few rounds, for a smoke test"
+) -> argparse.ArgumentParser:
+    """What every benchmark asks for."""
     parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="few rounds, for a smoke test")
-    parser.add_argument("--large", action="store_true", help="with 4 GB; needs 20 GB of memory")
+    parser.add_argument("--quick", action="store_true", help=quick)
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the JSON")
+    return parser
+
+
+def parse_options(doc: str | None, arguments: Sequence[str] | None = None) -> Options:
+    """The command line, the same for all that keep a `Report`."""
+    parser = options_parser(doc)
+    parser.add_argument("--large", action="store_true", help="with 4 GB; needs 20 GB of memory")
     parser.add_argument(
         "--parts", type=int, default=1, help="do one of so many parts, and print nothing"
     )

@@ -11,21 +11,19 @@ machine and versions, to `results/autograd.json`.
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import gc
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 import torch
 from _machine import describe_machine, describe_versions
-from _report import write_json
+from _report import WrongResultError, options_parser, write_json
 from rich.console import Console
 from rich.table import Table
 
@@ -40,19 +38,9 @@ SMALL = (
 )
 
 
-class WrongResultError(Exception):
-    """A contender has other gradients."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the benchmark, prints the table, writes the JSON."""
-    here = Path(__file__).parent
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="few rounds, for a smoke test")
-    parser.add_argument(
-        "--output", type=Path, default=here / "results", help="folder for autograd.json"
-    )
-    options = parser.parse_args(arguments)
+    options = options_parser(__doc__).parse_args(arguments)
     machine, versions = describe_machine(), describe_versions()
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     small = race(small_contenders(), rounds=20 if options.quick else 400, calls=5)

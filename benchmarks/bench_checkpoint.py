@@ -9,7 +9,6 @@ versions, to `results/checkpoint.json`.
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import os
 import shutil
@@ -25,7 +24,7 @@ from typing import Any
 import tensorflow as tf
 import torch
 from _machine import describe_machine, describe_versions
-from _report import write_json
+from _report import options_parser, write_json
 from rich.console import Console
 from rich.table import Table
 
@@ -96,11 +95,8 @@ def make_checkpoint(folder: Path, size: int) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and writes the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a quarter of a gigabyte, one round")
+    parser = options_parser(__doc__, quick="a quarter of a gigabyte, one round")
     parser.add_argument("--gigabytes", type=float, default=4, help="size of the checkpoint")
-    default = Path(__file__).resolve().parent / "results"
-    parser.add_argument("--output", type=Path, default=default, help="folder for the JSON")
     options = parser.parse_args(arguments)
     size = int((0.25 if options.quick else options.gigabytes) * 2**30)
     rounds = 1 if options.quick else ROUNDS

@@ -9,7 +9,6 @@ before anything is timed. Writes the numbers, with machine and versions, to `res
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import gc
 import json
@@ -28,8 +27,8 @@ import tensorflow as tf
 import torch
 from _allocated import allocated
 from _machine import describe_machine, describe_versions
-from _records import WrongResultError, time_records
-from _report import write_json
+from _records import time_records
+from _report import WrongResultError, options_parser, write_json
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -73,12 +72,7 @@ class Case:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the benchmark, prints the table, writes the JSON."""
-    here = Path(__file__).parent
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="few elements, for a smoke test")
-    parser.add_argument(
-        "--output", type=Path, default=here / "results", help="folder for data.json"
-    )
+    parser = options_parser(__doc__, quick="few elements, for a smoke test")
     parser.add_argument(
         "--only-records", action="store_true", help="the records alone; other numbers are kept"
     )

@@ -8,11 +8,10 @@ No number in those tables is typed by hand.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,7 +21,8 @@ from _report import RESULTS, quantity, ratio
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "tools"))
-from dtype_table import between_markers, markdown  # noqa: E402
+import dtype_table  # noqa: E402
+from dtype_table import markdown  # noqa: E402
 
 ASSETS = ROOT / "docs" / "assets"
 PAGE = "docs/figures.md"
@@ -277,7 +277,7 @@ def listed(*tables: str) -> str:
     return "\n" + "\n".join(tables) + "\n"
 
 
-TABLES: tuple[tuple[str, str, Callable[[], str]], ...] = (
+TABLES: tuple[dtype_table.Table, ...] = (
     (PAGE, "aims", lambda: listed(aims_table(), machine() + "\n")),
     (PAGE, "sizes", lambda: listed(times("to_torch", "sizes"))),
     (PAGE, "ranks", lambda: listed(times("to_torch", "ranks"))),
@@ -321,15 +321,6 @@ TABLES: tuple[tuple[str, str, Callable[[], str]], ...] = (
         lambda: listed(*(times("cpp", group) for group in ("to_torch", "taking over", "to_tf"))),
     ),
 )
-
-
-def updated() -> dict[str, str]:
-    """The text that each file should have."""
-    texts: dict[str, str] = {}
-    for path, name, render in TABLES:
-        text = texts.get(path) or (ROOT / path).read_text(encoding="utf-8")
-        texts[path] = between_markers(text, name, render())
-    return texts
 
 
 def conversions() -> list[tuple[str, dict[str, float]]]:
@@ -409,18 +400,8 @@ CHARTS = (
 )
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing")
-    check = parser.parse_args().check
-    texts = updated()
-    stale = [path for path in texts if texts[path] != (ROOT / path).read_text(encoding="utf-8")]
-    for path in stale:
-        print(f"{path}: {'is out of date' if check else 'rewritten'}")
-        if not check:
-            (ROOT / path).write_text(texts[path], encoding="utf-8")
-    if check:
-        return int(bool(stale))
+def main() -> None:
+    dtype_table.main(__doc__, TABLES)
     import _chart
 
     for name, title, panels, ours in CHARTS:
@@ -429,8 +410,7 @@ def main() -> int:
     for aim in aims():
         if not aim.met:
             print("missed:", *aim.cells()[:3], sep="  ")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from tensor_bridge import DtypeRow, dtypes
@@ -132,33 +132,38 @@ def torch_only_table() -> str:
     return markdown(("torch dtype", "remarks"), rows)
 
 
-TABLES: tuple[tuple[str, str, Callable[[], str]], ...] = (
+# A file, a name in its markers, and what writes the text between them.
+Table = tuple[str, str, Callable[[], str]]
+TABLES: tuple[Table, ...] = (
     ("docs/concepts/dtypes.md", "summary", summary),
     ("docs/concepts/dtypes.md", "dtypes", full_table),
     ("docs/concepts/dtypes.md", "torch only", torch_only_table),
 )
 
 
-def updated() -> dict[str, str]:
+def updated(tables: Sequence[Table] = TABLES) -> dict[str, str]:
     """The text that each file should have."""
     texts: dict[str, str] = {}
-    for path, name, render in TABLES:
+    for path, name, render in tables:
         text = texts.get(path) or (ROOT / path).read_text(encoding="utf-8")
         texts[path] = between_markers(text, name, render())
     return texts
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(doc: str = __doc__, tables: Sequence[Table] = TABLES) -> None:
+    """Rewrites what is out of date; with `--check`, only leaves with whether something is."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing")
     check = parser.parse_args().check
-    stale = [path for path, text in updated().items() if text != (ROOT / path).read_text("utf-8")]
+    texts = updated(tables)
+    stale = [path for path in texts if texts[path] != (ROOT / path).read_text(encoding="utf-8")]
     for path in stale:
         print(f"{path}: {'is out of date' if check else 'rewritten'}")
         if not check:
-            (ROOT / path).write_text(updated()[path], encoding="utf-8")
-    return int(check and bool(stale))
+            (ROOT / path).write_text(texts[path], encoding="utf-8")
+    if check:
+        sys.exit(bool(stale))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

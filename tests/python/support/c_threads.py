@@ -15,7 +15,6 @@ _LIBRARY = ctypes.CDLL(config.library_dir() / "libtensor_bridge.so")
 _LIBRARY.tb_tf_to_torch_consume.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 _LIBRARY.tb_last_error.restype = ctypes.c_char_p
 
-RELEASE_TENSOR: Any = _LIBRARY.tb_tensor_release
 RELEASE_TORCH_TENSOR: Any = _LIBRARY.tb_torch_tensor_release
 
 

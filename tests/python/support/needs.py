@@ -24,8 +24,6 @@ torch_release = version_pair(torch.__version__)
 tensorflow_release = version_pair(tf.__version__)
 # An older torch's tensors are copied to TensorFlow.
 SHARES_TO_TF = torch_release >= (2, 13)
-# A first write takes over what TensorFlow has let go of; an older torch always copies.
-TAKES_OVER = torch_release >= (2, 13)
 # What `explain` says of a tensor that goes to TensorFlow without a change.
 SHARED_TO_TF = "shared" if SHARES_TO_TF else "copied"
 # The releases that `make test` runs with, and newer ones.
