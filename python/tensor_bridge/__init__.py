@@ -43,7 +43,8 @@ from tensor_bridge.errors import (
     WorldChangedError,
 )
 
-# typing takes as long to import as all the rest; checkers know the constant by its name.
+# Not from typing, whose import takes as long as the rest of this package's; type checkers know the
+# constant by its name.
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
@@ -153,10 +154,10 @@ _LAZY = {
 }
 
 
-# Before anybody imports TensorFlow: nothing to do afterwards.
+# It only has an effect before TensorFlow is imported.
 _load_order.load_before_tensorflow()
 _torch_tables.tell_torch()
 
-# Not for checkers, to which a misspelt name is an error.
+# Hidden from type checkers, so that they report a misspelt name.
 if not TYPE_CHECKING:
     __getattr__, __dir__ = _lazy.attributes(globals(), _LAZY)

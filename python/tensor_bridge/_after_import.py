@@ -1,7 +1,7 @@
-"""What is to be done as soon as a module of torch is there, without importing it.
+"""Calls an action as soon as a module has been imported, without importing it.
 
-Some of torch's tables are read before anything of ours is called: which functions its compiler
-knows, which classes its collation and its unpickler take. Not for: changing anybody's module.
+torch reads some of its tables before it calls anything of ours: the functions that its compiler
+knows, the classes that its collation and its unpickler take. Not for: changing another module.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 class _Finder:
-    """Finds what the others find, and acts when the awaited modules have run.
+    """Finds modules as the other finders do, and runs the actions once an awaited module has run.
 
-    It leaves `sys.meta_path` with the last of them.
+    It removes itself from `sys.meta_path` after the last awaited module.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class _Finder:
             return spec
 
         def exec_module(module: Any) -> None:
-            del loader.exec_module  # the class has its own
+            del loader.exec_module  # back to the method of the class
             run(module)
             actions = self.actions.pop(spec.name, [])
             if not self.actions and self in sys.meta_path:
@@ -59,14 +59,14 @@ _finder = _Finder()
 
 
 def _is_ready(name: str) -> bool:
-    """Whether a module is imported, and not only being imported."""
+    """Whether a module's import has finished."""
     module = sys.modules.get(name)
     spec = getattr(module, "__spec__", None)
     return module is not None and not getattr(spec, "_initializing", False)
 
 
 def after_import(name: str, action: Callable[[], object]) -> None:
-    """Calls ``action`` when the module has been imported: at once if it is, else then."""
+    """Calls ``action`` once the module has been imported: now, if it already has."""
     if _is_ready(name):
         action()
         return

@@ -9,12 +9,12 @@ from typing import NoReturn, TextIO
 
 from tensor_bridge._printable import printable
 
-# A column gets no wider for one long name: each row would be padded to it.
+# A column's greatest width: a single long name must not pad every row.
 _WIDEST = 120
 
 
 def say(*lines: str, file: TextIO | None = None) -> None:
-    """Prints lines, each as one line, with escapes for what a terminal would not show as a text.
+    """Prints each text as one line, with escapes for what a terminal does not show as text.
 
     Args:
       lines: What to print.
@@ -47,7 +47,7 @@ def padded(texts: list[str], right: bool = False) -> list[str]:
 
 
 class CommandParser(ArgumentParser):
-    """A parser whose complaints, which quote the command line, can be shown."""
+    """A parser that escapes its error messages, because they quote the command line."""
 
     def error(self, message: str) -> NoReturn:
         """Prints the usage and the message, and exits with 2."""

@@ -1,7 +1,7 @@
-"""Any value, both directions: what the extension does not take as one dense tensor.
+"""Both directions for values that are not one dense tensor.
 
-Lists, tuples, dicts and named tuples are walked by the extension; here are composite values, the
-other kinds of nodes, and what is neither.
+The extension walks lists, tuples, dicts and named tuples. This module handles composite values, the
+other kinds of nodes, and everything else.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def _convert_top(value: Any, direction: Direction, options: dict[str, Any]) -> A
         _registry.check_extras(options)
         return conversion.convert(value, options)
     if direction.is_tensor(value):
-        # Raises what stands in the way.
+        # Raises the reason why it cannot be imported.
         return direction.convert_dense(value, **_registry.dense(options))
     if not isinstance(value, _structures.PLAIN) and _structures.is_node(value):
         result, converted = _convert_node(value, direction, options, "")
@@ -34,12 +34,12 @@ def _convert_top(value: Any, direction: Direction, options: dict[str, Any]) -> A
 
 
 def other_to_torch(t: Any, **options: Any) -> Any:
-    """Converts to torch what is not one dense tensor; called with the keywords as given."""
+    """Converts a value that is not one dense tensor to torch; takes the keywords as given."""
     return _convert_top(t, TO_TORCH, options)
 
 
 def other_to_tf(x: Any, **options: Any) -> Any:
-    """Converts to TensorFlow what is not one dense tensor; called with the keywords as given."""
+    """Converts a value that is not one dense tensor to TensorFlow; takes the keywords as given."""
     return _convert_top(x, TO_TF, options)
 
 
@@ -89,7 +89,7 @@ def convert_unknown(value: Any, to_tf: int, options: dict[str, Any], path: str) 
 
 
 def _direction(value: Any) -> Direction | None:
-    """Where a tensor or a composite goes; None for other values."""
+    """The direction in which a tensor or a composite is converted; None for other values."""
     for direction in (TO_TORCH, TO_TF):
         if direction.is_tensor(value) or direction.conversion(value) is not None:
             return direction

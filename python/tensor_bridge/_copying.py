@@ -1,7 +1,7 @@
 """Copies between plain memory and torch tensors, through torch's public Python functions only.
 
-For a torch that no adapter is proven on; `src/extension/copying_torch.cc` calls these functions.
-Not for any other torch: the adapters share memory.
+Used with a torch for which no adapter is proven; `src/extension/copying_torch.cc` calls these
+functions. Not for: any other torch, with which the adapters share memory.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ def empty(
     nbytes: int,
     looked_up: int,
 ) -> tuple[torch.Tensor, int]:
-    """A tensor that nobody else has, and the address of its storage.
+    """A new tensor on the host, and the address of its storage.
 
     Args:
-      dtype: "torch.float32" and the like.
+      dtype: torch's name of the dtype: "torch.float32".
       shape: its shape.
-      strides: those of its elements in the storage; None is row-major.
+      strides: its strides, in elements; None is row-major.
       nbytes: the storage's size; with ``looked_up`` the number of its elements.
       looked_up: whether one byte of the source becomes one element.
     """
     import torch
 
     kind: torch.dtype = getattr(torch, dtype.removeprefix("torch."))
-    # The default device, which may be another, is not what is asked for.
+    # On the CPU, whatever the default device is.
     bytes_ = nbytes * kind.itemsize if looked_up else nbytes
     flat = torch.empty((bytes_ // kind.itemsize,), dtype=kind, device="cpu")
     address = flat.data_ptr()
@@ -39,7 +39,7 @@ def empty(
 
 
 def _address(x: torch.Tensor) -> int:
-    # data_ptr() would end a sharing of torch's own.
+    # data_ptr() would end torch's own copy-on-write sharing.
     read: Any = getattr(x, "const_data_ptr", x.data_ptr)
     return int(read())
 
@@ -51,7 +51,7 @@ def _reaches_last_element(x: torch.Tensor) -> bool:
 
 
 def _obstacle(x: torch.Tensor) -> tuple[str, str]:
-    """What keeps a tensor's memory from being its values, and torch's name of it."""
+    """Why a tensor's memory does not hold its values, and torch's name of the reason."""
     import torch
 
     if getattr(type(x), "__torch_dispatch__", None) is not torch.Tensor.__torch_dispatch__:
@@ -88,7 +88,8 @@ def describe(
 ) -> tuple[str, str, bool, tuple[int, ...], tuple[int, ...], int, int, str]:
     """Obstacle, dtype, requires_grad, shape, strides, address or 0, bytes of a dense copy, name.
 
-    The strides are those of a tensor whose memory is its values, and the name is torch's.
+    The strides are those of a tensor whose memory holds its values. The name is torch's name of the
+    obstacle.
     """
     obstacle, name = _obstacle(x)
     if obstacle in ("wrapped", "not dense"):

@@ -28,10 +28,10 @@ def explain_to_tf(
 
 
 def torch_address(x: torch.Tensor) -> int:
-    """Address of the elements, read through a const pointer so that nothing is materialised."""
+    """Address of the elements, read through a const pointer, which does not end a sharing."""
     if hasattr(x, "const_data_ptr"):  # torch 2.13 and newer
         return int(x.const_data_ptr())
     import torch
 
-    # This one is the storage's.
+    # This address is the storage's.
     return int(torch._C._data_address(x) + x.storage_offset() * x.element_size())

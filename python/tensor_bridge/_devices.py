@@ -1,7 +1,7 @@
-"""TensorFlow's GPUs by the numbers that torch, DLPack and CUDA's driver have for them.
+"""TensorFlow's logical GPUs, and the numbers of the same GPUs in torch, DLPack and CUDA.
 
 TensorFlow counts logical devices: with `tf.config.set_visible_devices` or virtual devices its GPU:1
-may be any of the process's GPUs. Not for: memory, whose address says where it is.
+may be any of the process's GPUs. Not for: finding the device of memory; its address tells that.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tensor_bridge import _C
 
 
 class kept:  # noqa: N801  used like a function
-    """Gives torch its current device back, where TensorFlow leaves the one that it worked on."""
+    """Restores torch's current device, which TensorFlow changes to the one that it works on."""
 
     __slots__ = ("_device",)
 
@@ -32,7 +32,7 @@ class kept:  # noqa: N801  used like a function
 def gpu_of_logical(logical: int) -> int:
     """The GPU that TensorFlow's logical device ``GPU:logical`` is on.
 
-    Found by a tensor that is put there; what TensorFlow sees is settled by then.
+    A tensor that is put on the device tells it. After that TensorFlow's visible devices are fixed.
     """
     import tensorflow as tf
 
@@ -42,7 +42,7 @@ def gpu_of_logical(logical: int) -> int:
 
 
 def logical_of_gpu(gpu: int) -> int | None:
-    """The first of TensorFlow's logical devices on a GPU; None where it uses none of it."""
+    """The first of TensorFlow's logical devices on a GPU; None if TensorFlow does not use it."""
     import tensorflow as tf
 
     count = len(tf.config.list_logical_devices("GPU"))

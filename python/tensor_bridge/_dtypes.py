@@ -19,13 +19,13 @@ class DtypeRow(NamedTuple):
       name: TensorFlow's name; torch's where TensorFlow has none.
       tf_enum: TensorFlow's DataType number; 0 where TensorFlow has no such dtype.
       torch_scalar: torch's ScalarType number; -1 where torch has no such dtype.
-      itemsize: Bytes an element in TensorFlow's memory; 0 where that is not fixed.
+      itemsize: Bytes per element in TensorFlow's memory; 0 where that is not fixed.
       torch_name: "torch.float32"; "" where torch has no such dtype.
       kind: "shared", "viewed" (shared under another dtype), "converted" (exact values, one pass),
         "quantized", "refused", or "torch only".
-      nearest: torch dtype of the default result; for "quantized" that of ``raw=True``; "" where
+      nearest: torch dtype of the default result; for "quantized" the one of ``raw=True``; "" where
         refused.
-      reason: Why a side lacks it, and what to do.
+      reason: Why a framework lacks it, and what to do.
     """
 
     name: str
@@ -55,7 +55,7 @@ def _rows() -> dict[int | str, DtypeRow]:
     for row in dtypes():
         if row.tf_enum:
             rows.update({row.tf_enum: row, row.name: row, row.torch_name: row})
-    rows.pop("", None)  # of those that torch lacks
+    rows.pop("", None)  # the name of dtypes that torch lacks
     return rows
 
 
@@ -92,7 +92,7 @@ def torch_dtype(dtype: Any) -> torch.dtype:
 
 
 def named(name: str) -> torch.dtype:
-    """Torch's dtype of a name in the table: "torch.float32"."""
+    """Torch's dtype for a name of the table, such as "torch.float32"."""
     import torch
 
     found: torch.dtype = getattr(torch, name.removeprefix("torch."))

@@ -9,13 +9,13 @@ class ExitStatus(IntEnum):
     """What the command's process ends with.
 
     Attributes:
-      DONE: It did what was asked; what it looked for (differences, damage) is not there.
+      DONE: It did what was asked, and found none of what it looked for (differences, damage).
       FOUND: It found what it looked for: checkpoints that differ, damage, a conversion that is
         impossible.
-      ERROR: It could not: a missing file, a file of a format that is not read, a target that
-        exists, a wrong command line.
+      ERROR: It could not do what was asked: a missing file, a format that is not read, a target
+        that exists, a wrong command line.
       NOTHING_COMPARED: There was nothing to compare: no tensor with a checksum, no variables.
-      INTERRUPTED: By Ctrl-C, as shells count it.
+      INTERRUPTED: Ctrl-C ended it; the number is the one that shells use.
     """
 
     DONE = 0

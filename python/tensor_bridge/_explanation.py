@@ -34,14 +34,14 @@ class Explanation:
     Attributes:
       action: "shared": torch would show TensorFlow's memory. "copied": it would get memory of its
         own. "refused": the conversion would raise ``error``.
-      reason: One or two sentences.
+      reason: Why, in one or two sentences.
       tf_dtype: TensorFlow's name of the dtype, or None.
       torch_dtype: torch's name of the result's dtype, or None where refused.
       shape: Shape of the result, with None for a ragged dimension; None where it is not known.
       device: torch's name of the result's device, or None where refused.
       nbytes: Bytes of the result, or None where refused.
-      on_write: What the first write would do, "copy" only if TensorFlow still holds the memory by
-        then; None where the result owns its memory.
+      on_write: What the first write to the result would do; None where the result owns its memory.
+        "copy" happens only if TensorFlow still holds the memory at that time.
       error: The exception that the conversion would raise, or None.
       kind: Name of the composite, or None for one dense tensor.
       parts: (name, explanation) of the tensors that a composite is made of.
@@ -147,7 +147,7 @@ LIST_REASON = "nested lists of bytes: every string becomes a Python object"
 
 
 def of_strings(explanation: Explanation, *, as_list: bool = False) -> Explanation:
-    """The object for a string tensor, from what the extension says of one."""
+    """The object for a string tensor, from the extension's explanation of a dense tensor."""
     if as_list and explanation.error is CopyRequiredError:
         explanation = replace(explanation, reason=_refusals.copy_refusal(LIST_REASON))
     elif as_list and explanation.error is None:
@@ -163,7 +163,7 @@ def refused(error: Exception) -> Explanation:
 
 
 def copied(explanation: Explanation, reason: str) -> Explanation:
-    """The same part, which is copied for a reason that lies in the composite."""
+    """The explanation of a part that its composite makes a copy of, for ``reason``."""
     if explanation.action == "refused":
         return explanation
     return replace(explanation, action="copied", reason=reason, on_write=None)
@@ -176,8 +176,8 @@ def combined(
     """The object for a composite: the worst of its parts, and their bytes together.
 
     Args:
-      kind: Name of the composite; or a function that returns it and the shape of the result. Its
-        dtypes, its device and its write policy are those of the first part then.
+      kind: Name of the composite; or a function that returns it and the shape of the result. With
+        a function, dtypes, device and write policy are those of the first part.
       parts: (name, explanation) in the order of conversion.
     """
     for name, part in parts:

@@ -1,7 +1,7 @@
 """The two frameworks: lazy import, supported version ranges, conflicts.
 
-torch is imported at the first conversion. TensorFlow never is: where it is not loaded there is no
-TensorFlow tensor to convert.
+torch is imported at the first conversion. A conversion to torch never imports TensorFlow: without
+it there is no TensorFlow tensor to convert.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _import(module: str, name: str, supported: _Range) -> Any:
             name=package,
         ) from e
     if module == package and not hasattr(imported, "__version__"):
-        # A namespace package over what an uninstallation left, or somebody's torch.py.
+        # A namespace package over the remains of an uninstallation, or a user's own torch.py.
         where = getattr(imported, "__file__", None) or next(iter(imported.__path__))
         raise FrameworkError(
             f"expected {name}, got something else of that name, {where}; rename or remove it, or "
@@ -155,7 +155,7 @@ def adapters() -> tuple[str, ...]:
 
 
 def _is_proven(version: str) -> bool:
-    """Whether an adapter is proven with this release of torch, if it is in the range at all.
+    """Whether an adapter is proven with this release of torch, which is in the supported range.
 
     The wheel's adapters are built from released headers, and a pre-release ("2.10.0a0+gitabc",
     "2.14.0.dev20260801") may have the layout of the release before. A single adapter was built from
@@ -171,8 +171,8 @@ def ensure() -> tuple[int, int, bool]:
     """Imports torch and checks what is loaded.
 
     Returns:
-      torch's major and minor, for the choice of its adapter, and whether that is proven with it.
-      torch may be newer than the range.
+      torch's major and minor version, which choose the adapter, and whether that adapter is proven
+      with this torch. torch may be newer than the range.
 
     Raises:
       FrameworkError: torch is missing or broken, a version is unsupported, or another distribution

@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are asked for."""
+"""Names of a package that are imported at their first use."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ def attributes(
     """A package's ``__getattr__`` and ``__dir__``.
 
     Args:
-      module: The package's globals, in which what was found is kept.
-      table: For each name its module in the package; ``"module:function"`` if it is what a function
-        there returns; with a dot in front, of the package above; None if it is a module itself.
+      module: The package's globals; a name that was found is stored in them.
+      table: For each name its module in the package; ``"module:function"`` if a function there
+        returns the value; with a leading dot, a module of the package above; None if the name is
+        that of a module.
     """
     package: str = module["__name__"]
 

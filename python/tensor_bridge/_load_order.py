@@ -1,4 +1,4 @@
-"""What is loaded just before TensorFlow's libraries, so that those do not take its place.
+"""Loads other packages' libraries before TensorFlow's, which would replace their symbols.
 
 Not for: importing either framework's Python code.
 """
@@ -13,18 +13,19 @@ from pathlib import Path
 from types import ModuleType
 
 # Note [TensorFlow's libraries are global]
-# TensorFlow 2.19 to 2.21 ask this module of theirs whether to load their libraries RTLD_GLOBAL, and
-# it says yes. What they define then takes the place of every other definition of that name for
-# whoever is loaded later: https://github.com/tensorflow/tensorflow/issues/124205
-#   - LLVM, for triton;
-#   - 3,500 functions of CUDA, for torch. TensorFlow's are stubs that lead to CUDA 12 where it finds
-#     that, and torch 2.14 is built for 13.
+# TensorFlow 2.19 to 2.21 ask the module below whether to load their libraries with RTLD_GLOBAL, and
+# it says yes. Their definitions then replace all others of the same name in libraries that are
+# loaded later: https://github.com/tensorflow/tensorflow/issues/124205
+#   - LLVM, which triton needs;
+#   - 3,500 functions of CUDA, which torch needs. TensorFlow's are stubs that lead to CUDA 12 if it
+#     is found, and torch 2.14 is built for CUDA 13.
 #
-# They stay loaded so. An operator's library that was linked without TensorFlow's, or that brings
-# protobuf along, counts on it: with RTLD_LOCAL the first is not loaded, and tensorflow_text 2.21
-# ends the process in `ngrams`. Instead the libraries of the others are loaded before theirs, each
-# for itself (RTLD_LOCAL) and with all its symbols found (RTLD_NOW). Those stay its own; its later
-# import takes what is loaded, and TensorFlow has its own CUDA.
+# TensorFlow's libraries must stay global. A library of operators that was linked without
+# TensorFlow's, or that contains protobuf, depends on it: with RTLD_LOCAL the first kind cannot be
+# loaded, and tensorflow_text 2.21 ends the process in `ngrams`. So we load the libraries of triton
+# and torch before TensorFlow's, each RTLD_LOCAL and with all symbols resolved (RTLD_NOW). They keep
+# their own definitions, and importing the package later finds its library loaded. TensorFlow uses
+# its own CUDA.
 GLOBAL_FLAGS = "tensorflow.python.pywrap_dlopen_global_flags"
 GLOBAL_RANGE = ((2, 19), (2, 21))
 
@@ -45,13 +46,13 @@ def was_loaded(name: str) -> bool:
 
 
 def _folder(name: str) -> Path | None:
-    # Not out of the current folder: nobody has asked for the package yet.
+    # The current folder is left out: nobody has asked for the package yet.
     spec = PathFinder.find_spec(name, [*filter(None, sys.path)])
     return None if spec is None or spec.origin is None else Path(spec.origin).parent
 
 
 def _load(library: Path) -> bool:
-    """Loads a native library; False where that fails: not one that we know, or a broken one."""
+    """Loads a native library; False if that fails: an unknown kind of file, or a broken one."""
     import ctypes
 
     try:
@@ -64,7 +65,7 @@ def _load(library: Path) -> bool:
 def _has_cuda_stubs() -> bool:
     """Whether the TensorFlow that is being imported defines CUDA's functions."""
     build = sys.modules.get("tensorflow.python.platform.build_info")
-    # It checks the processor by that module before it loads anything.
+    # TensorFlow imports that module, to check the processor, before it loads a library.
     return bool(getattr(build, "build_info", {}).get("is_cuda_build"))
 
 
@@ -74,24 +75,24 @@ def _load_triton(folder: Path) -> None:
 
 
 def _load_torch(folder: Path) -> None:
-    """Loads torch's libraries where it is built with CUDA.
+    """Loads torch's libraries if torch is built with CUDA.
 
-    It takes 0.25 s of processor time, which importing torch then saves, and 180 MiB of memory where
-    nobody imports it.
+    It takes 0.25 s of processor time, which importing torch then saves. If torch is never imported,
+    it costs 180 MiB of memory.
     """
     libraries = folder / "lib"
     if not (libraries / "libtorch_cuda.so").exists():
         return
-    # It brings all others along, but for the two that torch loads when linear algebra, or a kernel
-    # that is compiled at run time, asks for them.
+    # This library loads all others, except two: torch loads these for linear algebra and for
+    # kernels that are compiled at run time.
     if _load(libraries / "libtorch_python.so"):
         _load(libraries / "libtorch_cuda_linalg.so")
         _load(libraries / "libcaffe2_nvrtc.so")
         return
-    # NVIDIA's libraries may be where only torch's Python code looks for them.
+    # NVIDIA's libraries may be in a place where only torch's Python code looks.
     from contextlib import suppress
 
-    with suppress(Exception):  # of a broken torch, whose own import will say it
+    with suppress(Exception):  # a broken torch: its own import will report it
         import torch  # noqa: F401
 
 
@@ -105,27 +106,27 @@ def _load_all() -> None:
 
 
 class _BeforeTensorFlow:
-    """Finds no module; sees TensorFlow ask for its own, just before it loads its libraries."""
+    """Finds no module; notices TensorFlow's import of `GLOBAL_FLAGS`, just before it loads."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        # Other releases ask too, and have no such module.
+        # Other releases of TensorFlow try this import too, and have no such module.
         if name == GLOBAL_FLAGS and PathFinder.find_spec(name, path) is not None:
             _load_all()
         return None
 
 
 def watch() -> None:
-    """Makes TensorFlow, if it is imported later and loads globally, load the others' first."""
+    """Loads the other libraries first, if TensorFlow is imported later and loads globally."""
     if not any(isinstance(finder, _BeforeTensorFlow) for finder in sys.meta_path):
         sys.meta_path.insert(0, _BeforeTensorFlow())
 
 
 def load_before_tensorflow() -> None:
-    """`watch`, where there is anything to load first. Called when tensor_bridge is imported.
+    """Calls `watch` if there is a library to load first. Called when tensor_bridge is imported.
 
-    Nothing is loaded before TensorFlow is, and TensorFlow stays as it is.
+    Nothing is loaded until TensorFlow is, and TensorFlow is not changed.
     """
     if "tensorflow" not in sys.modules and (is_installed("triton") or is_installed("torch")):
         watch()

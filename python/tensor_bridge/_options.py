@@ -1,4 +1,4 @@
-"""Keyword values that are read in Python: devices and quantization parameters."""
+"""Values of keywords that Python reads: devices and quantization parameters."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 _DEVICE_TYPES = {"cpu": 1, "cuda": 2}
 
 EXTRA = {"strings": ("tensor", "list"), "unknown": ("raise", "keep"), "live": (False, True)}
-"""Keywords that concern composites and structures only, and the values that they may have."""
+"""Keywords that concern only composites and structures, and their possible values."""
 
 
 def check_extra(name: str, value: Any) -> None:
-    """Checks a keyword that concerns composites and structures only.
+    """Checks a keyword that concerns only composites and structures.
 
     Raises:
-      InvalidOptionError: the value is not one of those it may have.
+      InvalidOptionError: the keyword does not take this value.
     """
     allowed = EXTRA[name]
     if not any(value is a or (isinstance(a, str) and value == a) for a in allowed):
@@ -62,8 +62,8 @@ def device_pair(device: Any) -> tuple[int, int]:
 
 
 def _numbers(name: str, value: Any, convert: type) -> list[Any]:
-    # Tensors of either framework have item() or tolist(); neither goes through NumPy in torch, so
-    # only plain numbers, sequences of them and torch tensors are taken.
+    # Only plain numbers, sequences of them and torch tensors are taken: torch's item() and tolist()
+    # do not go through NumPy.
     import torch
 
     if isinstance(value, torch.Tensor):
@@ -165,7 +165,7 @@ def tf_device_name(device: Any) -> str:
 
 
 def _logical_index(index: str, names: Sequence[str]) -> str:
-    """TensorFlow's number of the GPU that torch calls ``cuda:<index>``, "none" if it has none."""
+    """TensorFlow's number of the GPU ``cuda:<index>`` of torch; "none" if TensorFlow lacks it."""
     import torch
 
     if not any("/device:GPU:" in name for name in names) or not (index.isdigit() or index == ""):
@@ -211,13 +211,13 @@ def place(result: Any, device: Any, copy: bool | None) -> Any:
     _needs_copy(_short(name), here, device, copy)
     if here == _short(name):
         return result
-    # init_scope: while a tf.function is being traced, too, the result is a value.
+    # init_scope: the result is a value, even while a tf.function is being traced.
     with _devices.kept(), tf.init_scope(), tf.device(name):
         return tf.identity(result)
 
 
 def explain_place(explanation: Explanation, device: Any, copy: bool | None) -> Explanation:
-    """What `place` would make of the result that ``explanation`` is about.
+    """The explanation of the result after `place`.
 
     Raises:
       CopyRequiredError: ``copy`` is False and the move is a copy.

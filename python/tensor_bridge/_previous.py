@@ -1,4 +1,4 @@
-"""What torch tensors keep of memory that they left at a write, and giving it back."""
+"""The memory that a torch tensor still keeps after a write moved it, and its release."""
 
 from __future__ import annotations
 
@@ -35,29 +35,29 @@ def _tensors(value: Any) -> Iterator[Any]:
 
 
 def release_previous(x: Any) -> int:
-    """Gives back the memory that torch tensors left when a write moved them.
+    """Releases the former memory of torch tensors that a write moved.
 
-    A tensor that shares memory with TensorFlow moves onto memory of its own at a write, and keeps
-    the former memory, because an operation in another thread may still be reading it. So there are
-    two buffers until the tensor dies. After this call there is one, as far as torch is concerned;
-    TensorFlow keeps the former one for as long as it needs it.
+    A write moves a tensor that shares memory with TensorFlow onto memory of its own. The tensor
+    keeps the former buffer too, because an operation in another thread may still be reading it, so
+    it holds two buffers until it dies. After this call it holds one. TensorFlow keeps the former
+    buffer for as long as it needs it.
 
-    Call it when no operation runs any more that began before the write (the threads that use the
-    tensor are joined, or wait), and when nothing uses a pointer that was taken before it:
+    Call it when every operation that began before the write has finished (the threads that use the
+    tensor are joined, or wait), and when nothing uses a pointer that was taken before the write:
     ``const_data_ptr()``, or an export through DLPack that is older than ``to_tf``. Later writes and
     later threads do not matter.
 
     Args:
-      x: A torch.Tensor, a torch.nn.Module (its parameters and buffers), or a structure or an
-        iterator of them. Views count as the tensor that they are of.
+      x: A torch.Tensor of any shape and dtype, a torch.nn.Module (its parameters and buffers), or a
+        structure or an iterator of them. A view stands for its base tensor.
 
     Returns:
-      The number of buffers that were given back; 0 if no tensor kept one. A tensor of
-      ``torch.load``, ``torch.from_numpy``, ``torch.frombuffer`` or ``torch.from_dlpack`` goes on
-      to keep its own, because an array may show it; ``clone()`` it.
+      The number of buffers that were released; 0 if no tensor kept one. A tensor of ``torch.load``,
+      ``torch.from_numpy``, ``torch.frombuffer`` or ``torch.from_dlpack`` still keeps its former
+      memory, because an array may show it; ``clone()`` it instead.
 
     Raises:
-      UnsupportedTypeError: A value that is no torch tensor, or a sparse one.
+      UnsupportedTypeError: A value is not a torch tensor, or is a sparse one.
 
     Example:
       >>> import tensorflow as tf, tensor_bridge

@@ -1,12 +1,12 @@
-"""Names of other people as text that a terminal and a log can show. Not for: JSON, which has them.
+"""Foreign names as text that a terminal and a log can show. Not for: JSON, which keeps them as is.
 
-Names of tensors, files and layers come out of files that somebody else wrote. Shown as they are,
-they could move the cursor, start lines of their own, turn the direction of what follows or hide.
+Names of tensors, files and layers come from files that somebody else wrote. Unescaped, they could
+move the cursor, start new lines, reverse the direction of the text that follows, or be invisible.
 """
 
 from __future__ import annotations
 
-# What no font shows and Python calls printable all the same: the rest of Unicode's
+# Invisible characters that Python calls printable: the rest of Unicode's
 # Default_Ignorable_Code_Point (DerivedCoreProperties.txt of Unicode 16).
 _UNSEEN = frozenset(
     chr(code)
@@ -25,10 +25,10 @@ _UNSEEN = frozenset(
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    r"""The text with escapes, such as ``\x1b``, for what is no visible character or plain space.
+    r"""The text with escapes, such as ``\x1b``, for all but visible characters and plain spaces.
 
-    That is for control characters and line breaks, marks of direction, what has no width, and the
-    lone surrogates that stand for bytes which are not UTF-8. What was escaped once stays as it is.
+    Escaped are control characters, line breaks, direction marks, characters without width, and lone
+    surrogates, which stand for bytes that are not UTF-8. An escaped text stays as it is.
 
     Args:
       text: Any text.

@@ -1,8 +1,8 @@
 """Python functions inside TensorFlow's graphs that are released with the graph that calls them.
 
-TensorFlow 2.12 to 2.21 keep what `tf.py_function` calls in the outermost graph (ops/script_ops.py),
-which in eager mode lives as long as the process: a torch module, or a data set, would never be
-freed.
+TensorFlow 2.12 to 2.21 keep the function of a `tf.py_function` in the outermost graph
+(ops/script_ops.py), which in eager mode lives as long as the process: a torch module, or a data
+set, would never be freed.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ class _Held:
 
 
 def _graphs() -> list[Any]:
-    """The graph that is being built and those around it, but for the process's own."""
+    """The graph that is being built and its outer graphs, without the process's own graph."""
     import tensorflow as tf
 
     graph = tf.compat.v1.get_default_graph()
     found = [graph]
-    # Of a FuncGraph's outer graphs the last is no FuncGraph: that of the process.
+    # The outermost graph is the process's own; it is not a FuncGraph.
     while hasattr(graph, "outer_graph"):
         graph = graph.outer_graph
         if hasattr(graph, "outer_graph"):

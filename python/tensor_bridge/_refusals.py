@@ -1,4 +1,4 @@
-"""What a value is, by the names of its classes, and what is said where it is not converted.
+"""What a value is, by the names of its classes, and the exception if it cannot be converted.
 
 Nothing here imports a framework that is not loaded.
 """
@@ -29,12 +29,12 @@ _COMPOSITE = "tensorflow.python.framework.composite_tensor.CompositeTensor"
 
 
 def copy_refusal(reason: str, advice: str = "Use copy=None") -> str:
-    """What is said where ``copy=False`` stands against a copy; C++ says it in copy_policy.h."""
+    """The message if ``copy=False`` forbids a needed copy; copy_policy.h has C++'s."""
     return f"copy=False, but a copy is needed: {reason}. {advice}"
 
 
 def require_copy_allowed(copy: bool | None, reason: str, advice: str = "Use copy=None") -> None:
-    """Called wherever Python copies for a reason of its own; the library has one for its own.
+    """Called wherever Python itself copies; the library has its own function.
 
     Raises:
       CopyRequiredError: ``copy`` is False.
@@ -49,7 +49,7 @@ def class_names(value: Any) -> list[str]:
 
 
 def class_name(value: Any) -> str:
-    """Full name of the value's class; of Python's own classes without their module."""
+    """Full name of the value's class, without the module for Python's builtin classes."""
     kind = type(value)
     return f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
 
@@ -66,7 +66,7 @@ def is_tensorflow_value(value: Any) -> bool:
 
 
 def is_graph_tensor(value: Any) -> bool:
-    """Whether the value is a tf.Tensor; of values that are no eager tensor, one of a graph."""
+    """Whether the value is a tf.Tensor. If it is not an eager tensor, it is one of a graph."""
     names = class_names(value)
     return any(name in names for name in _GRAPH_TENSOR)
 
@@ -77,7 +77,7 @@ def is_keras_tensor(value: Any) -> bool:
 
 
 def variable_handle(variable: Any) -> Any:
-    """The handle with which operations reach a variable's value now.
+    """The handle through which operations reach a variable's current value.
 
     Raises:
       SymbolicTensorError: a graph is being built: reading now would freeze the value.
@@ -100,7 +100,7 @@ def variable_handle(variable: Any) -> Any:
 
 
 def variable_source(variable: Any) -> tuple[Any, Any, int]:
-    """(handle, context capsule, dtype number) with which a variable is read natively.
+    """(handle, context capsule, dtype number), which native code reads a variable with.
 
     Raises:
       SymbolicTensorError: as `variable_handle`.
@@ -123,7 +123,7 @@ _LOADER = "tensor_bridge.data.loader(dataset) iterates over its elements as torc
 _TORCH_S = "iterate over it: its elements are torch's already"
 _FROM_TORCH = "tensor_bridge.data.from_torch(data) makes a tf.data.Dataset of it"
 
-# By the call and the full name of a class: what to do with its objects.
+# What to do with a class's objects, by the call and the class's full name.
 _REMEDIES = {
     "to_torch": {
         "tensorflow.python.data.ops.dataset_ops.DatasetV2": _LOADER,
@@ -135,7 +135,7 @@ _REMEDIES = {
     },
     "to_tf": {
         TORCH_MODULE: (
-            "convert its weights, module.state_dict(), or make it a function of TensorFlow's: "
+            "convert its weights, module.state_dict(), or make it a TensorFlow function: "
             "tensor_bridge.autograd.torch_to_tf(module)"
         ),
         "torch.utils.data.dataset.Dataset": _FROM_TORCH,
@@ -150,7 +150,7 @@ _DLPACK = {
 
 
 def _remedy(value: Any, names: list[str], call: str) -> str | None:
-    """What to do with a value of a kind that is neither converted nor taken apart, if known."""
+    """What to do with a value that is neither converted nor taken apart; None if not known."""
     kind = type(value)
     known = _REMEDIES[call]
     for name in names:
@@ -173,13 +173,13 @@ _OTHERS = ("builtins.", "jax", "keras.", "numpy.", "tensorflow.", "tf_keras.", "
 
 
 def _registration(kind: str) -> str:
-    """How objects of a class that the caller may own are made convertible."""
+    """How to make the objects of a class convertible, if the caller may own the class."""
     if kind.startswith(_OTHERS) or kind.split(".")[0] in sys.stdlib_module_names:
         return ""
     return (
-        ". Of a class of your own, optree.register_pytree_node(cls, flatten, unflatten, "
-        'namespace="tensor_bridge") makes a structure of tensors, and '
-        "tensor_bridge.register_composite a value with a twin in the other framework"
+        ". If the class is your own, optree.register_pytree_node(cls, flatten, unflatten, "
+        'namespace="tensor_bridge") makes it a structure of tensors, and '
+        "tensor_bridge.register_composite a value with a counterpart in the other framework"
     )
 
 
@@ -197,8 +197,8 @@ def refusal_to_torch(value: Any) -> TensorBridgeError:
         return SymbolicTensorError(
             f"expected an eager tf.Tensor, got a graph tensor ({kind}): inside a tf.function there "
             "is no value yet. Convert outside the tf.function, run it eagerly "
-            "(tf.config.run_functions_eagerly(True)), or make the torch code a function of "
-            "TensorFlow's: tensor_bridge.autograd.torch_to_tf, or tf.py_function if nothing is "
+            "(tf.config.run_functions_eagerly(True)), or make the torch code a TensorFlow "
+            "function: tensor_bridge.autograd.torch_to_tf, or tf.py_function if nothing is "
             "differentiated"
         )
     if _is_keras(names, "KerasTensor"):
@@ -226,8 +226,8 @@ def refusal_to_torch(value: Any) -> TensorBridgeError:
         )
     if _COMPOSITE in names or kind.startswith("tensorflow."):
         return UnsupportedTypeError(
-            f"expected a tf.Tensor or tf.Variable, got a {kind}; convert the dense tensors that "
-            "it is made of (its components, value or values)"
+            f"expected a tf.Tensor or tf.Variable, got a {kind}; convert its dense tensors "
+            "(components, value or values)"
         )
     return UnsupportedTypeError(
         f"expected a tf.Tensor or tf.Variable, got a {kind}; convert the tensors inside it one by "

@@ -1,7 +1,8 @@
 """Nested structures: nodes that the extension does not walk itself, and leaves in order.
 
-optree knows ordered and default dicts, deques, struct sequences and what users register in its
-namespace "tensor_bridge"; dataclasses, attrs classes and user dicts are taken apart here.
+optree handles ordered and default dicts, deques, struct sequences and the classes that users
+register in its namespace "tensor_bridge"; this module handles dataclasses, attrs classes and user
+dicts.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ NAMESPACE = "tensor_bridge"
 """optree's namespace in which users register their own nodes."""
 
 PLAIN = (type(None), bool, int, float, complex, str, bytes)
-"""Plain data: leaves of a structure that are no values of either framework."""
+"""Plain data: leaves of a structure that belong to neither framework."""
 
 
 def _wrapped(proxy: Any) -> Any:
     return proxy.__wrapped__
 
 
-# Containers into which Keras and tf.Module turn attributes, and what they are made of: private
-# classes of TensorFlow 2.12 to 2.21.
+# Containers that Keras and tf.Module wrap attributes in, and the type inside: private classes of
+# TensorFlow 2.12 to 2.21.
 _TRACKED: dict[str, Callable[[Any], Any]] = {
     "tensorflow.python.trackable.data_structures.ListWrapper": list,
     "tensorflow.python.trackable.data_structures.List": list,
@@ -53,7 +54,7 @@ def _rebuild_fields(node: Any, names: list[str]) -> Callable[[list[Any]], Any]:
         result = copy.copy(node)
         for name, value in zip(names, values, strict=True):
             object.__setattr__(result, name, value)
-            # A dict whose items are its fields, as the outputs of Hugging Face's models.
+            # A dict whose items are its fields, such as the outputs of Hugging Face's models.
             if issubclass(type(node), dict) and dict.__contains__(node, name):
                 dict.__setitem__(result, name, value)
         return result
@@ -79,7 +80,7 @@ def is_node(node: Any) -> bool:
 
 
 def _dict_children(node: dict[Any, Any]) -> Children:
-    # In their own order; optree sorts the keys where it can.
+    # The keys keep their order; optree would sort them.
     keys = list(node)
 
     def rebuild(values: list[Any]) -> Any:
@@ -92,12 +93,12 @@ def _dict_children(node: dict[Any, Any]) -> Children:
 
 
 def _user_dict_children(node: UserDict[Any, Any]) -> Children:
-    """Of the encodings of Hugging Face's tokenizers, for one."""
+    """Children of a UserDict, such as the encodings of Hugging Face's tokenizers."""
     keys = list(node.data)
 
     def rebuild(values: list[Any]) -> Any:
         result = copy.copy(node)
-        # What its class does at setting an item was done to these.
+        # The class's __setitem__ has already been applied to these items.
         result.data = dict(zip(keys, values, strict=True))
         return result
 
@@ -133,7 +134,7 @@ def children(node: Any) -> Children:
 
 
 def leaves(value: Any, is_leaf: Callable[[Any], bool], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every leaf with its path: what ``is_leaf`` says, plain data, and what is no node."""
+    """Every leaf with its path: values that ``is_leaf`` names, plain data, and non-nodes."""
     if is_leaf(value) or isinstance(value, PLAIN) or not is_node(value):
         yield path, value
         return
@@ -142,7 +143,7 @@ def leaves(value: Any, is_leaf: Callable[[Any], bool], path: str = "") -> Iterat
         yield from leaves(child, is_leaf, path + entry)
 
 
-# None for a leaf, else how a node is made of its children, and theirs.
+# None for a leaf; for a node, how to rebuild it, and the same for each child.
 Rebuild = tuple[Callable[[list[Any]], Any], list[Any]] | None
 
 
@@ -155,8 +156,8 @@ def flatten(
     """Appends the leaves of a structure to ``leaves``; returns how to build it again.
 
     Args:
-      value: Any nesting of dict, list, tuple, named tuple, dataclass, what optree knows, ...
-      is_tensor: Whether a value is a tensor: what most leaves are, and quickly told.
+      value: Any nesting of dict, list, tuple, named tuple, dataclass, optree's nodes, ...
+      is_tensor: Whether a value is a tensor, as most leaves are; a quick test.
       is_leaf: Whether another value is a leaf although it could be taken apart.
       leaves: Where the leaves go.
     """

@@ -1,8 +1,8 @@
 """Conversions as operators of torch's: `to_torch` and `to_tf` inside torch.compile.
 
-To ``tensor_bridge::to_torch`` a TensorFlow tensor or variable is what torch calls an opaque object:
-an input of the compiled graph of which nothing is known but what the guards and the fake kernel
-read, its shape, dtype and device. ``tensor_bridge::to_tf`` returns one.
+``tensor_bridge::to_torch`` takes a TensorFlow tensor or variable as what torch calls an opaque
+object: an input of the compiled graph of which the guards and the fake kernel know only the shape,
+dtype and device. ``tensor_bridge::to_tf`` returns an opaque object.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _REMEDY = (
     "call tensor_bridge.autograd.compile_conversions() before, or convert outside the compiled "
     "function"
 )
-# An attribute of what stands for the result of `to_tf` while torch traces: sizes, dtype, device.
+# The attribute with sizes, dtype and device of the fake result of `to_tf` while torch traces.
 _TRACED = "_tensor_bridge_traced"
 
 
@@ -72,7 +72,7 @@ def _to_tf(x: Any, **options: Any) -> Any:
 
 
 def _leave(what: str, remedy: str = "convert outside") -> None:
-    """Ends the graph: the conversion then runs as it is, or is an error under fullgraph=True."""
+    """Breaks the graph: the conversion runs outside it, or fails under fullgraph=True."""
     import torch
 
     torch._dynamo.graph_break(
@@ -81,7 +81,7 @@ def _leave(what: str, remedy: str = "convert outside") -> None:
 
 
 def _is_dense(t: Any) -> bool:
-    """Whether a value, of which this may be torch's fake, is one that the operator takes."""
+    """Whether the operator takes a value, which may be torch's fake of it."""
     t = _real(t)
     if not isinstance(t, _opaque_kinds()):
         return False
@@ -107,10 +107,10 @@ _has_dtype.__dict__["_dynamo_marked_constant"] = True
 
 @cache
 def break_graphs() -> None:
-    """Makes the extension's functions known to torch.compile, which ends its graphs there.
+    """Makes the extension's functions known to torch.compile, which breaks its graphs there.
 
-    So it does at any function of an extension, but of those that it does not know it says that they
-    are to be reported to its authors. Called when torch._dynamo is imported.
+    torch.compile breaks its graph at any function of an extension, but for unknown ones it asks the
+    user to report them. Called when torch._dynamo is imported.
     """
     from types import BuiltinFunctionType
 
@@ -137,18 +137,18 @@ def compile_conversions() -> None:
     error. With it, ``to_torch`` of dense tensors and variables, and of lists, tuples and dicts of
     them, becomes ``torch.ops.tensor_bridge.to_torch``, and ``to_tf`` ``tensor_bridge::to_tf``. A
     graph is compiled for the shape, dtype and device of each TensorFlow tensor, and guarded by
-    them. No gradient passes; `tf_to_torch` is for that.
+    them. Gradients do not pass through; `tf_to_torch` is for that.
 
-    To torch.compile TensorFlow tensors are then opaque objects: a compiled function may take,
-    return and convert them, and do nothing else with them.
+    TensorFlow tensors are then opaque objects for torch.compile: a compiled function may take,
+    return and convert them, and nothing else.
 
     Raises:
-      FrameworkError: This torch has no opaque objects; 2.13 has them. Or TensorFlow was imported
-        first, and triton, which torch.compile needs, would abort the process.
+      FrameworkError: This torch has no opaque objects (2.13 has them), or TensorFlow was imported
+        first and would make triton, which torch.compile needs, abort the process.
     """
     global _compiled
     _triton.check("torch.compile")
-    # Importing it calls `break_graphs`. Where that failed, it says here why.
+    # Importing it calls `break_graphs`. If that failed, this import raises the reason.
     import_module("torch._dynamo")
     break_graphs()
     operators()
@@ -166,7 +166,7 @@ def _opaque_kinds() -> tuple[type, ...]:
 
 
 def _layout(value: Any) -> list[Any]:
-    """What a graph is compiled for."""
+    """The properties that a graph is compiled for."""
     return [tuple(value.shape), value.dtype, value.device]
 
 
@@ -202,7 +202,7 @@ def _register_kinds() -> Any:
         from torch._library import opaque_object
         from torch._library.fake_class_registry import maybe_to_fake_obj
 
-        # Under other names since 2.14, which warns of the first ones.
+        # 2.14 has new names, and warns of the old ones.
         if hasattr(opaque_object, "register_custom_class"):
             from torch._custom_class_base import CustomClassBase as Base
 
@@ -221,8 +221,8 @@ def _register_kinds() -> Any:
             f"{torch.__version__}; update torch, or convert outside the compiled function",
             name="torch",
         ) from e
-    # The function wants a metaclass of torch's, so that isinstance() is true of fakes in traced
-    # code; TensorFlow's classes have another, and are opaque all the same.
+    # The function asks for a metaclass of torch's, which makes isinstance() true for fakes in
+    # traced code. TensorFlow's classes have another metaclass, and work as opaque types without it.
     for each in _opaque_kinds():
         infos[each] = infos[kind]
     return maybe_to_fake_obj

@@ -1,6 +1,6 @@
-"""What torch is told about this package: in its tables, when it has been imported.
+"""Entries in torch's tables about this package, made once torch has been imported.
 
-Not for: importing torch, or anything that a conversion waits for.
+Not for: importing torch, or work that would delay a conversion.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def _unpickler() -> None:
-    """``torch.load(weights_only=True)`` makes our values; their constructors check them."""
+    """Lets ``torch.load(weights_only=True)`` make our values; their constructors check them."""
     import torch
 
     from tensor_bridge.composite import Ragged, StringTensor
@@ -39,7 +39,7 @@ def _compiler() -> None:
 
 
 def tell_torch() -> None:
-    """Fills torch's tables, each as soon as it is there. Called when tensor_bridge is imported."""
+    """Fills each of torch's tables once it is there. Called when tensor_bridge is imported."""
     for name, tell in (
         ("torch", _unpickler),
         ("torch.utils.data._utils.collate", _collation),
@@ -50,8 +50,8 @@ def tell_torch() -> None:
 
 def _harmless(tell: Callable[[], None]) -> Callable[[], None]:
     def told() -> None:
-        # A torch that has no such table, or something else of its name. Importing it is not the
-        # moment to say so: the first conversion does.
+        # A torch without this table, or another module of the same name. The first conversion
+        # reports it, not the import.
         with suppress(Exception):
             tell()
 

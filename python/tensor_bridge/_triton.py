@@ -1,4 +1,4 @@
-"""triton beside TensorFlow, whose libraries can end the process that imports it.
+"""triton beside TensorFlow, whose libraries can make importing triton abort the process.
 
 Not for: importing either.
 """
@@ -13,10 +13,10 @@ from tensor_bridge.errors import FrameworkError
 
 
 def import_aborts() -> bool:
-    """Whether importing triton, which any optimizer of torch does, would crash beside TensorFlow.
+    """Whether importing triton, as any optimizer of torch does, would abort the process.
 
-    So it is after TensorFlow 2.19 to 2.21 was imported, unless triton or tensor_bridge was imported
-    before it.
+    It would after an import of TensorFlow 2.19 to 2.21, unless triton or tensor_bridge was imported
+    before TensorFlow.
     """
     tensorflow = loaded_tensorflow()
     return (
@@ -31,21 +31,24 @@ def import_aborts() -> bool:
 
 _TRITON_REMEDY = (
     "import tensor_bridge (or triton) before TensorFlow, in the file that starts the program above "
-    "all that imports it"
+    "every import that loads TensorFlow"
 )
 
 
 def check(what: str) -> None:
-    """Refuses what would import triton where that ends the process.
+    """Checks that a call, which imports triton, would not abort the process.
+
+    Args:
+      what: The call, as the message names it.
 
     Raises:
-      FrameworkError: It would.
+      FrameworkError: It would abort.
     """
     if import_aborts():
         version = sys.modules["tensorflow"].__version__
         raise FrameworkError(
             f"{what} imports triton, and TensorFlow {version}, which was imported before "
-            f"tensor_bridge, has put its LLVM in the place of triton's: the process would abort. "
+            f"tensor_bridge, has replaced triton's LLVM by its own: the process would abort. "
             f"Instead {_TRITON_REMEDY}",
             name="triton",
         )
@@ -55,7 +58,7 @@ _warned = False
 
 
 def warn_of_abort() -> None:
-    """Warns, once in a process, of an abort that is to come and not ours to prevent."""
+    """Warns, once in a process, of an abort that this package can no longer prevent."""
     global _warned
     if _warned or not import_aborts():
         return
@@ -64,8 +67,8 @@ def warn_of_abort() -> None:
 
     version = sys.modules["tensorflow"].__version__
     warnings.warn(
-        f"TensorFlow {version} was imported before tensor_bridge, and its LLVM has taken the place "
-        "of triton's: making any optimizer of torch, or torch.compile, will abort this process. "
+        f"TensorFlow {version} was imported before tensor_bridge, and its LLVM has replaced "
+        "triton's: making any optimizer of torch, or torch.compile, will abort this process. "
         f"Instead {_TRITON_REMEDY}",
         RuntimeWarning,
         stacklevel=2,
@@ -73,12 +76,12 @@ def warn_of_abort() -> None:
 
 
 def prepare() -> None:
-    """Says that triton is to be used beside TensorFlow, and finds out if it is too late for that.
+    """Prepares the process to use triton beside TensorFlow; call it before importing TensorFlow.
 
-    TensorFlow 2.19 to 2.21 load their libraries with RTLD_GLOBAL, so that their LLVM takes the
-    place of triton's; importing triton, as any optimizer of torch and `torch.compile` do where it
-    is installed, then ends the process. Importing tensor_bridge before TensorFlow prevents it where
-    triton is installed by then; after this call it may also come to the path later.
+    TensorFlow 2.19 to 2.21 load their libraries with RTLD_GLOBAL, so their LLVM replaces triton's.
+    Importing triton, as any optimizer of torch and `torch.compile` do if it is installed, then
+    aborts the process. Importing tensor_bridge before TensorFlow prevents that if triton is
+    importable at that time; after this call triton may also be added to the path later.
 
     Raises:
       FrameworkError: TensorFlow was imported before tensor_bridge, and triton would abort.

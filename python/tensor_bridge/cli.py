@@ -50,10 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command.
 
     Args:
-      arguments: those after the command's name; by default the process's own.
+      arguments: the arguments after the command's name; by default the process's own.
 
     Returns:
-      The exit status, one of the table in the guide "Checkpoints", the same in all commands.
+      The exit status; the table in the guide "Checkpoints" lists them, the same for all commands.
     """
     options = _parser().parse_args(arguments)
     try:

@@ -26,7 +26,7 @@ def library_dir() -> Path:
     """The folder of ``libtensor_bridge.so`` and of the torch adapters.
 
     Raises:
-      FrameworkError: the package was taken from somewhere without its libraries.
+      FrameworkError: the package's libraries are missing.
     """
     # The libraries lie beside the extension module, in an editable installation too.
     spec = find_spec("tensor_bridge._C")
@@ -67,7 +67,7 @@ def cmake_dir() -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """``python -m tensor_bridge.config``: prints the folders that were asked for, one a line.
+    """``python -m tensor_bridge.config``: prints the folders that were asked for, one per line.
 
     Returns:
       0, or 1 if this installation lacks one of them.

@@ -1,8 +1,8 @@
-"""DLPack as it is today: TensorFlow tensors that speak it, and any producer under protection.
+"""DLPack 1.x: exporting TensorFlow tensors, and importing from any producer with write protection.
 
 TensorFlow's own ``__dlpack__`` (2.20 and newer) makes capsules of the old kind, which cannot say
-that the memory is read-only, ignores ``max_version``, refuses streams and copies, and aborts the
-process for strings. `exporter` does none of these. torch ignores the READ_ONLY flag when it
+that the memory is read-only; it ignores ``max_version``, refuses streams and copies, and aborts the
+process for strings. `exporter` has none of these faults. torch ignores the READ_ONLY flag when it
 imports; `from_dlpack` honours it.
 """
 
@@ -28,7 +28,7 @@ _ROCM = 10  # DLDeviceType.kDLROCM
 
 
 class Exporter:
-    """An eager tf.Tensor that speaks DLPack 1.x; made by `exporter`.
+    """An eager tf.Tensor with the DLPack 1.x protocol; made by `exporter`.
 
     Attributes:
       tensor: The tf.Tensor.
@@ -36,7 +36,7 @@ class Exporter:
 
     __slots__ = ("__weakref__", "tensor")
 
-    # For consumers that use the C exchange API (tvm-ffi); found on the type.
+    # For consumers that use the C exchange API (tvm-ffi), which look it up on the type.
     __dlpack_c_exchange_api__ = _C.dlpack_exchange_api()
 
     def __init__(self, tensor: Any) -> None:
@@ -55,12 +55,16 @@ class Exporter:
         """A capsule of the tensor's memory, marked READ_ONLY, or of a copy of it.
 
         Args:
-          stream: Any stream will do: exporting waits until TensorFlow has produced the values. On
-            the host it must be None or -1.
-          max_version: The newest version the consumer knows. Without one, or below 1.0, the
-            capsule is of the old kind, which cannot say READ_ONLY: then it holds a copy.
-          dl_device: Where the consumer wants the memory; only where it is.
+          stream: Any stream: exporting waits until TensorFlow has produced the values. On the host
+            it must be None or -1.
+          max_version: The newest version the consumer knows. Without it, or below 1.0, the capsule
+            is of the old kind, which cannot say READ_ONLY, and holds a copy.
+          dl_device: Where the consumer wants the memory: None, or the device that it is on.
           copy: None shares if possible, True copies, False never copies.
+
+        Returns:
+          A capsule that keeps TensorFlow's buffer, or the copy, alive until its consumer's deleter
+          runs. Shape and dtype are the tensor's.
 
         Raises:
           BufferError: the combination needs a copy and ``copy`` is False, or another device.
@@ -100,9 +104,18 @@ class Exporter:
 
 
 def exporter(t: Any) -> Exporter:
-    """An object with today's DLPack protocol over an eager tf.Tensor or a tf.Variable's value.
+    """An object with the DLPack 1.x protocol over an eager tf.Tensor or a tf.Variable's value.
 
     torch's own importer ignores READ_ONLY and writes through to TensorFlow: use `from_dlpack`.
+
+    Args:
+      t: A dense tensor of any shape, of a dtype that DLPack has, on a CPU or GPU of this process.
+
+    Returns:
+      The exporter, which keeps the tensor alive. Its capsules share memory and are READ_ONLY.
+
+    Raises:
+      UnsupportedTypeError: ``t`` is neither of them.
 
     Example:
       >>> import tensorflow as tf, tensor_bridge.dlpack
@@ -123,10 +136,10 @@ def exporter_of_capsule(capsule: Any) -> Exporter:
 
 
 def _stream(x: Any) -> dict[str, int]:
-    """The keyword that says which stream will read: the producer makes it wait for the values.
+    """The keyword with the stream that will read: the producer makes it wait for the values.
 
-    Without it producers take the legacy default stream, which torch's others do not wait for, or
-    none at all.
+    Without it producers use no stream, or the legacy default stream, which torch's other streams do
+    not wait for.
     """
     if getattr(type(x), "__dlpack_device__", None) is None:
         return {}
@@ -137,7 +150,7 @@ def _stream(x: Any) -> dict[str, int]:
     import torch
 
     if not torch.cuda.is_available():
-        return {}  # to be refused when it is known what the memory is
+        return {}  # refused later, when the kind of memory is known
     stream = int(torch.cuda.current_stream(index).cuda_stream)
     # DLPack's number of CUDA's default stream; 0 could mean two of them.
     return {"stream": 1 if stream == 0 and kind == _CUDA else stream}
@@ -148,7 +161,7 @@ def _capsule(x: Any) -> Any:
     if type(x).__name__ == "PyCapsule":
         return x
     if _C.is_eager_tensor(x) or _refusals.is_resource_variable(x):
-        # TensorFlow's own method would hand its memory out to be written to.
+        # TensorFlow's own method would export its memory as writable.
         x = exporter(x)
     method = getattr(type(x), "__dlpack__", None)
     if method is None:
@@ -157,7 +170,7 @@ def _capsule(x: Any) -> Any:
         )
     stream = _stream(x)
     try:
-        # Copying is done here, so that a producer need not know the keyword for it.
+        # Without copy=, which the producer may not know: copies are made here.
         return x.__dlpack__(max_version=(1, 3), **stream)
     except TypeError:
         # The protocol before 1.0: no keywords but stream.
@@ -189,11 +202,11 @@ def from_dlpack(
 ) -> Any:
     """Takes the memory of any DLPack producer into torch or TensorFlow.
 
-    Memory that the producer marks READ_ONLY is shared and protected: the first write moves torch
-    onto memory of its own. So is memory in a capsule of the old kind, which cannot say it: JAX,
-    whose arrays never change, makes these up to 0.10. Writable memory is shared with torch as
-    DLPack means it, both sides see writes. TensorFlow, whose tensors never change, shares what is
-    READ_ONLY and copies the rest.
+    Memory that the producer marks READ_ONLY is shared and protected: the first write moves the
+    torch tensor onto memory of its own. Memory in a capsule of the old kind, which cannot say
+    READ_ONLY, is protected too: JAX, whose arrays never change, makes such capsules up to 0.10.
+    Writable memory is shared with torch, and both sides see writes, as DLPack specifies.
+    TensorFlow, whose tensors never change, shares READ_ONLY memory and copies the rest.
 
     Args:
       x: An object with ``__dlpack__`` (JAX, CuPy, NumPy, tvm-ffi, ...) or a capsule, which is
@@ -204,10 +217,16 @@ def from_dlpack(
       on_write: For torch, as in `convert_tf_to_pytorch`; memory that the producer calls writable is
         always written through.
 
+    Returns:
+      A tensor of the producer's shape and dtype. Where it shares memory, it keeps the producer's
+      memory alive until it is released.
+
     Raises:
       CopyRequiredError: ``copy=False`` and sharing is not possible.
-      InvalidHandleError: a consumed capsule, or a structure that is inconsistent.
-      UnsupportedTypeError: no DLPack producer, or strides that torch lacks.
+      InvalidHandleError: ``x`` is a consumed capsule, or its description is inconsistent.
+      InvalidOptionError: a keyword has a value that it does not take.
+      UnsupportedDtypeError: the framework has no such dtype.
+      UnsupportedTypeError: ``x`` is no DLPack producer, or has strides that torch lacks.
     """
     if copy is not None and not isinstance(copy, bool):
         raise InvalidOptionError(f"copy must be None, True or False, got {copy!r}")

@@ -1,17 +1,17 @@
 """Exceptions. Each derives from `TensorBridgeError` and from the builtin that fits.
 
-A message says what was expected, what came, and what to do. Its text, ``str(error)``, can be shown:
-names out of files have escapes in it for what is no visible character. `CheckpointError.entry`, its
-``file`` and ``error.args`` have them as they are. A write to a tensor converted with
-``on_write="raise"`` raises a plain `BufferError` out of torch (`RuntimeError` out of compiled
-code), because torch raises it.
+A message says what was expected, what came, and what to do. Its text, ``str(error)``, is safe to
+print: invisible characters in names from files are escaped. The ``entry`` and ``file`` of a
+`CheckpointError` and ``error.args`` have the names unescaped. A write to a tensor converted with
+``on_write="raise"`` raises a plain `BufferError` (`RuntimeError` in compiled code), because torch
+raises it.
 """
 
 from __future__ import annotations
 
 from tensor_bridge._printable import printable
 
-TYPE_CHECKING = False  # as typing's, whose import takes longer than this package's
+TYPE_CHECKING = False  # not from typing, whose import takes longer than this package's
 
 __all__ = [
     "BY_STATUS",
@@ -47,8 +47,9 @@ __all__ = [
 class TensorBridgeError(Exception):
     """Base of everything that tensor_bridge raises."""
 
-    # AutoGraph lets an exception with this attribute out of a tf.function as it is
-    # (tensorflow/python/autograph/impl/api.py); of others it makes new ones, with fewer attributes.
+    # AutoGraph lets an exception with this attribute leave a tf.function unchanged
+    # (tensorflow/python/autograph/impl/api.py); it replaces others by new ones with fewer
+    # attributes.
     ag_pass_through = True
     # Other messages may quote several lines, of a framework or of a report.
     _one_line = False
@@ -58,23 +59,23 @@ class TensorBridgeError(Exception):
 
 
 class InvalidOptionError(TensorBridgeError, ValueError):
-    """A keyword, or a combination of keywords, that means nothing."""
+    """A keyword has a value that it does not take, or keywords do not go together."""
 
     _one_line = True
 
 
 class MismatchError(TensorBridgeError, ValueError):
-    """A shape, a dtype or names that differ from those of the target that is assigned to."""
+    """A shape, a dtype or names differ from those of the target of an assignment."""
 
 
 class UnsupportedDtypeError(TensorBridgeError, TypeError):
-    """The other framework has nothing for the dtype."""
+    """The other framework has no equivalent of the dtype."""
 
     _one_line = True
 
 
 class UnsupportedTypeError(TensorBridgeError, TypeError):
-    """The value is not one that can be converted."""
+    """The value cannot be converted."""
 
     _one_line = True
 
@@ -100,7 +101,7 @@ class TensorFlowError(TensorBridgeError, RuntimeError):
 
 
 class PipelineError(TensorFlowError):
-    """An element of a dataset could not be made; the next one may be asked for.
+    """An element of a dataset could not be made; iteration may go on with the next one.
 
     Attributes:
       ordinal: Number of the element, counted from 0, failures included.
@@ -115,7 +116,7 @@ class DataServiceError(TensorBridgeError, ConnectionError):
     """tf.data service sent nothing for longer than the timeout.
 
     Attributes:
-      addresses: Of the dispatcher, and of the workers as far as they are known.
+      addresses: Those of the dispatcher and of the workers that are known.
       delivered: Number of elements that came before.
     """
 
@@ -155,16 +156,16 @@ class OutOfMemoryError(TensorBridgeError, MemoryError):
 
 
 class ValueRangeError(TensorBridgeError, ValueError):
-    """An element that the dtype asked for cannot hold exactly, or an index outside its tensor."""
+    """The requested dtype cannot hold an element exactly, or an index is outside its tensor."""
 
 
 class CheckpointError(TensorBridgeError, ValueError):
-    """A file of a checkpoint that is damaged, truncated or of another format.
+    """A file of a checkpoint is damaged, truncated or of another format.
 
     Attributes:
       file: The file, as a string.
-      entry: The tensor that it concerns; "" where it concerns none.
-      offset: Where in the file; -1 where no place is known.
+      entry: The tensor concerned; "" if there is none.
+      offset: Where in the file, in bytes; -1 if not known.
     """
 
     _one_line = True
@@ -174,7 +175,7 @@ class CheckpointError(TensorBridgeError, ValueError):
 
 
 class UnsupportedFileError(CheckpointError):
-    """A file that is no checkpoint, or one of a format that is not read."""
+    """A file is not a checkpoint, or has a format that is not read."""
 
 
 class CheckpointNotFoundError(TensorBridgeError, FileNotFoundError):

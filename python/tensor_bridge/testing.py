@@ -1,4 +1,4 @@
-"""For tests of code that shares tensors: addresses, sharing, and what is still alive."""
+"""For tests of code that shares tensors: addresses, sharing, and live owners."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def tf_data_address(t: Any) -> int:
 def torch_data_address(x: Any) -> int:
     """Address of the elements of a torch.Tensor.
 
-    Read through a const pointer: ``x.data_ptr()`` would move a protected tensor onto memory of
-    its own.
+    It is read through a const pointer: ``x.data_ptr()`` would move a protected tensor onto memory
+    of its own.
     """
     return _dense.torch_address(x)
 
@@ -36,6 +36,6 @@ def torch_data_address(x: Any) -> int:
 def shares_memory(t: Any, x: Any) -> bool:
     """Whether a TensorFlow value and a torch tensor start at the same address.
 
-    Nothing is materialised. Tensors without elements share nothing.
+    The call never moves a protected tensor. Tensors without elements share nothing.
     """
     return bool(x.numel() > 0 and tf_data_address(t) == torch_data_address(x))

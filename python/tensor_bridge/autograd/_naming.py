@@ -8,7 +8,7 @@ from typing import Any
 def name_after(wrapper: Any, fn: Any) -> None:
     """Gives a wrapper the name and documentation of what it wraps.
 
-    Not ``__wrapped__``, which `tf.function` and `inspect` would look through.
+    It does not set ``__wrapped__``, which `tf.function` and `inspect` would follow.
     """
     wrapper.__name__ = getattr(fn, "__name__", type(fn).__name__)
     wrapper.__doc__ = getattr(fn, "__doc__", None)

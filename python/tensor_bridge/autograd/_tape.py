@@ -1,9 +1,9 @@
 """TensorFlow's recording of gradients, as far as this package uses it.
 
-The one file here that depends on TensorFlow's version: the names below are private. They are the
-same in TensorFlow 2.12 to 2.21, but for `record_operation`, which was in ``eager.tape`` in 2.12.
-`tf.GradientTape` and `tf.custom_gradient` are wrappers of them whose Python costs more than a small
-function's own gradient: 270 of 530 us, and 220 of 460 us, with TensorFlow 2.21.
+This is the only file here that depends on TensorFlow's version: the names below are private. They
+are the same in TensorFlow 2.12 to 2.21, except `record_operation`, which was in ``eager.tape`` in
+2.12. `tf.GradientTape` and `tf.custom_gradient` wrap them, and the wrappers' Python costs more than
+a small function's own gradient: 270 of 530 us, and 220 of 460 us, with TensorFlow 2.21.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def is_recorded(tensors: Sequence[Any]) -> bool:
 
 @cache
 def _kind(dtype: int) -> tuple[bool, bool]:
-    """Of a dtype's number: whether it is of plain numbers, and differentiable."""
+    """Whether a dtype, given by its number, is one of plain numbers, and whether differentiable."""
     import tensorflow as tf
 
     found = tf.dtypes.as_dtype(dtype)
@@ -62,12 +62,12 @@ def is_dense(t: Any) -> bool:
 
 
 def differentiable(t: Any) -> bool:
-    """Whether TensorFlow takes gradients of a tensor: of floating-point and complex ones."""
+    """Whether TensorFlow takes gradients of a tensor: it is floating-point or complex."""
     return _kind(t.dtype.as_datatype_enum)[1]
 
 
 def dense(gradient: Any) -> Any:
-    """A gradient of TensorFlow's as one tensor."""
+    """A TensorFlow gradient as one dense tensor."""
     if gradient is None or _C.is_eager_tensor(gradient):
         return gradient
     import tensorflow as tf
@@ -78,10 +78,10 @@ def dense(gradient: Any) -> Any:
 class Segment:
     """A piece of TensorFlow's graph of gradients: from sources to outputs, on one tape.
 
-    On a persistent tape a gradient can be taken again, and itself be recorded: gradients of any
-    order need no second run of the function, and see the same random numbers. A `tf.function` is
-    another one under a persistent tape, which returns what higher orders could want: the step of a
-    ResNet50 takes a fifth longer, and a minute more to trace (TensorFlow 2.21).
+    On a persistent tape a gradient can be taken again and be recorded itself: gradients of any
+    order need no second run of the function, and see the same random numbers. Under a persistent
+    tape a `tf.function` also returns the intermediate values that higher orders may need: a
+    training step of a ResNet50 takes a fifth longer, and a minute more to trace (TensorFlow 2.21).
 
     Attributes:
       sources: Watched tensors, or handles of watched variables.
@@ -102,7 +102,7 @@ class Segment:
 
     @property
     def used_up(self) -> bool:
-        """Whether no gradient can be taken any more."""
+        """Whether the tape is used up, so that no further gradient can be taken."""
         return self._tape is None
 
     @classmethod
@@ -149,7 +149,7 @@ class Segment:
     def recorded_gradient(
         self, which: Sequence[int], upstream: list[Any], finish: Callable[[Any], Any]
     ) -> tuple[list[Any], Segment, tuple[bool, ...]]:
-        """The same, recorded on the tape.
+        """Like `gradient`, but recorded on the tape.
 
         Args:
           which: Numbers of the outputs.
@@ -157,8 +157,8 @@ class Segment:
           finish: Applied to each gradient, while it is still recorded.
 
         Returns:
-          The gradients; the segment from the sources and ``upstream`` to those that are not None;
-          for each of these whether it depends on any.
+          The gradients; the segment from the sources and ``upstream`` to the gradients that are not
+          None; for each of these, whether it depends on a source or on ``upstream``.
         """
         tf = api()
         with self._lock:

@@ -1,9 +1,9 @@
-"""State that lives exactly as long as a tensor of a framework's graph does.
+"""State that lives exactly as long as a tensor in a framework's graph.
 
-A compiled function keeps between forward and backward nothing but tensors. A token is a tensor of
-one element whose memory is a Python object's: when the framework drops it, the object dies and the
-state with it, whether a backward ever came or not. It is found by the address of the memory, and
-its value is always 0, so that two runs of a function return equal tensors.
+A compiled function keeps only tensors between forward and backward. A token is a tensor of one
+element whose memory belongs to a Python object: when the framework drops the tensor, the object and
+the state die, whether or not a backward pass came. The state is found by the address of the memory.
+The value is always 0, so that two runs of a function return equal tensors.
 """
 
 from __future__ import annotations
@@ -51,19 +51,19 @@ def issue_tf(state: Any) -> Any:
     given = _C.convert_pytorch_to_tf(token)
     if find_tf(given) is not None:
         return given
-    # Before torch 2.13 that is a copy. Nobody writes to a token, so TensorFlow may have its memory.
+    # `to_tf` would copy before torch 2.13. Nobody writes to a token, so its memory can be shared.
     import tensorflow as tf
 
     return tf.experimental.dlpack.from_dlpack(torch.utils.dlpack.to_dlpack(token))
 
 
 def find(token: torch.Tensor) -> Any | None:
-    """The state of a token, or None if the tensor is another one's copy."""
+    """The state of a token, or None if the tensor is a copy of a token."""
     return _states.get(_dense.torch_address(token))
 
 
 def find_tf(token: Any) -> Any | None:
-    """The same, for a token that was given to TensorFlow."""
+    """Like `find`, for a token that was given to TensorFlow."""
     return _states.get(_C.tf_address(token))
 
 

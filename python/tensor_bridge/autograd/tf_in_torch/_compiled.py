@@ -1,8 +1,8 @@
-"""TensorFlow functions as operators of torch's: for torch.compile and torch.export.
+"""TensorFlow functions as torch operators: for torch.compile and torch.export.
 
-``tensor_bridge::tf_call`` runs a function, ``tensor_bridge::tf_gradient`` its gradient. Which one
-is told by a number, because an operator takes no Python objects; the number means something in
-this process only. The shapes that torch asks for come from TensorFlow's own shape inference.
+``tensor_bridge::tf_call`` runs a function, ``tensor_bridge::tf_gradient`` its gradient. A number
+names the function, because an operator takes no Python objects; the number is valid only in this
+process. The shapes that torch asks for come from TensorFlow's own shape inference.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _take(value: Any, tensors: list[Any]) -> Shape:
 
 
 def _make(shape: Shape, tensors: list[Any], at: int) -> tuple[Any, int]:
-    """The structure, and how many of the tensors are used by then."""
+    """The structure, and the number of tensors used so far."""
     kind = shape[0]
     if kind == "tensor":
         return tensors[at], at + 1
@@ -91,7 +91,7 @@ def _make(shape: Shape, tensors: list[Any], at: int) -> tuple[Any, int]:
 
 
 def call(function: Function, tensors: Sequence[Any], args: Any, kwargs: Any) -> Any:
-    """What `TfFunction.call_with` does, of operators only."""
+    """What `TfFunction.call_with` does, made of operators only."""
     import torch
 
     inputs: list[Any] = []
@@ -134,7 +134,7 @@ class _Plan:
 
     Attributes:
       function: The function.
-      result: The structure of what it returned when its shapes were asked for last.
+      result: The structure of the result at the latest shape inference.
     """
 
     def __init__(self, function: Function, shape: Shape) -> None:
@@ -154,7 +154,7 @@ class _Plan:
     def infer(self, inputs: Sequence[torch.Tensor]) -> list[tuple[list[Any], Any]]:
         """Sizes and dtype of each output, by TensorFlow's shape inference.
 
-        A size of an input that torch leaves open stays open where an output has the same one.
+        If torch leaves a size of an input open, the same size of an output stays open too.
         """
         open_sizes: dict[int, Any] = {}
         count = len(inputs) - len(self.function.mirrors)
@@ -188,7 +188,7 @@ class _Plan:
         if any(
             n not in open_sizes and n > 100 and n not in fixed for shape, _ in found for n in shape
         ):
-            # A size that is computed of an open one: give the open ones up.
+            # A size that is computed from an open one: make the open sizes fixed.
             exact = [[int(s) for s in x.shape] for x in inputs[:count]]
             return self._shapes(exact, [x.dtype for x in inputs[:count]])
         return results
@@ -267,7 +267,7 @@ def _plan(key: int) -> _Plan:
 
 
 def _fresh(tensors: Sequence[torch.Tensor], inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """The tensors, none over the memory of an input or of another: operators promise that."""
+    """The tensors, none sharing memory with an input or another output, as operators promise."""
     seen = {_dense.torch_address(x) for x in inputs if x.numel()}
     results = []
     for x in tensors:
@@ -306,7 +306,7 @@ def _operators() -> SimpleNamespace:
         upstream: list[torch.Tensor],
     ) -> list[torch.Tensor]:
         step: Any = _tokens.find(token)
-        if step is None:  # the token was copied: run the function again
+        if step is None:  # torch copied the token: run the function again
             step, _ = _plan(key).step(inputs, taped)
         chosen = [(i, g) for i, g in zip(which, upstream, strict=True) if step.depends[i]]
         found: list[Any] = [None] * len(taped)
@@ -343,7 +343,7 @@ def _operators() -> SimpleNamespace:
         return results, None, None
 
     define: Any = torch.library.custom_op
-    # With its types as text, as postponed annotations are, torch could not infer the schema.
+    # torch cannot infer the schema from postponed annotations, which are text.
     forward = define(
         "tensor_bridge::tf_call",
         tf_call,

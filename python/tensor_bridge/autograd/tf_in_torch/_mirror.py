@@ -47,7 +47,7 @@ def _bits(x: torch.Tensor) -> torch.Tensor:
 
 
 def _have_same_bits(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> list[bool]:
-    """Which pairs have the same elements. One wait for a GPU, not one for each pair."""
+    """Which pairs have the same elements. It waits for a GPU once, not once for each pair."""
     import torch
 
     found: list[Any] = []
@@ -67,15 +67,16 @@ def _have_same_bits(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> list[
 
 
 class Mirror:
-    """A variable, and what is known of the torch tensor that has its value.
+    """A variable, and what is known about the torch tensor that has its value.
 
-    Both show the same memory until one of them is written; neither write reaches the other side by
-    itself. `push_all` gives variables what torch has, `pull_all` the other way round.
+    Both share memory until one of them is written; a write does not reach the other by itself.
+    `push_all` gives variables the values of their tensors, `pull_all` gives tensors the values of
+    their variables.
 
     Attributes:
       variable: The tf.Variable.
       handle: What a tape watches and takes for a source.
-      trainable: Whether `own` is a Parameter; a buffer else.
+      trainable: Whether `own` is a Parameter; otherwise it is a buffer.
       own: The Parameter or buffer that stands for the variable. Calls may use other tensors
         (`torch.func.functional_call`).
     """
@@ -99,11 +100,11 @@ class Mirror:
         self._sync(self.own)
 
     def _read(self) -> torch.Tensor:
-        """The variable's value, over its memory; while it is held, an update moves the variable."""
+        """The variable's value, in its memory; while it is held, an update moves the variable."""
         return _C.variable_to_torch(*self._source)
 
     def _sync(self, x: torch.Tensor, seen: torch.Tensor | None = None) -> None:
-        # `_seen` keeps its buffer alive, so that no other value can have the same address; it has a
+        # `_seen` keeps the buffer alive, so that no other value can have the same address; it has a
         # storage of its own, so that no write in torch changes it.
         self._seen = self._read() if seen is None else seen
         self._seen_address = _dense.torch_address(self._seen)
@@ -114,11 +115,11 @@ class Mirror:
         return _dense.torch_address(x) != self._address or _version(x) != self._version
 
     def _moves_when_written(self) -> bool:
-        """Whether the tensor shows the variable's memory: then every write moves it.
+        """Whether the tensor shares the variable's memory, so that every write moves it.
 
-        Memory of torch's own (which the variable got a copy of: on a GPU, before torch 2.13, of a
-        strided tensor) is written in place, and fused optimizers, `x.data` and arrays over it do
-        not raise the version.
+        Otherwise the memory is torch's own and the variable has a copy (on a GPU, before torch
+        2.13, or of a strided tensor). It is then written in place, and writes by fused optimizers,
+        through `x.data` or through arrays over it do not raise the version.
         """
         return bool(self._address == self._seen_address)
 
@@ -131,7 +132,7 @@ class Mirror:
         again = self._read()
         if _dense.torch_address(again) == address:
             return value, again
-        # Every read is a copy: tf.gather of a variable and scatter updates make it so, and move it.
+        # After tf.gather of a variable, or a scatter update, every read is a copy.
         import tensorflow as tf
 
         tf.raw_ops.DisableCopyOnRead(resource=self.handle)
@@ -148,14 +149,14 @@ class Mirror:
         self._sync(x)
 
     def pull(self, x: torch.Tensor, *, force: bool = False) -> bool:
-        """Gives ``x`` the variable's value if TensorFlow, and nobody else, changed it.
+        """Gives ``x`` the variable's value if TensorFlow changed it and torch did not.
 
         Args:
           x: The tensor that stands for the variable.
-          force: Also if ``x`` was changed.
+          force: Whether to do it even if ``x`` was changed.
 
         Returns:
-          Whether it did.
+          Whether ``x`` got the value.
         """
         if not force and not _unchanged([(self, x)]):
             return False
@@ -170,7 +171,7 @@ class Mirror:
 
 @cache
 def _executor() -> tuple[Any, Any, type[Exception]]:
-    """What runs an operation with neither a tape nor a device scope; the context; its error."""
+    """The function that runs an operation without tape and device scope; the context; the error."""
     # Private; TensorFlow 2.12 to 2.21.
     from tensorflow.python import pywrap_tfe
     from tensorflow.python.eager import context, core
@@ -179,7 +180,7 @@ def _executor() -> tuple[Any, Any, type[Exception]]:
 
 
 def _values(mirrors: Sequence[Mirror]) -> list[Any] | None:
-    """The variables' values as TensorFlow tensors; None where only one by one can be read.
+    """The variables' values as TensorFlow tensors; None if they can be read only one by one.
 
     TensorFlow's own operation for many variables (what Grappler makes of ReadVariableOp) takes
     1.0 us for each of 200, one ReadVariableOp 3.6 us.
@@ -195,7 +196,7 @@ def _values(mirrors: Sequence[Mirror]) -> list[Any] | None:
     attributes = ("N", count, "dtypes", dtypes)
     try:
         found: list[Any] = execute(context, device, "_ReadVariablesOp", handles, attributes, count)
-    except error:  # such as a variable that is gone: one by one, it is told which
+    except error:  # for example a deleted variable: reading one by one tells which
         return None
     return found
 
@@ -205,7 +206,7 @@ Pairs = Sequence[tuple[Mirror, "torch.Tensor"]]
 
 
 def _unchanged(pairs: Pairs) -> Pairs:
-    """Those whose tensor was not written since both sides were equal."""
+    """The pairs whose tensor was not written since both sides were equal."""
     kept = [(m, x) for m, x in pairs if not m._is_known_changed(x)]
     unsure = [(x, m._seen) for m, x in kept if not m._moves_when_written()]
     if not unsure:
@@ -231,7 +232,7 @@ def _moved(pairs: Pairs) -> list[tuple[Mirror, torch.Tensor, Any]]:
 
 
 def pull_all(pairs: Pairs) -> None:
-    """`Mirror.pull` for many at once: what TensorFlow, and nobody else, changed."""
+    """`Mirror.pull` for many mirrors at once."""
     moved = _moved(_unchanged(pairs))
     if not moved:
         return
@@ -239,7 +240,7 @@ def pull_all(pairs: Pairs) -> None:
     convert, address = _C.convert_tf_to_pytorch, _C.tf_address
     for (mirror, x, value), repeated in zip(moved, again, strict=True):
         if value is None or repeated is None or address(value) != address(repeated):
-            mirror.pull(x)  # where a read is a copy it finds out
+            mirror.pull(x)  # a read may be a copy; then pull() compares the values
             continue
         seen = convert(value)
         if _dense.torch_address(seen) != mirror._seen_address:
@@ -248,9 +249,9 @@ def pull_all(pairs: Pairs) -> None:
 
 
 def push_all(pairs: Pairs) -> None:
-    """Gives the variables the values of the tensors, where they lack them: one assign, no copy.
+    """Gives variables the values of their tensors, if they differ: one assign each, no copy.
 
-    Nothing is assigned unless everything can be.
+    Nothing is assigned unless everything can be assigned.
 
     Raises:
       MismatchError: a tensor has another shape or dtype than its variable.
@@ -262,7 +263,7 @@ def push_all(pairs: Pairs) -> None:
         return
     once = set()
     for mirror, _ in pairs:
-        # Given twice, a variable can take only one of two values.
+        # A variable that is given twice can take only one of two values.
         if id(mirror.variable) in once:
             raise _conflict(mirror)
         once.add(id(mirror.variable))
@@ -271,7 +272,7 @@ def push_all(pairs: Pairs) -> None:
             raise _conflict(mirror)
     given = _assign.assign_each([("", mirror.variable, x.detach()) for mirror, x in pairs])
     for (mirror, x), value in zip(pairs, given, strict=True):
-        # On another device than the value's the variable has a copy.
+        # A variable on another device than the value has a copy of it.
         here = value.device == mirror._device
         mirror._sync(x, _C.convert_tf_to_pytorch(value) if here else None)
 

@@ -1,8 +1,8 @@
 """Nodes of torch's graph whose gradients TensorFlow computes: subclasses of autograd.Function.
 
-There are two kinds of each, made at first use because torch is not imported before. The ones for
-``torch.func`` keep the state in ``setup_context`` and have rules for vmap and jvp, for which torch
-asks several microseconds a call; ordinary calls use the other ones.
+Each node exists in two kinds, made at first use because torch is not imported before. The kind for
+``torch.func`` keeps the state in ``setup_context`` and has rules for vmap and jvp, which cost
+several microseconds per call in torch; ordinary calls use the other kind.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ class Step:
     """One use of a node: what its forward is to do, and what it leaves for the backward.
 
     Attributes:
-      run: Called with the torch inputs; returns the torch outputs, and sets the rest. A list of
-        one for each slice of a vmap, where the step is run by that only.
+      run: Called with the torch inputs; returns the torch outputs, and sets the other attributes.
+        Under vmap, where only vmap runs the step, a list with one for each slice.
       taped: Numbers of the inputs that are sources of the segment.
-      segment: What was recorded, or a list of one for each slice of a vmap.
+      segment: What was recorded; under vmap a list with one for each slice.
       depends: For each output whether it depends on a source.
       sparse: Whether IndexedSlices become sparse gradients.
       persistent: Whether the segment has to give more than one gradient, and recorded ones.
       check_rerun: Raises if a second run would not be the same as the first.
-      kept: What else the caller wants to know of the run.
+      kept: What else the caller keeps from the run.
     """
 
     __slots__ = (
@@ -66,7 +66,7 @@ class Step:
         self.kept: Any = None
 
     def again(self, run: Any = None) -> Step:
-        """The same, not yet used."""
+        """The same step, not yet used."""
         return Step(self.run if run is None else run, self.taped, self.sparse)
 
     def make_persistent(self, inputs: Sequence[Any]) -> None:
@@ -83,7 +83,7 @@ class Step:
 
 
 def to_torch_gradient(gradient: Any, sparse: bool) -> Any:
-    """A gradient of TensorFlow's for torch; shared where the memory can be."""
+    """A TensorFlow gradient for torch, sharing its memory where possible."""
     if gradient is None:
         return None
     if not _C.is_eager_tensor(gradient):
@@ -98,8 +98,8 @@ def _gradient_run(
 ) -> Callable[[Step, Sequence[Any]], tuple[Any, ...]]:
     """How the node of a recorded gradient runs.
 
-    Its inputs are those of the node whose gradient it is, ``count`` of them, and the upstream
-    gradients of the outputs numbered ``which``.
+    Its inputs are the ``count`` inputs of the original node, then the upstream gradients of the
+    outputs numbered ``which``.
     """
 
     def run(step: Step, inputs: Sequence[Any]) -> tuple[Any, ...]:
@@ -131,7 +131,7 @@ def _strided(gradient: torch.Tensor) -> torch.Tensor:
 def _put_beside(inputs: Sequence[torch.Tensor], gradients: list[Any]) -> None:
     """Moves gradients to the devices of their inputs, where torch expects them.
 
-    TensorFlow computes where it likes, or is told to, wherever torch has the inputs.
+    TensorFlow chooses the device of a computation itself, or by a device scope.
     """
     for i, gradient in enumerate(gradients):
         if gradient is not None and gradient.device != inputs[i].device:

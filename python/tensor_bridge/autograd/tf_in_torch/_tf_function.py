@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def _to_tf(value: Any) -> Any:
-    """An argument that is no dense torch tensor: a torch composite, or anything else as it is."""
+    """Converts a torch composite; any other argument that is no dense tensor stays as it is."""
     found = composite.for_torch(value)
     if found is None and not _C.is_torch_tensor(value):
         return value
@@ -31,7 +31,7 @@ def _to_tf(value: Any) -> Any:
 
 
 class _Template:
-    """What the result of a call looks like: leaves that no node makes, and how it is built."""
+    """The form of a call's result: the leaves that no node makes, and how to build it."""
 
     __slots__ = ("leaves", "places", "spec")
 
@@ -55,7 +55,7 @@ class TfFunction:
     Attributes:
       fn: The TensorFlow callable.
       parameters: A torch Parameter for each of the ``variables``, over the same memory until one
-        side writes. A call gives the variables the values that the parameters have then.
+        side writes. A call first gives the variables the current values of the parameters.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class TfFunction:
         pairs = list(zip(self.mirrors, tensors, strict=True))
         _mirror.pull_all([pair for pair in pairs if pair[0].trainable])
         result = self._call(tensors, args, kwargs)
-        # Statistics that the call moved.
+        # Variables that the call updated, such as statistics.
         _mirror.pull_all([pair for pair in pairs if not pair[0].trainable])
         return result
 
@@ -111,13 +111,13 @@ class TfFunction:
     def prepare(
         self, tensors: Sequence[Any], args: Any, kwargs: Any, taped: list[int] | None = None
     ) -> tuple[_nodes.Step, list[Any]]:
-        """What a call is to do, and the torch tensors that it does it with.
+        """The step of a call, and the torch tensors that it takes.
 
         Args:
-          tensors: What stands for the variables.
+          tensors: The tensors that stand for the variables.
           args: The arguments.
           kwargs: The keywords.
-          taped: Numbers of the inputs whose gradients are wanted; None finds out.
+          taped: Numbers of the inputs whose gradients are wanted; None: find them out.
         """
         import torch
 
@@ -212,7 +212,7 @@ def is_graph_function(fn: Any) -> bool:
     return hasattr(fn, "get_concrete_function") or hasattr(fn, "structured_input_signature")
 
 
-# Stateful for TensorFlow, but a second run finds the same.
+# Operations that TensorFlow calls stateful, but whose second run gives the same result.
 _HARMLESS = {"ReadVariableOp", "VarHandleOp", "StatefulPartitionedCall", "Assert", "ResourceGather",
              "ResourceGatherNd", "VarIsInitializedOp", "VariableShape", "NoOp", "PartitionedCall",
              "Print", "PrintV2", "While", "If"}  # fmt: skip
@@ -237,16 +237,16 @@ def check_rerun(fn: Any, args: Any, kwargs: Any) -> None:
             raise GradientError(
                 "a second gradient (retain_graph, create_graph, or backward twice) of a "
                 f"tf.function needs a second run, which would not be the same: it has a {name} "
-                "operation. Say before that you want such gradients: higher_order=True"
+                "operation. Ask for such gradients in advance: higher_order=True"
             )
 
 
 def _taped(inputs: Sequence[Any]) -> list[int] | None:
-    """Numbers of the inputs that gradients are wanted of; None if no node is needed."""
+    """Numbers of the inputs whose gradients are wanted; None if no node is needed."""
     import torch
 
     if _nodes.transforming():
-        # Which level wants gradients cannot be seen from here.
+        # The level of torch.func that wants gradients is not visible here.
         return [i for i, x in enumerate(inputs) if x.is_floating_point() or x.is_complex()]
     if not torch.is_grad_enabled():
         return None
@@ -263,22 +263,23 @@ def tf_to_torch(
 ) -> TfFunction:
     """Makes a TensorFlow callable a function of torch tensors that torch.autograd differentiates.
 
-    Values and gradients are shared, not copied, where the memory can be. Gradients of any order are
-    exact: the tape of the call records its own gradients, so the function is never run again, and
-    random operations in it keep their numbers.
+    Values and gradients share memory where possible, and are copied otherwise. Gradients of any
+    order are exact: the tape of the call records its own gradients, so the function is not run
+    again, and random operations keep their numbers.
 
     Args:
       fn: A function, `tf.function`, Keras layer or model, signature of a SavedModel: anything that
-        takes and returns TensorFlow values, in structures if it likes. Python values, TensorFlow
-        values, integer, bool and string inputs are passed on.
+        takes and returns TensorFlow values, or structures of them. Tensors of any shape and dtype
+        that `to_tf` takes are converted; Python and TensorFlow values are passed on. Gradients flow
+        to floating-point and complex tensors.
       variables: Variables (tf.Variable or Keras's) whose gradients are wanted. They become the
-        result's ``parameters``. Others are constants; `TfModule` takes all that are trainable.
+        result's ``parameters``. Other variables are constants; `TfModule` takes all trainable ones.
       sparse: Whether a `tf.IndexedSlices` gradient (of tf.gather, of an embedding) becomes a sparse
         torch gradient instead of a dense one.
       higher_order: Whether to record so that gradients can be taken again (``retain_graph``) and
-        differentiated (``create_graph``). None does for everything but a `tf.function`, which gets
-        slower by it; there the function is run again when that is asked for, and if it has random
-        or other stateful operations `GradientError` is raised instead.
+        differentiated (``create_graph``). None means True, except for a `tf.function`, which would
+        get slower. A `tf.function` is run again when such a gradient is asked for; if it has random
+        or other stateful operations, `GradientError` is raised instead.
 
     Returns:
       A callable. Its outputs require grad where they depend on an input that does.
@@ -298,8 +299,8 @@ def tf_to_torch(
     """
     if not callable(fn):
         raise UnsupportedTypeError(
-            f"expected a TensorFlow callable, got a {type(fn).__qualname__}; of a SavedModel, give "
-            "one of its signatures: loaded.signatures['serving_default']"
+            f"expected a TensorFlow callable, got a {type(fn).__qualname__}; for a SavedModel "
+            "give one of its signatures: loaded.signatures['serving_default']"
         )
     if _refusals.TORCH_MODULE in _refusals.class_names(fn):
         raise UnsupportedTypeError(

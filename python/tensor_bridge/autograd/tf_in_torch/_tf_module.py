@@ -15,7 +15,7 @@ from tensor_bridge.errors import UnsupportedTypeError
 if TYPE_CHECKING:
 
     class _Module:
-        """What is used of torch.nn.Module."""
+        """The attributes of torch.nn.Module that are used here."""
 
         training: bool
         _parameters: dict[str, Any]
@@ -36,7 +36,7 @@ def _variables_of(fn: Any, given: Iterable[Any] | None) -> list[Any]:
     found = getattr(fn, "variables", None)
     if found is None or callable(found):
         raise UnsupportedTypeError(
-            f"expected something that knows its variables (a Keras layer or model, a tf.Module, a "
+            f"expected an object that knows its variables (a Keras layer or model, a tf.Module, a "
             f"signature of a SavedModel), got a {type(fn).__qualname__}; give them: "
             "TfModule(fn, variables=[...])"
         )
@@ -66,21 +66,21 @@ def _takes_training(fn: Any) -> bool:
 class TfModuleBase(_Module):
     """A torch.nn.Module that is a TensorFlow function, layer or model.
 
-    Its parameters are the trainable variables, its buffers the others, named by their paths, over
-    the same memory until one side is written. A torch optimizer steps the parameters; the next
-    call, and `push`, give TensorFlow the new values with one assign each, without a copy. What
-    TensorFlow changes (statistics of a BatchNormalization, weights that are loaded) is in the
-    parameters and buffers after the next call, in `state_dict` at once, and after `pull`. If both
-    sides changed a variable, the next call raises `GradientError`.
+    Its parameters are the trainable variables and its buffers the other variables, named by their
+    paths. They share the variables' memory until one side is written. A torch optimizer steps the
+    parameters; the next call, and `push`, give TensorFlow the new values with one assign each,
+    without a copy. Changes by TensorFlow (statistics of a BatchNormalization, loaded weights) reach
+    the parameters and buffers at the next call, at `pull` and at `state_dict`. If both sides
+    changed a variable, the next call raises `GradientError`.
 
-    ``train()`` and ``eval()`` decide the argument ``training`` of a callable that has one, unless
-    the call gives it.
+    ``train()`` and ``eval()`` set the argument ``training`` of a callable that has one, unless the
+    call gives it.
 
     Args:
       fn: A Keras layer or model that is built, a tf.Module with ``__call__``, a signature of a
         SavedModel, or any TensorFlow callable together with ``variables``.
-      variables: The variables, where ``fn`` does not tell them or some are to be left out. Those
-        that are trainable become parameters.
+      variables: The variables, if ``fn`` does not tell them or some are to be left out. The
+        trainable ones become parameters.
       graph: Whether the calls run as one `tf.function`, traced once for each signature.
       sparse: Whether `tf.IndexedSlices` gradients become sparse torch gradients.
       higher_order: As for `tf_to_torch`.
@@ -121,7 +121,7 @@ class TfModuleBase(_Module):
         for variable in _variables_of(fn, variables):
             trainable = bool(getattr(variable, "trainable", True))
             mirror = _mirror.Mirror(variable, trainable)
-            # A name that is an attribute already, of nn.Module or of another variable, is changed.
+            # A name that is taken, by nn.Module or by another variable, is changed.
             name, number = _name_of(variable), 0
             while hasattr(self, name):
                 number += 1

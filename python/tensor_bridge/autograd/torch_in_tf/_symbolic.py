@@ -1,4 +1,4 @@
-"""A torch callable inside a graph of TensorFlow's: py_functions, with gradients of any order."""
+"""A torch callable inside a TensorFlow graph: py_functions, with gradients of any order."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tensor_bridge.errors import GradientError, SymbolicTensorError, Unsupported
 if TYPE_CHECKING:
     import torch
 
-# Sizes that stand for an unknown one, to see which sizes of the outputs depend on it. torch's fake
-# tensors have no memory; networks that halve their input five times can have these.
+# Sizes that stand for an unknown one, to find the sizes of the outputs that depend on it. torch's
+# fake tensors have no memory. Both can be halved five times, as many networks do with their input.
 _SIZES = (96, 160)
 
 
@@ -40,7 +40,7 @@ class _Lazy:
 
 
 class _Run:
-    """A piece of torch's graph that exists."""
+    """A piece of torch's graph that was already computed."""
 
     def __init__(self, piece: _piece.Piece) -> None:
         self._piece = piece
@@ -57,9 +57,9 @@ def call(
     Args:
       fn: The torch callable.
       signature: Structure of tf.TensorSpec, or None to find it out.
-      spec: How (args, kwargs) are built of the leaves.
+      spec: How (args, kwargs) are built from the leaves.
       leaves: TensorFlow's tensors, symbolic or not, and Python values.
-      constants: How many of the first leaves no gradient is wanted of.
+      constants: How many leading leaves need no gradient.
 
     Raises:
       GradientError: what the function returns cannot be found out.
@@ -120,9 +120,9 @@ def _gradient(token: Any, inputs: Sequence[Any], upstream: Sequence[Any]) -> lis
     count = len(inputs)
     if not count:
         return []
-    # Of this graph: TensorFlow cannot take the gradient of the gradient to another graph's tensors.
+    # Tensors of this graph: TensorFlow cannot differentiate a gradient to another graph's tensors.
     inputs = [tf.identity(x) for x in inputs]
-    # Integer outputs have upstream gradients too, of zeros; torch wants none.
+    # Integer outputs have upstream gradients of zeros; torch takes none for them.
     live = [k for k, g in enumerate(upstream) if _tape.differentiable(g)]
 
     def backward(token: Any, *values: Any) -> list[Any]:
@@ -194,10 +194,10 @@ def _given(signature: Any) -> tuple[Any, list[Any]]:
 
 
 def _check_count(outputs: Sequence[Any], specs: Sequence[Any]) -> None:
-    """That a run returned what the graph was built for; py_function would say less."""
+    """Checks that a run returned what the graph was built for; py_function would say less."""
     if len(outputs) != len(specs):
         raise GradientError(
-            f"expected {len(specs)} tensors of the torch function, as when the graph was built, "
+            f"expected {len(specs)} tensors from the torch function, as when the graph was built, "
             f"got {len(outputs)}; give output_signature= if it depends on the values"
         )
 
@@ -205,11 +205,11 @@ def _check_count(outputs: Sequence[Any], specs: Sequence[Any]) -> None:
 def infer(
     fn: Callable[..., Any], spec: Rebuild, leaves: list[Any], places: Sequence[int]
 ) -> tuple[_piece.Result, list[Any]]:
-    """What a torch function would return, by running it on torch's fake tensors.
+    """What a torch function would return, found by running it on torch's fake tensors.
 
     Args:
       fn: The function.
-      spec: How (args, kwargs) are built of the leaves.
+      spec: How (args, kwargs) are built from the leaves.
       leaves: The arguments.
       places: Numbers of the leaves that are tensors.
 
@@ -267,9 +267,9 @@ def _run_fake(
     fake = FakeTensorMode(allow_non_fake_inputs=True)
 
     class AllFake(TorchDispatchMode):  # type: ignore[misc]
-        """Gives every operation a fake copy of what is real, so that nothing real is written.
+        """Gives every operation fake copies of real tensors, so that no real tensor is written.
 
-        FakeTensorMode runs in-place operations on real scalars, as a BatchNorm's counter.
+        FakeTensorMode runs in-place operations on real scalars, such as a BatchNorm's counter.
         """
 
         def __torch_dispatch__(

@@ -60,7 +60,7 @@ def call(fn: Callable[..., Any], signature: Any, args: Any, kwargs: Any, constan
       signature: What it returns in a graph, or None to find it out.
       args: Its arguments.
       kwargs: Its keywords.
-      constants: How many of the first leaves no gradient is wanted of.
+      constants: How many leading leaves need no gradient.
     """
     is_eager = _C.is_eager_tensor
     leaves: list[Any] = list(args)
@@ -114,23 +114,24 @@ def _is_symbolic(leaf: Any) -> bool:
 
 
 def torch_to_tf(fn: Callable[..., Any], *, output_signature: Any = None) -> TorchFunction:
-    """Makes a torch callable one of TensorFlow tensors, which `tf.GradientTape` differentiates.
+    """Makes a torch callable a function of TensorFlow tensors that GradientTape differentiates.
 
-    Values and gradients are shared, not copied, where the memory can be. Gradients of any order are
-    exact, and forward mode works.
+    Values and gradients share memory where possible, and are copied otherwise. Gradients of any
+    order are exact, and forward mode works.
 
     Inside a `tf.function` (and so in Keras's ``fit``, in tf.data) the call is a `tf.py_function`:
     it runs in the process that made it, cannot be compiled by XLA and is not part of a SavedModel.
 
     Args:
-      fn: A function or torch.nn.Module: anything that takes and returns torch values, in structures
-        if it likes. Parameters of a module are constants for TensorFlow; `TorchLayer` trains them.
-      output_signature: Structure of `tf.TensorSpec` like what ``fn`` returns. Needed in a graph
-        only, and there only if the shapes cannot be found by running ``fn`` on torch's fake
-        tensors.
+      fn: A function or torch.nn.Module: anything that takes and returns torch values, or structures
+        of them. Gradients flow to floating-point and complex tensors. A module's parameters are
+        constants for TensorFlow; `TorchLayer` trains them.
+      output_signature: Structure of `tf.TensorSpec` like the result of ``fn``. Needed only in a
+        graph, if running ``fn`` on torch's fake tensors cannot find the shapes.
 
     Returns:
-      A callable.
+      A callable that takes and returns TensorFlow values. A call in a graph raises `GradientError`
+      if ``output_signature`` is needed and missing.
 
     Raises:
       UnsupportedTypeError: ``fn`` is not callable.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     class _Layer:
-        """What is used of keras.layers.Layer."""
+        """The attributes of keras.layers.Layer that are used here."""
 
         built: bool
         supports_jit: bool
@@ -35,9 +35,9 @@ class TorchLayerBase(_Layer):
     """A Keras 3 layer (TensorFlow backend) that is a torch.nn.Module.
 
     Its weights are the module's parameters and buffers: Keras's optimizers train those that
-    required grad, ``save`` and ``save_weights`` keep all of them. They are over the same memory as
-    the module's until either is written; then the layer's are the ones that count, `pull` gives
-    them to the module and `push` takes them from it.
+    required grad; ``save`` and ``save_weights`` store all of them. They share the module's memory
+    until either is written. After that the layer's values are the ones used: `pull` gives them to
+    the module, and `push` takes the module's values.
 
     Under a mixed precision policy the module runs under `torch.autocast`, with float32 parameters.
     ``training=`` puts the module into train or eval mode. What it changes in its buffers (the
@@ -47,13 +47,13 @@ class TorchLayerBase(_Layer):
     (``model.save``, ``clone_model``) needs a ``factory`` that Keras can find again.
 
     Args:
-      module: The torch.nn.Module. Lazy modules have to have seen an input.
+      module: The torch.nn.Module. A lazy module must have seen an input.
       factory: Instead of ``module``: a function that returns it, registered with
         ``keras.saving.register_keras_serializable``.
-      arguments: Keywords for the factory that JSON can hold.
-      output_signature: Structure of tf.TensorSpec like what the module returns, where that cannot
-        be found by running it on torch's fake tensors.
-      **kwargs: Those of keras.layers.Layer.
+      arguments: Keywords for the factory; JSON must be able to hold them.
+      output_signature: Structure of tf.TensorSpec like the module's result, if running the module
+        on torch's fake tensors cannot find it.
+      **kwargs: The keywords of keras.layers.Layer.
 
     Raises:
       UnsupportedTypeError: there is no module, or Keras has another backend.
@@ -93,7 +93,7 @@ class TorchLayerBase(_Layer):
         self._torch = (module,)
         self._factory = (factory, dict(arguments or {}))
         self._signature = (output_signature,)
-        self.supports_jit = False  # a py_function is no operation of XLA's
+        self.supports_jit = False  # XLA has no py_function
         frozen: dict[str, Any] = {}
         trainable: dict[str, Any] = {}
         for name, parameter in module.named_parameters():
@@ -107,7 +107,7 @@ class TorchLayerBase(_Layer):
         self.built = True
 
     def _weight(self, name: str, x: torch.Tensor, trainable: bool) -> Any:
-        # Keras keeps the initializer, which must not keep a value of TensorFlow's.
+        # Keras keeps the initializer, which must not keep a TensorFlow value alive.
         def initial(shape: Any, dtype: Any = None) -> Any:
             return _C.convert_pytorch_to_tf(x)
 
@@ -117,7 +117,7 @@ class TorchLayerBase(_Layer):
             dtype=_dtypes.tf_dtype(x.dtype).name,
             initializer=initial,
             trainable=trainable,
-            autocast=False,  # torch casts, where an operation wants that: see `_autocast`
+            autocast=False,  # torch casts for each operation: see `_autocast`
         )
 
     @property
@@ -152,8 +152,8 @@ class TorchLayerBase(_Layer):
         signature = self._signature[0]
         if signature is not None:
             signature = (signature, self._moved(mode))
-        # Keras's fit leaves its graphs behind (Keras 3.15, TensorFlow 2.21); the layer goes without
-        # them, as its variables do.
+        # Keras's fit never releases its graphs (Keras 3.15, TensorFlow 2.21). A graph must not keep
+        # the layer alive; it does not keep the layer's variables alive either.
         reference = weakref.ref(self)
 
         def functional(*values: Any) -> Any:
@@ -194,8 +194,8 @@ class TorchLayerBase(_Layer):
         if module.training != mode:
             module.train(mode)
         if mode:
-            # Written in place, a buffer would keep TensorFlow's alive, which has the memory of the
-            # step before: a chain that grows with every step.
+            # A clone: a buffer that is written in place keeps TensorFlow's former buffer alive,
+            # which keeps that of the step before, and so on: a chain that grows with every step.
             frozen = [
                 x.clone() if name in self._buffers else x
                 for name, x in zip(self._names[0], frozen, strict=True)
@@ -204,7 +204,7 @@ class TorchLayerBase(_Layer):
         state = dict(zip(names, [*frozen, *trainable], strict=True))
         with self._autocast(frozen, trainable):
             result = functional_call(module, state, tuple(args), kwargs)
-        # All of them: torch's batch_norm does not count its writes in the version.
+        # All buffers: torch's batch_norm does not raise the version of those that it writes.
         moved = [
             x if mode and name in self._buffers else None
             for name, x in zip(self._names[0], frozen, strict=True)
@@ -233,7 +233,7 @@ class TorchLayerBase(_Layer):
         if factory is None:
             raise UnsupportedTypeError(
                 "a torch module is code, which no model file holds, so this TorchLayer cannot be "
-                "saved in a model. Make it of a registered function: "
+                "saved in a model. Make it from a registered function: "
                 "@keras.saving.register_keras_serializable() on one that returns the module, then "
                 "TorchLayer(factory=that, arguments={...}); or save the weights only: "
                 "model.save_weights()"
@@ -256,7 +256,7 @@ class TorchLayerBase(_Layer):
         """The layer that `get_config` described; its factory has to be registered here too.
 
         Raises:
-          UnsupportedTypeError: it is not.
+          UnsupportedTypeError: it is not registered.
         """
         import keras
 
