@@ -34,6 +34,9 @@ if TYPE_CHECKING:
         parse_single_example,
     )
     from tensor_bridge.records._record_file import RecordFile, RecordStats
+    from tensor_bridge.records._tfds import TfdsDataset, tfds
+    from tensor_bridge.records._tfds_info import TfdsInfo
+    from tensor_bridge.records._tfds_values import Steps
 
 __all__ = [
     # Examples
@@ -46,13 +49,18 @@ __all__ = [
     "parse_example",
     "parse_single_example",
     "parse_sequence_example",
-    # images
+    "infer",
+    # what decodes bytes of features
+    "Raw",
+    "TensorProto",
     "Image",
     "PaddedImages",
     "decode_image",
-    "infer",
-    "Raw",
-    "TensorProto",
+    # data sets of TFDS
+    "TfdsDataset",
+    "TfdsInfo",
+    "Steps",
+    "tfds",
     # records
     "RecordFile",
     "RecordBatch",
@@ -75,6 +83,10 @@ _LAZY = {
     "Image": "_images",
     "PaddedImages": "_images",
     "decode_image": "_images",
+    "TfdsDataset": "_tfds",
+    "TfdsInfo": "_tfds_info",
+    "Steps": "_tfds_values",
+    "tfds": "_tfds",
     "parse_example": "_parse",
     "parse_single_example": "_parse",
     "parse_sequence_example": "_parse",

@@ -1,0 +1,201 @@
+"""A prepared TFDS data set as a map-style dataset."""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from tensor_bridge.errors import InvalidOptionError, RecordError
+from tensor_bridge.records._batch import RecordBatch
+from tensor_bridge.records._spec_parser import SpecParser
+from tensor_bridge.records._tfds_info import TfdsInfo, read_info
+from tensor_bridge.records._tfds_shards import Shards
+from tensor_bridge.records._tfds_splits import select
+from tensor_bridge.records._tfds_values import Plan
+
+__all__ = ["TfdsDataset", "tfds"]
+
+# Records that iteration reads at a time.
+_READ = 64
+
+
+class TfdsDataset:
+    """Examples of a prepared TFDS data set, for `torch.utils.data.DataLoader`; made by `tfds`.
+
+    ``dataset[i]`` is an example. The order is that of the shards and of the records in them, as
+    ``tfds.load`` gives it with ``ReadConfig(interleave_cycle_length=1)`` and
+    ``shuffle_files=False``. Files are opened when they are read from; a dataset goes to worker
+    processes by fork and by spawn.
+
+    Attributes:
+      info: What the data set says about itself: names of classes, splits, features.
+      split: What was selected.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        split: str = "train",
+        *,
+        as_supervised: bool = False,
+        features: Collection[str] | None = None,
+        decode: bool = True,
+        decoder: str | None = None,
+    ) -> None:
+        """As `tfds`."""
+        self._arguments = (
+            os.fspath(folder),
+            split,
+            {
+                "as_supervised": as_supervised,
+                "features": features,
+                "decode": decode,
+                "decoder": decoder,
+            },
+        )
+        self.info: TfdsInfo = read_info(self._arguments[0])
+        self.split = split
+        self._ranges = select(split, self.info.splits)
+        self._ends = list(accumulate(found.end - found.begin for found in self._ranges))
+        self._supervised: Any = None
+        if as_supervised:
+            if features is not None:
+                raise InvalidOptionError("as_supervised=True selects features=; leave one out")
+            self._supervised = self.info.supervised_keys
+            if self._supervised is None:
+                raise InvalidOptionError(
+                    f"as_supervised=True: {self.info.name} has no supervised keys; name features="
+                )
+            features = sorted(_names(self._supervised))
+        self._plan = Plan(self.info.features, features, decode=decode, decoder=decoder)
+        self._parser = SpecParser(self._plan.spec)
+        self._shards = Shards(self._arguments[0], self.info.file_format)
+
+    def __reduce__(self) -> Any:
+        folder, split, options = self._arguments
+        return _make, (type(self), folder, split, options)
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getitem__(self, index: int) -> Any:
+        """An example.
+
+        Raises:
+          RecordError: A file or the example is damaged, or not as the data set says.
+          IndexError: There are not so many.
+        """
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
+        """Several examples, in the order of `indices`."""
+        found: list[Any] = [None] * len(indices)
+        by_range: dict[int, list[tuple[int, int]]] = {}
+        total = len(self)
+        for place, given in enumerate(indices):
+            index = int(given)
+            if not -total <= index < total:
+                raise IndexError(f"expected an index below {total}, got {index}")
+            index += total * (index < 0)
+            number = bisect_right(self._ends, index)
+            begin = self._ends[number - 1] if number else 0
+            at = self._ranges[number].begin + index - begin
+            by_range.setdefault(number, []).append((place, at))
+        for number, places in by_range.items():
+            asked = self._ranges[number]
+            batch = self._shards.read(asked.file, asked.length, [at for _, at in places])
+            for i, (place, at) in enumerate(places):
+                try:
+                    found[place] = self._example(self._parser.parse_one(_one(batch, i)))
+                except RecordError as e:
+                    error = RecordError(f"{asked.file}, example {at}: {e}")
+                    error.path, error.offset = str(Path(self._arguments[0], asked.file)), e.offset
+                    raise error from e
+        return found
+
+    def __iter__(self) -> Iterator[Any]:
+        for begin in range(0, len(self), _READ):
+            yield from self.__getitems__(range(begin, min(begin + _READ, len(self))))
+
+    def _example(self, parsed: dict[str, Any]) -> Any:
+        example = self._plan.example(parsed)
+        return example if self._supervised is None else _supervised(self._supervised, example)
+
+    def __repr__(self) -> str:
+        return f"<TfdsDataset {self.info.name} {self.split!r}, {len(self)} examples>"
+
+
+def _one(batch: RecordBatch, i: int) -> RecordBatch:
+    return replace(batch, begins=batch.begins[i : i + 1], sizes=batch.sizes[i : i + 1])
+
+
+def _make(cls: Any, folder: str, split: str, options: dict[str, Any]) -> Any:
+    return cls(folder, split, **options)
+
+
+def _names(keys: Any) -> set[str]:
+    if isinstance(keys, str):
+        return {keys}
+    inner = keys.values() if isinstance(keys, dict) else keys
+    return {name for item in inner for name in _names(item)}
+
+
+def _supervised(keys: Any, example: Any) -> Any:
+    if isinstance(keys, str):
+        for name in keys.split("/"):
+            example = example[name]
+        return example
+    if isinstance(keys, dict):
+        return {name: _supervised(item, example) for name, item in keys.items()}
+    return tuple(_supervised(item, example) for item in keys)
+
+
+def tfds(
+    folder: str | os.PathLike[str],
+    split: str = "train",
+    *,
+    as_supervised: bool = False,
+    features: Collection[str] | None = None,
+    decode: bool = True,
+    decoder: str | None = None,
+) -> TfdsDataset:
+    """Opens a data set that TensorFlow Datasets has prepared, without it and without TensorFlow.
+
+    Numbers and boxes become tensors of the feature's dtype and shape; a Text is bytes; an image is
+    a tensor of shape ``(channels, height, width)``, a Video of ``(frames, channels, height,
+    width)``; a Sequence has a leading dimension, of strings a StringTensor, and sequences in
+    sequences are what `to_torch` gives for a tf.RaggedTensor. Images of several sizes in one
+    sequence are a list. A Dataset is a sequence of its elements, decoded when they are asked for.
+
+    Args:
+      folder: That of one version, with dataset_info.json and features.json, for example
+        ``~/tensorflow_datasets/mnist/3.0.1``.
+      split: As TFDS takes it: "train", "train[:10%]", "train[100:]", "train+test", "all".
+      as_supervised: Examples are tuples, usually of an input and a label.
+      features: Paths of the features that examples have, such as "image" or
+        "steps/observation/image"; others are not decoded. All of them if left out.
+      decode: Whether images and encoded tensors are decoded; else they are bytes.
+      decoder: The library that decodes images, as for `decode_image`.
+
+    Returns:
+      A `TfdsDataset`, whose `info` has the names of classes, splits and counts.
+
+    Raises:
+      RecordNotFoundError: There is no such folder, or no features.json in it.
+      RecordError: It is damaged, or of a format that is not read (Riegeli, Parquet).
+      InvalidOptionError: There is no such split or feature.
+      FrameworkError: It is ArrayRecord, and the package array_record is not installed.
+    """
+    return TfdsDataset(
+        folder,
+        split,
+        as_supervised=as_supervised,
+        features=features,
+        decode=decode,
+        decoder=decoder,
+    )

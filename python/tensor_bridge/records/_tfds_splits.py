@@ -1,0 +1,145 @@
+"""Splits of a TFDS data set, and what ``split=`` selects of them. Not for: reading (`_tfds`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tensor_bridge.errors import InvalidOptionError
+
+__all__ = ["ShardRange", "Split", "select"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """A split as it was prepared.
+
+    Attributes:
+      name: For example "train".
+      shard_lengths: The number of examples in each shard.
+      num_bytes: As the data set says; 0 where it does not.
+      files: The shards' names in the folder, in order.
+    """
+
+    name: str
+    shard_lengths: tuple[int, ...]
+    num_bytes: int
+    files: tuple[str, ...]
+
+    @property
+    def num_examples(self) -> int:
+        """Of all shards."""
+        return sum(self.shard_lengths)
+
+
+class ShardRange(NamedTuple):
+    """Examples of one shard: from `begin` up to `end` of the `length` that it has."""
+
+    file: str
+    begin: int
+    end: int
+    length: int
+
+
+_PART = re.compile(r"(?P<name>[\w-]+)(?:\[(?P<slice>[\w%:.-]+)\])?")
+_BOUND = re.compile(r"(?:(?P<number>-?[\d_.]+)(?P<unit>%|shard)?)?")
+
+
+def select(spec: str, splits: Mapping[str, Split]) -> list[ShardRange]:
+    """The examples that a specification selects, in order.
+
+    Args:
+      spec: As TFDS takes it: "train", "train[:10%]", "train[100:]", "train[2shard]", "a+b", "all".
+      splits: By name.
+
+    Raises:
+      InvalidOptionError: It means nothing, or names a split that there is not.
+    """
+    if not isinstance(spec, str):
+        raise InvalidOptionError(f"expected split= as str, got a {type(spec).__name__}")
+    if spec in splits:
+        return _ranges(splits[spec], 0, splits[spec].num_examples)
+    found = []
+    for part in re.split(r"\s*\+\s*", spec):
+        match = _PART.fullmatch(part)
+        if match is None:
+            raise _unknown(spec, f"{part!r} is none")
+        name, bounds = match["name"], match["slice"]
+        if name == "all" and "all" not in splits:
+            if bounds:
+                raise _unknown(spec, '"all" takes no slice')
+            for split in splits.values():
+                found += _ranges(split, 0, split.num_examples)
+            continue
+        if name not in splits:
+            raise InvalidOptionError(
+                f"split={spec!r}: there is no split {name!r}; there are: "
+                f"{', '.join(splits) or 'none'}"
+            )
+        split = splits[name]
+        found += _ranges(split, *_bounds(spec, bounds, split))
+    return found
+
+
+def _unknown(spec: str, reason: str) -> InvalidOptionError:
+    return InvalidOptionError(
+        f"split={spec!r}: expected such as train, train[:10%], train[100:200], train[2shard] or "
+        f"train+test; {reason}"
+    )
+
+
+def _bounds(spec: str, text: str | None, split: Split) -> tuple[int, int]:
+    """From where up to where; TFDS' rounding of percents."""
+    total = split.num_examples
+    if text is None:
+        return 0, total
+    bounds = [_BOUND.fullmatch(bound) for bound in text.split(":")]
+    if len(bounds) > 2 or not all(bounds) or not any(b and b[0] for b in bounds):
+        raise _unknown(spec, f"[{text}] is no slice")
+    found = [bound for bound in bounds if bound is not None]
+    unit = found[0]["unit"] or found[-1]["unit"] or ""
+    try:
+        numbers = [
+            None if bound["number"] is None else _number(bound["number"], unit) for bound in found
+        ]
+    except ValueError:
+        raise _unknown(spec, f"[{text}] has no whole numbers") from None
+    if len(numbers) == 1:
+        if unit != "shard" or numbers[0] is None:
+            raise _unknown(spec, "a single number takes the unit shard")
+        numbers.append(numbers[0] + 1)
+    if unit == "%" and any(abs(number or 0) > 100 for number in numbers):
+        raise _unknown(spec, "percents are within -100 and 100")
+    begin, end = numbers
+    if unit == "%":
+        first = 0 if begin is None else round(begin * total / 100.0)
+        last = total if end is None else round(end * total / 100.0)
+    elif unit == "shard":
+        lengths = split.shard_lengths
+        first = 0 if begin is None else sum(lengths[: int(begin)])
+        if end is not None and end <= 0:
+            end += len(lengths)
+        last = total if end is None else sum(lengths[: int(end)])
+    else:
+        first = 0 if begin is None else int(begin)
+        last = total if end is None else int(end)
+    if abs(first) > total or abs(last) > total:
+        raise _unknown(spec, f"{split.name} has {total} examples")
+    return first + total * (first < 0), last + total * (last < 0)
+
+
+def _number(text: str, unit: str) -> float:
+    return float(text) if unit == "%" else int(text)
+
+
+def _ranges(split: Split, begin: int, end: int) -> list[ShardRange]:
+    found = []
+    at = 0
+    for file, length in zip(split.files, split.shard_lengths, strict=True):
+        first, last = max(begin - at, 0), min(end - at, length)
+        if first < last:
+            found.append(ShardRange(file, first, last, length))
+        at += length
+    return found
