@@ -226,8 +226,8 @@ def refusal_to_torch(value: Any) -> TensorBridgeError:
         )
     if _COMPOSITE in names or kind.startswith("tensorflow."):
         return UnsupportedTypeError(
-            f"expected a tf.Tensor or tf.Variable, got a {kind}; convert its dense tensors "
-            "(components, value or values)"
+            f"expected a tf.Tensor or tf.Variable, got a {kind}; convert the dense tensors "
+            "inside it (components, value or values)"
         )
     return UnsupportedTypeError(
         f"expected a tf.Tensor or tf.Variable, got a {kind}; convert the tensors inside it one by "

@@ -70,7 +70,7 @@ def test_callers_need_not_import_our_exceptions(interface: Any) -> None:
 # ---- values of the wrong type --------------------------------------------------------------------
 
 MAKE_ONE = r"convert the tensors inside it one by one, or make one .*tf\.convert_to_tensor"
-COMPONENTS = "convert the dense tensors that it is made of"
+COMPONENTS = "convert the dense tensors inside it"
 
 WRONG_TYPES: dict[str, tuple[Any, str]] = {
     "None": (lambda: None, "leave it out"),
