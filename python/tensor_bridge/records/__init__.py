@@ -16,6 +16,10 @@ from tensor_bridge import _lazy
 from tensor_bridge.errors import RecordError, RecordNotFoundError
 
 if TYPE_CHECKING:
+    from typing import Any
+
+    from torch.utils.data import IterableDataset
+
     from tensor_bridge.records._batch import RecordBatch
     from tensor_bridge.records._decoders import Raw, TensorProto
     from tensor_bridge.records._features import (
@@ -34,9 +38,14 @@ if TYPE_CHECKING:
         parse_single_example,
     )
     from tensor_bridge.records._record_file import RecordFile, RecordStats
+    from tensor_bridge.records._rlds import RldsDatasetBase, rlds
     from tensor_bridge.records._tfds import TfdsDataset, tfds
     from tensor_bridge.records._tfds_info import TfdsInfo
     from tensor_bridge.records._tfds_values import Steps
+
+    class RldsDataset(RldsDatasetBase, IterableDataset[Any]):  # type: ignore[misc]
+        """As `rlds_dataset_class` makes it."""
+
 
 __all__ = [
     # Examples
@@ -61,6 +70,8 @@ __all__ = [
     "TfdsInfo",
     "Steps",
     "tfds",
+    "RldsDataset",
+    "rlds",
     # records
     "RecordFile",
     "RecordBatch",
@@ -87,6 +98,9 @@ _LAZY = {
     "TfdsInfo": "_tfds_info",
     "Steps": "_tfds_values",
     "tfds": "_tfds",
+    "rlds": "_rlds",
+    # Made when torch is there to derive it from.
+    "RldsDataset": "_rlds:rlds_dataset_class",
     "parse_example": "_parse",
     "parse_single_example": "_parse",
     "parse_sequence_example": "_parse",

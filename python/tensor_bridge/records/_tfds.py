@@ -13,6 +13,7 @@ from typing import Any
 from tensor_bridge.errors import InvalidOptionError, RecordError
 from tensor_bridge.records._batch import RecordBatch
 from tensor_bridge.records._spec_parser import SpecParser
+from tensor_bridge.records._tfds_features import Features, Repeated
 from tensor_bridge.records._tfds_info import TfdsInfo, read_info
 from tensor_bridge.records._tfds_shards import Shards
 from tensor_bridge.records._tfds_splits import select
@@ -79,6 +80,16 @@ class TfdsDataset:
     def __reduce__(self) -> Any:
         folder, split, options = self._arguments
         return _make, (type(self), folder, split, options)
+
+    def has_dataset(self, name: str) -> bool:
+        """Whether examples have a nested Dataset of that name."""
+        tree = self.info.features
+        if not isinstance(tree, Features) or self._supervised is not None:
+            return False
+        feature = tree.features.get(name)
+        if not isinstance(feature, Repeated) or feature.kind != "Dataset":
+            return False
+        return any(leaf.partition("/")[0] == name for leaf in self._plan.paths)
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0

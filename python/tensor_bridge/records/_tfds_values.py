@@ -405,6 +405,11 @@ class Plan:
                 if self.spec.setdefault(key, feature) is not feature:
                     raise RecordError(f"expected features of different names, got {key!r} twice")
 
+    @property
+    def paths(self) -> list[str]:
+        """Of the leaves that are asked for."""
+        return [column.key for column in self._columns]
+
     def example(self, parsed: dict[str, Any]) -> Any:
         """The value of an Example that was parsed by `spec`."""
         return self.build({column.key: column.stored(parsed) for column in self._columns})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
 import sys
@@ -11,6 +12,7 @@ import pytest
 import tensorflow as tf
 import tfds_builders
 import torch
+from fresh import run_python
 
 from tensor_bridge import StringTensor, records
 from tensor_bridge.errors import (
@@ -139,6 +141,89 @@ def test_indices_of_any_order(folder):
     for index in (7, -8):
         with pytest.raises(IndexError, match="below 7"):
             dataset[index]
+
+
+ALONE = """
+import sys
+for name in ("numpy", "tensorflow", "tensorflow_datasets", "google.protobuf", "etils"):
+    sys.modules[name] = None
+import warnings
+warnings.simplefilter("ignore")  # torch says that it lacks NumPy
+from tensor_bridge import records
+print([sorted(example) for example in records.tfds({folder!r}, "test")])
+"""
+
+
+@pytest.mark.parametrize("file_format", ["tfrecord", "array_record"])
+def test_numpy_tensorflow_and_protobuf_are_not_needed(tmp_path, file_format):
+    builder = tfds_builders.prepared(tfds_builders.Everything, tmp_path, file_format=file_format)
+    said = run_python(ALONE.format(folder=str(builder.data_path))).check()
+    assert said.strip() == str([sorted(tfds_builders.everything())] * 2)
+
+
+def _by_hand(folder, features, *examples):
+    """A data set of features that TFDS writes and does not read, or only in some releases."""
+    place = "tensorflow_datasets.core.features"
+    (folder / "features.json").write_text(
+        json.dumps(
+            {
+                "type": f"{place}.FeaturesDict",
+                "content": {
+                    name: {"type": f"{place}.{kind}", "content": content}
+                    for name, (kind, content) in features.items()
+                },
+            }
+        )
+    )
+    split = {"name": "train", "shardLengths": [str(len(examples))]}
+    (folder / "dataset_info.json").write_text(json.dumps({"name": "hand", "splits": [split]}))
+    with tf.io.TFRecordWriter(str(folder / "hand-train.tfrecord-00000-of-00001")) as writer:
+        for example in examples:
+            features = tf.train.Features(feature=example)
+            writer.write(tf.train.Example(features=features).SerializeToString())
+
+
+def test_sequences_of_known_length_in_each_other(tmp_path):
+    """TFDS writes lengths of rows for them, too, and looks for the values without."""
+    inner = {
+        "type": "tensorflow_datasets.core.features.Sequence",
+        "content": {
+            "feature": {
+                "type": "tensorflow_datasets.core.features.Tensor",
+                "content": {"shape": [], "dtype": "int32"},
+            },
+            "length": None,
+        },
+    }
+    _by_hand(
+        tmp_path,
+        {"x": ("Sequence", {"feature": inner, "length": 2})},
+        {"x/ragged_flat_values": _ints(1, 2, 3), "x/ragged_row_lengths_0": _ints(1, 2)},
+    )
+    found = records.tfds(tmp_path)[0]["x"]
+    assert [row.tolist() for row in found.unbind()] == [[1], [2, 3]]
+    assert found.dtype == torch.int32
+
+
+def test_optional_features_have_the_least_value_where_they_are_missing(tmp_path):
+    kinds = {
+        "int32": -(2**31),
+        "uint8": 0,
+        "float32": torch.finfo(torch.float32).min,
+        "bool": False,
+        "string": b"",
+    }
+    _by_hand(
+        tmp_path,
+        {name: ("Tensor", {"shape": [], "dtype": name, "optional": True}) for name in kinds},
+        {},
+        {"int32": _ints(7)},
+    )
+    missing, given = records.tfds(tmp_path)
+    for name, value in kinds.items():
+        found = missing[name]
+        assert (found if isinstance(found, bytes) else found.item()) == value
+    assert given["int32"] == 7
 
 
 # ---- what is refused -----------------------------------------------------------------------------
