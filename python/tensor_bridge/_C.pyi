@@ -158,6 +158,41 @@ def example_scan(
 # Whether it is a row of a feature list, key, type (0 for an empty Feature), number of values.
 def example_keys(address: int, size: int, /) -> list[tuple[bool, bytes, int, int]]: ...
 
+# Threads that make batches of the spec (None: of raw records) out of files in memory, which the
+# caller keeps there: arrays of addresses, sizes and the number behind each one's last record, how
+# many files, and the place of each record in its file.
+def example_queue(
+    spec: Any,
+    files: int,
+    sizes: int,
+    ends: int,
+    count: int,
+    offsets: int,
+    verify: int,
+    skip: int,
+    threads: int,
+    /,
+) -> Any: ...
+def example_queue_submit(queue: Any, numbers: int, count: int, /) -> None: ...
+def example_queue_ready(queue: Any, /) -> int: ...
+
+# Waits for the oldest batch. Why there is none: 1, or 2 for lack of memory; a fault's number, file,
+# place and message. For each column its values, offsets, index and lengths as DLPack capsules; how
+# many values, the most rows of a record, the most values of a record or row. Then records, bytes,
+# skipped records, their bytes, nanoseconds.
+def example_queue_take(
+    queue: Any, /
+) -> tuple[
+    tuple[int, int, int, int, str] | None,
+    list[tuple[Any, Any, Any, Any, int, int, int]],
+    int,
+    int,
+    int,
+    int,
+    int,
+]: ...
+def example_queue_close(queue: Any, /) -> None: ...
+
 # Four addresses for each column, 0 where it has nothing: values, offsets, index, lengths.
 def example_fill(batch: Any, addresses: list[int], /) -> None: ...
 

@@ -1,15 +1,12 @@
 // Examples: the private C ABI over formats/example.h.
 
+#include "c_api/example_handles.h"
 #include "c_api/placed.h"
 #include "c_api/private_api.h"
 #include "formats/example.h"
 #include "formats/example_keys.h"
 
 using namespace tensor_bridge;  // NOLINT: every function below is one call into it
-
-struct tb_example_spec {
-  ExampleSpec spec;
-};
 
 struct tb_example_batch {
   ExampleBatch batch;
@@ -89,12 +86,7 @@ tb_status tb_example_size_get(const tb_example_batch* batch, int32_t column, tb_
     checkStructSize(out, "tb_example_size");
     require(batch, "a tb_example_batch");
     checkIndex(column, batch->batch.spec().columns().size());
-    const ColumnSize& size = batch->batch.size(column);
-    out->values = size.values;
-    out->bytes = size.bytes;
-    out->rows = size.rows;
-    out->max_rows = size.max_rows;
-    out->max_values = size.max_values;
+    fillSize(batch->batch.size(column), out);
   });
 }
 

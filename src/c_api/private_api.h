@@ -392,6 +392,67 @@ TB_EXPORT tb_status tb_example_key_get(const tb_example_keys* keys, int64_t inde
 /* NULL is ignored. */
 TB_EXPORT void tb_example_keys_release(tb_example_keys* keys);
 
+/* Threads that read, check and parse whole batches ahead of the caller; formats/example_queue.h. */
+typedef struct tb_example_queue tb_example_queue;
+
+/* `spec` may be null: raw records. It, and what `files` refers to, outlive the queue. */
+TB_EXPORT tb_status tb_example_queue_new(const tb_example_spec* spec, const tb_record_files* files,
+                                         int32_t verify, int32_t skip, int32_t threads,
+                                         tb_example_queue** out);
+/* Asks for a batch of the records with these numbers. */
+TB_EXPORT tb_status tb_example_queue_submit(tb_example_queue* queue, const int64_t* numbers,
+                                            int64_t count);
+/* How many that were asked for are ready. */
+TB_EXPORT int64_t tb_example_queue_ready(tb_example_queue* queue);
+
+/* A batch out of the queue, or why there is none; the pointers live as long as it does. */
+typedef struct tb_parsed_batch tb_parsed_batch;
+typedef struct tb_parsed_info {
+  uint32_t struct_size; /* set by the caller */
+  int32_t failed;       /* 1: what follows says why; 2: for lack of memory */
+  int32_t fault;        /* of a record's frame, as in tb_record_scan */
+  int32_t columns;
+  int64_t file; /* -1: of no file */
+  int64_t offset;
+  int64_t count; /* records */
+  int64_t bytes;
+  int64_t skipped_records;
+  int64_t skipped_bytes;
+  int64_t nanoseconds;
+  const char* message;
+} tb_parsed_info;
+
+typedef struct tb_parsed_column {
+  uint32_t struct_size; /* set by the caller */
+  int32_t type;         /* 1 bytes, 2 float32, 3 int64 */
+  /* As in tb_example_memory, each with the number of its elements. */
+  void* values;
+  int64_t num_values; /* bytes, if they are strings */
+  int64_t* offsets;
+  int64_t num_offsets;
+  int64_t* index;
+  int64_t num_index;
+  int64_t* lengths;
+  int64_t num_lengths;
+  /* As in tb_example_size. */
+  int64_t count;
+  int64_t max_rows;
+  int64_t max_values;
+} tb_parsed_column;
+
+/* Waits for the oldest batch that was asked for; TB_INVALID_OPTION if none was. */
+TB_EXPORT tb_status tb_example_queue_take(tb_example_queue* queue, tb_parsed_batch** out);
+TB_EXPORT tb_status tb_parsed_batch_info(const tb_parsed_batch* batch, tb_parsed_info* out);
+/* Column `index`; TB_INVALID_OPTION past the end. */
+TB_EXPORT tb_status tb_parsed_column_get(const tb_parsed_batch* batch, int64_t index,
+                                         tb_parsed_column* out);
+/* One reference more. On any thread, as the release, which frees the memory with the last one. */
+TB_EXPORT void tb_parsed_batch_retain(tb_parsed_batch* batch);
+/* NULL is ignored. */
+TB_EXPORT void tb_parsed_batch_release(tb_parsed_batch* batch);
+/* Waits for batches that are being made. NULL is ignored. */
+TB_EXPORT void tb_example_queue_release(tb_example_queue* queue);
+
 /* ---- checkpoints of the first format ------------------------------------------------------- */
 
 /* What a file says of its tensors; nothing refers to its bytes. */

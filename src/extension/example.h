@@ -9,6 +9,11 @@ namespace tensor_bridge::python {
 
 PyObject* exampleSpec(PyObject* module, PyObject* const* args, Py_ssize_t nargs);
 PyObject* exampleScan(PyObject* module, PyObject* const* args, Py_ssize_t nargs);
+PyObject* exampleQueue(PyObject* module, PyObject* const* args, Py_ssize_t nargs);
+PyObject* exampleQueueSubmit(PyObject* module, PyObject* const* args, Py_ssize_t nargs);
+PyObject* exampleQueueReady(PyObject* module, PyObject* queue);
+PyObject* exampleQueueTake(PyObject* module, PyObject* queue);
+PyObject* exampleQueueClose(PyObject* module, PyObject* queue);
 PyObject* exampleKeys(PyObject* module, PyObject* const* args, Py_ssize_t nargs);
 PyObject* exampleFill(PyObject* module, PyObject* const* args, Py_ssize_t nargs);
 

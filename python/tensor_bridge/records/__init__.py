@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from tensor_bridge.records._images import Image, PaddedImages, decode_image
     from tensor_bridge.records._infer import infer
+    from tensor_bridge.records._loader import loader
     from tensor_bridge.records._parse import (
         parse_example,
         parse_sequence_example,
@@ -72,6 +73,8 @@ __all__ = [
     "tfds",
     "RldsDataset",
     "rlds",
+    # training
+    "loader",
     # records
     "RecordFile",
     "RecordBatch",
@@ -105,6 +108,7 @@ _LAZY = {
     "parse_single_example": "_parse",
     "parse_sequence_example": "_parse",
     "infer": "_infer",
+    "loader": "_loader",
     "Raw": "_decoders",
     "TensorProto": "_decoders",
 }

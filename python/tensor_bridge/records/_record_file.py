@@ -17,7 +17,7 @@ from tensor_bridge.records._batch import RecordBatch
 from tensor_bridge.records._damage import FAULTS, damaged
 from tensor_bridge.records._mapping import Mapping, open_file
 from tensor_bridge.records._paths import is_url
-from tensor_bridge.records._stream import chunks, compression_of, open_binary
+from tensor_bridge.records._stream import begins_like, chunks, open_binary
 
 if TYPE_CHECKING:
     import torch
@@ -112,7 +112,7 @@ class RecordFile:
         self._closed = False
         if is_url(self.path):
             with open_binary(self.path) as file:
-                self.compression = _compression(file.read(_HEADER))
+                self.compression = compression_of(file.read(_HEADER))
         else:
             self._open_local()
         self._rewind()
@@ -120,7 +120,7 @@ class RecordFile:
     def _open_local(self) -> None:
         descriptor = open_file(self.path)
         try:
-            self.compression = _compression(os.pread(descriptor, _HEADER, 0))
+            self.compression = compression_of(os.pread(descriptor, _HEADER, 0))
             if not self.compression:
                 self._mapping = Mapping(self.path, descriptor)
         finally:
@@ -330,7 +330,7 @@ class RecordFile:
         return RecordBatch(owner, address, begins, sizes, path)
 
 
-def _compression(head: bytes) -> str:
+def compression_of(head: bytes) -> str:
     """By the first bytes; a file that begins with a record is none."""
     import torch
 
@@ -341,4 +341,4 @@ def _compression(head: bytes) -> str:
         data.data_ptr(), size, 0, 0, 0, 0, 0, 1, 1, places.data_ptr(), places.data_ptr() + 8
     )
     length_is_wrong = fault == 2 or size < _HEADER
-    return compression_of(head) if length_is_wrong else ""
+    return begins_like(head) if length_is_wrong else ""

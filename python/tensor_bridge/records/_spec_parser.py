@@ -53,6 +53,12 @@ class _Asked(NamedTuple):
     defaults: bytes = b""
     default_ends: tuple[int, ...] = ()
 
+    def shape_of(self, count: int, number: int, max_rows: int) -> tuple[int, ...]:
+        """Of the values of so many records."""
+        if self.kind == _FIXED:
+            return (count, *self.shape)
+        return (count, max_rows, *self.shape) if self.kind == _PADDED else (number,)
+
 
 class _Column(NamedTuple):
     """A column that was parsed: `_C.example_fill` says of which form."""
@@ -72,6 +78,9 @@ class _Parsed:
     count: int
     single: bool
 
+
+# Raw records as a column.
+_RAW = _Asked(False, "", "bytes", _FIXED)
 
 # What makes a feature's value of a batch.
 _Make = Callable[[_Parsed], Any]
@@ -165,6 +174,22 @@ class SpecParser:
         if self._native is None:
             return batch.to_bytes()[0]
         return self._values(_Parsed(self._columns(batch), 1, single=True))
+
+    @property
+    def native(self) -> Any:
+        """What `_C.example_scan` and `_C.example_queue` take; None for raw records."""
+        return self._native
+
+    def taken(self, columns: Any, count: int) -> Any:
+        """The batch of what `_C.example_queue_take` gave: as `parse`, over its memory."""
+        asked = self._asked if self._native is not None else [_RAW]
+        made = [
+            _of_capsules(column, count, *parts)
+            for column, parts in zip(asked, columns, strict=True)
+        ]
+        if self._native is None:
+            return made[0].values
+        return self._values(_Parsed(made, count, single=False))
 
     # ---- compiling -------------------------------------------------------------------------------
 
@@ -348,18 +373,44 @@ def _record_error(error: CheckpointError, batch: RecordBatch) -> RecordError:
     return made
 
 
+def _of_capsules(
+    asked: _Asked,
+    count: int,
+    values: Any,
+    offsets: Any,
+    index: Any,
+    lengths: Any,
+    number: int,
+    max_rows: int,
+    max_values: int,
+) -> _Column:
+    """A column of `_C.example_queue_take`, over its memory."""
+    import torch
+
+    made = torch.from_dlpack
+    shape = asked.shape_of(count, number, max_rows)
+    if offsets is not None:
+        values = StringTensor(made(values), made(offsets), torch.Size(shape))
+    else:
+        values = made(values).view(shape)
+    if index is not None:
+        index = made(index)
+    if asked.kind == _SPARSE:
+        # Of a column without values there is no index.
+        index = torch.empty(0, dtype=torch.int64, device="cpu") if index is None else index
+        index = index.view(3 if asked.in_lists else 2, number)
+    if lengths is not None:
+        lengths = made(lengths)
+    return _Column(values, index, lengths, max_rows, max_values)
+
+
 def _allocate(asked: _Asked, count: int, sizes: Any, addresses: list[int]) -> _Column:
     """Memory for a column; what `_C.example_fill` writes to is appended to `addresses`."""
     import torch
 
     number, nbytes, rows, max_rows, max_values = sizes
     strings = asked.dtype == "bytes"
-    if asked.kind == _FIXED:
-        shape: tuple[int, ...] = (count, *asked.shape)
-    elif asked.kind == _PADDED:
-        shape = (count, max_rows, *asked.shape)
-    else:
-        shape = (number,)
+    shape = asked.shape_of(count, number, max_rows)
     index = lengths = offsets = None
     try:
         if strings:

@@ -11,7 +11,7 @@ from tensor_bridge.records._damage import damaged
 from tensor_bridge.records._mapping import open_file
 from tensor_bridge.records._paths import is_url, open_url
 
-__all__ = ["PIECE", "chunks", "compression_of"]
+__all__ = ["PIECE", "begins_like", "chunks"]
 
 PIECE = 1 << 20
 """Bytes that are read, or unpacked, at once."""
@@ -20,7 +20,7 @@ _GZIP, _ZLIB = "GZIP", "ZLIB"
 _WINDOW_BITS = {_GZIP: 31, _ZLIB: 15}
 
 
-def compression_of(head: bytes) -> str:
+def begins_like(head: bytes) -> str:
     """What a file that does not begin with a record begins like: "GZIP", "ZLIB" or ""."""
     if head[:3] == b"\x1f\x8b\x08":
         return _GZIP

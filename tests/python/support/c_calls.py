@@ -157,6 +157,15 @@ ENTRIES: dict[str, tuple[str | int, ...]] = {
     "tb_example_keys_read": ("characters", 0, "out", "?tb_bundle_place"),
     "tb_example_key_get": ("example_keys", 0, "tb_example_key"),
     "tb_example_keys_release": ("?example_keys",),
+    "tb_example_queue_new": ("?example_spec", "record_files", 1, 0, 1, "out"),
+    "tb_example_queue_submit": ("example_queue", "room", 0),
+    "tb_example_queue_ready": ("example_queue",),
+    "tb_example_queue_take": ("asked_queue", "out"),
+    "tb_parsed_batch_info": ("parsed_batch", "tb_parsed_info"),
+    "tb_parsed_column_get": ("parsed_batch", 0, "tb_parsed_column"),
+    "tb_parsed_batch_retain": ("parsed_batch",),
+    "tb_parsed_batch_release": ("?parsed_batch",),
+    "tb_example_queue_release": ("?example_queue",),
     "tb_example_batch_release": ("?example_batch",),
     "tb_records_scan": ("characters", 3, "tb_record_scan", 1, "room", "room", "out"),
     "tb_records_at": (
@@ -438,6 +447,18 @@ class World:
         made.data, made.sizes = self.make("room"), self.make("room")
         made.ends, made.offsets, made.count = self.make("shape"), self.make("room"), 1
         return made
+
+    def example_queue(self) -> int:
+        files = self.make("record_files")
+        return self._made("tb_example_queue_new", self.example_spec(), files, 1, 0, 1, ...)
+
+    def asked_queue(self) -> int:
+        queue = self.example_queue()
+        assert self.call("tb_example_queue_submit", queue, self.make("room"), 0) == OK
+        return queue
+
+    def parsed_batch(self) -> int:
+        return self._made("tb_example_queue_take", self.asked_queue(), ...)
 
     def example_keys(self) -> int:
         return self._made(
