@@ -18,7 +18,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 .NOTPARALLEL:
 .SUFFIXES:
 .DELETE_ON_ERROR:
-.PHONY: help dev build wheel matrix release-check demo memory-order emulated-gpu emulated-gpu-mutants emulated-gpu-peers bench bench-draw bench-compare docs docs-look test test-cpp test-consumers test-python test-exhaustive fuzz \
+.PHONY: help dev build wheel wheel-check matrix release-check demo memory-order emulated-gpu emulated-gpu-mutants emulated-gpu-peers bench bench-draw bench-compare docs docs-look test test-cpp test-consumers test-python test-exhaustive fuzz \
   test-asan test-tsan lint format clean FORCE
 
 help:
@@ -38,6 +38,7 @@ help:
 	@echo 'make docs             the documentation as a site, in build/docs; warnings are errors'
 	@echo 'make docs-look        every page of it in a browser, at the width of a desk and of a phone'
 	@echo 'make wheel            the one wheel for every supported Python, torch and TensorFlow, in dist/'
+	@echo 'make wheel-check      the same with the symbols of the real torch libraries, which it reads'
 	@echo 'make matrix           that wheel with many releases of Python and the frameworks; an hour, 7 GB'
 	@echo 'make memory-order     the first write on every order of memory accesses; minutes'
 	@echo 'make emulated-gpu     tests of the GPU path on an emulated device (no GPU); 7 GB'
@@ -97,9 +98,14 @@ build: $(STAMPS)/package
 dev: build $(STAMPS)/models $(STAMPS)/interop $(STAMPS)/loops $(STAMPS)/triton $(STAMPS)/docs $(STAMPS)/system-tests $(STAMPS)/system-docs
 	@echo 'Ready: . $(VENV)/bin/activate'
 
-# Downloads a wheel of every supported torch release once, some 0.8 GB each, and keeps the headers.
+# Reads the headers out of a torch wheel of each group, 54 MB, once; what is linked is in lists.
 wheel: $(STAMPS)/wheel
 	$(BIN)/python tools/build_wheel.py
+
+# On demand: with the symbols of the real libraries of every supported torch. Writes the lists anew.
+wheel-check: $(STAMPS)/wheel
+	$(BIN)/python tools/build_wheel.py --real
+	git diff --exit-code --stat -- tools/torch_symbols
 
 # On demand only. MATRIX_ARGS: names of environments, --again, --keep, -- and paths for pytest.
 MATRIX_ARGS ?=
@@ -125,9 +131,9 @@ emulated-gpu-peers: $(STAMPS)/venv
 	$(BIN)/python tests/gpu_emulator/emulated_gpu.py --command lazy -- python tests/gpu_emulator/peers.py
 	$(BIN)/python tests/gpu_emulator/peers.py --table
 
-# Everything there is to a release, on a clean clone: hours, because of what `make wheel` downloads and
+# Everything there is to a release, on a clean clone: hours, because of what `make wheel-check` reads and
 # the tests that take minutes. The results of `make matrix` are those that are committed.
-release-check: test test-exhaustive test-asan test-tsan fuzz docs-look wheel $(STAMPS)/release
+release-check: test test-exhaustive test-asan test-tsan fuzz docs-look wheel-check $(STAMPS)/release
 	tests/consumer/run.sh $(BIN)/python dist/*.whl
 	$(BIN)/python tools/release_check.py
 

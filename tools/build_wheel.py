@@ -1,15 +1,18 @@
 """Builds the release wheel: one for every supported Python, torch and TensorFlow.
 
     python tools/build_wheel.py            # into dist/
+    python tools/build_wheel.py --real     # with the real libraries' symbols; writes the lists anew
     python tools/build_wheel.py --check WHEEL
 
 The adapters are compiled with the headers of release wheels and linked against stand-ins
 (torch_wheels.py). auditwheel decides on the platform tag, TENSOR_BRIDGE_PORTABLE makes it an
-old one. A wheel that breaks a rule of `violations` is not left in dist/.
+old one. A wheel that breaks a rule of `violations` is not left in dist/. Two builds of a commit by
+one compiler are the same bytes.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -17,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch_wheels
@@ -46,15 +49,36 @@ def undefined(library: Path) -> set[str]:
     return {words[-1] for words in found if words[0] != "w" and "@" not in words[-1]}
 
 
-def adapter_violations(library: Path, minor: str) -> Iterator[str]:
+# Names and types of the symbols of a library of a release.
+Symbols = Callable[[str, str], dict[str, str]]
+
+
+def looked_up(library: Path) -> set[str]:
+    return {name.decode() for name in WRAP.findall(library.read_bytes())}
+
+
+def adapter_violations(library: Path, minor: str, symbols: Symbols) -> Iterator[str]:
     """What the adapter wants of a torch release that the release does not have."""
-    there = {name for each in torch_wheels.LINKED for name in torch_wheels.symbols(minor, each)}
+    there = {name for each in torch_wheels.LINKED for name in symbols(minor, each)}
     for name in sorted(undefined(library) - there):
         yield f"{library.name}: torch {minor} has no {name}"
-    looked_up = {name.decode() for name in WRAP.findall(library.read_bytes())}
-    searched = torch_wheels.symbols(minor, torch_wheels.SEARCHED)
-    if not looked_up or not looked_up <= searched:
-        yield f"{library.name}: torch {minor} has none of {sorted(looked_up)}"
+    wanted = looked_up(library)
+    if not wanted or not wanted <= symbols(minor, torch_wheels.SEARCHED).keys():
+        yield f"{library.name}: torch {minor} has none of {sorted(wanted)}"
+
+
+def write_lists(package: Path) -> None:
+    """The lists of what the adapters in that folder use of each release; after provide_real()."""
+    for group in torch_wheels.groups():
+        adapter = package / adapter_name(group)
+        wanted = dict.fromkeys(torch_wheels.LINKED, undefined(adapter))
+        wanted[torch_wheels.SEARCHED] = looked_up(adapter)
+        for minor in group:
+            listed = torch_wheels.provide_real(minor)
+            for library, names in wanted.items():
+                real = torch_wheels.real_symbols(minor, library)
+                listed.symbols[library] = {name: real[name] for name in names & real.keys()}
+            listed.write(minor)
 
 
 FILES = (
@@ -69,8 +93,9 @@ FILES = (
 """What a wheel has beside the adapters and the Python modules."""
 
 
-def violations(wheel: Path) -> Iterator[str]:
-    """What is wrong with a wheel."""
+def violations(wheel: Path, symbols: Symbols | None = None) -> Iterator[str]:
+    """What is wrong with a wheel; its adapters are held to `symbols`, or to the lists."""
+    symbols = symbols or torch_wheels.symbols
     if not NAME.fullmatch(wheel.name):
         yield f"{wheel.name}: expected a cp310-abi3 wheel for {PLATFORM}"
     if wheel.stat().st_size > MAX_BYTES:
@@ -89,7 +114,7 @@ def violations(wheel: Path) -> Iterator[str]:
         for group in groups:
             library = package / adapter_name(group)
             for minor in group if library.exists() else []:
-                yield from adapter_violations(library, minor)
+                yield from adapter_violations(library, minor, symbols)
         lint = [sys.executable, str(ROOT / "tools/binaries.py")]
         env = os.environ | {"TENSOR_BRIDGE_LIB_DIR": str(package)}
         done = subprocess.run(lint, env=env, capture_output=True, text=True, check=False)
@@ -106,6 +131,9 @@ def build(folder: Path) -> Path:
         "cmake.define.TENSOR_BRIDGE_TORCH_DIR": torches,
         "cmake.define.TENSOR_BRIDGE_PORTABLE": "ON",
     }
+    # Paths of this machine that torch's macros write down.
+    flags = f"-ffile-prefix-map={ROOT}=. -frandom-seed=tensor_bridge"
+    settings["cmake.define.CMAKE_CXX_FLAGS"] = flags
     options = [f"--config-settings={name}={value}" for name, value in settings.items()]
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
     command += ["--no-build-isolation", *options, "--wheel-dir", str(folder), str(ROOT)]
@@ -125,8 +153,11 @@ def repair(wheel: Path, folder: Path) -> Path:
 
 def commit() -> str:
     """The commit of the tree; with "-dirty" where files of it were changed."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    return git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+
+
+def git(*words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=ROOT, check=True, capture_output=True, text=True)
     return done.stdout.strip()
 
 
@@ -135,23 +166,38 @@ def main(arguments: list[str]) -> int:
         found = list(violations(Path(arguments[1])))
         print("\n".join(found), end="\n" if found else "")
         return bool(found)
-    if arguments:
+    real = arguments == ["--real"]
+    if arguments and not real:
         raise SystemExit(__doc__)
-    for minor in torch_wheels.RELEASES:
-        torch_wheels.provide(minor)
+    # The times of files in the wheel; scikit-build-core and auditwheel know it.
+    os.environ.setdefault("SOURCE_DATE_EPOCH", git("log", "-1", "--format=%ct"))
+    for group in torch_wheels.groups():
+        torch_wheels.provide(group[0], check=not real)
+        for minor in group if real else []:
+            torch_wheels.provide_real(minor)
+        torch_wheels.write_stand_ins(group[0], real=real)
     with tempfile.TemporaryDirectory() as scratch:
         plain, tagged = Path(scratch) / "plain", Path(scratch) / "tagged"
-        wheel = repair(build(plain), tagged)
-        found = list(violations(wheel))
+        try:
+            wheel = repair(build(plain), tagged)
+        except subprocess.CalledProcessError as error:
+            hint = "; a symbol that no list has: `make wheel-check`" if not real else ""
+            raise SystemExit(f"the wheel is not built: {error}{hint}") from error
+        found = list(violations(wheel, torch_wheels.real_symbols if real else None))
         if found:
             print("\n".join(found), file=sys.stderr)
             return 1
+        if real:
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(scratch)
+            write_lists(Path(scratch) / "tensor_bridge")
         DIST.mkdir(exist_ok=True)
         for old in DIST.glob("*.whl"):
             old.unlink()
         COMMIT.write_text(commit() + "\n", encoding="utf-8")
         shutil.copy(wheel, DIST)
-        print(f"dist/{wheel.name}: {wheel.stat().st_size:,} bytes")
+        digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+        print(f"dist/{wheel.name}: {wheel.stat().st_size:,} bytes, sha256 {digest}")
     return 0
 
 

@@ -1,31 +1,35 @@
 """Headers and symbols of each supported torch release, for adapters that are built without it.
 
-    python tools/torch_wheels.py [MINOR...]      # e.g. 2.8 2.10; by default all
+    python tools/torch_wheels.py [--real] [MINOR...]      # e.g. 2.8 2.10; by default all
 
-Downloads the release wheels with pip, one at a time, and keeps in build/torch/<minor>/torch:
+Keeps in build/torch/<minor>/torch, of each release:
 
-    include/                   of the first release of each group
-    lib/libc10.so ...          stand-ins to link against: no code, but every symbol of the real
-                               library, so that the linker finds what is missing
-    lib/libc10.symbols.gz ...  the names that the real library exports
+    include/             of the first release of each group, read out of its wheel
+    lib/libc10.so ...    stand-ins to link against: no code, but every symbol of the list, so that
+                         the linker finds what is missing
+    real/libc10.gz ...   with --real: all names that the real library exports
 
-Some 0.8 GB a release pass through the disk; what is kept is found again by later runs.
+The lists are tools/torch_symbols/<minor>.txt: of which wheel, and which of its symbols the adapters
+use. `make wheel-check` writes them anew from the real libraries.
 """
 
 from __future__ import annotations
 
 import gzip
-import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import remote_wheel
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / "build" / "torch"
+LISTS = Path(__file__).resolve().parent / "torch_symbols"
 # The release of each minor whose wheel is looked at.
 RELEASES = {
     "2.6": "2.6.0",
@@ -42,8 +46,8 @@ RELEASES = {
 # Linked against; and the one in which a function is looked up.
 LINKED = ("libc10.so", "libtorch_cpu.so")
 SEARCHED = "libtorch_python.so"
-# Kept in another way by an earlier release of this tool: downloaded again.
-_FORMAT = 2
+# Kept in another way by an earlier release of this tool: read again.
+_FORMAT = 3
 # Functions of libstdc++ that leak out of some builds of libtorch_cpu; the real ones are to be used.
 _STANDARD = re.compile(r"_Z(?:N|NK|T[ISV])?S[tsabiod]")
 _SECTIONS = {"FUNC": ".text", "OBJECT": ".data", "TLS": '.tbss,"awT",@nobits'}
@@ -62,26 +66,59 @@ def directory(minor: str) -> Path:
     return CACHE / minor / "torch"
 
 
-def symbols(minor: str, library: str) -> set[str]:
-    """The names that the real library exports."""
-    path = directory(minor) / "lib" / f"{library.removesuffix('.so')}.symbols.gz"
-    return set(gzip.decompress(path.read_bytes()).decode().split())
+@dataclass
+class Listed:
+    """What is committed of a release: its wheel, and the symbols by library that adapters use."""
+
+    wheel: str = ""
+    sha256: str = ""
+    record_sha256: str = ""
+    # Name -> type of the symbol.
+    symbols: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    @staticmethod
+    def read(minor: str) -> Listed:
+        path = LISTS / f"{minor}.txt"
+        if not path.exists():
+            raise SystemExit(f"no {path.relative_to(ROOT)}; `make wheel-check` writes it")
+        listed = Listed()
+        for line in path.read_text("utf-8").splitlines():
+            words = line.split()
+            if line.startswith("#"):
+                continue
+            if len(words) == 2:
+                setattr(listed, words[0], words[1])
+            else:
+                listed.symbols.setdefault(words[0], {})[words[2]] = words[1]
+        return listed
+
+    def write(self, minor: str) -> None:
+        lines = [
+            "# Written by `make wheel-check`: a wheel, and what of it the adapters use.",
+            f"wheel {self.wheel}",
+            f"sha256 {self.sha256}",
+            f"record_sha256 {self.record_sha256}",
+        ]
+        for library, names in sorted(self.symbols.items()):
+            lines += [f"{library} {kind} {name}" for name, kind in sorted(names.items())]
+        LISTS.mkdir(exist_ok=True)
+        (LISTS / f"{minor}.txt").write_text("\n".join(lines) + "\n", "utf-8")
 
 
-def download(release: str, folder: Path) -> Path:
-    """The wheel of a release. Which Python it is for does not matter here."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder]
-    command += ["--only-binary=:all:", "--python-version=3.11", "--implementation=cp"]
-    command += [f"--platform={p}_x86_64" for p in ("manylinux_2_28", "manylinux2014", "manylinux1")]
-    # Configured constraints are for what is installed, and may leave out a release.
-    env = os.environ | {"PIP_CONSTRAINT": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    subprocess.run([*command, f"torch=={release}"], check=True, env=env)
-    (wheel,) = folder.glob("torch-*.whl")
-    return wheel
+def symbols(minor: str, library: str) -> dict[str, str]:
+    """Names and types of the symbols of the list."""
+    return Listed.read(minor).symbols.get(library, {})
 
 
-def exported(library: Path) -> dict[str, tuple[str, int]]:
-    """Name, type and size of each symbol that the library defines for others."""
+def real_symbols(minor: str, library: str) -> dict[str, str]:
+    """All that the real library exports; after provide_real()."""
+    path = directory(minor) / "real" / f"{library}.gz"
+    lines = gzip.decompress(path.read_bytes()).decode().splitlines()
+    return dict(line.split()[::-1] for line in lines)
+
+
+def exported(library: Path) -> dict[str, str]:
+    """Name and type of each symbol that the library defines for others."""
     command = ["readelf", "--dyn-syms", "--wide", library]
     found = {}
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -90,19 +127,18 @@ def exported(library: Path) -> dict[str, tuple[str, int]]:
         words = line.split()
         if len(words) < 8 or words[6] == "UND" or words[4] == "LOCAL" or words[7] == "Name":
             continue
-        kind = words[3] if words[3] in _TYPES else "FUNC"
-        found[words[7].split("@")[0]] = kind, int(words[2], 0)
+        found[words[7].split("@")[0]] = words[3] if words[3] in _TYPES else "FUNC"
     return found
 
 
-def write_stand_in(target: Path, defined: dict[str, tuple[str, int]]) -> None:
+def write_stand_in(target: Path, defined: dict[str, str]) -> None:
     """A library with those symbols and nothing behind them."""
     lines = []
     for kind, section in _SECTIONS.items():
         lines.append(f".section {section}")
-        for name, (its_kind, size) in defined.items():
+        for name, its_kind in sorted(defined.items()):
             if its_kind == kind and not _STANDARD.match(name):
-                lines.append(f".globl {name}\n.type {name},@{_TYPES[kind]}\n.size {name},{size}")
+                lines.append(f".globl {name}\n.type {name},@{_TYPES[kind]}\n.size {name},8")
                 lines.append(f"{name}:")
         lines.append(".zero 8")
     source = target.with_suffix(".s")
@@ -112,44 +148,77 @@ def write_stand_in(target: Path, defined: dict[str, tuple[str, int]]) -> None:
     source.unlink()
 
 
-def keep(wheel: Path, minor: str, *, headers: bool) -> None:
-    """Takes from a wheel what is kept of it."""
-    target = directory(minor)
-    shutil.rmtree(target, ignore_errors=True)
-    (target / "lib").mkdir(parents=True)
-    with zipfile.ZipFile(wheel) as archive, tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-        for name in archive.namelist():
-            if headers and name.startswith("torch/include/"):
-                archive.extract(name, target.parent)
-        for library in (*LINKED, SEARCHED):
-            defined = exported(Path(archive.extract(f"torch/lib/{library}", scratch)))
-            names = gzip.compress("\n".join(sorted(defined)).encode(), mtime=0)
-            stem = library.removesuffix(".so")
-            (target / "lib" / f"{stem}.symbols.gz").write_bytes(names)
-            if library in LINKED:
-                write_stand_in(target / "lib" / library, defined)
-    (target / "complete").write_text(_mark(minor))
+def write_stand_ins(minor: str, *, real: bool) -> None:
+    lib = directory(minor) / "lib"
+    lib.mkdir(parents=True, exist_ok=True)
+    for library in LINKED:
+        write_stand_in(lib / library, (real_symbols if real else symbols)(minor, library))
+
+
+def _read(minor: str, part: str, take: Iterable[str], *, check: bool) -> remote_wheel.Wheel:
+    """Members of the release's wheel, below `part`; with `check` it has to be that of the list."""
+    release = RELEASES[minor]
+    CACHE.mkdir(parents=True, exist_ok=True)
+    target = directory(minor).parent
+    with (
+        tempfile.TemporaryDirectory(dir=CACHE) as scratch,
+        remote_wheel.opened("torch", release, Path(scratch)) as wheel,
+    ):
+        if check:
+            listed = Listed.read(minor)
+            found = (wheel.name, wheel.sha256, wheel.record_sha256)
+            if found != (listed.wheel, listed.sha256, listed.record_sha256):
+                raise SystemExit(
+                    f"torch {release}: pip chooses {found}, and tools/torch_symbols/{minor}.txt is "
+                    f"of {(listed.wheel, listed.sha256, listed.record_sha256)}. Let pip use PyPI, "
+                    "or write the lists anew with `make wheel-check`"
+                )
+        names = [name for name in wheel.archive.namelist() if name.startswith(tuple(take))]
+        shutil.rmtree(target / "torch" / part, ignore_errors=True)
+        wheel.extract((name for name in names if not name.endswith("/")), target)
+        print(f"torch {release}: {wheel.fetched / 1e6:.1f} MB of {wheel.name}", flush=True)
+        return wheel
 
 
 def _mark(minor: str) -> str:
     return f"{RELEASES[minor]} {_FORMAT}"
 
 
-def provide(minor: str) -> Path:
-    """The directory of a release; downloads what is not there yet."""
-    mark = directory(minor) / "complete"
-    if not mark.exists() or mark.read_text() != _mark(minor):
-        print(f"torch {RELEASES[minor]}: downloading", flush=True)
-        CACHE.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-            first = any(group[0] == minor for group in groups())
-            keep(download(RELEASES[minor], Path(scratch)), minor, headers=first)
+def _is_kept(minor: str, what: str) -> bool:
+    mark = directory(minor) / what
+    return mark.exists() and mark.read_text("utf-8") == _mark(minor)
+
+
+def provide(minor: str, *, check: bool = True) -> Path:
+    """The directory of a release with its headers; reads what is not there yet."""
+    if not _is_kept(minor, "headers.complete"):
+        _read(minor, "include", ["torch/include/"], check=check)
+        (directory(minor) / "headers.complete").write_text(_mark(minor), "utf-8")
     return directory(minor)
 
 
+def provide_real(minor: str) -> Listed:
+    """The names that the real libraries export, and which wheel they are of."""
+    folder = directory(minor) / "real"
+    if not _is_kept(minor, "real.complete"):
+        libraries = [f"torch/lib/{library}" for library in (*LINKED, SEARCHED)]
+        wheel = _read(minor, "lib", libraries, check=False)
+        folder.mkdir(exist_ok=True)
+        for path in libraries:
+            library = directory(minor).parent / path
+            lines = "".join(f"{kind} {name}\n" for name, kind in sorted(exported(library).items()))
+            (folder / f"{library.name}.gz").write_bytes(gzip.compress(lines.encode(), mtime=0))
+            library.unlink()
+        (folder / "wheel.txt").write_text(f"{wheel.name} {wheel.sha256} {wheel.record_sha256}")
+        (directory(minor) / "real.complete").write_text(_mark(minor), "utf-8")
+    return Listed(*(folder / "wheel.txt").read_text("utf-8").split())
+
+
 def main(arguments: list[str]) -> int:
-    for minor in arguments or RELEASES:
+    for minor in [each for each in arguments if each != "--real"] or RELEASES:
         print(provide(minor), flush=True)
+        if "--real" in arguments:
+            provide_real(minor)
     return 0
 
 

@@ -23,6 +23,13 @@ TENSORFLOW_RANGE = ((2, 12), (2, 21))
 _OTHER_DISTRIBUTION = "tensor-bridge"
 _OUR_DISTRIBUTION = "tf-torch-tensor-bridge"
 
+# No index has it.
+FROM_HERE = (
+    "tensor_bridge from a checkout (pip install --no-build-isolation --force-reinstall --no-deps "
+    ".) or from its wheel (pip install --force-reinstall --no-deps WHEEL)"
+)
+"""Where it can be installed from."""
+
 
 _Range = tuple[tuple[int, int], tuple[int, int]]
 
@@ -54,7 +61,8 @@ def _import(module: str, name: str, supported: _Range) -> Any:
         if isinstance(e, ModuleNotFoundError) and e.name == package:
             raise FrameworkError(
                 f"{name} is not installed; tensor_bridge needs {name} {first[0]}.{first[1]} to "
-                f"{last[0]}.{last[1]}. Install it: pip install '{_OUR_DISTRIBUTION}[{package}]'",
+                f"{last[0]}.{last[1]}. Install it: pip install '{package}>={first[0]}.{first[1]},"
+                f"<{last[0]}.{last[1] + 1}'",
                 name=package,
             ) from e
         raise FrameworkError(
@@ -84,8 +92,8 @@ def _check_distribution() -> None:
     raise FrameworkError(
         f"{_OTHER_DISTRIBUTION} {other} is installed too. It is another project (CUDA only, no "
         f"TensorFlow) with the same import name, and each overwrites the other's files. Keep one: "
-        f"pip uninstall -y {_OTHER_DISTRIBUTION} {_OUR_DISTRIBUTION} && "
-        f"pip install {_OUR_DISTRIBUTION}",
+        f"pip uninstall -y {_OTHER_DISTRIBUTION} {_OUR_DISTRIBUTION}, then install the one again, "
+        f"{FROM_HERE}",
         name="tensor_bridge",
     )
 
@@ -127,7 +135,7 @@ def say_that_it_copies(reason: str) -> None:
     (_, first), last = TORCH_RANGE
     upper = f"{last[0]}.{last[1] + 1}"
     remedy = (
-        f"update {_OUR_DISTRIBUTION} or install an older torch: pip install 'torch<{upper}'"
+        f"install a newer tensor_bridge, or an older torch: pip install 'torch<{upper}'"
         if version_pair(sys.modules["torch"].__version__) > last
         else f"install another build of torch 2.{first} to {last[0]}.{last[1]}, as from PyPI: "
         f"pip install --force-reinstall 'torch>=2.{first},<{upper}'"

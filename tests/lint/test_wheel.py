@@ -21,20 +21,37 @@ def test_a_wheel_of_every_supported_minor_is_looked_at() -> None:
         assert release.startswith(f"{minor}.")
 
 
+@pytest.mark.parametrize("minor", torch_wheels.RELEASES)
+def test_a_list_says_of_which_wheel_it_is(minor: str) -> None:
+    listed = torch_wheels.Listed.read(minor)
+    assert listed.wheel.startswith(f"torch-{torch_wheels.RELEASES[minor]}-")
+    assert listed.wheel.endswith("_x86_64.whl")
+    assert len(listed.sha256) == len(listed.record_sha256) == 64
+    assert listed.symbols.keys() == {*torch_wheels.LINKED, torch_wheels.SEARCHED}
+    assert all(listed.symbols.values())
+
+
+def test_a_list_is_read_as_it_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_wheels, "LISTS", tmp_path)
+    listed = torch_wheels.Listed("a.whl", "0" * 64, "1" * 64, {"libc10.so": {"b": "TLS"}})
+    listed.write("2.99")
+    assert torch_wheels.Listed.read("2.99") == listed
+
+
 def test_a_stand_in_has_the_symbols_of_the_library(tmp_path: Path) -> None:
     real = torch_wheels.exported(library_dir() / "libtensor_bridge.so")
-    assert "tb_version" in real
-    defined = real | {"a_variable": ("OBJECT", 8), "a_tls": ("TLS", 8), "_ZNSt6thread": ("FUNC", 1)}
+    assert real["tb_version"] == "FUNC"
+    defined = real | {"a_variable": "OBJECT", "a_tls": "TLS", "_ZNSt6thread": "FUNC"}
     stand_in = tmp_path / "libreal.so"
     torch_wheels.write_stand_in(stand_in, defined)
     # What is libstdc++'s own is left to it.
     assert torch_wheels.exported(stand_in).keys() == defined.keys() - {"_ZNSt6thread"}
-    assert torch_wheels.exported(stand_in)["a_tls"][0] == "TLS"
+    assert torch_wheels.exported(stand_in)["a_tls"] == "TLS"
 
 
 def test_a_missing_symbol_stops_the_link(tmp_path: Path) -> None:
     stand_in = tmp_path / "libreal.so"
-    torch_wheels.write_stand_in(stand_in, {"there": ("FUNC", 1)})
+    torch_wheels.write_stand_in(stand_in, {"there": "FUNC"})
     for name, links in (("there", True), ("gone", False)):
         source = f'extern "C" void {name}(); void f() {{ {name}(); }}\n'
         command = ["g++", "-x", "c++", "-", "-shared", "-fPIC", "-Wl,--no-undefined", "-x", "none"]
@@ -54,11 +71,14 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (adapter,) = library_dir().glob("libtensor_bridge_torch_*.so")
     minors = [adapter.stem.removeprefix("libtensor_bridge_torch_").replace("_", ".")]
     wanted = build_wheel.undefined(adapter)
-    wrap = {name.decode() for name in build_wheel.WRAP.findall(adapter.read_bytes())}
+    wrap = build_wheel.looked_up(adapter)
     assert wanted
     assert wrap
+    there = wanted | wrap
     monkeypatch.setattr(torch_wheels, "groups", lambda: [minors])
-    monkeypatch.setattr(torch_wheels, "symbols", lambda minor, library: wanted | wrap)
+    monkeypatch.setattr(
+        torch_wheels, "symbols", lambda minor, library: dict.fromkeys(there, "FUNC")
+    )
     path = tmp_path / NAME
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for library in library_dir().glob("*.so"):
@@ -81,7 +101,7 @@ def test_another_tag_is_found(wheel: Path, tag: str) -> None:
 
 
 def test_what_torch_lacks_is_found(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch_wheels, "symbols", lambda minor, library: set())
+    monkeypatch.setattr(torch_wheels, "symbols", lambda minor, library: {})
     found = list(build_wheel.violations(wheel))
     assert any("has no _ZN3c10" in violation for violation in found)
     assert any("THPVariable_Wrap" in violation for violation in found)

@@ -6,7 +6,7 @@ import re
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from tensor_bridge._frameworks import TENSORFLOW_RANGE, TORCH_RANGE
+from tensor_bridge._frameworks import FROM_HERE, TENSORFLOW_RANGE, TORCH_RANGE
 from tensor_bridge._loaded import version_pair
 from tensor_bridge.doctor._facts import TENSORFLOW_DISTRIBUTIONS
 from tensor_bridge.doctor._report import Finding
@@ -32,8 +32,8 @@ def other_project(facts: Facts) -> Iterator[Finding]:
             "other project",
             f"tensor-bridge {version} is installed: another project with the same import name; "
             "each overwrites the other's files",
-            "pip uninstall -y tensor-bridge tf-torch-tensor-bridge && "
-            "pip install tf-torch-tensor-bridge",
+            "pip uninstall -y tensor-bridge tf-torch-tensor-bridge, then install the one again, "
+            + FROM_HERE,
         )
 
 
@@ -89,8 +89,7 @@ def adapters(facts: Facts) -> Iterator[Finding]:
             "error",
             "adapter",
             "this installation has no torch adapter (libtensor_bridge_torch_*.so)",
-            "install tensor_bridge again, where torch is installed: "
-            "pip install --no-build-isolation --force-reinstall --no-deps tf-torch-tensor-bridge",
+            f"install it again, where torch is installed: {FROM_HERE}",
         )
 
 

@@ -90,8 +90,8 @@ BROKEN = '"torch is installed but cannot be imported", "pip install --force-rein
 CLAIMS = {
     "torch is not installed": """
         with installed({}):
-            fails_with("torch is not installed", "2.6 to 2.15", "[torch]'")
-            fails_with("Install it: pip install 'tf-torch-tensor-bridge[torch]'")
+            fails_with("torch is not installed", "2.6 to 2.15")
+            fails_with("Install it: pip install 'torch>=2.6,<2.16'")
         """,
     "torch is barred": """
         sys.modules["torch"] = None
@@ -167,7 +167,7 @@ CLAIMS = {
                     "tensor-bridge 0.3.1",
                     "another project",
                     "pip uninstall -y tensor-bridge tf-torch-tensor-bridge",
-                    "pip install tf-torch-tensor-bridge",
+                    "from a checkout (pip install --no-build-isolation",
                     name="tensor_bridge",
                 )
         """,
@@ -275,7 +275,7 @@ TO_TF_CLAIMS = {
     "TensorFlow is not installed": """
         with installed({}, "tensorflow"):
             fails_with("TensorFlow is not installed", "2.12 to 2.21")
-            fails_with("Install it: pip install 'tf-torch-tensor-bridge[tensorflow]'")
+            fails_with("Install it: pip install 'tensorflow>=2.12,<2.22'")
         """,
     "TensorFlow is barred": """
         sys.modules["tensorflow"] = None
