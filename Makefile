@@ -18,7 +18,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 .NOTPARALLEL:
 .SUFFIXES:
 .DELETE_ON_ERROR:
-.PHONY: help dev build wheel wheel-check matrix release-check demo memory-order emulated-gpu emulated-gpu-mutants emulated-gpu-peers bench bench-draw bench-compare docs docs-look test test-cpp test-consumers test-python test-exhaustive fuzz \
+.PHONY: help dev build wheel wheel-check add-torch matrix release-check demo memory-order emulated-gpu emulated-gpu-mutants emulated-gpu-peers bench bench-draw bench-compare docs docs-look test test-cpp test-consumers test-python test-exhaustive fuzz \
   test-asan test-tsan lint format clean FORCE
 
 help:
@@ -43,6 +43,7 @@ help:
 	@echo 'make memory-order     the first write on every order of memory accesses; minutes'
 	@echo 'make emulated-gpu     tests of the GPU path on an emulated device (no GPU); 7 GB'
 	@echo 'make emulated-gpu-mutants  whether those tests notice a missing wait; -peers: other ways there'
+	@echo 'make add-torch        adds a release of torch to the supported ones (RELEASE=...)'
 	@echo 'make release-check    tests, sanitizers, fuzzing, the site, the wheel, and what would be published'
 	@echo 'make dev              set up $(VENV) with everything, package installed editable'
 	@echo 'make build            build and install the package (editable) into $(VENV)'
@@ -111,6 +112,10 @@ wheel-check: $(STAMPS)/wheel
 MATRIX_ARGS ?=
 matrix: $(STAMPS)/matrix
 	$(BIN)/python tools/matrix.py $(MATRIX_ARGS)
+
+# Adds a release of torch: layout, texts, wheel, an environment of the matrix. RELEASE: such as 2.16.0.
+add-torch: $(STAMPS)/wheel $(STAMPS)/matrix
+	$(BIN)/python tools/add_torch.py $(RELEASE)
 
 # On demand only. Needs Python alone.
 memory-order: $(STAMPS)/venv

@@ -1,4 +1,5 @@
 # Finds the installed torch and TensorFlow packages by asking the Python interpreter where they are.
+# pip's isolated build hides them from imports, not from sysconfig; uv's has an interpreter of its own.
 # Neither is imported, and find_package(Torch) is not used: it would add flags, CUDA and libtorch.so
 # to targets that need two libraries and three include directories.
 
@@ -17,7 +18,8 @@ function(tb_find_wheel package given out)
     execute_process(
       COMMAND
         "${Python_EXECUTABLE}" -c
-        "import importlib.util as u; s = u.find_spec('${package}'); \
+        "import importlib.machinery as m, importlib.util as u, sysconfig as c; \
+s = u.find_spec('${package}') or m.PathFinder.find_spec('${package}', [c.get_path('purelib'), c.get_path('platlib')]); \
 print(s.submodule_search_locations[0] if s and s.submodule_search_locations else '', end='')"
       OUTPUT_VARIABLE dir COMMAND_ERROR_IS_FATAL ANY)
     if(dir AND IS_DIRECTORY "${dir}/include")

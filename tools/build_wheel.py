@@ -6,8 +6,8 @@
 
 The adapters are compiled with the headers of release wheels and linked against stand-ins
 (torch_wheels.py). auditwheel decides on the platform tag, TENSOR_BRIDGE_PORTABLE makes it an
-old one. A wheel that breaks a rule of `violations` is not left in dist/. Two builds of a commit by
-one compiler are the same bytes.
+old one. A wheel that breaks a rule of `violations` is not left in dist/. Two builds of a commit, by
+one compiler in one folder, are the same bytes: --real builds twice and compares.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import torch_wheels
 
 ROOT = Path(__file__).resolve().parents[1]
 DIST = ROOT / "dist"
+BUILD = ROOT / "build" / "wheel"
 PLATFORM = "manylinux_2_28_x86_64"
 # The commit of the tree that the wheel was built from.
 COMMIT = DIST / "commit.txt"
@@ -127,7 +128,7 @@ def build(folder: Path) -> Path:
     # The newest one's DLPack header is taken.
     torches = ";".join(str(path) for path in reversed(first))
     settings = {
-        "build-dir": "build/wheel",
+        "build-dir": str(BUILD.relative_to(ROOT)),
         "cmake.define.TENSOR_BRIDGE_TORCH_DIR": torches,
         "cmake.define.TENSOR_BRIDGE_PORTABLE": "ON",
     }
@@ -171,6 +172,8 @@ def main(arguments: list[str]) -> int:
         raise SystemExit(__doc__)
     # The times of files in the wheel; scikit-build-core and auditwheel know it.
     os.environ.setdefault("SOURCE_DATE_EPOCH", git("log", "-1", "--format=%ct"))
+    if real:
+        shutil.rmtree(BUILD, ignore_errors=True)
     for group in torch_wheels.groups():
         torch_wheels.provide(group[0], check=not real)
         for minor in group if real else []:
@@ -184,6 +187,12 @@ def main(arguments: list[str]) -> int:
             hint = "; a symbol that no list has: `make wheel-check`" if not real else ""
             raise SystemExit(f"the wheel is not built: {error}{hint}") from error
         found = list(violations(wheel, torch_wheels.real_symbols if real else None))
+        if real:
+            first = wheel.read_bytes()
+            shutil.rmtree(BUILD)
+            again = repair(build(Path(scratch) / "again"), Path(scratch) / "again tagged")
+            if again.read_bytes() != first:
+                found.append(f"{wheel.name}: a second build has other bytes")
         if found:
             print("\n".join(found), file=sys.stderr)
             return 1

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,7 @@ def uv(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return run("uv", *arguments, env={"UV_CACHE_DIR": str(CACHE), "UV_LINK_MODE": "hardlink"})
 
 
-def install(environment: Environment, wheel: Path, folder: Path) -> Path:
+def create(environment: Environment, folder: Path, extra: Sequence[str] = ()) -> Path:
     """Makes the virtual environment, or takes the one that was kept; returns its interpreter."""
     python = folder / "bin" / "python"
     complete = folder / "complete"
@@ -131,10 +132,16 @@ def install(environment: Environment, wheel: Path, folder: Path) -> Path:
         # The newest for that Python: those that are pinned may have left it behind.
         tests = [re.split("[=;]", requirement)[0] for requirement in pinned]
         wanted = [f"torch=={environment.torch}", f"tensorflow-cpu=={environment.tensorflow}"]
-        done = uv("pip", "install", "--quiet", "--python", python, *wanted, *tests)
+        done = uv("pip", "install", "--quiet", "--python", python, *wanted, *tests, *extra)
         if done.returncode != 0:
             raise SystemExit(f"{environment.name} cannot be installed:\n{done.stderr[-3000:]}")
         complete.touch()
+    return python
+
+
+def install(environment: Environment, wheel: Path, folder: Path) -> Path:
+    """The environment with the wheel in it; returns its interpreter."""
+    python = create(environment, folder)
     done = uv(
         "pip", "install", "--quiet", "--reinstall-package", DISTRIBUTION, "--python", python, wheel
     )

@@ -34,7 +34,7 @@ def test_a_known_torch_gets_the_adapter_of_its_group(
     assert run_cmake(tmp_path, script + 'message("group ${g}")') == (True, f"group 2_{first}")
 
 
-@pytest.mark.parametrize("minor", [5, 16, 130])
+@pytest.mark.parametrize("minor", [5, 99, 130])
 def test_an_unknown_torch_is_an_error_that_lists_the_known_ones(tmp_path: Path, minor: int) -> None:
     script = f'include(torch_groups)\ntb_torch_group("2.{minor}" g)\n'
     ok, text = run_cmake(tmp_path, script)
@@ -107,3 +107,45 @@ def test_no_compiler_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     assert "needs a C++20 compiler" in text
     assert "apt-get install g++" in text
     assert "make wheel" in text
+
+
+def test_a_framework_that_an_isolated_build_hides_is_found(tmp_path: Path) -> None:
+    """pip hides the environment from imports; sysconfig still names it."""
+    (tmp_path / "site/torch/include").mkdir(parents=True)
+    (tmp_path / "site/torch/__init__.py").touch()
+    python = tmp_path / "python"
+    says = f"sysconfig.get_path = lambda _: '{tmp_path / 'site'}'"
+    python.write_text(
+        f"#!/bin/sh\nexec {sys.executable} -I -S -c "
+        f'"import sys, sysconfig; {says}; exec(sys.argv[1])" "$2"\n'
+    )
+    python.chmod(0o755)
+    script = f'set(Python_EXECUTABLE "{python}")\ninclude(wheels)\ntb_find_wheel(torch "" dirs)\n'
+    ok, text = run_cmake(tmp_path, script + 'message("dirs ${dirs}")')
+    assert ok, text
+    assert f"dirs {tmp_path / 'site/torch'}" in text
+
+
+def test_without_torch_the_first_sentence_is_the_remedy(tmp_path: Path) -> None:
+    ninja = shutil.which("ninja", path=str(Path(sys.executable).parent)) or "ninja"
+    command = [CMAKE, "-S", str(ROOT), "-B", str(tmp_path), "-G", "Ninja"]
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')
+    python.chmod(0o755)
+    result = subprocess.run(
+        [
+            *command,
+            f"-DCMAKE_MAKE_PROGRAM={ninja}",
+            f"-DPython_EXECUTABLE={python}",
+            "-DTENSOR_BRIDGE_BUILD_PYTHON=OFF",
+            "-DTENSOR_BRIDGE_REQUIRE_TORCH=ON",
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode != 0
+    said = " ".join(result.stderr.partition("(message):")[2].split())
+    assert said.startswith("Build without isolation, where torch is installed: pip install")
+    assert "pip install --no-build-isolation ." in said.partition(". The build")[0]
+    assert "uv pip install" in said

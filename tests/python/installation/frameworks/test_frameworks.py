@@ -107,7 +107,7 @@ CLAIMS = {
         """,
     # A newer one is used through copies (test_copying.py), if it is a torch.
     "what says that it is a newer torch is not loaded": """
-        for version in ("2.16.0", "2.16.0.dev20270101+cpu", "3.0.0a0+git1234567", "10.0"):
+        for version in ("2.99.0", "2.99.0.dev20270101+cpu", "3.0.0a0+git1234567", "10.0"):
             with torch_that(f"__version__ = {version!r}"):
                 fails_with("torch is not loaded in this process", "import torch", name=None)
         """,

@@ -1,0 +1,151 @@
+"""Adds a release of torch to those that are supported.
+
+    python tools/add_torch.py 2.16.0 [--python 3.13] [--tensorflow 2.21.0] [-- tests of the matrix]
+    python tools/add_torch.py --remove     # takes the newest one out of the tree again
+
+1. reads its headers and compares the layout of its classes with that of the newest group
+   (torch_layout.py): it joins that group, or begins one;
+2. writes it into the lists and texts of the tree: `git diff` shows where;
+3. builds the wheel with its symbols (build_wheel.py --real), which writes its list;
+4. installs that wheel with it, tries it (the adapter tests itself when it is loaded, the doctor
+   converts both ways) and runs the tests: matrix.py, which keeps the result unless tests are named.
+
+What fails in 3 or 4 is most likely in the table of CONTRIBUTING.md, "What breaks with a new torch".
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import matrix
+import torch_layout
+import torch_wheels
+
+ROOT = Path(__file__).resolve().parents[1]
+Groups = list[list[str]]
+# The first release whose storages call a function before a write.
+HOOKED = "2.13"
+SUFFIXES = (".c", ".cc", ".h", ".cmake", ".md", ".py", ".toml", ".txt")
+
+
+def minor_of(release: str) -> str:
+    return ".".join(release.split(".")[:2])
+
+
+def after(minor: str) -> str:
+    return f"2.{int(minor.split('.')[1]) + 1}"
+
+
+def spelled(groups: Groups) -> list[tuple[str, str]]:
+    """How texts name the releases of these groups: a pattern, and what stands where its @ is."""
+    minors = [minor for group in groups for minor in group]
+    hooked = minors[minors.index(HOOKED) :]
+    first, last = minors[0], minors[-1]
+    pair = "((2, {}), (2, {}))".format(*(m.split(".")[1] for m in (first, last)))
+    return [
+        (f"{first} to @", last),
+        (f"{HOOKED} to @", last),
+        ("up to @", last),
+        ("newer than @", last),
+        ("TORCH_RANGE = @", pair),
+        ("torch>=2.6,<@", after(last)),
+        (f"torch>={HOOKED},<@", after(last)),
+        ("torch<@", after(last)),
+        ("torch @:", f"{', '.join(hooked[:-1])} and {hooked[-1]}"),
+        ("in @\n", f"{', '.join(hooked[:-1])} and {hooked[-1]}"),
+        ("@", " | ".join(" ".join(group) for group in groups)),
+        ("TB_TORCH_GROUPS @)", " ".join(f'"{" ".join(group)}"' for group in groups)),
+    ]
+
+
+def rewritten(text: str, old: Groups, new: Groups) -> str:
+    for (pattern, was), (_, becomes) in zip(spelled(old), spelled(new), strict=True):
+        begin, _, end = pattern.partition("@")
+        whole = re.escape(begin) + re.escape(was) + re.escape(end) + r"(?!\d)"
+        text = re.sub(whole, f"{begin}{becomes}{end}".replace("\\", r"\\"), text)
+    return text
+
+
+def write_texts(old: Groups, new: Groups) -> None:
+    command = ["git", "ls-files", "--", *(f"*{suffix}" for suffix in SUFFIXES)]
+    listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    for name in listed.stdout.splitlines():
+        path = ROOT / name
+        text = path.read_text("utf-8") if path.exists() else ""
+        changed = rewritten(text, old, new)
+        if changed != text:
+            path.write_text(changed, "utf-8")
+
+
+def edit(name: str, pattern: str, becomes: str) -> None:
+    """Replaces the one place of a file that the pattern finds."""
+    path = ROOT / "tools" / name
+    text, count = re.subn(pattern, becomes, path.read_text("utf-8"), flags=re.MULTILINE)
+    if count != 1:
+        raise SystemExit(f"tools/{name}: expected one place like {pattern!r}, found {count}")
+    path.write_text(text, "utf-8")
+
+
+def remove() -> None:
+    """Takes the newest release out of the tree; results of the matrix stay."""
+    old = torch_wheels.groups()
+    minor = old[-1][-1]
+    new = [*old[:-1], old[-1][:-1]] if len(old[-1]) > 1 else old[:-1]
+    write_texts(old, new)
+    release = re.escape(torch_wheels.RELEASES[minor])
+    edit("torch_wheels.py", rf'^    "{re.escape(minor)}": "{release}",\n', "")
+    edit("matrix.py", rf'^    Environment\("[\d.]+", "{release}", "[\d.]+"\),\n', "")
+    (torch_wheels.LISTS / f"{minor}.txt").unlink(missing_ok=True)
+
+
+def add(release: str, environment: matrix.Environment) -> None:
+    """Step 1 and 2."""
+    old, minor = torch_wheels.groups(), minor_of(release)
+    newest = old[-1][-1]
+    if minor != after(newest):
+        raise SystemExit(f"expected a release of torch {after(newest)}, got {release}")
+    torch_wheels.RELEASES[minor] = release
+    for each in (old[-1][0], minor):
+        torch_wheels.provide(each, check=False)
+    differs = torch_layout.differences(old[-1][0], minor)
+    print("\n".join(differs) or f"torch {minor}: the layout of {old[-1][0]}", flush=True)
+    new = [*old, [minor]] if differs else [*old[:-1], [*old[-1], minor]]
+    write_texts(old, new)
+    line = f'    "{newest}": "{torch_wheels.RELEASES[newest]}",\n'
+    edit("torch_wheels.py", f"^{re.escape(line)}", f'{line}    "{minor}": "{release}",\n')
+    words = f'"{environment.python}", "{environment.torch}", "{environment.tensorflow}"'
+    before = torch_wheels.RELEASES[newest].replace(".", r"\.")
+    last = rf'^(    Environment\("[\d.]+", "{before}", "[\d.]+"\),\n)'
+    edit("matrix.py", last, rf"\1    Environment({words}),\n")
+
+
+def main(arguments: list[str]) -> int:
+    if arguments == ["--remove"]:
+        remove()
+        return 0
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    newest = max(matrix.ENVIRONMENTS, key=lambda e: [int(part) for part in e.torch.split(".")])
+    parser.add_argument("release", help="such as 2.16.0")
+    parser.add_argument("--python", default=newest.python, help="of the matrix")
+    parser.add_argument("--tensorflow", default=newest.tensorflow, help="of the matrix")
+    parser.add_argument("tests", nargs="*", help="after --: tests of the matrix instead of all")
+    given = parser.parse_args(arguments)
+    environment = matrix.Environment(given.python, given.release, given.tensorflow)
+    add(given.release, environment)
+    # In processes of their own, which read what was written.
+    for script, *words in (
+        ["build_wheel.py", "--real"],
+        ["matrix.py", environment.name, *(["--", *given.tests] if given.tests else [])],
+    ):
+        done = subprocess.run([sys.executable, ROOT / "tools" / script, *words], check=False)
+        if done.returncode != 0:
+            return done.returncode
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
