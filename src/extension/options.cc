@@ -54,8 +54,9 @@ bool parseCopy(PyObject* value, int32_t* copy) {
 template <size_t kCount>
 bool numberOf(PyObject* value, const std::pair<const char*, int32_t> (&texts)[kCount],
               int32_t* number) {
+  if (!PyUnicode_Check(value)) return false;
   for (const auto& [text, found] : texts) {
-    if (PyUnicode_Check(value) && PyUnicode_CompareWithASCIIString(value, text) == 0) {
+    if (PyUnicode_CompareWithASCIIString(value, text) == 0) {
       *number = found;
       return true;
     }
