@@ -18,9 +18,10 @@ from tensor_bridge.errors import RecordError, RecordNotFoundError
 if TYPE_CHECKING:
     from typing import Any
 
-    from torch.utils.data import IterableDataset
+    from torch.utils.data import Dataset, IterableDataset
 
     from tensor_bridge.records._batch import RecordBatch
+    from tensor_bridge.records._collate import collate
     from tensor_bridge.records._decoders import Raw, TensorProto
     from tensor_bridge.records._features import (
         FixedLenFeature,
@@ -32,17 +33,26 @@ if TYPE_CHECKING:
     )
     from tensor_bridge.records._images import Image, PaddedImages, decode_image
     from tensor_bridge.records._infer import infer
+    from tensor_bridge.records._iterable import IterableRecordDatasetBase
     from tensor_bridge.records._loader import loader
     from tensor_bridge.records._parse import (
         parse_example,
         parse_sequence_example,
         parse_single_example,
     )
+    from tensor_bridge.records._record_dataset import RecordDatasetBase
     from tensor_bridge.records._record_file import RecordFile, RecordStats
     from tensor_bridge.records._rlds import RldsDatasetBase, rlds
     from tensor_bridge.records._tfds import TfdsDataset, tfds
     from tensor_bridge.records._tfds_info import TfdsInfo
     from tensor_bridge.records._tfds_values import Steps
+    from tensor_bridge.records._writer import Writer
+
+    class RecordDataset(RecordDatasetBase, Dataset[Any]):  # type: ignore[misc]
+        """As `record_dataset_class` makes it."""
+
+    class IterableRecordDataset(IterableRecordDatasetBase, IterableDataset[Any]):  # type: ignore[misc]
+        """As `iterable_record_dataset_class` makes it."""
 
     class RldsDataset(RldsDatasetBase, IterableDataset[Any]):  # type: ignore[misc]
         """As `rlds_dataset_class` makes it."""
@@ -73,9 +83,13 @@ __all__ = [
     "tfds",
     "RldsDataset",
     "rlds",
-    # training
+    # datasets
+    "RecordDataset",
+    "IterableRecordDataset",
+    "collate",
     "loader",
     # records
+    "Writer",
     "RecordFile",
     "RecordBatch",
     "RecordStats",
@@ -86,6 +100,11 @@ __all__ = [
 
 _LAZY = {
     "RecordBatch": "_batch",
+    # Classes that are made when torch is there to derive them from.
+    "RecordDataset": "_record_dataset:record_dataset_class",
+    "IterableRecordDataset": "_iterable:iterable_record_dataset_class",
+    "collate": "_collate",
+    "Writer": "_writer",
     "RecordFile": "_record_file",
     "RecordStats": "_record_file",
     "FixedLenFeature": "_features",

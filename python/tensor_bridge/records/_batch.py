@@ -38,6 +38,10 @@ class RecordBatch:
     def __len__(self) -> int:
         return int(self.begins.shape[0])
 
+    def __getitem__(self, part: slice) -> RecordBatch:
+        """Some of the records, in the same memory."""
+        return RecordBatch(self.owner, self.address, self.begins[part], self.sizes[part], self.path)
+
     def to_bytes(self) -> list[bytes]:
         """Each record as bytes, which are copies."""
         address = self.address

@@ -1,0 +1,338 @@
+"""IterableRecordDataset: records from front to back, shuffled, shared out to workers and ranks."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from tensor_bridge.errors import InvalidOptionError, ResumeError
+from tensor_bridge.records._paths import expand
+from tensor_bridge.records._record_file import RecordStats, check_on_error
+from tensor_bridge.records._sequence import RecordSequence
+from tensor_bridge.records._spec_parser import SpecParser
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["IterableRecordDatasetBase", "generator_of", "iterable_record_dataset_class"]
+
+_VERSION = 1
+# How many records are read at once where nothing else says it.
+_AT_ONCE = 64
+
+
+def generator_of(*numbers: int) -> torch.Generator:
+    """A generator of random numbers for some numbers, the same in every process."""
+    import torch
+
+    generator = torch.Generator(device="cpu")
+    generator.manual_seed(zlib.crc32(repr(numbers).encode()) | (numbers[0] & 0x3FFFFFFF) << 32)
+    return generator
+
+
+@dataclass
+class _Pass:
+    """A pass over this process's part: where it is."""
+
+    epoch: int
+    part: tuple[int, int]
+    sequence: RecordSequence
+    block: int = 0  # number of the block of records that is being delivered
+    start: Any = None  # position of the sequence where that block begins
+    delivered: int = 0  # records of it
+    ended: bool = False
+
+
+class IterableRecordDatasetBase:
+    """Records of files as an iterable-style dataset of torch, read from front to back.
+
+    The workers of a DataLoader share the files out; ranks do if ``shard=`` asks for it. Files may
+    be compressed, or URLs of fsspec. Each pass has the order of its epoch: call `set_epoch` before
+    it, as for a DistributedSampler; workers that persist hear of it.
+
+    ``shuffle=n`` puts the files into a random order and each n records that are read one behind the
+    other, too; more ``interleave=`` mixes more files into them. The order depends on seed, epoch
+    and sharding, and on nothing else.
+
+    `state_dict` says which record is next, exactly, also in the workers of torchdata's
+    StatefulDataLoader. It holds positions only: `load_state_dict` reads at most `shuffle` records
+    again, and a file that is compressed or remote up to its position.
+
+    Example:
+      >>> from tensor_bridge import records
+      >>> with records.Writer("/tmp/letters.tfrecord", overwrite=True) as writer:
+      ...     for letter in (b"a", b"b", b"c"):
+      ...         writer.write(letter)
+      >>> list(records.IterableRecordDataset("/tmp/letters.tfrecord"))
+      [b'a', b'b', b'c']
+    """
+
+    def __init__(
+        self,
+        paths: Any,
+        spec: Any = None,
+        *,
+        batch_size: int | None = None,
+        drop_last: bool = False,
+        shuffle: int = 0,
+        seed: int = 0,
+        interleave: int = 1,
+        run: int = 16,
+        shard: str | None = None,
+        rank: int | None = None,
+        world_size: int | None = None,
+        verify: bool = True,
+        on_error: str = "raise",
+    ) -> None:
+        """Looks for the files; none is opened yet.
+
+        Args:
+          paths: TFRecord files: a path, a pattern, a URL, or a list of them.
+          spec: What to parse: a dict of features, a `SequenceFeatures`, or None for raw records.
+          batch_size: Yields batches, each parsed as a whole, which is several times as fast: use
+            ``DataLoader(dataset, batch_size=None)``. None yields single examples.
+          drop_last: Leaves out a last batch that is not full.
+          shuffle: How many records are shuffled at once; 0 keeps the order of the files.
+          seed: For the order.
+          interleave: Files that are read by turns.
+          run: Records of a file in each turn.
+          shard: How ranks share the records: "file" (each file to one), "data" (each record to
+            one), "auto" ("file" if there are enough files for all ranks and workers), "all" (every
+            rank gets all). None is "auto" if `rank` is given, else "all". Workers share the part of
+            their rank in the same way.
+          rank: The number of this process; by default that of torch.distributed.
+          world_size: The number of ranks.
+          verify: Compares the checksums of the records.
+          on_error: "raise", or "skip" to go on at the next record that checks; `stats` counts.
+
+        Raises:
+          RecordNotFoundError: A pattern matches nothing.
+          InvalidOptionError: A spec or another keyword that means nothing.
+        """
+        import torch
+
+        for name, number, least in (
+            *(("shuffle", shuffle, 0), ("interleave", interleave, 1), ("run", run, 1)),
+            *([] if batch_size is None else [("batch_size", batch_size, 1)]),
+        ):
+            if number < least:
+                raise InvalidOptionError(f"expected {name} of at least {least}, got {number!r}")
+        if shard not in (None, "auto", "file", "data", "all"):
+            raise InvalidOptionError(
+                f"shard must be None, 'auto', 'file', 'data' or 'all', got {shard!r}"
+            )
+        if (rank is None) != (world_size is None):
+            raise InvalidOptionError("give both rank and world_size, or neither")
+        if rank is not None and world_size is not None and not 0 <= rank < world_size:
+            raise InvalidOptionError(
+                f"expected a rank from 0 to world_size - 1, got rank {rank} of {world_size}"
+            )
+        self.paths = expand(paths)
+        self._parser = SpecParser(spec)
+        self._batch_size, self._drop_last = batch_size, drop_last
+        self._shuffle, self._seed = shuffle, seed
+        self._interleave, self._run = interleave, run
+        self._shard = shard or ("auto" if rank is not None else "all")
+        self._place = None if rank is None or world_size is None else (rank, world_size)
+        self._verify, self._on_error = verify, check_on_error(on_error)
+        # Shared, so that workers that persist see what set_epoch says.
+        self._epoch = torch.zeros(1, dtype=torch.int64, device="cpu").share_memory_()
+        self._pass: _Pass | None = None
+        self._resumed: dict[str, Any] | None = None
+        self._stats = RecordStats()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_pass": None}
+
+    def set_epoch(self, epoch: int) -> None:
+        """Sets the order of the passes that begin from now on.
+
+        Args:
+          epoch: At least 0.
+        """
+        if epoch < 0:
+            raise InvalidOptionError(f"expected an epoch of at least 0, got {epoch!r}")
+        self._epoch[0] = epoch
+
+    def stats(self) -> RecordStats:
+        """What this process has read: all passes, with records that belong to other parts."""
+        total = RecordStats(**vars(self._stats))
+        if self._pass is not None:
+            total.add(self._pass.sequence.stats())
+        return total
+
+    # ---- positions -------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position, in numbers, strings and lists: the next record of the current pass."""
+        if self._resumed is not None:
+            return self._resumed
+        now = self._pass
+        if now is None:
+            return self._state(int(self._epoch), self._part())
+        return self._state(now.epoch, now.part, now.block, now.start, now.delivered, now.ended)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The next pass begins at a position that `state_dict` gave, in the epoch of that pass.
+
+        A pass that had ended has nothing left. The dataset has to have the same files and keywords,
+        and the same number of workers and ranks when the pass begins.
+
+        Raises:
+          ResumeError: It is no such state, or one of another dataset.
+        """
+        mine = self._state(0, (0, 1))
+        if set(state) != set(mine):
+            raise ResumeError("expected a state that state_dict() of this dataset gave")
+        if state["version"] != _VERSION or state["dataset"] != mine["dataset"]:
+            raise ResumeError(
+                "this state is of a dataset with other files or keywords; make the dataset as it "
+                "was when the state was saved"
+            )
+        self._resumed = dict(state)
+
+    def _state(
+        self,
+        epoch: int,
+        part: tuple[int, int],
+        block: int = 0,
+        start: Any = None,
+        delivered: int = 0,
+        ended: bool = False,
+    ) -> dict[str, Any]:
+        order = (self._shuffle, self._seed, self._interleave, self._run, self._batch_size)
+        return {
+            "version": _VERSION,
+            "dataset": zlib.crc32(repr((self.paths, order, self._shard)).encode()),
+            "epoch": epoch,
+            "part": list(part),
+            "block": block,
+            "start": start,
+            "delivered": delivered,
+            "ended": ended,
+        }
+
+    # ---- parts -----------------------------------------------------------------------------------
+
+    def _part(self) -> tuple[int, int]:
+        """Which part of how many this process delivers."""
+        import torch
+
+        worker = torch.utils.data.get_worker_info()
+        number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        rank, world = 0, 1
+        if self._shard != "all":
+            rank, world = self._place or _distributed_place()
+        return rank * workers + number, world * workers
+
+    def _begin(self) -> _Pass:
+        import torch
+
+        state, self._resumed = self._resumed, None
+        part, parts = self._part()
+        if state is not None and state["part"] != [part, parts]:
+            raise ResumeError(
+                f"this state is of part {state['part'][0]} of {state['part'][1]}, and this process "
+                f"delivers part {part} of {parts}; use as many workers and ranks as when it was "
+                "saved"
+            )
+        epoch = int(self._epoch) if state is None else state["epoch"]
+        paths = self.paths
+        if self._shuffle:
+            order = torch.randperm(len(paths), generator=generator_of(self._seed, epoch, -1))
+            paths = [paths[i] for i in order.tolist()]
+        by_file = len(paths) >= parts if self._shard in ("auto", "all") else self._shard == "file"
+        if by_file:
+            paths, part, parts = paths[part::parts], 0, 1
+        sequence = RecordSequence(
+            paths,
+            cycle=self._interleave,
+            run=self._run,
+            part=part,
+            parts=parts,
+            verify=self._verify,
+            on_error=self._on_error,
+        )
+        now = _Pass(epoch, self._part(), sequence)
+        if state is not None:
+            now.block, now.delivered, now.ended = state["block"], state["delivered"], state["ended"]
+            if state["start"] is not None:
+                sequence.seek(state["start"])
+        now.start = sequence.position()
+        return now
+
+    def __iter__(self) -> Iterator[Any]:
+        """A pass over this process's part.
+
+        Raises:
+          RecordError: A record is damaged or does not fit the spec, or a file cannot be read.
+          RecordNotFoundError: A file is missing.
+          ResumeError: A state was loaded that is of another number of workers or ranks.
+        """
+        now = self._begin()
+        if self._pass is not None:
+            self._stats.add(self._pass.sequence.stats())
+        self._pass = now
+        return self._records(now)
+
+    def _records(self, now: _Pass) -> Iterator[Any]:
+        import torch
+
+        size = self._batch_size or 1
+        at_once = self._shuffle or self._batch_size or _AT_ONCE
+        at_once = -(-at_once // size) * size  # a batch is of one block
+        part = now.part[0]
+        while not now.ended:
+            block = now.sequence.read(at_once)
+            if block is None:
+                now.ended = True
+                break
+            count = len(block)
+            # The same numbers in each pass, so that a state need not have them.
+            order = (
+                torch.randperm(
+                    count, generator=generator_of(self._seed, now.epoch, part, now.block)
+                )
+                if self._shuffle
+                else None
+            )
+            if order is not None:
+                block = type(block)(
+                    block.owner, block.address, block.begins[order], block.sizes[order], block.path
+                )
+            for begin in range(now.delivered, count, size):
+                # Before the yield: whoever asks for the state has got this record.
+                now.delivered = begin + size
+                if self._batch_size is None:
+                    yield self._parser.parse_one(block[begin : begin + 1])
+                elif begin + size <= count or not self._drop_last:
+                    yield self._parser.parse(block[begin : begin + size])
+            now.block += 1
+            now.delivered = 0
+            now.start = now.sequence.position()
+
+
+@cache
+def iterable_record_dataset_class() -> type[IterableRecordDatasetBase]:
+    """IterableRecordDataset; torch is imported for its base class."""
+    from torch.utils.data import IterableDataset
+
+    class IterableRecordDataset(IterableRecordDatasetBase, IterableDataset):  # type: ignore[misc]
+        __doc__ = IterableRecordDatasetBase.__doc__
+        __module__ = "tensor_bridge.records"
+        __qualname__ = "IterableRecordDataset"
+
+    return IterableRecordDataset
+
+
+def _distributed_place() -> tuple[int, int]:
+    """(rank, world size) of torch.distributed; (0, 1) if it is not initialised."""
+    import torch
+
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return 0, 1
+    return distributed.get_rank(), distributed.get_world_size()

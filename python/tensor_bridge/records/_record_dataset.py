@@ -1,0 +1,227 @@
+"""RecordDataset: records by their number."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, SupportsIndex, overload
+
+from tensor_bridge import _C
+from tensor_bridge.records._batch import RecordBatch
+from tensor_bridge.records._damage import FAULTS, damaged
+from tensor_bridge.records._index import index_of
+from tensor_bridge.records._mapping import Mapping
+from tensor_bridge.records._paths import expand
+from tensor_bridge.records._record_file import check_on_error
+from tensor_bridge.records._spec_parser import SpecParser
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["ParsedRecords", "RecordDatasetBase", "record_dataset_class"]
+
+
+# Two threads that map one file would leave the batches of one of them without its memory.
+_MAPPING = threading.Lock()
+
+
+class ParsedRecords(list[Any]):
+    """Single examples of a batch of records, each parsed when the first one is asked for.
+
+    `collate` parses the batch as a whole instead.
+    """
+
+    def __init__(self, batch: RecordBatch, parser: SpecParser) -> None:
+        """A list as long as the batch."""
+        super().__init__()
+        self.batch = batch
+        self.parser = parser
+
+    def _fill(self) -> None:
+        if not super().__len__():
+            self.extend(self.parser.parse_one(self.batch[i : i + 1]) for i in range(len(self)))
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    def __iter__(self) -> Iterator[Any]:
+        self._fill()
+        return super().__iter__()
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Any]: ...
+    def __getitem__(self, index: Any) -> Any:
+        self._fill()
+        return super().__getitem__(index)
+
+    def __reduce__(self) -> Any:
+        return list, (list(self),)
+
+
+class RecordDatasetBase:
+    """Records of files as a map-style dataset of torch: by number, in any order.
+
+    Samplers of torch shuffle it, DistributedSampler shares it out to ranks, workers of a DataLoader
+    read it, started by fork or by spawn. Single examples are values as `parse_single_example` gives
+    them; ``DataLoader(dataset, collate_fn=records.collate)`` parses each batch as a whole, as
+    `parse_example` does. Files are mapped when they are first read; if another process truncates
+    one, reading ends this process (SIGBUS).
+
+    Attributes:
+      paths: The files, in order.
+
+    Example:
+      >>> from tensor_bridge import records
+      >>> with records.Writer("/tmp/numbers.tfrecord", overwrite=True) as writer:
+      ...     for number in (b"zero", b"one", b"two"):
+      ...         writer.write(number)
+      >>> dataset = records.RecordDataset("/tmp/numbers.tfrecord")
+      >>> len(dataset), dataset[1]
+      (3, b'one')
+    """
+
+    def __init__(
+        self,
+        paths: Any,
+        spec: Any = None,
+        *,
+        index: str | os.PathLike[str] | None = None,
+        verify: bool = True,
+        on_error: str = "raise",
+    ) -> None:
+        """Finds the records, in one pass over their lengths.
+
+        Args:
+          paths: Uncompressed TFRecord files on this machine: a path, a pattern, or a list of them.
+          spec: What to parse: a dict of features, a `SequenceFeatures`, or None for raw records.
+          index: A file that keeps where the records are. It is written if it is missing, or does
+            not fit the names, sizes and time stamps of the files.
+          verify: Compares the checksums of the records that are read.
+          on_error: "raise", or "skip" to leave out records whose checksums do not fit. All bytes
+            are read for that before the first record.
+
+        Raises:
+          RecordNotFoundError: A file is missing, or a pattern matches nothing.
+          RecordError: A file is damaged, compressed or on another machine.
+          InvalidOptionError: A spec or another keyword that means nothing.
+        """
+        self.paths = expand(paths)
+        self._parser = SpecParser(spec)
+        self._verify = int(verify)
+        skip = check_on_error(on_error) == "skip"
+        self._index = index_of(self.paths, None if index is None else os.fspath(index), skip=skip)
+        self._unmap()
+
+    def _unmap(self) -> None:
+        self._mappings: list[Mapping | None] = [None] * len(self.paths)
+        self._memory: Any = None
+        self._base = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_mappings": None, "_memory": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._unmap()
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, index: SupportsIndex) -> Any:
+        """The record of a number, from the end if it is below 0.
+
+        Raises:
+          IndexError: There is no such record.
+          RecordError: It is damaged, or does not fit the spec.
+        """
+        return self._parser.parse_one(self.raw([index]))
+
+    def __iter__(self) -> Iterator[Any]:
+        """The records in order. Raises as `__getitem__`."""
+        return (self[number] for number in range(len(self)))
+
+    def __getitems__(self, indices: Sequence[SupportsIndex]) -> ParsedRecords:
+        """Several records, as a list of what `__getitem__` gives.
+
+        torch's DataLoader calls this. `collate` makes a batch of the list without parsing the
+        records one by one. Raises as `__getitem__`.
+        """
+        return ParsedRecords(self.raw(indices), self._parser)
+
+    def raw(self, indices: Any) -> RecordBatch:
+        """The records of these numbers, not parsed.
+
+        Args:
+          indices: A sequence of int, or a tensor of int64 of shape ``(count,)``.
+
+        Returns:
+          As many records, in that order; they refer to the mapped files.
+
+        Raises:
+          IndexError: There is no such record.
+          RecordError: A record is damaged, or its file is no longer that of the index.
+        """
+        import torch
+
+        numbers = torch.as_tensor(indices, dtype=torch.int64, device="cpu").contiguous()
+        count = numbers.numel()
+        total = len(self)
+        if not count:
+            return RecordBatch.of([])
+        low, high = (int(bound) for bound in numbers.aminmax())
+        if low < -total or high >= total:
+            raise IndexError(f"record {high if high >= total else low} of {total}")
+        if low < 0:
+            numbers = torch.where(numbers < 0, numbers + total, numbers)
+        places = torch.empty((2, count), dtype=torch.int64, device="cpu")
+        while not self._found(numbers, count, places):
+            pass
+        return RecordBatch(self._mappings, self._base, places[0], places[1])
+
+    def _found(self, numbers: torch.Tensor, count: int, places: torch.Tensor) -> bool:
+        """Whether all of the files are mapped; if not, maps another one."""
+        import torch
+
+        if self._memory is None:
+            self._memory = torch.zeros((2, len(self.paths)), dtype=torch.int64, device="cpu")
+        index, memory = self._index, self._memory
+        files = len(self.paths)
+        begins = places.data_ptr()
+        done, file, fault = _C.records_at(
+            *(memory.data_ptr(), memory.data_ptr() + 8 * files, index.ends.data_ptr(), files),
+            *(index.offsets.data_ptr(), numbers.data_ptr(), count, self._verify, self._base),
+            *(begins, begins + 8 * count),
+        )
+        if file < 0:
+            return True
+        path = self.paths[file]
+        if fault:
+            raise damaged(path, FAULTS[fault], int(index.offsets[numbers[done]]))
+        with _MAPPING:
+            if self._mappings[file] is None:
+                mapping = Mapping(path)
+                if mapping.size != index.stamps[file][0]:
+                    raise damaged(
+                        path, "the file has changed since its index was made; open it anew"
+                    )
+                self._mappings[file] = mapping
+                self._base = min(self._base or mapping.address, mapping.address)
+                memory[1, file], memory[0, file] = mapping.size, mapping.address
+        return False
+
+
+@cache
+def record_dataset_class() -> type[RecordDatasetBase]:
+    """RecordDataset; torch is imported for its base class."""
+    from torch.utils.data import Dataset
+
+    class RecordDataset(RecordDatasetBase, Dataset):  # type: ignore[misc]
+        __doc__ = RecordDatasetBase.__doc__
+        __module__ = "tensor_bridge.records"
+        __qualname__ = "RecordDataset"
+
+    return RecordDataset

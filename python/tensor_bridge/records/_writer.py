@@ -1,0 +1,218 @@
+"""Writer: writes files of records."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from tensor_bridge import _C
+from tensor_bridge.composite import StringTensor
+from tensor_bridge.errors import InvalidOptionError, RecordError, UnsupportedTypeError
+from tensor_bridge.records._batch import RecordBatch
+from tensor_bridge.records._encode import encoder_of, examples_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Writer"]
+
+_WINDOW_BITS = {"GZIP": 31, "ZLIB": 15}
+# Bytes that wait to be written.
+_WAITING = 1 << 20
+
+
+class _Shard:
+    """One file: written beside its place, where it is put when it is complete."""
+
+    def __init__(self, path: str, compression: str) -> None:
+        self.path = path
+        self.temporary = f"{path}.{os.getpid()}.tmp"
+        self._file: BinaryIO = Path(self.temporary).open("wb")  # noqa: SIM115
+        bits = _WINDOW_BITS.get(compression)
+        self._packer = None if bits is None else zlib.compressobj(wbits=bits)
+        self._waiting: list[bytes] = []
+        self._bytes = 0
+
+    def write(self, record: bytes) -> None:
+        self._waiting.append(record)
+        self._bytes += len(record)
+        if self._bytes >= _WAITING:
+            self.flush()
+
+    def flush(self) -> None:
+        import ctypes
+
+        import torch
+
+        if not self._waiting:
+            return
+        batch = RecordBatch.of(self._waiting)
+        size = self._bytes + 16 * len(self._waiting)
+        framed = torch.empty(size, dtype=torch.uint8, device="cpu")
+        begins, sizes = batch.begins.contiguous(), batch.sizes.contiguous()
+        _C.records_frame(
+            batch.address, begins.data_ptr(), sizes.data_ptr(), len(batch), framed.data_ptr()
+        )
+        data = ctypes.string_at(framed.data_ptr(), size)
+        self._file.write(data if self._packer is None else self._packer.compress(data))
+        self._waiting, self._bytes = [], 0
+
+    def end(self) -> None:
+        self.flush()
+        if self._packer is not None:
+            self._file.write(self._packer.flush())
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def drop(self) -> None:
+        self._file.close()
+        Path(self.temporary).unlink(missing_ok=True)
+
+
+class Writer:
+    """Writes TFRecord files, with all checksums.
+
+    The files are there under their names when all of them are complete: when the ``with`` block, or
+    `close`, ends. After an exception in the block there are none. A writer is used by one thread.
+
+    Example:
+      >>> import torch
+      >>> from tensor_bridge import records
+      >>> spec = {"x": records.FixedLenFeature((2,), "float32"),
+      ...         "label": records.FixedLenFeature((), "int64")}
+      >>> with records.Writer("/tmp/train.tfrecord", spec, overwrite=True) as writer:
+      ...     writer.write({"x": torch.tensor([1.0, 2.0]), "label": 3})
+      >>> records.RecordDataset("/tmp/train.tfrecord", spec)[0]
+      {'x': tensor([1., 2.]), 'label': tensor(3)}
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        spec: Any = None,
+        *,
+        compression: str = "",
+        shards: int = 1,
+        overwrite: bool = False,
+    ) -> None:
+        """Begins writing.
+
+        Args:
+          path: The file. With several shards their common part:
+            ``train.tfrecord-00000-of-00004``.
+          spec: What the records hold: a dict of features, a `SequenceFeatures`, or None for raw
+            records. The same spec reads them.
+          compression: "", "GZIP" or "ZLIB".
+          shards: Files over which the records are shared out by turns.
+          overwrite: Replaces files that exist.
+
+        Raises:
+          InvalidOptionError: A file exists, or a keyword or a spec means nothing.
+          RecordError: A file cannot be written.
+        """
+        if compression not in ("", *_WINDOW_BITS):
+            raise InvalidOptionError(
+                f'expected compression="", "GZIP" or "ZLIB", got {compression!r}'
+            )
+        if shards < 1:
+            raise InvalidOptionError(f"expected at least 1 shard, got {shards!r}")
+        self._encode = None if spec is None else encoder_of(spec)
+        base = os.fspath(path)
+        self.paths = (
+            [base]
+            if shards == 1
+            else [f"{base}-{number:05}-of-{shards:05}" for number in range(shards)]
+        )
+        self._shards: list[_Shard] = []
+        self._count = 0
+        if not overwrite:
+            for name in self.paths:
+                if os.path.lexists(name):
+                    raise InvalidOptionError(
+                        f"{name} exists; give another path, or overwrite=True to replace it"
+                    )
+        try:
+            for name in self.paths:
+                self._shards.append(_Shard(name, compression))
+        except OSError as e:
+            self.abort()
+            raise RecordError(f"{name}: expected a file that can be written: {e}") from e
+
+    def write(self, record: Any) -> None:
+        """Writes one record.
+
+        Args:
+          record: Without a spec bytes; with one a dict of values as `parse_single_example` gives
+            them, or what torch makes a tensor of. A feature that is missing, or None, is not
+            written.
+
+        Raises:
+          UnsupportedTypeError, UnsupportedDtypeError, MismatchError: A value that its feature
+            cannot hold exactly.
+        """
+        if not self._shards:
+            raise InvalidOptionError("the writer is closed")
+        if self._encode is not None:
+            data: bytes = self._encode(record)
+        elif isinstance(record, (bytes, bytearray)):
+            data = bytes(record)
+        else:
+            raise UnsupportedTypeError(
+                f"expected bytes, since there is no spec, got a {type(record).__name__}"
+            )
+        self._shards[self._count % len(self._shards)].write(data)
+        self._count += 1
+
+    def write_batch(self, batch: Any) -> None:
+        """Writes the records of a batch: what `parse_example` gives, or a StringTensor of raw ones.
+
+        Raises:
+          As `write`; MismatchError for values of different leading dimensions.
+        """
+        if self._encode is not None:
+            records: Iterable[Any] = examples_of(batch)
+        elif isinstance(batch, StringTensor):
+            records = batch.reshape(-1).to_bytes()
+        else:
+            records = RecordBatch.of(batch).to_bytes()
+        for record in records:
+            self.write(record)
+
+    def close(self) -> None:
+        """Puts the files in their places.
+
+        Raises:
+          RecordError: A file cannot be written; then none is there.
+        """
+        shards, self._shards = self._shards, []
+        try:
+            for shard in shards:
+                shard.end()
+            for shard in shards:
+                Path(shard.temporary).replace(shard.path)
+        except OSError as e:
+            for shard in shards:
+                shard.drop()
+            raise RecordError(f"{shard.path}: expected a file that can be written: {e}") from e
+
+    def abort(self) -> None:
+        """Ends writing; no file is there."""
+        shards, self._shards = self._shards, []
+        for shard in shards:
+            shard.drop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
