@@ -38,6 +38,14 @@ def close(a: Any, b: Any) -> None:
     torch.testing.assert_close(tensor_bridge.to_torch(a), tensor_bridge.to_torch(b))
 
 
+def taped(f: Callable[..., Any], x: tf.Tensor, **options: bool) -> tuple[tf.GradientTape, Any]:
+    """A tape that saw `f(x)`, and that."""
+    with tf.GradientTape(**options) as tape:
+        tape.watch(x)
+        y = f(x)
+    return tape, y
+
+
 def gradients(f: Callable[..., Any], x: tf.Tensor, orders: int) -> list[Any]:
     """Derivatives of the sum of f, one after the other."""
     tapes = [tf.GradientTape() for _ in range(orders)]
@@ -65,9 +73,7 @@ def test_first_and_second_order_against_finite_differences(
     f = where(torch_to_tf(FUNCTIONS[name]))
 
     def gradient(x: tf.Tensor) -> tf.Tensor:
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            y = tf.reduce_sum(f(x) ** 2)
+        tape, y = taped(lambda x: tf.reduce_sum(f(x) ** 2), x)
         return tape.gradient(y, x)
 
     for function in (f, gradient):
@@ -95,13 +101,9 @@ def test_complex_gradients_have_the_conjugate_of_the_derivative() -> None:
     z = tf.complex(value(3), value(3) + 1)
     upstream = tf.constant([1 + 2j, -1j, 3.0], tf.complex128)
     for where in (lambda f: f, as_graph):
-        with tf.GradientTape() as tape:
-            tape.watch(z)
-            y = where(torch_to_tf(lambda z: z * z))(z)
+        tape, y = taped(where(torch_to_tf(lambda z: z * z)), z)
         close(tape.gradient(y, z, upstream), upstream * tf.math.conj(2 * z))
-    with tf.GradientTape() as tape:
-        tape.watch(z)
-        y = torch_to_tf(lambda z: (z * z.conj()).real)(z)
+    tape, y = taped(torch_to_tf(lambda z: (z * z.conj()).real), z)
     close(tape.gradient(y, z), 2 * z)
 
 
@@ -131,9 +133,7 @@ def test_values_and_gradients_are_shared_both_ways() -> None:
 
     x = value(16, 16)
     upstream = value(16, 16) * 1
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        y = torch_to_tf(Probe.apply)(x)
+    tape, y = taped(torch_to_tf(Probe.apply), x)
     found = tape.gradient(y, x, upstream)
     assert shares_memory(x, seen["x"])
     assert shares_memory(y, seen["y"])
@@ -179,44 +179,35 @@ def test_an_unused_input_has_no_gradient() -> None:
         tape.watch([x, y])
         z = torch_to_tf(lambda x, y: x * 2 + y.detach())(x, y)
     assert tape.gradient(z, [x, y])[1] is None
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        z = torch_to_tf(torch.sin)(tf.stop_gradient(x))
+    tape, z = taped(lambda x: torch_to_tf(torch.sin)(tf.stop_gradient(x)), x)
     assert tape.gradient(z, x) is None
 
 
 def test_a_persistent_tape_asks_twice() -> None:
     x = value(3)
-    with tf.GradientTape(persistent=True) as tape:
-        tape.watch(x)
-        y = torch_to_tf(torch.exp)(x)
+    tape, y = taped(torch_to_tf(torch.exp), x, persistent=True)
     for _ in range(3):
         close(tape.gradient(y, x), tf.exp(x))
 
 
 def test_indexed_slices_upstream() -> None:
     x = value(4, 2)
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        y = tf.gather(torch_to_tf(lambda x: x * 3)(x), [1, 1])
+    tape, y = taped(lambda x: tf.gather(torch_to_tf(lambda x: x * 3)(x), [1, 1]), x)
     assert tape.gradient(y, x).numpy().sum(1).tolist() == [0, 12, 0, 0]
 
 
 def test_torch_modes_do_not_matter() -> None:
     x = value(3)
     for mode in (torch.no_grad, torch.inference_mode):
-        with mode(), tf.GradientTape() as tape:
-            tape.watch(x)
-            y = torch_to_tf(torch.exp)(x)
+        with mode():
+            tape, y = taped(torch_to_tf(torch.exp), x)
         close(tape.gradient(y, x), tf.exp(x))
 
 
 def test_a_module_as_a_constant_function() -> None:
     module = torch.nn.Linear(3, 2).double()
     x = value(4, 3)
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        y = torch_to_tf(module)(x)
+    tape, y = taped(torch_to_tf(module), x)
     found = tape.gradient(y, x)
     torch.testing.assert_close(
         tensor_bridge.to_torch(found), module.weight.detach().sum(0).expand(4, 3)
@@ -266,9 +257,7 @@ def test_a_dropout_has_the_same_mask_on_the_way_back() -> None:
 
     @tf.function(autograph=False)
     def step(x: tf.Tensor) -> Any:
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            y = f(x)
+        tape, y = taped(f, x)
         return y, tape.gradient(y, x)
 
     y, gradient = step(tf.ones([64]))
@@ -287,10 +276,8 @@ def test_in_a_dataset_and_a_loop() -> None:
             x = f(x)
         return x
 
-    with tf.GradientTape() as tape:
-        x = tf.constant(1.0)
-        tape.watch(x)
-        y = loop(x)
+    x = tf.constant(1.0)
+    tape, y = taped(loop, x)
     assert float(y) == float(tape.gradient(y, x)) == 8.0
 
 
@@ -298,9 +285,7 @@ def test_states_go_with_the_graph_whether_a_backward_comes_or_not() -> None:
     f = tf.function(torch_to_tf(torch.sin), autograph=False)
     x = value(3)
     f(x)
-    with tf.GradientTape(persistent=True) as tape:
-        tape.watch(x)
-        y = f(x)
+    tape, y = taped(f, x, persistent=True)
     assert _tokens.living() == 1
     tape.gradient(y, x)
     tape.gradient(y, x)
@@ -341,9 +326,7 @@ def test_exceptions_arrive_as_they_are_with_both_tracebacks() -> None:
         x = value(3)
         with pytest.raises(OddError, match="forward"):
             torch_to_tf(raises_odd)(x)
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            y = torch_to_tf(Raising.apply)(x)
+        tape, y = taped(torch_to_tf(Raising.apply), x)
         with pytest.raises(OddError, match="backward") as caught:
             tape.gradient(y, x)
         text = "".join(traceback.format_exception(caught.value))
@@ -388,9 +371,7 @@ def test_steps_leave_nothing(count: int, graph: bool) -> None:
     x = tf.ones([4])
 
     def step(f: Any = f) -> None:
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            y = f(x)
+        tape, y = taped(f, x)
         tape.gradient(y, x)
 
     for _ in range(500):
