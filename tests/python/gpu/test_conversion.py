@@ -16,7 +16,7 @@ from sharing import in_threads
 from tf_bytes import BY_DEFAULT, random_tensor, tf_memory
 
 import tensor_bridge
-from tensor_bridge import DtypeRow
+from tensor_bridge import CopyRequiredError, DtypeRow, TorchError, UnsupportedDeviceError
 from tensor_bridge.testing import live_owners, shares_memory, tf_data_address, torch_data_address
 
 
@@ -54,14 +54,7 @@ def test_int32_stays_on_the_host_where_tensorflow_keeps_it(interface: Any) -> No
     moved = interface.to_torch(t, device="cuda")
     assert moved.device.type == "cuda"
     assert moved.tolist() == [2, 3, 4]
-    assert_refused(
-        interface,
-        t,
-        tensor_bridge.CopyRequiredError,
-        "Leave device= out",
-        device="cuda",
-        copy=False,
-    )
+    assert_refused(interface, t, CopyRequiredError, "Leave device= out", device="cuda", copy=False)
 
 
 def test_device_moves_in_both_directions(interface: Any) -> None:
@@ -74,9 +67,7 @@ def test_device_moves_in_both_directions(interface: Any) -> None:
     assert again.device.type == "cpu"
     assert torch.equal(there.cpu(), again)
     assert interface.explain(host, device="cuda").action == "copied"
-    assert_refused(
-        interface, t, tensor_bridge.CopyRequiredError, "Leave device= out", device="cpu", copy=False
-    )
+    assert_refused(interface, t, CopyRequiredError, "Leave device= out", device="cpu", copy=False)
     for device in ("cuda", "cuda:0", 0, torch.device("cuda")):
         assert shares_memory(t, interface.to_torch(t, device=device))
 
@@ -142,7 +133,7 @@ def test_an_empty_gpu_tensor_converts(interface: Any) -> None:
 
 def test_a_gpu_that_does_not_exist_is_refused(interface: Any) -> None:
     index = torch.cuda.device_count()
-    with pytest.raises((tensor_bridge.UnsupportedDeviceError, tensor_bridge.TorchError)):
+    with pytest.raises((UnsupportedDeviceError, TorchError)):
         interface.to_torch(tf.constant([1.0]), device=f"cuda:{index}")
 
 

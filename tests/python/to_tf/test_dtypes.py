@@ -13,17 +13,10 @@ import tensorflow as tf
 import torch
 from refusals import assert_to_tf_refused, explained
 from sharing import assert_own, misaligned, owners, shared_to_tf, tf_bytes, torch_bytes, values
-from tf_bytes import (
-    NUMERIC,
-    by_name,
-    random_bytes,
-    same_values,
-    torch_tensor,
-    torch_values,
-)
+from tf_bytes import NUMERIC, by_name, random_bytes, same_values, torch_tensor, torch_values
 
 import tensor_bridge
-from tensor_bridge import DtypeRow
+from tensor_bridge import CopyRequiredError, DtypeRow, InvalidOptionError, ValueRangeError
 from tensor_bridge.testing import live_owners, shares_memory, torch_data_address
 
 SHARED = [row for row in NUMERIC if row.kind == "shared"]
@@ -182,8 +175,7 @@ def test_integers_out_of_range_are_refused(
         with (
             owners(),
             pytest.raises(
-                tensor_bridge.ValueRangeError,
-                match=rf"element {index} is .* {name} .* {low} to {high}",
+                ValueRangeError, match=rf"element {index} is .* {name} .* {low} to {high}"
             ),
         ):
             interface.to_tf(x, dtype=name)
@@ -202,7 +194,7 @@ def test_floats_that_do_not_fit_exactly_are_refused(
 ) -> None:
     for bad in BAD_FLOATS[name]:
         x = torch.tensor([0, 1, bad], dtype=dtype)
-        with pytest.raises(tensor_bridge.ValueRangeError, match=f"element 2 is .* {name} "):
+        with pytest.raises(ValueRangeError, match=f"element 2 is .* {name} "):
             interface.to_tf(x, dtype=name)
 
 
@@ -243,13 +235,11 @@ def test_bytes_out_of_range_are_refused(
     y = x if view == "whole" else x[::2]
     address = torch_data_address(x)
     if view != "whole" and copy is False:
-        assert_to_tf_refused(
-            interface, y, tensor_bridge.CopyRequiredError, "row-major", dtype=name, copy=copy
-        )
+        assert_to_tf_refused(interface, y, CopyRequiredError, "row-major", dtype=name, copy=copy)
         return
     index = 998 if view == "whole" else 499
     before = live_owners()
-    with pytest.raises(tensor_bridge.ValueRangeError, match=f"element {index} is 16, which {name}"):
+    with pytest.raises(ValueRangeError, match=f"element {index} is 16, which {name}"):
         interface.to_tf(y, dtype=name, copy=copy)
     assert live_owners() == before
     x.zero_()
@@ -276,11 +266,7 @@ def test_quantized_dtypes_take_their_own_integers_only(name: str, interface: Any
             continue
         x = torch.zeros(2, dtype=dtype)
         assert_to_tf_refused(
-            interface,
-            x,
-            tensor_bridge.InvalidOptionError,
-            f"expected a {QUANTIZED[name]}",
-            dtype=name,
+            interface, x, InvalidOptionError, f"expected a {QUANTIZED[name]}", dtype=name
         )
 
 
@@ -295,11 +281,7 @@ def test_sources_of_another_kind_are_refused(name: str, dtype: torch.dtype, inte
         return
     x = torch.zeros(2, dtype=dtype)
     assert_to_tf_refused(
-        interface,
-        x,
-        tensor_bridge.InvalidOptionError,
-        f"takes a torch tensor of .*{dtype}",
-        dtype=name,
+        interface, x, InvalidOptionError, f"takes a torch tensor of .*{dtype}", dtype=name
     )
 
 
@@ -307,38 +289,27 @@ def test_sources_of_another_kind_are_refused(name: str, dtype: torch.dtype, inte
 def test_dtypes_that_torch_has_are_torchs_to_cast_to(name: str, interface: Any) -> None:
     x = torch.zeros(2, dtype=torch.int16 if name != "int16" else torch.int8)
     assert_to_tf_refused(
-        interface,
-        x,
-        tensor_bridge.InvalidOptionError,
-        r"cast in torch first \(Tensor.to\)",
-        dtype=name,
+        interface, x, InvalidOptionError, r"cast in torch first \(Tensor.to\)", dtype=name
     )
 
 
 @pytest.mark.parametrize("name", ["string", "resource", "variant"])
 def test_dtypes_without_numbers(name: str, interface: Any) -> None:
-    assert_to_tf_refused(
-        interface, values(), tensor_bridge.InvalidOptionError, "dtype=", dtype=name
-    )
+    assert_to_tf_refused(interface, values(), InvalidOptionError, "dtype=", dtype=name)
 
 
 @pytest.mark.parametrize("dtype", ["nonsense", "", 3.5, 0, -1, 999, 2**40, object(), [], b"int4"])
 def test_dtypes_that_are_none(dtype: Any, interface: Any) -> None:
-    with pytest.raises(tensor_bridge.InvalidOptionError, match="dtype"):
+    with pytest.raises(InvalidOptionError, match="dtype"):
         interface.to_tf(values(), dtype=dtype)
-    assert explained(interface, values(), dtype=dtype).error is tensor_bridge.InvalidOptionError
+    assert explained(interface, values(), dtype=dtype).error is InvalidOptionError
 
 
 @pytest.mark.parametrize("name", needs.dtypes(ENCODED))
 def test_encoding_is_a_copy(name: str, interface: Any) -> None:
     x = torch.zeros((2, 3), dtype=torch.int32 if name in INTEGERS else torch.float64)
     assert_to_tf_refused(
-        interface,
-        x,
-        tensor_bridge.CopyRequiredError,
-        "torch lacks the dtype",
-        dtype=name,
-        copy=False,
+        interface, x, CopyRequiredError, "torch lacks the dtype", dtype=name, copy=False
     )
     for copy in (None, True):
         explanation = explained(interface, x, dtype=name, copy=copy)

@@ -13,7 +13,7 @@ from refusals import assert_refused
 from tf_bytes import random_tensor, row_named
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-import tensor_bridge
+from tensor_bridge import InvalidOptionError, UnsupportedDeviceError
 from tensor_bridge.testing import shares_memory
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="torch has a GPU here")
@@ -63,9 +63,7 @@ def test_a_gpu_that_is_not_there_is_refused(
     values = [tf.constant([1.0, 2.0]), tf.Variable([1.0])]
     values += [random_tensor(row_named(name)) for name in ("int4",) if needs.has(name)]
     for value in values:
-        assert_refused(
-            interface, value, tensor_bridge.UnsupportedDeviceError, advice, device=device, copy=copy
-        )
+        assert_refused(interface, value, UnsupportedDeviceError, advice, device=device, copy=copy)
 
 
 @without_gpu
@@ -74,9 +72,7 @@ def test_fake_tensors_bring_no_gpu(interface: Any) -> None:
     with FakeTensorMode():
         torch.ones(1)
     for value in (tf.constant([1.0]), tf.constant(["a"])):
-        assert_refused(
-            interface, value, tensor_bridge.UnsupportedDeviceError, "cpu, or cuda", device="cuda"
-        )
+        assert_refused(interface, value, UnsupportedDeviceError, "cpu, or cuda", device="cuda")
 
 
 @pytest.mark.parametrize(("device", "advice"), NEVER, ids=str)
@@ -84,17 +80,13 @@ def test_devices_that_tensorflow_has_not_are_refused(
     device: Any, advice: str, interface: Any
 ) -> None:
     for value in (tf.constant([1.0, 2.0]), tf.Variable([1.0])):
-        assert_refused(
-            interface, value, tensor_bridge.UnsupportedDeviceError, advice, device=device
-        )
+        assert_refused(interface, value, UnsupportedDeviceError, advice, device=device)
 
 
 @pytest.mark.parametrize("device", NO_DEVICE, ids=repr)
 def test_what_is_no_device_is_refused(device: Any, interface: Any) -> None:
     for value in (tf.constant([1.0, 2.0]), tf.Variable([1.0])):
-        assert_refused(
-            interface, value, tensor_bridge.InvalidOptionError, r"torch\.device\(\)", device=device
-        )
+        assert_refused(interface, value, InvalidOptionError, r"torch\.device\(\)", device=device)
 
 
 # ---- several devices of TensorFlow's -------------------------------------------------------------

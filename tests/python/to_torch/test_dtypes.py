@@ -31,7 +31,7 @@ from tf_bytes import (
 )
 
 import tensor_bridge
-from tensor_bridge import DtypeRow
+from tensor_bridge import CopyRequiredError, DtypeRow, UnsupportedDtypeError
 from tensor_bridge.testing import shares_memory
 
 KINDS = ("shared", "viewed", "converted", "quantized", "refused", "torch only")
@@ -179,13 +179,7 @@ def test_values_agree_with_tensorflow_s_own_cast(row: DtypeRow, interface: Any) 
 @pytest.mark.parametrize("row", CONVERTED, ids=by_name)
 def test_a_conversion_to_other_values_is_never_called_shared(row: DtypeRow, interface: Any) -> None:
     t = random_tensor(row)
-    assert_refused(
-        interface,
-        t,
-        tensor_bridge.CopyRequiredError,
-        "raw=True shares the stored bytes",
-        copy=False,
-    )
+    assert_refused(interface, t, CopyRequiredError, "raw=True shares the stored bytes", copy=False)
     explanation = interface.explain(t)
     assert explanation.action == "copied"
     assert explanation.reason == row.reason
@@ -204,11 +198,7 @@ def test_dtypes_without_numbers_are_refused(
 ) -> None:
     t = without_elements(row.name)
     assert_refused(
-        interface,
-        t,
-        tensor_bridge.UnsupportedDtypeError,
-        r"first \(tf\.|convert the value",
-        **options,
+        interface, t, UnsupportedDtypeError, r"first \(tf\.|convert the value", **options
     )
     assert interface.explain(t).tf_dtype == row.name
 
@@ -217,7 +207,7 @@ def test_dtypes_without_numbers_are_refused(
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_strings_are_no_dense_tensor(size: int, options: dict[str, Any]) -> None:
     t = tf.fill([size], "x" * 100)
-    with pytest.raises(tensor_bridge.UnsupportedDtypeError, match=r"string.*tf\.io\.decode_raw"):
+    with pytest.raises(UnsupportedDtypeError, match=r"string.*tf\.io\.decode_raw"):
         tensor_bridge._C.tensor_to_torch(t, **options)
 
 

@@ -23,8 +23,7 @@ from tf_bytes import (
     torch_memory,
 )
 
-import tensor_bridge
-from tensor_bridge import DtypeRow
+from tensor_bridge import DtypeRow, InvalidOptionError, UnsupportedDtypeError
 from tensor_bridge.testing import shares_memory
 
 WITH_TWIN = [row for row in QUANTIZED if row.torch_name]
@@ -40,9 +39,7 @@ def zero_point_range(row: DtypeRow) -> tuple[int, int]:
 def test_the_scale_is_asked_for(row: DtypeRow, interface: Any) -> None:
     advice = r"Give scale= and zero_point=.* or raw=True" if row.torch_name else "raw=True"
     for options in ({}, {"copy": True}, {"copy": False}, {"on_write": "alias"}):
-        assert_refused(
-            interface, random_tensor(row), tensor_bridge.UnsupportedDtypeError, advice, **options
-        )
+        assert_refused(interface, random_tensor(row), UnsupportedDtypeError, advice, **options)
 
 
 @pytest.mark.parametrize("row", WITHOUT_TWIN, ids=by_name)
@@ -50,9 +47,7 @@ def test_dtypes_that_torch_lacks_are_raw_only(row: DtypeRow, interface: Any) -> 
     t = random_tensor(row)
     explanation = interface.explain(t)
     assert "scale=" not in explanation.reason, "the advice would be refused in its turn"
-    assert_refused(
-        interface, t, tensor_bridge.UnsupportedDtypeError, "raw=True gives", scale=1.0, zero_point=0
-    )
+    assert_refused(interface, t, UnsupportedDtypeError, "raw=True gives", scale=1.0, zero_point=0)
 
 
 @pytest.mark.parametrize("row", WITH_TWIN, ids=by_name)
@@ -137,7 +132,7 @@ def test_raw_with_a_scale_is_refused(row: DtypeRow, interface: Any) -> None:
     assert_refused(
         interface,
         random_tensor(row),
-        tensor_bridge.InvalidOptionError,
+        InvalidOptionError,
         "one of the two",
         raw=True,
         scale=1.0,
@@ -153,12 +148,7 @@ def test_zero_points_have_the_range_of_the_integers(row: DtypeRow, interface: An
         assert interface.to_torch(t, scale=1.0, zero_point=zero_point).q_zero_point() == zero_point
     for zero_point in (low - 1, high + 1):
         assert_refused(
-            interface,
-            t,
-            tensor_bridge.InvalidOptionError,
-            "zero_point",
-            scale=1.0,
-            zero_point=zero_point,
+            interface, t, InvalidOptionError, "zero_point", scale=1.0, zero_point=zero_point
         )
 
 
@@ -238,7 +228,7 @@ def test_meaningless_parameters_are_refused(
     assert_refused(
         interface,
         random_tensor(row_named("qint8")),
-        tensor_bridge.InvalidOptionError,
+        InvalidOptionError,
         advice,
         scale=scale,
         zero_point=zero_point,
@@ -248,15 +238,7 @@ def test_meaningless_parameters_are_refused(
 
 def test_a_scalar_has_no_channels(interface: Any) -> None:
     t = random_tensor(row_named("qint8"), ())
-    assert_refused(
-        interface,
-        t,
-        tensor_bridge.InvalidOptionError,
-        "axis",
-        scale=[1.0],
-        zero_point=[0],
-        axis=0,
-    )
+    assert_refused(interface, t, InvalidOptionError, "axis", scale=[1.0], zero_point=[0], axis=0)
 
 
 def test_tensorflow_s_own_quantization_round_trips(interface: Any) -> None:
