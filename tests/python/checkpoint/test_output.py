@@ -180,7 +180,7 @@ def folder(tmp_path: Path) -> Path:
 
 @EVERY_PLANT
 def test_what_is_planted_at_the_target_is_replaced_and_not_followed(
-    sources: Sources, tmp_path: Path, kind: Kind, plant: Plant
+    sources: Sources, folder: Path, tmp_path: Path, kind: Kind, plant: Plant
 ) -> None:
     victim = folder.with_name("victim")
     for name in kind.files:
@@ -197,7 +197,7 @@ def test_what_is_planted_at_the_target_is_replaced_and_not_followed(
 
 @EVERY_PLANT
 def test_a_name_that_was_guessed_is_not_opened(
-    sources: Sources, tmp_path: Path, monkeypatch: Patch, kind: Kind, plant: Plant
+    sources: Sources, folder: Path, monkeypatch: Patch, kind: Kind, plant: Plant
 ) -> None:
     without_unnamed_files(monkeypatch)
     victim = folder.with_name("victim")

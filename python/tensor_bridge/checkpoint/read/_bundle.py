@@ -306,10 +306,8 @@ class BundleEntry(Entry):
 
         count = prod(self.shape)
         if count > self.nbytes:
-            raise damaged(
-                self.file,
+            raise self.damaged(
                 f"expected {self.nbytes} bytes to hold {count} strings, they cannot",
-                entry=self.key,
                 offset=self.offset,
             )
         offsets = torch.zeros(count + 1, dtype=torch.int64, device="cpu")
@@ -336,9 +334,7 @@ class BundleEntry(Entry):
             return
         found = _crc.mask(self._crc())
         if found != self.crc:
-            yield damaged(
-                self.file, _crc.mismatch(self.crc, found), entry=self.key, offset=self.offset
-            )
+            yield self.damaged(_crc.mismatch(self.crc, found), offset=self.offset)
 
     def _crc(self) -> int:
         crc = _crc.crc_function()

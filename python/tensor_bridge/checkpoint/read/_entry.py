@@ -10,8 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tensor_bridge.checkpoint.read._damage import reading
-from tensor_bridge.errors import FrameworkError, TensorBridgeError, UnsupportedDtypeError
+from tensor_bridge.checkpoint.read._damage import damaged, reading
+from tensor_bridge.errors import (
+    CheckpointError,
+    FrameworkError,
+    TensorBridgeError,
+    UnsupportedDtypeError,
+)
 
 if TYPE_CHECKING:
     from tensor_bridge.checkpoint.read._quantization import Quantization
@@ -61,6 +66,10 @@ class Entry:
     def unsupported(self, reason: str) -> UnsupportedDtypeError:
         """The error for a tensor that torch cannot represent."""
         return UnsupportedDtypeError(f"{self.file}, entry {self.key!r}: {reason}")
+
+    def damaged(self, message: str, offset: int = -1) -> CheckpointError:
+        """The error for a tensor whose part of the file is not what it should be."""
+        return damaged(self.file, message, entry=self.key, offset=offset)
 
     def read(self, raw: bool) -> Any:
         """Returns a new torch.Tensor on the CPU, or a StringTensor.

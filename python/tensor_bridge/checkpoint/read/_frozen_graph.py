@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tensor_bridge import _C
 from tensor_bridge._dtypes import DtypeRow, row_of
 from tensor_bridge._stored_dtypes import decoder_of, stored_dtype
-from tensor_bridge.checkpoint.read._damage import damaged, reading
+from tensor_bridge.checkpoint.read._damage import reading
 from tensor_bridge.checkpoint.read._elements import known_row
 from tensor_bridge.checkpoint.read._entry import Entry
 from tensor_bridge.checkpoint.read._mapped import MappedFile
@@ -129,10 +129,8 @@ class ConstantEntry(StoredEntry):
     def _check_size(self, size: int) -> None:
         limit = max(_MAX_MADE, _MAX_RATIO * self.message[1])
         if size > limit:
-            raise damaged(
-                self.file,
+            raise self.damaged(
                 f"expected a constant of at most {limit} bytes, got one of {self.message[1]} bytes "
                 f"that stands for {size}, one value repeated for the shape {self.shape}",
-                entry=self.key,
                 offset=self.message[0],
             )

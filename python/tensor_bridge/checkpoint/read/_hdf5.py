@@ -314,9 +314,7 @@ class DataSet(Entry):
         if self.row is None or self.row.kind != "shared":
             raise self.unsupported(f"torch has nothing for {self.dtype}")
         if not self.plain:
-            raise damaged(
-                self.file, "expected the data in this file, it is in others", entry=self.key
-            )
+            raise self.damaged("expected the data in this file, it is in others")
         return named(self.row.torch_name), prod(self.shape) * self.row.itemsize
 
     def _read(self, raw: bool) -> Any:
@@ -331,10 +329,8 @@ class DataSet(Entry):
                 return self.source.file.tensor(self.offset, self.shape, dtype)
             stored = self.source.file.copied(self.offset, size)
         elif self.data_set.chunks is None and self.nbytes:
-            raise damaged(
-                self.file,
-                "expected data in one piece or in chunks, it is in the header of its data set",
-                entry=self.key,
+            raise self.damaged(
+                "expected data in one piece or in chunks, it is in the header of its data set"
             )
         else:
             stored = self._chunks(size)
@@ -347,10 +343,8 @@ class DataSet(Entry):
 
     def _check_place(self, size: int) -> None:
         if self.nbytes != size:
-            raise damaged(
-                self.file,
+            raise self.damaged(
                 f"expected {size} bytes for the shape {self.shape}, got {self.nbytes}",
-                entry=self.key,
                 offset=self.offset,
             )
         self.source.file.check(self.offset, size, self.key)
@@ -362,11 +356,7 @@ class DataSet(Entry):
         assert self.row is not None
         itemsize = self.row.itemsize
         if size > max(self.nbytes * _MAX_RATIO, _SMALL):
-            raise damaged(
-                self.file,
-                f"expected data for the shape {self.shape}, got {self.nbytes} bytes",
-                entry=self.key,
-            )
+            raise self.damaged(f"expected data for the shape {self.shape}, got {self.nbytes} bytes")
         whole = torch.zeros((*self.shape, itemsize), dtype=torch.uint8, device="cpu")
         with reading(self.file, self.key, expected="chunks of data"):
             # Only if it is used: for a damaged one HDF5 1.14.6 ends the process.
@@ -419,11 +409,9 @@ class DataSet(Entry):
         codes = [int(plist.get_filter(i)[0]) for i in range(plist.get_nfilters())]
         unknown = set(codes) - {_DEFLATE, _SHUFFLE, _FLETCHER32}
         if unknown:
-            raise damaged(
-                self.file,
+            raise self.damaged(
                 f"expected chunks packed with deflate, shuffle or fletcher32, got filter "
-                f"{min(unknown)}; repack the file with h5repack",
-                entry=self.key,
+                f"{min(unknown)}; repack the file with h5repack"
             )
         return codes
 
@@ -446,9 +434,7 @@ class DataSet(Entry):
                 usable = len(data) // itemsize * itemsize
                 data = bytes_of(planes[:usable].view(itemsize, -1).t()) + data[usable:]
         if len(data) != size:
-            raise damaged(
-                self.file, f"expected a chunk of {size} bytes, got {len(data)}", entry=self.key
-            )
+            raise self.damaged(f"expected a chunk of {size} bytes, got {len(data)}")
         return torch.frombuffer(bytearray(data), dtype=torch.uint8)
 
     def _checked_sum(self, data: Any) -> Any:
@@ -456,11 +442,9 @@ class DataSet(Entry):
         data, stored = data[:-4], int.from_bytes(data[-4:], "little")
         # Two sums modulo 65535, for which HDF5 writes 65535 or 0 alike.
         if len(data) and [half % 65535 for half in divmod(stored, 65536)] != fletcher32(data):
-            raise damaged(
-                self.file,
+            raise self.damaged(
                 f"expected a chunk with the Fletcher-32 checksum {stored:08x}, got another; the "
-                "bytes are damaged",
-                entry=self.key,
+                "bytes are damaged"
             )
         return data
 

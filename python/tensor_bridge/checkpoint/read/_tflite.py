@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tensor_bridge import _C
 from tensor_bridge._dtypes import DtypeRow, row_of
 from tensor_bridge._stored_dtypes import decoder_of, stored_dtype
-from tensor_bridge.checkpoint.read._damage import damaged, reading
+from tensor_bridge.checkpoint.read._damage import reading
 from tensor_bridge.checkpoint.read._elements import known_row
 from tensor_bridge.checkpoint.read._entry import Entry, Extent
 from tensor_bridge.checkpoint.read._mapped import MappedFile
@@ -156,10 +156,8 @@ class TensorEntry(StoredEntry):
         import torch
 
         if 4 * (self.count + 2) > self.nbytes:
-            raise damaged(
-                self.file,
+            raise self.damaged(
                 f"expected {self.nbytes} bytes to hold {self.count} strings, they cannot",
-                entry=self.key,
                 offset=self.offset,
             )
         data = self.mapped.bytes(self.offset, self.nbytes)

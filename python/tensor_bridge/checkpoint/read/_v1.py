@@ -194,7 +194,7 @@ class V1Entry(Entry):
                 Piece(one.place, value.copier(shape_of(one.place), dtype))
                 for one, value in zip(self.slices, values, strict=True)
             ]
-            x = join(self.shape, dtype, pieces, lambda m: damaged(self.file, m, entry=self.key))
+            x = join(self.shape, dtype, pieces, self.damaged)
         return x if decode is None else decode(self.shape, [x])
 
     def _find(self, one: _Slice) -> _Values:
