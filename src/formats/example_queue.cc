@@ -25,8 +25,10 @@ class BatchMaker {
   BatchMaker(const ExampleSpec* spec, const RecordFiles& files, bool verify, bool skip)
       : spec_(spec), files_(files), verify_(verify), skip_(skip) {}
 
-  std::unique_ptr<ParsedBatch> make(const std::vector<int64_t>& numbers) {
+  std::unique_ptr<ParsedBatch> make(const std::vector<int64_t>& numbers,
+                                    const std::shared_ptr<BlockPool>& pool) {
     auto batch = std::make_unique<ParsedBatch>();
+    batch->pool = pool;
     const auto begin = std::chrono::steady_clock::now();
     try {
       if (find(numbers, batch.get())) parse(batch.get());
@@ -133,8 +135,8 @@ class BatchMaker {
     each([&](ParsedBatch::Column*, int, int64_t size) {
       if (__builtin_add_overflow(batch->bytes, size, &batch->bytes)) throw std::bad_alloc();
     });
-    batch->memory.reset(new uint8_t[static_cast<size_t>(batch->bytes + kAlignment)]);
-    uint8_t* at = batch->memory.get();
+    batch->memory = batch->pool->take(static_cast<size_t>(batch->bytes + kAlignment));
+    uint8_t* at = batch->memory.data.get();
     at += (kAlignment - reinterpret_cast<uintptr_t>(at) % kAlignment) % kAlignment;
     each([&](ParsedBatch::Column* column, int part, int64_t size) {
       void* place = column->elements[part] == 0 && part > 0 ? nullptr : at;
@@ -171,11 +173,41 @@ class BatchMaker {
 
 }  // namespace
 
+BlockPool::Block BlockPool::take(size_t size) {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (Block& block : free_) {
+      // One that is much larger would keep memory that no batch needs any more.
+      if (block.size < size || block.size / 2 > size) continue;
+      std::swap(block, free_.back());
+      Block found = std::move(free_.back());
+      free_.pop_back();
+      return found;
+    }
+    // None fits, so those here are of other batches than come now.
+    free_.clear();
+  }
+  const size_t rounded = size + size / 8;  // the next one may be a little larger
+  return {std::unique_ptr<uint8_t[]>(new uint8_t[rounded]), rounded};
+}
+
+void BlockPool::give(Block block) noexcept {
+  constexpr size_t kKept = 4;
+  if (block.data == nullptr) return;
+  try {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (free_.size() < kKept) free_.push_back(std::move(block));
+  } catch (const std::exception&) {
+    // The block goes, as without a pool.
+  }
+}
+
 // What threads share. Each has a reference of its own.
 struct ExampleQueue::State {
   const ExampleSpec* spec;
   RecordFiles files;
   Options options;
+  std::shared_ptr<BlockPool> pool = std::make_shared<BlockPool>();
   std::mutex mutex;
   std::condition_variable asked;
   std::condition_variable made;
@@ -227,7 +259,8 @@ void ExampleQueue::work(const std::shared_ptr<State>& state) {
     const Options& options = state->options;
     std::unique_ptr<ParsedBatch> made;
     try {
-      made = BatchMaker(state->spec, state->files, options.verify, options.skip).make(job->numbers);
+      made = BatchMaker(state->spec, state->files, options.verify, options.skip)
+                 .make(job->numbers, state->pool);
     } catch (...) {
       // Only for lack of the few bytes of a result; take() says so.
     }
