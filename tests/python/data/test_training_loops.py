@@ -63,6 +63,19 @@ def in_step(ranks: RankPair, name: str, draw: dict[str, Any]) -> None:
             assert len(epoch) > draw["length"] - 2 * draw["batch"]
 
 
+def in_step_by_record(ranks: RankPair, name: str, draw: dict[str, Any]) -> None:
+    """As `in_step`, of loaders that share out records, not batches."""
+    seen = ranks.run(name, **draw)
+    share = draw["length"] // 2
+    batches = -(-share // draw["batch"])
+    for part in range(2):  # training, evaluation
+        for start in (0, batches):
+            epoch = [
+                i for rank in seen for batch in rank[part][start : start + batches] for i in batch
+            ]
+            assert len(set(epoch)) == len(epoch) == 2 * share, seen
+
+
 Case = tuple[Callable[[RankPair, str, dict[str, Any]], None], str, dict[str, Any]]
 LOOPS: dict[str, Case] = {
     **{
@@ -87,6 +100,18 @@ LOOPS: dict[str, Case] = {
         )
         for dispatch in (None, False)
     },
+    "plain records": (each_once, "plain", {"kind": "loader", "source": "records"}),
+    "accelerate records": (each_once, "accelerate_loop", {"kind": "loader", "source": "records"}),
+    "trainer records": (
+        in_step_by_record,
+        "trainer_loop",
+        {"kind": "loader", "source": "records"},
+    ),
+    "lightning records": (
+        in_step_by_record,
+        "lightning_loop",
+        {"kind": "loader", "source": "records"},
+    ),
     "trainer loader": (in_step, "trainer_loop", {"kind": "loader"}),
     "lightning loader": (in_step, "lightning_loop", {"kind": "loader"}),
     "lightning dataloader": (in_step, "lightning_loop", {"kind": "dataloader"}),
@@ -98,9 +123,12 @@ def drawn(loop: str, number: int) -> dict[str, Any]:
     judge, _, options = LOOPS[loop]
     batch = draw.randint(1, 5)
     files = 0
-    if judge is not in_step:  # by file, only the elements tell how many there are
+    if judge not in (
+        in_step,
+        in_step_by_record,
+    ):  # by file, only the elements tell how many there are
         files = draw.choice([0, 0, 1, 3, 5])
-    shortest = 2 * batch if judge is in_step else 1
+    shortest = 1 if judge is each_once or judge is as_the_peer else 2 * batch
     values = {
         **options,
         "batch": batch,
@@ -117,7 +145,7 @@ def drawn(loop: str, number: int) -> dict[str, Any]:
         values["shard"] = draw.choice(policies)
     if loop.startswith("lightning"):
         values["module"] = draw.random() < 0.5
-    if loop == "accelerate loader":
+    if loop in ("accelerate loader", "accelerate records"):
         values["stateful"], values["breaks"] = draw.random() < 0.5, draw.random() < 0.3
         values["dispatch"] = draw.choice([None, True, False])
     return values
@@ -131,6 +159,10 @@ QUICK = (
     "accelerate dataloader False",
     "trainer None",
     "lightning loader",
+    "plain records",
+    "accelerate records",
+    "trainer records",
+    "lightning records",
 )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import accelerate
+import example_bytes
 import lightning.pytorch as lightning
 import tensorflow as tf
 import torch
@@ -24,7 +25,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 import tensor_bridge
-from tensor_bridge import testing
+from tensor_bridge import records, testing
 from tensor_bridge.data import TorchDataset, _elements, loader
 
 transformers.logging.set_verbosity_error()
@@ -71,6 +72,35 @@ class Draw:
 
         ds = ds.map(example)
         return ds.batch(self.batch) if batched else ds
+
+    def loader(self, **options: Any) -> Any:
+        """A loader of tf.data, or of records if the draw says so."""
+        if self.more.get("source") != "records":
+            return loader(self.pipeline(), **options)
+        options.pop("shard", None)
+        spec = {
+            "x": records.FixedLenFeature((1,), "float32"),
+            "labels": records.FixedLenFeature((), "int64"),
+        }
+        return records.loader(
+            self._record_files(),
+            spec,
+            batch_size=self.batch,
+            shuffle=self.seed is not None,
+            seed=self.seed or 0,
+            **options,
+        )
+
+    def _record_files(self) -> list[str]:
+        folder, count = Path(tempfile.mkdtemp()), self.more.get("files") or 1
+        names = [str(folder / str(number)) for number in range(count)]
+        for number, name in enumerate(names):
+            with tf.io.TFRecordWriter(name) as writer:
+                for i in range(number, self.length, count):
+                    pairs = [("x", example_bytes.feature("float32", [i]))]
+                    pairs.append(("labels", example_bytes.feature("int64", [i])))
+                    writer.write(example_bytes.example(pairs))
+        return names
 
     def _files(self, length: int) -> list[str]:
         folder, count = Path(tempfile.mkdtemp()), self.more["files"]
@@ -162,7 +192,7 @@ def plain(draw: Draw) -> Seen:
     if not draw.world_first:
         end_world()
     if kind == "loader":
-        made = loader(draw.pipeline(), shard=draw.more["shard"])
+        made = draw.loader(shard=draw.more["shard"])
     else:
         kinds = {"dataloader": DataLoader, "stateful": StatefulDataLoader}
         made = kinds[kind](draw.dataset(shard=draw.more["shard"]), batch_size=None)
@@ -175,7 +205,7 @@ def left_and_resumed(draw: Draw) -> Seen:
 
     def make() -> Any:
         if draw.more["kind"] == "loader":
-            return loader(draw.pipeline())
+            return draw.loader()
         return StatefulDataLoader(draw.dataset(shard="auto"), batch_size=None)
 
     first, before, state = make(), [], None
@@ -210,7 +240,7 @@ def accelerate_loop(draw: Draw) -> Seen:
     if draw.world_first:
         made = accelerator(draw)
     if kind == "loader":
-        data: Any = loader(draw.pipeline(), **draw.more.get("options", {}))
+        data: Any = draw.loader(**draw.more.get("options", {}))
     else:
         kinds = {"dataloader": DataLoader, "stateful": StatefulDataLoader}
         data = kinds[kind](draw.dataset(batched), batch_size=None if batched else draw.batch)
@@ -265,7 +295,7 @@ def accelerate_checkpoint(draw: Draw) -> Any:
         forget_accelerate()
         made = accelerator(draw)
         if kind == "loader":
-            return made, made.prepare(loader(draw.pipeline(), **draw.more.get("options", {})))
+            return made, made.prepare(draw.loader(**draw.more.get("options", {})))
         return made, made.prepare(DataLoader(draw.dataset(), batch_size=None))
 
     folder = draw.more["folder"]
@@ -362,7 +392,7 @@ def trainer_loop(draw: Draw) -> Any:
 
     def data() -> Any:
         if hooked:
-            return [loader(draw.pipeline(), equal_steps=True) for _ in range(2)]
+            return [draw.loader(equal_steps=True) for _ in range(2)]
         return [draw.dataset(batched=False), draw.dataset(batched=False)]
 
     if draw.world_first:
@@ -425,7 +455,7 @@ def lightning_loop(draw: Draw) -> Any:
 
     def make() -> Any:
         if draw.more["kind"] == "loader":
-            return loader(draw.pipeline(), equal_steps=True)
+            return draw.loader(equal_steps=True)
         kind = StatefulDataLoader if draw.more["kind"] == "stateful" else DataLoader
         return kind(draw.dataset(shard="auto", equal_steps=True), batch_size=None)
 
