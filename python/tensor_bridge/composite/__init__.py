@@ -59,6 +59,6 @@ for _module in (
     uninitialized,
 ):
     for _composite in _module.COMPOSITES:
-        if named(_composite.name) is not None:  # this module is loaded again
+        if named(_composite.name) is not None:  # this module is being reloaded
             unregister(_composite.name, of_user=False)
         register(_composite)

@@ -15,9 +15,9 @@ from tensor_bridge.errors import MismatchError, TensorFlowError, UnsupportedType
 def assign(target: Any, source: Any, *, copy: bool | None = None) -> None:
     """Assigns torch values to a TensorFlow variable, without a copy where memory can be shared.
 
-    The variable takes over the bytes as they are now: the next in-place write on the torch side
-    moves torch onto memory of its own, and TensorFlow's next update moves the variable. What
-    `convert_pytorch_to_tf` would copy is copied once.
+    The variable and the tensor share memory until one of them is written: the next in-place write
+    in torch moves the torch tensor onto memory of its own, and TensorFlow's next update moves the
+    variable. A tensor that `convert_pytorch_to_tf` would copy is copied once.
 
     Args:
       target: A tf.Variable, a Keras variable, a variable mirrored by a distribution strategy (every
@@ -71,7 +71,7 @@ def assign_each(pairs: Iterable[tuple[str, Any, Any]], copy: bool | None = None)
 
 
 def _variables(target: Any) -> list[Any]:
-    """The variables of TensorFlow's own that `target` stands for; each gets the value."""
+    """The TensorFlow variables that `target` stands for; each gets the value."""
     found = for_tensorflow(target)
     name = None if found is None else found.name
     if name == "variable":

@@ -1,4 +1,4 @@
-"""Batches of what torch does not know: what its `default_collate` calls for our values."""
+"""Batches of our own value classes: the functions that torch's `default_collate` calls for them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _REMEDY = "give the DataLoader a collate_fn= that says what their batch is"
 
 
 def _one(what: str, found: Sequence[Any]) -> Any:
-    """What all values of a batch have in common.
+    """The one value that all items of a batch share.
 
     Raises:
       MismatchError: They differ.
@@ -28,7 +28,7 @@ def _one(what: str, found: Sequence[Any]) -> Any:
 
 
 def _joined_splits(splits: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Row splits of all the rows one behind the other, as of values that are joined so."""
+    """The row splits of the concatenated values."""
     import torch
 
     _one("row splits of one dtype", [each.dtype for each in splits])
@@ -45,7 +45,7 @@ def _joined_strings(strings: Sequence[StringTensor], shape: Sequence[int]) -> St
 
 
 def _strings(batch: Sequence[StringTensor], *, collate_fn_map: Any = None) -> StringTensor:
-    """One with a dimension more, of the number of them.
+    """A StringTensor with a leading dimension for the batch.
 
     Raises:
       MismatchError: Their shapes differ.
@@ -66,7 +66,7 @@ def _joined_values(values: Sequence[Any]) -> Any:
 
 
 def _raggeds(batch: Sequence[Ragged], *, collate_fn_map: Any = None) -> Ragged:
-    """One with a partition more, whose rows they are, as `tf.ragged.stack` makes it.
+    """A Ragged with one more partition, whose rows are the given values, as in `tf.ragged.stack`.
 
     Raises:
       MismatchError: They differ in more than the lengths of rows.
@@ -87,4 +87,4 @@ def _raggeds(batch: Sequence[Ragged], *, collate_fn_map: Any = None) -> Ragged:
 
 
 COLLATE: dict[type, Callable[..., Any]] = {StringTensor: _strings, Ragged: _raggeds}
-"""For each class the function that makes a batch of a list of its values."""
+"""For each class, the function that makes a batch from a list of its values."""

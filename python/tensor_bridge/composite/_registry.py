@@ -1,10 +1,9 @@
 """The registry of composite values: everything that is more than one dense tensor.
 
-A composite declares its parts, which are dense tensors or composites themselves; how it is
-converted and what `explain` says of it follow from them, so it never sees pointers. A value is
-found by the full names of its classes, so that registering needs no framework; values that are a
-``tf.Tensor`` or a ``torch.Tensor`` themselves are found by "tf.dtype:string" or by torch's layout
-("torch.sparse_coo").
+A composite declares its parts, which are dense tensors or composites themselves; its conversion and
+its explanation follow from them, so it never handles pointers. The full names of a value's classes
+are the key, so registering needs no framework. A value that is itself a ``tf.Tensor`` has the key
+"tf.dtype:string"; one that is a ``torch.Tensor`` has its layout as key ("torch.sparse_coo").
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 Options = Mapping[str, Any]
 
 Parts = tuple[Sequence[Any], Callable[[Sequence[Any]], Any]]
-"""The tensors of a value on torch's side, and what makes an equal value of others in their place.
+"""The tensors of a torch value, and the function that rebuilds the value from other tensors.
 
 A part may be a composite itself, or a structure.
 """
@@ -35,32 +34,32 @@ A part may be a composite itself, or a structure.
 
 
 Part = tuple[str, Any, Options, Callable[["Explanation"], "Explanation"] | None]
-"""One part of a value that is converted; plain tuples, which are made four times as fast.
+"""One part of a value that is converted. A plain tuple, which is made four times as fast.
 
-Its name, for errors and `explain`; a tensor, a composite, or a structure of them; the keywords that
-it is converted with; what becomes of its explanation, where the composite does more to it.
+Its items: the name, for errors and `explain`; a tensor, a composite, or a structure of them; the
+keywords of its conversion; a function that changes its explanation, or None.
 """
 
 Kind = str | Callable[[], tuple[str, tuple[int | None, ...]]]
-"""What `explain` calls the result, or a function that returns this and its shape.
+"""The name of the result in `explain`, or a function that returns the name and the shape.
 
-The function raises what making the result would raise. The dtypes, the device and the write policy
-of a result with a shape are those of the first part.
+The function raises the errors that making the result would raise. With a function, the result's
+dtypes, device and write policy are those of the first part.
 """
 
 Assembly = tuple[Kind, Sequence[Part], Callable[[Sequence[Any]], Any]]
-"""A value taken apart: its kind, its parts, and what makes the result of the converted parts.
+"""A value taken apart: its kind, its parts, and the function that makes the result from them.
 
-The parts are converted, explained and given to that function in their order. The function checks
-what the frameworks do not check.
+The parts are converted, explained and given to that function in their order. The function makes the
+checks that the frameworks do not make.
 """
 
 
 class Conversion(NamedTuple):
-    """One direction of a composite: what makes the result, and what explains it.
+    """One direction of a composite: the function that converts, and the one that explains.
 
-    Of `of_parts` or `instead`, so that the two cannot differ. By hand only where the library
-    converts the value as a whole.
+    `of_parts` and `instead` make both from one source, so that they cannot differ. Written by hand
+    only where the library converts the value as a whole.
     """
 
     convert: Callable[[Any, Options], Any]
@@ -69,15 +68,15 @@ class Conversion(NamedTuple):
 
 @dataclass(frozen=True)
 class Composite:
-    """How one kind of value crosses.
+    """How one kind of value is converted.
 
     Attributes:
       name: Short name, unique, shown by `explain`.
       tf_keys: Full names of TensorFlow classes (subclasses match), or "tf.dtype:<name>".
       torch_keys: Full names of classes on torch's side, or torch layouts.
-      to_torch: None where that direction does not exist; so too ``to_tf``.
-      to_tf: The other direction.
-      parts: A value on torch's side -> its `Parts`. None where ``to_torch`` gives plain tensors.
+      to_torch: None if that direction does not exist.
+      to_tf: None if that direction does not exist.
+      parts: A value on torch's side -> its `Parts`. None if ``to_torch`` gives plain tensors.
       of_user: Whether `register_composite` made it.
     """
 
@@ -94,14 +93,14 @@ class Composite:
 
 
 class _Keys:
-    """The composites of one side by key. Never changed: registering makes another one.
+    """The composites of one framework by key. Never changed: registering makes a new object.
 
-    So a thread that looks a value up while another registers caches the answer in the former one.
+    A thread that looks a value up while another thread registers caches its answer in the old one.
     """
 
     def __init__(self, by_key: Mapping[str, Composite]) -> None:
         self.by_key = by_key
-        # One lookup a type: walking an MRO costs microseconds.
+        # One lookup per type: walking an MRO costs microseconds.
         self._cache: WeakKeyDictionary[type, Composite | None] = WeakKeyDictionary()
 
     def of_class(self, kind: type) -> Composite | None:
@@ -119,7 +118,7 @@ _tf = _Keys({})
 _torch = _Keys({})
 # Held while a composite is registered or taken out.
 _lock = threading.Lock()
-# A child of fork() would find it locked for good by a thread that it does not have.
+# The lock is held during fork(), so that no other thread holds it in the child for good.
 os.register_at_fork(
     before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
 )
@@ -145,7 +144,7 @@ def register(composite: Composite) -> None:
 
 
 def unregister(name: str, *, of_user: bool) -> None:
-    """Takes a kind of value out again.
+    """Removes a kind of value.
 
     Raises:
       ValueError: none of that name was registered, by a user or by the package itself.
@@ -175,7 +174,7 @@ def for_tensorflow(value: Any) -> Composite | None:
 
 
 def for_tf_dtype(name: str) -> Composite | None:
-    """The composite of eager tensors of a dtype that is no plain numbers, or None."""
+    """The composite of eager tensors whose dtype is not plain numbers, or None."""
     return _tf.by_key.get(f"tf.dtype:{name}")
 
 
@@ -214,7 +213,7 @@ class Direction:
     refusal: Callable[[Any], TensorBridgeError]
 
     def conversion(self, value: Any) -> Conversion | None:
-        """How a composite is converted; None for other values, and where it is not."""
+        """The conversion of a composite; None for other values, and for a missing direction."""
         found = self.find(value)
         if found is None:
             return None
@@ -232,7 +231,7 @@ class Direction:
         """What ``convert`` would do with a tensor, a composite, or a structure of them.
 
         Raises:
-          TensorBridgeError: what ``convert`` would raise, if it is known before.
+          TensorBridgeError: the error of ``convert``, if it is known in advance.
         """
         conversion = self.conversion(value)
         if conversion is not None:
@@ -249,7 +248,7 @@ class Direction:
         return _explanation.combined(type(value).__name__, self.explain_parts(leaves))
 
     def explain_parts(self, parts: Sequence[Part]) -> list[tuple[str, Explanation]]:
-        """The name and explanation of each part; raises what stands in the way of one."""
+        """The name and explanation of each part; raises the error of a part that is refused."""
         explained = []
         for name, value, options, change in parts:
             with part(name):
@@ -283,7 +282,7 @@ TO_TF = Direction(
 
 
 def of_parts(direction: Direction, take_apart: Callable[[Any, Options], Assembly]) -> Conversion:
-    """The conversion of what is taken apart into parts; it raises what forbids that."""
+    """The conversion of values that ``take_apart`` splits into parts, or refuses by an error."""
     convert_part = direction.convert
 
     def convert(value: Any, options: Options) -> Any:
@@ -304,7 +303,7 @@ def of_parts(direction: Direction, take_apart: Callable[[Any, Options], Assembly
 def instead(
     direction: Direction, other: Callable[[Any, Options], tuple[Any, Options]]
 ) -> Conversion:
-    """The conversion of another value in its place, with the keywords that ``other`` returns."""
+    """Converts another value instead, with the keywords that ``other`` returns."""
 
     def convert(value: Any, options: Options) -> Any:
         value, options = other(value, options)
@@ -320,10 +319,10 @@ def instead(
 
 
 def check_extras(options: Options) -> None:
-    """Checks the keywords that no dense tensor looks at.
+    """Checks the keywords that the conversion of a dense tensor ignores.
 
     Raises:
-      InvalidOptionError: one has a value that it may not have.
+      InvalidOptionError: one has a value that it does not take.
     """
     for name in _options.EXTRA.keys() & options.keys():
         _options.check_extra(name, options[name])
@@ -335,9 +334,9 @@ def dense(options: Options) -> dict[str, Any]:
 
 
 def structural(options: Options) -> dict[str, Any]:
-    """The keywords for the integer tensors that say where the values are.
+    """The keywords for the integer tensors that locate the values, such as indices.
 
-    They keep their dtype, and no write goes through to them: it would move values.
+    They keep their dtype, and writes never go through to TensorFlow: that would move its values.
     """
     kept = {name: options[name] for name in ("copy", "device", "on_write") if name in options}
     if kept.get("on_write") == "alias":
@@ -346,10 +345,10 @@ def structural(options: Options) -> dict[str, Any]:
 
 
 class part:  # noqa: N801  used like a function
-    """Names the part of a composite in what is raised inside.
+    """Adds the name of a composite's part to errors that are raised inside.
 
-    A class: since Python 3.12 `contextlib.contextmanager` leaves a cycle through the traceback,
-    which keeps the parts that were converted alive until the collector runs.
+    It is a class because since Python 3.12 `contextlib.contextmanager` leaves a cycle through the
+    traceback, which keeps converted parts alive until the collector runs.
     """
 
     __slots__ = ("_name",)

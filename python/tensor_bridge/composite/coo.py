@@ -1,7 +1,7 @@
 """torch's COO tensors: tf.SparseTensor, and tf.IndexedSlices, which are sparse in one dimension.
 
-Both frameworks take indices on trust, and some of their kernels then read outside the values. Here
-every index is checked, in both directions.
+Neither framework checks indices, and some of their kernels then read outside the values. Here every
+index is checked, in both directions.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def check_range(indices: torch.Tensor, shape: Sequence[int]) -> None:
     """
     if indices.numel() == 0:
         return
-    # Not aminmax(dim=0): it starts torch's threads for a handful of numbers.
+    # aminmax(dim=0) would start torch's threads for a handful of numbers.
     low, high = indices.aminmax()
     if int(low) >= 0 and int(high) < min(shape):
         return
@@ -76,7 +76,7 @@ def check_range(indices: torch.Tensor, shape: Sequence[int]) -> None:
 def _is_ordered(indices: torch.Tensor, shape: Sequence[int]) -> bool:
     """Whether the rows of ``indices`` ascend in lexicographic order, without a duplicate.
 
-    They lie within ``shape``, whose elements 64 bits can number.
+    The rows must lie within ``shape``, whose number of elements fits in 64 bits.
     """
     import torch
 
@@ -152,7 +152,7 @@ def detached(x: torch.Tensor, options: Options) -> torch.Tensor:
         return x
     if options.get("grad", "detach") == "raise":
         raise InvalidOptionError(
-            'grad="raise" and the tensor requires grad: TensorFlow would get its values alone. '
+            'grad="raise" and the tensor requires grad: TensorFlow would get only its values. '
             'detach() it, or use grad="detach"'
         )
     return x.detach()
@@ -164,9 +164,9 @@ def detached(x: torch.Tensor, options: Options) -> torch.Tensor:
 def _make_coo(
     indices: torch.Tensor, values: torch.Tensor, shape: Sequence[int], *, coalesced: bool
 ) -> torch.Tensor:
-    """A COO tensor over ``indices`` of shape (rank, count) and ``values``, both kept as they are.
+    """A COO tensor over ``indices`` of shape (rank, count) and ``values``, without a copy.
 
-    Their range must be checked already.
+    The caller has checked the range of the indices.
     """
     import torch
 
@@ -221,10 +221,10 @@ def _coo_parts(x: torch.Tensor, options: Options) -> tuple[torch.Tensor, torch.T
     )
     _refusals.require_copy_allowed(options.get("copy"), reason)
     try:
-        # The flag may claim what is not so.
+        # The flag is_coalesced may be wrong.
         x = _make_coo(x._indices(), x._values(), x.shape, coalesced=False).coalesce()
     except RuntimeError as e:
-        # Old releases raise no NotImplementedError.
+        # Old releases of torch raise RuntimeError, not NotImplementedError.
         if "implemented for" not in str(e):
             raise
         raise UnsupportedDtypeError(
@@ -268,7 +268,7 @@ def _parts_of_coo(x: torch.Tensor) -> Parts:
 
 
 def _tensor(value: Any) -> Any:
-    """``value`` as a tensor: tf.IndexedSlices keep what they were given, lists too."""
+    """``value`` as a tensor: tf.IndexedSlices hold whatever they were given, even lists."""
     if _C.is_eager_tensor(value) or _refusals.is_tensorflow_value(value):
         return value
     import tensorflow as tf
@@ -326,7 +326,7 @@ def _slices_to_torch(slices: Any, options: Options) -> Assembly:
         if cast:
             indices = indices.long()
         check_range(indices.unsqueeze(1), shape[:1])
-        # Whatever the order is: a gradient is summed, and nobody relies on its flag.
+        # The order does not matter: gradients are summed, and nobody relies on the flag.
         return _make_coo(indices.unsqueeze(0), values, shape, coalesced=False)
 
     parts = (
@@ -337,7 +337,7 @@ def _slices_to_torch(slices: Any, options: Options) -> Assembly:
 
 
 def _coo_to_slices(x: torch.Tensor, options: Options) -> Assembly:
-    """A COO tensor with dense dimensions as tf.IndexedSlices, in the order it has."""
+    """A COO tensor with dense dimensions as tf.IndexedSlices, in its own order."""
     if x.sparse_dim() != 1:
         raise UnsupportedTypeError(
             "expected a COO tensor with dense values only if it has one sparse dimension, as "

@@ -73,7 +73,7 @@ def _check_csr(rows: torch.Tensor, columns: torch.Tensor, shape: Sequence[int]) 
     with part("column indices"):
         check_range(columns.unsqueeze(1), shape[-1:])
         ascends = columns.diff() > 0
-        starts = rows[1:-1] - 1  # the steps from one row into the next may go down
+        starts = rows[1:-1] - 1  # from one row to the next the column may decrease
         starts = starts[(starts >= 0) & (starts < ascends.shape[0])]
         ascends[starts.long()] = True
         if not bool(ascends.all()):
@@ -151,7 +151,7 @@ def _csr_as_coo(x: torch.Tensor, options: Options) -> tuple[torch.Tensor, torch.
         )
     if str(x.dtype) not in _CSR_DTYPES:
         raise UnsupportedDtypeError(
-            f"TensorFlow has CSR matrices of {', '.join(_CSR_DTYPES)} only, got {x.dtype}; convert "
+            f"TensorFlow has CSR matrices only of {', '.join(_CSR_DTYPES)}, got {x.dtype}; convert "
             "x.to_sparse() to a SparseTensor instead"
         )
     _refusals.require_copy_allowed(
@@ -197,7 +197,7 @@ def _csr_to_tf(x: torch.Tensor, options: Options) -> Assembly:
 
 
 def _parts_of_compressed(x: torch.Tensor) -> Parts:
-    """Of CSR, and of the layouts like it that TensorFlow lacks."""
+    """The parts of a CSR tensor, or of a similar layout that TensorFlow lacks."""
     import torch
 
     by_rows = x.layout in (torch.sparse_csr, torch.sparse_bsr)

@@ -1,4 +1,4 @@
-"""tf.experimental.ExtensionType: an `Extension` with the same fields, and back."""
+"""tf.experimental.ExtensionType to an `Extension` with the same fields, and back."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ __all__ = ["COMPOSITES", "Extension"]
 
 
 class Extension:
-    """The fields of a tf.experimental.ExtensionType, its tensors as torch's.
+    """The fields of a tf.experimental.ExtensionType, with torch tensors.
 
     Fields are attributes too: ``x.mask`` is ``x.fields["mask"]``. `convert_pytorch_to_tf` makes an
-    object of the same class again.
+    object of the same class from it.
 
     Attributes:
       kind: The class, derived from tf.experimental.ExtensionType.
       fields: Read-only mapping from the names of the fields to their values, in order. Tensors and
-        composites are converted, in tuples and mappings too; everything else is as it was.
+        composites are converted, also inside tuples and mappings; other values are unchanged.
     """
 
     __slots__ = ("_spec", "fields", "kind")
@@ -44,7 +44,7 @@ class Extension:
         object.__setattr__(self, "_spec", spec)
 
     def replace(self, **fields: Any) -> Extension:
-        """The same with other values for some fields.
+        """A copy with other values for some fields; the other fields are shared.
 
         Raises:
           MismatchError: there is no field of that name.
@@ -81,7 +81,7 @@ _Leaves = list[tuple[str, Any]]
 
 
 def _take(value: Any, path: str, direction: Direction, leaves: _Leaves) -> _Make:
-    """Appends the leaves of a field, in mappings and tuples too; what makes it of others."""
+    """Appends the leaves of a field; returns the function that rebuilds it from other leaves."""
     if direction.takes(value):
         leaves.append((path, value))
         return next
@@ -97,7 +97,7 @@ def _take(value: Any, path: str, direction: Direction, leaves: _Leaves) -> _Make
 def _take_fields(
     fields: Mapping[str, Any], direction: Direction
 ) -> tuple[_Leaves, Callable[[Sequence[Any]], dict[str, Any]]]:
-    """The leaves of all fields with their paths, and what makes the fields of others."""
+    """The leaves of all fields with their paths, and the function that rebuilds the fields."""
     leaves: _Leaves = []
     makers = {name: _take(field, name, direction, leaves) for name, field in fields.items()}
 
@@ -137,8 +137,8 @@ def _matched(value: Extension, fields: Mapping[str, Any]) -> list[Any]:
     """The tensors of converted fields, in the order of the specification.
 
     Raises:
-      MismatchError: a tensor has another dtype, or what is no tensor was replaced. The class may
-        hold invariants between its fields, so that only tensors are exchanged.
+      MismatchError: a tensor has another dtype, or a value that is no tensor was replaced. Only
+        tensors may be exchanged, because the class may have invariants between its fields.
     """
     import tensorflow as tf
 

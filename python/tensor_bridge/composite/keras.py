@@ -83,7 +83,7 @@ COMPOSITES = (
         name="keras layer",
         tf_keys=(
             "keras.src.layers.layer.Layer",  # Keras 3
-            # Keras 2, by its three homes.
+            # Keras 2, in its three packages.
             "keras.engine.base_layer.Layer",
             "keras.src.engine.base_layer.Layer",
             "tf_keras.src.engine.base_layer.Layer",

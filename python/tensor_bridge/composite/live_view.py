@@ -1,4 +1,4 @@
-"""Live views: torch tensors that show a TensorFlow variable, which writes go through to."""
+"""Live views: torch tensors over a TensorFlow variable's memory; writes reach the variable."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["COMPOSITES", "LiveView", "check_live", "read_value", "shows_a_view"]
 
 
 def check_live(variable: Any, options: Options) -> Explanation:
-    """What a live view would be; raises what forbids one. The variable stays as it is."""
+    """The explanation of a live view; raises if it is impossible. Does not change the variable."""
     if options.get("copy") is True:
         raise InvalidOptionError(
             "live=True shows the variable's memory, and copy=True asks for a copy; leave one out"
@@ -48,7 +48,7 @@ def check_live(variable: Any, options: Options) -> Explanation:
     found = _explanation.from_native(_C.explain_variable(*source, **keywords))
     if found.action == "refused":
         _C.variable_to_torch(*source, **keywords)  # raises it
-    # A variable that TensorFlow copies at each read stops being one when it is given its buffer.
+    # If TensorFlow copies the variable at each read, giving it its own buffer ends that.
     if found.action == "copied" and "copied by TensorFlow" not in found.reason:
         raise CopyRequiredError(
             f"live=True needs memory that both frameworks can use, but {found.reason}. Leave "
@@ -70,7 +70,7 @@ def check_live(variable: Any, options: Options) -> Explanation:
 
 
 def read_value(variable: Any) -> Any:
-    """An eager tensor over the variable's present buffer."""
+    """An eager tensor over the variable's current buffer."""
     import tensorflow as tf
 
     handle, _, _ = _refusals.variable_source(variable)
@@ -79,7 +79,7 @@ def read_value(variable: Any) -> Any:
 
 @cache
 def _has_deep_copy(dtype: Any) -> bool:
-    """Whether `_move_to_private_buffer` works for the dtype: not for float8, int4 and their kin."""
+    """Whether `_move_to_private_buffer` works for the dtype; float8, int4 and the like fail."""
     import tensorflow as tf
     from tensorflow.core.framework import tensor_pb2
 
@@ -96,13 +96,13 @@ def _has_deep_copy(dtype: Any) -> bool:
 
 
 def _move_to_private_buffer(variable: Any) -> Any:
-    """Gives the variable a buffer that nothing else shows; returns an eager tensor over it."""
+    """Gives the variable a buffer that nothing else uses; returns an eager tensor over it."""
     import tensorflow as tf
 
     handle, _, _ = _refusals.variable_source(variable)
     with tf.device(handle.device):
-        # A scatter update leaves the variable in a mode in which every read is a copy, so that
-        # nothing could show its memory. The next scatter moves it away and turns the mode on again.
+        # After a scatter update every read of the variable is a copy, so nothing could share its
+        # memory. The next scatter update moves the variable and turns that mode on again.
         tf.raw_ops.DisableCopyOnRead(resource=handle)
         value = read_value(variable)
         # DeepCopy has no kernel for quantized dtypes; a bitcast shows the same buffer.
@@ -117,7 +117,7 @@ def _move_to_private_buffer(variable: Any) -> Any:
 
 _views: weakref.WeakSet[LiveView] = weakref.WeakSet()
 _views_lock = threading.Lock()
-# A child of fork() would find it locked for good by a thread that it does not have.
+# The lock is held during fork(), so that no other thread holds it in the child for good.
 os.register_at_fork(
     before=_views_lock.acquire,
     after_in_parent=_views_lock.release,
@@ -126,19 +126,19 @@ os.register_at_fork(
 
 
 class LiveView:
-    """A torch tensor that shows a TensorFlow variable: writes go through, both ways.
+    """A torch tensor over a TensorFlow variable's memory: each side sees the other's writes.
 
     Made by ``to_torch(variable, live=True)``. TensorFlow first moves the variable to a buffer that
-    nothing else shows (its buffer may be that of its initial value, or of another variable), so an
-    earlier view of the same variable ends.
+    nothing else uses (the old buffer may also belong to its initial value, or to another variable),
+    so an earlier view of the same variable ends.
 
     The view ends at TensorFlow's next update of the variable (assign, an optimizer's step, a
-    restored checkpoint): TensorFlow never updates a buffer that something else shows, it moves the
-    variable to another one. `tensor` then keeps the last values, and writes to it reach nobody.
+    restored checkpoint): TensorFlow never updates a buffer that something else uses, but moves the
+    variable to a new one. `tensor` then keeps the last values, and writes to it reach nothing else.
 
-    Values that TensorFlow reads from the variable after the call (``variable.read_value()``, what a
-    tf.function returns, what a tape keeps) may be the same memory, so they change with it. Writes
-    are not synchronised with operations that TensorFlow runs at the same time.
+    Values that TensorFlow reads from the variable after the call (``variable.read_value()``,
+    results of a tf.function, values kept by a tape) may share this memory and change with it.
+    Writes are not synchronised with operations that TensorFlow runs at the same time.
 
     Attributes:
       variable: The variable.
@@ -167,9 +167,9 @@ class LiveView:
 
     @property
     def valid(self) -> bool:
-        """Whether `tensor` still shows the variable's memory.
+        """Whether `tensor` still shares the variable's memory.
 
-        Compares addresses. The tensor keeps its buffer alive, so an address is never used twice.
+        Compares addresses. The tensor keeps its buffer alive, so its address is not reused.
         """
         import tensorflow as tf
 
@@ -185,10 +185,10 @@ class LiveView:
         )
 
     def refresh(self) -> torch.Tensor:
-        """Makes the view valid again, over the variable's present value, and returns `tensor`.
+        """Makes the view valid again, over the variable's current value, and returns `tensor`.
 
-        A view that is valid stays as it is. Otherwise `tensor` is a new tensor; one that was taken
-        before keeps the old values.
+        A valid view is unchanged. Otherwise `tensor` is a new tensor; the former tensor keeps the
+        old values.
         """
         if not self.valid:
             self._tensor = self._make()
@@ -200,7 +200,7 @@ class LiveView:
 
 
 def shows_a_view(x: torch.Tensor) -> bool:
-    """Whether writes to `x` go through to a variable, because it is (part of) a live view."""
+    """Whether `x` is a live view or part of one, so that writes to it reach a variable."""
     if not _views:
         return False
     with _views_lock:

@@ -1,4 +1,4 @@
-"""tf.experimental.Optional: the converted value, or None where there is none."""
+"""tf.experimental.Optional: the converted value, or None if it is empty."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _has_value(optional: Any) -> bool:
     return bool(to_dense_torch(optional.has_value(), {}).item())
 
 
-# By hand: there may be no value, which is no part then.
+# By hand, because an empty optional has no part.
 
 
 def _to_torch(optional: Any, options: Options) -> Any:

@@ -38,17 +38,17 @@ __all__ = ["COMPOSITES", "Ragged", "assemble", "check_splits", "nest"]
 class Ragged:
     """A ragged tensor as plain torch tensors: all values, and where each row begins.
 
-    What `convert_tf_to_pytorch` gives for a tf.RaggedTensor that torch's nested tensors cannot
+    `convert_tf_to_pytorch` returns it for a tf.RaggedTensor that torch's nested tensors cannot
     express: more than one ragged dimension, a dimension of uniform length kept as a partition, or
-    strings. `convert_pytorch_to_tf` gives back an equal tf.RaggedTensor.
+    strings. `convert_pytorch_to_tf` makes an equal tf.RaggedTensor from it.
 
     Attributes:
       values: The innermost values in order: a torch.Tensor of shape ``(count, *inner)``, or a
         StringTensor.
       row_splits: One integer tensor for each partition, the outermost first. Row i of a partition
-        is made of the items from ``splits[i]`` up to ``splits[i + 1]`` of the next one.
-      uniform_row_lengths: For each partition the length of its rows if TensorFlow knows it to be
-        uniform, else None; all None if left out.
+        holds the items from ``splits[i]`` up to ``splits[i + 1]`` of the next partition.
+      uniform_row_lengths: For each partition, the length of its rows if TensorFlow knows that it is
+        uniform, else None; all None by default.
 
     Example:
       >>> import torch, tensor_bridge
@@ -97,7 +97,7 @@ class Ragged:
         return made
 
     def __reduce__(self) -> Any:
-        # By the constructor, which checks what comes out of a file.
+        # Unpickling calls the constructor, which checks values from a file.
         return type(self), (self.values, self.row_splits, self.uniform_row_lengths)
 
     def to_list(self) -> list[Any]:
@@ -128,10 +128,10 @@ def check_splits(
 ) -> tuple[int, int] | None:
     """Checks that the rows begin at 0, follow each other and end at `count`.
 
-    Neither framework does, and kernels of both read outside the values if they do not.
+    Neither framework checks this, and with wrong splits kernels of both read outside the values.
 
     Returns:
-      Length of the shortest and of the longest row, or None where there are no rows.
+      Length of the shortest and of the longest row, or None if there are no rows.
     """
     if splits.dim() != 1 or splits.shape[0] == 0:
         raise MismatchError(
@@ -157,7 +157,7 @@ def check_splits(
 def _check_partitions(
     row_splits: Sequence[torch.Tensor], uniform: Sequence[int | None], count: int
 ) -> tuple[int, int] | None:
-    """Checks all partitions; the lengths of the shortest and the longest innermost row."""
+    """Checks all partitions; returns the lengths of the shortest and longest innermost row."""
     lengths = None
     for i, splits in enumerate(row_splits):
         with part(f"row_splits[{i}]"):
@@ -182,15 +182,15 @@ def _nested(
     values: torch.Tensor, offsets: torch.Tensor, lengths: tuple[int, int] | None
 ) -> torch.Tensor:
     try:
-        # What nested_tensor_from_jagged() calls; torch 2.13 logs a warning about tracing there,
-        # once a process, which speaks of nothing that the caller did.
+        # nested_tensor_from_jagged() calls this too. In torch 2.13 that function logs a warning
+        # about tracing, once per process, which has nothing to do with the caller.
         from torch.nested._internal.nested_tensor import nested_view_from_values_offsets as make
     except ImportError:
         from torch.nested import nested_tensor_from_jagged as make
     nested: torch.Tensor = make(values, offsets)
     if lengths is not None:
-        # Without the longest length torch pads to the number of all values. Given to make(), it
-        # makes torch import torch._dynamo, seconds, and with it triton, to mark it as dynamic.
+        # Without the longest length torch pads to the number of all values. Passed to make(), the
+        # length would make torch import torch._dynamo (seconds) and triton, to mark it as dynamic.
         import torch
 
         for name, length in zip(("_min_seqlen_tensor", "_max_seqlen_tensor"), lengths, strict=True):
@@ -216,12 +216,12 @@ def _to_torch(ragged: Any, options: Options) -> Assembly:
 
 
 def _fits_torch(uniform: Sequence[int | None]) -> bool:
-    """Whether a nested tensor says as much: one ragged dimension, directly after the batch."""
+    """Whether a nested tensor can express it: one ragged dimension, directly after the batch."""
     return len(uniform) == 1 and uniform[0] is None
 
 
 def assemble(values: Any, row_splits: Sequence[torch.Tensor], uniform: Sequence[int | None]) -> Any:
-    """The form in torch of converted values and partitions, which are checked.
+    """Checks converted values and partitions, and makes their torch form.
 
     Args:
       values: A torch.Tensor, a StringTensor, or a list of bytes.
@@ -267,7 +267,7 @@ def _partitioned(
     uniform: tuple[int | None, ...],
     options: Options,
 ) -> Assembly:
-    """A tf.RaggedTensor; a partition of uniform length is made of the length alone."""
+    """A tf.RaggedTensor; a partition of uniform length is made from the length, without splits."""
     _check_split_dtypes(row_splits)
     _check_partitions(row_splits, uniform, int(values.shape[0]))
     kept = {name: options[name] for name in ("copy", "device") if name in options}
@@ -294,7 +294,7 @@ def _build(
         if length is None:
             values = tf.RaggedTensor.from_row_splits(values, converted.pop(), validate=False)
             continue
-        # TensorFlow makes the splits again: it does not keep the length with given ones.
+        # TensorFlow computes the splits: with given splits it does not keep the uniform length.
         dtype = {"torch.int32": tf.int32}.get(str(row_splits[i].dtype), tf.int64)
         values = tf.RaggedTensor.from_uniform_row_length(
             values,
@@ -323,7 +323,7 @@ def _nested_to_tf(nested: Any, options: Options) -> Assembly:
 def _parts_of_nested(nested: Any) -> Parts:
     names, context = nested.__tensor_flatten__()
     inner = {name: getattr(nested, name) for name in names}
-    # The other two hold the shortest and the longest length, as sizes without elements.
+    # The other two tensors have no elements; their sizes are the shortest and the longest length.
     moved = [name for name in names if name in ("_values", "_offsets", "_lengths")]
 
     def make(parts: Sequence[Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Strings: TensorFlow's `string` tensors, and `StringTensor`, which is their form in torch."""
+"""Strings: TensorFlow's `string` tensors, and `StringTensor`, their form in torch."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 __all__ = ["COMPOSITES", "StringTensor"]
 
-# Inside the class `bytes` is the tensor.
+# Inside the class the name `bytes` means the tensor.
 _Bytes = bytes
 
-# repr() shows all strings up to so many of them and so many bytes, else the first few.
+# repr() shows all strings up to these numbers of strings and bytes, otherwise the first few.
 _SHORT_COUNT, _SHORT_BYTES, _FIRST = 100, 4096, 3
 
 
@@ -37,24 +37,24 @@ _SHORT_COUNT, _SHORT_BYTES, _FIRST = 100, 4096, 3
 class StringTensor:
     """Byte strings with a shape, as two torch tensors.
 
-    What `convert_tf_to_pytorch` gives for a TensorFlow tensor of dtype string;
-    `convert_pytorch_to_tf` gives an equal one back. Counted row by row, string i is
-    ``bytes[offsets[i]:offsets[i + 1]]``, as in Arrow's large_binary: no Python object for a string
-    until one is asked for.
+    `convert_tf_to_pytorch` returns it for a TensorFlow tensor of dtype string, and
+    `convert_pytorch_to_tf` makes an equal tensor from it. In row-major order, string i is
+    ``bytes[offsets[i]:offsets[i + 1]]``, as in Arrow's large_binary. A string becomes a Python
+    object only when it is asked for.
 
-    The two are ordinary tensors of torch's own memory. They may be replaced, sliced and moved; the
+    Both are ordinary tensors in torch's own memory. They may be replaced, sliced and moved; the
     offsets are checked whenever strings are read, and need not begin at 0.
 
     Attributes:
-      bytes: All strings one behind the other, uint8, of one dimension.
-      offsets: Where each string begins, and where the last one ends, int64.
+      bytes: All strings concatenated, uint8, of one dimension.
+      offsets: Where each string begins, and where the last one ends; int64, one more than strings.
       shape: A torch.Size. By default there is one dimension.
 
     Raises:
-      MismatchError: There are not as many offsets as the shape needs, or the two tensors are on
+      MismatchError: The number of offsets does not fit the shape, or the two tensors are on
         different devices.
-      UnsupportedDtypeError: Another dtype than uint8 and int64.
-      UnsupportedTypeError: No torch tensors.
+      UnsupportedDtypeError: The dtypes are not uint8 and int64.
+      UnsupportedTypeError: They are not torch tensors.
 
     Example:
       >>> import tensorflow as tf, tensor_bridge
@@ -103,17 +103,17 @@ class StringTensor:
     def from_list(
         cls, strings: Any, *, encoding: str = "utf-8", errors: str = "strict"
     ) -> StringTensor:
-        """Makes one of strings in nested lists or tuples, or of a single string.
+        """Makes a StringTensor from strings in nested lists or tuples, or from a single string.
 
         Args:
           strings: bytes, bytearray or str; all lists of one depth have the same length.
-          encoding: How str is encoded.
-          errors: What becomes of characters that the encoding lacks, as in `str.encode`.
+          encoding: The encoding of each str.
+          errors: How to handle characters that the encoding lacks, as in `str.encode`.
 
         Raises:
           MismatchError: The lists are ragged.
-          UnsupportedTypeError: Something is neither a list nor a string.
-          UnicodeEncodeError: A character that the encoding lacks.
+          UnsupportedTypeError: An item is neither a list nor a string.
+          UnicodeEncodeError: The encoding lacks a character.
         """
         import torch
 
@@ -162,11 +162,11 @@ class StringTensor:
         return made
 
     def __reduce__(self) -> Any:
-        # By the constructor, which checks what comes out of a file.
+        # Unpickling calls the constructor, which checks values from a file.
         return type(self), (self.bytes, self.offsets, self.shape)
 
     def reshape(self, *shape: Any) -> StringTensor:
-        """The same two tensors under another shape; one size may be -1."""
+        """A StringTensor over the same two tensors with another shape; one size may be -1."""
         import torch
 
         sizes = shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape
@@ -177,7 +177,7 @@ class StringTensor:
         return StringTensor(self.bytes, self.offsets, torch.Size(new))
 
     def tolist(self) -> Any:
-        """Nested lists of bytes in the shape of the tensor; plain bytes where it has none."""
+        """Nested lists of bytes in the shape of the tensor; plain bytes without dimensions."""
         return self._nested(None, "strict", self.shape)
 
     def to_bytes(self) -> list[_Bytes]:
@@ -189,19 +189,19 @@ class StringTensor:
         """Nested lists of str in the shape of the tensor.
 
         Args:
-          encoding: How the bytes are to be read.
-          errors: What becomes of bytes that mean nothing in it, as in `bytes.decode`.
+          encoding: The encoding of the bytes.
+          errors: How to handle bytes that are invalid in it, as in `bytes.decode`.
 
         Raises:
-          UnicodeDecodeError: Such bytes, with errors="strict".
+          UnicodeDecodeError: Bytes are invalid, with errors="strict".
         """
         return self._nested(encoding, errors, self.shape)
 
     def item(self) -> _Bytes:
-        """The string of a tensor that has one.
+        """The string of a tensor with exactly one string.
 
         Raises:
-          MismatchError: There is not exactly one.
+          MismatchError: The number of strings is not 1.
         """
         if self.numel() != 1:
             raise MismatchError(f"expected one string, got {self.numel()}")
@@ -221,10 +221,10 @@ class StringTensor:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: Any) -> _Bytes | StringTensor:
-        """A string, or a StringTensor of some of them.
+        """A string, or a StringTensor of some of the strings.
 
-        Takes what torch takes. Integers and plain slices of the first dimension share the bytes;
-        everything else makes new tensors.
+        Takes the indices that torch takes. Integers and plain slices of the first dimension share
+        the bytes; all other indices make new tensors.
         """
         import torch
 
@@ -254,7 +254,7 @@ class StringTensor:
         return StringTensor(self.bytes, offsets, torch.Size(shape))
 
     def _gathered(self, where: torch.Tensor) -> StringTensor:
-        """The strings with these numbers, in tensors of their own."""
+        """The strings with these numbers, in new tensors."""
         import torch
 
         begins, ends = self.offsets[:-1], self.offsets[1:]
@@ -329,7 +329,7 @@ def _flatten(strings: Any) -> tuple[list[Any], list[int]]:
 
 # ---- the composite -------------------------------------------------------------------------------
 
-# By hand in both directions: the library converts the strings of a tensor at once.
+# By hand in both directions: the library converts all strings of a tensor in one call.
 
 
 def _to_torch(t: Any, options: Options) -> Any:
@@ -350,7 +350,7 @@ def _arguments(x: StringTensor) -> tuple[Any, Any, tuple[int, ...]]:
 
 
 def _without_device(options: Options) -> dict[str, Any]:
-    """The keywords towards TensorFlow, which keeps strings in host memory only."""
+    """The keywords of `to_tf` without ``device``: TensorFlow keeps strings in host memory."""
     kept = dense(options)
     device = kept.pop("device", None)
     if device is not None and "/device:CPU:" not in _options.tf_device_name(device):

@@ -29,7 +29,7 @@ def _elements(array: Any) -> list[Any]:
         if element is None:
             raise UnsupportedTypeError(
                 f"element {i} of the tf.TensorArray has no value: it was never written, or it was "
-                "read and deleted then (clear_after_read=False keeps elements)"
+                "deleted when it was read (clear_after_read=False keeps elements)"
             )
     return list(elements)
 
@@ -39,7 +39,7 @@ def _to_torch(array: Any, options: Options) -> Assembly:
     return "list", parts, list
 
 
-# What TensorArray.write() and its like return: a proxy that wants to be used.
+# TensorArray.write() and similar methods return a proxy that warns if it is not used.
 def _wrapped(proxy: Any, options: Options) -> tuple[Any, Options]:
     return proxy._tf_should_use_wrapped_value, options
 

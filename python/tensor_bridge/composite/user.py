@@ -1,4 +1,4 @@
-"""Composite values that users register, taken apart and put together as optree does it."""
+"""Composite values that users register, with flatten and unflatten functions as in optree."""
 
 from __future__ import annotations
 
@@ -73,29 +73,29 @@ def register_composite(
     torch_flatten: Flatten | None = None,
     tf_unflatten: Unflatten | None = None,
 ) -> None:
-    """Registers a type of yours on TensorFlow's side and its twin on torch's.
+    """Registers a class of TensorFlow values and its counterpart class of torch values.
 
-    A value is flattened into tensors (or other convertible values) and a static rest, the tensors
-    are converted with the keywords of the call, and the twin is put together from them. As in
-    optree, a flatten function returns ``(components, static)`` or ``(components, static, names)``
-    and an unflatten function takes ``(static, components)``. Subclasses are found too. There are no
-    namespaces: a conversion has no keyword to choose one.
+    A value is flattened into components (tensors or other convertible values) and a static rest.
+    The components are converted with the keywords of the call, and the counterpart is made from
+    them. As in optree, a flatten function returns ``(components, static)`` or ``(components,
+    static, names)``, and an unflatten function takes ``(static, components)``. Subclasses are
+    converted too. There are no namespaces, because a conversion has no keyword to choose one.
 
     Args:
       name: Name of the composite, unique, shown by `explain` and taken by `unregister_composite`.
-      tf_type: The class on TensorFlow's side, or its full name ("package.module.Class"), which
-        spares importing it.
-      torch_type: The class on torch's side, or its full name. Not a subclass of torch.Tensor: those
-        convert as tensors.
-      tf_flatten: Takes a ``tf_type`` apart; with ``torch_unflatten`` the way to torch.
+      tf_type: The class of TensorFlow values, or its full name ("package.module.Class"), which
+        makes importing it unnecessary.
+      torch_type: The class of torch values, or its full name. It must not be a subclass of
+        torch.Tensor, because those convert as tensors.
+      tf_flatten: Takes a ``tf_type`` apart. Needed with ``torch_unflatten`` for `to_torch`.
       torch_unflatten: Makes a ``torch_type``.
-      torch_flatten: Takes a ``torch_type`` apart; with ``tf_unflatten`` the way to TensorFlow.
+      torch_flatten: Takes a ``torch_type`` apart. Needed with ``tf_unflatten`` for `to_tf`.
       tf_unflatten: Makes a ``tf_type``.
 
     Raises:
       ValueError: The name or one of the types is registered already.
-      TypeError: Not a class, classes of which one is the other's base, a function without its
-        partner, or no function at all.
+      TypeError: A type is not a class, one class is derived from the other, a function is given
+        without its partner, or no function is given.
 
     Example:
       >>> import tensorflow as tf, tensor_bridge
@@ -162,7 +162,7 @@ def register_composite(
 
 
 def unregister_composite(name: str) -> None:
-    """Takes back a `register_composite`.
+    """Undoes a `register_composite`.
 
     Raises:
       ValueError: No composite of that name was registered with it.

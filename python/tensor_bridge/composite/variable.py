@@ -1,4 +1,4 @@
-"""Variables: TensorFlow's own, Keras', and those that a distribution strategy keeps."""
+"""Variables: TensorFlow's own, Keras', and those of a distribution strategy."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ["COMPOSITES", "inner", "keras_value", "local_parts"]
 
 # ---- by value ------------------------------------------------------------------------------------
 
-# By hand: the library reads a variable and converts what it read at once.
+# By hand: the library reads a variable and converts its value in one call.
 
 
 def _to_torch(variable: Any, options: Options) -> Any:
@@ -56,10 +56,10 @@ def _explain(variable: Any, options: Options) -> Explanation:
 
 
 def keras_value(variable: Any) -> Any:
-    """What a Keras variable holds.
+    """The TensorFlow value that a Keras variable holds.
 
     Raises:
-      UnsupportedTypeError: nothing yet, or nothing of TensorFlow's.
+      UnsupportedTypeError: it has no value yet, or one of another backend.
     """
     if getattr(variable, "_value", variable) is None:
         raise UnsupportedTypeError(
@@ -73,7 +73,7 @@ def keras_value(variable: Any) -> Any:
             raise _refusals.refusal_to_torch(value)
         raise UnsupportedTypeError(
             f"expected a Keras variable of the TensorFlow backend, got one that holds a {names[0]}"
-            "; with another backend there is nothing of TensorFlow's to convert: use variable.value"
+            "; with another backend there is no TensorFlow value to convert: use variable.value"
         )
     return value
 
@@ -93,7 +93,8 @@ def _keras_source(variable: Any, options: Options) -> tuple[Any, Options]:
 
 def local_parts(variable: Any) -> tuple[Any, ...]:
     """The variables of a distributed one."""
-    # MirroredVariable and its like, PerReplica: one for each replica. ShardedVariable: the shards.
+    # One for each replica (MirroredVariable, PerReplica and the like), or the shards of a
+    # ShardedVariable.
     parts: Iterable[Any] = variable.values if hasattr(variable, "values") else variable.variables
     return tuple(parts)
 
@@ -107,7 +108,7 @@ def _local_to_torch(kind: str) -> Conversion:
 
 
 def inner(variable: Any) -> Any:
-    """The variable inside one that a parameter server strategy or mixed precision wraps."""
+    """The variable that a parameter server strategy or mixed precision wraps."""
     # Mixed precision forwards every other attribute, get() too.
     inner = getattr(variable, "_variable", None)
     return variable.get() if inner is None else inner
@@ -147,7 +148,7 @@ COMPOSITES = (
     Composite(
         name="wrapped variable",
         tf_keys=(
-            # Keras 2, by its three homes.
+            # Keras 2, in its three packages.
             "keras.mixed_precision.autocast_variable.AutoCastVariable",
             "keras.src.mixed_precision.autocast_variable.AutoCastVariable",
             "tf_keras.src.mixed_precision.autocast_variable.AutoCastVariable",

@@ -13,7 +13,7 @@ from tensor_bridge.data._device import Mover
 
 
 def iterates(*kinds: str) -> bool:
-    """Whether one of accelerate's classes of these names asks for the elements."""
+    """Whether an accelerate class with one of these names asks for the elements."""
     if "accelerate" not in sys.modules:
         return False
     frame: FrameType | None = sys._getframe(1)
@@ -26,15 +26,12 @@ def iterates(*kinds: str) -> bool:
 
 
 def shares_out() -> bool:
-    """Whether accelerate gives each rank its part of what is asked for.
-
-    transformers' Trainer does so through accelerate.
-    """
+    """Whether accelerate gives each rank its part of the elements; transformers' Trainer does."""
     return iterates("IterableDatasetShard", "DataLoaderDispatcher")
 
 
 def device() -> Any | None:
-    """Where accelerate trains; None for the host, where elements are anyway."""
+    """The device on which accelerate trains; None for the host, where elements already are."""
     from accelerate.state import AcceleratorState
 
     place = AcceleratorState().device
@@ -42,9 +39,9 @@ def device() -> Any | None:
 
 
 def announced(elements: Mover) -> Iterator[Any]:
-    """The elements; accelerate is told which one is the last, as by its own loaders.
+    """The elements; accelerate is told which is the last, as its own loaders tell it.
 
-    It takes an optimizer step there, however many were to be accumulated.
+    At the last element it takes an optimizer step, even before enough gradients are accumulated.
     """
     iterator: Iterator[Any] = _announced_class()(elements)
     return iterator
@@ -56,7 +53,7 @@ def _announced_class() -> type[Any]:
     from accelerate.state import GradientState
 
     class Announced(DataLoaderStateMixin):  # type: ignore[misc]
-        _drop_last = True  # no element is added to the last batch, so none is to be taken away
+        _drop_last = True  # nothing is added to the last batch, so nothing has to be removed
 
         def __init__(self, elements: Mover) -> None:
             self._elements = elements

@@ -1,6 +1,6 @@
 """Reads numbers from objects with the buffer protocol, such as NumPy's arrays and scalars.
 
-Not for: importing NumPy. The numbers are copied, because writes of their owner cannot be detected
+Not for: importing NumPy. The numbers are copied, because writes by their owner cannot be detected
 and TensorFlow's values must not change.
 """
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _OWNERS = {"numpy.ndarray", "numpy.generic", "array.array", "builtins.memoryview"}
 _MASKED = {"numpy.ma.MaskedArray", "numpy.ma.core.MaskedArray"}
 
-# struct's letters, and the name in torch of each kind by the size of an element.
+# For each letter of struct, torch's name of the dtype by the size of an element.
 _KINDS: tuple[tuple[str, dict[int, str]], ...] = (
     ("?", {1: "bool"}),
     ("bhilqn", {1: "int8", 2: "int16", 4: "int32", 8: "int64"}),
@@ -42,7 +42,7 @@ def read(value: Any) -> torch.Tensor | StringTensor:
     """Returns a tensor of the same shape, dtype and values, in its own memory.
 
     Raises:
-      UnsupportedTypeError: It has no buffer, several fields, or masked elements.
+      UnsupportedTypeError: The value has no buffer, several fields, or masked elements.
       UnsupportedDtypeError: torch has no dtype for the numbers.
     """
     view = _view(value)

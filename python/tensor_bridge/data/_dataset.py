@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tensor_bridge.data._service import Service
 
 _NO_COPY = (
-    "a TorchDataset and its passes have one iterator of TensorFlow's, which cannot be copied; make "
+    "a TorchDataset and its passes use a TensorFlow iterator, which cannot be copied; make "
     "another TorchDataset over the same tf.data.Dataset"
 )
 
@@ -137,7 +137,7 @@ class TorchDatasetBase(OfOneProcess):
         self._given_place = _sharding.check_place(rank, world_size)
         self._shard = _sharding.check_policy(shard)
         if self._shard is None and self._given_place is not None:
-            self._shard = "auto"  # who says which rank this is asks for its part
+            self._shard = "auto"  # a caller that gives the rank wants its part
         self._equal_steps = bool(equal_steps)
         self._service = _service
         self._source: Callable[[int], Any] | None = None
@@ -183,7 +183,7 @@ class TorchDatasetBase(OfOneProcess):
         self._share_out()
 
     def _share_out(self) -> None:
-        """Takes this rank's part of the whole, by the world as it is now."""
+        """Takes this rank's part of the whole dataset in the current world."""
         self._rank, self._world_size = self._given_place or _sharding.place()
         self._steps = None
         self._policy: str | None = None
@@ -202,18 +202,18 @@ class TorchDatasetBase(OfOneProcess):
         self._settings = self._make_settings()
 
     def _follow_world(self) -> None:
-        """Shares the dataset out anew if the world is not the one that it was shared out for."""
+        """Takes this rank's part again if the world has changed."""
         place = self._given_place or _sharding.place()
         if place == (self._rank, self._world_size):
             return
-        # The passes that were begun are counted by the resource of the whole.
+        # The resource of the whole dataset counts the passes.
         self._share_out()
 
     def _make_settings(self) -> Settings:
         plan = plan_element(
             self._dataset.element_spec,
             string_lists=self._strings == "list",
-            # Not a method of this object: what is dropped is to be freed without the collector.
+            # Not a method of this object, so that it can be freed without the garbage collector.
             nested=partial(
                 torch_dataset_class(),
                 strings=self._strings,
@@ -231,7 +231,7 @@ class TorchDatasetBase(OfOneProcess):
         if timeout is not None:
             prefetch = max(prefetch, 1)  # only a thread can be waited for with a limit
         elif plan.has_opaque:
-            prefetch = 0  # values that a state could not hold are not made ahead
+            prefetch = 0  # a state cannot hold these values, so none is made ahead
         return Settings(
             plan=plan,
             prefetch=prefetch,
@@ -297,7 +297,7 @@ class TorchDatasetBase(OfOneProcess):
         if type(epoch) is not int or not 0 <= epoch <= most:
             raise InvalidOptionError(f"epoch must be an int from 0 to {most}, got {epoch!r}")
         left = self._current is not None and not self._current.finished
-        # A pass that was left has drawn the seeds of some of its shuffles and not of others.
+        # An unfinished pass has drawn the seeds of only some of its shuffles.
         if self._reshuffles and (
             epoch < self._started or (left and not _pipeline.draws_once(self._like))
         ):
@@ -313,7 +313,7 @@ class TorchDatasetBase(OfOneProcess):
         )
 
     def _begin_anew(self) -> None:
-        """Puts another dataset in the place of this one, of which no pass has begun."""
+        """Replaces the dataset by a new one, over which no pass has begun."""
         import tensorflow as tf
 
         try:
@@ -372,7 +372,7 @@ class TorchDatasetBase(OfOneProcess):
         return self.elements()
 
     def elements(self) -> Elements | InStep:
-        """Begins a pass; `iter` with all that the iterator can do."""
+        """Begins a pass; returns `iter`'s iterator with its full type."""
         self._check_process()
         self._follow_world()
         self._check_sharing()
@@ -390,10 +390,10 @@ class TorchDatasetBase(OfOneProcess):
         return elements
 
     def _check_sharing(self) -> None:
-        """Sees to it that ranks share the elements out once.
+        """Checks that the elements are divided among the ranks only once.
 
         Raises:
-          InvalidOptionError: They would twice.
+          InvalidOptionError: accelerate and this dataset would both divide them.
         """
         if self._shard is None and self._world_size > 1:
             if not self._warned and not _accelerate.shares_out():
@@ -403,7 +403,7 @@ class TorchDatasetBase(OfOneProcess):
             raise InvalidOptionError(_SHARED_TWICE)
 
     def _check_skipping(self) -> None:
-        """Says so if accelerate's `skip_first_batches` may begin another epoch than is meant."""
+        """Warns if accelerate's `skip_first_batches` may begin another epoch than intended."""
         ordered = self._reshuffles or self._source is not None
         if self._epoch_chosen or self._state is not None or not ordered or self._epoch:
             return
@@ -480,7 +480,7 @@ class TorchDatasetBase(OfOneProcess):
 
 
 def _adds_an_axis(frame: FrameType) -> bool:
-    """Whether it is a DataLoader's whose batch_size and collate_fn nobody gave.
+    """Whether the caller is a DataLoader with the default batch_size and collate_fn.
 
     Its iterator makes the fetcher, which begins the pass (torch/utils/data/_utils/fetch.py).
     """

@@ -46,7 +46,7 @@ def _is_plain(value: Any) -> bool:
 def pins(pin_memory: bool) -> bool:
     """Whether to pin memory: if requested and possible. If impossible it warns, as torch does.
 
-    It does not raise, because training scripts request it on every machine.
+    It does not raise, because training scripts request pinning on every machine.
     """
     import torch
 
@@ -90,7 +90,7 @@ class Mover(OfOneProcess):
                 "device='cuda' needs a CUDA build of torch and a visible GPU; neither is here"
             )
         if self._device == torch.device("cuda"):
-            # As in Tensor.to(), and the same for the whole pass.
+            # The current device, as in Tensor.to(), fixed for the whole pass.
             self._device = torch.device("cuda", torch.cuda.current_device())
         self._pin = pin_memory or cuda
         self._stream = torch.cuda.Stream(self._device) if cuda else None

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 # Failures in a row after which on_error="skip" gives up: a pipeline that never recovers.
 _MAX_FAILURES = 100
-# Closed before the interpreter goes: their threads run TensorFlow's and perhaps Python's code.
+# Closed before the interpreter exits: their threads run code of TensorFlow and perhaps of Python.
 _open: weakref.WeakSet[Elements] = weakref.WeakSet()
-# Iterators of another process, in a forked child.
+# In a forked child, iterators of the parent process.
 _left: list[Any] = []
 
 
@@ -60,12 +60,12 @@ class Settings:
       plan: What the elements are.
       prefetch: Elements that the thread makes ahead.
       resume: How positions are saved.
-      skip_failures: Failed elements are left out.
-      timeout: Seconds after which a wait counts as a dead service; None waits for good.
+      skip_failures: Whether failed elements are left out.
+      timeout: Seconds of waiting after which the service counts as dead; None waits forever.
       options: Keywords of the native conversion.
       addresses: Of tf.data service, if the elements come from one.
-      identity: What a state must agree with.
-      told: What was warned of.
+      identity: Values with which a state must agree.
+      told: The warnings already given.
     """
 
     plan: ElementPlan
@@ -79,7 +79,7 @@ class Settings:
     told: dict[str, str] = field(default_factory=dict)
 
     def state(self, epoch: int, delivered: int = 0, *, ended: bool = False) -> dict[str, Any]:
-        """A position as it is saved, without what TensorFlow and the queue have."""
+        """A saved position without the states of TensorFlow and of the queue."""
         return {
             "version": _resume.VERSION,
             **self.identity,
@@ -109,17 +109,17 @@ class Elements(OfOneProcess):
         super().__init__()
         self.epoch = epoch
         self._settings = settings
-        self._follows = follows_world  # its part is that of a rank of torch.distributed
+        self._follows = follows_world  # the part is that of a torch.distributed rank
         self._world = _sharding.world() if follows_world else None
         self._limit = -1.0 if settings.timeout is None else settings.timeout
         self._lock = threading.RLock()
-        # Elements that were taken out of the queue for a state, as flat values, or failures.
+        # Elements taken from the queue for a state, as flat values, or failures.
         self._pending: deque[list[Any] | Failure] = deque()
         self._position = 0  # elements and failures that were delivered
-        self._offset = 0  # of the native iterator's ordinals
+        self._offset = 0  # added to the native iterator's ordinals
         self._finished = False
         self._final = Stats()
-        # An asynchronous executor would begin the pass some time later.
+        # An asynchronous executor would begin the pass later.
         with context.execution_mode(context.SYNC):
             self._iterator: Any = _begin(dataset)  # keeps the dataset's functions alive
             if state is not None:
@@ -141,7 +141,7 @@ class Elements(OfOneProcess):
         if state["resume"] == "replay":
             self._skip(state["delivered"], of_other=state["rank"] != settings.identity["rank"])
         elif state["ended"]:
-            _C.data_close(self._native)  # only what is pending is left
+            _C.data_close(self._native)  # only pending elements remain
 
     # ---- iteration -------------------------------------------------------------------------------
 
@@ -179,8 +179,8 @@ class Elements(OfOneProcess):
         """The values of the next element, from which `build` makes it.
 
         Raises:
-          StopIteration: There is none.
-          PipelineError: It could not be made.
+          StopIteration: There is no next element.
+          PipelineError: The element could not be made.
         """
         self._check_process()
         if self._follows:
@@ -214,7 +214,7 @@ class Elements(OfOneProcess):
         return _C.data_next_flat(self._native, self._limit)
 
     def build(self, flat: list[Any]) -> Any:
-        """An element of its values."""
+        """Makes an element from its values."""
         self._check_process()
         return _C.data_build(self._native, flat)
 
@@ -240,7 +240,7 @@ class Elements(OfOneProcess):
         return error
 
     def _skip(self, count: int, *, of_other: bool) -> None:
-        """Makes so many elements, which were delivered; another rank may have had one more."""
+        """Makes and drops ``count`` delivered elements; another rank may have had one more."""
         for _ in range(count):
             try:
                 _C.data_next_flat(self._native, self._limit)
@@ -252,7 +252,7 @@ class Elements(OfOneProcess):
                     f"dataset ended after {self._position}; it yields other elements than before"
                 ) from None
             except Failure:
-                pass  # it was delivered as such
+                pass  # it was delivered as a failure
             self._position += 1
 
     # ---- state -----------------------------------------------------------------------------------
@@ -330,7 +330,7 @@ class Elements(OfOneProcess):
             return
         self._position = state["delivered"]
         for flat, failed in zip(state["pending"], state["failed"], strict=True):
-            # The state may be loaded again, and what is delivered may be written to.
+            # Copies: the state may be loaded again, and delivered tensors may be written to.
             self._pending.append(Failure(*flat) if failed else _resume.copied(flat))
         self._offset = self._position + len(self._pending)
         if state["iterator"] is not None:
@@ -370,11 +370,11 @@ class Elements(OfOneProcess):
         if self._is_here():
             self._finish()  # before the functions that its thread may be running
         else:
-            # TensorFlow would wait for the iterator's threads, which are not in this process.
+            # TensorFlow would wait for the iterator's threads, which do not exist in this process.
             _left.append((self._iterator, self._native))
 
     def close(self) -> None:
-        """Ends the pass: cancels what TensorFlow does for it, ends the thread, frees the queue."""
+        """Ends the pass: cancels TensorFlow's work for it, ends the thread, frees the queue."""
         self._check_process()
         self._pending.clear()
         self._finish()

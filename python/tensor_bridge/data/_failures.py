@@ -1,4 +1,4 @@
-"""Elements that could not be made: what the extension raises, and what users see."""
+"""Elements that could not be made: the extension's exception, and the public one."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ _CODES = [
 
 
 class Failure(Exception):  # noqa: N818  # never leaves `Elements`
-    """What the extension raises where an element could not be made."""
+    """Raised by the extension for an element that could not be made."""
 
 
 def failure(ordinal: int, status: int, code: int, message: str) -> Failure:
-    """What the extension calls for the exception."""
+    """Makes the exception; the extension calls it."""
     return Failure(ordinal, status, code, message)
 
 
 def public(ordinal: int, status: int, code: int, message: str) -> TensorBridgeError:
-    """The exception for a failure."""
+    """The public exception for a failure."""
     if status != _TENSORFLOW or code == 0:
         kind = errors.BY_STATUS.get(status, errors.InternalError)
         return kind(f"element {ordinal}: {message}")
     error = PipelineError(
         f"the pipeline failed at element {ordinal}: {_WRAPPER.sub('', message)}. Ask for the next "
-        "element to go on behind it, or leave such elements out: ds.ignore_errors(), or "
+        "element to continue after it, or leave such elements out: ds.ignore_errors(), or "
         "on_error='skip'"
     )
     error.ordinal = ordinal

@@ -17,7 +17,7 @@ from tensor_bridge.errors import MismatchError, TensorBridgeError, UnsupportedTy
 
 
 def from_torch(data: Any, *, element_spec: Any = None) -> Any:
-    """Makes a tf.data.Dataset of a torch Dataset, IterableDataset or DataLoader.
+    """Makes a tf.data.Dataset from a torch Dataset, IterableDataset or DataLoader.
 
     Elements keep their structure (lists become tuples). Tensors keep their shape and dtype, and
     share torch's memory if TensorFlow can use it, as with `convert_pytorch_to_tf`; they never pass
@@ -33,8 +33,8 @@ def from_torch(data: Any, *, element_spec: Any = None) -> Any:
 
     Args:
       data: The dataset or loader.
-      element_spec: Nest of tf.TypeSpec of an element. By default that of the first element, with an
-        unknown batch size for a DataLoader.
+      element_spec: Nest of tf.TypeSpec of an element. By default that of the first element; for a
+        DataLoader the batch size is then unknown.
 
     Returns:
       A tf.data.Dataset, which keeps ``data`` alive.
@@ -112,7 +112,7 @@ def _first_spec(data: Any, indexed: bool, *, batched: bool) -> Any:
 
 
 def _to_tensorflow(value: Any) -> Any:
-    """An element of torch's as TensorFlow values in dicts and tuples."""
+    """A torch element as TensorFlow values in dicts and tuples."""
     if _C.is_torch_tensor(value):
         return _C.convert_pytorch_to_tf(value)
     if has_buffer(value) and not isinstance(value, (str, bytes)):
@@ -132,7 +132,7 @@ def _to_tensorflow(value: Any) -> Any:
 
 
 def _is_strings(value: Any) -> bool:
-    """Whether it is a list or tuple of strings, which DataLoader makes of a batch of strings."""
+    """Whether it is a list or tuple of strings, a DataLoader's batch of strings."""
     return (
         type(value) in (list, tuple)
         and len(value) > 0
@@ -141,7 +141,7 @@ def _is_strings(value: Any) -> bool:
 
 
 class _Source:
-    """The functions that TensorFlow calls. It holds the passes that are under way."""
+    """The functions that TensorFlow calls. Holds the running passes."""
 
     def __init__(self, data: Any, spec: Any) -> None:
         import tensorflow as tf

@@ -10,7 +10,7 @@ from tensor_bridge.data._process import OfOneProcess
 
 
 class InStep(OfOneProcess):
-    """`Elements` that end as soon as one rank has no more of them."""
+    """`Elements` that end on all ranks as soon as one rank has no more."""
 
     def __init__(self, elements: Elements) -> None:
         super().__init__()

@@ -1,11 +1,11 @@
-"""The form of what TensorFlow saves of an iterator, looked at before TensorFlow reads it.
+"""Checks the form of a saved TensorFlow iterator state before TensorFlow reads it.
 
 Each part is a TensorProto of one variant, "tensorflow::Iterator": names, and as many tensors, which
 TensorFlow packs with Snappy into one CompressedElement (IteratorStateVariant in
 tensorflow/core/kernels/data/iterator_ops.cc, TensorFlow 2.21). TensorFlow's own reader checks
 little of that: of 150 states with a few flipped bits 24 ended the process, and one ran for good.
 
-Not for: what the values mean to an operation of the pipeline; only it knows.
+Not for: what the values mean; only the operations of the pipeline know that.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _STRING, _INT64, _VARIANT = 7, 9, 21  # tensorflow/core/framework/types.proto
 _COMPLEX = (8, 18)
 _SAVED = "tensorflow::Iterator"
 _PACKED = "tensorflow.data.CompressedElement"
-# Between names; the name that is in front of the first one is common to all of the part.
+# The separator between names; the text before the first one is common to all names of the part.
 _BETWEEN = b"@@"
-# Names of counts, for so many values TensorFlow asks for memory before it looks for the values.
+# Names of counts. TensorFlow allocates memory for that many values before it reads them.
 _COUNTS = (b"size", b"num_elements", b"num_components")
-# What one count may be whatever the size of the state.
+# A count up to this is allowed for any size of the state.
 _FEW = 1 << 20
 _DEEPEST = 8
 
@@ -40,7 +40,7 @@ def check(parts: Sequence[bytes]) -> None:
     """Checks each length, shape and count in the parts of a state.
 
     Raises:
-      ResumeError: They are not what TensorFlow writes.
+      ResumeError: TensorFlow does not write such parts.
     """
     most = max(_FEW, sum(map(len, parts)))
     for number, part in enumerate(parts):
@@ -61,9 +61,9 @@ def _protos() -> tuple[Any, Any, Any]:
 
 
 def _size_of(dtype: int) -> int:
-    """Bytes an element."""
+    """Bytes per element."""
     row = row_of(dtype)
-    if row is None or not row.itemsize:  # strings and their like differ
+    if row is None or not row.itemsize:  # strings and similar dtypes have no fixed size
         raise _BadFormError(f"a value of dtype {dtype}")
     return row.itemsize
 
@@ -80,7 +80,7 @@ def _parsed(kind: Any, data: bytes) -> Any:
         message = kind.FromString(data)
     except DecodeError:
         raise _BadFormError(f"bytes that are no {kind.DESCRIPTOR.name}") from None
-    # Fields twice, unknown ones and numbers of another length: TensorFlow writes none.
+    # TensorFlow writes no duplicate or unknown fields, and no overlong numbers.
     written = message.SerializeToString(deterministic=True)
     _need(written == data, f"a {kind.DESCRIPTOR.name} in another form")
     return message
@@ -105,7 +105,7 @@ def _check_part(part: bytes, most: int) -> None:
         _need(len(list(_variants(saved.tensors[0]))) == 1, "two values")
         _need(not packed[0].tensors, "tensors beside packed ones")
         values = list(_unpacked(packed[0].metadata))
-    else:  # TensorFlow goes on without where it could not pack
+    else:  # TensorFlow stores plain tensors if packing fails
         _need(
             all(value.dtype != _VARIANT for value in saved.tensors), "variants that are not packed"
         )
@@ -117,7 +117,7 @@ def _check_part(part: bytes, most: int) -> None:
 
 
 def _variants(tensor: Any) -> Iterator[Any]:
-    """The values of a tensor of variants: fields of their own, or lengths and bytes."""
+    """The values of a tensor of variants: separate fields, or lengths and bytes."""
     _, variant, _ = _protos()
     count = _count(tensor.tensor_shape)
     _need(tensor.dtype == _VARIANT, f"a tensor of dtype {tensor.dtype}")
@@ -138,7 +138,7 @@ def _variants(tensor: Any) -> Iterator[Any]:
 
 
 def _varint(data: bytes, place: int) -> tuple[int, int]:
-    """A number of at most 32 bits, and the place behind it."""
+    """A number of at most 32 bits, and the position after it."""
     number = 0
     for shift, byte in zip(range(0, 35, 7), data[place : place + 5], strict=False):
         number |= (byte & 127) << shift
@@ -148,7 +148,7 @@ def _varint(data: bytes, place: int) -> tuple[int, int]:
 
 
 def _unpacked(data: bytes) -> Iterator[int | None]:
-    """The values of a CompressedElement; None for what is no number."""
+    """The values of a CompressedElement; None for a value that is not a number."""
     tensor, _, element = _protos()
     packed = _parsed(element, data)
     _need(packed.version == 0, f"version {packed.version} of a packed element")
@@ -193,7 +193,7 @@ _VALUES = (
 
 
 def _checked(tensor: Any, depth: int) -> int | None:
-    """Checks a TensorProto; its value if it is one number."""
+    """Checks a TensorProto; returns its value if it holds one number."""
     _need(depth < _DEEPEST, "variants in variants")
     if tensor.dtype == _VARIANT:
         for variant in _variants(tensor):

@@ -1,4 +1,4 @@
-"""Whether Lightning saves or loads a position, which it does in a way of its own."""
+"""Whether Lightning saves or loads a position; it has its own way of doing so."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from types import FrameType
 
 
 def is_caller(frame: FrameType) -> bool:
-    """Whether the function is that of Lightning which asks loaders for their state."""
+    """Whether the caller is Lightning's function that asks loaders for their state."""
     return str(frame.f_globals.get("__name__")).endswith(
         (
             "lightning.pytorch.utilities.combined_loader",
@@ -17,7 +17,7 @@ def is_caller(frame: FrameType) -> bool:
 
 
 def tell_of_length() -> None:
-    """Warns that Lightning takes one element more than it trains with."""
+    """Warns that Lightning fetches one element more than it trains with."""
     warnings.warn(
         "Lightning fetches one batch ahead of a loader whose length is not known, so the position "
         "in this checkpoint is one batch too far. Where you know the number of batches, say so: "

@@ -56,18 +56,18 @@ class LoaderBase:
         sampler: None = None,
         batch_sampler: None = None,
     ) -> None:
-        # Lightning's predict() makes a loader anew of its public attributes, and with sampler=None
-        # and batch_sampler=None.
+        # Lightning's predict() makes a new loader from the public attributes, with sampler=None and
+        # batch_sampler=None.
         self.dataset = dataset
         self.device = device
         self.pin_memory = pins(pin_memory)
         self._prepared = False
         self._told_of_files = self._told_of_length = False
-        self._skips_empty = False  # a pass of which nothing is left, in favour of the next one
+        self._skips_empty = False  # skips a finished pass and begins the next one
         self._mover: Mover | None = None
         self._pass: Any = None
         if device is not None:
-            Mover(iter(()), device, self.pin_memory)  # refuses a device that is not here at once
+            Mover(iter(()), device, self.pin_memory)  # refuses a missing device at once
 
     def __len__(self) -> int:
         """The number of elements of an epoch; TypeError if it is not known."""
@@ -116,12 +116,12 @@ class LoaderBase:
 
     @property
     def _is_accelerate_prepared(self) -> bool:
-        """True: `Accelerator.prepare` keeps this object, and makes no loader over its dataset."""
+        """True, so that `Accelerator.prepare` keeps this object and makes no new loader."""
         return True
 
     @_is_accelerate_prepared.setter
     def _is_accelerate_prepared(self, value: bool) -> None:
-        self._prepared = bool(value)  # accelerate says so of what `prepare` was given
+        self._prepared = bool(value)  # accelerate sets it on the arguments of `prepare`
 
     @property
     def use_stateful_dataloader(self) -> bool:
@@ -159,7 +159,7 @@ class LoaderBase:
         """As `TorchDataset.load_state_dict`."""
         self.dataset.load_state_dict(state_dict)
         self._mover = None
-        # Lightning saves after the last batch of an epoch, and would stop at an empty one.
+        # Lightning saves after the last batch of an epoch, and would stop at an empty epoch.
         self._skips_empty = _lightning.is_caller(sys._getframe(1))
 
     def stats(self) -> Stats:
@@ -261,7 +261,7 @@ def loader(
     return loader_class()(dataset, device=device, pin_memory=pin_memory)
 
 
-# What a DataLoader does with these keywords, tf.data does in the pipeline.
+# For each keyword of a DataLoader, what to do in the tf.data pipeline instead.
 _IN_TF_DATA = {
     "batch_size": "batch in the pipeline: loader(ds.batch(n))",
     "shuffle": "shuffle in the pipeline: loader(ds.shuffle(n, seed=...).batch(n))",

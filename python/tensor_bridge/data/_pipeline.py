@@ -1,11 +1,11 @@
-"""The Python objects of a tf.data pipeline: what they show, and the options of a pass."""
+"""The Python objects of a tf.data pipeline: their properties, and the options of a pass."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-# Transformations in which tf.data has nothing to tune while it runs.
+# Transformations in which tf.data has nothing to tune at run time.
 _PLAIN = frozenset(
     f"{name}Dataset"
     for name in (
@@ -54,7 +54,7 @@ def prepare(dataset: Any, like: Any) -> Any:
     tune: 5 us per element each on 2 cores.
 
     Args:
-      dataset: To be read.
+      dataset: The dataset to read.
       like: The pipeline from which it was made, with all of its Python objects.
     """
     import tensorflow as tf
@@ -182,7 +182,7 @@ def _repetitions(node: Any, nodes: dict[str, Any], consumers: dict[str, Any]) ->
     count = 1
     while (node := consumers.get(node.name)) is not None:
         if node.op == "RepeatDataset":
-            # An endless one never has a second pass.
+            # An infinite dataset never has a second pass.
             count *= max(1, nodes[node.input[1]].attr["value"].tensor.int64_val[0])
     return count
 
@@ -210,7 +210,7 @@ def is_nondeterministic(dataset: Any) -> bool:
         interleaves |= _kind(node) == "ParallelInterleaveDataset"
     if dataset.options().deterministic is False:
         return True
-    # Objects of this kind do not have the option.
+    # Some datasets do not have the option.
     return interleaves and b"ParallelInterleave" in _operations_out_of_order(dataset)
 
 

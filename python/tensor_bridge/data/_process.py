@@ -8,7 +8,7 @@ from typing import Any
 from tensor_bridge.errors import WorkerProcessError
 
 _ELSEWHERE = (
-    "a dataset of TensorFlow's cannot be iterated in another process: TensorFlow's threads do not "
+    "a TensorFlow dataset cannot be iterated in another process: TensorFlow's threads do not "
     "survive a fork. Use num_workers=0: tf.data works in its own threads, and tensor_bridge "
     "prefetches in another, so worker processes would gain nothing; more cores are used with "
     "num_parallel_calls=tf.data.AUTOTUNE in the pipeline, more machines with "

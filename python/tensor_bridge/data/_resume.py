@@ -1,4 +1,4 @@
-"""Positions in a dataset: TensorFlow's iterator state as bytes, and what was not delivered yet."""
+"""Positions in a dataset: TensorFlow's iterator state as bytes, and undelivered elements."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = [
     "sealed",
 ]
 
-# What "auto" tries, from the best to what always works.
+# The modes that "auto" tries, from the best one to the one that always works.
 _FALLBACKS = ("exact", "position", "replay")
 
 # tensorflow::data::ExternalStatePolicy
@@ -42,7 +42,7 @@ _UNSAVED = re.compile(r"(\w+) does not support checkpointing")
 
 
 def none_of_service() -> ResumeError:
-    """What is raised where a position of tf.data service is asked for."""
+    """The error for a position of tf.data service."""
     return ResumeError(
         "tf.data service does not save positions: its workers own them. Resume at the start of an "
         "epoch (set_epoch), or iterate without the service"
@@ -50,10 +50,10 @@ def none_of_service() -> ResumeError:
 
 
 def check_mode(mode: Any) -> str:
-    """The value of ``resume=``.
+    """Checks and returns the value of ``resume=``.
 
     Raises:
-      InvalidOptionError: It is no mode.
+      InvalidOptionError: It is not a mode.
     """
     if mode not in MODES:
         raise InvalidOptionError(
@@ -63,35 +63,35 @@ def check_mode(mode: Any) -> str:
 
 
 def check_dataset(dataset: Any, mode: str) -> None:
-    """Finds out now whether positions in the dataset can be saved in the mode.
+    """Checks in advance that positions in the dataset can be saved in the mode.
 
     Raises:
-      ResumeError: They cannot.
+      ResumeError: They cannot be saved.
     """
     import tensorflow as tf
 
     if mode not in ("exact", "position"):
         return
     try:
-        # Another one, since each iterator draws the seeds of an epoch.
+        # A new dataset, because each iterator draws the seeds of an epoch.
         iterator = iter(_pipeline.anew(dataset))
         generates = "GeneratorDataset" in _pipeline.operations(dataset)
     except tf.errors.OpError:
         return  # too large for a graph; `save` finds out
     save(iterator._iterator_resource, mode)
-    if generates:  # refused once its iterator is there, which the first element makes
+    if generates:  # refused only after its iterator exists, which the first element makes
         raise ResumeError(_unsaved("GeneratorDataset"))
 
 
 def save_best(resource: Any, told: dict[str, str]) -> tuple[str, list[bytes] | None]:
-    """What can be saved of the position, and in which mode; says once what is lost.
+    """Saves the position in the best mode that works, and warns once of what is lost.
 
     Args:
       resource: As in `save`.
-      told: What was warned of, and why; added to.
+      told: The warnings already given, with their reasons; extended.
 
     Returns:
-      The mode, and what `save` gives; None for "replay".
+      The mode, and the result of `save`; None for "replay".
     """
     for mode in _FALLBACKS:
         try:
@@ -122,7 +122,7 @@ _LOST = {
 
 
 def save(resource: Any, mode: str) -> list[bytes]:
-    """TensorFlow's state of an iterator, which nobody uses meanwhile.
+    """TensorFlow's state of an iterator, which must not be in use.
 
     Raises:
       ResumeError: The pipeline cannot be saved in this mode; the message names the operation.
@@ -134,7 +134,7 @@ def save(resource: Any, mode: str) -> list[bytes]:
         state = tf.raw_ops.SerializeIterator(resource_handle=resource, external_state_policy=policy)
     except tf.errors.OpError as e:
         raise ResumeError(_refusal(str(e))) from e
-    # One by one: together they may be more than a message of 2 GiB holds.
+    # One by one: together they may exceed the 2 GiB of a message.
     parts = (tf.io.serialize_tensor(part) for part in tf.unstack(state))
     return [_C.tf_strings_list(part) for part in parts]
 
@@ -164,10 +164,10 @@ def _unsaved(operation: str) -> str:
 
 
 def restore(resource: Any, parts: Sequence[bytes]) -> None:
-    """Puts a new iterator of the same pipeline where `save` found its own.
+    """Moves a new iterator of the same pipeline to the position that `save` saved.
 
     Raises:
-      ResumeError: TensorFlow does not take the state.
+      ResumeError: TensorFlow refuses the state.
     """
     import tensorflow as tf
 
@@ -189,23 +189,23 @@ def copied(flat: Sequence[Any]) -> list[Any]:
 
 
 def kept(state: dict[str, Any]) -> dict[str, Any]:
-    """The state with containers of its own: what is done to the one does not reach the other."""
+    """The state with new containers, so that changes to one do not reach the other."""
     return {name: list(v) if isinstance(v, list | tuple) else v for name, v in state.items()}
 
 
 def checked(
     state: Any, expected: dict[str, Any], plan: ElementPlan, last_epoch: int
 ) -> dict[str, Any]:
-    """The state, whole and of a dataset like this one. Nothing of it has reached TensorFlow.
+    """The state, checked to be whole and of a dataset like this one, before TensorFlow sees it.
 
     Args:
-      state: What the caller has.
-      expected: What it must agree with.
-      plan: What elements are.
+      state: The caller's state.
+      expected: Values with which it must agree.
+      plan: The form of the elements.
       last_epoch: The largest number of an epoch.
 
     Raises:
-      ResumeError: It is damaged, or of another dataset.
+      ResumeError: The state is damaged, or of another dataset.
     """
     _state.check(state, last_epoch)
     _check_identity(state, expected)
@@ -223,7 +223,7 @@ def _check_identity(state: dict[str, Any], expected: dict[str, Any]) -> None:
         if state.get(name) == value or (automatic and name == "rank"):
             continue
         if automatic and name == "resume" and state.get(name) in MODES:
-            continue  # it says itself what it holds
+            continue  # the state itself tells its value
         raise ResumeError(
             f"the state belongs to another dataset: it was saved with {name} "
             f"{state.get(name)!r}, this one has {value!r}"
@@ -231,14 +231,14 @@ def _check_identity(state: dict[str, Any], expected: dict[str, Any]) -> None:
 
 
 def _of_another_rank(state: dict[str, Any], rank: int) -> dict[str, Any]:
-    """The position of a rank that has had as many elements.
+    """The position of this rank after as many elements as the other rank had.
 
-    Lightning saves the state of the first rank, and loads it on all of them.
+    Lightning saves the state of the first rank and loads it on all ranks.
     """
     if state["delivered"]:
         warnings.warn(
-            f"this state is of rank {state['rank']}, and this is rank {rank}: as many elements of "
-            "its own are made and skipped, which is right if the dataset yields the same elements "
+            f"this state is of rank {state['rank']}, and this is rank {rank}: as many of its own "
+            "elements are made and skipped, which is right if the dataset yields the same elements "
             "again. A state saved by each rank, in a file of its own, is exact",
             stacklevel=5,
         )

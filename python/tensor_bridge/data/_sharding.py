@@ -30,13 +30,13 @@ def _distributed() -> Any | None:
 
 
 def world() -> Any | None:
-    """The group of all ranks, an object that exists as long as the world; None without one."""
+    """The group of all ranks, an object that lives as long as the world; None without a world."""
     distributed = _distributed()
     return None if distributed is None else distributed.group.WORLD
 
 
 def check_place(rank: int | None, world_size: int | None) -> tuple[int, int] | None:
-    """The rank and world size that the caller gave; None: ask torch.distributed.
+    """The rank and world size that the caller gave; None if torch.distributed decides.
 
     Raises:
       InvalidOptionError: Only one is given, or the rank is not in the world.
@@ -53,13 +53,13 @@ def check_place(rank: int | None, world_size: int | None) -> tuple[int, int] | N
 
 
 def place() -> tuple[int, int]:
-    """Present (rank, world size) of torch.distributed; (0, 1) if it is not initialised."""
+    """The current (rank, world size) of torch.distributed; (0, 1) if it is not initialised."""
     distributed = _distributed()
     return (0, 1) if distributed is None else (distributed.get_rank(), distributed.get_world_size())
 
 
 def check_policy(policy: Any) -> str | None:
-    """The value of ``shard=``.
+    """Checks and returns the value of ``shard=``.
 
     Raises:
       InvalidOptionError: It is neither None nor a policy.
@@ -73,7 +73,7 @@ def shard(dataset: Any, like: Any, policy: str, rank: int, world_size: int) -> t
     """Returns the rank's part of the dataset, and the policy that was used ("file" or "data").
 
     Args:
-      dataset: To be sharded.
+      dataset: The dataset to shard.
       like: The pipeline from which it was made, with all of its Python objects.
       policy: "auto", "file" or "data".
       rank: From 0.
@@ -98,7 +98,7 @@ def shard(dataset: Any, like: Any, policy: str, rank: int, world_size: int) -> t
     if _pipeline.is_nondeterministic(like):
         raise InvalidOptionError(
             "shard='data' gives each rank every world_size-th element, but the dataset may change "
-            "its order (deterministic=False), and does so differently on each rank; leave that "
+            "its order (deterministic=False), differently on each rank; leave deterministic=False "
             "out, or shard by file"
         )
     import tensorflow as tf
@@ -139,7 +139,7 @@ def _source_of_files(dataset: Any) -> Any | None:
     if reader is None:
         return None
     inputs = reader._inputs()
-    # A TFRecordDataset made from names keeps them as a separate dataset.
+    # A TFRecordDataset that is made from names keeps them as a separate dataset.
     return inputs[0] if inputs else getattr(reader, "_filenames", None)
 
 
@@ -168,7 +168,7 @@ def equal_length(dataset: Any, policy: str, world_size: int) -> int | None:
     """Returns how many elements every rank has, if that is known without communication.
 
     Args:
-      dataset: Before it was sharded.
+      dataset: The dataset before sharding.
       policy: "data" or "file".
       world_size: Number of ranks.
     """

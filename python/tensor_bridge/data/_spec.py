@@ -1,4 +1,4 @@
-"""What the elements of a dataset are: its components, and how values become an element again."""
+"""The form of a dataset's elements: their components, and how values become an element again."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _DENSE, _STRINGS, _RAGGED, _SPARSE, _OPAQUE = range(5)
 
 
 class _Value(NamedTuple):
-    """What a flat value is.
+    """The form of a flat value.
 
-    Its kind is "tensor", "shape" of strings, "offsets" (two behind their bytes), "strings" (lists
-    of bytes) or "opaque".
+    Its kind is "tensor", "shape" (of strings), "offsets" (two values after their bytes), "strings"
+    (lists of bytes) or "opaque".
     """
 
     kind: str
@@ -41,7 +41,7 @@ class ElementPlan:
       components: For each output, in TensorFlow's order: (kind, dtype, dtype of the values, dtype
         of the row splits, ragged rank).
       structure: The nesting, as `_C.data_open` takes it.
-      has_opaque: Some output is a TensorFlow value whose bytes cannot be saved.
+      has_opaque: Whether an output is a TensorFlow value whose bytes cannot be saved.
     """
 
     string_lists: bool
@@ -59,14 +59,14 @@ class ElementPlan:
         return list(range(first, first + len(values)))
 
     def dtype(self, number: int) -> str:
-        """Name of the torch dtype that values of TensorFlow's become; "" where options say so."""
+        """Name of the torch dtype of the converted values; "" if it depends on the options."""
         if self.options.get("raw"):
             return ""
         row = row_of(number)
         return "" if row is None else row.nearest
 
     def problem(self, flat: Sequence[Any]) -> str | None:
-        """Why the values, which somebody saved, are not those of an element; None if they are."""
+        """Why saved values are not those of an element; None if they are."""
         if len(flat) != len(self.flat):
             return f"{len(flat)} values in place of {len(self.flat)}"
         for number, (value, expected) in enumerate(zip(flat, self.flat, strict=True)):
@@ -77,7 +77,7 @@ class ElementPlan:
                 return f"offsets outside of the strings as value {number}"
         try:
             _build(self.structure, flat)
-        except Exception as e:  # classes of the user's are among what is called
+        except Exception as e:  # user classes may be called
             return f"values that make none: {type(e).__name__}: {e}"
         return None
 
@@ -85,17 +85,17 @@ class ElementPlan:
 def plan_element(
     spec: Any, *, string_lists: bool, nested: Callable[[Any], Any], options: dict[str, Any]
 ) -> ElementPlan:
-    """Plans for an ``element_spec``.
+    """Makes the plan for an ``element_spec``.
 
     Args:
       spec: The nest of tf.TypeSpec.
-      string_lists: Strings become lists of bytes.
-      nested: What a dataset inside an element becomes.
-      options: The keywords of `convert_tf_to_pytorch` for what is converted in Python.
+      string_lists: Whether strings become lists of bytes.
+      nested: Converts a dataset inside an element.
+      options: The keywords of `convert_tf_to_pytorch` for values that are converted in Python.
 
     Raises:
-      UnsupportedTypeError: There is a structure or value without a form in torch.
-      UnsupportedDtypeError: There is a dtype without one.
+      UnsupportedTypeError: A structure or value has no form in torch.
+      UnsupportedDtypeError: A dtype has no form in torch.
     """
     plan = ElementPlan(string_lists=string_lists, nested=nested, options=options)
     plan.structure = _walk(spec, plan, "")
@@ -143,7 +143,7 @@ def _are_strings(value: Any) -> bool:
 
 
 def _build(node: Any, flat: Sequence[Any]) -> Any:
-    """As `_C.data_build`, without an iterator."""
+    """Like `_C.data_build`, without an iterator."""
     if type(node) is int:
         return flat[node]
     if node[0] == "tuple":
@@ -164,7 +164,7 @@ def _walk(spec: Any, plan: ElementPlan, path: str) -> Any:
     if isinstance(spec, tf.TypeSpec):
         return _leaf(spec, plan, path)
     if isinstance(spec, Mapping):
-        # TensorFlow's order of the outputs is that of the sorted keys.
+        # TensorFlow orders the outputs by the sorted keys.
         children = {key: _walk(spec[key], plan, f"{path}[{key!r}]") for key in sorted(spec)}
         keys = tuple(spec)
         if type(spec) is dict:
@@ -259,7 +259,7 @@ def _ragged(spec: Any, plan: ElementPlan) -> Any:
     else:
         values = plan.values(_Value("tensor", plan.dtype(spec.dtype.as_datatype_enum)))[0]
     splits = _Value("tensor", plan.dtype(spec.row_splits_dtype.as_datatype_enum))
-    shape = spec._shape  # its attribute `shape` is None where the rank is unknown
+    shape = spec._shape  # the public attribute `shape` is None if the rank is unknown
     sizes = [None] * rank if shape.rank is None else list(shape)[1 : rank + 1]
     return ("call", partial(_ragged_value, sizes), values, *plan.values(*[splits] * rank))
 
@@ -269,7 +269,7 @@ def _ragged_value(uniform: Sequence[int | None], values: Any, *row_splits: Any) 
 
 
 def _foreign(spec: Any, plan: ElementPlan, path: str) -> Any:
-    """Values that TensorFlow puts together and `convert_tf_to_pytorch` takes apart."""
+    """Values that TensorFlow composes from outputs, and `convert_tf_to_pytorch` takes apart."""
     import tensorflow as tf
 
     specs = getattr(spec, "_flat_tensor_specs", None)
@@ -294,7 +294,7 @@ def _nested_dataset(spec: Any, plan: ElementPlan, *tensors: Any) -> Any:
 def _foreign_value(spec: Any, plan: ElementPlan, *tensors: Any) -> Any:
     import tensorflow as tf
 
-    # TensorFlow would decode variants on a GPU that it sees, and elements are of the host.
+    # TensorFlow would decode variants on a visible GPU, but elements are on the host.
     with tf.device("CPU:0"):
         value = spec._from_compatible_tensor_list(list(tensors))
     if value is None:

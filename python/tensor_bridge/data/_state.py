@@ -21,7 +21,7 @@ MODES = ("auto", "exact", "position", "replay")
 VERSION = 2
 
 _LARGEST = 2**63 - 1
-# Of a dataset that reshuffles: TensorFlow draws the seeds of all epochs before, 45 us each.
+# For a dataset that reshuffles: TensorFlow draws the seeds of all earlier epochs, 45 us each.
 _LAST_RESHUFFLED = 10**6
 _LAST_EPOCH = 2**31 - 1
 
@@ -60,12 +60,12 @@ def _feed(update: Callable[[bytes | memoryview], None], value: Any) -> None:
     if value is None or type(value) is bool:
         update(f"{value};".encode())
     elif type(value) is int:
-        update(f"int {value:x};".encode())  # decimal digits of a long number are refused
+        update(f"int {value:x};".encode())  # Python refuses decimal digits of a long int
     elif type(value) in (str, bytes):
         data = value.encode("utf-8", "surrogatepass") if type(value) is str else value
         update(f"{type(value).__name__} {len(data)};".encode())
         update(data)
-    elif type(value) in (list, tuple):  # some formats have one of the two only
+    elif type(value) in (list, tuple):  # some formats have only one of the two
         update(f"list {len(value)};".encode())
         for item in value:
             _feed(update, item)
@@ -91,7 +91,7 @@ def _feed_tensor(update: Callable[[bytes | memoryview], None], tensor: Any) -> N
 
 
 def check(state: Any, last_epoch: int) -> None:
-    """Checks the fields of a state, and that they are those that were saved.
+    """Checks the fields of a state, and that they are unchanged since they were saved.
 
     Raises:
       ResumeError: The state is of another version, or damaged; the message names the field.
@@ -136,7 +136,7 @@ def _other_version(state: Any) -> ResumeError:
 
 def _short(value: Any) -> str:
     if type(value) in (bool, int, str, bytes, type(None)):
-        # Digits of a long number take quadratic time, and Python refuses them.
+        # Making the digits of a long number takes quadratic time, and Python refuses it.
         if type(value) is int and value.bit_length() > 64:
             return f"an int of {value.bit_length()} bits"
         text = repr(value[:40] if isinstance(value, str | bytes) else value)
@@ -186,7 +186,7 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 
 def _check_together(state: dict[str, Any]) -> None:
-    """What one field says of another one."""
+    """Checks fields that depend on each other."""
     if state["rank"] >= state["world_size"]:
         words = f"a rank of the {_short(state['world_size'])} in world_size"
         raise _refused("rank", words, state["rank"])
@@ -205,10 +205,10 @@ def _check_together(state: dict[str, Any]) -> None:
 
 
 def check_pending(state: dict[str, Any], plan: ElementPlan) -> None:
-    """Checks the elements that wait in a state.
+    """Checks the undelivered elements in a state.
 
     Raises:
-      ResumeError: They are no elements of the dataset.
+      ResumeError: They are not elements of the dataset.
     """
     for number, (flat, failed) in enumerate(zip(state["pending"], state["failed"], strict=True)):
         name = f"pending[{number}]"

@@ -1,7 +1,7 @@
-"""What `tensor-bridge doctor` finds out about this installation, and says.
+"""`tensor-bridge doctor`: finds out about this installation, and reports.
 
-Gathered first (`_facts`, with conversions tried in processes of their own, `_trial`), then judged
-(`_checks`), then shown (`_report`). Not for the conversions: nothing of the package uses it.
+The facts are gathered first (`_facts`, which tries conversions in separate processes, `_trial`),
+then judged (`_checks`), then shown (`_report`). Not for: conversions; the package does not use it.
 """
 
 from __future__ import annotations

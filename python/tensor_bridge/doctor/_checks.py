@@ -1,4 +1,4 @@
-"""What is judged: one function a subject, from facts to findings, each with its remedy."""
+"""The checks: one function per subject, from facts to findings, each with its remedy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def _span(supported: tuple[tuple[int, int], tuple[int, int]]) -> tuple[str, str]:
-    """A range in words, and as pip wants it."""
+    """A version range in words, and in pip's notation."""
     (major, first), (_, last) = supported
     return f"{major}.{first} to {major}.{last}", f">={major}.{first},<{major}.{last + 1}"
 
@@ -64,7 +64,7 @@ def installed(facts: Facts) -> Iterator[Finding]:
             continue
         version = getattr(facts, name)
         if version is None:
-            continue  # there, without metadata: the trial tells
+            continue  # installed without metadata: the trial tells
         # A newer torch is used through copies, which `sharing` tells of.
         too_new = name == "tensorflow" and version_pair(version) > supported[1]
         if version_pair(version) < supported[0] or too_new:
@@ -83,7 +83,7 @@ def installed(facts: Facts) -> Iterator[Finding]:
 
 
 def adapters(facts: Facts) -> Iterator[Finding]:
-    """An adapter for the torch that is there."""
+    """An adapter for the installed torch."""
     if not facts.adapters:
         yield Finding(
             "error",
@@ -135,7 +135,7 @@ def trials(facts: Facts) -> Iterator[Finding]:
 
 
 def sharing(facts: Facts) -> Iterator[Finding]:
-    """What is copied that could be shared with other versions."""
+    """Values that are copied, but would be shared with other versions."""
     trial = facts.best_trial
     if trial is None or trial.end != "done":
         return
@@ -152,8 +152,8 @@ def sharing(facts: Facts) -> Iterator[Finding]:
             "warning" if version_pair(version) >= (2, 13) else "note",
             "sharing",
             f"to_tf copies with torch {version}: before 2.13 torch cannot be made to leave memory "
-            "that TensorFlow has; and two threads must not do the first write to a converted "
-            "tensor at once",
+            "that TensorFlow holds; and two threads must not make the first write to a converted "
+            "tensor at the same time",
             "pip install 'torch>=2.13,<2.16' to share in both directions",
         )
 
@@ -177,7 +177,7 @@ def _distinct(libraries: list[str], pattern: str) -> list[str]:
 
 
 def libraries(facts: Facts) -> Iterator[Finding]:
-    """Libraries that are in the process twice."""
+    """Libraries that the process has loaded twice."""
     loaded = sorted({path for trial in facts.trials for path in trial.data.get("libraries", [])})
     seconds = {
         "second TensorFlow": (
@@ -218,7 +218,7 @@ def libraries(facts: Facts) -> Iterator[Finding]:
     failed = any(trial.end != "done" for trial in facts.trials)
     for check, (pattern, *_, remedy) in seconds.items():
         found = _distinct(ahead, pattern)
-        # Where the trials got to their ends without it, only a TensorFlow may still come.
+        # If the trials finished without it, only TensorFlow could still be loaded.
         if found and (failed or check == "second TensorFlow"):
             yield Finding(
                 "warning",

@@ -1,4 +1,4 @@
-"""What can be seen of this installation, without a judgement and without loading a framework."""
+"""Facts about this installation, not judged, and without loading a framework."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ class Trial:
     """Both imports and a conversion each way, in one order.
 
     Attributes:
-      order: which was imported first.
+      order: the frameworks in the order of import.
       stage: the last stage that was entered.
-      end: "done", "raised", "timeout", or "signal 6" and the like.
-      data: what was seen; of one that raised, the "error".
-      log: the last lines that the process wrote to stderr, of one that did not get to its end.
+      end: "done", "raised", "timeout", or a signal such as "signal 6".
+      data: what was seen; after an exception, its "error".
+      log: the last lines that the process wrote to stderr, if it did not finish.
     """
 
     order: tuple[str, ...]
@@ -62,7 +62,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the checks judge."""
+    """The facts that the checks judge."""
 
     python: str
     platform: str
@@ -77,7 +77,7 @@ class Facts:
 
     @property
     def best_trial(self) -> Trial | None:
-        """The first that got to its end, else the first."""
+        """The first trial that finished, otherwise the first one."""
         done = [trial for trial in self.trials if trial.end == "done"]
         return next(iter([*done, *self.trials]), None)
 
@@ -111,7 +111,7 @@ def _present(module: str) -> bool:
 
 
 def read_trial(order: tuple[str, ...], code: int | None, out: str, err: str) -> Trial:
-    """A trial from how its process ended, None for a timeout, and what it wrote."""
+    """A trial, from its process's exit code (None for a timeout) and its output."""
     stage, data, libraries = "starting Python", {}, []
     for line in out.splitlines():
         if line.startswith(_trial.STAGE):
@@ -128,18 +128,18 @@ def read_trial(order: tuple[str, ...], code: int | None, out: str, err: str) -> 
         end = f"exit {code}"
     else:
         end = "raised" if "error" in data else "done"
-    # Those of a process that crashed later: often they tell why.
+    # Libraries loaded before a crash often tell why it happened.
     data.setdefault("libraries", libraries)
     log = "" if end == "done" else "\n".join(err.splitlines()[-8:])
     return Trial(order, stage, end, data, log)
 
 
 def run_trial(order: tuple[str, ...], timeout: float = _TIMEOUT) -> Trial:
-    """Runs one."""
-    # The trial is not to take the GPU's memory from those who work.
+    """Runs one trial."""
+    # The trial must not take GPU memory that other processes need.
     env = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
-    # Without the current folder, which `-c` puts first: a re.py in it is none of ours. `-P` would
-    # do from Python 3.11 on. Not -m: the module is loaded already when the package is.
+    # Removes the current folder, which `-c` puts first: it could hold an unrelated re.py. From
+    # Python 3.11 on `-P` does the same. Not -m: importing the package loads the module already.
     code = "import sys; sys.path = [*filter(None, sys.path)]; "
     code += f"from {_trial.__name__} import main; main()"
     command = [sys.executable, "-c", code, *order]
@@ -155,7 +155,7 @@ def run_trial(order: tuple[str, ...], timeout: float = _TIMEOUT) -> Trial:
             check=False,
         )
     except subprocess.TimeoutExpired as e:
-        # What was written so far comes as bytes, whatever was asked for.
+        # The output so far comes as bytes, even in text mode.
         out, err = ((text or b"").decode(errors="replace") for text in (e.stdout, e.stderr))
         return read_trial(order, None, out, err)
     return read_trial(order, done.returncode, done.stdout, done.stderr)
@@ -171,7 +171,7 @@ def _on_library_path() -> tuple[str, ...]:
     """Libraries that the loader finds before those of the Python packages."""
     folders = filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":"))
     files = (path for folder in folders for path in Path(folder).glob("lib*.so*"))
-    # Resolved, as the libraries of a process are listed.
+    # Resolved paths, because the libraries of a process are listed so.
     found = {path.resolve() for path in files if _trial.LIBRARIES.search(f"/{path.name}")}
     return tuple(sorted(map(str, found)))
 

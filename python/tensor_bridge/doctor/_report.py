@@ -23,9 +23,9 @@ class Finding:
     """One thing worth knowing.
 
     Attributes:
-      level: "error" where conversion is impossible, "warning" where something will go wrong or be
-        slow, "note" for what depends on how the process is used.
-      check: short name of what was looked at, stable from release to release.
+      level: "error" if conversion is impossible, "warning" if something will go wrong or be slow,
+        "note" if it depends on how the process is used.
+      check: short name of the check, stable from release to release.
       text: what was found.
       remedy: what to do.
     """
@@ -38,14 +38,14 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """What was found, and the facts it was found in."""
+    """The findings, and the facts on which they are based."""
 
     facts: Facts
     findings: tuple[Finding, ...]
 
     @property
     def exit_code(self) -> int:
-        """1 where conversion is impossible, else 0."""
+        """1 if conversion is impossible, otherwise 0."""
         return int(any(finding.level == "error" for finding in self.findings))
 
     def summary(self) -> dict[str, str]:

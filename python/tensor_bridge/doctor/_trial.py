@@ -1,7 +1,7 @@
-"""Imports the frameworks and converts, in a process of its own, which may crash or hang.
+"""Imports the frameworks and converts, in a separate process, which may crash or hang.
 
-The arguments are the order of the imports. Prints a line for each stage that it enters, with the
-libraries that are loaded by then, and one with what it has seen; `_facts` reads them.
+The arguments are the order of the imports. It prints a line for each stage that it enters, with the
+libraries loaded so far, and a line with its observations; `_facts` reads them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ STAGE = "tensor_bridge-stage "
 LOADED = "tensor_bridge-loaded "
 RESULT = "tensor_bridge-result "
 
-# Libraries of which a process should have one, and those that tell which adapter is in use.
+# Libraries that a process should load once, and those that tell which adapter is in use.
 LIBRARIES = re.compile(
     r"lib(tensorflow\w*|gomp|iomp5|omp|protobuf\w*|tensor_bridge\w*|_pywrap_tensorflow\w*)\b"
     r"[^/]*\.so[^/]*$"
@@ -47,7 +47,7 @@ def _gpus(torch: Any, tensorflow: Any) -> dict[str, list[str]]:
 
 
 def _convert(torch: Any, tf: Any) -> dict[str, str]:
-    """What becomes of a tensor in each direction, and of a write."""
+    """What happens to a tensor in each direction, and at a write."""
     import tensor_bridge
     from tensor_bridge import _frameworks, testing
 
@@ -99,5 +99,5 @@ def main() -> None:
         print(RESULT + json.dumps(_run(sys.argv[1:])), flush=True)
     except Exception as e:  # whatever a broken installation raises
         print(RESULT + json.dumps({"error": f"{type(e).__name__}: {e}"}), flush=True)
-    # Without the frameworks' own ends, which are not what is tried here.
+    # Skips the frameworks' own exit handlers, which are not tested here.
     os._exit(0)
