@@ -48,6 +48,8 @@ def run_session(blocks: list[Block], page: Page, run: Callable[..., Done]) -> li
 import json, os, sys, tempfile
 sys.path.insert(0, {str(SUPPORT)!r})
 import page_session
+# What a page imports may have the name of a module there.
+sys.path[:] = [folder for folder in sys.path if folder != {str(SUPPORT)!r}]
 blocks = {[(block.line, block.text) for block in blocks]!r}
 with tempfile.TemporaryDirectory() as folder:  # examples write files
     os.chdir(folder)
