@@ -13,7 +13,7 @@ from typing import Any
 from tensor_bridge import _regular_files
 from tensor_bridge.errors import RecordError, RecordNotFoundError
 from tensor_bridge.records._damage import damaged, not_found
-from tensor_bridge.records._tfds_features import Feature, named, parse_features
+from tensor_bridge.records._tfds_features import named, parse_features
 from tensor_bridge.records._tfds_splits import Split
 
 __all__ = ["TfdsInfo", "read_info"]
@@ -46,8 +46,8 @@ class TfdsInfo:
     description: str
     citation: str
     file_format: str
-    splits: Mapping[str, Split]
-    features: Feature
+    splits: Mapping[str, Any]
+    features: Any
     supervised_keys: Any
 
 
