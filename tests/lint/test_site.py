@@ -34,6 +34,7 @@ MODULES = (
     "tensor_bridge.dlpack",
     "tensor_bridge.doctor",
     "tensor_bridge.errors",
+    "tensor_bridge.records",
     "tensor_bridge.testing",
 )
 # A section of a docstring that was not understood stays in the text.

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tensor_bridge.records._collate import collate
     from tensor_bridge.records._decoders import Raw, TensorProto
     from tensor_bridge.records._features import (
+        Decoder,
         FixedLenFeature,
         FixedLenSequenceFeature,
         RaggedFeature,
@@ -71,6 +72,7 @@ __all__ = [
     "parse_sequence_example",
     "infer",
     # what decodes bytes of features
+    "Decoder",
     "Raw",
     "TensorProto",
     "Image",
@@ -128,6 +130,7 @@ _LAZY = {
     "parse_sequence_example": "_parse",
     "infer": "_infer",
     "loader": "_loader",
+    "Decoder": "_features",
     "Raw": "_decoders",
     "TensorProto": "_decoders",
 }

@@ -172,7 +172,8 @@ class Writer:
         """Writes the records of a batch: what `parse_example` gives, or a StringTensor of raw ones.
 
         Raises:
-          As `write`; MismatchError for values of different leading dimensions.
+          UnsupportedTypeError, UnsupportedDtypeError, MismatchError: As `write`, and values of
+            different leading dimensions.
         """
         if self._encode is not None:
             records: Iterable[Any] = examples_of(batch)
