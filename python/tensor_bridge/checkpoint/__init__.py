@@ -65,6 +65,6 @@ _LAZY = {
 }
 
 
-# Not for checkers, to which a misspelt name is an error.
+# Hidden from type checkers, so that they report a misspelt name.
 if not TYPE_CHECKING:
     __getattr__, __dir__ = _lazy.attributes(globals(), _LAZY)

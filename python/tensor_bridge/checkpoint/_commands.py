@@ -1,6 +1,6 @@
 """The commands `tensor-bridge checkpoint ...`: ls, show, convert, diff, verify.
 
-Each returns its `ExitStatus`. Errors are raised; what runs the command makes ERROR of them.
+Each returns its `ExitStatus`. Errors are raised; the caller turns them into ERROR.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tensor_bridge.errors import (
 )
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-# What messages advise to Python, and the option of the command that does it.
+# Keywords that messages recommend, and the command's options with the same effect.
 _OPTIONS = {
     "overwrite=True": "--overwrite",
     "skip_strings=True": "--skip-strings",
@@ -104,7 +104,7 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 
 def _human(nbytes: int) -> str:
-    """In the units of --max-shard-size: 1.5 kB are 1500 bytes."""
+    """A size in the units of --max-shard-size: 1.5 kB are 1500 bytes."""
     size, unit = float(nbytes), "B"
     for larger in ("kB", "MB", "GB", "TB"):
         if size < 999.5:
@@ -121,7 +121,7 @@ def _naturally(entry: Entry) -> list[tuple[int, str]]:
 def _ls(arguments: Any) -> int:
     checkpoint = load(arguments.path)
     entries = checkpoint.all_entries if arguments.all else list(checkpoint.entries.values())
-    if checkpoint.format != "hdf5":  # which are in the order of the model's layers
+    if checkpoint.format != "hdf5":  # whose entries are in the order of the model's layers
         entries.sort(key=_naturally)
     if arguments.json:
         say(json.dumps([_row(entry) for entry in entries]))
@@ -144,7 +144,7 @@ def _ls(arguments: Any) -> int:
 
 
 def _find(checkpoint: Checkpoint, name: str) -> tuple[str, Any]:
-    """The true name and the value of what has this name, or is shown so by `ls`."""
+    """The name and value of the entry that has this name, or that `ls` shows under it."""
     groups = (
         checkpoint,
         checkpoint.slots,
@@ -169,7 +169,7 @@ def _plain(value: Any) -> Any:
 
 
 def _json_values(value: Any) -> Any:
-    """What JSON holds: it has no complex numbers, and no NaN and Infinity but as texts."""
+    """The value for JSON, which lacks complex numbers and has NaN and Infinity only as text."""
     if isinstance(value, list):
         return [_json_values(item) for item in value]
     if isinstance(value, complex):
@@ -270,7 +270,7 @@ def _verify(arguments: Any) -> int:
             problems.extend(checkpoint.problems(progress))
     except UnsupportedFileError:
         raise
-    except CheckpointError as e:  # what is damaged so that it cannot be opened
+    except CheckpointError as e:  # too damaged to be opened
         problems.append(e)
     if arguments.json:
         keys = ("file", "entry", "offset")

@@ -9,7 +9,7 @@ from typing import Any
 from tensor_bridge.checkpoint.read._checkpoint import Checkpoint
 from tensor_bridge.composite import StringTensor
 
-# Elements compared at a time: what they take as float64 is far below a tensor.
+# Elements compared at a time: as float64 they take far less memory than a tensor.
 _PART = 1 << 22
 
 
@@ -32,7 +32,7 @@ def pairs(one: Checkpoint, two: Checkpoint) -> dict[str, str]:
 
 
 def _by_layer(checkpoint: Checkpoint, without: dict[str, str]) -> dict[str, list[str]]:
-    """The names by what stands before their last part, in the order of the file."""
+    """The names, grouped by all but their last part, in the order of the file."""
     found: dict[str, list[str]] = defaultdict(list)
     for name, entry in checkpoint.entries.items():
         if name not in without and entry.named and "/" in name:
@@ -41,7 +41,7 @@ def _by_layer(checkpoint: Checkpoint, without: dict[str, str]) -> dict[str, list
 
 
 def _scales(x: Any) -> Any:
-    """What turns the integers of a quantized tensor into real numbers."""
+    """The parameters that turn the integers of a quantized tensor into real numbers."""
     import torch
 
     if x.qscheme() == torch.per_tensor_affine:
@@ -84,7 +84,7 @@ def differences(
     same: Mapping[str, str],
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[tuple[str, str]]:
-    """Name and difference of each of these pairs of tensors that differ."""
+    """Name and difference of each pair of tensors that differ."""
     total, done = sum(one.entries[name].nbytes for name in same), 0
     for name, other in same.items():
         text = _difference(one[name], two[other])

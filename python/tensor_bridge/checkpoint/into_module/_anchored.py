@@ -1,6 +1,6 @@
-"""Rules that begin with "^" and a text, found by that text: many rules on many names.
+"""Rules that begin with "^" and a text. The text is looked up, which is fast for many rules.
 
-Not for: the caller's rules, which may be any (_rules.py).
+Not for: the caller's rules, which may have any form (_rules.py).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class AnchoredRule:
 
     Attributes:
       rule: The rule.
-      head: The text that every name begins with in which it is found.
+      head: The text with which every matching name begins.
     """
 
     def __init__(self, rule: Rule) -> None:
@@ -29,11 +29,11 @@ class AnchoredRule:
         self.head = re.sub(r"\\(.)", r"\1", match[1])
         rest = rule.pattern[match.end() :]
         self._whole = rest == "$"
-        # Compiling an expression takes longer than all else that is done with it.
+        # Compiling an expression takes longer than using it.
         self._expression = None if rest in ("", "$") else re.compile(rule.pattern)
 
     def apply(self, name: str) -> str | None:
-        """The new name, the old one for a rule that drops it, or None if it is about others."""
+        """The new name; the old name if the rule drops it; None if the rule does not match."""
         replacement = self.rule.replacement
         if self._expression is None:
             if not (name == self.head if self._whole else name.startswith(self.head)):
@@ -45,7 +45,7 @@ class AnchoredRule:
         return name if replacement is None else match.expand(replacement) + name[match.end() :]
 
     def among(self, names: Sequence[str]) -> Iterator[tuple[str, str]]:
-        """The names that it is about, of sorted ones, and what it makes of each."""
+        """The names, out of sorted ones, that the rule matches, each with its result."""
         for i in range(bisect_left(names, self.head), len(names)):
             if not names[i].startswith(self.head):
                 return
@@ -54,7 +54,7 @@ class AnchoredRule:
 
 
 def renamed_by(rules: Sequence[AnchoredRule], names: Sequence[str]) -> dict[str, Renamed]:
-    """What rules make of names, one after the other."""
+    """The results of applying the rules to each name, one rule after the other."""
     by_head: dict[str, list[int]] = {}
     for i, rule in enumerate(rules):
         by_head.setdefault(rule.head, []).append(i)

@@ -28,7 +28,7 @@ def attention(module: nn.MultiheadAttention, weights: Weights) -> Weights:
     if missing:
         raise MisfitError(f"expected weights of {', '.join(sorted(missing))} too")
     size = module.embed_dim
-    # (in, heads, depth): torch takes the heads one behind the other.
+    # (in, heads, depth): torch concatenates the heads.
     ins = [need(found[p], "kernel") for p in ("query", "key", "value")]
     if any(prod(k.shape[1:]) != size for k in ins):
         raise MisfitError(

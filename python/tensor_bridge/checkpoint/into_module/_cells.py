@@ -1,6 +1,6 @@
-"""The weights of one recurrent cell, in the forms that libraries have for them.
+"""The weights of one recurrent cell, in the forms of the various libraries.
 
-All forms become the same: kernels of (in, gates * units), the gates in torch's order. Not for:
+All forms become one: kernels of (in, gates * units), with the gates in torch's order. Not for:
 names of layers and directions, and torch's tensors (_recurrent_layouts.py).
 """
 
@@ -27,7 +27,7 @@ class Kind:
       name: "LSTM", "GRU" or "RNN".
       gates: How many gates there are.
       units: Size of a gate.
-      state: Size of the state that comes back: that of the projection where there is one.
+      state: Size of the recurrent state: the projection's size if there is one.
     """
 
     name: str
@@ -57,7 +57,7 @@ _RESET_BEFORE = (
     "the layer multiplies the state by the reset gate before its recurrent kernel, torch's GRU "
     "after it; torch has no GRU with reset_after=False"
 )
-# What the libraries call the three weights of Keras. Keras 1 may have one for all gates too.
+# The libraries' names for the three weights of Keras. Keras 1 may also have one for all gates.
 _CALLED = {
     "w_i": "kernel",  # Sonnet 2
     "w_h": "recurrent_kernel",
@@ -81,16 +81,16 @@ _GRU_OF_SONNET_1 = {f"{x}{gate}" for x in "wub" for gate in "zrh"}
 
 
 def cell_of(kind: Kind, weights: Weights, cell: str, made_with: MadeWith) -> Cell:
-    """The cell that weights are, whichever form they have.
+    """The cell that the weights form, in any library's form.
 
     Args:
-      kind: What torch's module needs.
+      kind: The kind of cell that torch's module needs.
       weights: By role.
-      cell: What the cell is called in the names, such as "basic_lstm_cell"; "" if it is not.
-      made_with: What the file does not hold.
+      cell: The cell's name in the weights' names, such as "basic_lstm_cell"; "" if there is none.
+      made_with: The options that the file does not hold.
 
     Raises:
-      MisfitError: They are none, or one that torch computes otherwise.
+      MisfitError: They are not the weights of a cell, or torch computes this cell differently.
     """
     named = {_plain(name): x for name, x in weights.items()}
     if len(named) != len(weights):
@@ -261,7 +261,7 @@ def _of_tensorflow_1(kind: Kind, found: Weights, cell: str, made_with: MadeWith)
 
 def _forget_bias(cell: str, made_with: MadeWith) -> float:
     if cell == "cudnn_compatible_lstm_cell":
-        return 0.0  # What cuDNN's parameters are saved as; the class has no other.
+        return 0.0  # cuDNN's parameters are saved so, and the class has no other value.
     if made_with.forget_bias is None:
         raise MisfitError(
             "LSTM cells of TensorFlow 1 add a forget_bias when they run, 1.0 unless they were made "

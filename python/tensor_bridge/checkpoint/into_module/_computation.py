@@ -1,4 +1,4 @@
-"""What a torch module computes differently from the Keras layer whose weights it takes.
+"""Differences between the computations of a torch module and of the Keras layer it replaces.
 
 Not for: whether weights fit (_layouts.py).
 """
@@ -45,7 +45,7 @@ def _nothing(_pair: Pair, _kind: str, _config: Mapping[str, Any]) -> Iterator[st
     return iter(())
 
 
-# For each class of Keras the classes of torch.nn that are of its kind, and what is compared.
+# For each Keras class, the torch.nn classes of the same kind, and the function that compares them.
 _COMPARISONS: dict[str, tuple[tuple[str, ...], Comparison]] = {
     "Dense": (("Linear",), _nothing),
     "EinsumDense": (("Linear",), einsum),
@@ -63,7 +63,7 @@ _COMPARISONS: dict[str, tuple[tuple[str, ...], Comparison]] = {
     **{f"Conv{n}DTranspose": ((f"ConvTranspose{n}d",), transposed) for n in (1, 2, 3)},
     **dict.fromkeys(_RECURRENT_LAYERS, (_RECURRENT, recurrent)),
 }
-# Whose outputs are those of their weights, place by place.
+# Layers whose outputs are in the order of their weights.
 _BEFORE_RESHAPE = {"Dense", "EinsumDense", "PReLU"} | {
     kind for kind in _COMPARISONS if kind.endswith("Normalization")
 }
@@ -71,10 +71,10 @@ _KNOWN = {name for names, _ in _COMPARISONS.values() for name in names}
 
 
 def differences(pair: Pair) -> list[str]:
-    """What the module computes differently, one text each, with both values.
+    """The differences, one text each, with both values.
 
-    A module with a ``forward`` of its own, and a layer of a class that Keras does not have, are
-    unknown: nothing is said of them.
+    Modules with their own ``forward``, and layers of classes that are not Keras' own, are not
+    compared.
     """
     kind, config = kind_of(pair.layer.class_name), pair.layer.config
     while kind in ("TimeDistributed", "SpectralNormalization"):
@@ -93,7 +93,7 @@ def differences(pair: Pair) -> list[str]:
         texts += picture_behind(pair) if kind in _BEFORE_RESHAPE else ()
     else:
         texts.append(f"the layer is of the kind {kind}, the module is a torch.nn.{found}")
-    if kind not in _RECURRENT_LAYERS:  # whose activation is inside
+    if kind not in _RECURRENT_LAYERS:  # they apply their activation inside
         texts += activation_behind(pair, config)
     return [f"{pair.title}: {text}" for text in dict.fromkeys(texts)]
 
@@ -133,7 +133,7 @@ def compared(
 
 
 def options_known(made_with: MadeWith, layer: Layer) -> MadeWith:
-    """What the caller says of a layer, and what the checkpoint says where the caller does not."""
+    """The caller's options for a layer, completed by those that the checkpoint tells."""
     if made_with.reset_after is None:
         known = reset_after(kind_of(layer.class_name), layer.config)
         made_with = replace(made_with, reset_after=known)

@@ -39,15 +39,15 @@ def conv(module: Any, weights: Weights, made_with: MadeWith) -> Weights:
 
 
 def conv_transpose(module: Any, weights: Weights, made_with: MadeWith) -> Weights:
-    # Addons' g counts the last axis, the inputs; that of the paper's code the outputs.
+    # g has one value per input (the last axis) in Addons, one per output in the paper's code.
     weights = folded(weights, (-1, -2))
     found = by_role(weights, ("kernel", "bias"))
     kernel = need(found, "kernel")
     ndim = len(module.kernel_size)
     if kernel.ndim == ndim + 3 and kernel.shape[0] == 1:
-        kernel = kernel[0]  # Sonnet 1 convolves rows of a picture.
+        kernel = kernel[0]  # Sonnet 1 stores it as a two-dimensional kernel of height 1.
     kernel = _as_tensorflow(module, weights, kernel, made_with)
-    # Keras has (*, out, in), torch (in, out, *); neither turns the kernel.
+    # Keras has (*, out, in), torch (in, out, *); neither flips the kernel.
     kernel = kernel.permute(ndim + 1, ndim, *range(ndim))
     return {"weight": kernel, **bias_of(found, module.bias is not None, module.out_channels)}
 
@@ -71,8 +71,8 @@ def _as_tensorflow(
 ) -> torch.Tensor:
     """A kernel as TensorFlow has it, (*, in, out) or, to transpose, (*, out, in).
 
-    Theano computes a convolution where TensorFlow and torch compute a correlation, so its kernels
-    lie the other way round:
+    Theano computes a convolution, TensorFlow and torch a correlation, so Theano's kernels are
+    flipped:
     https://github.com/keras-team/keras/blob/2.2.4/keras/utils/conv_utils.py, ``convert_kernel``.
     """
     ndim = len(module.kernel_size)

@@ -25,7 +25,7 @@ def converted(
     """The module's own tensors, and the roles that each comes from.
 
     Raises:
-      MisfitError: They are no weights of this module.
+      MisfitError: They are not weights of this module.
     """
     layout = layout_of(module, made_with)
     if layout is None:
@@ -42,9 +42,9 @@ def converted(
 
 
 def refuse_either_way(module: nn.Module, weights: Weights) -> None:
-    """Refuses kernels of a TensorFlow Lite model whose sizes do not tell how they lie.
+    """Refuses kernels of a TensorFlow Lite model whose sizes do not tell the order of their axes.
 
-    Its converter turns most of them, (out, in) and (out, height, width, in), and leaves others:
+    Its converter transposes most of them, to (out, in) and (out, height, width, in), but not all:
     https://www.tensorflow.org/mlir/tfl_ops, fully_connected and batch_matmul.
 
     Raises:
@@ -69,7 +69,7 @@ def laid_out(
     """A value in the layout that a rule demands.
 
     Raises:
-      MisfitError: It has not got it.
+      MisfitError: The value cannot have that layout.
     """
     if layout == "transposed" and x.ndim != 2:
         raise MisfitError(
@@ -85,7 +85,7 @@ def laid_out(
 
 def _turned(module: nn.Module, x: torch.Tensor, sizes: tuple[int, ...]) -> torch.Tensor:
     """A weight whose first axis counts a flattened picture, from channels last to first."""
-    # A Linear's bias is behind the picture; what a norm has is of the picture itself.
+    # A Linear's bias belongs to its outputs and stays; the weights of a norm belong to the picture.
     if x.ndim != 2 and not (x.ndim == 1 and "Linear" not in type(module).__name__):
         return x
     if prod(sizes) != x.shape[0]:

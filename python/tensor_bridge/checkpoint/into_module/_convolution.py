@@ -11,19 +11,19 @@ from tensor_bridge.checkpoint.into_module._pair import Pair, torch_class
 
 
 def convolution(pair: Pair, kind: str, config: Mapping[str, Any]) -> Iterator[str]:
-    """Plain, grouped and depthwise ones; Linear for one tap at every place."""
+    """Plain, grouped and depthwise convolutions; a Linear for a kernel of size 1."""
     module: Any = pair.module
     if torch_class(module) == "Linear":
         taps, strides = config.get("kernel_size", 1), option(config, "strides", 1)
         if any(n not in (1, [1], (1,), [1, 1], (1, 1)) for n in (taps, strides)):
             yield f"the layer is of the kind {kind}, the module is a {pair.torch_name}"
         return
-    plain = kind.startswith("Conv")  # Keras 2 says groups=1 of depthwise ones
+    plain = kind.startswith("Conv")  # Keras 2 stores groups=1 for depthwise convolutions
     yield from _compared(pair, config, module, config.get("groups", 1) if plain else None)
 
 
 def separable(pair: Pair, _kind: str, config: Mapping[str, Any]) -> Iterator[str]:
-    """A depthwise convolution, and one with a single tap behind it."""
+    """A depthwise convolution followed by one with a kernel of size 1."""
     depthwise, pointwise = pair.module.children()
     if torch_class(depthwise) is not None:
         yield from _compared(pair, config, depthwise, None)
@@ -61,7 +61,7 @@ def _windows(pair: Pair, config: Mapping[str, Any], module: Any) -> Iterator[str
 
 
 def _padding(pair: Pair, config: Mapping[str, Any], module: Any) -> Iterator[str]:
-    """Zeros that a layer or a module in front puts there count too."""
+    """Compares the padding, including the zeros that a preceding layer or module adds."""
     word = option(config, "padding", "valid")
     ndim = len(module.kernel_size)
     spatial = _spatial(pair, config, ndim)
@@ -75,7 +75,7 @@ def _padding(pair: Pair, config: Mapping[str, Any], module: Any) -> Iterator[str
         differing = axis.differing_size(own, found, size)
         zeros = _keras_zeros(pair, i, ndim)
         if differing is not None and zeros is not None:
-            # The code around the module may put the zeros there, or the module itself.
+            # The code around the module, or the module itself, may add the zeros.
             before = None if size is None else size - sum(zeros)
             differing = axis.differing_size(_around(own, zeros), found, before)
             own = own if differing is None else _around(own, zeros)
@@ -113,7 +113,7 @@ def _torch_pads(module: Any, i: int, axis: Axis) -> Pads:
 
 
 def _torch_zeros(pair: Pair, i: int, ndim: int) -> tuple[int, int]:
-    """What the module in front of this one in an nn.Sequential puts around axis ``i``."""
+    """The zeros that the preceding module in an nn.Sequential puts around axis ``i``."""
     before, _ = pair.neighbours()
     pads: Any = before[-1] if before else None
     name = (torch_class(pads) or "") if pads is not None else ""
@@ -125,7 +125,7 @@ def _torch_zeros(pair: Pair, i: int, ndim: int) -> tuple[int, int]:
 
 
 def _keras_zeros(pair: Pair, i: int, ndim: int) -> tuple[int, int] | None:
-    """What a ZeroPadding layer in front puts around axis ``i``."""
+    """The zeros that a preceding ZeroPadding layer puts around axis ``i``."""
     inputs = pair.graph.inputs[pair.name]
     if len(inputs) != 1 or pair.graph.kind(inputs[0]) != f"ZeroPadding{ndim}D":
         return None
@@ -134,7 +134,7 @@ def _keras_zeros(pair: Pair, i: int, ndim: int) -> tuple[int, int] | None:
 
 
 def transposed(pair: Pair, _kind: str, config: Mapping[str, Any]) -> Iterator[str]:
-    """Torch cuts off as much at both ends and adds behind; Keras may cut off more behind."""
+    """Torch crops both ends equally and pads the end; Keras may crop the end more."""
     module: Any = pair.module
     texts = list(_windows(pair, config, module))
     if texts:
@@ -145,7 +145,7 @@ def transposed(pair: Pair, _kind: str, config: Mapping[str, Any]) -> Iterator[st
     extra = sizes(config, "output_padding", ndim)
     for i in range(ndim):
         axis = Axis(module.kernel_size[i], module.stride[i], module.dilation[i])
-        # Sizes grow by the stride, so any input shows what differs.
+        # The output grows by the stride with each input, so any size shows a difference.
         n = axis.reach
         cut, left = axis.transposed(word, None if extra is None else extra[i], n)
         own = (

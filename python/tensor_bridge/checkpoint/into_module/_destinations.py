@@ -21,8 +21,9 @@ class Destinations:
     """Where names go.
 
     Attributes:
-      groups: For the path of each module the roles of weights, and which name has each.
-      placed: Tensors that rules with a layout name: for each the name that goes there, and how.
+      groups: For the path of each module, the roles of its weights with the name for each.
+      placed: Tensors that rules with a layout name, each with the name that goes there and the
+        layout.
     """
 
     groups: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -39,7 +40,7 @@ class Destinations:
 def destinations(
     places: Places, given: Given, changes: Mapping[str, Renamed], report: Report
 ) -> Destinations:
-    """Sorts names by what rules make of them; what goes nowhere is told to the report."""
+    """Sorts names by the results of the rules; names without a destination go to the report."""
     found = Destinations()
     for name, change in changes.items():
         if change.name is None:
@@ -64,7 +65,7 @@ def destinations(
                 _group(name, path, role, found, report)
     for path in {places.path_of(target) for target in found.placed}:
         if list(found.groups.get(path, ())) == ["bias"]:
-            # Beside a weight that a rule places: of one dimension, the same in both frameworks.
+            # Beside a weight that a rule places. With one dimension it is the same in both.
             _put(
                 found.groups.pop(path)["bias"], joined(path, "bias"), "as_is", places, found, report
             )
@@ -97,7 +98,7 @@ def _group(name: str, path: str, role: str, found: Destinations, report: Report)
 def _put(
     name: str, wanted: str, layout: str, places: Places, found: Destinations, report: Report
 ) -> None:
-    """Notes where a name goes that a rule with a layout leads to a tensor."""
+    """Notes the destination of a name that a rule with a layout leads to a tensor."""
     target = places.tensor(wanted)
     if target is None:
         advice = near_misses(wanted.replace("/", "."), places.tensors)

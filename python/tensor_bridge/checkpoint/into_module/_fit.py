@@ -1,4 +1,4 @@
-"""Whether weights of some shapes are those of a module, tried with its own layout."""
+"""Whether weights of given shapes fit a module, tried with the module's layout."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tensor_bridge.checkpoint.into_module._made_with import MadeWith
 
 Shape = tuple[int, ...]
-# A layout may index what other shapes do not have.
+# A layout may index axes that other shapes lack.
 _NO_FIT = (MisfitError, TensorBridgeError, RuntimeError, IndexError, ValueError, AttributeError)
 
 
@@ -36,7 +36,7 @@ def fits_module(
     """Whether weights of these roles and shapes give every tensor of the module its shape."""
     import torch
 
-    # Not 0 and not 1, which a layer that leaves a weight out has; no memory, whatever the size.
+    # Not 0 and not 1, which stand for weights that a layer leaves out. Expanded: takes no memory.
     weights = {
         role: torch.full((), 2.0, device="cpu").expand(shape)
         for role, shape in shapes.items()
@@ -82,7 +82,7 @@ def _shapes(module: nn.Module) -> dict[str, Shape]:
 
 
 def _may_fit(weights: Mapping[str, torch.Tensor], expected: Mapping[str, Shape]) -> bool:
-    """A quick look: no layout makes numbers up, beyond the second bias of an RNN and the like."""
+    """A quick test by sizes: layouts invent few values, such as the second bias of an RNN."""
     from math import prod
 
     there: int = sum(x.numel() for x in weights.values())

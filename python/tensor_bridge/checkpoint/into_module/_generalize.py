@@ -15,15 +15,15 @@ from tensor_bridge.checkpoint.into_module._rules import Rule
 
 @dataclass(frozen=True)
 class Renaming:
-    """What one beginning of names, or one whole name, becomes.
+    """The replacement of one prefix of names, or of one whole name.
 
     Attributes:
-      old: The beginning, with its last "/"; or the whole name.
-      new: What takes its place: the path of a module, or the name of a tensor.
+      old: The prefix, with its last "/"; or the whole name.
+      new: The replacement: the path of a module, or the name of a tensor.
       whole: Whether ``old`` is a whole name.
-      names: Names that it is about.
-      layout: As in `Rule`, of a whole name.
-      note: What is to be said of it.
+      names: The names that it renames.
+      layout: As in `Rule`, for a whole name.
+      note: A comment for the user.
     """
 
     old: str
@@ -50,12 +50,12 @@ class Rewrite:
 
     @property
     def note(self) -> str:
-        """The first thing that is to be said of any of them."""
+        """The first note of any of them."""
         return next((each.note for each in self.stands_for if each.note), "")
 
 
 def literal_rules(renamings: Iterable[Renaming]) -> list[Rewrite]:
-    """A rule for each renaming, in an order in which none changes what another has made."""
+    """A rule for each renaming, ordered so that none changes the result of another."""
     return _ordered([Rewrite(_literal(each, each.old, each.new), [each]) for each in renamings])
 
 
@@ -75,7 +75,7 @@ def rules_for(renamings: list[Renaming], keep: Iterable[str]) -> list[Rewrite]:
             support.setdefault(rule, []).append(each)
     chosen: list[Rewrite] = []
     left = {id(each): each for each in renamings}
-    # Most explained first; of equals the one with fewest groups, then the shortest.
+    # The rule that explains most comes first; then the one with fewest groups, then the shortest.
     for rule in sorted(
         support, key=lambda r: (-len(support[r]), r.pattern.count("("), len(r.pattern), r.pattern)
     ):
@@ -105,7 +105,7 @@ def _candidates(each: Renaming) -> Iterator[Rule]:
 
 
 def _without_same_end(old: str, new: str) -> tuple[str, str]:
-    """Both without the modules at their ends that have one name; something of the old stays."""
+    """Both names without their common last modules; at least one part of ``old`` stays."""
     parts = re.findall(r"[^/.]+[/.]|[^/.]+$", old)
     path = new.split(".") if new else []
     while len(parts) > 1 and path and re.fullmatch(re.escape(path[-1]) + "[/.]", parts[-1]):
@@ -123,7 +123,7 @@ def _end(each: Renaming, new: str) -> str:
 
 
 def _generalized(each: Renaming, old: str, new: str) -> Iterator[Rule]:
-    """With groups for the numbers that both names have."""
+    """Rules with groups for the numbers that both names have."""
     numbers = list(re.finditer(r"\d+", old))
     groups: dict[int, int] = {}  # which number of the old name is which group
     chosen: list[int | None] = []
@@ -142,7 +142,7 @@ def _generalized(each: Renaming, old: str, new: str) -> Iterator[Rule]:
     pattern += re.escape(old[last:]) + ("$" if each.whole else "")
     replacement, last = "", 0
     for m, which in zip(re.finditer(r"\d+", new), chosen, strict=True):
-        # No digit follows, which would be taken for one of the group's number.
+        # No digit may follow: it would be read as part of the group's number.
         replacement += new[last : m.start()] + (m[0] if which is None else f"\\{groups[which]}")
         last = m.end()
     yield Rule(pattern, _end(each, replacement + new[last:]), each.layout)
@@ -162,7 +162,7 @@ def _is_sound(
     gain: int,
     of_name: Mapping[str, Renaming],
 ) -> bool:
-    """Whether what a rule does to other names can be left to rules before it."""
+    """Whether earlier rules can handle the other names that a rule matches."""
     others: set[int] = set()
     for name, made in rule.among(names):
         if name not in wanted:
@@ -173,7 +173,7 @@ def _is_sound(
 
 
 def _ordered(rewrites: list[Rewrite]) -> list[Rewrite]:
-    """First what is to be done before a rule that would change the same names, or its result."""
+    """The rules in an order in which none changes names or results of a later one."""
     rules = [AnchoredRule(each.rule) for each in rewrites]
     owner = {
         name: i
@@ -199,7 +199,7 @@ def _ordered(rewrites: list[Rewrite]) -> list[Rewrite]:
 
 
 def _sorted(after: list[set[int]]) -> list[int]:
-    """Numbers such that each comes after those that it is after; circles are cut."""
+    """A topological order of the numbers; cycles are cut."""
     order: list[int] = []
     state = [0] * len(after)
     for start in range(len(after)):

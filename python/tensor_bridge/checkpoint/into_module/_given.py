@@ -1,4 +1,4 @@
-"""What `load_into` is given: a checkpoint or names and tensors, under the names that are wanted."""
+"""The source of `load_into`: a checkpoint or a mapping, under the names that the caller wants."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Given:
     """Tensors by the names that the caller uses, each read once.
 
     Attributes:
-      source: Where they are from.
-      several: For a name that several variables have what the checkpoint calls each.
+      source: The checkpoint or the mapping.
+      several: For a name that several variables share, each one's name in the checkpoint.
     """
 
     def __init__(
@@ -39,18 +39,18 @@ class Given:
     def __getitem__(self, name: str) -> Any:
         if name not in self._read:
             x = self.source[self._names[name]]
-            # Modules compute with the real numbers.
+            # Modules compute with the real numbers, not with the integers.
             self._read[name] = x.dequantize() if getattr(x, "is_quantized", False) else x
         return self._read[name]
 
     @property
     def mapped(self) -> bool:
-        """Whether what is read may be views of a file."""
+        """Whether the tensors may be views of a file."""
         return isinstance(self.source, Checkpoint)
 
     @property
     def path(self) -> str:
-        """Of the checkpoint."""
+        """The path of the checkpoint."""
         return self.source.path if isinstance(self.source, Checkpoint) else ""
 
     @property
@@ -59,7 +59,7 @@ class Given:
         return self.source.layers if isinstance(self.source, Checkpoint) else {}
 
     def layers_of(self, names: Iterable[str]) -> list[str]:
-        """The layers that tensors are of: the longest beginnings of stored names that are one."""
+        """The layers of tensors: the longest prefixes of their stored names that are layers."""
         layers = self.layers
         found: dict[str, None] = {}
         for name in names if layers else ():
@@ -71,17 +71,17 @@ class Given:
         return list(found)
 
     def named(self, name: str) -> bool:
-        """Whether the name says which layer it is of, and not only where it is in the file."""
+        """Whether the name tells the layer, not only the place in the file."""
         entry = self._entries.get(self._names[name])
         return entry is None or entry.named
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Its sizes, which a checkpoint knows without reading it."""
+        """The shape of a tensor, which a checkpoint knows without reading the values."""
         entry = self._entries.get(self._names[name])
         return tuple(self[name].shape) if entry is None else entry.shape
 
     def role(self, name: str) -> str | None:
-        """What a variable is that the checkpoint only numbers, by its layer's configuration."""
+        """The role, by its layer's configuration, of a variable that the checkpoint numbers."""
         stored = self._names[name]
         if not isinstance(self.source, Checkpoint) or not stored.rpartition("/")[2].isdecimal():
             return None
@@ -97,10 +97,10 @@ class Given:
 
 
 def given_by(source: Any, names: str) -> Given:
-    """What a caller of `load_into` hands over.
+    """The source that a caller of `load_into` passes.
 
     Raises:
-      UnsupportedTypeError: It is no path, no checkpoint and no mapping from names to tensors.
+      UnsupportedTypeError: It is not a path, a checkpoint or a mapping from names to tensors.
       InvalidOptionError: ``names`` is unknown, or asks for what the source does not have.
       CheckpointError, CheckpointNotFoundError: As `load`.
     """
@@ -150,7 +150,7 @@ def _look_at(source: Any) -> None:
 
 
 def _is_text(x: Any) -> bool:
-    # Not at the top: it brings every kind of composite value.
+    # Not at the top: it imports every kind of composite value.
     from tensor_bridge.composite import StringTensor
 
     return isinstance(x, StringTensor)

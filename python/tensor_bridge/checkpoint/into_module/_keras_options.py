@@ -1,4 +1,4 @@
-"""What the options of Keras' layers are, in the words of whichever generation wrote them.
+"""Reads the options of Keras' layers as any generation of Keras wrote them.
 
 Keras 1 had other names for most (``border_mode``, ``subsample``), Keras 3 writes functions as
 dictionaries. Not for: what the options mean in torch (_computation.py).
@@ -51,7 +51,7 @@ def kind_of(class_name: str) -> str:
 
 
 def option(config: Mapping[str, Any], name: str, default: Any = None) -> Any:
-    """An option under its present name or an older one; ``default`` where the file has neither."""
+    """An option under its current or an older name; ``default`` if the file has neither."""
     for key in (name, *_KERAS_1.get(name, ())):
         if config.get(key) is not None:
             return config[key]
@@ -65,13 +65,13 @@ def count(config: Mapping[str, Any], name: str) -> int | None:
 
 
 def number(config: Mapping[str, Any], name: str, default: float | None = None) -> float | None:
-    """An option that is a number; ``default`` where it is none."""
+    """An option that is a number; ``default`` if it is not a number."""
     value = option(config, name, default)
     return value if isinstance(value, (int, float)) else default
 
 
 def sizes(config: Mapping[str, Any], name: str, ndim: int) -> tuple[int, ...] | None:
-    """An option with a number for each of ``ndim`` axes, or one for all; None where it is none."""
+    """An option with one number for each of ``ndim`` axes, or one for all; otherwise None."""
     value = option(config, name)
     values = value if isinstance(value, (list, tuple)) else [value] * ndim
     if len(values) != ndim or not all(isinstance(v, int) for v in values):
@@ -80,7 +80,7 @@ def sizes(config: Mapping[str, Any], name: str, ndim: int) -> tuple[int, ...] | 
 
 
 def channels_first(config: Mapping[str, Any]) -> bool:
-    """Whether the layer's pictures have their channels in front, as Theano's had in Keras 1."""
+    """Whether the layer's pictures have their channels first, like Theano's in Keras 1."""
     return option(config, "data_format") in ("channels_first", "th")
 
 
@@ -105,7 +105,7 @@ def part(config: Mapping[str, Any], name: str) -> tuple[str, Mapping[str, Any]] 
 
 
 def activation(value: Any) -> str:
-    """The name of an activation; "linear" for none, "Package>name" for somebody's own."""
+    """The name of an activation; "linear" for none, "Package>name" for a custom one."""
     if value is None:
         return "linear"
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""What the numbered variables of Keras' layers are: "0" of a Dense is its kernel.
+"""The roles of the numbered variables of Keras' layers: "0" of a Dense is its kernel.
 
 Files of Keras 3 number a layer's variables in the order in which its ``build`` adds them, the
 trainable ones first, and leave out what the configuration switches off. Not for: files that name
@@ -13,7 +13,7 @@ from typing import Any
 from tensor_bridge.checkpoint.read._keras_config import class_of
 from tensor_bridge.checkpoint.read._layer import Layer
 
-# (role, the option that leaves it out if it is false or None)
+# (role, the option that omits the variable if it is false or None)
 _Roles = tuple[tuple[str, str], ...]
 _KERNEL: _Roles = (("kernel", ""), ("bias", "use_bias"))
 _DEPTHWISE: _Roles = (("depthwise_kernel", ""), ("bias", "use_bias"))
@@ -26,7 +26,7 @@ _AFFINE: _Roles = (("gamma", "scale"), ("beta", "center"))
 _RENORM: _Roles = tuple(
     (name, "renorm") for name in ("moving_stddev", "renorm_mean", "renorm_stddev")
 )
-# What an option is where the configuration, of an older release, does not have it.
+# The default of an option that the configuration of an older release lacks.
 _DEFAULTS = {"bias_axes": None, "renorm": False}
 _BATCH_NORM: _Roles = (*_AFFINE, ("moving_mean", ""), ("moving_variance", ""), *_RENORM)
 _RECURRENT: _Roles = (("kernel", ""), ("recurrent_kernel", ""), ("bias", "use_bias"))
@@ -67,7 +67,7 @@ _CLASSES: dict[str, _Roles] = {
         _RECURRENT,
     ),
 }
-# Layers that make a cell, or layers of their own, and keep no configuration of it.
+# Layers that make a cell or inner layers, and store no configuration of them.
 _CELLS = {
     "LSTM": "LSTMCell",
     "GRU": "GRUCell",
@@ -125,7 +125,7 @@ def role_of(name: str, layers: Mapping[str, Layer]) -> str | None:
 def _part(
     class_name: str, config: Mapping[str, Any], attributes: list[str]
 ) -> tuple[str, Mapping[str, Any]] | None:
-    """Class and configuration of what the attributes of a layer lead to."""
+    """Class and configuration of the object that a layer's attributes lead to."""
     for attribute in attributes:
         plain = attribute.lstrip("_")
         inner = config.get("layer" if plain in _DIRECTIONS else plain)

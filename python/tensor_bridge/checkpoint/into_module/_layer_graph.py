@@ -1,4 +1,4 @@
-"""The layers of a Keras model as a graph: who feeds whom, and what shapes the outputs have.
+"""The layers of a Keras model as a graph: the inputs of each layer, and the output shapes.
 
 Not for: what a layer computes (_computation.py).
 """
@@ -33,7 +33,7 @@ ELEMENTWISE = {
     "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "ThresholdedReLU",
     "UnitNormalization",
 }  # fmt: skip
-# Layers that change the sizes of a picture and not what is in it, with its number of axes.
+# Layers that change the sizes of a picture but not its content, with its number of axes.
 _RESIZING = {
     f"{kind}{n}D": n for kind in ("Cropping", "UpSampling", "ZeroPadding") for n in (1, 2, 3)
 }
@@ -45,10 +45,10 @@ _WINDOWS = {**_CONVOLUTIONS, **_TRANSPOSED, **_POOLING}
 
 
 class LayerGraph:
-    """What `Checkpoint.layers` has, with answers about neighbours.
+    """The layers of `Checkpoint.layers`, with answers about neighbours.
 
-    Models within the model are looked through: what they put out comes from their own last layers,
-    and their first layers take what they are given.
+    Models within the model are expanded: their output is that of their last layers, and their
+    first layers take their input.
 
     Attributes:
       layers: By their paths, "inner/dense".
@@ -64,7 +64,7 @@ class LayerGraph:
         }
 
     def _resolved(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        """Layers in place of models; each model once, should a file name one in itself."""
+        """Layers instead of models; each model once, in case a file nests one in itself."""
         found: dict[str, None] = {}
         waiting, seen = list(reversed(names)), set[str]()
         while waiting:
@@ -77,7 +77,7 @@ class LayerGraph:
         return tuple(found)
 
     def kind(self, name: str) -> str:
-        """The class of a layer; "" for a name that is no layer's."""
+        """The class of a layer; "" for a name that is not a layer."""
         return kind_of(self.layers[name].class_name) if name in self.layers else ""
 
     @cached_property
@@ -89,7 +89,7 @@ class LayerGraph:
         return found
 
     def consumers(self, name: str) -> list[str]:
-        """The layers that take the output of one."""
+        """The layers that take the output of a layer."""
         return self._consumers.get(name, [])
 
     def applied(self, name: str) -> tuple[str, Mapping[str, Any]]:
@@ -103,11 +103,11 @@ class LayerGraph:
         return self.applied(name)[0] in _WINDOWS
 
     def before(self, name: str, passes: Callable[[str], bool]) -> Iterator[str]:
-        """The layers in front of one, and those in front of them if one ``passes``."""
+        """The layers before a layer, and before each of them that ``passes`` accepts, and so on."""
         yield from self._walk(name, passes, self.inputs.__getitem__)
 
     def behind(self, name: str, passes: Callable[[str], bool]) -> Iterator[str]:
-        """The layers behind one, and those behind them if one ``passes``."""
+        """The layers after a layer, and after those of them that ``passes`` accepts, and so on."""
         yield from self._walk(name, passes, self.consumers)
 
     def _walk(self, name: str, passes: Callable[[str], bool], neighbours: Any) -> Iterator[str]:
@@ -138,7 +138,7 @@ class LayerGraph:
     def _shapes(self) -> dict[str, Shape | None]:
         """All shapes, each after those of the layers in front; a loop has none."""
         shapes: dict[str, Shape | None] = {}
-        # A layer that is called on its own output has itself in front.
+        # A layer that is called on its own output precedes itself.
         waiting = {n: {i for i in x if i in self.layers} - {n} for n, x in self.inputs.items()}
         ready = [name for name, inputs in waiting.items() if not inputs]
         while ready:
@@ -176,27 +176,27 @@ def _last_layers(model: str, layers: Mapping[str, Layer]) -> list[str]:
         last = config["layers"][-1] if config["layers"] else None
         inner = last.get("config") if isinstance(last, dict) else None
         names = [inner["name"]] if isinstance(inner, dict) and "name" in inner else []
-    # Of a model three levels down Keras 2 has the first and the last name alone.
+    # For a model three levels down Keras 2 stores only the first and the last name.
     paths = [(f"{model}/{name}", f"{model.partition('/')[0]}/{name}") for name in names]
     found = (next((p for p in pair if p in layers), None) for pair in paths)
     return [path for path in found if path is not None]
 
 
 def _outer_inputs(name: str, layers: Mapping[str, Layer]) -> tuple[str, ...]:
-    """What is given to a model within the model, for a layer there that takes it."""
+    """The input of a model within the model, for a layer in it that takes this input."""
     model, _, own = name.rpartition("/")
     if model not in layers or not _is_model(layers[model]) or layers[name].inputs:
         return ()
     given = layers[model].inputs or _outer_inputs(model, layers)
     first = _names_in(layers[model].config.get("input_layers"))
-    # Of several inputs each has its own, unless the model is called more than once.
+    # Each of several inputs has its own layer, unless the model is called more than once.
     if own in first and len(first) == len(given):
         return (given[first.index(own)],)
     return given
 
 
 def _declared(config: Mapping[str, Any]) -> Shape | None:
-    """What an input layer, or a first layer, says of its input."""
+    """The input shape that an input layer or a first layer declares."""
     value = config.get("batch_shape") or config.get("batch_input_shape")
     if not isinstance(value, (list, tuple)):
         return None
@@ -257,7 +257,7 @@ def _wrapped(kind: str, config: Mapping[str, Any], given: Shape) -> Shape | None
 
 
 def _resized(kind: str, config: Mapping[str, Any], given: Shape) -> Shape | None:
-    """Of a picture that is padded, cropped or enlarged."""
+    """The shape of a padded, cropped or enlarged picture."""
     ndim = _RESIZING[kind]
     name, sign = ("padding", 1) if kind.startswith("Zero") else ("cropping", -1)
     if len(given) != ndim + 1:
@@ -307,7 +307,7 @@ def _reshaped(config: Mapping[str, Any], given: Shape) -> Shape | None:
 
 
 def _windows(kind: str, config: Mapping[str, Any], given: Shape) -> Shape | None:
-    """Of convolutions and pooling: sizes of pictures and channels."""
+    """The output shape of convolutions and pooling: sizes of pictures, and channels."""
     ndim = _WINDOWS[kind]
     if len(given) != ndim + 1:
         return None

@@ -67,7 +67,7 @@ def layout_of(module: nn.Module, made_with: MadeWith | None = None) -> Layout | 
         ((nn.RNNBase, nn.RNNCellBase), partial(recurrent, made_with=options)),
         (nn.MultiheadAttention, attention),
     ]
-    # A lazy norm is no norm before its first input.
+    # A lazy norm is not an instance of the norm's class before its first input.
     kind = getattr(module, "cls_to_become", None) or type(module)
     for classes, layout in table:
         if issubclass(kind, classes):

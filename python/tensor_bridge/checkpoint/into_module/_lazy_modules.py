@@ -1,4 +1,4 @@
-"""torch's lazy modules, which get their sizes from the weights that come."""
+"""torch's lazy modules, which get their sizes from the loaded weights."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def is_lazy(module: nn.Module) -> bool:
 def sizes_from(module: Any, weights: Iterable[torch.Tensor]) -> tuple[int, ...]:
     """The sizes of a first input that would give the module the sizes of these weights.
 
-    The weight with most axes is the kernel; its number of values says how many inputs there are,
-    in every layout.
+    The weight with most axes is the kernel; its number of values tells the number of inputs in
+    every layout.
 
     Raises:
-      MisfitError: They are no weights of the module.
+      MisfitError: They are not weights of the module.
     """
     from torch import nn
 
@@ -54,10 +54,10 @@ def sizes_from(module: Any, weights: Iterable[torch.Tensor]) -> tuple[int, ...]:
 
 
 def refuse_lazy_parts(module: nn.Module) -> None:
-    """For a module whose weights are spread over others, which cannot be lazy.
+    """Refuses a module whose weights are spread over parts, if one of the parts is lazy.
 
     Raises:
-      MisfitError: One of them is.
+      MisfitError: A part is lazy.
     """
     for name, part in module.named_modules():
         if name and is_lazy(part):
@@ -65,7 +65,7 @@ def refuse_lazy_parts(module: nn.Module) -> None:
 
 
 def copied(module: nn.Module) -> nn.Module:
-    """A copy of a lazy module, which torch's buffers without sizes do not have by themselves."""
+    """A copy of a lazy module; torch's own copy fails for buffers without sizes."""
     from torch.nn import parameter
 
     buffer: Any = parameter.UninitializedBuffer
@@ -78,7 +78,7 @@ def copied(module: nn.Module) -> nn.Module:
 
 
 def materialized(module: nn.Module, sizes: tuple[int, ...]) -> nn.Module:
-    """A copy of a lazy module that is not lazy any more.
+    """A copy of a lazy module, no longer lazy.
 
     Raises:
       MisfitError: The module takes no input of these sizes.
@@ -95,6 +95,6 @@ def materialize(module: Any, sizes: tuple[int, ...]) -> None:
     """Gives a lazy module the sizes that a first input of ``sizes`` would give it."""
     import torch
 
-    # What it draws for its parameters is overwritten: the caller's random numbers stay as they are.
+    # Its random initial values are overwritten; the caller's random state must not change.
     with torch.random.fork_rng(devices=[]):
         module._infer_parameters(module, (torch.empty(sizes, device="meta"),))

@@ -69,8 +69,8 @@ def load_into(
     module decides the layout: Conv, ConvTranspose and depthwise kernels, Linear, norms, Embedding,
     LSTM, GRU and RNN (with all their layers and both directions), PReLU, MultiheadAttention, and a
     Sequential of two convolutions for a separable one. Tensors of other modules are loaded
-    unchanged, by their own names. Values are copied into the module's tensors,
-    unless ``assign`` is true.
+    unchanged, by their own names. Values are copied into the module's tensors, unless ``assign`` is
+    true.
 
     Everything is checked before anything is written: after an exception the module is unchanged.
 
@@ -170,7 +170,7 @@ def _layers_taken(
 
 
 def _look_at(module: Any, flattened: Any) -> None:
-    """Refuses arguments of a wrong kind."""
+    """Refuses arguments of the wrong type."""
     from torch import nn
 
     if not isinstance(module, nn.Module):
@@ -206,11 +206,11 @@ class _Loading:
     """Values on their way into a module.
 
     Attributes:
-      values: What goes where, by names of the ``state_dict``.
+      values: The new values by names of the ``state_dict``.
       lazy: Lazy modules by path, and the sizes of a first input for each.
-      misfits: Paths of modules of which something does not fit.
+      misfits: Paths of modules that do not fit.
 
-    ``described`` says whether the checkpoint's own description of its layers is looked at.
+    ``described`` says whether the checkpoint's own description of its layers is used.
     """
 
     def __init__(
@@ -257,7 +257,7 @@ class _Loading:
             weights = {role: self._given[name] for role, name in roles.items()}
             module = self._sized(path, weights.values())
             if self._given.mapped and has_parts(module):
-                # Such are put together here; others are looked at from another side.
+                # The layouts of such modules read the values here; other values only `write` reads.
                 weights = {role: owned(x) for role, x in weights.items()}
             flat = self._flat.get(path)
             options = self._made_with
@@ -308,7 +308,7 @@ class _Loading:
             self._report.loaded.append(Loaded(target, sources, tuple(part.shape), stored))
 
     def check(self, cast: bool, assign: bool) -> None:
-        """Tells the report what is missing and what does not fit."""
+        """Adds to the report what is missing and what does not fit."""
         report, expected = self._report, self._expected
         fitting = {}
         for name, x in self.values.items():
@@ -347,7 +347,7 @@ class _Loading:
     def proposal(
         self, plan: Destinations, rules: list[CompiledRule], changes: Mapping[str, Renamed]
     ) -> Proposal:
-        """Rules for what goes nowhere, and for modules that get what does not fit."""
+        """Rules for names without a destination, and for modules whose weights do not fit."""
         from tensor_bridge.checkpoint.into_module._propose import propose, unsettled
         from tensor_bridge.checkpoint.into_module._search import Search
 

@@ -1,4 +1,4 @@
-"""What layers were made with and a file does not hold. Not for: what the module computes."""
+"""Options of layers that a file does not hold. Not for: what the module computes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class MadeWith:
     """Options of layers on which the meaning of their weights depends; None is unknown.
 
     Attributes:
-      forget_bias: What LSTM cells of TensorFlow 1 and Sonnet 1 add to the forget gate's bias when
-        they run.
+      forget_bias: The number that LSTM cells of TensorFlow 1 and Sonnet 1 add to the forget gate's
+        bias at run time.
       reset_after: Whether a GRU without a bias multiplies by the reset gate after its kernel.
       dim_ordering: "tf" or "th", how Keras 1 laid out the kernels of convolutions.
-      backend: "tensorflow" or "theano", which turns the kernels of convolutions around.
-      keras_version: Such as "1.2.2"; what ``running_std`` is depends on it.
+      backend: "tensorflow" or "theano", which flips the kernels of convolutions.
+      keras_version: Such as "1.2.2"; the meaning of ``running_std`` depends on it.
     """
 
     forget_bias: float | None = None
@@ -30,7 +30,7 @@ class MadeWith:
     keras_version: str | None = None
 
     def or_of(self, source: Any) -> MadeWith:
-        """These options; where one is unknown, what a checkpoint says of itself."""
+        """These options, with unknown ones taken from the checkpoint."""
         return replace(
             self,
             backend=self.backend or getattr(source, "backend", None),
@@ -55,10 +55,10 @@ _ALLOWED: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 
 def made_with_of(given: Mapping[str, Any] | None) -> MadeWith:
-    """The caller's options, looked at.
+    """The caller's options, checked.
 
     Raises:
-      InvalidOptionError: An unknown one, or a value that it cannot have.
+      InvalidOptionError: An option is unknown, or does not take its value.
     """
     if given is None:
         return MadeWith()

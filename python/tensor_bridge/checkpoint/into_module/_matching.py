@@ -1,4 +1,4 @@
-"""Which of several things that fit belongs to which, by number, name and order.
+"""Matches sources and targets, of which several fit, by number, name and order.
 
 Not for: what fits (_propose.py).
 """
@@ -21,10 +21,10 @@ class Side:
     """A layer of the checkpoint, or a place in the module.
 
     Attributes:
-      name: What it is called; compared by its words and numbers.
-      kind: Sides of one kind fit the same sides.
-      known: Whether the name says which layer it is.
-      value: Whatever the caller knows it by.
+      name: Its name, compared by its words and numbers.
+      kind: All sides of one kind fit the same sides.
+      known: Whether the name tells the layer.
+      value: The caller's own object.
     """
 
     name: str
@@ -38,10 +38,10 @@ class Match:
     """A source and its target.
 
     Attributes:
-      source: The one.
-      target: The other.
-      doubt: If nothing but order or a likeness of names decided, some of the other targets that
-        fit; the target itself where only other sources would do.
+      source: The layer of the checkpoint.
+      target: The place in the module.
+      doubt: If only order or the likeness of names decided, some of the other targets that fit; the
+        target itself if only other sources fit it.
     """
 
     source: Side
@@ -54,14 +54,14 @@ def matched(
 ) -> list[Match]:
     """Pairs of sources and targets, each used once, in the order of the sources.
 
-    What fits only each other is a pair. Where several fit, names decide without a doubt if those
-    of all sources are those of all targets, apart from words that all have on their side; numbers
-    alone do so only behind a word that both sides share. All else is a guess.
+    A source and a target that fit only each other are a pair. If several fit, names decide without
+    doubt when the sources' names equal the targets' names, apart from words that all names of one
+    side share; numbers decide only after a word that both sides share. Everything else is a guess.
 
     Args:
       sources: In the order of the checkpoint.
       targets: In the order of the module.
-      fits: Whether two fit; asked once for each two kinds.
+      fits: Whether a source fits a target; called once for each pair of kinds.
     """
     found = [
         match
@@ -130,7 +130,7 @@ def _in_component(
 def _forced(
     sources: list[Side], targets: list[Side], fits: Callable[[Side, Side], bool]
 ) -> Match | None:
-    """A pair without which something would be left over, where there are as many of both."""
+    """A pair that is forced if there are as many sources as targets: no other choice fits all."""
     if len(sources) != len(targets):
         return None
     ours = {side.kind: side for side in reversed(sources)}
@@ -174,7 +174,7 @@ def tokens(name: str) -> tuple[str, ...]:
 
 
 def _keys(sides: Iterable[Side]) -> tuple[list[tuple[str, ...]], set[str]]:
-    """What tells each name from the others on its side, and the words that all of them have."""
+    """The words that distinguish each name on its side, and the words that all names share."""
     words = [tokens(side.name) for side in sides]
     common = Counter(words[0])
     for each in words[1:]:
@@ -198,7 +198,7 @@ def _paired(
     keys: list[tuple[str, ...]],
     others: list[tuple[str, ...]],
 ) -> list[tuple[Side, Side]] | None:
-    """Pairs of equal keys, if each is there once on both sides."""
+    """Pairs of equal keys, if each key occurs exactly once on both sides."""
     by_key = dict(zip(others, targets, strict=True))
     if len(by_key) != len(targets) or len(set(keys)) != len(keys) or set(keys) != set(by_key):
         return None
@@ -208,7 +208,7 @@ def _paired(
 def _by_keys(sources: list[Side], targets: list[Side]) -> list[tuple[Side, Side]] | None:
     keys, words = _keys(sources)
     others, other_words = _keys(targets)
-    # "dense_1" is not "fc1" for its number: each library counts in an order of its own.
+    # An equal number does not make "dense_1" match "fc1": each library counts in its own order.
     if not words & other_words and not all(any(not w.isdigit() for w in key) for key in keys):
         return None
     return _paired(sources, targets, keys, others)
@@ -220,7 +220,7 @@ def _by_ranks(sources: list[Side], targets: list[Side]) -> list[tuple[Side, Side
 
 
 def _ranked(keys: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Numbers changed to their place among those that stand at the same place of a name."""
+    """Each number replaced by its rank among the numbers at the same position of the names."""
 
     def place(key: tuple[str, ...], i: int) -> tuple[str, ...]:
         return tuple("#" if word.isdigit() else word for word in (*key[: i + 1], "", *key[i + 1 :]))
@@ -245,7 +245,7 @@ def _ranked(keys: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
 def _by_likeness(
     sources: list[Side], targets: list[Side], fits: Callable[[Side, Side], bool]
 ) -> list[tuple[Side, Side]]:
-    """Pairs of the names that are most alike, and of those the ones nearest in order."""
+    """Pairs of the most similar names; among equally similar ones, the nearest in order."""
     counted = len({tuple(w for w in tokens(s.name) if not w.isdigit()) for s in sources}) == 1
     if counted:  # "layer-10" comes after "layer-2"
         sources = sorted(sources, key=lambda s: [int(w) for w in tokens(s.name) if w.isdigit()])

@@ -57,7 +57,7 @@ def batch_norm(module: Any, weights: Weights, made_with: MadeWith) -> Weights:
 
 
 def _with_variance(weights: Weights, keras_version: str | None) -> Weights:
-    """running_std of Keras 1 as what it is, by the version: the deviation, or the variance.
+    """running_std of Keras 1, which holds the deviation or the variance, depending on the version.
 
     https://github.com/keras-team/keras/commits/1.0.6/keras/layers/normalization.py
     """

@@ -26,7 +26,7 @@ def _epsilon(pair: Pair, config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _smallest(module: Any) -> float:
-    """What RMSNorm takes for eps=None."""
+    """The epsilon that RMSNorm uses for eps=None."""
     import torch
 
     weight = module.weight
@@ -46,10 +46,10 @@ def _axes(pair: Pair, config: Mapping[str, Any]) -> tuple[list[int], int | None]
 
 
 def _channel_axis(pair: Pair, config: Mapping[str, Any]) -> Iterator[str]:
-    """Keras may take any axis for the channels, torch takes the second.
+    """Keras may use any axis for the channels, torch uses the second.
 
-    The last is Keras' own, which the caller moves for torch; the second is torch's. A convolution
-    in front says which of them has the channels.
+    The last axis is Keras' default, which the caller moves for torch; the second is torch's. A
+    preceding convolution tells which of them has the channels.
     """
     axes, rank = _axes(pair, config)
     second = 1 if rank is None else 1 - rank
@@ -67,7 +67,7 @@ def _channel_axis(pair: Pair, config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def batch_norm(pair: Pair, _kind: str, config: Mapping[str, Any]) -> Iterator[str]:
-    """The momentum counts where the module is in training mode."""
+    """Compares all options; the momentum matters only in training mode."""
     yield from _epsilon(pair, config)
     yield from _channel_axis(pair, config)
     momentum, other = number(config, "momentum"), getattr(pair.module, "momentum", None)
@@ -82,7 +82,7 @@ def batch_norm(pair: Pair, _kind: str, config: Mapping[str, Any]) -> Iterator[st
 
 
 def layer_norm(pair: Pair, _kind: str, config: Mapping[str, Any]) -> Iterator[str]:
-    """Torch takes the last axes."""
+    """Compares the axes; torch normalizes the last ones."""
     yield from _epsilon(pair, config)
     axes, rank = _axes(pair, config)
     last = list(range(-len(axes), 0))
@@ -90,7 +90,7 @@ def layer_norm(pair: Pair, _kind: str, config: Mapping[str, Any]) -> Iterator[st
         yield pair.differs("axis", config.get("axis"), "the last axes")
     sizes = tuple(getattr(pair.module, "normalized_shape", ()))
     if len(sizes) > 1 and len(set(sizes)) == 1 and sizes[0] > 1:
-        # Of other sizes the shape of the weights tells.
+        # For other sizes the shape of the weights tells it.
         yield (
             f"the layer normalizes axes {config.get('axis')} with the channels last; with sizes "
             f"{sizes} nothing says that {pair.torch_name} has them in that order"
@@ -105,7 +105,7 @@ def rms_norm(pair: Pair, _kind: str, config: Mapping[str, Any]) -> Iterator[str]
 
 
 def group_norm(pair: Pair, kind: str, config: Mapping[str, Any]) -> Iterator[str]:
-    """Also instance normalization, which is one channel a group."""
+    """Also instance normalization, which has one channel per group."""
     yield from _epsilon(pair, config)
     yield from _channel_axis(pair, config)
     module: Any = pair.module

@@ -1,4 +1,4 @@
-"""Which weights each tensor that a layout makes comes from."""
+"""For each tensor that a layout makes, the weights that it comes from."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 def with_origins(
     layout: Callable[[Any, Weights], Weights], module: Any, weights: Weights
 ) -> tuple[Weights, dict[str, tuple[str, ...]]]:
-    """Calls a layout, and finds out what it makes each tensor from.
+    """Calls a layout, and finds out which weights it makes each tensor from.
 
     Returns:
-      What the layout makes; and for each tensor the roles of its weights in their order, none for
-      one that the layout fills in by itself.
+      The layout's tensors; and for each tensor the roles of its weights in order, none for a tensor
+      that the layout fills in itself.
     """
     import torch
 
@@ -40,7 +40,7 @@ _class: list[Any] = []
 
 
 def _traced_class() -> Any:
-    """A tensor that passes its origins on; made on first use, as torch is imported late."""
+    """The class of tensors that pass their origins on; made at first use, as torch is."""
     if _class:
         return _class[0]
     import torch

@@ -1,4 +1,4 @@
-"""How many zeros a convolution puts before and behind its input: Keras by a word, torch by number.
+"""Zeros that a convolution puts before and after its input: a word in Keras, numbers in torch.
 
 The arithmetic of "same" is TensorFlow's: tensorflow/core/framework/kernel_shape_util.cc,
 ``GetWindowedOutputSizeVerbose``.
@@ -33,13 +33,13 @@ class Axis:
         return (self.kernel - 1) * self.dilation + 1
 
     def same(self, size: int) -> tuple[int, int]:
-        """What "same" puts around an input: a zero too many goes behind it."""
+        """The zeros of "same" before and after an input; an odd zero goes after it."""
         outputs = -(-size // self.stride)
         total = max((outputs - 1) * self.stride + self.reach - size, 0)
         return total // 2, total - total // 2
 
     def keras(self, padding: str) -> Pads | None:
-        """What Keras puts around an input; None for a word that is not known."""
+        """The zeros that Keras puts around an input; None for an unknown word."""
         if padding == "valid":
             return lambda size: (0, 0)
         if padding == "same":
@@ -54,24 +54,24 @@ class Axis:
         return (size + sum(pads) - self.reach) // self.stride + 1
 
     def agree(self, one: Pads, other: Pads, size: int) -> bool:
-        """Whether outputs are the same for an input of that size.
+        """Whether the outputs are the same for an input of that size.
 
-        Zeros behind it that no output reaches make no difference.
+        Zeros at the end that no output reaches make no difference.
         """
         a, b = one(size), other(size)
         return a[0] == b[0] and self.outputs(size, a) == self.outputs(size, b)
 
     def differing_size(self, one: Pads, other: Pads, size: int | None) -> int | None:
-        """A size of input for which outputs differ; ``size`` itself where it is known."""
-        # "same" depends on the remainder by the stride alone, once the kernel fits.
+        """An input size for which outputs differ; ``size`` itself if it is known."""
+        # Once the kernel fits, "same" depends only on the remainder of the size by the stride.
         sizes = range(self.reach, self.reach + self.stride) if size is None else (size,)
         return next((n for n in sizes if not self.agree(one, other, n)), None)
 
     def transposed(self, padding: str, extra: int | None, size: int) -> tuple[int, int]:
-        """Of a transposed convolution: outputs cut off at the beginning, outputs left.
+        """For a transposed convolution: outputs cut off at the beginning, and outputs left.
 
-        As ``compute_conv_transpose_output_length`` of Keras and TensorFlow's gradient of a
-        convolution, which a transposed one is, have it.
+        Follows ``compute_conv_transpose_output_length`` of Keras, and TensorFlow's gradient of a
+        convolution, which is a transposed convolution.
         """
         if extra is None:
             left = size * self.stride

@@ -19,10 +19,10 @@ class Pair:
     """A module and a layer, each in its model.
 
     Attributes:
-      path: Of the module, among ``modules``.
-      name: Of the layer, among the layers of ``graph``.
-      modules: All of the torch model.
-      graph: All of the Keras model.
+      path: The module's path, a key of ``modules``.
+      name: The layer's name in ``graph``.
+      modules: All modules of the torch model.
+      graph: All layers of the Keras model.
       flattened: The sizes that the caller gave for a Linear module after a flattened picture.
     """
 
@@ -42,21 +42,21 @@ class Pair:
 
     @property
     def title(self) -> str:
-        """The path of the module, and the layer's name if it is another."""
+        """The path of the module, and the layer's name if it differs."""
         same = self.path.replace(".", "/") == self.name
         return self.name if same else f"{self.path or 'the module'} <- {self.name}"
 
     @property
     def torch_name(self) -> str:
-        """What the module is called in texts."""
+        """The module's name in messages."""
         return f"torch.nn.{torch_class(self.module) or type(self.module).__name__}"
 
     def differs(self, name: str, keras: Any, torch: Any) -> str:
-        """The text for an option that the module has another value of."""
+        """The message for an option whose value differs in the module."""
         return f"the layer's {name} is {keras}, {self.torch_name} has {torch}"
 
     def neighbours(self) -> tuple[list[nn.Module], list[nn.Module]]:
-        """What is before and behind the module in an nn.Sequential; nothing elsewhere."""
+        """The modules before and after this one in an nn.Sequential; none elsewhere."""
         parent_path, _, last = self.path.rpartition(".")
         parent = self.modules.get(parent_path) if self.path else None
         if parent is None or torch_class(parent) != "Sequential":
@@ -70,7 +70,7 @@ class Pair:
 
 
 def torch_class(module: nn.Module) -> str | None:
-    """The class of torch.nn whose ``forward`` the module has; None for one of its own."""
+    """The torch.nn class whose ``forward`` the module has; None if it has its own."""
     own: Any = type(module)
     for kind in own.__mro__:
         if kind.__module__.startswith("torch.nn.modules"):

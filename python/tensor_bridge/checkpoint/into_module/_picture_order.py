@@ -1,7 +1,7 @@
-"""Pictures that become vectors, and vectors that become pictures: Keras counts channels last.
+"""Pictures that become vectors, and vectors that become pictures: Keras has channels last.
 
-A kernel's inputs behind a Flatten, and its outputs in front of a Reshape, are in that order; a
-picture of torch has its channels first. Not for: activations (_surroundings.py).
+A kernel's inputs after a Flatten, and its outputs before a Reshape, are in that order; torch's
+pictures have channels first. Not for: activations (_surroundings.py).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from tensor_bridge.checkpoint.into_module._keras_options import channels_first, 
 from tensor_bridge.checkpoint.into_module._layer_graph import ELEMENTWISE, LayerGraph, Shape
 from tensor_bridge.checkpoint.into_module._pair import Pair, torch_class
 
-# Behind these nothing is left of the order of what went in. Other layers, those that are not known
-# too, are taken for ones that keep it.
+# After these layers the order of their input is lost. All other layers, unknown ones included, are
+# assumed to keep it.
 _MIXING = {
     "AdditiveAttention", "Attention", "Bidirectional", "CuDNNGRU", "CuDNNLSTM", "Dense",
     "EinsumDense", "Embedding", "Flatten", "Functional", "GRU", "GroupQueryAttention", "LSTM",
@@ -29,10 +29,10 @@ _Config = Mapping[str, Any]
 
 
 def flatten_before(pair: Pair) -> Iterator[str]:
-    """What flattens a picture in front of the layer.
+    """Reports what flattens a picture before the layer.
 
-    Nothing is said where the order cannot matter (one channel, one place), nor of sequences of
-    vectors that no convolution made, which torch's modules keep as Keras does.
+    Nothing is reported if the order cannot matter (one channel, or one position), nor for sequences
+    of vectors that no convolution made, which torch's modules order as Keras does.
     """
     graph = pair.graph
     if pair.flattened is not None or not pair.module.state_dict():
@@ -45,7 +45,7 @@ def flatten_before(pair: Pair) -> Iterator[str]:
 
 
 def picture_behind(pair: Pair) -> Iterator[str]:
-    """What makes a picture of the layer's outputs."""
+    """Reports what makes a picture from the layer's outputs."""
     graph = pair.graph
     told = pair.flattened is not None and len(pair.flattened) == 1
     if told or not pair.module.state_dict():
@@ -64,7 +64,7 @@ def picture_behind(pair: Pair) -> Iterator[str]:
 
 
 def _keeps_order(graph: LayerGraph, name: str) -> bool:
-    """Whether the last axis of what comes out of a layer is in the order of what went in."""
+    """Whether the last axis of a layer's output is in the order of its input."""
     kind, config = graph.applied(name)
     if kind == "Permute":
         dims = config.get("dims")
@@ -81,7 +81,7 @@ def _keeps_picture(graph: LayerGraph, name: str) -> bool:
 
 
 def _target(kind: str, config: _Config) -> tuple[Any, ...] | None:
-    """The shape, without the batch, that a layer gives a tensor; None if it gives it none."""
+    """The shape, without the batch, to which a layer reshapes; None if it does not reshape."""
     if kind == "Flatten":
         return (-1,)
     if kind != "Reshape":
@@ -93,7 +93,7 @@ def _target(kind: str, config: _Config) -> tuple[Any, ...] | None:
 
 
 def _flattened_picture(graph: LayerGraph, name: str) -> Shape | None:
-    """(channels, height, width) of what the layer flattens, if torch counts it otherwise."""
+    """(channels, height, width) of the flattened picture, if torch flattens it differently."""
     kind, config = graph.applied(name)
     if isinstance(config.get("layers"), list):
         return (None, None) if _ends_flat(config["layers"]) else None
@@ -108,7 +108,7 @@ def _flattened_picture(graph: LayerGraph, name: str) -> Shape | None:
         shape = shape[1:]
     first = any(channels_first(graph.applied(n)[1]) for n in windows)
     if first and not channels_first(config):
-        return None  # Keras flattens as it lies: channels first, as torch does
+        return None  # Keras flattens channels first here, as torch does
     if len(target) > 1:
         return _joined_axes(target, shape) if windows else None
     if not windows and (shape is None or len(shape) < 3) and not _of_picture(graph, name):
@@ -122,7 +122,7 @@ def _flattened_picture(graph: LayerGraph, name: str) -> Shape | None:
 
 
 def _joined_axes(target: tuple[Any, ...], shape: Shape | None) -> Shape | None:
-    """(channels, width) if a Reshape to rows, or to one place, puts both on one axis."""
+    """(channels, width) if a Reshape to rows, or to one position, joins both into one axis."""
     if shape is None or len(shape) < 2 or (len(target) > 2 and set(target[:-1]) != {1}):
         return None
     channels, size = shape[-1], target[-1]
@@ -139,7 +139,7 @@ def _is_window(graph: LayerGraph, name: str) -> bool:
 
 
 def _of_picture(graph: LayerGraph, name: str) -> bool:
-    """Whether layers that are not known stand between a picture that goes in and this layer."""
+    """Whether unknown layers are between a picture, the model's input, and this layer."""
     return graph.input_shape(name) is None and any(
         graph.kind(n) == "InputLayer" and len(graph.shape(n) or ()) >= 3
         for n in graph.before(name, lambda n: _keeps_picture(graph, n))
@@ -147,7 +147,7 @@ def _of_picture(graph: LayerGraph, name: str) -> bool:
 
 
 def _ends_flat(layers: list[Any]) -> bool:
-    """Whether a model that is applied to each step puts out a flattened picture."""
+    """Whether a model that is applied to each step returns a flattened picture."""
     kinds = [kind_of(str(layer.get("class_name"))) for layer in layers if isinstance(layer, dict)]
     while kinds and kinds[-1] in ELEMENTWISE:
         kinds.pop()
@@ -155,7 +155,7 @@ def _ends_flat(layers: list[Any]) -> bool:
 
 
 def _makes_picture(graph: LayerGraph, name: str) -> bool:
-    """Whether a Reshape makes a picture, not a sequence, of a vector."""
+    """Whether a Reshape makes a picture, not a sequence, from a vector."""
     kind, _ = graph.applied(name)
     given, shape = graph.input_shape(name), graph.shape(name)
     if kind != "Reshape" or given is None or len(given) != 1 or shape is None or len(shape) < 2:
@@ -176,7 +176,7 @@ def _size(pair: Pair) -> Any:
 def _told(pair: Pair, name: str, picture: Shape) -> str:
     text = f"{name} in front of the layer counts channels last, torch's pictures have them first; "
     kind = torch_class(pair.module) or ""
-    if kind not in ("Linear", "PReLU") and "Norm" not in kind:  # whose weights are of one axis
+    if kind not in ("Linear", "PReLU") and "Norm" not in kind:  # their weights have one axis
         return f"{text}compare=False loads it for a picture whose channels are moved last"
     inputs = getattr(pair.module, "in_features", _size(pair))
     sizes = f"({', '.join('?' if n is None else str(n) for n in picture)})"

@@ -19,8 +19,8 @@ def joined(path: str, name: str) -> str:
 class Places:
     """The submodules and tensors of a module.
 
-    What torch.compile, DataParallel and DistributedDataParallel wrap around a module is no part of
-    the paths: "conv" leads to "_orig_mod.conv". A module that is used twice has two paths.
+    The wrappers of torch.compile, DataParallel and DistributedDataParallel are not part of the
+    paths: "conv" leads to "_orig_mod.conv". A module that is used twice has two paths.
 
     Attributes:
       modules: Each submodule by its path; the module itself is at "".
@@ -47,18 +47,18 @@ class Places:
             self._full[path] = full
 
     def target(self, path: str, name: str) -> str:
-        """What the ``state_dict`` calls a tensor of the module at a path."""
+        """The ``state_dict``'s name of a tensor of the module at a path."""
         return joined(self._full[path], name)
 
     def path_of(self, target: str) -> str:
         """The path of the module that has the tensor of that name in the ``state_dict``."""
         full = target.rpartition(".")[0]
-        while full not in self._seen:  # inside of what a module's own hooks add
+        while full not in self._seen:  # a name that the module's own hooks add
             full = full.rpartition(".")[0]
         return self._seen[full][0]
 
     def tensor(self, name: str) -> str | None:
-        """What the ``state_dict`` calls the tensor that a name, with dots or slashes, leads to."""
+        """The ``state_dict``'s name of the tensor that a name, with dots or slashes, leads to."""
         for dotted in (name, name.replace("/", ".")):
             if dotted in self.tensors:
                 return dotted
@@ -68,7 +68,7 @@ class Places:
         return None
 
     def place(self, name: str) -> tuple[str, str] | None:
-        """The deepest module that a name leads to, and what is left of the name."""
+        """The deepest module that a name leads to, and the rest of the name."""
         parts = re.split(r"[/.]", name)
         for length in range(len(parts) - 1, -1, -1):
             path, rest = ".".join(parts[:length]), parts[length:]
@@ -81,7 +81,7 @@ class Places:
         return None
 
     def own_tensors(self, path: str) -> list[str]:
-        """What the ``state_dict`` calls the tensors that weights for a module go to."""
+        """The ``state_dict``'s names of the tensors that a module's weights go to."""
         full = self._full[path]
         below = self._below.get(full, [])
         if layout_of(self.modules[path]) is None:
@@ -89,14 +89,14 @@ class Places:
         return below
 
     def _has(self, path: str, name: str) -> bool:
-        """Whether a module has a tensor of its own, stored as it is or by parts of a formula."""
+        """Whether a module has a tensor of its own, stored directly or as parts of a formula."""
         if self.target(path, name) in self.tensors:
             return True
         return name in getattr(self.modules[path], "parametrizations", ())
 
 
 def _wraps(module: nn.Module, name: str) -> bool:
-    """Whether the submodule of that name is what the module was made from."""
+    """Whether the module is a wrapper of its submodule of that name."""
     from torch import nn
 
     # Its class is in torch._dynamo, whose import takes a second.

@@ -1,4 +1,4 @@
-"""What Linear, Embedding and MultiheadAttention compute differently from Keras' layers."""
+"""Differences of Linear, Embedding and MultiheadAttention from Keras' layers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tensor_bridge.checkpoint.into_module._recurrence import masked
 
 
 def einsum(pair: Pair, _kind: str, config: Mapping[str, Any]) -> Iterator[str]:
-    """Linear contracts the last axes of its input, and puts what is new last."""
+    """Compares the equation: Linear contracts the last axis and appends the new one."""
     equation = config.get("equation")
     if isinstance(equation, str) and not _is_linear(equation):
         yield f"the layer's equation is {equation}, {pair.torch_name} computes ...i,io->...o"
@@ -30,14 +30,14 @@ def _is_linear(equation: str) -> bool:
 
 
 def embedding(pair: Pair, _kind: str, _config: Mapping[str, Any]) -> Iterator[str]:
-    """Torch can shorten vectors."""
+    """Torch can limit the norm of the vectors."""
     longest = getattr(pair.module, "max_norm", None)
     if longest is not None:
         yield f"the layer keeps its vectors, {pair.torch_name} has max_norm={longest}"
 
 
 def attention(pair: Pair, _kind: str, config: Mapping[str, Any]) -> Iterator[str]:
-    """How many heads share the same numbers is not in their sizes."""
+    """Compares options that the sizes of the heads do not show."""
     module: Any = pair.module
     heads = config.get("num_heads")
     if heads is not None and heads != module.num_heads:

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Proposal:
-    """Rules, and what is to be said of each.
+    """Rules with comments.
 
     Attributes:
       rules: All rules to pass to `load_into`.
-      notes: A comment for each of them; "" for one that says all there is to say.
+      notes: A comment for each rule, or "".
     """
 
     rules: tuple[Rule, ...] = ()
@@ -40,7 +40,7 @@ class Proposal:
 
 
 def _raw(text: str) -> str:
-    """A string as it is written in Python; raw where it holds backslashes and can be."""
+    """A string as a Python literal; a raw one if it holds backslashes and can be raw."""
     plain = text == printable(text) and '"' not in text
     if plain and "\\" in text and not text.endswith("\\"):
         return f'r"{text}"'

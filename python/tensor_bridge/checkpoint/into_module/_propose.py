@@ -1,4 +1,4 @@
-"""Rules for names that do not fit, proved to place what they are for and nothing else.
+"""Rules for names that do not fit, proved to place these names and nothing else.
 
 Not for: finding out what belongs where (_search.py); how renamings become rules (_generalize.py).
 """
@@ -27,11 +27,11 @@ def unsettled(
     changes: Mapping[str, Renamed],
     misfits: Iterable[str],
 ) -> tuple[list[str], list[str]]:
-    """Names and tensors that a proposal is about.
+    """Names and tensors for which a proposal is made.
 
-    Names that go nowhere and tensors that get nothing; modules that get what does not fit; and
-    modules whose names differ from such ones in numbers alone. Layers 1 to 3 for modules 0 to 2
-    fit two times by chance.
+    These are names without a destination and tensors without a source; modules whose weights do not
+    fit; and modules whose names differ from these only in numbers: if layers 1 to 3 belong to
+    modules 0 to 2, two of them fit by chance.
     """
     free = dict.fromkeys(report.unused)
     wanted = dict.fromkeys(report.missing)
@@ -55,12 +55,12 @@ def _uncounted(name: str) -> tuple[str, ...]:
 
 
 def propose(search: Search, rules: list[CompiledRule], plan: Destinations) -> Proposal:
-    """Rules for what a search finds, behind those that there are.
+    """Rules for the results of a search, to be applied after the caller's.
 
     Args:
-      search: For names that are free, and tensors that are wanted.
-      rules: The caller's.
-      plan: Where these lead.
+      search: The search among free names and wanted tensors.
+      rules: The caller's rules.
+      plan: The destinations by the caller's rules.
     """
     renamings = search.run()
     drops = search.drops()
@@ -79,11 +79,11 @@ def propose(search: Search, rules: list[CompiledRule], plan: Destinations) -> Pr
 
 
 def _does_it(rewrites: list[Rewrite], search: Search, plan: Destinations) -> bool:
-    """Whether rules do what they are for, and nothing else."""
+    """Whether the rules have the intended effect and no other."""
     found = destinations(search.places, search.given, search.changed_by(rewrites), Report())
     where, before = _whereabouts(found), _whereabouts(plan)
     expected = {name: place for name, place in before.items() if name not in search.text_of}
-    # What stays left over may stay where it does not fit now.
+    # Names that stay unplaced may keep their present, unfitting destination.
     left = search.left()
     expected.update((n, before[n]) for n in left if n in before and before[n] == where.get(n))
     for each in rewrites:
@@ -94,7 +94,7 @@ def _does_it(rewrites: list[Rewrite], search: Search, plan: Destinations) -> boo
 
 
 def _whereabouts(plan: Destinations) -> dict[str, tuple[str, str]]:
-    """For each name that goes somewhere the module and the role, or the tensor and the layout."""
+    """For each placed name, the module and the role, or the tensor and the layout."""
     where = {
         name: (path, role) for path, roles in plan.groups.items() for role, name in roles.items()
     }

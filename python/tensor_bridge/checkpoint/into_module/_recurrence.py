@@ -1,4 +1,4 @@
-"""What torch's recurrent modules compute differently from Keras' recurrent layers."""
+"""Differences between torch's recurrent modules and Keras' recurrent layers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tensor_bridge.checkpoint.into_module._pair import Pair
 if TYPE_CHECKING:
     from tensor_bridge.checkpoint.into_module._layer_graph import LayerGraph
 
-# What torch's modules are without "Cell", by what Keras' cells are.
+# For each Keras cell, the name of torch's module without "Cell".
 _TORCH = {"LSTM": "LSTM", "GRU": "GRU", "SimpleRNN": "RNN"}
 _MASK_PASSES = ELEMENTWISE | {
     "Add", "Average", "Bidirectional", "Concatenate", "Dense", "GRU", "LSTM", "Maximum",
@@ -21,7 +21,7 @@ _MASK_PASSES = ELEMENTWISE | {
 
 
 def masked(graph: LayerGraph, name: str) -> Iterator[str]:
-    """A text for each layer that masks steps of what comes to the layer of that name."""
+    """A text for each layer that masks steps of the input of the layer of that name."""
     for source in graph.before(name, lambda name: graph.kind(name) in _MASK_PASSES):
         kind = graph.kind(source)
         if kind == "Masking" or (
@@ -34,7 +34,7 @@ def masked(graph: LayerGraph, name: str) -> Iterator[str]:
 
 
 def recurrent(pair: Pair, kind: str, config: Mapping[str, Any]) -> Iterator[str]:
-    """LSTM, GRU, SimpleRNN, in one direction or two, layers of cells, and cells alone."""
+    """LSTM, GRU and SimpleRNN in one or two directions, layers of cells, and single cells."""
     yield from masked(pair.graph, pair.name)
     if kind != "Bidirectional":
         yield from _direction(pair, kind, config, backwards=False)
@@ -49,7 +49,7 @@ def recurrent(pair: Pair, kind: str, config: Mapping[str, Any]) -> Iterator[str]
 
 
 def reset_after(kind: str, config: Mapping[str, Any]) -> bool | None:
-    """Whether GRUs multiply by the reset gate after their kernels; None of other layers."""
+    """Whether a GRU multiplies by the reset gate after its kernel; None for other layers."""
     inner = part(config, "layer") if kind in ("Bidirectional", "TimeDistributed") else None
     found = [
         bool(cell.get("reset_after", False))
@@ -62,7 +62,7 @@ def reset_after(kind: str, config: Mapping[str, Any]) -> bool | None:
 def _direction(
     pair: Pair, kind: str, config: Mapping[str, Any], *, backwards: bool
 ) -> Iterator[str]:
-    # The loop over a cell is the caller's own code in torch.
+    # In torch the loop over a cell is the caller's code.
     if not pair.torch_name.endswith("Cell"):
         if bool(config.get("go_backwards")) != backwards:
             yield (
@@ -79,7 +79,7 @@ def _direction(
 
 
 def _cells(kind: str, config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The cells of a layer, one above the other; a layer that is no RNN is its own."""
+    """The stacked cells of a layer; a layer that is not an RNN is its own cell."""
     if kind == "RNN":
         inner = part(config, "cell")
         if inner is not None:
@@ -107,7 +107,7 @@ def _cell(pair: Pair, kind: str, config: Mapping[str, Any]) -> Iterator[str]:
         value = activation(option(config, name, other))
         if value != other:
             yield f"the layer's {name} is {value}, {pair.torch_name} computes {other}"
-    # Keras had no reset_after before 2.1, and computed what False means since.
+    # Keras before 2.1 had no reset_after, and computed what False means today.
     if kind in ("GRU", "GRUCell") and not config.get("reset_after", False):
         yield (
             f"the layer's reset_after is False, {pair.torch_name} computes what Keras does with "

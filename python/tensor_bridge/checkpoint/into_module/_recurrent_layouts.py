@@ -15,8 +15,8 @@ from tensor_bridge.checkpoint.into_module._roles import MisfitError
 if TYPE_CHECKING:
     from tensor_bridge.checkpoint.into_module._roles import Weights
 
-# Scopes and objects that stand between a recurrent layer and its weights. Without the numbers that
-# TensorFlow and Keras add to a name that is taken.
+# Scopes and objects between a recurrent layer and its weights, without the numbers that TensorFlow
+# and Keras add to make a name unique.
 _CELLS = {
     "basic_lstm_cell",
     "basic_rnn_cell",
@@ -71,11 +71,11 @@ class _Place(NamedTuple):
     """Where in a recurrent module a weight goes.
 
     Attributes:
-      layer: Its number.
-      reverse: Whether it is of the direction that begins at the end.
-      cell: What the cell is called; "" if it is not.
-      scope: All that stands before the role.
-      role: What is left.
+      layer: The layer's number.
+      reverse: Whether it belongs to the backward direction.
+      cell: The cell's name; "" if it has none.
+      scope: Everything before the role in the name.
+      role: The rest of the name.
     """
 
     layer: int
@@ -86,11 +86,11 @@ class _Place(NamedTuple):
 
     @property
     def suffix(self) -> str:
-        """What torch puts behind the names of the tensors that belong there."""
+        """The suffix of torch's tensor names for this place."""
         return f"_l{self.layer}{'_reverse' if self.reverse else ''}"
 
 
-# How layers are counted: as torch does, by names of scopes, and by indices of a list of cells.
+# The ways to number layers: torch's, names of scopes, and indices of a list of cells.
 _OF_TORCH = re.compile(r"l(\d{1,6})")
 _OF_SCOPE = re.compile(r"(?:cell[_-]|Cell)(\d{1,6})")
 _OF_LIST = re.compile(r"(\d{1,6})")
@@ -131,7 +131,7 @@ def _word(part: str) -> str:
 
 
 def _tensors(module: Any, cell: Cell, suffix: str) -> Weights:
-    """A cell under the names that torch has for its tensors."""
+    """A cell's tensors under torch's names."""
     import torch
 
     out = {

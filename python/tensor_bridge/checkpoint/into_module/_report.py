@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tensor_bridge.checkpoint.into_module._proposal import Proposal
     from tensor_bridge.checkpoint.into_module._rules import Rule
 
-# Names are compared with each other for hints; with more of them hints are of no use.
+# Names are compared with each other for hints; above this many names there are no hints.
 _HINTS = 20
 _COMPARED = 200
 
@@ -25,10 +25,10 @@ class Loaded:
 
     Attributes:
       target: Its name in the module's ``state_dict``.
-      sources: Names in the checkpoint; none for a tensor that the layer does not have and that gets
-        values without an effect.
-      shape: Its sizes.
-      stored: Sizes of the sources.
+      sources: Names in the checkpoint; none for a tensor that the layer lacks, which gets values
+        that have no effect.
+      shape: Its shape.
+      stored: The shapes of the sources.
     """
 
     target: str
@@ -45,8 +45,8 @@ class Report:
       loaded: Tensors with a source.
       missing: Tensors of the module without a source.
       unused: Names in the checkpoint without a target.
-      unnamed: Names in ``unused`` that only count layers by class, because the file does not have
-        the layers' names. Only a rule places them, because a match would be chance.
+      unnamed: Names in ``unused`` that only count layers by class, because the file lacks the
+        layers' names. Only a rule places them, because a match of names would be chance.
       ignored: Names that a rule drops, or that only training needs.
       problems: Values that do not fit, one text for each.
       differences: What the module computes differently from the Keras model that the checkpoint

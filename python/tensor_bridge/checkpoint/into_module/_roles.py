@@ -1,4 +1,4 @@
-"""Weights of a layer by role, "kernel" or "bias", whatever its library calls them."""
+"""Weights of a layer by role, "kernel" or "bias", from the names of any library."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ class MisfitError(Exception):
     """Why weights cannot be those of a module; not for users, who get a report."""
 
 
-# What libraries call a role: TF-Slim, Sonnet 2 and 1, GPT-2, T5, Keras 1. A name stands for one
-# layout wherever it is used: "w" is (in, out) in all of them. "weight", which may be either, is
-# none of a kernel.
+# Names of roles in TF-Slim, Sonnet 2 and 1, GPT-2, T5 and Keras 1. A name has the same layout in
+# all libraries: "w" is (in, out). "weight", whose layout differs, is not a name of a kernel.
 _CALLED = {
     "kernel": ("weights", "w", "W"),
     "bias": ("biases", "b"),
@@ -33,9 +32,9 @@ _CALLED = {
 }
 _NUMBERED_BY_KERAS_1 = re.compile(r".+_(W|b|gamma|beta|running_mean|alphas)")
 
-# What training keeps beside the weights of a layer, by Sonnet's and TensorFlow 1's moving averages,
-# batch renormalization, and the spectral normalization of Keras and TensorFlow Addons, which store
-# the kernel normalized.
+# State that only training needs: of Sonnet's and TensorFlow 1's moving averages, of batch
+# renormalization, and of the spectral normalization of Keras and TensorFlow Addons, which store the
+# kernel normalized.
 _STATE = re.compile(
     r"(.*/)?("
     r"_?moving_(mean|variance)/(.*/)?(_?hidden|_?counter|biased|local_step)"
@@ -44,7 +43,7 @@ _STATE = re.compile(
 
 
 def is_state(role: str) -> bool:
-    """Whether a role is of what only training needs."""
+    """Whether a role is that of state that only training needs."""
     return _STATE.fullmatch(role) is not None
 
 
@@ -61,7 +60,7 @@ def _role_of(name: str, roles: tuple[str, ...]) -> str | None:
 
 
 def by_role(weights: Weights, roles: tuple[str, ...]) -> Weights:
-    """Weights by the names of ``roles``; numbers, as in .weights.h5, count them."""
+    """Weights by the names of ``roles``; a number, as in .weights.h5, is an index into them."""
     found: Weights = {}
     for name, x in weights.items():
         plain = "/".join(part.lstrip("_") for part in name.split("/"))
@@ -87,16 +86,16 @@ def need(weights: Weights, role: str) -> torch.Tensor:
 
 
 def reshaped(x: torch.Tensor, shape: tuple[int, ...], role: str) -> torch.Tensor:
-    """``x`` as ``shape``, from which it may only differ in axes of size 1."""
+    """``x`` in ``shape``; the two may differ only in axes of size 1."""
     if [n for n in x.shape if n != 1] != [n for n in shape if n != 1]:
         raise MisfitError(f"expected {role!r} of {tuple(shape)}, got {tuple(x.shape)}")
     return x.reshape(shape)
 
 
 def bias_of(weights: Weights, has_bias: bool, size: int) -> Weights:
-    """The bias of a layer: one that the other side leaves out is zero.
+    """The bias of a layer; a bias that only the module has is zero.
 
-    Several axes, which an EinsumDense may have, are taken row by row.
+    A bias of several axes, as of an EinsumDense, is flattened row by row.
     """
     import torch
 

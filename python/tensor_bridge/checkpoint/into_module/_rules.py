@@ -1,4 +1,4 @@
-"""Rules: how names of a checkpoint become names in a module. Not for: rules for a kind of model."""
+"""Rules: how names of a checkpoint become names in a module. Not for: the rules of a model."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Rule(NamedTuple):
 
 @dataclass(frozen=True)
 class CompiledRule:
-    """A rule that was looked at: `Rule`, its pattern compiled."""
+    """A checked rule: `Rule` with its pattern compiled."""
 
     pattern: re.Pattern[str]
     replacement: str | None
@@ -61,7 +61,7 @@ class CompiledRule:
 
 
 def compiled(rules: Any) -> list[CompiledRule]:
-    """The caller's rules, each looked at before any is used.
+    """The caller's rules, all checked before any is used.
 
     Raises:
       InvalidOptionError: They are not what `Rule` says.
@@ -97,7 +97,7 @@ def _compiled(rule: Any) -> CompiledRule:
         )
     try:
         expression: re.Pattern[str] = re.compile(pattern)
-        expression.sub(replacement or "", "")  # looks at the groups that the replacement names
+        expression.sub(replacement or "", "")  # checks the groups that the replacement names
     except (re.error, IndexError, TypeError) as e:
         raise InvalidOptionError(f"the rule {_short(rule)} is no regular expression: {e}") from None
     return CompiledRule(expression, replacement, layout)
@@ -112,9 +112,9 @@ class Renamed(NamedTuple):
     """A name after all rules.
 
     Attributes:
-      name: What came out; None if a rule drops it.
-      layout: The one that the last rule which has any demands.
-      by_rule: Whether any rule is about the name.
+      name: The result; None if a rule drops the name.
+      layout: The layout of the last matching rule that has one.
+      by_rule: Whether any rule matches the name.
     """
 
     name: str | None
@@ -123,7 +123,7 @@ class Renamed(NamedTuple):
 
 
 def renamed(name: str, rules: Iterable[CompiledRule]) -> Renamed:
-    """What the rules make of a name."""
+    """The result of applying the rules to a name."""
     name = re.sub(r":\d+$", "", name)  # "kernel:0" of TensorFlow 1
     layout, by_rule = None, False
     for rule in rules:

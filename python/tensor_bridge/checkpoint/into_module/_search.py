@@ -1,8 +1,8 @@
-"""The search for what belongs together where names do not say it.
+"""The search for layers and modules that belong together although their names differ.
 
-A layer of the checkpoint is a beginning of names whose ends are the roles that a layout takes; it
-fits a module if the layout gives every tensor of it its shape. Not for: who is whose among those
-that fit (_matching.py); what becomes of a search (_propose.py).
+A layer of the checkpoint is a prefix of names whose suffixes are the roles that a layout takes. It
+fits a module if the layout gives every tensor of the module its shape. Not for: choosing among
+those that fit (_matching.py); using the result of a search (_propose.py).
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
     from tensor_bridge.checkpoint.into_module._made_with import MadeWith
     from tensor_bridge.checkpoint.into_module._places import Places
 
-# The weights of the module with most of them, a stacked bidirectional LSTM, are still fewer.
+# More weights than any module has; a stacked bidirectional LSTM has most.
 _MOST_WEIGHTS = 64
 _MOST_DROPS = 8
-# What stands before the last "_" of a role is no layer.
+# The part before the last "_" of a role is not a layer.
 _ROLE_STARTS = ("recurrent", "depthwise", "pointwise", "moving", "running", "bias", "attention")
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """A beginning of names: ``start`` + role, or a whole name if there is no role."""
+    """A prefix of names: ``start`` + role, or a whole name if there is no role."""
 
     start: str
     roles: tuple[tuple[str, str], ...]  # role and name
@@ -49,7 +49,7 @@ class _Layer:
 class _Tensor:
     """One tensor of the module.
 
-    ``exact`` if its module has a layout, which a rule for the tensor alone has to put aside.
+    ``exact`` if its module has a layout, which a rule for this tensor has to override.
     """
 
     target: str
@@ -62,11 +62,11 @@ class Search:
     """The search for renamings.
 
     Attributes:
-      places: Of the module.
+      places: The module's paths and tensors.
       given: The checkpoint.
-      text_of: What the caller's rules make of each name that is free.
+      text_of: For each free name, the result of the caller's rules.
       name_of: The reverse.
-      kept: What they make of the names that have a place, which no rule may change.
+      kept: The results for names that have a place; no proposed rule may change them.
     """
 
     def __init__(
@@ -79,22 +79,22 @@ class Search:
         free: Iterable[str],
         wanted: Iterable[str],
     ) -> None:
-        """Begins one.
+        """Begins a search.
 
         Args:
           places: As above.
           given: As above.
-          changes: What the caller's rules make of each name.
+          changes: The results of the caller's rules for each name.
           flat: As ``flattened`` of `load_into`.
-          made_with: As there.
-          free: Names that go nowhere, or where they do not fit.
-          wanted: Tensors that get nothing, or what does not fit.
+          made_with: As ``made_with`` of `load_into`.
+          free: Names without a destination, or with one that they do not fit.
+          wanted: Tensors without a source, or with one that does not fit.
         """
         self.places = places
         self.given = given
         self._changes = changes
         self._flat = flat
-        # What is unknown does not keep names from their place: `load_into` asks for it then.
+        # Unknown options do not prevent a match: `load_into` asks for them later.
         self._made_with = replace(
             made_with,
             forget_bias=made_with.forget_bias or 0.0,
@@ -122,7 +122,7 @@ class Search:
             self._same.setdefault(id(places.tensors[target]), []).append(target)
 
     def changed_by(self, rewrites: list[Rewrite]) -> dict[str, Renamed]:
-        """What the caller's rules and these make of each name."""
+        """The results of the caller's rules and then of these, for each name."""
         rules = [AnchoredRule(each.rule) for each in rewrites]
         texts = [change.name for change in self._changes.values() if change.name is not None]
         after = renamed_by(rules, texts)
@@ -140,7 +140,7 @@ class Search:
         """All renamings that were found."""
         found: list[Renaming] = []
         layers = self._layers()
-        # What is made of several layers first: its parts look like layers themselves.
+        # Modules made from several layers come first: their parts look like layers themselves.
         for composite in (True, False):
             found += self._of_modules(layers, composite)
         return found + self._of_tensors()
@@ -150,7 +150,7 @@ class Search:
         return [self.name_of[text] for text in self._left]
 
     def drops(self) -> list[Rewrite]:
-        """Rules for what is left over when every tensor has a source."""
+        """Rules that drop the remaining names once every tensor has a source."""
         if self._wanted or not self._left:
             return []
         used = {_first(text) for text in [*self.kept, *self.name_of] if text not in self._left}
@@ -170,7 +170,7 @@ class Search:
         return rewrites
 
     def place_of(self, renaming: Renaming, text: str) -> tuple[str, str]:
-        """Where a renaming leads, as `_whereabouts` says it."""
+        """The destination of a renaming, in the form of `_whereabouts`."""
         if renaming.layout is not None:
             target = self.places.tensor(renaming.new)
             assert target is not None
@@ -181,7 +181,7 @@ class Search:
     # --- whole modules ----------------------------------------------------------------------------
 
     def _layers(self) -> list[Side]:
-        """Beginnings of names, those of most names first, and of these the longest."""
+        """Prefixes of names; those of most names come first, then the longest."""
         by_start: dict[str, list[str]] = {}
         for text in self.name_of:
             ends = [m.end() for m in re.finditer(r"[/.]", text)]
@@ -256,7 +256,7 @@ class Search:
     # --- single tensors ---------------------------------------------------------------------------
 
     def _tensors(self, exact: bool) -> list[Side]:
-        """Tensors that get nothing: of modules with a layout, or of others."""
+        """Tensors without a source, of modules with a layout or of other modules."""
         sides = []
         for target in self._wanted:
             path = self.places.path_of(target)
@@ -300,7 +300,7 @@ class Search:
         return "kernel" if last == "weight" and kernel_becomes(module, shape) == wanted else None
 
     def _of_tensors(self) -> list[Renaming]:
-        """What is left, tensor by tensor; certain only if nothing before was a guess."""
+        """Matches the remaining tensors one by one; certain only if nothing before was a guess."""
         targets = [*self._tensors(exact=False), *self._tensors(exact=True)]
         matches = matched(self._single_names(), targets, self._fit)
         if self._guessed:
@@ -308,7 +308,7 @@ class Search:
         return [self._renaming(match) for match in matches]
 
     def _renaming(self, match: Match) -> Renaming:
-        """Notes a match, and takes its names and tensors out of what is left."""
+        """Notes a match, and removes its names and tensors from the remaining ones."""
         layer, value = match.source.value, match.target.value
         names = tuple(text for _, text in layer.roles)
         for text in names:

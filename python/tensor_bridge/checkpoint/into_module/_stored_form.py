@@ -1,4 +1,4 @@
-"""How a module stores a tensor: as it is, or in the parts that a formula makes it from."""
+"""How a module stores a tensor: directly, or as the parts from which a formula computes it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def stored_form(module: Any, name: str, x: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The tensors that a module stores for one of its own, by their names in it.
+    """The tensors that a module stores for one of its tensors, by their names in the module.
 
     A tensor parametrized by ``torch.nn.utils.parametrize``, weight normalization for example, is
     stored as the originals that give it.
@@ -41,7 +41,7 @@ def stored_form(module: Any, name: str, x: torch.Tensor) -> dict[str, torch.Tens
 
 
 def _with_weight_norm(module: Any, name: str, x: torch.Tensor) -> dict[str, torch.Tensor]:
-    """A tensor of a module to which ``torch.nn.utils.weight_norm``, of older code, was applied."""
+    """A tensor of a module with the older ``torch.nn.utils.weight_norm``."""
     import torch
 
     for hook in module._forward_pre_hooks.values():

@@ -1,4 +1,4 @@
-"""The activation behind a layer and behind its module."""
+"""The activation after a layer and after its module."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tensor_bridge.checkpoint.into_module._pair import Pair, torch_class
 if TYPE_CHECKING:
     from torch import nn
 
-# What torch's modules compute, in Keras' words. Of two with one name the numbers decide.
+# Torch's activation modules under Keras' names. Two of one name differ in their numbers.
 _ACTIVATIONS = {
     "ELU": "elu",
     "GELU": "gelu",
@@ -49,7 +49,7 @@ _ACTIVATION_LAYERS = {"Activation", "ReLU", "LeakyReLU", "ELU", "Softmax", "Thre
 
 
 def activation_behind(pair: Pair, config: Mapping[str, Any]) -> Iterator[str]:
-    """Compares what follows in an nn.Sequential; other code may apply an activation anywhere."""
+    """Compares the next module in an nn.Sequential; other code may apply activations anywhere."""
     _, behind = pair.neighbours()
     following = next((m for m in behind if torch_class(m) not in _NEUTRAL), None)
     other = _torch_activation(following)
@@ -63,7 +63,7 @@ def activation_behind(pair: Pair, config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _torch_activation(module: nn.Module | None) -> str | None:
-    """The activation that a module is; "linear" for one that computes, None for the unknown."""
+    """The activation that a module is; "linear" for another torch module, None if unknown."""
     name = torch_class(module) if module is not None else None
     if name is None:
         return None
@@ -80,7 +80,7 @@ def _torch_activation(module: nn.Module | None) -> str | None:
 
 
 def _keras_activation(pair: Pair, config: Mapping[str, Any]) -> str | None:
-    """The activation of a layer, or that of the one layer behind it; None for the unknown."""
+    """The activation of a layer, or of the only layer after it; None if unknown."""
     own = _named(config, option(config, "activation"))
     if own != "linear":
         return own
@@ -102,7 +102,7 @@ def _keras_activation(pair: Pair, config: Mapping[str, Any]) -> str | None:
 
 
 def _named(config: Mapping[str, Any], value: Any) -> str:
-    """An activation with what its name leaves open."""
+    """An activation's name together with its numbers."""
     inner = value.get("config") if isinstance(value, Mapping) else None
     if isinstance(value, Mapping) and isinstance(inner, Mapping):
         return _layer_named(kind_of(str(value.get("class_name"))), inner)

@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 def conflicts(
     tensors: Mapping[str, Any], values: Mapping[str, torch.Tensor], sources: Mapping[str, str]
 ) -> list[str]:
-    """Which values overwrite each other where tensors share memory: a text for each pair.
+    """Which values overwrite each other because tensors share memory: a text for each pair.
 
-    Values are written one after the other to memory laid out as the module's; one that is not as
-    it was afterwards has been overwritten with something else. Several names of one tensor, slices
-    of one buffer and transposed views are all this one case.
+    The values are written one after the other to memory with the module's layout. A value that has
+    changed at the end was overwritten with something else. This covers several names of one tensor,
+    slices of one buffer, and transposed views.
 
     Args:
-      tensors: The module's, by name.
-      values: What goes there; their shapes fit.
-      sources: For each name what the checkpoint calls it.
+      tensors: The module's tensors, by name.
+      values: The new values; their shapes fit.
+      sources: For each name, the name in the checkpoint.
     """
     shared: dict[Any, list[str]] = {}
     for name in values:
@@ -35,12 +35,12 @@ def conflicts(
 
 
 def _memory_of(x: torch.Tensor) -> Any:
-    """Something that is equal for tensors that may share memory."""
+    """A key that is equal for tensors that may share memory."""
     import torch
 
     if x.layout != torch.strided or x.numel() == 0:
         return None
-    # Without memory only the very same tensor is known to be one.
+    # Without memory, only the same tensor object counts as shared.
     return id(x) if x.is_meta else (x.device, x.untyped_storage().data_ptr(), x.dtype)
 
 

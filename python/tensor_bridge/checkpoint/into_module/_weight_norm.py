@@ -1,4 +1,4 @@
-"""Kernels that a layer computes from others when it runs: weight and spectral normalization."""
+"""Kernels that a layer computes at run time: weight and spectral normalization."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _SMALLEST = 1e-12
 
 
 def folded(weights: Weights, axes: tuple[int, ...]) -> Weights:
-    """The weights with the kernel that weight normalization computes, g * v / ||v||, in it.
+    """The weights, with the kernel of weight normalization computed: g * v / ||v||.
 
     Args:
-      weights: By role. Without a "g" they stay as they are.
-      axes: Which axes of the kernel ``g`` may count; the one of its size is meant.
+      weights: By role. Without a "g" they are returned unchanged.
+      axes: The axes of the kernel to which ``g`` may belong; its size decides.
 
     Raises:
-      MisfitError: The size of ``g`` does not tell which axis it counts, or the kernel is divided
-        by something that is not in the file.
+      MisfitError: The size of ``g`` does not tell its axis, or the kernel is divided by a value
+        that is not in the file.
     """
     named = {_plain(name): x for name, x in weights.items()}
     if "u" in named:
@@ -55,5 +55,5 @@ def folded(weights: Weights, axes: tuple[int, ...]) -> Weights:
 
 
 def _plain(name: str) -> str:
-    # TensorFlow Addons wraps a layer, whose other weights stay with it.
+    # TensorFlow Addons wraps a layer; the layer's other weights keep their names.
     return name.removeprefix("layer/").lstrip("_")

@@ -1,4 +1,4 @@
-"""Values into the tensors of a module: all, or none."""
+"""Writes values into the tensors of a module: all, or none."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def write(
     assign: bool,
     mapped: bool,
 ) -> None:
-    """Loads values that fit.
+    """Loads values whose shapes and dtypes fit.
 
     Args:
-      module: Where to.
+      module: The target.
       values: By names of the module's ``state_dict``.
       lazy: Lazy modules, and the sizes of a first input for each.
       assign: As for `load_into`.
-      mapped: Whether the values may be views of a file. They are copied before they are touched, a
-        part at a time, so that a file that is truncated meanwhile is an error.
+      mapped: Whether the values may be views of a file. They are copied before they are read, a
+        part at a time, so that truncating the file meanwhile is an error, not a crash.
 
     Raises:
-      MismatchError: Code of the module's own refuses; it is as it was.
-      CheckpointError: A file was truncated; the module has some of the values, as it has no code of
-        its own.
+      MismatchError: The module's own code refuses the values; the module is unchanged.
+      CheckpointError: A file was truncated; a module without code of its own then has some of the
+        values.
     """
     kept = _Kept(module, values, lazy, assign)
     try:
@@ -63,7 +63,7 @@ def write(
 
 
 def _parts(values: Mapping[str, torch.Tensor], whole: bool) -> Iterator[dict[str, torch.Tensor]]:
-    """The values, some at a time: what copies of these take is soon free again."""
+    """The values, some at a time, so that the memory of their copies is soon free again."""
     part: dict[str, torch.Tensor] = {}
     size = 0
     for name, x in values.items():
@@ -76,7 +76,7 @@ def _parts(values: Mapping[str, torch.Tensor], whole: bool) -> Iterator[dict[str
 
 
 def _to_assign(module: nn.Module, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What takes the place of tensors, the same under each of their names."""
+    """The replacements of tensors; a tensor with several names gets one replacement."""
     from torch import nn
 
     state = module.state_dict(keep_vars=True)
@@ -91,11 +91,10 @@ def _to_assign(module: nn.Module, values: Mapping[str, torch.Tensor]) -> dict[st
 
 
 class _Kept:
-    """What a module was before, as far as something can go wrong.
+    """The former state of a module, as far as it may have to be restored.
 
     Attributes:
-      whole: Whether all values are loaded in one go, because code of the module's own looks at
-        them.
+      whole: Whether all values are loaded in one call, because the module's own code reads them.
     """
 
     def __init__(
@@ -137,10 +136,10 @@ class _Kept:
 
 
 def _has_code(module: nn.Module) -> bool:
-    """Whether something else than torch takes part in loading, which may fail halfway.
+    """Whether code other than torch's takes part in loading, and may fail halfway.
 
-    torch itself copies tensor by tensor what was looked at before; a copy of the module for the
-    case that it fails is not worth its memory.
+    torch itself copies values that were checked before, tensor by tensor; keeping a copy of the
+    module in case that fails is not worth the memory.
     """
 
     def own(part: nn.Module, name: str) -> bool:

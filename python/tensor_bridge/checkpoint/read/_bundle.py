@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from tensor_bridge.checkpoint.read._slices import Place
     from tensor_bridge.composite import StringTensor
 
-# TensorFlow's own index files stay far below; reading one takes a multiple of its size.
+# TensorFlow's own index files are far smaller. Reading an index takes a multiple of its size.
 _MAX_INDEX = 1 << 30
 _STRING = 7  # DataType.DT_STRING
 
@@ -46,7 +46,7 @@ class Bundle:
     """A checkpoint with the given prefix.
 
     Attributes:
-      prefix: What all of its files begin with.
+      prefix: The common beginning of its files' names.
       entries: In ascending order of their keys.
     """
 
@@ -61,14 +61,14 @@ class Bundle:
             _check_apart(index, records)
             self._files = _Files(prefix, index, shards, self._bytes)
             if shards == 1:
-                # Others are looked at when they are needed: `save` writes one data file. That there
-                # is none is told then too.
+                # Only the first data file is opened now, because `save` writes one. Others are
+                # opened when they are needed; a missing file is reported then.
                 with suppress(CheckpointNotFoundError):
                     self._files.mapped(0)
             self._add(records)
 
     def _add(self, records: list[Any]) -> None:
-        # Slices of partitioned variables, whose keys no text begins like.
+        # Slices of partitioned variables; no readable key begins like theirs.
         slices_by_key = {record[0]: record for record in records if record[0][:1] == b"\0"}
         whole = [(_text(record[0]), record) for record in records if record[0][:1] != b"\0"]
         names = names_of(
@@ -99,7 +99,7 @@ class Bundle:
             )
 
     def _graph(self, record: Any) -> bytes:
-        """The object graph; nothing where there is none, or none that can be read."""
+        """The object graph; empty if there is none, or if it cannot be read."""
         if record is None or record[1] != _STRING or record[2] != () or record[7]:
             return b""
         from tensor_bridge.checkpoint.read._object_graph import one_string
@@ -109,7 +109,7 @@ class Bundle:
             file = self._files.mapped(shard)
             file.check(offset, size, GRAPH_KEY)
             return one_string(bytes(file.content(offset, size)))
-        except TensorBridgeError:  # it is told by what reads an entry
+        except TensorBridgeError:  # reported when an entry is read
             return b""
 
     def _slice(
@@ -123,7 +123,7 @@ class Bundle:
         from tensor_bridge.checkpoint.read._slices import place_of, shape_of
 
         place, index = place_of(extents, shape), self._files.index
-        # Each is taken once: a few bytes could name the same one a million times.
+        # Each slice is used once: a few bytes could name the same slice a million times.
         record = slices_by_key.pop(slice_key(key.encode("utf-8", "surrogateescape"), extents), None)
         if record is None:
             raise damaged(
@@ -155,7 +155,7 @@ class Bundle:
         )
 
     def problems(self) -> Iterator[CheckpointError]:
-        """What the checksums of the index say."""
+        """Damage that the checksums of the index show."""
         crc = _crc.crc_function()
         for offset, size, stored in self._blocks:
             found = _crc.mask(crc(self._bytes[offset : offset + size], 0))
@@ -164,7 +164,7 @@ class Bundle:
 
 
 class _Files:
-    """The data files of a bundle, for its entries, which it does not refer to.
+    """The data files of a bundle. Entries refer to it; it does not refer to them.
 
     Attributes:
       index: The name of the index.
@@ -192,7 +192,7 @@ class _Files:
         mark = mark_of_data(file.head(MARK_SIZE))
         expected = self._save
         if expected is None and mark is not None and mark.size == file.size:
-            # A data file of `save` under an index of TensorFlow, which may have merged it.
+            # A data file of `save` with TensorFlow's index: TensorFlow may have merged checkpoints.
             records = _C.bundle_index(self._content)[1]
             expected = digest_of_entries((*r[:3], *r[4:7]) for r in records if r[3] == shard)
         if expected is not None and (mark is None or mark.digest != expected):
@@ -206,8 +206,8 @@ class _Files:
 def _check_apart(index: str, records: list[Any]) -> None:
     """Refuses entries that share bytes, as TensorFlow's never do.
 
-    With it all entries take no more than the data files have: else an index of 1 MB could claim
-    gigabytes of a small file by 20,000 slices, each of the same bytes.
+    So all entries together are no larger than the data files. Otherwise an index of 1 MB could
+    claim gigabytes of a small file by 20,000 slices of the same bytes.
     """
     # (key, dtype, shape, shard, offset, size, crc, slices)
     places = sorted((r[3], r[4], r[5], r[0]) for r in records if r[5] and not r[7])
@@ -233,8 +233,8 @@ def _stored(record: Any) -> Stored:
 class BundleEntry(Entry):
     """An entry of a bundle.
 
-    No dataclass itself: writing the methods of one takes longer than all else that the first `load`
-    of a process does here.
+    It is not a dataclass: generating a dataclass's methods takes longer than the rest of this
+    module's work in a process's first `load`.
     """
 
     files: _Files
@@ -254,7 +254,7 @@ class BundleEntry(Entry):
         **entry: Any,
     ) -> None:
         super().__init__(**entry)
-        # Past the frozen class's refusal to set anything.
+        # Bypasses the frozen class, which refuses to set attributes.
         self.__dict__.update(files=files, shard=shard, row=row, crc=crc, pieces=pieces)
 
     def _checked_file(self) -> MappedFile:
@@ -291,7 +291,7 @@ class BundleEntry(Entry):
     def _strings(self) -> StringTensor:
         import torch
 
-        # Not above: it brings every kind of composite value, 20 ms of the first `load`.
+        # Not at the top: it imports every kind of composite value, 20 ms of the first `load`.
         from tensor_bridge.composite import StringTensor
 
         if self.pieces:
@@ -301,7 +301,7 @@ class BundleEntry(Entry):
         return StringTensor(data[begin:], offsets, torch.Size(self.shape))
 
     def _string_offsets(self, data: torch.Tensor) -> tuple[torch.Tensor, int]:
-        """Where strings begin, counted from the first of them, and where that is."""
+        """The strings' offsets, counted from the first string, and the first string's position."""
         import torch
 
         count = prod(self.shape)
@@ -311,7 +311,7 @@ class BundleEntry(Entry):
                 offset=self.offset,
             )
         offsets = torch.zeros(count + 1, dtype=torch.int64, device="cpu")
-        if self.nbytes == 0:  # of a tensor without elements TensorFlow may write no bytes
+        if self.nbytes == 0:  # TensorFlow may write no bytes for a tensor without elements
             return offsets, 0
         with reading(self.file, self.key, self.offset):
             begin = _C.bundle_strings(data.data_ptr(), self.nbytes, count, offsets.data_ptr())
@@ -341,8 +341,8 @@ class BundleEntry(Entry):
         file = self._checked_file()
         value, begin = 0, 0
         if self.row is not None and self.row.name == "string" and self.nbytes:
-            # Of the lengths as integers of 4 bytes, or 8 where one needs them, not as they are
-            # stored.
+            # The checksum covers the lengths as integers of 4 bytes, or 8 if needed, not in their
+            # stored form.
             offsets, begin = self._string_offsets(file.copied(self.offset, self.nbytes))
             begin -= 4
             lengths = (offsets[1:] - offsets[:-1]).tolist()
@@ -361,6 +361,6 @@ class BundleSlice(BundleEntry):
         self.__dict__.update(place=place)
 
     def copier(self, dtype: torch.dtype) -> Callable[[torch.Tensor], None]:
-        """What writes the bytes, which are known to be in the file."""
+        """The function that writes the bytes; the caller has checked that the file holds them."""
         file = self._checked_file()
         return lambda into: file.copy_into(into, self.offset)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tensor_bridge.checkpoint.read._layer import Layer
 
 Progress = Callable[[int, int], None]
-# What TensorFlow 1 calls the moving average of a variable, behind the variable's name.
+# The suffix of the variable's name under which TensorFlow 1 stores its moving average.
 _AVERAGE = "/ExponentialMovingAverage"
 _ZIP_MAGIC = b"PK\x03\x04"
 # Bytes at the beginning of a file that show its format.

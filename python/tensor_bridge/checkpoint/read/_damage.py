@@ -70,6 +70,6 @@ class reading:  # noqa: N801 - a context manager, used as one
                 if other is not None and other is not error:
                     raise other from (None if isinstance(error, CheckpointError) else error)
             finally:
-                # The error refers to this frame; a reference back would be a cycle that keeps all
-                # of it alive.
+                # The error refers to this frame; a reference back would be a cycle that keeps both
+                # alive.
                 other = error = None

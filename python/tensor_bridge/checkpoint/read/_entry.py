@@ -78,7 +78,7 @@ class Entry:
           CheckpointError: The file is damaged here.
           UnsupportedDtypeError: torch cannot represent it.
         """
-        # No `reading`: it takes a tenth of the time in which a view is made.
+        # Without `reading`, which would take a tenth of the time of making a view.
         try:
             return self._read(raw)
         except Exception as e:

@@ -26,16 +26,16 @@ from tensor_bridge.errors import UnsupportedDtypeError
 if TYPE_CHECKING:
     import torch
 
-# A constant of one value repeated takes a few bytes, whatever its shape. This is what one may take
-# in memory, or this many times its bytes in the file if that is more: an int64 of one byte becomes
-# eight.
+# A constant of one repeated value takes a few bytes in the file, whatever its shape. These are the
+# limits of its size in memory: this many bytes, or this multiple of its bytes in the file if that
+# is more (an int64 stored in one byte becomes eight).
 _MAX_MADE, _MAX_RATIO = 1 << 30, 16
 
 
 class FrozenGraph:
     """The constants of a graph, under the names of their nodes.
 
-    Of a node in a function the name is "function/node".
+    A node in a function has the name "function/node".
 
     Attributes:
       entries: In the order of the file.

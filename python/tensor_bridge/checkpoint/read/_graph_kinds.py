@@ -16,7 +16,7 @@ from tensor_bridge.checkpoint.read._object_graph import Node
 _STEPS = {"_iterations", "iter", "iterations", "step", "step_counter"}
 _POWERS = {"beta1_power", "beta2_power"}
 _SETTINGS = {"iter", "decay", "learning_rate", "momentum", "rho", "beta_1", "beta_2", "loss_scale"}
-# Lists that Keras keeps beside the attributes of a model, of the same objects.
+# Lists that Keras keeps beside a model's attributes, with the same objects.
 _LISTS = {
     "variables",
     "trainable_variables",
@@ -26,8 +26,8 @@ _LISTS = {
 }
 # The attribute of a Keras 3 optimizer that refers to the weights it trains.
 _TRAINED = "_trainable_variables"
-# Variables of Keras' metrics (tf_keras/src/metrics). They have no scope before their names, as the
-# weights of layers have.
+# Variables of Keras' metrics (tf_keras/src/metrics). Unlike the weights of layers, they have no
+# scope before their names.
 _METRICS = {
     frozenset(names.split())
     for names in (
@@ -88,7 +88,7 @@ class GraphKinds:
                     self.kinds[key] = kinds[number]
                 else:
                     listed.append((_bare(full_name), key))
-        # An export of Keras 2 has only lists; a single such name may be that of a weight.
+        # An export of Keras 2 has only lists. One such name by itself may be that of a weight.
         there = {name for name, _ in listed}
         whole = {n for names in _METRICS if len(names) > 1 and names <= there for n in names}
         self.kinds.update((key, "state") for name, key in listed if name in whole)
@@ -171,7 +171,7 @@ class GraphKinds:
 
 
 def _within(node: Node, count: int) -> Node:
-    """The node without references to objects that are not there."""
+    """The node without references to missing objects."""
     if all(child < count for child in node.children.values()):
         return node
     return node._replace(children={n: to for n, to in node.children.items() if to < count})

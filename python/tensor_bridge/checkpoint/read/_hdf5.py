@@ -55,7 +55,7 @@ _MAX_READ = 64 << 20
 class Window(io.RawIOBase):
     """A range of a mapped file as a file object, from which h5py reads the structure.
 
-    With ``heaps`` it is HDF5.
+    With ``heaps`` the range is HDF5, and its heaps are checked.
     """
 
     def __init__(self, file: MappedFile, begin: int, size: int, heaps: Heaps | None = None) -> None:
@@ -82,7 +82,7 @@ class Window(io.RawIOBase):
     def read(self, count: int | None = -1) -> bytes:
         left = max(0, self._size - self._at)
         count = left if count is None or count < 0 else min(count, left)
-        if count > _MAX_READ:  # of the structure that is none of ours
+        if count > _MAX_READ:  # no structure that we read is so large
             raise OSError(f"expected a part of at most {_MAX_READ} bytes, got {count}")
         return super().read(count) or b""
 
@@ -234,7 +234,7 @@ class Hdf5File:
 
         found = item.attrs.get_id(name)
         kind, shape = found.get_type(), found.shape
-        # A number; or a damaged type, at which h5py 3.14 ends the process.
+        # A number, or a damaged type, for which h5py 3.14 ends the process.
         if kind.get_class() != h5py.h5t.STRING:
             return None
         if shape is None or found.get_space().get_simple_extent_type() == h5py.h5s.NULL:
@@ -259,7 +259,7 @@ class Hdf5File:
           CheckpointError: Its description is damaged.
         """
         with reading(self.file.path, path, expected="a data set"):
-            # Checked before its shape, for which HDF5 opens the files that it names.
+            # Checked before the shape, because HDF5 opens the named files to find the shape.
             if data_set.is_virtual:
                 raise damaged(
                     self.file.path, "expected the data in this file, it is in others", entry=path
@@ -359,7 +359,7 @@ class DataSet(Entry):
             raise self.damaged(f"expected data for the shape {self.shape}, got {self.nbytes} bytes")
         whole = torch.zeros((*self.shape, itemsize), dtype=torch.uint8, device="cpu")
         with reading(self.file, self.key, expected="chunks of data"):
-            # Only if it is used: for a damaged one HDF5 1.14.6 ends the process.
+            # Only if it is needed: HDF5 1.14.6 ends the process if it is damaged.
             fill = None if self._is_full() else self.data_set.fillvalue
             if fill is not None and any(fill.tobytes()):
                 whole[...] = torch.frombuffer(bytearray(fill.tobytes()), dtype=torch.uint8)
@@ -440,7 +440,7 @@ class DataSet(Entry):
     def _checked_sum(self, data: Any) -> Any:
         """The bytes before the checksum of a chunk."""
         data, stored = data[:-4], int.from_bytes(data[-4:], "little")
-        # Two sums modulo 65535, for which HDF5 writes 65535 or 0 alike.
+        # Two sums modulo 65535; HDF5 writes 0 as either 65535 or 0.
         if len(data) and [half % 65535 for half in divmod(stored, 65536)] != fletcher32(data):
             raise self.damaged(
                 f"expected a chunk with the Fletcher-32 checksum {stored:08x}, got another; the "
@@ -472,7 +472,7 @@ class DataSet(Entry):
 
 
 def plain_path(path: str) -> str:
-    """A path as `Hdf5File` has it."""
+    """A path in the form that `Hdf5File` uses."""
     return "/".join(part for part in path.split("/") if part not in ("", "."))
 
 
@@ -483,7 +483,7 @@ def fletcher32(data: bytes) -> list[int]:
     padded = torch.frombuffer(bytearray(data + b"\0" * (len(data) % 2)), dtype=torch.uint8)
     pairs = padded.view(-1, 2).to(torch.int64)
     words = pairs[:, 0] * 256 + pairs[:, 1]
-    # How often each word is in the second sum.
+    # How often each word counts in the second sum.
     times = torch.arange(len(words), 0, -1) % 65535
     return [int((words * times % 65535).sum()) % 65535, int(words.sum()) % 65535]
 

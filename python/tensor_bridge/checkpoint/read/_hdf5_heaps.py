@@ -53,7 +53,7 @@ class Heaps:
         return [self._text(*one) for one in descriptors]
 
     def charge(self, what: str, size: int) -> None:
-        """Counts the bytes that are read of parts that share none."""
+        """Counts the bytes read from parts that must not share bytes."""
         self._left[what] -= size
         if self._left[what] < 0:
             raise OSError(f"{what} of more bytes than the {self._size} of the file")
@@ -126,7 +126,7 @@ class Heaps:
                 at += length
                 if kind == _CONTINUATION and len(message) >= 16:
                     where, long = struct.unpack_from("<QQ", message)
-                    # Of the second version with a signature before and a checksum behind.
+                    # Version 2 has a signature before and a checksum after it.
                     waiting.append((where + 4, long - 8) if second else (where, long))
                 yield kind, flags, message
 

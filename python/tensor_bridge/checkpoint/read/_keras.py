@@ -34,22 +34,22 @@ from tensor_bridge.checkpoint.read._name_kinds import kind_of_data_set
 from tensor_bridge.errors import CheckpointError
 
 _MEMBER = "model.weights.h5"
-# The list of files that hold a model in pieces: a million groups take less. JSON takes up to 30
-# times its bytes in memory.
+# Limit of the list of a model's files: a million groups take less. JSON takes up to 30 times its
+# bytes in memory.
 _MAX_LIST = 64 << 20
-# What an archive may become. Deflate makes at most 1032 bytes of one, all of them equal; weights
-# that somebody trained become half of theirs, of which 99 in 100 are zeros, 60 times. Zeros take no
-# place on the disk, so a model of zeros only is read whatever its size.
+# Limit of an unpacked archive. Deflate makes at most 1032 bytes from one, all equal. Trained
+# weights shrink to half; weights with 99 zeros in 100 values shrink to a 60th. Zeros take no space
+# on the disk, so a model of zeros only is read at any size.
 _MAX_RATIO, _MAX_WRITTEN, _SMALL = 1032, 128, 64 << 20
 _BLOCK = 64 << 10
 _ZEROS = bytes(_BLOCK)
-# What Keras writes there takes a hundred bytes.
+# Keras writes about a hundred bytes there.
 _MAX_METADATA = 64 << 10
 
 
 @dataclass(frozen=True)
 class _Stored:
-    """What an archive holds beside the weights; empty where it does not."""
+    """The texts that an archive holds beside the weights; empty if missing."""
 
     config: bytes = b""
     metadata: bytes = b""
@@ -121,14 +121,14 @@ class KerasWeights:
 
     @property
     def backend(self) -> str | None:
-        """What Keras ran on; its first version only by TensorFlow's names, which end in ":0"."""
+        """Keras' backend; of Keras 1 only TensorFlow is known, by its names, which end in ":0"."""
         if said := self._attribute("backend"):
             return said
         return "tensorflow" if any(entry.key.endswith(":0") for entry in self.entries) else None
 
     @property
     def keras_version(self) -> str | None:
-        """The version of Keras, which older files do not say."""
+        """The version of Keras; older files do not have it."""
         return self._attribute("keras_version")
 
     def _attribute(self, name: str) -> str | None:
@@ -157,14 +157,14 @@ class KerasWeights:
         return damaged(self._hdf5.file.path, f"expected the configuration of a model: {error}")
 
     def _model(self) -> Node | None:
-        """As `_config`, for names, which without it are not known."""
+        """Like `_config`, but for names: a damaged configuration leaves them unknown."""
         try:
             return self._config()
         except CheckpointError:
             return None
 
     def problems(self) -> Iterator[CheckpointError]:
-        """What the archive's checksum says, HDF5 has none; and a damaged configuration."""
+        """Damage that the archive's checksum shows (HDF5 has none), and a damaged configuration."""
         try:
             _ = self.layers
         except CheckpointError as e:
@@ -185,7 +185,7 @@ class KerasWeights:
 
 
 def _as_entries_have_it(layers: dict[str, Layer], names: list[str]) -> dict[str, Layer]:
-    """Under the names that Keras 2 gave to layers of models in models: "outer/dense" alone."""
+    """The layers under Keras 2's names for layers of nested models: only "outer/dense"."""
     beginnings = {name[:at] for name in names for at, c in enumerate(name) if c == "/"}
     called = {}
     for path in layers:
@@ -209,14 +209,14 @@ class _Names:
         self._places: dict[str, list[tuple[Hdf5File, str]]] = {}
         for file in files:
             for path in file.groups:
-                # Keras on Windows joined what leads to a group with backslashes.
+                # Keras on Windows joined the parts of a group's path with backslashes.
                 outer, _, last = f"/{path}".replace("\\", "/").rpartition("/")
                 if last == "vars":
                     self._places.setdefault(outer.lstrip("/"), []).append((file, path))
         self._groups = find_names(self._places, self._name_of, cache(model), version)
 
     def _name_of(self, group: str) -> str | None:
-        # Of several files that have the group the first has the attribute.
+        # If several files have the group, the first one has the attribute.
         found = (file.texts(path, "name") for file, path in self._places.get(group, ()))
         name = next((names[0] for names in found if names), None)
         return name if name is None or len(name) <= MAX_PATH else None
@@ -244,7 +244,7 @@ class _LegacyNames:
         self._order: dict[str, int] = {}
         for layer in dict.fromkeys(hdf5.texts(root or "/", "layer_names") or ()):
             group = f"{root}/{layer}".lstrip("/")
-            # Spelt in one of any number of other ways it begins no path of a data set.
+            # The path is normalized: a path with another spelling is a prefix of no data set.
             if plain_path(group) != group:
                 continue
             for weight in hdf5.texts(group, "weight_names") or ():
@@ -252,7 +252,7 @@ class _LegacyNames:
 
     def group(self, path: str) -> Group:
         parts = path.removeprefix("model_weights/").removeprefix("optimizer_weights/").split("/")
-        # Keras puts the layer's name before one that holds it already: dense/dense/kernel,
+        # Keras puts the layer's name before a name that already holds it: dense/dense/kernel,
         # dense/sequential/dense/kernel.
         layer, *rest = parts
         if layer in rest[:-1]:
@@ -297,7 +297,7 @@ def open_keras(path: str, zipped: bool) -> KerasWeights:
 
 
 def open_keras_folder(folder: Path) -> KerasWeights | None:
-    """Opens what `model.save(..., zipped=False)` writes; None if the folder is none of that.
+    """Opens a folder that `model.save(..., zipped=False)` wrote; None for another folder.
 
     Raises:
       CheckpointError: The weights are damaged.
@@ -315,13 +315,13 @@ def open_sharded(path: str) -> KerasWeights:
     """Opens the files that a .weights.json names, beside it.
 
     Raises:
-      CheckpointError: It names none, or one elsewhere; or one is damaged.
-      CheckpointNotFoundError: One is missing.
+      CheckpointError: It names no file, or one elsewhere; or a file is damaged.
+      CheckpointNotFoundError: A file is missing.
       FrameworkError: h5py is not installed.
     """
     with reading(path, expected="JSON with a weight_map of file names"):
         groups = json.loads(read_small(path, _MAX_LIST))["weight_map"]
-        # One name, or several where the variables of a layer are in several files.
+        # One name, or several if the variables of a layer are in several files.
         named = {n for of in groups.values() for n in ([of] if isinstance(of, str) else of)}
         names = sorted(map(str, named))
     if not names:
@@ -336,7 +336,7 @@ def open_sharded(path: str) -> KerasWeights:
 
 
 def _begin_of(file: MappedFile, member: zipfile.ZipInfo) -> int:
-    """Where a member's bytes begin: behind a header of its own, not the directory's."""
+    """Where a member's bytes begin: after its own header, not the directory's."""
     file.check(member.header_offset, 30, _MEMBER)
     header = file.content(member.header_offset, 30)
     signature, *_, name, extra = struct.unpack("<4s5H3I2H", header)
@@ -350,7 +350,7 @@ def _begin_of(file: MappedFile, member: zipfile.ZipInfo) -> int:
 
 
 def _text(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
-    """A small member, or nothing; what is too long is for the reader of it to refuse."""
+    """A small member, or nothing; its reader refuses a text that is too long."""
     if name not in archive.namelist():
         return b""
     with archive.open(name) as file:
@@ -372,10 +372,10 @@ def _unpacked(
 
 
 def _write_sparse(source: IO[bytes], target: IO[bytes], most: int) -> None:
-    """Copies a file; zeros become holes, which take no place on the disk, the rest at most so much.
+    """Copies a file; zeros become holes, which take no space, and other bytes are limited.
 
     Raises:
-      ValueError: There is more.
+      ValueError: There are more than ``most`` other bytes.
     """
     while piece := source.read(PIECE):
         for at in range(0, len(piece), _BLOCK):

@@ -1,4 +1,4 @@
-"""Which layer each group of a weight file of Keras 3 and late Keras 2 is of.
+"""The layer of each group of a weight file of Keras 3 and late Keras 2.
 
 Such a file has a group for each object, at the path of the attributes that lead to it, and in it a
 group "vars" (keras/src/saving/saving_lib.py, _save_state). Objects in a list or dict are counted by
@@ -18,7 +18,7 @@ from tensor_bridge.checkpoint.read._keras_config import Node
 
 # The layers of a model, in Keras 2.12 to 2.14 under the second name.
 _LAYERS = ("layers", "_layer_checkpoint_dependencies")
-# Whose attribute is called otherwise than what its configuration has.
+# Layers whose attribute has another name than the key in their configuration.
 _CONFIGURED_AS = {"forward_layer": "layer", "backward_layer": "layer"}
 _CLASSES = {"GroupQueryAttention": "GroupedQueryAttention"}
 _MODELS = re.compile(r"(functional|sequential)(_\d+)?")
@@ -26,11 +26,11 @@ _MODELS = re.compile(r"(functional|sequential)(_\d+)?")
 
 @dataclass(frozen=True)
 class Group:
-    """What a group of a file is.
+    """The meaning of a group of a file.
 
     Attributes:
-      name: Path of the layer by its name, or path in the file where that is not known.
-      named: Whether it is known.
+      name: The layer's path by its name; if the name is not known, the path in the file.
+      named: Whether the layer's name is known.
     """
 
     name: str
@@ -43,10 +43,10 @@ def find_names(
     model: Callable[[], Node | None],
     keras: int,
 ) -> dict[str, Group]:
-    """What each group is, by its path in the file.
+    """The meaning of each group, by its path in the file.
 
     Args:
-      paths: Of the groups that have "vars"; "" for the model itself.
+      paths: The paths of the groups that have "vars"; "" for the model itself.
       stored: The attribute "name" for such a path.
       model: The configuration; called only if it is needed.
       keras: 2 or 3, the version that wrote the file; 0 if that is not known.
@@ -56,7 +56,7 @@ def find_names(
 
 @dataclass(frozen=True)
 class _Place:
-    """A group that is yet to be looked into; ``node`` gives what the configuration has for it."""
+    """A group still to be examined; ``node`` returns its configuration."""
 
     path: str
     group: Group
@@ -83,7 +83,7 @@ class _Finder:
                 of.add(last)
                 path = outer
         self.found: dict[str, Group] = {}
-        # No recursion: how deep groups are nested is the file's to say.
+        # No recursion: the file decides how deep groups are nested.
         self._waiting = [_Place("", Group("", True), model)]
         while self._waiting:
             place = self._waiting.pop()
@@ -102,7 +102,7 @@ class _Finder:
                 self._look_into_container(path, name)
 
     def _look_into_container(self, path: str, name: str) -> None:
-        """Objects in a list or dict of the program's; where in it each stands is not known."""
+        """Objects in a list or dict of the program; their positions in it are not known."""
         pending = [(path, name)]
         while pending:
             path, name = pending.pop()
@@ -130,7 +130,7 @@ class _Finder:
     def _names_of_layers(
         self, place: _Place, path: str, groups: list[str], nodes: Callable[[], dict[str, Node]]
     ) -> dict[str, str]:
-        """The names of those layers that have one, each of which is one layer's alone."""
+        """The names of the layers that have one; each name belongs to only one layer."""
         stored = {group: self._stored(_join(path, group)) for group in groups}
         certain = self._is_model(place, groups)
         said: dict[str, Node] = {}
@@ -156,9 +156,9 @@ class _Finder:
     def _is_model(self, place: _Place, groups: list[str]) -> bool:
         """Whether the file shows that layers are listed by a model that Keras itself built.
 
-        In a class of somebody's own "layers" holds those alone whose attribute comes later in the
-        alphabet. Such a layer is known by its attribute, and the name that Keras gave it may be
-        another one's attribute.
+        In a custom class, "layers" holds only the layers whose attribute comes later in the
+        alphabet. Such a layer is known by its attribute; the name that Keras gave it may be the
+        attribute of another layer.
         """
         kind = place.path.rpartition("/")
         if kind[0].rpartition("/")[2] in _LAYERS and _MODELS.fullmatch(kind[2]):
@@ -181,7 +181,7 @@ def _of(nodes: Callable[[], dict[str, Node]], group: str) -> Node | None:
 
 
 def _held(outer: Callable[[], Node | None], attribute: str) -> Callable[[], Node | None]:
-    """What a layer's configuration has for an attribute."""
+    """The part of a layer's configuration for an attribute."""
 
     def node() -> Node | None:
         found = outer()
@@ -200,7 +200,7 @@ def _is_automatic(name: str, classes: set[str]) -> bool:
 
 
 def _snake_case(class_name: str) -> str:
-    """As naming.to_snake_case of Keras."""
+    """Does the same as Keras' naming.to_snake_case."""
     name = re.sub(r"\W+", "", _CLASSES.get(class_name, class_name))
     name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
@@ -223,7 +223,7 @@ def _assigned(model: Node | None, groups: list[str], keras: int) -> dict[str, No
         counted = re.fullmatch(r"(.+)_([1-9]\d{0,8})", group)
         base, number = (counted[1], int(counted[2])) if counted else (group, 0)
         if counted and group in by_class:
-            # The first of a class that ends in a number, or one more of another.
+            # The first layer of a class whose name ends in a number, or a further one of another.
             base, number = (group, 0) if base not in by_class else ("", 0)
         if base in by_class:
             numbered.setdefault(base, {})[number] = group

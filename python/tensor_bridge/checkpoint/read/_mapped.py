@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
     import torch
 
-# In pieces, so that an interrupt is soon heard.
+# In pieces, so that an interrupt is handled soon.
 _COPY = 64 << 20
-# Python names it from 3.13 on. Without it the kernel may refuse a private mapping larger than its
-# memory, although nothing will be written to most of it.
+# MAP_NORESERVE, which Python names from 3.13 on. Without it the kernel may refuse a private mapping
+# that is larger than its memory, although most of it is never written to.
 _NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
 
 
 class MappedFile:
-    """A file in memory: read at first touch, written to never.
+    """A file mapped into memory: read at first touch, never written to.
 
     The mapping is private: writes to a tensor over it stay in this process. The mapping and the
     descriptors exist as long as the object or a tensor over it. Nothing refers back to them, so the
@@ -202,7 +202,7 @@ class MappedFile:
             except OSError as e:
                 if e.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
                     raise
-                # Between these file systems the kernel does not copy; sendfile always does.
+                # copy_file_range does not work between these file systems; sendfile always does.
                 count = os.sendfile(target, self._fd, offset + done, min(size - done, _COPY))
             if count == 0:
                 raise self._cut(offset + done)

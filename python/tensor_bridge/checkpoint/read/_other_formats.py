@@ -1,4 +1,4 @@
-"""What a file is that is no checkpoint, and what to do with it. Not for: files that are read."""
+"""Names other file formats, and what to do with such a file. Not for: formats that are read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from tensor_bridge.errors import UnsupportedFileError
 
 _TORCH = "it is torch's own: torch.load(path, weights_only=True)"
-# What a file begins with, what that is, and what to do.
+# The first bytes of a file, its format, and what to do.
 _BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
     (
         b"version https://git-lfs.github.com/spec/",

@@ -62,7 +62,7 @@ def join(
     import torch
 
     places = [piece.place for piece in pieces]
-    # The sizes of slices are checked against the files; the whole's is only claimed by a header.
+    # The sizes of slices are checked against the files; the size of the whole is only a claim.
     if sum(prod(shape_of(place)) for place in places) != prod(shape):
         raise wrong(f"expected slices that make up the shape {shape}, they do not")
     if not _apart(shape, places):

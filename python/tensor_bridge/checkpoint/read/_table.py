@@ -1,4 +1,4 @@
-"""Which files are tables of TensorFlow's. Not for: what is in them, which C++ reads."""
+"""Which files are TensorFlow's tables. Not for: their content, which C++ reads."""
 
 from __future__ import annotations
 

@@ -38,8 +38,8 @@ _STORAGE = {
 class Tflite:
     """The tensors of a model, under their names.
 
-    Tensors of further subgraphs have the name of their subgraph before them where their own is
-    taken, and a name that is still taken gets a number.
+    If the name of a tensor of a further subgraph is taken, the subgraph's name is put before it; a
+    name that is still taken gets a number.
 
     Attributes:
       entries: In the order of the file.
@@ -102,7 +102,7 @@ def _quantization(
 class TensorEntry(StoredEntry):
     """A tensor of a model.
 
-    ``bits`` are those of an element in the file, ``how`` is what quantization the file states.
+    ``bits`` is the size of an element in the file, ``how`` the quantization that the file states.
     """
 
     bits: int = field(repr=False)
@@ -111,7 +111,7 @@ class TensorEntry(StoredEntry):
 
     @property
     def quantization(self) -> Quantization | None:
-        # Some converters leave a scale at tensors of floats, where it means nothing.
+        # Some converters leave a scale on float tensors, where it has no meaning.
         return None if self.dtype.startswith(("float", "bfloat", "complex")) else self.how
 
     def _read(self, raw: bool) -> Any:

@@ -82,17 +82,17 @@ class V1Checkpoint:
 
     Attributes:
       entries: In the order of the files.
-      checks_all: Its own checksums are of all bytes of the entries.
+      checks_all: Whether its own checksums cover all bytes of the entries.
     """
 
     format = "v1"
     checks_all = True
 
     def __init__(self, files: list[str]) -> None:
-        """Reads what the files say of their tensors.
+        """Reads the descriptions of the tensors.
 
         Raises:
-          CheckpointError: A file is damaged, or the files say different things.
+          CheckpointError: A file is damaged, or the files contradict each other.
         """
         self._files = [MappedFile(path) for path in files]
         self._blocks: list[tuple[MappedFile, list[tuple[int, int, int]]]] = []
@@ -115,7 +115,7 @@ class V1Checkpoint:
                     for extents in slices
                 ]
         for key, tensor in found.items():
-            # Each is read, and as large as the file says.
+            # Each slice is read, at the size that the file claims.
             if len({one.key for one in tensor.slices}) < len(tensor.slices):
                 raise damaged(files[0], "expected each slice once, got one twice", entry=key)
         names = names_of({key: Stored(tensor.shape) for key, tensor in found.items()})
@@ -124,7 +124,7 @@ class V1Checkpoint:
         ]
 
     def problems(self) -> Iterator[CheckpointError]:
-        """What the checksums of the blocks say, which hold descriptions and values."""
+        """Damage that the checksums of the blocks, which hold descriptions and values, show."""
         for file, blocks in self._blocks:
             for offset, size, stored in blocks:
                 found = _crc.mask(_crc.crc_of(file, offset, size))
@@ -141,7 +141,7 @@ class _Tensor:
 
 @dataclass(frozen=True)
 class _Slice:
-    """A slice of a tensor, in one of the files, whose ``records`` find it."""
+    """A slice of a tensor in one of the files; the file's ``records`` find it."""
 
     file: MappedFile
     records: Any
@@ -170,8 +170,8 @@ def _entry(key: str, name: str, kind: str, tensor: _Tensor) -> V1Entry:
 class V1Entry(Entry):
     """A tensor, in one slice or several.
 
-    Where its values lie is looked up when they are asked for: ``offset`` is -1, ``nbytes`` what
-    they take in memory, and 0 for strings.
+    The place of its values is looked up when they are read: ``offset`` is -1, and ``nbytes`` is
+    their size in memory, 0 for strings.
     """
 
     row: DtypeRow | None = field(repr=False)
@@ -242,7 +242,7 @@ class _Values:
     message: tuple[int, int] | bytearray
 
     def tensor(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        """They as a tensor, a view of the file where it can be one."""
+        """The values as a tensor, which is a view of the file if possible."""
         import torch
 
         if self.plain is not None:
@@ -255,7 +255,7 @@ class _Values:
         return x
 
     def copier(self, shape: tuple[int, ...], dtype: torch.dtype) -> Any:
-        """What writes their bytes, as `Piece` has it."""
+        """The function that writes the bytes of the values, for `Piece`."""
         import torch
 
         def copy(into: torch.Tensor) -> None:
@@ -267,7 +267,7 @@ class _Values:
         return copy
 
     def strings(self, shape: tuple[int, ...]) -> StringTensor:
-        """They as strings."""
+        """The values as strings."""
         import torch
 
         from tensor_bridge.composite import StringTensor
@@ -282,7 +282,7 @@ class _Values:
         return StringTensor(data, offsets, torch.Size(shape))
 
     def _decode(self, call: Any) -> Any:
-        """Calls with address and size of the message."""
+        """The result of a call with address and size of the message."""
         import torch
 
         begin = -1
@@ -296,7 +296,7 @@ class _Values:
 
 
 def _read(file: MappedFile, call: Any, *args: Any, entry: str = "") -> Any:
-    """Calls with address and size of the whole file."""
+    """The result of a call with address and size of the whole file."""
     import torch
 
     try:

@@ -1,4 +1,4 @@
-"""How much of a checkpoint its checksums say something of."""
+"""How much of a checkpoint its checksums cover."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Verification:
-    """What `Checkpoint.verify` compared.
+    """The result of `Checkpoint.verify`.
 
     Attributes:
-      compared: Number of tensors that have a checksum, which was compared.
-      without: Number of tensors that have none: damage to their bytes cannot be seen.
+      compared: Number of tensors with a checksum, which was compared.
+      without: Number of tensors without one: damage to their bytes cannot be detected.
     """
 
     compared: int

@@ -1,1 +1,1 @@
-"""Writing: checkpoints of TensorFlow, and other files out of them."""
+"""Writing TensorFlow checkpoints, and converting checkpoints to other formats."""

@@ -41,10 +41,10 @@ _SAFETENSORS = {
     "torch.float8_e5m2": "F8_E5M2",
     "torch.complex64": "C64",
 }
-# What safetensors' reader takes (MAX_HEADER_SIZE of its src/tensor.rs, 0.8.0), and the key of the
-# header that is no tensor.
+# The largest header that safetensors reads (MAX_HEADER_SIZE of its src/tensor.rs, 0.8.0), and the
+# header's key that is not a tensor.
 _MAX_HEADER, _NOT_A_TENSOR = 100_000_000, "__metadata__"
-# Bytes of the mapping that torch.save may leave behind before they are let go of.
+# Bytes of the mapping that torch.save may have read before the pages are released.
 _KEPT = 64 << 20
 
 
@@ -144,7 +144,7 @@ def _item(entry: Entry, raw: bool) -> _Item:
     dtype = stored_dtype(row, raw)
     if row.kind == "converted" and not (raw and entry.quantization is None):
         dtype = named(row.nearest)
-    # A size of zero among them does not help: torch and safetensors multiply the others.
+    # Even with a size of zero among them: torch and safetensors multiply the others.
     if prod(max(size, 1) for size in entry.shape) >= 1 << 63:
         raise InvalidOptionError(
             f"{entry.name!r}: neither format can hold the shape {entry.shape}, whose sizes overflow"
@@ -174,7 +174,7 @@ class _Stream:
     def write(self, data: Any) -> int:
         try:
             return self._write(data)
-        except BaseException as e:  # torch.save raises one of its own in its place
+        except BaseException as e:  # torch.save raises its own error instead
             self.error = e
             raise
 
@@ -192,7 +192,7 @@ class _Stream:
         return size
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Does nothing: no bytes are buffered."""
 
 
 def _write_torch(items: list[_Item], path: Path, overwrite: bool, report: Progress) -> list[Path]:
@@ -205,7 +205,7 @@ def _write_torch(items: list[_Item], path: Path, overwrite: bool, report: Progre
         made = MappedFile(f"{path.parent}, a file without a name", unnamed.fd)
         state = {}
         for item, (source, offset) in zip(items, places, strict=True):
-            # Stored as bytes, whatever the address; a copy of each would double the memory.
+            # Stored as bytes, which need no aligned address; copies would double the memory.
             stored = (source or made).stored(offset, item.entry.shape, item.dtype)
             state[item.entry.name] = stored
         sources = {id(source): source for source, _ in places if source is not None}
@@ -223,7 +223,7 @@ def _write_torch(items: list[_Item], path: Path, overwrite: bool, report: Progre
 
 
 def _place(item: _Item, unnamed: Output) -> tuple[MappedFile | None, int]:
-    """Where the bytes of a tensor lie in a file; None: at the end of the one without a name."""
+    """Where the bytes of a tensor are in a file; None means the end of the unnamed file."""
     extent = item.entry.extent() if item.nbytes else None
     if extent is not None:
         return extent.file, extent.offset
@@ -287,7 +287,7 @@ def _write_safetensors(
     for item in items:
         _refuse_what_safetensors_lacks(item)
     total = sum(item.nbytes for item in items)
-    # The widest first: then each begins at a multiple of its size.
+    # The widest dtypes first, so that each tensor begins at a multiple of its element size.
     parts = [
         sorted(part, key=lambda item: (-item.dtype.itemsize, item.entry.name))
         for part in _parts(items, limit)

@@ -17,7 +17,7 @@ _UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class Folder:
-    """A folder that is held open, so that what is made in it stays in it if others rename it."""
+    """A folder held open, so that new files go into it even if others rename it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -34,9 +34,9 @@ class Folder:
         os.close(self._fd)
 
     def create(self, mode: int) -> tuple[int, str]:
-        """A new file: its descriptor, and its name, "" where the file system can do without."""
+        """A new file: its descriptor, and its name, "" if the file system needs none."""
         flags = os.O_RDWR | os.O_CLOEXEC
-        # A file without a name gets one by way of /proc.
+        # A file without a name gets one through /proc.
         if Path("/proc/self/fd").is_dir():
             with suppress(OSError):
                 return os.open(".", flags | os.O_TMPFILE, mode, dir_fd=self._fd), ""
@@ -49,14 +49,14 @@ class Folder:
         return f".tensor_bridge-{os.urandom(8).hex()}.partial"
 
     def stat(self, name: str) -> os.stat_result | None:
-        """What has this name, be it a link; None if nothing has."""
+        """The status of the file or link of this name; None if there is none."""
         try:
             return os.stat(name, dir_fd=self._fd, follow_symlinks=False)
         except FileNotFoundError:
             return None
 
     def read(self, name: str) -> bytes:
-        """The bytes of a regular file; nothing of any other, and of a large one."""
+        """The bytes of a regular file; empty for any other file, and for a large one."""
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
             fd = os.open(name, flags, dir_fd=self._fd)
@@ -71,11 +71,11 @@ class Folder:
             os.close(fd)
 
     def give_name(self, fd: int, name: str) -> None:
-        """A name for an open file that has none. FileExistsError if something has the name."""
+        """Names an open file that has no name. FileExistsError if the name is taken."""
         os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=self._fd, follow_symlinks=True)
 
     def move(self, old: str, new: str) -> None:
-        """Renames a file. FileExistsError if something has the new name."""
+        """Renames a file. FileExistsError if the new name is taken."""
         if self._rename(old, new, _NOREPLACE):
             return
         try:
@@ -83,7 +83,7 @@ class Folder:
         except FileExistsError:
             raise
         except OSError:
-            # No links either, as in file systems over an object store. There is no one step: an
+            # No hard links either, as in file systems over an object store. It takes two steps: an
             # empty file takes the name first.
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             os.close(os.open(new, flags, 0o600, dir_fd=self._fd))
@@ -92,13 +92,13 @@ class Folder:
             self.remove(old)
 
     def replace(self, old: Sequence[str], new: Sequence[str]) -> None:
-        """Renames files, one after the other; what has a new name is replaced."""
+        """Renames files one after the other, and replaces existing files."""
         rename = partial(os.replace, src_dir_fd=self._fd, dst_dir_fd=self._fd)
-        # Ctrl-C is raised between two instructions of Python; here is none between two files.
+        # Ctrl-C is raised between two Python instructions; there is none between two files here.
         list(map(rename, old, new))
 
     def exchange(self, one: str, other: str) -> bool:
-        """Has two files swap their names. False if the file system cannot do it in one step."""
+        """Swaps the names of two files. False if the file system cannot do it in one step."""
         return self._rename(one, other, _EXCHANGE)
 
     def _rename(self, old: str, new: str, how: int) -> bool:
@@ -106,7 +106,7 @@ class Folder:
         if libc.renameat2(self._fd, os.fsencode(old), self._fd, os.fsencode(new), how) == 0:
             return True
         error = ctypes.get_errno()
-        # EPERM: a sandbox that lets the call not through. What else is in the way is told later.
+        # EPERM: a sandbox blocks the call. Other obstacles are reported later.
         if error in (errno.EPERM, *_UNSUPPORTED):
             return False
         raise OSError(error, os.strerror(error), new)
@@ -117,7 +117,7 @@ class Folder:
             os.unlink(name, dir_fd=self._fd)
 
     def sync(self) -> None:
-        """Waits until the names are on the disk, where the file system can tell."""
+        """Waits until the names are on the disk, if the file system supports that."""
         try:
             os.fsync(self._fd)
         except OSError as e:

@@ -1,8 +1,8 @@
 """Files that appear under their name when they are complete, or not at all.
 
-Every file that the package writes is written here. It has no name meanwhile, where the file system
-can do that: nothing that lies in the folder is opened, and a process that is killed leaves nothing.
-At the end it is brought to the disk, and linked or renamed to its name in one step of the kernel.
+Every file that the package writes is written here. While it is written it has no name, if the file
+system supports that: no existing file is opened, and a killed process leaves nothing behind. At the
+end the file is synced to the disk, and linked or renamed to its name in one step of the kernel.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from tensor_bridge.errors import InvalidOptionError
 if TYPE_CHECKING:
     import torch
 
-# In pieces, so that an interrupt is soon heard.
+# In pieces, so that an interrupt is handled soon.
 _PIECE = 64 << 20
-_ATTEMPTS = 12  # the last pause is of up to 4 s
+_ATTEMPTS = 12  # the last pause takes up to 4 s
 
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Has errors of the operating system name this file, not one that nobody asked for."""
+    """Makes errors of the operating system name this file, not an internal one."""
     try:
         yield
     except FileNotFoundError as e:
@@ -57,17 +57,17 @@ class Output:
         """Makes the file in the folder of ``path``.
 
         Args:
-          path: The name that it will have.
+          path: Its final name.
           folder: Its folder, open.
           like: The files whose modes it keeps; ``path`` itself by default.
-          mode: Of a file that replaces none, but for what umask takes away.
+          mode: The mode if it replaces no file, reduced by umask.
         """
         self.path = path
         self._folder = folder
         self._like = like or (path.name,)
         with naming(path):
             for old in self._replaced():
-                # Never broader than at the end: who has the file open reads what comes later.
+                # Never broader than the final mode: whoever opens the file can read later bytes.
                 mode &= old.st_mode
             self.fd, self._name = folder.create(mode)
 
@@ -93,13 +93,13 @@ class Output:
             os.pwrite(self.fd, data, offset)
 
     def sync(self) -> None:
-        """Waits until all is on the disk. Without it the name could get there before the bytes."""
+        """Waits until all bytes are on the disk; otherwise the name could get there first."""
         with naming(self.path):
             os.fsync(self.fd)
 
     @contextmanager
     def scratch(self) -> Iterator[Output]:
-        """Another file, for the time of the block; nobody else finds it."""
+        """A temporary file for the time of the block, invisible to others."""
         new = Output(self.path, self._folder, mode=0o600)
         try:
             new._remove_name()
@@ -108,7 +108,7 @@ class Output:
             new.close()
 
     def copy(self) -> Output:
-        """Another file of the same bytes, on the disk."""
+        """A copy of the file, on the disk."""
         new = Output(self.path, self._folder, like=self._like)
         try:
             size, at = self.size, 0
@@ -122,12 +122,12 @@ class Output:
 
     @property
     def in_place(self) -> bool:
-        """Whether it is this file that has the name ``path``."""
+        """Whether the name ``path`` belongs to this file."""
         found = self._folder.stat(self.path.name)
         return found is not None and os.path.samestat(found, os.fstat(self.fd))
 
     def add(self) -> None:
-        """Gives the file its name. FileExistsError if something has it."""
+        """Gives the file its name. FileExistsError if the name is taken."""
         with naming(self.path):
             self._take_mode()
             if self._name:
@@ -155,7 +155,7 @@ class Output:
 
     def _mode_after(self, old: os.stat_result, own: os.stat_result) -> int:
         if old.st_uid != own.st_uid:
-            # Perhaps left there by somebody who wants to read what will be written.
+            # Somebody may have left a file there in order to read what will be written.
             return old.st_mode & own.st_mode
         if old.st_gid != own.st_gid:
             try:
@@ -165,7 +165,7 @@ class Output:
         return old.st_mode
 
     def swap(self) -> bytes:
-        """Gives the file its name; what was under it. Of a large or special file nothing."""
+        """Gives the file its name; returns the replaced bytes, none of a large or special file."""
         name = self.ready()
         while True:
             with naming(self.path):
@@ -185,10 +185,10 @@ class Output:
                 return b""
 
     def take_back(self) -> None:
-        """Takes the name from the file; what another writer put there stays."""
+        """Removes the file's name; a file that another writer put there stays."""
         if not self.in_place:
             return
-        # Moved, and then looked at: between a look and a removal the name could become another's.
+        # Moved first, then checked: between a check and a removal the name could change hands.
         aside = self._folder.free_name()
         self._folder.move(self.path.name, aside)
         moved = self._folder.stat(aside)
@@ -196,11 +196,11 @@ class Output:
             with naming(self.path):
                 self._folder.move(aside, self.path.name)
         else:
-            # Not removed: a file that has lost its last name can get no other.
+            # Not removed: a file without any name left cannot get a new one.
             self._name = aside
 
     def close(self) -> None:
-        """Lets go of the file. Without its name at the end it is gone."""
+        """Closes the file. A file that has no name by then is gone."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -213,7 +213,7 @@ class Output:
 
 
 def refuse(path: Path, folder: Folder, overwrite: bool) -> None:
-    """Tells before the work what cannot be replaced, or may not."""
+    """Refuses in advance a target that cannot or must not be replaced."""
     with naming(path):
         found = folder.stat(path.name)
     if found is not None and stat.S_ISDIR(found.st_mode):
@@ -232,10 +232,10 @@ def _exists(path: Path) -> InvalidOptionError:
 def outputs(paths: list[Path], overwrite: bool) -> Iterator[list[Output]]:
     """Files of one folder to write; they get their names after the block, if it does not raise.
 
-    Several are one thing: of writers at the same time, one has all of its files at the end.
+    Several files belong together: of several concurrent writers, one has all its files at the end.
 
     Raises:
-      InvalidOptionError: One exists, and ``overwrite`` is off, or it is a folder.
+      InvalidOptionError: A file exists and ``overwrite`` is off, or it is a folder.
     """
     with naming(paths[0]):
         folder = Folder(paths[0].parent)
@@ -259,17 +259,17 @@ def outputs(paths: list[Path], overwrite: bool) -> Iterator[list[Output]]:
 
 
 def add(files: list[Output]) -> None:
-    """Gives files their names, or none of them.
+    """Gives all files their names, or none of them.
 
     Raises:
-      InvalidOptionError: Something has one of the names.
+      InvalidOptionError: One of the names is taken.
     """
     if (taken := try_to_add(files)) is not None:
         raise _exists(taken)
 
 
 def try_to_add(files: list[Output]) -> Path | None:
-    """Gives files their names; or none of them, and the name that something has."""
+    """Gives all files their names; or none of them, and returns the name that is taken."""
     path = None
     try:
         for file in files:
@@ -285,17 +285,17 @@ def try_to_add(files: list[Output]) -> Path | None:
 
 
 def take_back(files: list[Output]) -> None:
-    """Removes files from under their names, where they are still there."""
+    """Removes the names of files that still have them."""
     for file in files:
         file.take_back()
 
 
 def _replace(files: list[Output], folder: Folder) -> None:
-    """Gives files their names, whatever has them.
+    """Gives files their names, and replaces existing files.
 
-    The kernel renames one at a time, so that two writers may each end with a part of their files.
-    Each looks after its renaming, and renames again if it is so. No lock, which others could hold:
-    the writer that comes last sees what stays, and ends only if that is wholly its own.
+    The kernel renames one file at a time, so two writers may each end up with some of their files.
+    Each checks after renaming, and renames again in that case. There is no lock, which others could
+    hold: the last writer sees the final state, and stops only if all files are its own.
     """
     for attempt in range(_ATTEMPTS):
         names = [file.ready() for file in files]
@@ -303,7 +303,7 @@ def _replace(files: list[Output], folder: Folder) -> None:
             folder.replace(names, [file.path.name for file in files])
         if _settled(files):
             return
-        # At most two writers are here, each with a part. The one that waits less ends it.
+        # At most two writers get here, each with a part. The one that waits less ends it.
         time.sleep(random.uniform(0, 0.002 * 2**attempt))
         if _settled(files):
             return
@@ -314,7 +314,7 @@ def _replace(files: list[Output], folder: Folder) -> None:
 
 
 def _settled(files: list[Output]) -> bool:
-    """Whether all files are in their place; or none, as another writer came later with all."""
+    """Whether all files have their names, or none does because another writer replaced all."""
     own = [file.in_place for file in files]
     return all(own) or not any(own)
 

@@ -36,7 +36,7 @@ from tensor_bridge.errors import (
 if TYPE_CHECKING:
     import torch
 
-# TensorFlow does not ask for it; with it tensors can be views of the mapped file.
+# TensorFlow does not require alignment; with it tensors can be views of the mapped file.
 _ALIGNMENT = 64
 _BLOCK = 16 << 10
 _MAX_DIMS = 254  # TensorShape::MaxDimensions
@@ -229,7 +229,7 @@ def _object_key(name: str) -> str:
 
 
 def _graph(keys: list[str]) -> bytes:
-    """The objects on the paths, each with its children, and its value where it has one."""
+    """The objects on the paths, each with its children, and its value if it has one."""
     children: list[dict[str, int]] = [{}]
     values: dict[int, str] = {}
     for key in keys:
@@ -300,7 +300,7 @@ def _entry(dtype: int, shape: tuple[int, ...], offset: int, size: int, checksum:
 
 
 def _block(records: list[tuple[bytes, bytes]], crc: Any) -> bytes:
-    """Records in full, each its own restart point, and the trailer."""
+    """Records without shared prefixes, each its own restart point, and the trailer."""
     body = bytearray()
     restarts = []
     for key, value in records:

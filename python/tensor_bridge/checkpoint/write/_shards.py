@@ -21,7 +21,7 @@ from tensor_bridge.checkpoint.write._output import (
 
 
 def index_path(path: Path) -> Path:
-    """The index of the files that are written in the place of ``path``."""
+    """The index of the files that are written instead of ``path``."""
     return path.with_name(path.name + ".index.json")
 
 
@@ -31,8 +31,8 @@ def shards(
 ) -> Iterator[list[Output]]:
     """Files to write, whose index is written after the block; their ``path`` is final then.
 
-    The index gets its name last, and until then the files of the one that it replaces stay. So the
-    new ones have names that are free, with a part of their own if the usual ones may not be.
+    The index gets its name last; until then the files of a replaced index stay. So the new files
+    get unused names, with an additional part if the usual names may be taken.
 
     Args:
       path: "name.safetensors", for "name-00001-of-00002.safetensors" and the like.
@@ -67,7 +67,7 @@ def shards(
                 add(parts)
             index.write(index_of([file.path.name for file in parts]))
             index.sync()
-            # On the disk too they are there before the index that names them.
+            # Synced, so that on the disk too they precede the index that names them.
             folder.sync()
             if overwrite:
                 replaced = _named_by(index.swap(), path)
@@ -92,7 +92,7 @@ def _paths(path: Path, count: int, part: str) -> list[Path]:
 
 
 def _add_somewhere(files: list[Output], path: Path, *, unusual: bool) -> None:
-    """Gives files names that nothing has."""
+    """Gives files unused names."""
     while True:
         part = f"-{os.urandom(4).hex()}" if unusual else ""
         for file, name in zip(files, _paths(path, len(files), part), strict=True):
@@ -103,7 +103,7 @@ def _add_somewhere(files: list[Output], path: Path, *, unusual: bool) -> None:
 
 
 def _named_by(index: bytes, path: Path) -> set[str]:
-    """The files of an index that `shards` may have written; nothing if it is no index."""
+    """The files of an index that `shards` may have written; empty if it is not an index."""
     stem = re.escape(path.name.removesuffix(".safetensors"))
     ours = re.compile(stem + r"(-[0-9a-f]{8})?-\d{5}-of-\d{5}\.safetensors")
     try:
