@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import unicodedata
 from argparse import ArgumentParser
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn, TextIO
 
 from tensor_bridge._printable import printable
@@ -44,6 +46,24 @@ def padded(texts: list[str], right: bool = False) -> list[str]:
     spaces = [" " * (widest - width) for width in widths]
     pairs = zip(spaces, shown, strict=True)
     return [space + text if right else text + space for space, text in pairs]
+
+
+@contextmanager
+def progress_bar(text: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A progress bar on a terminal, where rich is installed: a function of done and total bytes."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+    except ModuleNotFoundError:
+        yield None
+        return
+    columns = (text, BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(text, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 class CommandParser(ArgumentParser):

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from tensor_bridge import __version__
 from tensor_bridge._command_line import CommandParser, say
 from tensor_bridge._exit_status import ExitStatus
-from tensor_bridge.checkpoint._commands import add_commands
+from tensor_bridge.checkpoint import _commands as checkpoint_commands
 from tensor_bridge.errors import TensorBridgeError
+from tensor_bridge.records import _commands as records_commands
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +35,9 @@ def _parser() -> CommandParser:
     parser.add_argument("--version", action="version", version=f"tensor_bridge {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     text = "checkpoints, SavedModels and Keras weights"
-    add_commands(commands.add_parser("checkpoint", help=text, description=text))
+    checkpoint_commands.add_commands(commands.add_parser("checkpoint", help=text, description=text))
+    text = "TFRecord files"
+    records_commands.add_commands(commands.add_parser("records", help=text, description=text))
     doctor = commands.add_parser(
         "doctor",
         help="what is installed, what is shared, what is in the way, and what to do about it",

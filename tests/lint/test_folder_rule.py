@@ -209,6 +209,7 @@ PY_EDGES: dict[str, set[str]] = {
         "checkpoint",
         "autograd",
         "doctor",
+        "records",
         "__init__",
     },
     "__main__": {"cli"},

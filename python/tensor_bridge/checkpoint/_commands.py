@@ -9,13 +9,11 @@ import argparse
 import json
 import math
 import re
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from tensor_bridge._command_line import padded, say
+from tensor_bridge._command_line import padded, progress_bar, say
 from tensor_bridge._exit_status import ExitStatus
 from tensor_bridge._printable import printable
 from tensor_bridge.checkpoint._compare import differences, pairs
@@ -197,26 +195,8 @@ def _show(arguments: Any) -> int:
     return ExitStatus.DONE
 
 
-@contextmanager
-def _bar(text: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A progress bar on a terminal, where rich is installed."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    try:
-        from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
-    except ModuleNotFoundError:
-        yield None
-        return
-    columns = (text, BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(text, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
-
-
 def _convert(arguments: Any) -> int:
-    with _bar("convert") as progress:
+    with progress_bar("convert") as progress:
         paths = convert(
             arguments.path,
             arguments.target,
@@ -237,7 +217,7 @@ def _diff(arguments: Any) -> int:
     others = set(same.values())
     found = {name: f"only in {arguments.path}" for name in one if name not in same}
     found.update((name, f"only in {arguments.other}") for name in two if name not in others)
-    with _bar("diff") as progress:
+    with progress_bar("diff") as progress:
         found.update(differences(one, two, same, progress))
     if arguments.json:
         say(json.dumps(found))
@@ -264,7 +244,7 @@ def _verify(arguments: Any) -> int:
     problems: list[Exception] = []
     covered = Verification(0, 0)
     try:
-        with _bar("verify") as progress:
+        with progress_bar("verify") as progress:
             checkpoint = load(arguments.path)
             covered = checkpoint.checksums()
             problems.extend(checkpoint.problems(progress))
