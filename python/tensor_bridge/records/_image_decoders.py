@@ -114,8 +114,9 @@ def _of_rows(raw: bytes, dtype: torch.dtype, height: int, width: int) -> torch.T
     """CHW, with strides of HWC as of the other decoders, in memory of its own."""
     import torch
 
-    pixels = torch.frombuffer(bytearray(raw), dtype=dtype)
-    return pixels.view(height, width, -1).permute(2, 0, 1)
+    pixels = torch.empty(len(raw), dtype=torch.uint8, device="cpu")
+    ctypes.memmove(pixels.data_ptr(), raw, len(raw))
+    return pixels.view(dtype).view(height, width, -1).permute(2, 0, 1)
 
 
 def _widened(image: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

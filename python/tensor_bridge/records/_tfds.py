@@ -50,7 +50,7 @@ class TfdsDataset:
     ) -> None:
         """As `tfds`."""
         self._arguments = (
-            os.fspath(folder),
+            str(Path(folder).expanduser()),
             split,
             {
                 "as_supervised": as_supervised,

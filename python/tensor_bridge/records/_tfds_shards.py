@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,8 @@ class Shards:
         """
         self._folder = folder
         self._format = file_format
-        self._open: dict[str, Any] = {}
+        # By process: an ArrayRecord reader has threads, which a fork does not take along.
+        self._open: dict[tuple[int, str], Any] = {}
         if file_format == "array_record":
             _array_record(folder)
 
@@ -50,7 +52,8 @@ class Shards:
           RecordNotFoundError: There is no such file.
           RecordError: It is damaged, or has another number of records.
         """
-        shard = self._open.get(file)
+        key = (os.getpid(), file)
+        shard = self._open.get(key)
         if shard is None:
             kind = _ArrayRecordShard if self._format == "array_record" else _TfRecordShard
             shard = kind(str(Path(self._folder, file)))
@@ -59,7 +62,7 @@ class Shards:
                     shard.path,
                     f"expected {length} records, as dataset_info.json says, got {shard.count}",
                 )
-            self._open[file] = shard
+            self._open[key] = shard
         batch: RecordBatch = shard.read(numbers)
         return batch
 

@@ -58,6 +58,16 @@ def test_every_feature_has_the_values_that_tfds_reads(builder, folder, split):
         assert tfds_builders.differences(a, b) == [], f"example {i}"
 
 
+def test_jpeg_is_within_four_of_what_tfds_reads(tmp_path):
+    """TFDS decodes by the fast method; test_images.py compares with the accurate one."""
+    builder = tfds_builders.prepared(tfds_builders.Photos, tmp_path)
+    ours = records.tfds(builder.data_path)
+    for a, b in zip(ours, tfds_builders.in_order(builder, "train"), strict=True):
+        expected = torch.tensor(b["image"].numpy().tolist()).movedim(-1, 0)
+        assert a["image"].shape == expected.shape
+        assert (a["image"].to(torch.int64) - expected).abs().max() <= 4
+
+
 def test_a_difference_is_found(builder, folder):
     ours = records.tfds(folder)[4]
     (theirs,) = tfds_builders.in_order(builder, "train[4:5]")
@@ -131,6 +141,19 @@ def test_a_loader_with_workers_reads_it(folder):
         batches = list(loader)
         assert torch.cat([batch["label"] for batch in batches]).tolist() == expected
         assert batches[0]["matrix"].shape == (2, 2, 3)
+
+
+def test_a_batch_of_different_sizes_is_collated(folder):
+    batch = records.collate([records.tfds(folder)[i] for i in range(3)])
+    assert batch["text"].tolist() == [b"text 0", b"text 1", b"text 2"]
+    assert batch["matrix"].shape == (3, 2, 3)
+    assert [tuple(image.shape) for image in batch["image"]] == [(3, 4 + i, 5) for i in range(3)]
+    assert [len(steps) for steps in batch["nested"]] == [0, 1, 2]
+
+
+def test_the_home_folder_may_be_written_as_tilde(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert len(records.tfds(f"~/{folder.name}")) == 5
 
 
 def test_indices_of_any_order(folder):
@@ -345,6 +368,11 @@ def test_array_record_is_read(tmp_path):
     assert ours.info.file_format == "array_record"
     source = builder.as_data_source(split="train[10:]")
     assert [example["x"].item() for example in ours] == [int(e["x"]) for e in source]
+    loader = torch.utils.data.DataLoader(  # forks after the files were read
+        ours, batch_size=50, num_workers=2, multiprocessing_context="fork"
+    )
+    found = [x for batch in loader for x in batch["x"].tolist()]
+    assert found == [example["x"].item() for example in ours]
     (shard,) = builder.data_path.glob("*train*-00000-*")
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 1

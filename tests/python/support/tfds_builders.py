@@ -155,6 +155,20 @@ class Numbers(_Builder):
     made_example = staticmethod(lambda i: {"x": i})
 
 
+class Photos(_Builder):
+    """JPEG."""
+
+    @staticmethod
+    def made_features():
+        return {"image": F.Image(shape=(None, None, 3), encoding_format="jpeg")}
+
+    @staticmethod
+    def made_example(i):
+        rows, columns = tf.meshgrid(tf.range(24 + i), tf.range(32), indexing="ij")
+        planes = tf.stack([rows * 8, columns * 6, rows + columns], -1)
+        return {"image": tf.cast(planes, tf.uint8).numpy()}
+
+
 def episode(i):
     draw = random.Random(i)
     length = 3 + 2 * i
