@@ -234,7 +234,7 @@ def _filled(template: Any, values: Mapping[str, str], path: str) -> str:
 
 def _supervised(keys: Any, path: str, depth: int = 0) -> Any:
     """Nested tuples and dicts of names."""
-    if keys is None or (isinstance(keys, str) and depth):
+    if (keys is None and not depth) or (isinstance(keys, str) and depth):
         return keys
     if isinstance(keys, dict) and depth < 16:
         if "input" in keys and "output" in keys:  # before TFDS 4

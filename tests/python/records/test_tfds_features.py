@@ -9,6 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 import tfds_builders
 
+from tensor_bridge import records
 from tensor_bridge.errors import RecordError, TensorBridgeError
 from tensor_bridge.records._spec_parser import SpecParser
 from tensor_bridge.records._tfds_features import Features, Leaf, Repeated, leaves, parse_features
@@ -239,6 +240,37 @@ def _mutations(count, sources, seed):
         except Exception as e:
             raise AssertionError(f"seed {seed}, mutation {i}: {text!r}") from e
     return refused
+
+
+def test_damaged_infos_are_read_or_refused(new, tmp_path):
+    nest = {"tuple": {"items": [{"featureKey": "image"}, {"dict": {"dict": {"x": "label"}}}]}}
+    split = {
+        "name": "train",
+        "shardLengths": ["3", "4"],
+        "numBytes": "100",
+        "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+    }
+    info = {
+        "name": "x",
+        "version": "1.0.0",
+        "fileFormat": "tfrecord",
+        "splits": [split, {**split, "name": "test"}],
+        "supervisedKeys": nest,
+    }
+    (tmp_path / "features.json").write_text(json.dumps(new))
+    draw = random.Random(3)
+    refused = 0
+    for i in range(400):
+        text = mutated(info, draw)
+        (tmp_path / "dataset_info.json").write_bytes(text)
+        try:
+            assert len(records.tfds(tmp_path, "all")) >= 0
+            assert len(records.tfds(tmp_path, as_supervised=True)) >= 0
+        except TensorBridgeError:
+            refused += 1
+        except Exception as e:
+            raise AssertionError(f"mutation {i}: {text!r}") from e
+    assert 50 < refused < 390
 
 
 def test_damaged_features_are_read_or_refused(new):
