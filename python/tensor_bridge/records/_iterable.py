@@ -12,6 +12,7 @@ from tensor_bridge.errors import InvalidOptionError, ResumeError
 from tensor_bridge.records._paths import expand
 from tensor_bridge.records._record_file import RecordStats, check_on_error
 from tensor_bridge.records._sequence import RecordSequence
+from tensor_bridge.records._singles import singles
 from tensor_bridge.records._spec_parser import SpecParser
 
 if TYPE_CHECKING:
@@ -303,12 +304,15 @@ class IterableRecordDatasetBase:
                 block = type(block)(
                     block.owner, block.address, block.begins[order], block.sizes[order], block.path
                 )
-            for begin in range(now.delivered, count, size):
-                # Before the yield: whoever asks for the state has got this record.
-                now.delivered = begin + size
+            for begin in range(now.delivered, count, self._batch_size or _AT_ONCE):
+                # The count is raised before the yield: who asks for the state has got this record.
                 if self._batch_size is None:
-                    yield self._parser.parse_one(block[begin : begin + 1])
-                elif begin + size <= count or not self._drop_last:
+                    for value in singles(self._parser, block[begin : begin + _AT_ONCE]):
+                        now.delivered += 1
+                        yield value
+                    continue
+                now.delivered = begin + size
+                if begin + size <= count or not self._drop_last:
                     yield self._parser.parse(block[begin : begin + size])
             now.block += 1
             now.delivered = 0

@@ -15,6 +15,7 @@ from tensor_bridge.records._index import index_of
 from tensor_bridge.records._mapping import Mapping
 from tensor_bridge.records._paths import expand
 from tensor_bridge.records._record_file import check_on_error
+from tensor_bridge.records._singles import singles
 from tensor_bridge.records._spec_parser import SpecParser
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class ParsedRecords(list[Any]):
 
     def _fill(self) -> None:
         if not super().__len__():
-            self.extend(self.parser.parse_one(self.batch[i : i + 1]) for i in range(len(self)))
+            self.extend(list(singles(self.parser, self.batch)))
 
     def __len__(self) -> int:
         return len(self.batch)

@@ -246,3 +246,37 @@ def test_two_ranks_with_workers_get_each_record_once(shards: list[str]) -> None:
         seen += numbers(DataLoader(dataset, batch_size=None, num_workers=2))
     assert sorted(seen) == list(range(TOTAL))
     assert torch.tensor(seen).unique().numel() == TOTAL
+
+
+def test_single_examples_are_those_that_parse_single_example_gives(tmp_path: Path) -> None:
+    spec = {
+        "x": records.FixedLenFeature((2,), "float32"),
+        "s": records.FixedLenFeature((), bytes),
+        "words": records.FixedLenFeature((2, 2), bytes),
+        "nothing": records.FixedLenFeature((0,), bytes),
+    }
+    with records.Writer(tmp_path / "r", spec) as writer:
+        for n in range(150):
+            words = [b"", b"%d" % n, b"ab", b"c" * (n % 5)]
+            writer.write({"x": [n, -n], "s": b"%d" % n, "words": words, "nothing": []})
+    raw = list(records.RecordFile(tmp_path / "r"))
+    for mixed in (spec, {**spec, "more": records.VarLenFeature("int64")}):
+        got = list(records.IterableRecordDataset(tmp_path / "r", mixed))
+        assert len(got) == len(raw)
+        for value, record in zip(got, raw, strict=True):
+            expected = records.parse_single_example(record, mixed)
+            assert torch.equal(value["x"], expected["x"])
+            for key in ("s", "words", "nothing"):
+                assert value[key] == expected[key]
+                assert value[key].offsets.tolist() == expected[key].offsets.tolist()
+
+
+def test_good_examples_come_before_one_that_does_not_fit(tmp_path: Path) -> None:
+    with records.Writer(tmp_path / "r") as writer:
+        for n in range(5):
+            writer.write(b"no Example" if n == 3 else b"")
+    spec = {"n": records.FixedLenFeature((), "int64", default_value=7)}
+    items = iter(records.IterableRecordDataset(tmp_path / "r", spec))
+    assert [next(items)["n"].item() for _ in range(3)] == [7, 7, 7]
+    with pytest.raises(RecordError, match="expected a tf"):
+        next(items)
