@@ -28,19 +28,19 @@ TORCHES = ("2.6.0", "2.7.1", "2.8.0", "2.15.0")
 ENVIRONMENTS = tuple(e for e in matrix.ENVIRONMENTS if e.torch in TORCHES)
 
 
-def readme_lines() -> list[str]:
-    """The commands under README's first heading that installs."""
-    text = (ROOT / "README.md").read_text("utf-8").partition("## Install")[2]
-    return re.findall(r"```sh\n(.*?)```", text, re.DOTALL)[0].splitlines()
+def lines_of(page: str, block: int) -> list[str]:
+    """The commands of a block under the first heading that installs."""
+    text = (ROOT / page).read_text("utf-8").partition("## Install")[2]
+    return re.findall(r"```sh\n(.*?)```", text, re.DOTALL)[block].splitlines()
 
 
 def ways(sdist: str) -> dict[str, list[str]]:
     """Each way, and its commands. What one of them leaves behind must not help another."""
     return {
-        "pip install .": ["pip install ."],
+        "README": lines_of("README.md", 0),
         "uv pip install .": ["uv pip install ."],
         "pip install SDIST": [f"pip install {sdist}"],
-        "README": readme_lines(),
+        "without isolation": lines_of("docs/get_started.md", 1),
         "editable": ["pip install --no-build-isolation -e ."],
         "uv, without isolation": ["uv pip install --no-build-isolation ."],
     }

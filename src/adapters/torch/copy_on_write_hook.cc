@@ -101,7 +101,7 @@ void deleteMoved(void* moved) { delete static_cast<Moved*>(moved); }
 // threads, and what we add:
 //
 // - A reader has no mutex. Its bytes follow from the pointer, so the copy has to be there before
-//   the pointer: a release fence in moveOnto().
+//   the pointer: a release fence in publish().
 // - A writer that finds the flag down takes the pointer as it finds it. The new pointer has to be
 //   there before torch lowers the flag, and has to be read after it. x86-64 keeps both orders.
 //   Others keep neither, and the second is in torch's code: there membarrier() has every running
@@ -125,12 +125,16 @@ void waitForOtherThreads() {
 #endif
 }
 
+void publish(c10::DataPtr&& own, c10::StorageImpl* storage) {
+  std::atomic_thread_fence(std::memory_order_release);
+  storage->set_data_ptr_noswap(std::move(own));
+  waitForOtherThreads();
+}
+
 void moveOnto(std::unique_ptr<Moved> moved, c10::StorageImpl* storage) {
   void* data = moved->own.get();
   const c10::Device device = moved->own.device();
-  std::atomic_thread_fence(std::memory_order_release);
-  storage->set_data_ptr_noswap(c10::DataPtr(data, moved.release(), deleteMoved, device));
-  waitForOtherThreads();
+  publish(c10::DataPtr(data, moved.release(), deleteMoved, device), storage);
 }
 
 // StorageImpl has no function that says whether its flag is up. An explicit instantiation may name
@@ -212,7 +216,7 @@ void moveForeign(c10::StorageImpl* storage, c10::DataPtr& current, c10::DataPtr*
     // read the other keep it from going back.
     c10::DataPtr own = cloneOnDevice(current.get(), storage->nbytes(), device);
     *dropped = std::move(current);
-    storage->set_data_ptr_noswap(std::move(own));
+    publish(std::move(own), storage);
     return;
   }
   auto moved = std::make_unique<Moved>();
