@@ -123,6 +123,12 @@ def add(release: str, environment: matrix.Environment) -> None:
     edit("matrix.py", last, rf"\1    Environment({words}),\n")
 
 
+def newest_tensorflow() -> str:
+    text = (ROOT / "python/tensor_bridge/_frameworks.py").read_text("utf-8")
+    ((major, minor),) = re.findall(r"TENSORFLOW_RANGE = .*\((\d+), (\d+)\)\)", text)
+    return f"{major}.{minor}.0"
+
+
 def main(arguments: list[str]) -> int:
     if arguments == ["--remove"]:
         remove()
@@ -131,7 +137,7 @@ def main(arguments: list[str]) -> int:
     newest = max(matrix.ENVIRONMENTS, key=lambda e: [int(part) for part in e.torch.split(".")])
     parser.add_argument("release", help="such as 2.16.0")
     parser.add_argument("--python", default=newest.python, help="of the matrix")
-    parser.add_argument("--tensorflow", default=newest.tensorflow, help="of the matrix")
+    parser.add_argument("--tensorflow", default=newest_tensorflow(), help="of the matrix")
     parser.add_argument("tests", nargs="*", help="after --: tests of the matrix instead of all")
     given = parser.parse_args(arguments)
     environment = matrix.Environment(given.python, given.release, given.tensorflow)
