@@ -9,10 +9,10 @@ namespace tensor_bridge {
 namespace {
 
 // The variant of IteratorGetNext that runs on the calling thread (TensorFlow 2.12 to 2.21).
-// The other one hands the work to a pool of its own and waits, for the sake of graphs.
+// IteratorGetNext itself hands the work to its own thread pool and waits, which graphs need.
 constexpr const char* kNextOp = "IteratorGetNextSync";
 
-// TensorFlow would decode variants on a GPU that it sees, and elements are of the host.
+// TensorFlow would decode variants on a visible GPU, but elements are on the host.
 constexpr const char* kDecodeDevice = "/job:localhost/replica:0/task:0/device:CPU:0";
 
 }  // namespace
@@ -48,7 +48,7 @@ DatasetIterator::DatasetIterator(const TfApi& api, TFE_Context* context, TFE_Ten
     : api_(api),
       context_(context),
       dtypes_(std::move(dtypes)),
-      // Of unknown rank: the iterator has checked its dataset's shapes when it was initialised.
+      // Unknown rank: the iterator checked its dataset's shapes when it was initialised.
       dims_(dtypes_.size(), nullptr),
       ranks_(dtypes_.size(), -1) {
   if (api.TFE_OpReset == nullptr) {

@@ -31,8 +31,8 @@ class HandleList {
   std::vector<TFE_TensorHandle*> handles_;
 };
 
-/// While it lives, the operations of this thread end before they return, also where the thread's
-/// executor, or the context's, is asynchronous.
+/// While it lives, the operations of this thread finish before they return, even if the executor of
+/// the thread, or of the context, is asynchronous.
 class SyncExecutor {
  public:
   SyncExecutor(const TfApi& api, TFE_Context* context);
@@ -43,8 +43,8 @@ class SyncExecutor {
  private:
   const TfApi& api_;
   TFE_Context* context_;
-  const TfOwned<TFE_Executor> previous_;  // owns the reference, not what it refers to
-  TfOwned<TFE_Executor> executor_;        // null where the previous one is synchronous
+  const TfOwned<TFE_Executor> previous_;  // owns the reference, not the executor
+  TfOwned<TFE_Executor> executor_;        // null if the previous one is synchronous
 };
 
 class DatasetIterator {
@@ -60,7 +60,7 @@ class DatasetIterator {
   /// kFailure `code` and `message` are TensorFlow's. One call at a time.
   Step next(HandleList* outputs, int* code, std::string* message);
 
-  /// From any thread: the call that is under way, and every later one, fails with kTfCancelled.
+  /// From any thread: the running call, and every later one, fails with kTfCancelled.
   void cancel() noexcept;
 
   /// Values and row splits (outermost first) behind a ragged variant of the iterator's. Throws
@@ -82,7 +82,7 @@ class DatasetIterator {
   TFE_Context* context_;
   TfOwned<TFE_CancellationManager> cancellation_;
   TfeHandle resource_;
-  // Kept over the calls: a reset is cheaper than a new one.
+  // Kept between calls: a reset is cheaper than a new op.
   TfeOp next_op_;
   TfeOp decode_op_;
   std::vector<int> dtypes_;

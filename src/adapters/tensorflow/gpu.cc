@@ -20,8 +20,8 @@ struct Driver {
 std::atomic<const Driver*> g_driver{nullptr};
 std::atomic<GpuOfLogical> g_of_logical{nullptr};
 
-// Null where the process has none. TensorFlow loads it before it has anything on a GPU, and it
-// never leaves a process.
+// Null if the process has not loaded it. TensorFlow loads it before it puts anything on a GPU, and
+// it is never unloaded.
 const Driver* findDriver() noexcept {
   if (const Driver* found = g_driver.load(std::memory_order_acquire)) return found;
   void* library = dlopen("libcuda.so.1", RTLD_NOLOAD | RTLD_LAZY | RTLD_LOCAL);

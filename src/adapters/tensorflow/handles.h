@@ -1,5 +1,5 @@
-// TfTensor, TfeHandle and the like: what TensorFlow's C API makes, with an owner; and the one way
-// from a TF_Status to an Error. Not for: owners that torch's memory refers to (owner.h).
+// TfTensor, TfeHandle and the like: owners of objects that TensorFlow's C API makes; and the one
+// conversion of a TF_Status to an Error. Not for: owners that torch's memory refers to (owner.h).
 #ifndef TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_HANDLES_H_
 #define TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_HANDLES_H_
 
@@ -56,7 +56,7 @@ using TfTensor = TfOwned<TF_Tensor>;
 using TfeHandle = TfOwned<TFE_TensorHandle>;
 using TfeOp = TfOwned<TFE_Op>;
 
-/// Takes `object`, which may be null, over.
+/// Takes over `object`, which may be null.
 template <typename T>
 TfOwned<T> owned(const TfApi& api, T* object) noexcept {
   return TfOwned<T>(api, object);

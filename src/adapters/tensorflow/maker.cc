@@ -24,8 +24,8 @@ void releaseImported(void*, size_t, void* argument) {
   delete imported;
 }
 
-// The release function of the first tensor that was shared: torch's, mostly the only one there is.
-// Its owners go to TensorFlow as they are, which saves an allocation each.
+// The release function of the first tensor that was shared: torch's, and usually the only one. Its
+// owners go to TensorFlow unwrapped, which saves an allocation each.
 std::atomic<ReleaseFn> g_usual_release{nullptr};
 
 bool isUsual(ReleaseFn release) noexcept {
@@ -38,7 +38,7 @@ void releaseUsual(void*, size_t, void* owner) {
   if (!processExiting()) g_usual_release.load(std::memory_order_acquire)(owner);
 }
 
-// With oneDNN, TensorFlow's allocator waits 10 s before it gives up on what the machine cannot
+// With oneDNN, TensorFlow's allocator waits 10 s before it refuses more memory than the machine can
 // have.
 bool isMoreThanThereIs(int64_t nbytes) noexcept {
   if (nbytes < (int64_t{1} << 30)) return false;

@@ -1,4 +1,4 @@
-// Into TensorFlow: TF_Tensors over memory that someone else owns, or in memory of TensorFlow's own,
+// Into TensorFlow: TF_Tensors over memory that someone else owns, or in TensorFlow's own memory,
 // and eager handles. Not for: deciding whether to share, or knowing torch.
 #ifndef TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_MAKER_H_
 #define TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_MAKER_H_
@@ -8,10 +8,10 @@
 
 namespace tensor_bridge {
 
-/// A tensor over the memory of `ref`, row-major on the host. Takes the owner over on success and
+/// A tensor over the memory of `ref`, row-major on the host. Takes over the owner on success and
 /// releases it, on any thread, when TensorFlow drops the buffer. TensorFlow never writes into such
-/// memory (OwnsMemory() is false). Throws Error{kInvalidHandle} for memory that is not aligned:
-/// TensorFlow would copy it quietly here, or abort on it elsewhere.
+/// memory (OwnsMemory() is false). Throws Error{kInvalidHandle} for misaligned memory, which
+/// TensorFlow would copy silently here and abort on elsewhere.
 TfTensor importShared(const TfApi& api, TensorRef* ref);
 
 /// A tensor in TensorFlow's own aligned memory, not filled; `*data` is where to write. Throws

@@ -31,7 +31,7 @@ void releaseHandle(void* owner) {
 
 namespace {
 
-// Under addresses of their own: OwnerKind::release_taken.
+// Separate functions with their own addresses: OwnerKind::release_taken.
 void releaseTakenBuffer(void* owner) { releaseBuffer(owner); }
 void releaseTakenTensor(void* owner) { releaseTensor(owner); }
 
@@ -68,7 +68,7 @@ bool letGoOfTensor(void** owner, ReleaseFn*) noexcept {
   return buffer != nullptr && bufferLetGo(api, buffer);
 }
 
-// Exchanges our reference to the handle for one to its buffer.
+// Exchanges our reference to the handle for a reference to its buffer.
 bool letGoOfHandle(void** owner, ReleaseFn* release) noexcept {
   const TfApi& api = *findTfApi();
   auto* handle = static_cast<TFE_TensorHandle*>(*owner);
@@ -93,7 +93,7 @@ const OwnerKind kTensorFlowOwners[kTensorFlowOwnerKinds] = {
 
 namespace {
 
-// Where the layout of `tensor` can be read.
+// Only if the layout of `tensor` can be read.
 __attribute__((always_inline)) inline bool readShows(const void* tensor, const TensorView& view,
                                                      bool* shows) {
   int64_t shape[kMaxDims];
@@ -117,7 +117,7 @@ bool tensorShows(const TfApi& api, const TF_Tensor* tensor, const TensorView& vi
 
 bool handleShows(const TfApi& api, TFE_TensorHandle* handle, const TensorView& view) {
   bool shows;
-  // It was ready when it was exported.
+  // The tensor was ready when it was exported.
   if (readShows(api.localTensor(handle), view, &shows)) return shows;
   if (api.TFE_TensorHandleDataType(handle) != dtypeInfo(view.dtype).tf_enum) return false;
   TF_Status* status = threadStatus(api);
@@ -128,11 +128,11 @@ bool handleShows(const TfApi& api, TFE_TensorHandle* handle, const TensorView& v
   return api.TFE_TensorHandleDevicePointer(handle, status) == view.dl.data;
 }
 
-// A TF_Tensor of `view`'s shape over a buffer that shows it.
+// A TF_Tensor of `view`'s shape over the buffer with its memory.
 TfTensor tensorOver(const TfApi& api, const TensorBuffer* buffer, const TensorView& view) {
   const DtypeInfo& info = dtypeInfo(view.dtype);
   BorrowedTensor borrowed;
-  // TF_TensorBitcastFrom() reads dtype and number of elements alone (Tensor::BitcastFrom).
+  // TF_TensorBitcastFrom() reads only dtype and number of elements (Tensor::BitcastFrom).
   BorrowedTensor::makeFlat(api, info.tf_enum, view.nbytes / info.itemsize, buffer, &borrowed);
   return aliasTensor(api, reinterpret_cast<const TF_Tensor*>(&borrowed), info.tf_enum,
                      view.dl.shape, view.dl.ndim);

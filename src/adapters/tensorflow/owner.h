@@ -9,11 +9,11 @@
 
 namespace tensor_bridge {
 
-/// The owner is a TFE_TensorHandle, from which the tensor goes back to TensorFlow for 4 ns. A
-/// handle is a reference that TensorFlow's eager runtime keeps, two to the buffer: at the first
-/// write it is exchanged for the buffer, which can be asked whether it was let go.
+/// The owner is a TFE_TensorHandle, from which the tensor goes back to TensorFlow in 4 ns. A handle
+/// lives in TensorFlow's eager runtime and holds two references to the buffer. At the first write
+/// it is exchanged for the buffer, which can tell whether TensorFlow has let it go.
 void releaseHandle(void* owner);
-/// A TensorBuffer (tensor_layout.h): from a TF_Tensor that stays its caller's.
+/// A TensorBuffer (tensor_layout.h): from a TF_Tensor that the caller keeps.
 void releaseBuffer(void* owner);
 /// A TF_Tensor: one that was handed over, or one whose layout is not proved.
 void releaseTensor(void* owner);
@@ -22,15 +22,14 @@ void releaseTensor(void* owner);
 constexpr int kTensorFlowOwnerKinds = 3;
 extern const OwnerKind kTensorFlowOwners[kTensorFlowOwnerKinds];
 
-/// Whether `owner`, which was exported with so many `bytes`, shows exactly this memory: then it can
-/// stand for the tensor itself.
+/// Whether `owner`, which was exported with this number of `bytes`, refers to exactly this memory:
+/// then it can stand for the tensor itself.
 bool ownerShows(const TfApi& api, OwnerTag tag, void* owner, const TensorView& view, int64_t bytes);
 
-/// For an owner that shows `view`: a TF_Tensor over its buffer. Throws Error.
+/// For an owner of the memory of `view`: a TF_Tensor over its buffer. Throws Error.
 TfTensor tensorOfOwner(const TfApi& api, OwnerTag tag, void* owner, const TensorView& view);
 
-/// The same as an eager handle. Takes the owner over, which was not counted yet, also when it
-/// throws.
+/// The same as an eager handle. Takes over the owner, which was not counted yet, even if it throws.
 TfeHandle handleOfOwner(const TfApi& api, OwnerTag tag, void* owner, const TensorView& view);
 
 }  // namespace tensor_bridge

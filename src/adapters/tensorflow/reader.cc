@@ -81,7 +81,7 @@ int64_t checkedBytes(Dtype dtype, int ndim, const int64_t* shape) {
   return bytes;
 }
 
-// The new reference's owner, which is counted from now on.
+// The owner of the new reference, which is counted from now on.
 void own(void* owner, ReleaseFn release, TensorRef* ref) {
   ref->owner = owner;
   ref->release = release;
@@ -127,7 +127,7 @@ bool parseDeviceName(const char* name, DLDevice* device) noexcept {
   const char* kind = std::strstr(name, "/device:");
   if (kind == nullptr) return false;
   kind += std::strlen("/device:");
-  // torch has one CPU, so every logical CPU device of TensorFlow's is that one.
+  // torch has one CPU, so every logical CPU device of TensorFlow maps to it.
   if (std::strncmp(kind, "CPU:", 4) == 0) {
     *device = DLDevice{kDLCPU, 0};
     return true;
@@ -178,7 +178,7 @@ void exportHandle(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape, Te
   const Dtype dtype = dtypeFromTf(tf_enum);
   checkHasElements(dtype, tf_enum);
   TF_Status* status = threadStatus(api);
-  // Every call below shows a failure in its result, so the status is read only then.
+  // Every call below shows a failure in its result; only then is the status read.
   DLDevice device = deviceOfHandle(api, handle, status);
   std::optional<KeptGpu> kept;
   if (!isHost(device)) kept.emplace();
@@ -227,8 +227,8 @@ TfTensor aliasTensor(const TfApi& api, const TF_Tensor* tensor, int tf_enum, con
 
 namespace {
 
-// Makes the tensor's buffer the owner. False, with nothing done, where that is not known to work,
-// and for a tensor without elements.
+// Makes the tensor's buffer the owner. False, with nothing done, if that is not known to work, or
+// for a tensor without elements.
 bool ownBufferOf(const TfApi& api, const TF_Tensor* tensor, TensorRef* ref) {
   TensorBuffer* buffer = api.Tensor_destroy == nullptr ? nullptr : bufferOf(tensorInside(tensor));
   if (buffer == nullptr || buffer->data != ref->dl.data) return false;
@@ -237,7 +237,7 @@ bool ownBufferOf(const TfApi& api, const TF_Tensor* tensor, TensorRef* ref) {
   return true;
 }
 
-// Reads the tensor in place. False, with nothing done, where the long way has to.
+// Reads the tensor in place. False, with nothing done, if only the C API can read it.
 bool exportTensorInPlace(const TfApi& api, TF_Tensor* tensor, bool take, int64_t* shape,
                          TensorRef* ref) {
   if (api.Tensor_destroy == nullptr) return false;

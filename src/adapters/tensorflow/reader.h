@@ -18,19 +18,19 @@ namespace tensor_bridge {
 /// TensorFlow's message if the producer failed.
 void exportHandle(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape, TensorRef* ref);
 
-/// The same for the common case, a tensor on this process's first CPU whose handle isReady(): fewer
-/// calls, see Note [Layout of tensorflow::Tensor]. False, with nothing done, in every other case;
-/// exportHandle() then does it or says why not.
+/// The same for the common case, a tensor on this process's first CPU whose handle isReady(), with
+/// fewer calls; see Note [Layout of tensorflow::Tensor]. False, with nothing done, in every other
+/// case; exportHandle() then does it, or throws the reason.
 bool exportReadyHandle(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape,
                        TensorRef* ref) noexcept;
 
-/// Refers to the memory of `tensor`. With `take` the owner is `tensor` itself, else a reference to
-/// its buffer and the caller keeps its own. On an Error nothing was taken.
+/// Refers to the memory of `tensor`. With `take` the owner is `tensor` itself; otherwise it is a
+/// reference to the buffer, and the caller keeps `tensor`. On an Error nothing was taken.
 void exportTensor(const TfApi& api, TF_Tensor* tensor, bool take, int64_t* shape, TensorRef* ref);
 
 /// A second TF_Tensor on `tensor`'s buffer. Throws Error.
 TfTensor aliasTensor(const TfApi& api, const TF_Tensor* tensor);
-/// The same for a caller that has read dtype and shape.
+/// The same for a caller that already has dtype and shape.
 TfTensor aliasTensor(const TfApi& api, const TF_Tensor* tensor, int tf_enum, const int64_t* shape,
                      int ndim);
 
@@ -45,7 +45,7 @@ void checkHasElements(Dtype dtype, int tf_enum);
 /// The message of that Error.
 std::string noElementsMessage(Dtype dtype);
 
-/// Throws what `status`, which is not OK, says of `handle`; the status is OK again afterwards.
+/// Throws the Error for `status`, which is not OK, about `handle`; the status is OK afterwards.
 [[noreturn]] void throwHandleStatus(const TfApi& api, TFE_TensorHandle* handle, TF_Status* status);
 
 /// Where the memory behind `handle` is. Throws Error{kUnsupportedDevice} for a remote, packed or

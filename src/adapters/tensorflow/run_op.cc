@@ -5,11 +5,11 @@
 namespace tensor_bridge {
 namespace {
 
-// TensorFlow runs each op as a function, and all of them exchange tensors between devices through
-// one rendezvous of the context. An op that fails aborts it, and the next one that takes a tensor
-// to a GPU would fail with the error of the first. An op of a synchronous executor begins with a
-// new rendezvous where the old one is aborted, one of an asynchronous executor does not (2.12
-// to 2.21, DoEagerExecute in eager/execute.cc).
+// TensorFlow runs each op as a function, and all ops exchange tensors between devices through one
+// rendezvous of the context. A failing op aborts the rendezvous, and the next op that moves a
+// tensor to a GPU would fail with the same error. On a synchronous executor an op replaces an
+// aborted rendezvous, on an asynchronous one it does not (2.12 to 2.21, DoEagerExecute in
+// eager/execute.cc).
 void renewRendezvous(const TfApi& api, TFE_Context* context) {
   TF_Status* status = api.TF_NewStatus();
   if (const TfeOp nothing = owned(api, api.TFE_NewOp(context, "NoOp", status))) {

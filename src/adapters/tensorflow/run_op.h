@@ -1,4 +1,4 @@
-// runOp(): runs an eager operation, and keeps its failure from those that come after it.
+// runOp(): runs an eager operation, and keeps its failure from affecting later operations.
 #ifndef TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_RUN_OP_H_
 #define TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_RUN_OP_H_
 

@@ -6,8 +6,8 @@
 //   offset  uint32 size; uint32 offset; uint32 count          `offset` bytes from the element on
 //   view    uint64 size; const char* string; owner            someone else's; `owner` is new
 //   in 2.21
-// Ops copy views and offsets as views, without the bytes, so only the first two can be written
-// without knowing who else will hold them.
+// Ops copy views and offsets as views, without the bytes. So only the first two forms can be
+// written without knowing who else will refer to the bytes.
 
 #include "adapters/tensorflow/strings.h"
 
@@ -86,8 +86,8 @@ tb_string read(const char* element) {
              "writes into TensorFlow's memory");
 }
 
-// A string of its own is a cache miss. So many elements ahead is far enough for one, and near
-// enough for the element itself to be at hand.
+// A string outside its element is a cache miss. This many elements ahead is far enough to hide it,
+// and near enough for the element itself to be cached.
 constexpr int64_t kAhead = 8;
 
 void prefetchString(const char* element) {
@@ -96,7 +96,7 @@ void prefetchString(const char* element) {
   }
 }
 
-// Strings of some dozen bytes: a call of memcpy costs more than the copy.
+// For strings of a few dozen bytes: a call of memcpy costs more than the copy.
 void copyString(char* to, const char* from, int64_t size) {
   if (size < 16 || size > 128) {
     if (size > 0) std::memcpy(to, from, static_cast<size_t>(size));
@@ -203,7 +203,7 @@ void readStrings(const void* elements, int64_t count, tb_string* out) noexcept {
   const char* element = asElements(elements);
   for (int64_t i = 0; i < count; ++i, element += kElementSize) {
     out[i] = read(element);
-    // Its reader comes soon; a string of its own is a cache miss.
+    // The string is read soon; outside its element it is a cache miss.
     __builtin_prefetch(out[i].data);
   }
 }
@@ -229,7 +229,7 @@ int64_t measureStrings(const void* elements, int64_t count, int64_t* offsets) {
 }
 
 void gatherStrings(const void* elements, int64_t count, char* bytes, int64_t nbytes) {
-  // The largest size that a small element's byte can say, true or not.
+  // The largest size that a small element's byte can claim, valid or not.
   constexpr int64_t kSmallLimit = 64;
   const char* element = asElements(elements);
   char* out = bytes;
@@ -237,8 +237,8 @@ void gatherStrings(const void* elements, int64_t count, char* bytes, int64_t nby
   for (int64_t i = 0; i < count; ++i, element += kElementSize) {
     const auto head = load<uint64_t>(element);
     if ((head & kKindMask) == kSmall && end - out >= kSmallLimit) {
-      // All 23 bytes whatever the size, without reading past the element; what is too much is
-      // overwritten by the next string.
+      // All 23 bytes at any size, without reading past the element; the next string overwrites the
+      // excess.
       std::memcpy(out, element + 1, 16);
       std::memcpy(out + 15, element + 16, 8);
       out += (head & 0xff) >> 2;
@@ -256,7 +256,7 @@ void gatherStrings(const void* elements, int64_t count, char* bytes, int64_t nby
 StringTensorWriter::StringTensorWriter(int64_t count) {
   int64_t bytes;
   if (!byteCount(count, kElementSize, &bytes)) throw std::bad_alloc();
-  // aligned_alloc wants a multiple; an empty tensor has a buffer too.
+  // aligned_alloc requires a multiple; an empty tensor has a buffer too.
   constexpr size_t kAlignment = kTensorFlowAlignment;
   const size_t rounded = (static_cast<size_t>(bytes) / kAlignment + 1) * kAlignment;
   elements_ = static_cast<char*>(std::aligned_alloc(kAlignment, rounded));

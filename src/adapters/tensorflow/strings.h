@@ -1,6 +1,6 @@
 // The elements of TensorFlow's `string` tensors, through our own code for their documented layout:
-// read where they lie, gathered into one block, and written in the form that TensorFlow gives them.
-// Not for: bytes and offsets as a value of their own (bridge/strings.h).
+// read in place, gathered into one block, and written in TensorFlow's form. Not for: bytes and
+// offsets as a value (bridge/strings.h).
 #ifndef TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_STRINGS_H_
 #define TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_STRINGS_H_
 
@@ -22,10 +22,10 @@ void exportStrings(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape, T
 /// (TF_TensorBitcastFrom, which makes a second reference of other dtypes, refuses strings.)
 void exportStrings(const TfApi& api, TF_Tensor* tensor, int64_t* shape, TensorRef* ref);
 
-/// The element `index`: valid as long as the tensor's buffer is.
+/// Element `index`, valid as long as the tensor's buffer lives.
 const void* stringElement(const void* elements, int64_t index) noexcept;
 
-/// Where the first `count` elements lie.
+/// Finds the first `count` elements.
 void readStrings(const void* elements, int64_t count, tb_string* out) noexcept;
 
 /// Bytes of `count` elements together. Throws Error{kInvalidHandle} beyond 64 bits.
@@ -34,12 +34,12 @@ int64_t measureStrings(const void* elements, int64_t count);
 /// The same; writes the count + 1 offsets of the elements in one block, the first of which is 0.
 int64_t measureStrings(const void* elements, int64_t count, int64_t* offsets);
 
-/// Writes the elements one behind the other into `bytes`, which has room for `nbytes`, all of them.
-/// Throws Error{kInvalidHandle} if they need another size.
+/// Writes the elements consecutively into `bytes`, which has room for all `nbytes` of them. Throws
+/// Error{kInvalidHandle} if they need another size.
 void gatherStrings(const void* elements, int64_t count, char* bytes, int64_t nbytes);
 
-/// A string tensor in the making. Each string gets memory of its own from malloc, as TensorFlow
-/// does it: it may be freed, moved and replaced one by one by TensorFlow's own code.
+/// Builds a string tensor. Each string gets its own memory from malloc, as in TensorFlow, whose
+/// code may free, move and replace single strings.
 class StringTensorWriter {
  public:
   /// Room for `count` strings. Throws std::bad_alloc.

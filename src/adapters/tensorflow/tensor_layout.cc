@@ -17,8 +17,8 @@ struct Sample {
   int64_t shape[6];
 };
 
-// Each way of keeping sizes with few and with all of its dimensions, several dtypes, and the
-// boundaries between the ways (65534 is the last size that fits in the first).
+// Each way of storing sizes, with few and with the most dimensions, several dtypes, and the
+// boundaries between the ways (65534 is the largest size that fits in the first).
 constexpr Sample kSamples[] = {
     {1, 4, 0, {}},           {9, 8, 1, {5}},
     {4, 1, 1, {65534}},      {10, 1, 1, {65535}},
@@ -94,12 +94,12 @@ bool bufferAgrees(const TfApi& api, const Sample& sample) {
     dropBuffer(api, buffer);
     same = same && freed;
   }
-  // TensorFlow still has it if it was not given back.
+  // TensorFlow still holds the buffer if it was not released.
   if (freed) std::free(memory);
   return same;
 }
 
-// A float tensor of TensorFlow's own memory, large enough for slices at multiples of 64 bytes.
+// A float tensor in TensorFlow's own memory, large enough for slices at multiples of 64 bytes.
 TfTensor allocateRows(const TfApi& api) {
   const int64_t shape[] = {4, 16};
   return owned(api, api.TF_AllocateTensor(1, shape, 2, 4 * 16 * sizeof(float)));
@@ -112,7 +112,7 @@ TensorBuffer* bufferLeftBy(TfTensor made) {
   return buffer;
 }
 
-// One reference, more of them, a TF_Tensor beside it.
+// One reference, several references, and a TF_Tensor beside ours.
 bool countsReferences(const TfApi& api) {
   TfTensor made = allocateRows(api);
   TensorBuffer* buffer = made == nullptr ? nullptr : bufferOf(tensorInside(made.get()));
@@ -130,7 +130,7 @@ bool countsReferences(const TfApi& api) {
   return same;
 }
 
-// A part of a buffer, with the whole and with another part beside it, and alone.
+// A part of a buffer: beside the whole, beside another part, and as the only reference.
 bool seesTheRoot(const TfApi& api, TensorSlice slice) {
   TfTensor made = allocateRows(api);
   TensorBuffer* whole = made == nullptr ? nullptr : bufferOf(tensorInside(made.get()));
@@ -149,7 +149,7 @@ bool seesTheRoot(const TfApi& api, TensorSlice slice) {
   return same;
 }
 
-// Memory that is not TensorFlow's is never let go, nor is a part of it whose whole is gone.
+// Memory that is not TensorFlow's is never let go; neither is a part of it after the whole is gone.
 bool seesForeignMemory(const TfApi& api, TensorSlice slice) {
   alignas(64) static float memory[4 * 16];
   const int64_t shape[] = {4, 16};
@@ -171,7 +171,7 @@ bool seesForeignMemory(const TfApi& api, TensorSlice slice) {
   return same;
 }
 
-// A handle beside it, which the caller of an operator may be the only one to have.
+// A handle beside ours, which only the caller of an operator may hold.
 bool seesHandles(const TfApi& api) {
   if (api.TFE_NewTensorHandle == nullptr) return true;
   TfTensor made = allocateRows(api);
@@ -227,8 +227,8 @@ const void* firstMember(const TensorBuffer* buffer) noexcept {
   return member;
 }
 
-// The buffer that a part is of, by its class: the place of root_buffer() among the virtual
-// functions is another one in each release. Null for a buffer whose class cannot be told.
+// The buffer that contains a part, found by the part's class: the position of root_buffer() among
+// the virtual functions differs between releases. Null for a buffer whose class cannot be told.
 const TensorBuffer* rootOf(const TensorBuffer* buffer) noexcept {
   const char* name = className(buffer);
   if (*name == '\0') return nullptr;
@@ -236,8 +236,8 @@ const TensorBuffer* rootOf(const TensorBuffer* buffer) noexcept {
   return static_cast<const TensorBuffer*>(firstMember(buffer));
 }
 
-// Whether a whole buffer is memory of its own. A file that ImmutableConst maps, which nobody may
-// write to, and a part of a ScopedAllocator's look like it.
+// Whether a whole buffer is separately allocated memory. A read-only file that ImmutableConst maps,
+// and a part of a ScopedAllocator's buffer, look like it.
 bool isAllocated(const TensorBuffer* root) noexcept {
   if (std::strstr(className(root), "6BufferI") == nullptr) return true;
   const void* allocator = firstMember(root);

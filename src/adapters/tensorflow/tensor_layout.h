@@ -1,8 +1,8 @@
-// tensorflow::Tensor in place. Reading one: dtype, shape and data in one call instead of three and
-// one a dimension (25 ns each). Holding its buffer: one reference for 5 ns and no allocation, where
-// TF_AllocateTensor and TF_TensorBitcastFrom take 250; and TensorFlow can be asked whether it is
-// the last one. Used only where it was proved, at load, to agree with the C API. Not for: handles
-// that are pending, remote or packed.
+// tensorflow::Tensor in place. Reading a tensor: dtype, shape and data in one call instead of three
+// plus one per dimension (25 ns each). Holding its buffer: one reference in 5 ns without
+// allocation, where TF_AllocateTensor and TF_TensorBitcastFrom take 250 ns; and TensorFlow can tell
+// whether the reference is the last one. Used only if a proof at load shows that it agrees with the
+// C API. Not for: handles that are pending, remote or packed.
 //
 // Note [Layout of tensorflow::Tensor]
 // tensorflow/core/framework/tensor.h and tensor_shape.h, the same in 2.12 to 2.21:
@@ -15,8 +15,8 @@
 // likewise:
 //   TF_Tensor       { TensorInterface* tensor; }
 //   TensorInterface { vtable; Tensor tensor_; }
-// The compiler lays this out once for a build of TensorFlow, so agreement on a few tensors of each
-// kind is agreement on all of them.
+// The layout is the same for all tensors of a build of TensorFlow, so agreement on a few tensors of
+// each kind proves agreement on all.
 #ifndef TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_TENSOR_LAYOUT_H_
 #define TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_TENSOR_LAYOUT_H_
 
@@ -46,7 +46,7 @@ struct TensorFields {
   void* data;  // null for a tensor without a buffer
 };
 
-/// A tensorflow::TensorBuffer, which counts its references. One of them is all that keeps memory
+/// A tensorflow::TensorBuffer, which counts its references. A single reference keeps the memory
 /// alive for torch.
 struct TensorBuffer {
   const void* vtable;
@@ -107,45 +107,45 @@ inline void retainBuffer(TensorBuffer* buffer) noexcept {
 
 struct TfApi;
 
-/// Drops a reference: through a tensorflow::Tensor that has nothing but the buffer.
+/// Drops a reference, through a tensorflow::Tensor that has only the buffer.
 void dropBuffer(const TfApi& api, TensorBuffer* buffer) noexcept;
 
 // Note [Who else may have the buffer]
 // tensorflow::Tensor::RefCountIsOne() is what TensorFlow's own kernels ask before they write into
 // an input (OpKernelContext::forward_input, framework/op_kernel.cc; PrepareToUpdateVariable,
 // kernels/training_op_helpers.h). It is true if the buffer has one reference, the buffer that it is
-// a part of has one, and the memory is TensorFlow's (framework/tensor.h). Why the answer holds for
-// us, who have the one reference:
+// a part of has one, and the memory is TensorFlow's (framework/tensor.h). Why the answer stays true
+// while we hold that reference:
 //
-// - A reference comes into being only as a copy of another one (the copy constructor of Tensor; a
-//   slice takes one to the root). Who has the last one is alone, and stays so until he copies it.
-//   There are no weak references to a buffer (platform/refcount.h has them for resources only).
-// - Everything of TensorFlow's that can show the bytes has a reference: a TF_Tensor, a handle
+// - A new reference is always a copy of another one (the copy constructor of Tensor; a slice takes
+//   one to the root). So the holder of the last reference stays alone until it copies it. There are
+//   no weak references to a buffer (platform/refcount.h has them only for resources).
+// - Every object of TensorFlow that can read the bytes has a reference: a TF_Tensor, a handle
 //   (two of them: forwarding_protection_tensor_, common_runtime/eager/tensor_handle.h, so a handle
 //   that lives, cached scalars too, is never mistaken for none), a variable, a kernel's inputs and
 //   outputs while it runs or waits, an element in a dataset's cache or queue, a variant or list
 //   that has the tensor, a constant of a function, a capsule (TensorReference, c/eager/dlpack.cc),
 //   an array over the buffer protocol (through its tf.Tensor).
-// - Memory that others see without a reference says that it is not TensorFlow's
-//   (OwnsMemory()): that of NumPy (lib/core/py_func.cc), of a DLPack producer and of TF_NewTensor
-//   (c/tf_tensor_internal.h), of TF Lite. So does torch's own, which came by TF_NewTensor.
-// - What they did with the bytes comes before the answer: RefCountIsOne() loads with acquire,
+// - Memory that others use without a reference is marked as not TensorFlow's (OwnsMemory()): that
+//   of NumPy (lib/core/py_func.cc), of a DLPack producer, of TF_NewTensor
+//   (c/tf_tensor_internal.h) and of TF Lite. torch's own memory, which came by TF_NewTensor, too.
+// - All earlier uses of the bytes happen before the answer: RefCountIsOne() loads with acquire,
 //   Unref() decrements with release (platform/refcount.h). On a GPU their kernels may still be
 //   queued, so nothing is taken over there.
-// - Of a part it asks whether the part owns its memory, and parts always say so (SubBuffer in
-//   framework/tensor.cc passes OwnsMemory() on to nobody). So the whole is asked too: the slice of
-//   a NumPy array whose whole is gone is still the array's.
+// - For a part, RefCountIsOne() asks whether the part owns its memory, and the answer is always yes
+//   (SubBuffer in framework/tensor.cc does not forward OwnsMemory() to the root). So the whole is
+//   asked too: the slice of a NumPy array still belongs to the array after the whole is gone.
 //
-// Not asked: TF_TensorMaybeMove() of the C API, which does not look at the root.
+// TF_TensorMaybeMove() of the C API is not used, because it does not look at the root.
 
-/// Whether nobody else has the buffer's memory, for good, and it may be written to. The caller has
-/// one reference and copies it nowhere meanwhile. False where TensorFlow cannot be asked.
+/// Whether nobody else has, or can get, the buffer's memory, and it may be written to. The caller
+/// has one reference and does not copy it meanwhile. False if TensorFlow cannot be asked.
 bool bufferLetGo(const TfApi& api, const TensorBuffer* buffer) noexcept;
 
-/// A tensorflow::Tensor that borrows a buffer, laid out as a TF_Tensor is: the C API may read it as
-/// one. Nothing of it is released.
+/// A tensorflow::Tensor that borrows a buffer, with the layout of a TF_Tensor, so that the C API
+/// can read it as one. It releases nothing.
 struct BorrowedTensor {
-  /// With this dtype and shape, where it can be written down here (readTensorFields()).
+  /// With this dtype and shape, if they can be stored in place (readTensorFields()).
   static bool make(const TfApi& api, int tf_enum, const int64_t* shape, int ndim,
                    const TensorBuffer* buffer, BorrowedTensor* out) noexcept;
   /// A vector of `count` elements, of which only their number may be read.
@@ -165,8 +165,8 @@ struct BorrowedTensor {
 /// TF_Tensor cannot be made.
 const void* interfaceVtable(const TfApi& api) noexcept;
 
-/// Whether a reference to a buffer keeps it alive on its own and lets it go, and whether the C API
-/// reads a BorrowedTensor right. Called once, when the API is loaded.
+/// Whether a single reference keeps a buffer alive and dropping it releases the buffer, and whether
+/// the C API reads a BorrowedTensor correctly. Called once, when the API is loaded.
 bool tensorBufferAgrees(const TfApi& api) noexcept;
 
 /// Returns tensorflow::Tensor::Slice(start, limit) of a tensor.
@@ -175,13 +175,13 @@ struct TensorBytes {
 };
 using TensorSlice = TensorBytes (*)(const void* tensor, int64_t start, int64_t limit);
 
-/// Whether bufferLetGo() tells the last reference from others, on buffers of each kind made for the
-/// purpose: slices, memory that is not TensorFlow's, handles where there are any. Called once, when
-/// the API is loaded.
+/// Whether bufferLetGo() distinguishes the last reference from others, on test buffers of each
+/// kind: slices, memory that is not TensorFlow's, handles if there are any. Called once, when the
+/// API is loaded.
 bool tensorLetGoAgrees(const TfApi& api, TensorSlice slice) noexcept;
 
-/// Whether readTensorFields() agrees with the C API on tensors of every kind that it reads, made
-/// for the purpose. Called once, when the API is loaded.
+/// Whether readTensorFields() agrees with the C API on test tensors of every kind that it reads.
+/// Called once, when the API is loaded.
 bool tensorLayoutAgrees(const TfApi& api) noexcept;
 
 }  // namespace tensor_bridge

@@ -41,7 +41,7 @@ constexpr const char* kIsReadySymbol = "_ZNK10tensorflow12TensorHandle7IsReadyEv
 constexpr const char* kTensorSymbol = "_ZNK10tensorflow12TensorHandle6TensorEPPKNS_6TensorE";
 constexpr const char* kDestroySymbol = "_ZN10tensorflow6TensorD1Ev";
 constexpr const char* kRefCountSymbol = "_ZNK10tensorflow6Tensor13RefCountIsOneEv";
-// For tensorLetGoAgrees() alone. int64_t is long in the one ABI, long long in the other.
+// Only for tensorLetGoAgrees(). int64_t is long in one ABI, long long in the other.
 constexpr const char* kSliceSymbols[] = {"_ZNK10tensorflow6Tensor5SliceEll",
                                          "_ZNK10tensorflow6Tensor5SliceExx"};
 constexpr const char* kVtableSymbol = "_ZTVN10tensorflow12TensorHandleE";
@@ -54,19 +54,19 @@ bool resolve(void* library, const char* name, Function** out) {
   return *out != nullptr;
 }
 
-// See TfApi::later_dtypes; none where TensorFlow does not say.
+// See TfApi::later_dtypes; none if TensorFlow does not tell.
 uint64_t laterDtypes(void* library) {
   size_t (*size_of)(int);
   if (!resolve(library, "TF_DataTypeSize", &size_of)) return 0;
   uint64_t found = 0;
-  // Strings and the like, below, have no size, and were there always.
+  // Strings and the other dtypes below have no size, and every release has them.
   for (int i = 24; i < 64; ++i) {
     if (size_of(i) == 0) found |= uint64_t{1} << i;
   }
   return found;
 }
 
-// What needs the layout of tensorflow::Tensor and no handle.
+// Functions that need the layout of tensorflow::Tensor, but no handle.
 void fillBuffers(void* library, TfApi* api) {
   if (!resolve(library, kDestroySymbol, &api->Tensor_destroy)) return;
   api->tensor_interface_vtable = interfaceVtable(*api);
@@ -76,7 +76,8 @@ void fillBuffers(void* library, TfApi* api) {
   }
 }
 
-// Whether TensorFlow can say that it let go of a buffer. After the handles are there, if any.
+// Whether TensorFlow can tell that it let go of a buffer. Called after the handle functions are
+// set.
 void fillRefCount(void* library, TfApi* api) {
   if (api->Tensor_destroy == nullptr) return;
   void* slice = nullptr;
@@ -149,7 +150,7 @@ bool sameLibrary(const TfApi& a, const TfApi& b) {
   return a.TF_NewTensor == b.TF_NewTensor && a.TF_DeleteTensor == b.TF_DeleteTensor;
 }
 
-// What `api` lacks and `known`, of the same library, has: handles that are alive need it.
+// Functions that `api` lacks and `known`, of the same library, has: live handles need them.
 void fillGaps(const TfApi& known, TfApi* api) {
 #define TB_KEEP(result, name, arguments) \
   if (api->name == nullptr) api->name = known.name;
@@ -284,7 +285,7 @@ TF_Status* detail::makeThreadStatus(const TfApi& api) {
                [] { g_has_status_key = pthread_key_create(&g_status_key, freeStatus) == 0; });
   if (t_status.status != nullptr) t_status.destroy(t_status.status);
   t_status = {&api, api.TF_NewStatus(), api.TF_DeleteStatus};
-  // A process without a key left loses one status a thread.
+  // In a process without a free key one status per thread leaks.
   if (g_has_status_key) pthread_setspecific(g_status_key, t_status.status);
   return t_status.status;
 }

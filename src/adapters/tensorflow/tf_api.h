@@ -25,8 +25,8 @@ constexpr int kTfCancelled = 1;
 constexpr int kTfInvalidArgument = 3;
 constexpr int kTfOutOfRange = 11;
 
-// One line a function: X(return type, name, arguments). kTensorFunctions are in every library of
-// TensorFlow's, the others only beside the eager runtime or in the Python extension.
+// One line per function: X(return type, name, arguments). kTensorFunctions are in every TensorFlow
+// library, the others only beside the eager runtime or in the Python extension.
 #define TB_TF_TENSOR_FUNCTIONS(X)                                                     \
   X(TF_Tensor*, TF_NewTensor,                                                         \
     (int, const int64_t*, int, void*, size_t, void (*)(void*, size_t, void*), void*)) \
@@ -63,8 +63,7 @@ constexpr int kTfOutOfRange = 11;
   X(void, TFE_OpSetAttrType, (TFE_Op*, const char*, int))                                  \
   X(void, TFE_Execute, (TFE_Op*, TFE_TensorHandle**, int*, TF_Status*))
 
-// What running the ops of tf.data needs besides; beside the eager runtime too, some of it
-// experimental.
+// Additional functions for the ops of tf.data; also beside the eager runtime, some experimental.
 #define TB_TF_OP_FUNCTIONS(X)                                                                   \
   X(void, TFE_OpReset, (TFE_Op*, const char*, const char*, TF_Status*))                         \
   X(void, TFE_OpSetAttrInt, (TFE_Op*, const char*, int64_t))                                    \
@@ -84,19 +83,19 @@ constexpr int kTfOutOfRange = 11;
 struct TfApi {
 #define TB_DECLARE(result, name, arguments) result(*name) arguments;
   TB_TF_TENSOR_FUNCTIONS(TB_DECLARE)
-  // Null as a group where only libtensorflow_framework is loaded.
+  // All null if only libtensorflow_framework is loaded.
   TB_TF_EAGER_FUNCTIONS(TB_DECLARE)
-  // Null as a group where one of them is missing.
+  // All null if one of them is missing.
   TB_TF_OP_FUNCTIONS(TB_DECLARE)
 #undef TB_DECLARE
 
-  // Of TensorFlow's Python extension; null as a group in a process without it.
+  // From TensorFlow's Python extension; all null in a process without it.
   bool (*EagerTensor_CheckExact)(const _object*);
   TFE_TensorHandle* (*EagerTensor_Handle)(const _object*);
   _object* (*EagerTensorFromHandle)(TFE_TensorHandle*, bool is_packed);
 
-  // bool tensorflow::TensorHandle::IsReady() const, and the vtable pointer of that class: a handle
-  // of a custom device (DTensor) is of another one. Null where they are not exported.
+  // bool tensorflow::TensorHandle::IsReady() const, and the vtable pointer of that class; a handle
+  // of a custom device (DTensor) has another class. Null if they are not exported.
   bool (*TensorHandle_IsReady)(const TFE_TensorHandle*);
   const void* tensor_handle_vtable;
 
@@ -104,7 +103,7 @@ struct TfApi {
   // word returned through memory; it is not looked at. Null unless tensorLayoutAgrees().
   void (*TensorHandle_Tensor)(void* status, const TFE_TensorHandle*, const void** tensor);
 
-  // tensorflow::Tensor::~Tensor(), and the vtable of what is in a TF_Tensor. Null unless
+  // tensorflow::Tensor::~Tensor(), and the vtable of the object in a TF_Tensor. Null unless
   // tensorBufferAgrees().
   void (*Tensor_destroy)(void* tensor);
   const void* tensor_interface_vtable;
@@ -112,10 +111,10 @@ struct TfApi {
   // bool tensorflow::Tensor::RefCountIsOne() const. Null unless tensorLetGoAgrees().
   bool (*Tensor_RefCountIsOne)(const void* tensor);
 
-  // A bit for each number of a dtype that came after this TensorFlow.
+  // A bit for the number of each dtype that is newer than this TensorFlow.
   uint64_t later_dtypes;
 
-  /// Whether it has the dtype. Of one that it lacks it makes tensors that nobody can use.
+  /// Whether this TensorFlow has the dtype. It makes unusable tensors of a dtype that it lacks.
   bool hasDtype(int tf_enum) const noexcept { return (later_dtypes >> tf_enum & 1) == 0; }
 
   /// The tensorflow::Tensor of a handle that isReady(), local and without an error; else null.
@@ -127,7 +126,7 @@ struct TfApi {
     return tensor;
   }
 
-  /// False also where nobody can tell: the caller then waits without the GIL.
+  /// Also false if it cannot be told: the caller then waits without the GIL.
   bool isReady(const TFE_TensorHandle* handle) const noexcept {
     return tensor_handle_vtable != nullptr &&
            *reinterpret_cast<const void* const*>(handle) == tensor_handle_vtable &&
@@ -140,10 +139,10 @@ extern std::atomic<const TfApi*> g_tf_api;
 const TfApi* searchTfApi() noexcept;
 const TfApi& searchEagerApi();
 
-// Plain data, freed through a pthread key: a thread_local with a destructor asks at each use
-// whether it was constructed, and an extern one whether it has to be: __thread never does.
+// Plain data, freed through a pthread key. A thread_local with a destructor checks at each use
+// whether it was constructed, and an extern thread_local whether it has to be; __thread never does.
 struct ThreadStatus {
-  const TfApi* api;  // whose status it is; not read through, it may be gone
+  const TfApi* api;  // the status's API; never dereferenced, because it may be gone
   TF_Status* status;
   void (*destroy)(TF_Status*);
 };
@@ -171,7 +170,7 @@ inline const TfApi& requireEagerApi() {
 /// Uses the TensorFlow behind `handle`; throws Error{kFramework} if it lacks a function.
 void useTensorFlowHandle(void* handle);
 
-/// This thread's TF_Status, which is OK: whoever sees an error in it calls resetStatus(). Freed
+/// This thread's TF_Status, which is OK: the reader of an error in it calls resetStatus(). Freed
 /// when the thread ends.
 inline TF_Status* threadStatus(const TfApi& api) {
   const detail::ThreadStatus& own = detail::t_status;

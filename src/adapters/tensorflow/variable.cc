@@ -9,7 +9,7 @@
 namespace tensor_bridge {
 namespace {
 
-// The output of an op on the variable; `tf_enum` is its attribute dtype, 0 where it has none.
+// The output of an op on the variable; `tf_enum` is its attribute dtype, 0 if it has none.
 TfeHandle run(const TfApi& api, TFE_Context* context, const char* name, TFE_TensorHandle* resource,
               int tf_enum) {
   constexpr const char* kWhat = "TensorFlow could not read the variable";
@@ -72,9 +72,9 @@ bool copiedAtRead(const TfApi& api, TFE_Context* context, TFE_TensorHandle* reso
   const void* previous = api.TFE_TensorHandleDevicePointer(first, status);
   TfeHandle held;
   bool copied = true;
-  // An assignment between two reads moves the variable too; three moves in a row are the mode.
+  // An assignment between two reads moves the variable too; three moves in a row mean copy-on-read.
   for (int attempt = 0; attempt < 3 && copied; ++attempt) {
-    // The read before lives until this one is made: two at the same time.
+    // The previous read lives until this one is made, so that two live at the same time.
     TfeHandle next = readVariable(api, context, resource, tf_enum);
     const void* data = api.TFE_TensorHandleDevicePointer(next.get(), status);
     copied = data != previous;

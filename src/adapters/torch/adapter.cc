@@ -35,7 +35,7 @@ WrapPython findWrapPython() {
   return found;
 }
 
-// For the exception in flight.
+// Sets the error for the exception in flight.
 tb_status reportException() noexcept {
   try {
     throw;
@@ -87,7 +87,7 @@ int32_t currentDevice() {
   try {
     return currentGpu();
   } catch (...) {
-    return -1;  // torch says why when it is to put something there
+    return -1;  // torch reports the reason when a tensor is moved there
   }
 }
 
@@ -135,7 +135,8 @@ _object* noPython() {
   return nullptr;
 }
 
-// A Python error is set if `object` is null; the message serves callers that do not look at it.
+// A Python error is set if `object` is null; the message is for callers that do not read that
+// error.
 _object* madeObject(_object* object) {
   if (object == nullptr) g_host->setError(TB_TORCH, "torch could not make a Python object");
   return object;

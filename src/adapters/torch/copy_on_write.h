@@ -10,13 +10,13 @@
 
 namespace tensor_bridge {
 
-/// A storage that shows the memory of `ref` on `device`, guarded as `on_write` (TB_ON_WRITE_*)
-/// says. With `take` the owner is taken over, and released if this throws after that; without it
-/// nothing is taken before attachOwner().
+/// A storage over the memory of `ref` on `device`, guarded according to `on_write`
+/// (TB_ON_WRITE_*). With `take` the owner is taken over, and released if this throws after that;
+/// without it nothing is taken before attachOwner().
 c10::intrusive_ptr<c10::StorageImpl> makeForeignStorage(TensorRef* ref, c10::Device device,
                                                         int32_t on_write, bool take);
 
-/// Gives the owner to the storage, which keeps it over the first write, so that a pointer taken
+/// Gives the owner to the storage, which keeps it beyond the first write, so that a pointer taken
 /// before that write stays valid.
 void attachOwner(c10::StorageImpl* storage, TensorRef* ref) noexcept;
 
@@ -25,30 +25,30 @@ bool canShareStorage() noexcept;
 
 /// Makes `storage` keep its bytes for someone else; returns a new reference to them, released with
 /// releaseSharedBytes(), and their address in `*bytes`. The next write moves torch onto a copy, or
-/// finds that nobody else is left and keeps the bytes. Null if the storage has a hook of another
-/// kind, or is in the middle of another thread's first write, or was in that of two threads. Throws
+/// keeps the bytes if nobody else has them any more. Null if the storage has a hook of another
+/// kind, if another thread is in the middle of its first write, or if two threads were once. Throws
 /// std::bad_alloc.
 void* shareStorage(c10::StorageImpl* storage, void** bytes);
 void releaseSharedBytes(void* shared);
 
-/// The memory that `storage` keeps since it moved away from it, which is the caller's from then on;
-/// the release function of it, or null if there is none. Only where no operator is running any more
-/// that began before the move: see Note [What a storage keeps after a move].
+/// Hands the memory that `storage` kept after moving away from it to the caller; returns its
+/// release function, or null if there is none. Allowed only when every operator that began before
+/// the move has finished: see Note [What a storage keeps after a move].
 ReleaseFn takePreviousOf(c10::StorageImpl* storage, void** previous) noexcept;
 
-/// What forbids shareStorage() for a storage of torch's own memory.
+/// The obstacle to shareStorage() for a storage of torch's own memory.
 Obstacle sharingObstacle(const c10::StorageImpl* storage) noexcept;
 
 /// Whether the storage's hook, if any, is that of shareStorage().
 bool isSharedStorage(const c10::StorageImpl* storage) noexcept;
 
-/// Whether a write to a storage that shows foreign memory is intercepted (not on_write="alias").
+/// Whether a write to a storage over foreign memory is intercepted (not on_write="alias").
 bool isProtected(const c10::StorageImpl* storage) noexcept;
 
 /// Whether something else watches access to the storage (another materializer).
 bool isHooked(const c10::StorageImpl* storage) noexcept;
 
-/// If `storage` still shows foreign memory: the kind of its owner, else null. `held`, if given,
+/// If `storage` is still over foreign memory: the kind of its owner, else null. `held`, if given,
 /// becomes a new reference to that memory, or null if there can be none.
 const OwnerKind* foreignKind(const c10::StorageImpl* storage, void** held = nullptr) noexcept;
 

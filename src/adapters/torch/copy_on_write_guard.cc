@@ -1,7 +1,7 @@
 // Storages over foreign memory for torch 2.6 to 2.12: StorageImpl materialises only storages whose
 // deleter is c10::impl::cow::cow_deleter; GuardedStorage holds a second reference to that context,
 // so that torch's own materializer always copies and never hands TensorFlow's buffer to the writer.
-// A storage of torch's own cannot keep its bytes for somebody else, and writers of lists are not
+// A storage of torch's own memory cannot keep its bytes for others, and writers of lists are not
 // guarded: no storage on a GPU is shared here.
 
 #include <c10/core/impl/COW.h>
@@ -21,8 +21,8 @@ namespace {
 
 using CowContext = c10::impl::cow::COWDeleterContext;
 
-// Holds the second reference to the COW context until the storage dies. Two threads that do the
-// first write at once are not safe here: torch decrements the context twice.
+// Holds the second reference to the COW context until the storage dies. Two threads must not make
+// the first write at the same time here: torch decrements the context twice.
 struct GuardedStorage final : c10::StorageImpl {
   GuardedStorage(const TensorRef& ref, c10::Device device, c10::Allocator* allocator)
       : c10::StorageImpl(use_byte_size_t(), c10::SymInt(ref.nbytes),
@@ -97,7 +97,7 @@ void* shareStorage(c10::StorageImpl*, void**) { throw std::bad_alloc(); }
 ReleaseFn takePreviousOf(c10::StorageImpl* storage, void** previous) noexcept {
   auto* guarded = dynamic_cast<GuardedStorage*>(storage);
   if (guarded == nullptr) return nullptr;
-  // Before the first write the guard is what keeps torch from writing to the other's memory.
+  // Before the first write the guard keeps torch from writing to the other framework's memory.
   if (storage->_mutable_data_ptr_no_checks().get_context() == guarded->guard_) return nullptr;
   *previous = guarded->guard_.exchange(nullptr);
   return *previous == nullptr ? nullptr : c10::impl::cow::cow_deleter;

@@ -1,7 +1,7 @@
 // Storages over foreign memory for torch 2.13, 2.14 and 2.15: c10::StorageImpl has a pluggable
 // materializer (set_materializer, added by pytorch #179063); the hook runs before any mutable
-// pointer is handed out. torch's COW as it is (cow::lazy_clone_storage) is not used: its last
-// reference gives the original buffer to the writer, and in 2.13 it asserts after resize_.
+// pointer is handed out. torch's own COW (cow::lazy_clone_storage) is not used: its last reference
+// gives the original buffer to the writer, and in 2.13 it asserts after resize_.
 
 #include <pthread.h>
 
@@ -32,8 +32,8 @@ constexpr const char kRaiseMessage[] =
   throw c10::BufferError({__func__, __FILE__, static_cast<uint32_t>(__LINE__)}, kRaiseMessage);
 }
 
-// First writes to different storages should not wait for each other's copies; to the same one
-// they must.
+// First writes to different storages should not wait for each other's copies; first writes to the
+// same storage must.
 class WriteMutexes {
  public:
   static WriteMutexes& all() {
@@ -46,8 +46,8 @@ class WriteMutexes {
   }
 
  private:
-  // A child of fork() has only the thread that forked: a mutex that another one had would stay
-  // locked in it, and its storage half moved.
+  // A child of fork() has only the thread that forked: a mutex that another thread held would stay
+  // locked in the child, and the storage half moved.
   WriteMutexes() {
     pthread_atfork([] { all().lockAll(); }, [] { all().unlockAll(); }, [] { all().unlockAll(); });
   }
@@ -64,27 +64,27 @@ class WriteMutexes {
 std::mutex& writeMutex(const c10::StorageImpl* storage) { return WriteMutexes::all().of(storage); }
 
 // Note [What a storage keeps after a move]
-// The memory that it left. A write in place never takes memory away from readers of torch's: other
-// threads may be in a kernel that fetched its pointer before, on other rows say, and the operator
-// that writes may have such a pointer itself. Whoever asks for a pointer later gets the new one:
-// views, detach(), Parameters and what autograd saved reach the memory through the storage.
-// Pointers that outlive a call (arrays, exports through DLPack, data_ptr()) are asked for as
-// mutable ones, and move the storage first.
+// The storage keeps the memory that it left. A write in place never takes memory away from torch's
+// readers: other threads may be in a kernel that fetched its pointer before, for example for other
+// rows, and the operator that writes may have such a pointer itself. A pointer that is fetched
+// later is the new one: views, detach(), Parameters and autograd's saved tensors reach the memory
+// through the storage. Pointers that outlive a call (arrays, exports through DLPack, data_ptr())
+// are fetched as mutable ones, and move the storage first.
 //
-// When the last of those kernels has ended, nobody can tell from here:
-// - Nothing is called when a kernel reads, or when it is done.
-// - Counts of references say nothing. Two threads of Python that use one torch.Tensor, and two of
-//   C++ that use one at::Tensor by reference, are on one TensorImpl and one StorageImpl, each with
+// The bridge cannot tell when the last of those kernels has ended:
+// - Nothing is called when a kernel reads, or when it ends.
+// - Reference counts do not show it. Two Python threads that use one torch.Tensor, or two C++
+//   threads that use one at::Tensor by reference, use one TensorImpl and one StorageImpl, each with
 //   a count of one.
-// - No time is enough: a kernel takes as long as its tensor is large, and a thread may be stopped.
-// - TensorFlow knows who holds the buffer, not who reads torch's tensor. Whether it let go does not
-//   matter: until then it keeps the memory itself, and after that the storage alone does.
+// - No waiting time is enough: a kernel's time grows with its tensor, and a thread may be stopped.
+// - TensorFlow knows who holds the buffer, not who reads torch's tensor. It does not matter whether
+//   TensorFlow let go: until then it keeps the memory itself, and after that only the storage does.
 //
-// The program can tell: where it has joined its threads, or has none, no kernel is left. So it is
-// its to say (takePreviousOf()), and until then the storage keeps the memory.
+// The program can tell: when it has joined its threads, or has none, no kernel is left. So the
+// program decides (takePreviousOf()), and until then the storage keeps the memory.
 //
-// Storages without an allocator, of torch.load, torch.from_numpy, at::from_blob and the like, keep
-// it in any case: an array that was made before they were shared may show it (obstacleOf()).
+// Storages without an allocator, of torch.load, torch.from_numpy, at::from_blob and the like,
+// always keep it: an array that was made before they were shared may show it (obstacleOf()).
 struct Moved {
   c10::DataPtr own;
   c10::DataPtr previous;
@@ -148,13 +148,13 @@ struct FlagOfStorage {
 template struct FlagOfStorage<&c10::StorageImpl::has_mutable_data_ptr_check_>;
 
 // Note [Bytes kept for TensorFlow]
-// The bytes of a torch storage that TensorFlow shares. The storage holds one reference, each
-// TensorFlow tensor one. A write with other references moves the storage onto a copy; with none
-// left the storage takes its buffer back and nothing is copied.
+// The bytes of a torch storage that TensorFlow shares. The storage holds one reference, and so does
+// each TensorFlow tensor. If there are other references, a write moves the storage onto a copy; if
+// there are none, the storage takes its buffer back and nothing is copied.
 //
 // After a move the storage keeps the previous generation of bytes until its next move (Note [What a
-// storage keeps after a move]). One generation only, or an optimizer that steps a parameter between
-// shares would build a chain.
+// storage keeps after a move]). It keeps only one generation; otherwise an optimizer that steps a
+// parameter between shares would build a chain.
 struct SharedBytes {
   std::atomic<int64_t> references;
   c10::DataPtr bytes;
@@ -167,19 +167,19 @@ void dropSharedBytes(void* context) {
 }
 
 // Note [Memory that TensorFlow let go]
-// A storage that shows foreign memory holds one reference to it. Where that is the only one and
-// nobody else can make another, the memory is torch's: the first write takes it over as it is. Who
-// can tell is the kind of its owner (OwnerKind::letGo). What makes the answer last:
+// A storage over foreign memory holds one reference to it. If that is the only one and nobody else
+// can make another, the memory is torch's: the first write takes it over without a copy. The kind
+// of the owner tells (OwnerKind::letGo). Why the answer stays true:
 //
 // - It is asked under the storage's mutex, and so is foreignKind(), the only place where the
-//   storage's reference is copied. A share that came first is counted; one that comes later finds
-//   memory of torch's and keeps its bytes as Note [Bytes kept for TensorFlow] says.
-// - Every other reference is counted beside ours: a tf.Tensor, a variable, a kernel that runs, a
-//   second storage made of the same tensor, the previous memory of one that moved, a capsule.
-// - TensorFlow's side: Note [Who else may have the buffer], tensor_layout.h.
+//   storage's reference is copied. An earlier share is counted; a later one finds torch's own
+//   memory and keeps its bytes as in Note [Bytes kept for TensorFlow].
+// - Every other reference is counted beside ours: a tf.Tensor, a variable, a running kernel, a
+//   second storage made from the same tensor, the previous memory of a moved storage, a capsule.
+// - For TensorFlow's references see Note [Who else may have the buffer], tensor_layout.h.
 //
-// After that the deleter is another, or the owner; the memory is where it was, and pointers taken
-// before stay good.
+// After that the storage has another deleter, or another owner; the memory does not move, and
+// pointers taken before stay valid.
 //
 // Not on a GPU: Note [GPU ordering].
 bool takeOver(c10::DataPtr& current, const Foreign& foreign) {
@@ -199,7 +199,7 @@ bool takeOver(c10::DataPtr& current, const Foreign& foreign) {
   return let_go;
 }
 
-// Whether the memory was allocated for nobody but this storage: by torch, or taken over.
+// Whether the memory belongs only to this storage: allocated by torch, or taken over.
 bool isOrdinary(const c10::DataPtr& data) noexcept {
   const c10::DeleterFnPtr deleter = data.get_deleter();
   if (deleter == ordinaryDeleter()) return true;
@@ -212,8 +212,8 @@ bool isOrdinary(const c10::DataPtr& data) noexcept {
 void moveForeign(c10::StorageImpl* storage, c10::DataPtr& current, c10::DataPtr* dropped) {
   const c10::Device device = current.device();
   if (!device.is_cpu()) {
-    // Plain memory of torch's allocator, or record_stream() would do nothing. Kernels that still
-    // read the other keep it from going back.
+    // Memory of torch's own allocator, because record_stream() does nothing for other memory. The
+    // old memory is not released while kernels still read it.
     c10::DataPtr own = cloneOnDevice(current.get(), storage->nbytes(), device);
     *dropped = std::move(current);
     publish(std::move(own), storage);
@@ -228,7 +228,7 @@ void moveForeign(c10::StorageImpl* storage, c10::DataPtr& current, c10::DataPtr*
 void moveShared(c10::StorageImpl* storage, c10::DataPtr& current, c10::DataPtr* dropped) {
   auto* shared = static_cast<SharedBytes*>(current.get_context());
   auto moved = std::make_unique<Moved>();
-  // Only shareStorage() adds references, under the mutex: one is the storage's own.
+  // Only shareStorage() adds references, under the mutex; a count of one is the storage's own.
   if (shared->references.load(std::memory_order_acquire) == 1) {
     moved->own = std::move(shared->bytes);
     *dropped = std::move(current);
@@ -244,27 +244,27 @@ void moveShared(c10::StorageImpl* storage, c10::DataPtr& current, c10::DataPtr* 
 
 // Note [Late hooks]
 // torch clears a storage's hook after each call of it, outside the mutex
-// (c10::StorageImpl::maybe_materialize, 2.13 to 2.15). Of two threads that are in the hook at once
-// one moves the storage; when the other one clears, nobody can tell. A hook that shareStorage() set
-// in between would be lost, and with it the protection. So a call that finds nothing left to move
-// marks the storage, which is not shared again: to_tf copies it.
+// (c10::StorageImpl::maybe_materialize, 2.13 to 2.15). If two threads are in the hook at the same
+// time, one moves the storage, and it is unknown when the other one clears the hook. That would
+// remove a hook that shareStorage() set in between, and with it the protection. So a call that
+// finds nothing left to move marks the storage, which is not shared again: to_tf copies it.
 void markContended(c10::StorageImpl* storage, c10::DataPtr& current) {
   if (current.get_deleter() == deleteMoved) {
     static_cast<Moved*>(current.get_context())->contended = true;
   } else if (isOrdinary(current)) {
-    // Memory that resize_ brought or that another thread took over, with the hook still there. The
-    // next call would be the second.
+    // Memory from resize_, or taken over by another thread, with the hook still set. The next call
+    // would be the second one.
     auto moved = std::make_unique<Moved>();
     moved->own = std::move(current);
     moveOnto(std::move(moved), storage);
   }
 }
 
-// Runs before torch hands out a mutable pointer. One hook for both kinds of storage: a call that
-// was on its way when the storage changed from one to the other has to move it all the same.
+// Runs before torch hands out a mutable pointer. One hook serves both kinds of storage: a call that
+// began before the storage changed from one kind to the other still has to move it.
 void copyOnWrite(c10::StorageImpl* storage) {
-  // Freed after the mutex is released: a deleter may take the GIL, which a thread may hold that
-  // waits for this mutex, or write to a tensor whose storage has the same one.
+  // Freed after the mutex is released: a deleter may take the GIL, which a thread that waits for
+  // this mutex may hold, or write to a tensor whose storage has the same mutex.
   c10::DataPtr dropped;
   std::lock_guard<std::mutex> lock(writeMutex(storage));
   c10::DataPtr& current = storage->_mutable_data_ptr_no_checks();
@@ -302,18 +302,18 @@ const OwnerKind* foreignKind(const c10::StorageImpl* storage, void** held) noexc
       const_cast<c10::StorageImpl*>(storage)->_mutable_data_ptr_no_checks();
   // The common case, of a tensor that has met nobody yet, needs no mutex.
   if (!storage->has_materializer() && current.get_deleter() == ordinaryDeleter()) return nullptr;
-  // The first write of another thread replaces the deleter and the context, not both at once. And
-  // from here on it counts what is held.
+  // The first write of another thread replaces deleter and context one after the other. From here
+  // on that write counts what is held.
   std::lock_guard<std::mutex> lock(writeMutex(storage));
   return kindHeld(foreignBehind(current), held);
 }
 
 namespace {
 
-// Tensor.numpy() makes a storage refuse to be resized, for good, since the array has the address
-// (tensor_numpy.cpp): a write would leave it behind, and a later one free what it shows. Storages
-// of torch.load, without an allocator, and of at::from_blob refuse from the start: these are shared
-// until the first write that leaves memory behind.
+// Tensor.numpy() makes a storage refuse to be resized, permanently, because the array has the
+// address (tensor_numpy.cpp): a write would leave the array behind, and a later one would free its
+// memory. Storages of torch.load, without an allocator, and of at::from_blob refuse from the start;
+// these are shared until the first write that leaves memory behind.
 Obstacle obstacleOf(const c10::StorageImpl* storage, const c10::DataPtr& current) {
   const c10::DataPtr* own = &current;
   if (current.get_deleter() == deleteMoved) {
