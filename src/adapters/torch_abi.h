@@ -14,16 +14,16 @@ namespace tensor_bridge {
 
 constexpr uint32_t kTorchAdapterAbi = 11;
 
-/// What the bridge offers to an adapter.
+/// The bridge's functions for an adapter.
 struct TorchHost {
   /// Sets this thread's error message, returns `code`.
   tb_status (*setError)(tb_status code, const char* message);
   /// Counts memory kept alive across the bridge, +1 or -1.
   void (*countOwner)(int64_t delta);
-  /// Whether the process is leaving: leak then.
+  /// Whether the process is exiting: leak then.
   bool (*processExiting)();
-  /// The kinds of owners that the bridge makes, ending with OwnerTag::kNone: an adapter knows a
-  /// storage that still shows foreign memory by them.
+  /// The kinds of owners that the bridge makes, ending with OwnerTag::kNone. By them an adapter
+  /// recognises a storage that is still over foreign memory.
   const OwnerKind* owner_kinds;
 };
 
@@ -52,8 +52,8 @@ struct WrapSpec {
   QuantParams quant;
 };
 
-/// Why TensorFlow cannot be shown the memory of a torch tensor as it is. From kConjugate on an
-/// exact copy is possible; before it nothing is.
+/// Why TensorFlow cannot use the memory of a torch tensor directly. From kConjugate on an exact
+/// copy is possible; the obstacles before it allow no conversion.
 enum class Obstacle : int32_t {
   kNone,
   kNotDense,      // sparse, nested: not one block of elements
@@ -78,7 +78,7 @@ enum class Obstacle : int32_t {
   kContended,     // two threads were in a first write at once
 };
 
-/// What the bridge needs to know of a torch tensor. Pointers are valid while the tensor is.
+/// The facts about a torch tensor that the bridge needs. Pointers are valid while the tensor lives.
 struct TorchFacts {
   Obstacle obstacle;
   Dtype dtype;
@@ -88,7 +88,8 @@ struct TorchFacts {
   const int64_t* shape;
   const void* data;  // first element; null where an obstacle hides it
   int64_t nbytes;    // of a dense copy; INT64_MAX for more than that
-  /// Where the storage still shows memory that came through the bridge: the kind of its owner.
+  /// The kind of the memory's owner, if the storage is still over memory that came through the
+  /// bridge.
   OwnerTag foreign_tag;
   ReleaseFn foreign_release;
   /// With `hold`, and unless an obstacle hides it: a reference to that memory that is the caller's,
@@ -96,7 +97,7 @@ struct TorchFacts {
   void* foreign_owner;
   /// Of the storage that shows it; `nbytes` for a tensor that is all of it.
   int64_t storage_bytes;
-  /// torch's name of what stands in the way, for messages ("Sparse", "torch.qint8").
+  /// torch's name of the obstacle, for messages ("Sparse", "torch.qint8").
   char name[64];
 };
 
@@ -107,34 +108,34 @@ struct TorchAdapter {
   const char* group;
   /// Whether writes to shared storages are intercepted.
   bool protects;
-  /// Also where they show memory on a GPU.
+  /// The same for storages over memory on a GPU.
   bool protects_gpu;
-  /// Every conversion copies, whatever is asked for: a torch that no adapter is proven on.
+  /// Every conversion copies, whatever the options: for a torch that no adapter is proven on.
   bool copies;
 
   /// Whether torch can place a tensor on devices of this DLPack type in this process.
   bool (*hasDevice)(int32_t device_type);
-  /// Index of the calling thread's current GPU; only where hasDevice() says that there is one.
+  /// Index of the calling thread's current GPU; only if hasDevice() is true.
   int32_t (*currentDevice)();
-  /// Replaces the ordinal of a GPU view, which its producer may count otherwise, by torch's.
+  /// Replaces the ordinal of a GPU view, whose producer may number GPUs differently, by torch's.
   tb_status (*resolveDevice)(TensorView* view);
-  /// For GPU memory that resolveDevice() has seen: makes its owner one that may be
-  /// released while torch's streams still read the memory, and lets go of it once they are done. On
-  /// failure nothing has changed.
+  /// For GPU memory after resolveDevice(): replaces its owner by one that may be released while
+  /// torch's streams still read the memory, and that releases the memory once they have finished.
+  /// On failure nothing has changed.
   tb_status (*releaseLater)(TensorRef* ref);
   /// Waits while too much GPU memory is held back by releaseLater() and by tensors that were
   /// dropped (adapters/torch/give_back.h). Hold neither a lock nor the GIL.
   void (*waitForReleases)();
 
-  /// Makes a torch tensor from `ref`. On TB_OK `*tensor` holds one reference that the caller
-  /// owns, and for kShare the owner was taken over: it belongs to the tensor's storage. On failure
-  /// it is still the reference's. The GIL is neither needed nor touched.
+  /// Makes a torch tensor from `ref`. On TB_OK `*tensor` holds one reference that the caller owns,
+  /// and for kShare the owner was taken over: it belongs to the tensor's storage. On failure `ref`
+  /// keeps its owner. The GIL is neither needed nor touched.
   tb_status (*wrap)(TensorRef* ref, const WrapSpec* spec, tb_torch_tensor** tensor);
   /// wrap() and toPython() in one for kShare, which gives the storage its owner from the start: a
   /// failure after that releases it. Null on failure: either with a Python error set or with the
   /// message set. Needs the GIL.
   _object* (*sharePython)(TensorRef* ref, const WrapSpec* spec);
-  /// A new reference to a torch.Tensor; takes `tensor` over in any case. Null on failure: either
+  /// A new reference to a torch.Tensor; always takes over `tensor`. Null on failure: either
   /// with a Python error set or with the message set. Needs the GIL.
   _object* (*toPython)(tb_torch_tensor* tensor);
   void (*release)(tb_torch_tensor* tensor);
@@ -147,21 +148,21 @@ struct TorchAdapter {
   bool shares;
   /// The tensor inside a torch.Tensor, borrowed from it. The caller has checked the type.
   tb_torch_tensor* (*fromPython)(_object* object);
-  /// Fills `facts`; changes nothing. Never fails: what it cannot read is an obstacle.
+  /// Fills `facts`; changes nothing. Never fails: an unreadable tensor has an obstacle.
   void (*describe)(tb_torch_tensor* tensor, bool hold, TorchFacts* facts);
-  /// Makes the storage of a tensor of torch's own, without an obstacle, keep its bytes for someone
-  /// else: the next write on torch's side moves torch away. `*owner` is a new reference to the
-  /// bytes; its release may run on any thread. `*data` is the first element in them: not the one
-  /// that describe() saw if another thread wrote in between. TB_COPY_REQUIRED, without a message,
-  /// if a write of another thread is under way.
+  /// Makes the storage of a torch-owned tensor, without an obstacle, keep its bytes for someone
+  /// else: the next write in torch moves the torch tensor away. `*owner` is a new reference to the
+  /// bytes; its release may run on any thread. `*data` is the first element in them, at another
+  /// address than describe() saw if another thread wrote in between. TB_COPY_REQUIRED, without a
+  /// message, while another thread is writing.
   tb_status (*share)(tb_torch_tensor* tensor, void** owner, ReleaseFn* release, void** data);
   /// Writes the elements, row-major, to `out`, which has room for facts.nbytes. One pass, lazy
   /// conjugation and negation resolved.
   tb_status (*copyOut)(tb_torch_tensor* tensor, void* out);
   /// The same as int64 (`floating` false) or float64 elements.
   tb_status (*castOut)(tb_torch_tensor* tensor, bool floating, void* out);
-  /// Hands over the memory that the tensor's storage keeps since a write moved it; `*owner` is null
-  /// if there is none. The caller knows that nobody reads it any more.
+  /// Hands over the memory that the tensor's storage has kept since a write moved it; `*owner` is
+  /// null if there is none. The caller guarantees that nobody reads it any more.
   tb_status (*takePrevious)(tb_torch_tensor* tensor, void** owner, ReleaseFn* release);
 };
 

@@ -9,8 +9,8 @@
 
 namespace tensor_bridge {
 
-/// Throws Error{kCopyRequired} if `copy` is TB_COPY_NEVER. `why` a copy is needed, and what to do
-/// instead.
+/// Throws Error{kCopyRequired} if `copy` is TB_COPY_NEVER. `why` tells why a copy is needed,
+/// `advice` what to do instead.
 inline void requireCopyAllowed(int32_t copy, const char* why,
                                const char* advice = "Use copy=None") {
   if (copy != TB_COPY_NEVER) return;

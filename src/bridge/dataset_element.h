@@ -1,6 +1,6 @@
-// tb_data_element: one element of a dataset as torch tensors, a flat list of slots, and how the
-// outputs of a DatasetIterator become it. Not for: threads (dataset_stream.h), or the nesting of
-// the element, which Python puts back.
+// tb_data_element: one element of a dataset as torch tensors, a flat list of slots, made from the
+// outputs of a DatasetIterator. Not for: threads (dataset_stream.h), or the nesting of the element,
+// which Python restores.
 #ifndef TENSOR_BRIDGE_BRIDGE_DATASET_ELEMENT_H_
 #define TENSOR_BRIDGE_BRIDGE_DATASET_ELEMENT_H_
 
@@ -13,8 +13,8 @@
 
 namespace tensor_bridge {
 
-/// Exactly one of: a tensor, with a shape if it is the bytes of strings; strings that stay
-/// TensorFlow's; a handle for an eager tensor. Owns them.
+/// Owns exactly one of: a tensor, with a shape if it holds the bytes of strings; strings in
+/// TensorFlow's memory; a handle for an eager tensor.
 struct DataSlot {
   tb_torch_tensor* tensor = nullptr;
   TfeHandle handle;
@@ -22,15 +22,15 @@ struct DataSlot {
   std::vector<int64_t> shape;
 };
 
-/// What the outputs are, and the options of their conversion.
+/// The kinds of the outputs, and the options of their conversion.
 struct DataPlan {
   std::vector<tb_data_component> components;
   size_t num_slots = 0;
   bool string_lists = false;
-  /// No options were given: the common conversion may take the shortest way.
+  /// No options were given, so the common conversion may use the fast path.
   bool defaults = true;
   tb_convert_options values;
-  /// Row splits and indices keep their dtype, and no write goes through to them.
+  /// Row splits and indices keep their dtype, and writes never go through to TensorFlow.
   tb_convert_options structural;
 };
 
@@ -51,7 +51,7 @@ struct tb_data_element {
 
 namespace tensor_bridge {
 
-/// Converts; takes from `outputs` what the element keeps. Needs no GIL. Throws Error.
+/// Converts; takes the outputs that the element keeps from `outputs`. Needs no GIL. Throws Error.
 void fillElement(const DataPlan& plan, DatasetIterator* iterator, HandleList* outputs,
                  tb_data_element* element);
 

@@ -14,9 +14,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Waking a thread and being woken by it costs about as much as it gains up to here.
+// Up to this cost of an element, handing it over between threads costs as much as it gains.
 constexpr Clock::duration kShortGap = std::chrono::microseconds(10);
-// Above, who makes an element matters little; a thread keeps Ctrl-C working.
+// Above this it matters little who makes an element; a thread keeps Ctrl-C working.
 constexpr Clock::duration kCheapElement = std::chrono::microseconds(100);
 
 // A running mean that one outlier does not hold up for long.
@@ -40,7 +40,7 @@ struct DataStream::State {
         outputs(iterator->api()) {}
 
   // Makes the next item with the lock released, and counts it. One caller at a time, which has set
-  // `making`. Never throws: what goes wrong is the item.
+  // `making`. Never throws: a failure becomes the item.
   DataItem make(std::unique_lock<std::mutex>* lock) noexcept;
   void fill(DataItem* item) noexcept;
   // Puts the next item into the queue, or ends.
@@ -68,7 +68,7 @@ struct DataStream::State {
   int paused = 0;
   int waiting = 0;  // consumers
 
-  // With `making` set, by whoever set it.
+  // Called with `making` set, by the thread that set it.
   HandleList outputs;
 
   int64_t made = 0;
@@ -131,7 +131,7 @@ void DataStream::State::makeDirectly(std::unique_lock<std::mutex>* lock) {
   }
   if (waiting > 0) item_ready.notify_all();
   if (paused > 0) idle.notify_all();
-  // What nobody wants is released without the lock: a value of TensorFlow's may run Python code.
+  // Unwanted items are released without the lock: a TensorFlow value may run Python code.
   lock->unlock();
   item = DataItem();
   lock->lock();
@@ -227,7 +227,7 @@ DataStream::Wait DataStream::next(std::chrono::milliseconds limit, DataItem* ite
         ++state.failures;
       }
     }
-    // Where nothing is made ahead, a thread gains nothing but Ctrl-C.
+    // If nothing is made ahead, a thread is only good for Ctrl-C.
     state.direct = state.adaptive && state.mean_make < kCheapElement &&
                    (state.prefetch == 0 || state.mean_gap < kShortGap);
     if (!state.direct && !state.ended) state.room.notify_one();

@@ -51,7 +51,7 @@ int64_t offsetAt(const tb_strings& strings, int64_t index) {
              static_cast<long long>(end), static_cast<long long>(index));
 }
 
-// Each offset is read once: torch's memory may change under our eyes.
+// Each offset is read once: torch's memory may change at any time.
 void checkOffsets(const tb_strings& strings, int64_t index, int64_t begin, int64_t end) {
   if (__builtin_expect(begin < 0 || end < begin || end > strings.nbytes, 0)) {
     throwOffsets(strings, index, begin, end);
@@ -123,7 +123,7 @@ class OwnedTorch {
   tb_torch_tensor* tensor_;
 };
 
-// A one-dimensional host tensor that is yet to be made.
+// A one-dimensional host tensor that is still to be made.
 TensorRef blank(Dtype dtype, const int64_t* count) {
   TensorRef made(TensorView{}, nullptr, nullptr);
   const DtypeInfo& info = dtypeInfo(dtype);
@@ -189,7 +189,7 @@ void checkToTf(const tb_convert_back_options& options) {
   requireCopyAllowed(options.copy, kToTfReason);
 }
 
-// So many strings are looked up at a time: they stay in the first-level cache.
+// Number of strings that are looked up at a time, so that they stay in the first-level cache.
 constexpr int64_t kChunk = 256;
 
 template <typename Body>
@@ -203,7 +203,7 @@ void forEachString(const tb_strings& strings, Body&& body) {
   }
 }
 
-// All but the device and the reason. `more` are the bytes beside those of the strings.
+// Fills all but the device and the reason. `more` is the number of bytes beside the strings' own.
 void explainCopied(const tb_strings& strings, int64_t more, tb_explanation* out) {
   const int64_t nbytes = measure(strings, nullptr);
   *out = tb_explanation{};
@@ -254,7 +254,7 @@ StringsPointer stringsOfTorch(tb_torch_tensor* bytes, tb_torch_tensor* offsets,
       hostArray(bytes, Dtype::kUInt8, "bytes", &strings->owners[0], &strings->staged[0]);
   const HostArray ends =
       hostArray(offsets, Dtype::kInt64, "offsets", &strings->owners[1], &strings->staged[1]);
-  // For its checks; what it made refers to the same memory.
+  // Called for its checks; its result refers to the same memory.
   const StringsPointer plain = stringsOfMemory(
       data.data, data.count, reinterpret_cast<const int64_t*>(ends.data), ends.count, shape, ndim);
   strings->shape.swap(plain->shape);

@@ -125,7 +125,7 @@ void requireTfDtype(Dtype dtype) {
              info.name);
 }
 
-// How values of `facts.dtype` become `target`.
+// Plans how values of `facts.dtype` become `target`.
 void planTarget(const TorchFacts& facts, Dtype target, ToTfPlan* plan) {
   const DtypeInfo& info = dtypeInfo(target);
   const DtypeInfo& own = dtypeInfo(facts.dtype);
@@ -225,7 +225,7 @@ TfTensor copyToTf(tb_torch_tensor* tensor, const TorchFacts& facts, const ToTfPl
     const tb_status status = adapter.share(tensor, &ref.owner, &ref.release, &ref.dl.data);
     if (status != TB_OK && status != TB_COPY_REQUIRED) rethrowLastError();
   }
-  // Another thread is writing, or wrote since the plan was made and left unaligned memory behind.
+  // Another thread is writing, or has moved the tensor to unaligned memory since the plan was made.
   if (ref.owner == nullptr || !isAligned(ref.dl.data, kTensorFlowAlignment)) {
     requireCopyAllowed(plan.copy, "another thread is writing to the tensor");
     return copyToTf(tensor, *facts, plan, api, adapter);
@@ -236,7 +236,7 @@ TfTensor copyToTf(tb_torch_tensor* tensor, const TorchFacts& facts, const ToTfPl
       ownerShows(api, facts->foreign_tag, ref.owner, ref, facts->storage_bytes)) {
     return tensorOfOwner(api, facts->foreign_tag, ref.owner, ref);
   }
-  // Part of a tensor of TensorFlow's, or torch's memory.
+  // A part of a TensorFlow tensor, or torch's memory.
   return importShared(api, &ref);
 }
 
@@ -289,7 +289,7 @@ ToTfPlan decideToTf(const TorchFacts& facts, const tb_convert_back_options& opti
   if (plan.action == ToTfAction::kEncode) {
     forced = plan.reason;
   } else if (facts.nbytes == 0 || facts.data == nullptr) {
-    // Nothing to share and nothing to copy: TensorFlow makes an empty tensor of its own.
+    // Nothing to share or copy: TensorFlow makes its own empty tensor.
     if (facts.nbytes == 0) {
       plan.action = ToTfAction::kCopy;
       plan.reason = "the tensor has no elements";

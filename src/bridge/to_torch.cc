@@ -76,7 +76,7 @@ QuantParams quantParams(const TensorView& view, const tb_convert_options& option
   return quant;
 }
 
-// The result's dtype, and how the bytes become it.
+// Plans the result's dtype, and how the bytes become it.
 void planDtype(const TensorView& view, const tb_convert_options& options, Plan* plan) {
   const DtypeInfo& info = dtypeInfo(view.dtype);
   const bool has_scale = options.num_scales > 0;
@@ -160,7 +160,7 @@ void planDevice(const TensorView& view, const tb_convert_options& options,
                "CUDA build of torch and a visible GPU",
                name);
   }
-  // "cuda" is the current device, as it is to Tensor.to().
+  // "cuda" is the current device, as in Tensor.to().
   if (!isHost(target) && target.device_id < 0) target.device_id = adapter.currentDevice();
   if (target.device_type == here.device_type &&
       (isHost(target) || target.device_id == here.device_id)) {

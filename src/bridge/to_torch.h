@@ -1,5 +1,5 @@
-// Where the adapters meet: a reference to TensorFlow's memory becomes a torch tensor, as copy= and
-// on_write= say. Not for: knowing either framework.
+// Where the adapters meet: a reference to TensorFlow's memory becomes a torch tensor, according to
+// copy= and on_write=. Not for: knowing either framework.
 #ifndef TENSOR_BRIDGE_BRIDGE_TO_TORCH_H_
 #define TENSOR_BRIDGE_BRIDGE_TO_TORCH_H_
 
@@ -9,7 +9,7 @@
 
 namespace tensor_bridge {
 
-/// What the policies need to know of a tensor besides its view.
+/// The facts about a tensor, besides its view, that the policies need.
 enum class Source {
   kTensor,
   kVariable,        // a snapshot of a variable that shares the variable's buffer
@@ -18,7 +18,7 @@ enum class Source {
 
 struct Plan {
   WrapSpec spec;
-  /// TensorFlow made the copy: shared as far as torch is concerned, but not with the variable.
+  /// TensorFlow made the copy: torch shares memory with that copy, not with the variable.
   bool copied_by_tensorflow;
   /// One sentence for explain().
   const char* reason;
@@ -30,24 +30,23 @@ const tb_convert_options& defaultOptions() noexcept;
 /// `options` or, for null, the defaults; throws Error{kInvalidOption} for values out of range.
 const tb_convert_options& checkedOptions(const tb_convert_options* options);
 
-/// Decides; throws the Error with which the conversion is refused. `view` needs dtype, shape and
-/// device only.
+/// Decides; throws the Error of a refused conversion. `view` needs only dtype, shape and device.
 Plan decide(const TensorView& view, const tb_convert_options& options, Source source,
             const TorchAdapter& adapter);
 
-/// The plan of a conversion without options, where it is the common one (both frameworks have the
-/// dtype, host memory, writes are intercepted): what decide() would say, looked up. Null elsewhere.
+/// The plan of a conversion without options in the common case (both frameworks have the dtype,
+/// host memory, writes are intercepted): the result of decide(), looked up. Null in other cases.
 const WrapSpec* commonPlan(const TensorView& view, const TorchAdapter& adapter) noexcept;
 
 /// Replaces the producer's ordinal of a GPU by torch's; throws Error.
 void resolveDevice(TensorView* view, const TorchAdapter& adapter);
 
-/// Before a GPU's memory is given to those whose streams nobody waits for: makes the owner one that
-/// may be released at any time. Does nothing without a torch that sees the GPU. Throws Error.
+/// Before GPU memory is given to a consumer whose streams are not waited for: makes the owner one
+/// that may be released at any time. Does nothing without a torch that sees the GPU. Throws Error.
 void releaseLater(TensorRef* ref, const TorchAdapter& adapter);
 
-/// Carries a plan out in a process with or without Python. Takes the owner over on success if the
-/// plan shares; otherwise it stays with the reference.
+/// Carries out a plan, in a process with or without Python. Takes over the owner on success if the
+/// plan shares; otherwise the reference keeps it.
 tb_torch_tensor* execute(TensorRef* ref, const Plan& plan, const TorchAdapter& adapter);
 
 /// decide() and execute().

@@ -13,7 +13,7 @@ namespace {
 // torch's library that calls the runtime for all others.
 constexpr const char* kTorch = "libc10_cuda.so";
 
-// 13000 for CUDA 13.0; 0 where there is no runtime. Starts none.
+// 13000 for CUDA 13.0; 0 without a runtime. Does not start CUDA.
 int runtimeVersion(void* function) noexcept {
   int version = 0;
   if (function == nullptr) return 0;
@@ -35,7 +35,7 @@ void requireTorchCuda() {
   if (library.find("libtensorflow") != std::string::npos) {
     const int own = runtimeVersion(ownFunction(kTorch, "cudaRuntimeGetVersion"));
     const int reached = runtimeVersion(ownFunction(library.c_str(), "cudaRuntimeGetVersion"));
-    // Of the same major version it is the same library, under the same name.
+    // With the same major version it is the same library, under the same name.
     if (own == 0 || own / 1000 != reached / 1000) {
       throwError(ErrorCode::kFramework,
                  "torch's calls of CUDA reach TensorFlow's (%s) in place of torch's own (%s): "

@@ -4,9 +4,9 @@
 
 namespace tensor_bridge {
 
-/// To be called before torch touches a GPU for us. Throws Error{kFramework} where TensorFlow's
-/// stubs have taken the place of torch's CUDA and lead to another major version or to none: torch
-/// would read structs of another layout, and crash. Note [TensorFlow's libraries are global] in
+/// Call it before torch touches a GPU for us. Throws Error{kFramework} if TensorFlow's stubs have
+/// replaced torch's CUDA and lead to another major version or to none: torch would read structs of
+/// another layout, and crash. See Note [TensorFlow's libraries are global] in
 /// python/tensor_bridge/_load_order.py.
 void requireTorchCuda();
 

@@ -26,7 +26,7 @@ std::mutex g_mutex;
 std::atomic<TorchAdapterEntry> g_copying{nullptr};
 int g_major = -1;
 int g_minor = -1;
-// Why everything is copied; "" where it is not. Written once, under the mutex.
+// Why everything is copied; "" if it is not. Written once, under the mutex.
 char g_reason[512] = "";
 std::atomic<bool> g_copies{false};
 
@@ -55,11 +55,11 @@ std::string folderOfThisLibrary() {
   std::string path = info.dli_fname;
   if (path[0] != '/') {
     std::unique_ptr<char, decltype(&std::free)> here(getcwd(nullptr, 0), std::free);
-    // Linux says "(unreachable)" of a folder outside the root.
+    // Linux reports "(unreachable)" for a folder outside the root.
     if (here == nullptr || here.get()[0] != '/') return "";
     path = std::string(here.get()) + '/' + path;
-    // Whether that is this library: another thread may have called chdir() in the meantime, and of
-    // a program dladdr() has the name by which it was called.
+    // Checks that it is this library: another thread may have called chdir() meanwhile, and for a
+    // program dladdr() returns the name by which it was called.
     void* same = dlopen(path.c_str(), RTLD_NOLOAD | RTLD_LAZY | RTLD_LOCAL);
     if (same == nullptr) return "";
     dlclose(same);
@@ -67,9 +67,9 @@ std::string folderOfThisLibrary() {
   return path.substr(0, path.rfind('/') + 1);
 }
 
-// As it is when this library is loaded: dladdr() gives the path by which it was opened, and a
-// relative one leads elsewhere after chdir(). Never freed: what runs at exit may still load an
-// adapter.
+// The folder at the time this library is loaded: dladdr() returns the path by which it was opened,
+// and a relative path leads elsewhere after chdir(). Never freed: code that runs at exit may still
+// load an adapter.
 const std::string& g_folder = *new std::string(folderOfThisLibrary());
 
 void requireLoadedTorch() {
@@ -80,9 +80,10 @@ void requireLoadedTorch() {
   }
 }
 
-// The table of an adapter, which gets what it needs of us.
+// The table of an adapter; gives the adapter the bridge's functions.
 const TorchAdapter* tableOf(TorchAdapterEntry entry) {
-  // A storage with one of these shows memory that is not torch's. The usual one first.
+  // A storage with an owner of these kinds is over memory that is not torch's. The usual kind
+  // first.
   static const OwnerKind kinds[] = {
       kTensorFlowOwners[0], kTensorFlowOwners[1], kTensorFlowOwners[2], kManagedOwner,
       kWritableOwner,       kProbeOwner,          OwnerKind{}};
@@ -91,8 +92,8 @@ const TorchAdapter* tableOf(TorchAdapterEntry entry) {
   return adapter != nullptr && adapter->struct_size == sizeof(TorchAdapter) ? adapter : nullptr;
 }
 
-// Null, and why in `*refusal`, if the adapter is there and does not load with this build of torch:
-// of 2.6 there are builds with either C++ ABI. Throws if there is none for this release.
+// Null, with the reason in `*refusal`, if the adapter exists but does not load with this build of
+// torch: 2.6 has builds with either C++ ABI. Throws if there is no adapter for this release.
 const TorchAdapter* loadAdapter(int major, int minor, std::string* refusal) {
   const int first = firstMinorOfGroup(major, minor);
   requireLoadedTorch();
@@ -127,7 +128,7 @@ const TorchAdapter* loadAdapter(int major, int minor, std::string* refusal) {
   return adapter;
 }
 
-// loadAdapter(), and null too if the adapter does not keep its promises.
+// loadAdapter(), but also null if the adapter fails its self-test.
 const TorchAdapter* testedAdapter(int major, int minor, std::string* refusal) {
   const TorchAdapter* adapter = loadAdapter(major, minor, refusal);
   const char* failure = adapter == nullptr ? nullptr : selfTest(*adapter);
@@ -137,7 +138,7 @@ const TorchAdapter* testedAdapter(int major, int minor, std::string* refusal) {
   return nullptr;
 }
 
-// Under the mutex. Whether this release is in use already; throws if another one is.
+// Under the mutex. Whether this release is already in use; throws if another one is.
 bool isInUse(int major, int minor) {
   if (g_adapter.load(std::memory_order_relaxed) == nullptr) return false;
   if (major == g_major && minor == g_minor) return true;
@@ -197,7 +198,8 @@ void useTorchOrCopy(int major, int minor, bool proven) {
   }
   requireLoadedTorch();
   const TorchAdapter* adapter = tableOf(copying);
-  // Without the mutex: this adapter runs Python, and who waits for the mutex may have the GIL.
+  // Without the mutex: this adapter runs Python, and a thread that waits for the mutex may hold the
+  // GIL.
   const char* broken = adapter == nullptr ? "it is missing" : selfTest(*adapter);
   if (broken != nullptr) {
     throwError(

@@ -11,16 +11,16 @@ namespace tensor_bridge {
 /// not loaded, its release is unknown, the adapter is missing, or another one is in use.
 void useTorch(int major, int minor);
 
-/// An adapter for any torch, through which everything is copied. `entry` is that of its library.
+/// Sets the adapter for any torch, which copies everything. `entry` is its library's entry.
 void setCopyingTorch(TorchAdapterEntry entry) noexcept;
 
-/// useTorch(), and where that cannot protect memory the adapter of setCopyingTorch(): for a torch
-/// newer than those known, for one that is not `proven` (a pre-release), and for one with which the
-/// adapter does not load or fails its self-test. Its tensors are not c10::TensorImpl, so useTorch()
-/// afterwards throws.
+/// useTorch(), or the adapter of setCopyingTorch() if that cannot protect memory: for a torch newer
+/// than the known ones, for one that is not `proven` (a pre-release), and for one with which the
+/// adapter does not load or fails its self-test. The copying adapter's tensors are not
+/// c10::TensorImpl, so a later useTorch() throws.
 void useTorchOrCopy(int major, int minor, bool proven);
 
-/// Why everything is copied; null where it is not.
+/// Why everything is copied; null if it is not.
 const char* copyingReason() noexcept;
 
 /// The adapter in use; throws Error{kFramework} before useTorch().

@@ -15,7 +15,7 @@ struct Probe {
 };
 
 void releaseProbe(void* probe) { static_cast<Probe*>(probe)->releases.fetch_add(1); }
-// Under an address of its own: OwnerKind::release_taken.
+// A separate function with its own address: OwnerKind::release_taken.
 void releaseTakenProbe(void* probe) { releaseProbe(probe); }
 
 bool holds(const void* data, float first) {
@@ -52,7 +52,7 @@ WrapSpec specOf(WrapAction action) {
   return spec;
 }
 
-// Where the tensor's elements are; null if it is not what was asked for.
+// The address of the tensor's elements; null if it is not the requested tensor.
 const void* elementsOf(const TorchAdapter& adapter, tb_torch_tensor* tensor) {
   int64_t shape[kMaxDims];
   int64_t strides[kMaxDims];
@@ -83,8 +83,7 @@ const char* testSharing(const TorchAdapter& adapter, Probe* probe) {
   return probe->releases == 1 ? nullptr : "the source is not released";
 }
 
-// Bytes that nobody else holds at the first write. An adapter that copies all the same breaks no
-// promise.
+// Bytes that nobody else holds at the first write. An adapter may copy them nevertheless.
 const char* testTakingOver(const TorchAdapter& adapter, Probe* probe) {
   int64_t shape[] = {4, 4};
   TensorRef ref = referTo(probe, shape);
@@ -148,7 +147,7 @@ const OwnerKind kProbeOwner = {
 };
 
 const char* selfTest(const TorchAdapter& adapter) noexcept {
-  // Not freed after a failure: whoever still has it may look at it.
+  // Not freed after a failure: something may still refer to it.
   auto* probe = new (std::nothrow) Probe;
   if (probe == nullptr) return "no memory";
   fill(probe->bytes, 0);

@@ -9,7 +9,8 @@
 
 namespace tensor_bridge {
 
-/// What `body` returns, a tb_status or nothing. A body that returns one has set the message.
+/// Returns the result of `body`, a tb_status or nothing. A body that returns a failure has set the
+/// message.
 template <typename Body>
 tb_status guarded(Body&& body) noexcept {
   try {
@@ -24,7 +25,7 @@ tb_status guarded(Body&& body) noexcept {
   }
 }
 
-/// A null where the caller owes a handle or a place for the result is an error, not a crash.
+/// Makes a null in place of a required handle or result pointer an error, not a crash.
 inline void require(const void* pointer, const char* what) {
   if (__builtin_expect(pointer == nullptr, 0)) {
     throwError(ErrorCode::kInvalidHandle, "expected %s, got null", what);
@@ -35,14 +36,14 @@ inline void require(const void* pointer, const char* what) {
   return guarded([&] { require(nullptr, what); }) != TB_OK;
 }
 
-/// For an entry that returns no status: whether the caller gave null where it owes `what`. Leaves
-/// the message that require() would.
+/// For an entry that returns no status: whether the caller gave null instead of `what`. Sets the
+/// message of require().
 inline bool isNull(const void* pointer, const char* what) noexcept {
   return __builtin_expect(pointer == nullptr, 0) && sayNull(what);
 }
 
-/// Throws Error{kInvalidOption} unless the caller's struct is the one that this library writes,
-/// {kInvalidHandle} if there is none.
+/// Throws Error{kInvalidOption} unless the caller's struct has this library's size,
+/// {kInvalidHandle} for null.
 template <typename Struct>
 void checkStructSize(const Struct* out, const char* name) {
   require(out, name);

@@ -1,4 +1,4 @@
-// The neutral family of the C ABI, and what both families share.
+// The neutral family of the C ABI, and the entries that both families share.
 
 #include "tensor_bridge/c_api.h"
 
@@ -27,7 +27,7 @@ tb_status tfToTorch(TF_Tensor* tensor, bool take, const tb_convert_options* opti
     try {
       *out = convert(&ref, checked, Source::kTensor);
     } catch (...) {
-      // The caller keeps its tensor when the call fails.
+      // The caller keeps its tensor if the call fails.
       if (take && ref.take() != nullptr) countOwner(-1);
       throw;
     }

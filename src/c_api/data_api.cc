@@ -21,7 +21,7 @@ struct tb_data_iterator {
 
 namespace {
 
-// In a forked child the thread is not there, and a mutex may be locked that it held.
+// In a forked child the thread does not exist, and a mutex that it held stays locked.
 DataStream& streamOf(const tb_data_iterator* iterator) {
   require(iterator, "a tb_data_iterator");
   if (!iterator->stream->isHere()) {
@@ -114,7 +114,7 @@ void tb_py_data_resume(tb_data_iterator* iterator) {
 
 void tb_py_data_cancel(tb_data_iterator* iterator) {
   if (iterator == nullptr || !iterator->stream->isHere()) return;
-  // What is cancelled may run code that wants the GIL.
+  // Cancelling may run code that needs the GIL.
   GilRelease without_gil(true);
   iterator->stream->cancel();
 }
@@ -142,7 +142,7 @@ tb_status tb_py_data_slot(tb_data_element* element, int32_t slot, _object** out)
       if (found.tensor == nullptr) {
         throwError(ErrorCode::kInvalidHandle, "the slot holds no value, or it was taken");
       }
-      // The adapter takes it over in any case.
+      // The adapter always takes it over.
       _object* object = torchAdapter().toPython(std::exchange(found.tensor, nullptr));
       if (object == nullptr) rethrowLastError();
       *out = object;
@@ -160,7 +160,7 @@ const int64_t* tb_data_slot_shape(const tb_data_element* element, int32_t slot, 
   }
   const std::vector<int64_t>& shape = element->slots[static_cast<size_t>(slot)].shape;
   *ndim = static_cast<int32_t>(shape.size());
-  // A scalar has a shape too, without a size to point at.
+  // A scalar has a shape too, but no size to point to.
   static const int64_t none = 0;
   return shape.empty() ? &none : shape.data();
 }

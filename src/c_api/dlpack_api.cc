@@ -28,7 +28,7 @@ tb_status tb_py_tf_to_dlpack(_object* tensor, int32_t copy, DLManagedTensorVersi
       *out = copyToDlpack(ref);
       return;
     }
-    // A consumer that is torch lets go of the memory while its kernels still read it.
+    // If torch is the consumer, it releases the memory while its kernels still read it.
     if (const TorchAdapter* adapter = torchAdapterInUse()) {
       resolveDevice(&ref, *adapter);
       releaseLater(&ref, *adapter);
@@ -76,7 +76,7 @@ tb_status tb_py_dlpack_to_torch(DLManagedTensorVersioned* managed,
       if (managed->deleter != nullptr) managed->deleter(managed);
       throw;
     }
-    // What the producer could call read-only and does not is meant to be written by both sides.
+    // Memory that the producer could mark as read-only, and does not, may be written by both sides.
     if (can_say_read_only && !ref.read_only) checked.on_write = TB_ON_WRITE_ALIAS;
     *out = toPython(&ref, checked, Source::kTensor);
   });

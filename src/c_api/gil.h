@@ -11,7 +11,7 @@
 
 namespace tensor_bridge {
 
-// Copies below this are quicker than giving the GIL away and taking it back.
+// Copies below this size are quicker than releasing the GIL and taking it again.
 constexpr int64_t kGilFreeBytes = 64 * 1024;
 
 inline std::atomic<void* (*)()> g_save_thread{nullptr};
@@ -29,9 +29,9 @@ class GilRelease {
     try {
       g_restore_thread.load(std::memory_order_acquire)(state_);
     } catch (const abi::__forced_unwind&) {
-      // Python before 3.14 ends a daemon thread that wants the GIL of an interpreter that is
-      // leaving, by pthread_exit. Unwinding further would meet a destructor or a noexcept and
-      // abort the process; the thread stops here instead, as it does in 3.14.
+      // Python before 3.14 ends a daemon thread that takes the GIL of an exiting interpreter, by
+      // pthread_exit. Unwinding further would meet a destructor or a noexcept and abort the
+      // process. So the thread stops here instead, as it does in 3.14.
       for (;;) pause();
     }
   }

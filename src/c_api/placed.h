@@ -1,5 +1,5 @@
-// The exception barrier around entries that read a file's bytes: a failure has its place in them.
-// Not for: entries that read none (c_api/barrier.h).
+// The exception barrier around entries that read a file's bytes: a failure has its place in the
+// file. Not for: entries that do not read a file (c_api/barrier.h).
 #ifndef TENSOR_BRIDGE_C_API_PLACED_H_
 #define TENSOR_BRIDGE_C_API_PLACED_H_
 

@@ -1,5 +1,5 @@
-// The private entries: the C ABI over what only the extension asks for (GPUs), and over
-// formats/graph_def.h, tensor_proto.h, tflite.h and snappy.h.
+// The private entries, called only by the extension: GPUs, and the C ABI over formats/graph_def.h,
+// tensor_proto.h, tflite.h and snappy.h.
 
 #include "c_api/private_api.h"
 

@@ -1,5 +1,5 @@
-/* C functions that only the Python extension calls, in the manner of c_api.h. Every tb_bundle_place
- * may be null. Not for: anybody else; they change without notice. */
+/* C functions that only the Python extension calls, in the style of c_api.h. Every tb_bundle_place
+ * may be null. Not for: other callers; these functions change without notice. */
 #ifndef TENSOR_BRIDGE_C_API_PRIVATE_API_H_
 #define TENSOR_BRIDGE_C_API_PRIVATE_API_H_
 
@@ -29,12 +29,12 @@ TB_EXPORT const void* tb_narrow_values(int32_t tf_dtype, int64_t* nbytes);
 
 /* ---- GPUs ---------------------------------------------------------------------------------- */
 
-/* The GPU whose memory is at `address`, as torch counts them; -1 where nobody knows. */
+/* The GPU whose memory is at `address`, by torch's number; -1 if it is not known. */
 TB_EXPORT int32_t tb_gpu_of_address(const void* address);
-/* Who says which GPU a logical device of TensorFlow's is on, -1 for unknown; NULL for nobody. It is
- * called on any thread, with or without the GIL. */
+/* Sets the function that tells which GPU a logical TensorFlow device is on, -1 for unknown; NULL
+ * for none. It is called on any thread, with or without the GIL. */
 TB_EXPORT void tb_py_set_gpu_of_logical(int32_t (*function)(int32_t logical));
-/* TB_FRAMEWORK where torch's calls of CUDA do not reach the CUDA that it was built for. */
+/* TB_FRAMEWORK if torch's CUDA calls do not reach the CUDA that torch was built for. */
 TB_EXPORT tb_status tb_require_torch_cuda(void);
 
 /* ---- iterators of tf.data (GIL held) ------------------------------------------------------- */
@@ -46,7 +46,7 @@ typedef struct tb_data_iterator tb_data_iterator;
 /* One element, as a flat list of slots. */
 typedef struct tb_data_element tb_data_element;
 
-/* What an output of the iterator is, and the slots that it fills. */
+/* The kind of an iterator's output, and the slots that it fills. */
 enum {
   TB_DATA_DENSE = 0,   /* one slot, a tensor */
   TB_DATA_STRINGS = 1, /* two slots: bytes and offsets; with string_lists only the first is used */
@@ -100,32 +100,32 @@ TB_EXPORT tb_status tb_py_data_open(struct _object* resource, void* context,
 
 /* The next element, which the caller releases; or the end, or after `wait_ms` without either
  * TB_DATA_WAITING (with a thread only; without one the call waits as long as it takes). A failure
- * in the pipeline is returned once, TB_TENSORFLOW; the next call goes on behind it. `outcome` is
- * filled in any case. */
+ * in the pipeline is returned once, TB_TENSORFLOW; the next call continues after it. `outcome` is
+ * always filled. */
 TB_EXPORT tb_status tb_py_data_next(tb_data_iterator* iterator, int64_t wait_ms,
                                     tb_data_outcome* outcome, tb_data_element** out);
 
-/* Keeps the thread from making elements, once it has made the present one: what is queued can be
- * taken, and the iterator resource stays where it is. `resume` undoes it; NULL is ignored there. In
- * a forked child nothing but `close` works: it has a copy of the memory and no thread. */
+/* Stops the thread from making elements after the current one: queued elements can be taken, and
+ * the iterator resource keeps its position. `resume` undoes it; NULL is ignored there. In a forked
+ * child only `close` works, because it has a copy of the memory but no thread. */
 TB_EXPORT tb_status tb_py_data_pause(tb_data_iterator* iterator);
 TB_EXPORT void tb_py_data_resume(tb_data_iterator* iterator);
 
-/* Cancels the call that is under way in TensorFlow; the iterator is at its end. NULL is ignored. */
+/* Cancels TensorFlow's running call, and ends the iterator. NULL is ignored. */
 TB_EXPORT void tb_py_data_cancel(tb_data_iterator* iterator);
 
 TB_EXPORT tb_status tb_data_stats_get(const tb_data_iterator* iterator, tb_data_stats* out);
 
-/* Cancels, waits for the thread, and frees the iterator. In a forked child it only leaks: the
- * thread is not there. A thread that does not end within `wait_ms` is left to itself. Null is
- * ignored. */
+/* Cancels, waits for the thread, and frees the iterator. In a forked child it only leaks, because
+ * the thread does not exist there. A thread that does not end within `wait_ms` is abandoned. Null
+ * is ignored. */
 TB_EXPORT void tb_py_data_close(tb_data_iterator* iterator, int64_t wait_ms);
 
-/* A new reference to the torch.Tensor (of an opaque slot: tf.Tensor) of a slot. Once a slot. */
+/* A new reference to the torch.Tensor (for an opaque slot: tf.Tensor) of a slot. Once per slot. */
 TB_EXPORT tb_status tb_py_data_slot(tb_data_element* element, int32_t slot, struct _object** out);
 
-/* Of the first slot of strings; lives as long as the element. Null for other slots, and for a
- * number that is no slot. */
+/* The shape of the first slot of strings; lives as long as the element. Null for other slots, and
+ * for a number that is not a slot. */
 TB_EXPORT const int64_t* tb_data_slot_shape(const tb_data_element* element, int32_t slot,
                                             int32_t* ndim);
 
@@ -137,7 +137,7 @@ TB_EXPORT void tb_data_element_release(tb_data_element* element);
 
 /* ---- checkpoints -------------------------------------------------------------------------- */
 
-/* What the index file of a TensorFlow checkpoint says; it refers to no memory of the caller's. */
+/* The content of a TensorFlow checkpoint's index file; does not refer to the caller's memory. */
 typedef struct tb_bundle tb_bundle;
 
 /* Where reading failed. The caller sets struct_size to sizeof(tb_bundle_place) before the call. */
@@ -196,7 +196,7 @@ typedef int32_t tb_stored_format;
 #define TB_STORED_GRAPH 1  /* GraphDef, MetaGraphDef, SavedModel: the nodes Const */
 #define TB_STORED_TFLITE 2 /* TensorFlow Lite: the tensors with values */
 
-/* What the file says; nothing refers to its bytes. */
+/* The content of the file; does not refer to the file's bytes. */
 typedef struct tb_stored tb_stored;
 
 /* One tensor; the pointers live as long as the tb_stored. */
@@ -226,7 +226,7 @@ typedef struct tb_stored_tensor {
   const int64_t* zero_points; /* as many */
 } tb_stored_tensor;
 
-/* What the bytes begin like. */
+/* The format of a file, by its first bytes. */
 TB_EXPORT tb_stored_format tb_stored_format_of(const void* data, size_t size);
 
 /* Reads a file that is in memory. Every length, offset and shape in it is checked. On TB_CHECKPOINT
@@ -258,7 +258,7 @@ TB_EXPORT tb_status tb_tensor_describe(const void* message, size_t size, int32_t
 /* One value a byte of `count` values of 2 or 4 bits, lowest first. */
 TB_EXPORT void tb_tflite_unpack(const void* data, int32_t bits, int64_t count, void* out);
 
-/* Where the `count` strings of a tensor of TensorFlow Lite lie in its bytes. */
+/* The offsets of the `count` strings of a TensorFlow Lite tensor in its bytes. */
 TB_EXPORT tb_status tb_tflite_strings(const void* data, size_t size, int64_t count,
                                       int64_t* offsets, tb_bundle_place* place);
 
@@ -316,7 +316,7 @@ TB_EXPORT tb_status tb_records_frame(const void* base, const int64_t* begins, co
 
 /* ---- records that hold Examples ------------------------------------------------------------ */
 
-/* What is asked for of one feature of tf.train.Example or tf.train.SequenceExample. */
+/* The request for one feature of tf.train.Example or tf.train.SequenceExample. */
 typedef struct tb_example_column {
   uint32_t struct_size; /* set by the caller */
   int32_t in_lists;     /* 1: of a SequenceExample's feature lists */
@@ -354,7 +354,7 @@ typedef struct tb_example_memory {
 typedef struct tb_example_spec tb_example_spec;
 typedef struct tb_example_batch tb_example_batch;
 
-/* Copies what the columns refer to. A spec may be used by several threads. */
+/* Copies everything that the columns refer to. Several threads may use a spec. */
 TB_EXPORT tb_status tb_example_spec_new(const tb_example_column* columns, int32_t count,
                                         int32_t sequence, tb_example_spec** out);
 /* NULL is ignored; no batch of it may live. */
@@ -455,7 +455,7 @@ TB_EXPORT void tb_example_queue_release(tb_example_queue* queue);
 
 /* ---- checkpoints of the first format ------------------------------------------------------- */
 
-/* What a file says of its tensors; nothing refers to its bytes. */
+/* A file's descriptions of its tensors; does not refer to the file's bytes. */
 typedef struct tb_v1 tb_v1;
 
 /* One tensor; the pointers live as long as the tb_v1. */
@@ -500,9 +500,9 @@ TB_EXPORT void tb_v1_slice_release(tb_v1_slice* slice);
 
 /* ---- Snappy's packed blocks ---------------------------------------------------------------- */
 
-/* The length that packed bytes say they have unpacked; -1 if there is none, or one that so few
- * bytes cannot have. Then the bytes to `out`, which has room for `length`: 0 unless they are that
- * many. */
+/* The unpacked length that packed bytes claim; -1 if there is none, or one that so few bytes cannot
+ * have. The second function unpacks to `out`, which has room for `length`, and returns 0 unless the
+ * bytes unpack to exactly that length. */
 TB_EXPORT int64_t tb_snappy_length(const void* packed, size_t size);
 TB_EXPORT int32_t tb_snappy_unpack(const void* packed, size_t size, void* out, size_t length);
 

@@ -28,9 +28,9 @@ Source exportVariable(const TfApi& api, _object* handle, void* py_context, int32
   TFE_TensorHandle* resource = handleOf(api, handle);
   auto* context = static_cast<TFE_Context*>(py_context);
   if (context == nullptr) throwError(ErrorCode::kInvalidHandle, "expected a TFE_Context, got null");
-  // The read runs an op, which may wait for others that need the GIL.
+  // The read runs an op, which may wait for ops that need the GIL.
   GilRelease without_gil(true);
-  // Only of a variable on a GPU: to look for CUDA's driver where there is none takes 3 us.
+  // Only for a variable on a GPU: looking for a missing CUDA driver takes 3 us.
   std::optional<KeptGpu> kept;
   DLDevice device;
   const char* name = api.TFE_TensorHandleDeviceName(resource, threadStatus(api));
@@ -63,7 +63,7 @@ void copyShape(const int64_t* from, int32_t ndim, int64_t* shape, int32_t capaci
 }  // namespace
 
 void tb_py_set_gil_functions(void* (*save)(void), void (*restore)(void*)) {
-  // One alone would take the GIL away for ever, or give back what was not taken.
+  // Only one of them would release the GIL forever, or restore it without a release.
   const bool both = save != nullptr && restore != nullptr;
   g_restore_thread.store(both ? restore : nullptr, std::memory_order_release);
   g_save_thread.store(both ? save : nullptr, std::memory_order_release);
@@ -101,7 +101,7 @@ int32_t tb_py_has_handle(_object* tensor) {
     TensorRef ref;
     TFE_TensorHandle* handle = handleOf(api, tensor);
     if (__builtin_expect(!api.isReady(handle) || !exportReadyHandle(api, handle, shape, &ref), 0)) {
-      // No exception (9 us): the Python package goes on to the functions for strings.
+      // No exception, which costs 9 us: the Python package then calls the functions for strings.
       if (handleDtype(api, handle) == Dtype::kString) {
         return setLastError(TB_UNSUPPORTED_DTYPE, noElementsMessage(Dtype::kString).c_str());
       }
@@ -218,7 +218,7 @@ tb_status tb_py_torch_release_previous(_object* tensor, int32_t* out) {
     const tb_status status = adapter.takePrevious(adapter.fromPython(tensor), &owner, &release);
     if (status != TB_OK) rethrowLastError();
     if (owner != nullptr) {
-      // The system takes back 1 GB in 50 ms.
+      // Releasing 1 GB to the system takes 50 ms.
       const GilRelease without_gil(true);
       release(owner);
     }

@@ -146,7 +146,7 @@ tb_status tb_py_strings_from_tf(_object* tensor, tb_strings** out) {
     int64_t shape[kMaxDims];
     TensorRef ref;
     {
-      // Waiting under the GIL for a tensor whose producer is a tf.py_function never ends.
+      // With the GIL, waiting for a tensor that a tf.py_function produces would never end.
       GilRelease without_gil(!api.isReady(handle));
       exportStrings(api, handle, shape, &ref);
     }
@@ -187,7 +187,7 @@ tb_status tb_py_strings_to_torch(const tb_strings* strings, const tb_convert_opt
       adapter.release(result.offsets);
       throw;
     }
-    // A failure here leaks `first`: without Python's headers nobody can drop it.
+    // A failure here leaks `first`, which cannot be dropped without Python's headers.
     *offsets = toPythonOrThrow(adapter, result.offsets);
     *bytes = first;
   });

@@ -10,7 +10,7 @@
 namespace tensor_bridge {
 namespace {
 
-// A library that is loaded, for as long as this lives.
+// Keeps a loaded library loaded while it lives.
 class Loaded {
  public:
   explicit Loaded(const char* name) noexcept
@@ -26,7 +26,7 @@ class Loaded {
   void* handle_;
 };
 
-// The places where a library keeps the addresses of what it calls, and their names.
+// The slots in which a library stores the addresses of functions that it calls, and their names.
 class Relocations {
  public:
   explicit Relocations(const link_map& map) noexcept : base_(map.l_addr) {
@@ -104,8 +104,8 @@ void* boundFunction(const char* library, const char* function) noexcept {
   void* bound = Relocations(*map).find(function);
   Dl_info info;
   const bool is_called = bound != nullptr && dladdr(bound, &info) != 0;
-  // Never called so far, and loaded so that it is looked up then: the place leads to the library's
-  // own code that does it.
+  // Not called so far, in a library with lazy binding: the slot points to the library's own code
+  // that looks the function up.
   if (is_called && info.dli_fbase == reinterpret_cast<void*>(map->l_addr)) {
     return dlsym(RTLD_DEFAULT, function);
   }

@@ -57,7 +57,7 @@ Dtype dtypeFromDlpack(DLDataType type) {
   for (size_t i = 0; i < static_cast<size_t>(Dtype::kCount); ++i) {
     const auto dtype = static_cast<Dtype>(i);
     const DtypeInfo& info = dtypeInfo(dtype);
-    // 255 is the table's way to say that DLPack has no code.
+    // In the table, 255 means that DLPack has no code.
     if (info.torch_scalar >= 0 && info.dl.code != 255 && info.dl.code == type.code &&
         info.dl.bits == type.bits) {
       return dtype;
@@ -111,7 +111,7 @@ void importDlpack(DLManagedTensorVersioned* managed, TensorRef* ref) {
   ref->dtype = dtype;
   ref->read_only = (managed->flags & DLPACK_FLAG_BITMASK_READ_ONLY) != 0;
   const TensorView view = *ref;
-  // Without an owner yet: `managed` is the caller's until nothing can fail any more.
+  // Still without an owner: `managed` is the caller's until nothing can fail any more.
   tb_tensor* holder = makeManagedTensor(ref).release();
   holder->ref.owner = managed;
   holder->ref.release = deleteManaged;

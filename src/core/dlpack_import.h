@@ -1,5 +1,5 @@
-// From a DLPack structure of somebody else's to a TensorRef: everything is checked before it is
-// believed. Not for: structures that we make (managed_tensor.h).
+// From a foreign DLPack structure to a TensorRef: every field is checked before it is used. Not
+// for: structures that we make (managed_tensor.h).
 #ifndef TENSOR_BRIDGE_CORE_DLPACK_IMPORT_H_
 #define TENSOR_BRIDGE_CORE_DLPACK_IMPORT_H_
 
@@ -25,8 +25,8 @@ DLManagedTensorVersioned* fromUnversioned(DLManagedTensor* managed);
 /// Whether `managed` was made by fromUnversioned().
 bool isFromUnversioned(const DLManagedTensorVersioned* managed) noexcept;
 
-/// The release function of views of read-only structures. Whether the producer has let go of the
-/// memory nobody can tell.
+/// The release function of views of read-only structures. It is not known whether their producer
+/// has let go of the memory.
 void releaseManaged(void* owner);
 extern const OwnerKind kManagedOwner;
 

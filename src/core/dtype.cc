@@ -17,7 +17,7 @@ static_assert(sizeof(detail::kDtypeTable) / sizeof(detail::kDtypeTable[0]) == kR
 
 namespace {
 
-// One reverse table a side, derived from the rows.
+// One reverse table per framework, derived from the rows.
 template <typename Number>
 constexpr std::array<Dtype, 64> reversed(Number number) {
   std::array<Dtype, 64> result{};

@@ -11,7 +11,7 @@ namespace {
 thread_local struct {
   std::string text;
   tb_status status = TB_OK;
-  // In place of `text` when there was no memory for it.
+  // Used instead of `text` if there was no memory for it.
   const char* fallback = nullptr;
 } t_last;
 

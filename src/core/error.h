@@ -9,8 +9,8 @@
 
 namespace tensor_bridge {
 
-/// Remembers `message` as this thread's latest failure and returns `code`. Never throws: if there
-/// is no memory for the message a static text takes its place.
+/// Remembers `message` as this thread's latest failure and returns `code`. Never throws: without
+/// memory for the message a static text replaces it.
 tb_status setLastError(tb_status code, const char* message) noexcept;
 
 /// The message of this thread's latest failure, "" before the first; and its status.

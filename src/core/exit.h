@@ -1,4 +1,4 @@
-// Whether the process is leaving: release functions then leak instead of calling into a framework
+// Whether the process is exiting: release functions then leak instead of calling into a framework
 // whose static objects may be gone. Not for: interpreter shutdown; nothing here touches Python.
 #ifndef TENSOR_BRIDGE_CORE_EXIT_H_
 #define TENSOR_BRIDGE_CORE_EXIT_H_

@@ -7,11 +7,11 @@ namespace tensor_bridge {
 void expectWrites(void* data, int64_t nbytes) noexcept {
 #ifdef MADV_HUGEPAGE
   constexpr uintptr_t kHugePage = uintptr_t{2} << 20;
-  // Below that the system call is not worth it.
+  // Below this size the system call is not worth it.
   constexpr int64_t kLarge = int64_t{4} << 20;
   if (data == nullptr || nbytes < kLarge) return;
-  // Only pages that lie within: the neighbours' memory is not ours to advise on, and no more of it
-  // becomes resident than is written.
+  // Only pages that are entirely inside: the memory around is not ours, and it must not become
+  // resident.
   const auto address = reinterpret_cast<uintptr_t>(data);
   const uintptr_t begin = (address + kHugePage - 1) / kHugePage * kHugePage;
   const uintptr_t end = (address + static_cast<uintptr_t>(nbytes)) / kHugePage * kHugePage;

@@ -7,7 +7,7 @@ bool elementCount(const int64_t* shape, int ndim, int64_t* count) noexcept {
   bool empty = false;
   for (int i = 0; i < ndim; ++i) {
     if (shape[i] < 0) return false;
-    // A zero makes the tensor empty, but its strides are products of the other dimensions.
+    // A zero makes the tensor empty, but its strides are still products of the other dimensions.
     if (shape[i] == 0) {
       empty = true;
     } else if (__builtin_mul_overflow(total, shape[i], &total)) {

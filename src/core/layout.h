@@ -22,7 +22,7 @@ void rowMajorStrides(const int64_t* shape, int ndim, int64_t* strides) noexcept;
 /// when there are no elements.
 bool isRowMajor(const int64_t* shape, const int64_t* strides, int ndim) noexcept;
 
-/// TensorFlow wants 64 bytes (EIGEN_MAX_ALIGN_BYTES of its builds) and aborts below that.
+/// TensorFlow requires 64 bytes (EIGEN_MAX_ALIGN_BYTES of its builds) and aborts below that.
 constexpr size_t kTensorFlowAlignment = 64;
 bool isAligned(const void* data, size_t alignment) noexcept;
 

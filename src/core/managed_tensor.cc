@@ -44,7 +44,7 @@ void checkDlpackDtype(Dtype dtype) {
   }
 }
 
-// DLPack asks for 256 bytes (dlpack.h, DLTensor::data).
+// DLPack requires 256 bytes (dlpack.h, DLTensor::data).
 constexpr size_t kDlpackAlignment = 256;
 
 // A structure over new memory of `view`'s shape and dtype, not filled.

@@ -26,7 +26,7 @@ struct ReferenceDropper {
 };
 using ManagedPointer = std::unique_ptr<tb_tensor, ReferenceDropper>;
 
-/// Takes the owner over; on an exception it is still the reference's. The result has one reference.
+/// Takes over the owner; on an exception `ref` keeps it. The result has one reference.
 ManagedPointer makeManagedTensor(TensorRef* ref);
 
 /// An independent copy of a host view's elements, row-major, in memory of its own, which is not
@@ -36,8 +36,8 @@ DLManagedTensorVersioned* copyToDlpack(const TensorView& view);
 /// A structure over new host memory for `prototype`'s dtype and shape, not filled. Throws Error.
 DLManagedTensorVersioned* allocateDlpack(const DLTensor& prototype);
 
-/// A structure with a reference of its own. Throws Error{kUnsupportedDtype} for a dtype that
-/// DLPack lacks.
+/// A structure with its own reference. Throws Error{kUnsupportedDtype} for a dtype that DLPack
+/// lacks.
 DLManagedTensorVersioned* toDlpack(tb_tensor* tensor);
 
 }  // namespace tensor_bridge

@@ -114,7 +114,7 @@ double halfToDouble(uint16_t half) {
   return (half & 0x8000) != 0 ? -magnitude : magnitude;
 }
 
-// The value of a stored byte of a floating dtype; NaN where it is one.
+// The value of a stored byte of a floating dtype, which may be NaN.
 double decoded(Dtype dtype, int byte) {
   if (dtype == Dtype::kFloat4E2M1FN) return kE2M1[static_cast<size_t>(byte)];
   if (byte == 0x80) return std::numeric_limits<double>::quiet_NaN();

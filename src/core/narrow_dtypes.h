@@ -13,15 +13,15 @@ namespace tensor_bridge {
 /// not kConverted. Static memory.
 const void* lookupTable(Dtype dtype) noexcept;
 
-/// The other way: `values` are `count` int64 (integer dtypes) or double (floating ones) elements,
-/// `bytes` what TensorFlow stores for them. Returns the index of the first value that `dtype`
-/// cannot hold exactly, or -1. `dtype` is one byte wide and has no torch twin.
+/// The inverse: `values` are `count` int64 (integer dtypes) or double (floating dtypes) elements,
+/// `bytes` receives TensorFlow's stored form. Returns the index of the first value that `dtype`
+/// cannot hold exactly, or -1. `dtype` is one byte wide and has no torch equivalent.
 int64_t encode(Dtype dtype, const void* values, int64_t count, uint8_t* bytes) noexcept;
 
 /// Whether encode() takes doubles for `dtype`.
 bool encodesDoubles(Dtype dtype) noexcept;
 
-/// "-8 to 7" and so on, for messages.
+/// The range of values for messages, such as "integers from -8 to 7".
 const char* valueRange(Dtype dtype) noexcept;
 
 }  // namespace tensor_bridge

@@ -7,8 +7,8 @@
 namespace tensor_bridge {
 namespace {
 
-// Nodes are never freed, only reused: a release may come from a thread that is already running
-// its last destructors, and the sum must keep what finished threads counted.
+// Nodes are never freed, only reused: a release may come from a thread that is already running its
+// last destructors, and the sum must include the counts of finished threads.
 std::atomic<CounterNode*> g_nodes{nullptr};
 pthread_key_t g_key;
 bool g_has_key = false;
@@ -44,7 +44,7 @@ CounterNode* acquireCounter() noexcept {
     }
   }
   t_counter = node;
-  // A process without a key left loses one node a thread.
+  // In a process without a free key one node per thread leaks.
   if (g_has_key) pthread_setspecific(g_key, node);
   return node;
 }

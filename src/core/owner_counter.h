@@ -1,5 +1,5 @@
-// How many TensorFlow buffers the bridge keeps alive: one counter a thread, summed on request, so
-// that the hot path touches no shared cache line. Not for: deciding anything; tests read it.
+// The number of TensorFlow buffers that the bridge keeps alive: one counter per thread, summed on
+// request, so that the hot path touches no shared cache line. Not for: deciding; tests read it.
 #ifndef TENSOR_BRIDGE_CORE_OWNER_COUNTER_H_
 #define TENSOR_BRIDGE_CORE_OWNER_COUNTER_H_
 
@@ -9,15 +9,15 @@
 namespace tensor_bridge {
 
 struct CounterNode {
-  // Written by its thread only; an owner released on another thread makes one node negative, the
-  // sum stays right.
+  // Written only by its thread. An owner that is released on another thread makes that thread's
+  // node negative; the sum stays correct.
   std::atomic<int64_t> value{0};
   std::atomic<bool> in_use{false};
   CounterNode* next = nullptr;
 };
 
 namespace detail {
-extern __thread CounterNode* t_counter;  // not thread_local: asks nothing at each use
+extern __thread CounterNode* t_counter;  // not thread_local, which checks at each use
 CounterNode* acquireCounter() noexcept;
 }  // namespace detail
 

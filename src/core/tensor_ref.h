@@ -1,6 +1,6 @@
-// TensorView says what a tensor is and where its memory is. TensorRef, the currency between the
-// adapters, keeps that memory alive too; on the stack, no allocation. Not for: keeping; a TensorRef
-// that outlives a call becomes a tb_tensor or a torch storage.
+// TensorView describes a tensor and its memory. TensorRef, which the adapters exchange, also keeps
+// that memory alive; it is on the stack, without allocation. Not for: storing; a TensorRef that
+// outlives a call becomes a tb_tensor or a torch storage.
 #ifndef TENSOR_BRIDGE_CORE_TENSOR_REF_H_
 #define TENSOR_BRIDGE_CORE_TENSOR_REF_H_
 
@@ -25,13 +25,13 @@ struct TensorView {
   /// are valid only during the call that it is handed to. byte_offset is always 0.
   DLTensor dl;
   Dtype dtype;
-  /// The memory must not be written to: every view of TensorFlow's memory.
+  /// The memory must not be written to; true for every view of TensorFlow's memory.
   bool read_only;
   int64_t nbytes;
 };
 
-/// A view whose memory lives as long as the reference, which moves and is never copied. A function
-/// that takes the owner over says so; what it has not taken is released with the reference.
+/// A view whose memory lives as long as the reference, which can be moved but not copied. A
+/// function that takes over the owner says so; otherwise the owner is released with the reference.
 struct TensorRef : TensorView {
   TensorRef() noexcept {}
   TensorRef(const TensorView& view, void* its_owner, ReleaseFn its_release) noexcept
@@ -53,10 +53,10 @@ struct TensorRef : TensorView {
   void reset() noexcept {
     if (owner != nullptr) release(take());
   }
-  /// The owner, which is the caller's from now on.
+  /// Hands the owner to the caller.
   void* take() noexcept { return std::exchange(owner, nullptr); }
 
-  /// Null: the memory is somebody else's care.
+  /// Null if somebody else keeps the memory alive.
   void* owner = nullptr;
   ReleaseFn release = nullptr;
 };

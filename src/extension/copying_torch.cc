@@ -87,7 +87,7 @@ Obstacle obstacleOf(std::string_view name) {
   return Obstacle::kWrapped;
 }
 
-// What tensor_bridge._copying.describe says of a tensor. The texts live as long as this.
+// The result of tensor_bridge._copying.describe for a tensor. The texts live as long as this.
 class Description {
  public:
   explicit Description(tb_torch_tensor* tensor)
@@ -280,7 +280,7 @@ tb_status castOut(tb_torch_tensor* tensor, bool floating, void* out) {
   return copyValues(tensor, floating ? "float64" : "int64", out);
 }
 
-// What was copied shares nothing, and leaves nothing.
+// A copied tensor shares no memory, and leaves none behind.
 tb_status takePrevious(tb_torch_tensor*, void** owner, ReleaseFn*) {
   *owner = nullptr;
   return TB_OK;

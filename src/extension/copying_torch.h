@@ -1,7 +1,6 @@
-// An adapter that copies, for a torch that no other adapter is proven on: through torch's Python
-// functions, which tensor_bridge._copying calls, so that no layout of torch's is relied on. A
-// tensor's handle is its Python object. Not for: sharing memory, which only a known layout can
-// protect.
+// An adapter that copies, for a torch that no other adapter is proven on. It uses torch's Python
+// functions through tensor_bridge._copying, so it depends on no memory layout of torch. A tensor's
+// handle is its Python object. Not for: sharing memory, which only a known layout can protect.
 #ifndef TENSOR_BRIDGE_EXTENSION_COPYING_TORCH_H_
 #define TENSOR_BRIDGE_EXTENSION_COPYING_TORCH_H_
 

@@ -18,9 +18,9 @@ namespace tensor_bridge::python {
 namespace {
 
 constexpr const char* kCapsule = "tensor_bridge.data";
-// So often a wait without end looks for signals (Ctrl-C).
+// Interval at which an endless wait checks for signals (Ctrl-C).
 constexpr int64_t kSliceMs = 100;
-// A thread that does not end within this time after it was cancelled is left to itself.
+// A thread that does not end within this time after being cancelled is abandoned.
 constexpr int64_t kCloseMs = 10000;
 // tensorflow/core/framework/types.proto
 constexpr int kTfString = 7;
@@ -39,8 +39,7 @@ enum class SlotKind { kTensor, kStringBytes, kStringList, kSkipped };
 
 struct Iterator {
   tb_data_iterator* native = nullptr;
-  // Calls that are under way in it without the GIL; the last one closes it where that was asked
-  // for.
+  // Number of calls running in it without the GIL; the last one closes it if closing was requested.
   int users = 0;
   bool closing = false;
   std::vector<SlotKind> slots;
@@ -75,7 +74,7 @@ Iterator* iteratorOf(PyObject* capsule) {
 }
 
 void destroy(PyObject* capsule) {
-  // It may be in the middle of an exception.
+  // An exception may be set.
   const ErrorState error;
   delete iteratorOf(capsule);
 }
@@ -154,7 +153,7 @@ PyObject* build(const Node& node, const Values& values) {
 
 // ---- elements
 
-// Sets what the pipeline's failure is in Python. Always returns null.
+// Sets the Python exception for the pipeline's failure. Always returns null.
 PyObject* raiseFailure(const Iterator& iterator, tb_status status, const tb_data_outcome& outcome) {
   if (PyErr_Occurred() != nullptr) return nullptr;
   const Owned exception(PyObject_CallFunction(iterator.on_failure.get(), "LiiN",

@@ -1,6 +1,5 @@
-// Iterators of tf.data as Python functions: a capsule for the iterator, and elements put together
-// in the nesting that Python described. Not for: what a dataset's elements are
-// (tensor_bridge.data).
+// Iterators of tf.data as Python functions: a capsule for the iterator, and elements built in the
+// nesting that Python described. Not for: the form of a dataset's elements (tensor_bridge.data).
 #ifndef TENSOR_BRIDGE_EXTENSION_DATASET_H_
 #define TENSOR_BRIDGE_EXTENSION_DATASET_H_
 
@@ -24,9 +23,9 @@ PyObject* dataResume(PyObject* self, PyObject* capsule);
 PyObject* dataCancel(PyObject* self, PyObject* capsule);
 /// data_stats(capsule) -> (elements, bytes, failures, wait_ns, compute_ns, make_ns, queued)
 PyObject* dataStats(PyObject* self, PyObject* capsule);
-/// data_close(capsule): the capsule is of no use afterwards
+/// data_close(capsule): the capsule cannot be used afterwards
 PyObject* dataClose(PyObject* self, PyObject* capsule);
-/// snappy_unpack(packed) -> bytes, as TensorFlow packs what it saves of an iterator
+/// snappy_unpack(packed) -> bytes; TensorFlow packs a saved iterator state so
 PyObject* snappyUnpack(PyObject* self, PyObject* packed);
 
 }  // namespace tensor_bridge::python

@@ -20,7 +20,7 @@ void deleteStructure(DLManagedTensorVersioned* managed) {
   if (managed->deleter != nullptr) managed->deleter(managed);
 }
 
-// A capsule that nobody consumed releases what it holds.
+// A capsule that nobody consumed releases its structure.
 void destroyVersioned(PyObject* capsule) {
   if (PyCapsule_IsValid(capsule, kVersioned) == 0) return;
   deleteStructure(
@@ -75,8 +75,8 @@ DLManagedTensorVersioned* consume(PyObject* capsule) {
   return nullptr;
 }
 
-// A consumer that is torch drops memory of a GPU while its kernels still read it. The adapter knows
-// when these are done, if it is loaded by then.
+// If torch is the consumer, it drops GPU memory while its kernels still read it. The adapter, if it
+// is loaded by then, knows when these have finished.
 void loadAdapterBesideTorch() {
   if (PyDict_GetItemString(PyImport_GetModuleDict(), "torch") == nullptr || ensureReady()) return;
   // Other consumers need no adapter.

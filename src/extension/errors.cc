@@ -40,7 +40,7 @@ PyObject* raisePlaced(tb_status status, const tb_bundle_place& place) {
   ErrorState error;
   const Owned offset(PyLong_FromLongLong(place.offset));
   const Owned entry(PyUnicode_DecodeUTF8(place.entry, place.entry_size, "surrogateescape"));
-  // An error of these is dropped in favour of the exception without a place.
+  // If these calls fail, their error is dropped and the exception stays without a place.
   if (offset && entry && PyObject_SetAttrString(error.exception(), "offset", offset.get()) == 0) {
     static_cast<void>(PyObject_SetAttrString(error.exception(), "entry", entry.get()));
   }

@@ -9,18 +9,18 @@
 
 namespace tensor_bridge::python {
 
-/// A new str of a C message. TensorFlow's and torch's are UTF-8 as a rule, not by contract, and may
-/// quote data: what is not is replaced. Null with a Python error set if there is no memory.
+/// A new str of a C message. Messages of TensorFlow and torch are usually UTF-8, but may quote any
+/// data: bytes that are not UTF-8 are replaced. Null with a Python error set if there is no memory.
 PyObject* textOf(const char* message);
 
 /// Sets the exception for `status` with tb_last_error(), unless a Python exception is set already.
 /// Always returns null.
 PyObject* raiseStatus(tb_status status);
 
-/// The same for a leaf of a structure: the message begins with where it is.
+/// The same for a leaf of a structure: the message begins with the leaf's path.
 PyObject* raiseStatusAt(tb_status status, const char* path);
 
-/// The same for what reads a file: a CheckpointError has the place as its attributes.
+/// The same for a function that reads a file: a CheckpointError has the place as its attributes.
 PyObject* raisePlaced(tb_status status, const tb_bundle_place& place);
 
 /// Sets UnsupportedTypeError: a structure without anything to convert. Always returns null.

@@ -7,7 +7,7 @@
 
 namespace tensor_bridge::python::detail {
 
-// Types are kept once they were seen and never freed, as the frameworks' own types are not.
+// Types are kept after the first use and never freed, like the frameworks' own types.
 PyTypeObject* g_eager_type = nullptr;
 PyTypeObject* g_tensor_type = nullptr;
 PyTypeObject* g_parameter_type = nullptr;
@@ -34,7 +34,7 @@ bool isEagerSlow(PyObject* object) {
 
 bool isTorchSlow(PyObject* object) {
   if (g_tensor_type == nullptr) {
-    // Not imported for this: without torch there is no torch tensor.
+    // torch is not imported for this test: without torch there is no torch tensor.
     PyObject* modules = PyImport_GetModuleDict();
     g_tensor_type = typeOf(PyDict_GetItemString(modules, "torch"), "Tensor");
     if (g_tensor_type == nullptr) return false;
@@ -43,7 +43,7 @@ bool isTorchSlow(PyObject* object) {
     g_uninitialized_type = typeOf(parameter, "UninitializedTensorMixin");
   }
   PyTypeObject* type = Py_TYPE(object);
-  // A lazy module's parameter is an empty tensor to look at, and has no value.
+  // A lazy module's parameter looks like an empty tensor, but has no value.
   return PyType_IsSubtype(type, g_tensor_type) != 0 &&
          (g_uninitialized_type == nullptr || PyType_IsSubtype(type, g_uninitialized_type) == 0);
 }

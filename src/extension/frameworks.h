@@ -19,8 +19,8 @@ bool ensureReadySlow();
 bool ensureBothReadySlow();
 }  // namespace detail
 
-/// Whether `object` is exactly TensorFlow's EagerTensor. By real type, not by __class__: the memory
-/// behind is read.
+/// Whether `object` is exactly TensorFlow's EagerTensor. Checks the real type, not __class__,
+/// because the object's memory is read.
 inline bool isEager(PyObject* object) {
   return Py_TYPE(object) == detail::g_eager_type || detail::isEagerSlow(object);
 }

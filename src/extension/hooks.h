@@ -1,5 +1,5 @@
-// What the extension calls of the Python package: one table, and how it is called.
-// Not for: functions that come as arguments, such as on_failure of data_open.
+// The functions of the Python package that the extension calls, in one table, and the way to call
+// them. Not for: functions that come as arguments, such as on_failure of data_open.
 #ifndef TENSOR_BRIDGE_EXTENSION_HOOKS_H_
 #define TENSOR_BRIDGE_EXTENSION_HOOKS_H_
 
@@ -17,7 +17,7 @@ class Hook {
   /// Borrowed; imported at the first use and never freed. Null with an exception set.
   PyObject* get();
 
-  /// What the function returns. `format` is Py_BuildValue's, with its parentheses.
+  /// Calls the function and returns its result. `format` is Py_BuildValue's, with its parentheses.
   template <typename... Arguments>
   Owned call(const char* format = "()", Arguments... arguments) {
     PyObject* function = get();
@@ -42,7 +42,7 @@ inline Hook ensure{"tensor_bridge._frameworks", "ensure"};
 inline Hook ensure_tensorflow{"tensor_bridge._frameworks", "ensure_tensorflow"};
 inline Hook say_that_it_copies{"tensor_bridge._frameworks", "say_that_it_copies"};
 
-// Keywords that are rarely given, and of many types.
+// Keywords that are rarely given and may have many types.
 inline Hook device_pair{"tensor_bridge._options", "device_pair"};
 inline Hook tf_dtype_number{"tensor_bridge._options", "tf_dtype_number"};
 inline Hook quantization_lists{"tensor_bridge._options", "quantization_lists"};

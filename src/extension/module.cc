@@ -52,8 +52,8 @@ PyObject* narrowValues(PyObject*, PyObject* tf_enum) {
 
 PyObject* liveOwners(PyObject*, PyObject*) { return PyLong_FromLongLong(tb_live_owners()); }
 
-// glibc keeps the free pages of its heap, in which blocks of up to 32 MB are, until the last block
-// behind them is freed too.
+// glibc keeps the free pages of its heap, which holds blocks of up to 32 MB, until the last block
+// after them is freed too.
 PyObject* trimHeap(PyObject*, PyObject*) {
 #ifdef __GLIBC__
   Py_BEGIN_ALLOW_THREADS;

@@ -1,5 +1,5 @@
-// Who owns a Python object: a reference of our own, an error that is put aside, the GIL.
-// Not for: values made of C ones (values.h).
+// Ownership of Python objects: an owned reference, an error that is put aside, the GIL.
+// Not for: Python values made from C values (values.h).
 #ifndef TENSOR_BRIDGE_EXTENSION_OBJECT_H_
 #define TENSOR_BRIDGE_EXTENSION_OBJECT_H_
 
@@ -9,16 +9,16 @@
 
 namespace tensor_bridge::python {
 
-/// One reference of our own, or null: null is a failure whose exception is set, unless a function
-/// says otherwise. The GIL is held wherever one is made, moved or dropped.
+/// One owned reference, or null: null is a failure whose exception is set, unless a function says
+/// otherwise. The GIL is held whenever one is made, moved or dropped.
 class Owned {
  public:
   Owned() = default;
-  /// Takes a new reference over.
+  /// Takes over a new reference.
   explicit Owned(PyObject* object) : object_(object) {}
   Owned(Owned&& other) noexcept : object_(other.release()) {}
   Owned& operator=(Owned&& other) noexcept {
-    // The old object goes last: what it runs may look at this one.
+    // The old object is dropped last: its destructor may look at this object.
     const Owned old(std::exchange(object_, other.release()));
     return *this;
   }
@@ -26,16 +26,17 @@ class Owned {
 
   PyObject* get() const { return object_; }
   explicit operator bool() const { return object_ != nullptr; }
-  /// The reference, which is the caller's from now on.
+  /// Hands the reference to the caller.
   [[nodiscard]] PyObject* release() { return std::exchange(object_, nullptr); }
-  /// A place for a new reference, while there is none.
+  /// The address for a new reference; allowed only while there is none.
   PyObject** out() { return &object_; }
 
  private:
   PyObject* object_ = nullptr;
 };
 
-/// Holds the GIL, also in a thread that Python does not know, and in one that holds it already.
+/// Holds the GIL, also in a thread that Python does not know, and in a thread that already holds
+/// it.
 class Gil {
  public:
   Gil() : state_(PyGILState_Ensure()) {}
@@ -47,8 +48,8 @@ class Gil {
   PyGILState_STATE state_;
 };
 
-/// The error that is set, if there is one, put aside until the end of the scope. What is set by
-/// then is dropped in its favour.
+/// Puts the current error, if there is one, aside until the end of the scope, and then restores it;
+/// an error that was set meanwhile is dropped.
 class ErrorState {
  public:
   ErrorState() { PyErr_Fetch(&type_, &value_, &traceback_); }
@@ -56,7 +57,7 @@ class ErrorState {
   ErrorState(const ErrorState&) = delete;
   ErrorState& operator=(const ErrorState&) = delete;
 
-  /// The exception, borrowed; null where no error was set.
+  /// The exception, borrowed; null if no error was set.
   PyObject* exception() {
     PyErr_NormalizeException(&type_, &value_, &traceback_);
     return value_;

@@ -1,6 +1,6 @@
-// What the readers of files share: integers as arguments, the place of a failure, C structs as
-// lists of tuples. Memory comes as an address; _C.pyi says what the results hold.
-// Not for: a format of its own (bundle.h, stored.h, v1.h).
+// Shared by the readers of files: integers as arguments, the place of a failure, C structs as lists
+// of tuples. Memory comes as an address; _C.pyi describes the results.
+// Not for: a particular format (bundle.h, stored.h, v1.h).
 #ifndef TENSOR_BRIDGE_EXTENSION_READING_H_
 #define TENSOR_BRIDGE_EXTENSION_READING_H_
 
@@ -13,7 +13,7 @@
 namespace tensor_bridge::python {
 
 /// The positional arguments of a call that takes `expected` of them, read as integers. An error is
-/// kept for failed(), which is asked after the last one was read.
+/// kept for failed(), which is called after the last argument was read.
 class Integers {
  public:
   Integers(PyObject* const* args, Py_ssize_t nargs, Py_ssize_t expected, const char* name)
@@ -42,7 +42,7 @@ bool readPlaced(Read read) {
   return status == TB_OK;
 }
 
-/// make(item) of every item that get(handle, index, &item) has, as a new list.
+/// A new list of make(item) for every item that get(handle, index, &item) returns.
 template <typename Handle, typename Item>
 PyObject* listOf(const Handle* handle, tb_status (*get)(const Handle*, int64_t, Item*),
                  PyObject* (*make)(const Item&), Item item = sized<Item>()) {
@@ -56,7 +56,7 @@ PyObject* listOf(const Handle* handle, tb_status (*get)(const Handle*, int64_t, 
   return list.release();
 }
 
-/// (offset, size), or None where the offset is below 0.
+/// (offset, size), or None if the offset is below 0.
 PyObject* extent(int64_t offset, int64_t size);
 
 PyObject* bytesOf(const char* data, int64_t size);

@@ -1,5 +1,5 @@
 // Frozen graphs and TensorFlow Lite's models as Python functions. Not for: files, names, tensors
-// (tensor_bridge.checkpoint). Memory comes as an address; _C.pyi says what the results hold.
+// (tensor_bridge.checkpoint). Memory comes as an address; _C.pyi describes the results.
 #ifndef TENSOR_BRIDGE_EXTENSION_STORED_H_
 #define TENSOR_BRIDGE_EXTENSION_STORED_H_
 

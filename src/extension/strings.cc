@@ -61,7 +61,7 @@ bool openTorch(PyObject* const* args, StringsPointer* out) {
   return true;
 }
 
-// A run of the collector in the middle of a million new lists looks at all of them and frees
+// A run of the garbage collector amid a million new lists would look at all of them and free
 // nothing. No Python code runs meanwhile.
 class CollectorPause {
  public:
@@ -116,7 +116,7 @@ class ListBuilder {
   }
 
  private:
-  // So many strings are looked up at a time.
+  // Number of strings that are looked up at a time.
   static constexpr int64_t kChunk = 256;
 
   PyObject* level(int32_t dim) {

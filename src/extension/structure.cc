@@ -12,10 +12,10 @@
 namespace tensor_bridge::python {
 namespace {
 
-// Where a node is: on the C stack, written out only for messages and for _convert.
+// The path of a node: kept on the C stack, and written out only for messages and for _convert.
 struct Path {
   const Path* parent;
-  const char* prefix;  // of a root that is itself inside something
+  const char* prefix;  // the path of the root, if it is inside another structure
   PyObject* key;       // of a dict; null for a list or tuple
   Py_ssize_t index;
   PyObject* field;  // of a named tuple
@@ -25,7 +25,7 @@ struct Path {
 struct Walk {
   Direction direction;
   bool plain;           // no keyword: null options, the common case
-  PyObject* keywords;   // dict for _convert, borrowed: the one that was given, or that below
+  PyObject* keywords;   // dict for _convert, borrowed: the given one, or made_keywords
   Owned made_keywords;  // made when first needed
   PyObject* names;
   PyObject* const* values;
@@ -66,7 +66,7 @@ PyObject* keywordsOf(Walk* w) {
   return w->keywords;
 }
 
-// Composites, registered nodes, and whatever is unknown.
+// Composites, registered nodes, and unknown values.
 PyObject* walkInPython(Walk* w, PyObject* node, const Path* path) {
   PyObject* keywords = keywordsOf(w);
   if (keywords == nullptr) return nullptr;

@@ -15,7 +15,7 @@ bool isContainer(PyObject* object);
 
 /// Converts every leaf of `structure`. A new reference to a structure of the same kind, or null
 /// with an exception set: TypeError if a leaf is neither convertible nor plain data (unless
-/// unknown="keep"), or if nothing was converted at all.
+/// unknown="keep"), or if nothing was converted.
 PyObject* convertStructure(PyObject* structure, Direction direction, PyObject* names,
                            PyObject* const* values);
 

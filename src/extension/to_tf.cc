@@ -11,7 +11,7 @@
 namespace tensor_bridge::python {
 namespace {
 
-// For a call about one dense tensor. False with an exception set.
+// Begins a call for one dense tensor. False with an exception set.
 bool begin(const char* name, PyObject* const* args, Py_ssize_t nargs, PyObject* names,
            ParsedToTfOptions* parsed) {
   if (nargs != 1) {

@@ -1,5 +1,5 @@
-// From torch to TensorFlow as Python functions. Not for: anything but one tensor; what is not a
-// torch.Tensor goes to tensor_bridge._convert.
+// From torch to TensorFlow as Python functions, for one tensor. Not for: other values, which go to
+// tensor_bridge._convert.
 #ifndef TENSOR_BRIDGE_EXTENSION_TO_TF_H_
 #define TENSOR_BRIDGE_EXTENSION_TO_TF_H_
 

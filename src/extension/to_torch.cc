@@ -32,7 +32,7 @@ bool parseVariable(PyObject* const* args, Py_ssize_t nargs, const char* name,
   return PyErr_Occurred() == nullptr;
 }
 
-// For a call about one dense tensor. False with an exception set.
+// Begins a call for one dense tensor. False with an exception set.
 bool begin(PyObject* names, PyObject* const* values, ParsedToTorchOptions* parsed) {
   return ensureReady() && parseToTorchOptions(names, values, kDenseOnly, parsed);
 }

@@ -1,5 +1,5 @@
-// From TensorFlow to torch as Python functions. Not for: anything but one tensor; what is not an
-// eager tensor goes to tensor_bridge._convert.
+// From TensorFlow to torch as Python functions, for one tensor. Not for: other values, which go to
+// tensor_bridge._convert.
 #ifndef TENSOR_BRIDGE_EXTENSION_TO_TORCH_H_
 #define TENSOR_BRIDGE_EXTENSION_TO_TORCH_H_
 

@@ -13,7 +13,7 @@
 
 namespace tensor_bridge::python {
 
-/// A struct of the C interface, with nothing in it but its size.
+/// A zeroed struct of the C interface with its size set.
 template <typename Struct>
 Struct sized() {
   Struct made{};
@@ -50,10 +50,10 @@ PyObject* tupleOf(Py_ssize_t count, Make make) {
 /// The sizes as a new tuple of ints, or null with an exception set.
 PyObject* shapeTuple(const int64_t* shape, int32_t ndim);
 
-/// What tensor_bridge._explanation.from_native takes; `shape` has explanation.ndim sizes.
+/// The argument of tensor_bridge._explanation.from_native; `shape` has explanation.ndim sizes.
 PyObject* explanationTuple(const tb_explanation& explanation, const int64_t* shape);
 
-/// The same of what explain(&explanation, shape, capacity) fills in.
+/// The same, for the explanation that explain(&explanation, shape, capacity) fills in.
 template <typename Explain>
 PyObject* explained(Explain explain) {
   constexpr int32_t kMaxDims = 254;  // TensorFlow's TensorShape::MaxDimensions()
@@ -63,8 +63,8 @@ PyObject* explained(Explain explain) {
   return status == TB_OK ? explanationTuple(explanation, shape) : raiseStatus(status);
 }
 
-/// Appends a new reference, which it consumes; false with a Python error set. A null one is an
-/// error that is set already.
+/// Appends a new reference, which it consumes; false with a Python error set. For a null reference
+/// the error is already set.
 bool append(const Owned& list, PyObject* item);
 
 }  // namespace tensor_bridge::python

@@ -76,7 +76,7 @@ const CudaRuntime& runtime() {
   return found;
 }
 
-// Whether it succeeded. torch would report an error that is left to this thread as its own.
+// Whether the call succeeded. Clears the error, which torch would otherwise report as its own.
 bool succeeded(int error) {
   if (__builtin_expect(error == kSuccess, 1)) return true;
   runtime().cudaGetLastError();
@@ -96,7 +96,7 @@ c10::Stream poolStream(c10::DeviceIndex device, int pool, int index) {
 
 using Streams = std::vector<CudaStream>;
 
-// Adds the streams of a pool, which are null while it is being made; false if there is no such
+// Adds the streams of a pool; they are null while the pool is being made. False if there is no such
 // pool: torch has one for each of the device's priorities, at most four.
 bool addPool(c10::DeviceIndex device, int pool, Streams* streams) {
   try {
@@ -129,7 +129,7 @@ const Streams* poolsOf(c10::DeviceIndex device) {
   return streams.release();
 }
 
-// The pools, which are made if need be.
+// The pools; makes them if necessary.
 const Streams& madePools(c10::DeviceIndex device) {
   if (const Streams* streams = poolsOf(device)) return *streams;
   const c10::Stream made = runtime().getStreamFromPool(/*high_priority=*/false, device);
@@ -184,7 +184,7 @@ bool isCurrentStreamForeign(c10::DeviceIndex device, CudaStream* stream) {
 
 bool isCapturing(CudaStream stream) noexcept {
   int status = kCaptureStatusNone;
-  // An error: the default stream, while one that orders itself after it is captured.
+  // It fails for the default stream while a stream that synchronises with it is captured.
   return !succeeded(runtime().cudaStreamIsCapturing(stream, &status)) ||
          status != kCaptureStatusNone;
 }

@@ -1,5 +1,5 @@
-// Dispatch keys. BelowModes: torch operators called from here see no autograd, no Python dispatch
-// mode and no functorch transform of the caller's. ordinaryCpuKeys: what most tensors have.
+// Dispatch keys. BelowModes: torch operators called from here skip the caller's autograd, Python
+// dispatch modes and functorch transforms. ordinaryCpuKeys: the keys of most tensors.
 // Not for: operators that a user asked for.
 #ifndef TENSOR_BRIDGE_ADAPTERS_TORCH_DISPATCH_H_
 #define TENSOR_BRIDGE_ADAPTERS_TORCH_DISPATCH_H_
@@ -22,11 +22,11 @@ class BelowModes {
                            c10::DispatchKey::Batched, c10::DispatchKey::FuncTorchBatched})};
 };
 
-/// The keys of an ordinary CPU tensor, outside inference mode. A tensor that has exactly these is
-/// dense and strided, has memory of its own kind, and is not quantized, wrapped, meta, or a lazy
-/// conjugate, negation or zero: all of these are keys.
+/// The keys of an ordinary CPU tensor, outside inference mode. A tensor with exactly these keys is
+/// dense and strided, has ordinary memory, and is not quantized, wrapped, meta, or a lazy
+/// conjugate, negation or zero, because each of these properties has its own key.
 inline c10::DispatchKeySet ordinaryCpuKeys() {
-  // TensorImpl's constructor works them out anew each time, those of autocast included.
+  // TensorImpl's constructor would compute them each time, including those of autocast.
   static const c10::DispatchKeySet keys = [] {
     const c10::InferenceMode ordinary(false);
     return at::detail::empty_cpu({0}, at::TensorOptions()).key_set();

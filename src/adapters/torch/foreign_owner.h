@@ -1,5 +1,5 @@
-// Which owner of foreign memory a storage has, by what torch keeps of it: a deleter and a context;
-// and how a storage gets it. Not for: what a write does (copy_on_write.h).
+// The owner of a storage's foreign memory, found by the deleter and context that torch keeps; and
+// giving an owner to a storage. Not for: what a write does (copy_on_write.h).
 #ifndef TENSOR_BRIDGE_ADAPTERS_TORCH_FOREIGN_OWNER_H_
 #define TENSOR_BRIDGE_ADAPTERS_TORCH_FOREIGN_OWNER_H_
 
@@ -13,10 +13,10 @@
 
 namespace tensor_bridge {
 
-/// What the bridge offers. Set once, before the first storage is made.
+/// The bridge's functions for adapters. Set once, before the first storage is made.
 extern const TorchHost* g_host;
 
-/// The kind of an owner with this release function; null if it is none of foreign memory.
+/// The kind of an owner with this release function; null if it does not own foreign memory.
 inline const OwnerKind* kindOf(ReleaseFn release) noexcept {
   for (const OwnerKind* kind = g_host->owner_kinds; kind->tag != OwnerTag::kNone; ++kind) {
     if (kind->release == release) return kind;
@@ -45,10 +45,10 @@ inline const OwnerKind* kindHeld(const Foreign& foreign, void** held) noexcept {
   if (foreign.kind != nullptr && held != nullptr) *held = foreign.kind->retain(foreign.owner);
   return foreign.kind;
 }
-/// Gives back a reference that kindHeld() or foreignKind() gave.
+/// Releases a reference from kindHeld() or foreignKind().
 void dropHeld(ReleaseFn release, void* held) noexcept;
 
-/// A storage over the memory of `ref` that nothing guards yet; `take` as of makeForeignStorage().
+/// A storage over the memory of `ref`, not yet guarded; `take` as for makeForeignStorage().
 inline c10::intrusive_ptr<c10::StorageImpl> unguardedStorage(TensorRef* ref, c10::Device device,
                                                              bool take) {
   c10::DataPtr data = device.is_cpu() ? c10::DataPtr(ref->dl.data, take ? ref->take() : nullptr,

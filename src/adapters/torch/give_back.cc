@@ -20,7 +20,8 @@
 namespace tensor_bridge {
 namespace {
 
-// Between two looks. A look makes up to 128 calls of CUDA for what was dropped since the last one.
+// Time between two checks. A check makes up to 128 CUDA calls for the buffers dropped since the
+// last one.
 constexpr std::chrono::milliseconds kPause{5};
 constexpr std::chrono::milliseconds kPauseIfAwaited{1};
 
@@ -30,18 +31,18 @@ std::atomic<bool> g_forked{false};
 std::atomic<int64_t> g_held_back{0};
 
 // A buffer whose last tensor was dropped. `foreign` is the stream that was current then, if it is
-// none of torch's, and `event` one on it, null where none could be had.
+// not one of torch's; `event` is an event on it, null if none could be recorded.
 struct Dropped {
   std::unique_ptr<GpuOwner> owner;
   CudaStream foreign = nullptr;
   CudaEvent event = nullptr;
 };
 
-// What was dropped on one device between two looks.
+// The buffers dropped on one device between two checks.
 struct Batch {
   c10::DeviceIndex device;
   std::vector<std::unique_ptr<GpuOwner>> owners;
-  // Streams whose work until now has to be done, and their events; those that have none yet.
+  // The streams whose work so far has to finish, with their events; and streams without an event.
   std::vector<std::pair<CudaStream, CudaEvent>> marked;
   std::vector<CudaStream> unmarked;
 
@@ -56,7 +57,7 @@ struct Batch {
     owners.push_back(std::move(dropped.owner));
   }
 
-  // Of what goes back without anybody's doing.
+  // Bytes that go back without further action by the program.
   int64_t heldBack() const {
     int64_t bytes = 0;
     if (!unmarked.empty()) return bytes;
@@ -65,11 +66,11 @@ struct Batch {
   }
 };
 
-// Records the events that are missing and drops those that are reached. Whether the batch is done.
+// Records missing events and drops reached ones. Returns whether the batch is done.
 bool advance(Batch* batch) {
   auto& [device, owners, marked, unmarked] = *batch;
   const CudaCalls calls(device);
-  // Room first: a stream must not be forgotten where memory is short.
+  // Reserves first: no stream may be forgotten if memory is short.
   marked.reserve(marked.size() + unmarked.size());
   const auto record = [&marked = marked](CudaStream stream) {
     const CudaEvent event = recordEvent(stream);
@@ -175,7 +176,7 @@ class Returner {
       try {
         if (advance(&*batch)) done.splice(done.end(), *waiting, batch);
       } catch (...) {
-        // CUDA is in an error, or memory is short: looked at again later.
+        // CUDA is in an error state, or memory is short: tried again later.
       }
     }
     return done;
@@ -195,7 +196,7 @@ class Returner {
   std::vector<Dropped> arrived_;
   int awaiting_ = 0;
 
-  // Held during the thread's calls of CUDA, none of which waits.
+  // Held during the thread's CUDA calls, none of which waits.
   std::mutex cuda_mutex_;
   bool stopped_ = false;
 };

@@ -14,7 +14,7 @@ bool torchHasDevice(int32_t device_type) noexcept {
   if (device_type == kDLCPU) return true;
   if (device_type != kDLCUDA && device_type != kDLROCM) return false;
   try {
-    // Not the guard's count: without a GPU, torch's fake tensors set a guard that counts one.
+    // The guard's count is not used: without a GPU, torch's fake tensors set a guard that counts 1.
     return torch::cuda::is_available();
   } catch (...) {
     return false;
@@ -73,7 +73,7 @@ void refuseCapture(c10::Device device) {
 
 c10::DataPtr cloneOnDevice(const void* data, size_t nbytes, c10::Device device) {
   refuseCapture(device);
-  // torch may allocate, which another thread's capture would not survive.
+  // torch may allocate, which would end another thread's capture.
   const CudaCalls calls(device.index());
   const BelowModes guard;
   const auto options = at::TensorOptions().device(device).dtype(at::kByte);

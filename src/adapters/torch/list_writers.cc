@@ -1,24 +1,24 @@
 // Note [Kernels that write through const addresses]
-// torch's CUDA kernels for lists of tensors (_foreach_*_, _fused_*_, GradScaler's unscale) take
-// every address through const_data_ptr(), also of what they write
+// torch's CUDA kernels for lists of tensors (_foreach_*_, _fused_*_, GradScaler's unscale) take all
+// addresses through const_data_ptr(), even those that they write to
 // (ATen/native/cuda/MultiTensorApply.cuh, 2.6 to 2.15), so a storage's hook never runs. Operators
 // that write single tensors ask for mutable pointers.
 //
-// So a kernel of ours runs in front of each operator whose schema says that it writes a list. It
-// runs the hooks of the storages that are written and goes on; where there is no hook it looks at
-// one field of each. It stands at BackendSelect, a key that every call has beside those of its
+// So a kernel of ours runs before each operator whose schema says that it writes a list. It runs
+// the hooks of the written storages and then calls the operator; for a storage without a hook it
+// reads one field. It is registered at BackendSelect, a key that every call has beside those of its
 // tensors, below autograd, Python modes and functionalization and above all kernels that see
 // memory:
 // - It looks at storages, not at keys of tensors: a tensor that set_() gave a shared storage has
-//   none of a converted tensor's keys. That is why a key of our own would not do; there is none
-//   either that torch left to others (it uses Fake itself from 2.13 on).
-// - Nothing is replaced. Another thread's call of the operator sees our kernel or does not.
-// Boxed kernels alone would do, but make IValues of all tensors: on an emulated device SGD and Adam
-// over 50 tensors took the host 5 to 8 % longer, with the unboxed ones up to 3 %. By instructions
-// (callgrind, 50 tensors of one element on the CPU, a step of torch.optim) fused SGD takes 0.5 %
-// more with the unboxed ones, with momentum 0.4 %, foreach SGD 0.3 %, fused Adam 0.2 %.
+//   none of a converted tensor's keys. That is why a key of our own would not work; torch has also
+//   left no key to others (it uses Fake itself from 2.13 on).
+// - Nothing is replaced. Another thread's call of the operator sees our kernel or does not. Boxed
+//   kernels would be enough, but make IValues of all tensors: on an emulated device SGD and Adam
+//   over 50 tensors took the host 5 to 8 % longer, with unboxed kernels up to 3 %. By instructions
+//   (callgrind, 50 tensors of one element on the CPU, a step of torch.optim) fused SGD takes 0.5 %
+//   more with the unboxed ones, with momentum 0.4 %, foreach SGD 0.3 %, fused Adam 0.2 %.
 //
-// What is compiled in here of the dispatcher has the same layout in 2.13, 2.14 and 2.15
+// The dispatcher's classes that are compiled in here have the same layout in 2.13, 2.14 and 2.15
 // (OperatorEntry, KernelFunction, FunctionSchema, IValue, List). Before 2.13 GPU memory is not
 // shared: 2.8 and 2.9, of one group, differ in KernelFunction, and no hook could move a storage on
 // a GPU.
@@ -64,7 +64,7 @@ void beforeWrite(const at::Tensor& tensor) {
 }
 
 // The arguments of any operator, as IValues. Reads the schema at each call: a library's operator
-// may be taken away and come back with another one.
+// may be removed and registered again with another schema.
 void boxedKernel(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
   const std::vector<c10::Argument>& arguments = op.schema().arguments();
   const size_t first = stack->size() - arguments.size();
@@ -83,7 +83,8 @@ void boxedKernel(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack*
   op.redispatchBoxed(keys & kAfter, stack);
 }
 
-// What torch's own operators of this family take, as their C++ kernels do. Others are boxed.
+// The argument types of torch's own operators of this family, as in their C++ kernels. Others are
+// boxed.
 using Lists = at::TensorList;
 using Number = const at::Scalar&;
 using Numbers = at::ArrayRef<at::Scalar>;
@@ -160,7 +161,7 @@ class UnboxedKernel final : public c10::OperatorKernel {
   }
 
   c10::TypedOperatorHandle<void(Arguments...)> op_;
-  // One bit an argument, the first the lowest.
+  // One bit per argument, the first argument in the lowest bit.
   uint32_t written_;
 };
 
@@ -191,14 +192,14 @@ bool makeUnboxed(Signature<Arguments...>, const c10::OperatorHandle& op, const s
 
 c10::KernelFunction kernelFor(const c10::OperatorHandle& op) {
   std::optional<c10::KernelFunction> made;
-  // Of torch's own operators the schema tells the types in C++, and stays.
+  // For torch's own operators the schema tells the C++ types, and does not change.
   if (op.operator_name().name.rfind("aten::", 0) == 0 && op.schema().returns().empty()) {
     const std::string types = schemaTypes(op.schema());
     try {
       std::apply([&](auto... signature) { (makeUnboxed(signature, op, types, &made) || ...); },
                  Signatures());
     } catch (const c10::Error&) {
-      // Other types in C++ after all.
+      // The C++ types differ from those that the schema suggests.
     }
   }
   if (made.has_value()) return *std::move(made);

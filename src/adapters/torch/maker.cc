@@ -49,8 +49,7 @@ c10::DispatchKeySet denseKey(c10::Device device) {
   return c10::DispatchKeySet(device.is_cpu() ? c10::DispatchKey::CPU : c10::DispatchKey::CUDA);
 }
 
-// TensorImpl's fields that it lets derived classes see (torch 2.6 to 2.15); nothing is ever of this
-// class.
+// Access to TensorImpl's protected fields (torch 2.6 to 2.15); no object of this class exists.
 struct TensorFields : c10::TensorImpl {
   static constexpr auto kSizesAndStrides = &TensorFields::sizes_and_strides_;
   static constexpr auto kNumel = &TensorFields::numel_;
@@ -88,8 +87,8 @@ void setRank(int ndim, c10::impl::SizesAndStrides* layout) {
   }
 }
 
-// set_sizes_contiguous() of a new tensor. It works out each of the layout flags anew, which mostly
-// are what the constructor has set: contiguous, dense, not channels-last.
+// set_sizes_contiguous() for a new tensor. torch's own computes all layout flags again, although
+// they are usually those of the constructor: contiguous, dense, not channels-last.
 void setContiguous(c10::TensorImpl* impl, const TensorView& view) {
   const int ndim = view.dl.ndim;
   if (mayBeChannelsLast(view)) {
@@ -118,8 +117,9 @@ at::Tensor denseTensor(c10::Storage storage, c10::Device device, caffe2::TypeMet
   return at::detail::make_tensor<c10::TensorImpl>(std::move(storage), denseKey(device), type);
 }
 
-// The common case: row-major, not quantized, on the CPU, and outside inference mode, where tensors
-// have other keys and no version counter. The constructor that takes the keys as they are.
+// The common case: row-major, not quantized, on the CPU, and outside inference mode, in which
+// tensors have other keys and no version counter. Uses the constructor that takes the keys as
+// given.
 bool isOrdinary(const TensorView& view, const WrapSpec& spec) {
   return view.dl.device.device_type == kDLCPU && view.dl.strides == nullptr &&
          spec.quant.count == 0 && !c10::InferenceMode::is_enabled();
@@ -257,7 +257,7 @@ at::Tensor copiedTensor(const TensorView& view, const WrapSpec& spec) {
       // Blocking: borrowed host memory may be released as soon as this function returns.
       if (flat.device() != target) flat = flat.to(target, /*non_blocking=*/false, /*copy=*/true);
     }
-    // The result may be used on any stream, as what is shared may be.
+    // The result may be used on any stream, like shared memory.
     if (!device.is_cpu() && flat.is_cuda()) orderOtherStreams(flat.device().index());
     device = flat.device();
   }

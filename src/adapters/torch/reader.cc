@@ -30,8 +30,8 @@ void releaseTorchTensor(void* owner) {
       static_cast<c10::TensorImpl*>(owner));
 }
 
-// A tensor that shows foreign memory, with a reference to that: the next write finds that it is not
-// alone, and leaves the memory to whoever looks at the view.
+// A tensor over foreign memory, with a reference to the memory: the next write finds that
+// reference, and leaves the memory to the view's user.
 struct HeldView {
   at::Tensor tensor;
   ReleaseFn release;
@@ -134,14 +134,14 @@ Obstacle storageObstacle(const at::Tensor& tensor, bool hold, TorchFacts* facts)
   if (isSharedStorage(storage)) return Obstacle::kNone;
   const c10::DataPtr& data = storage->_mutable_data_ptr_no_checks();
   if (c10::impl::cow::is_cow_data_ptr(data)) return Obstacle::kLazyClone;
-  // An ordinary allocation of torch's; the other kinds are looked at one by one.
+  // An ordinary torch allocation; the other kinds are checked one by one.
   if (data.get_deleter() != ordinaryDeleter()) {
     if (at::MapAllocator::fromDataPtr(data) != nullptr ||
         at::RefcountedMapAllocator::fromDataPtr(data) != nullptr || isManagedShared(data)) {
       return Obstacle::kSharedMemory;
     }
     if (c10::impl::hasDeviceGuardImpl(c10::kCUDA) && tensor.is_pinned()) return Obstacle::kPinned;
-    // at::from_blob without a deleter: nobody says how long the memory lives.
+    // at::from_blob without a deleter: the lifetime of the memory is not known.
     if (data.get_context() == nullptr && data.get() != nullptr) return Obstacle::kAliased;
   }
   if (isHooked(storage)) return Obstacle::kHooked;
@@ -156,7 +156,7 @@ int64_t denseBytes(const at::Tensor& tensor) {
   return overflows ? std::numeric_limits<int64_t>::max() : bytes;
 }
 
-// Whether the storage reaches to the last element. Resizing a storage does not look at its tensors.
+// Whether the storage includes the last element. Resizing a storage ignores its tensors.
 [[gnu::no_stack_protector]] bool reachesLastElement(const at::Tensor& tensor, int64_t dense_bytes) {
   if (dense_bytes == 0) return true;
   const auto itemsize = static_cast<size_t>(tensor.element_size());
@@ -168,7 +168,7 @@ int64_t denseBytes(const at::Tensor& tensor) {
   return end <= tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl()->nbytes();
 }
 
-// What stands in the way of a tensor with ordinaryCpuKeys().
+// The obstacle of a tensor with ordinaryCpuKeys().
 Obstacle ordinaryObstacle(const at::Tensor& tensor, bool hold, TorchFacts* facts) {
   facts->ndim = static_cast<int32_t>(tensor.dim());
   facts->shape = tensor.sizes().data();
@@ -231,7 +231,7 @@ Obstacle findObstacle(const at::Tensor& tensor, bool hold, TorchFacts* facts) {
 }  // namespace
 
 void describeTensor(const at::Tensor& tensor, bool hold, TorchFacts* facts) noexcept {
-  // Without the name, the larger part, which is there for the obstacles that are called by it.
+  // Without the name, the larger part of the struct, which only some obstacles need.
   std::memset(facts, 0, offsetof(TorchFacts, name));
   facts->dtype = Dtype::kUnknown;
   facts->device = DLDevice{kDLCPU, 0};
@@ -239,7 +239,7 @@ void describeTensor(const at::Tensor& tensor, bool hold, TorchFacts* facts) noex
     facts->requires_grad = tensor.requires_grad();
     facts->obstacle = findObstacle(tensor, hold, facts);
   } catch (...) {
-    // Symbolic shapes, fake storages: whatever refuses to be read is wrapped.
+    // Symbolic shapes and fake storages: a tensor that refuses to be read counts as wrapped.
     facts->obstacle = Obstacle::kWrapped;
   }
 }
@@ -250,8 +250,8 @@ void copyElements(const at::Tensor& tensor, c10::ScalarType type, void* out) {
                           .options(at::TensorOptions().dtype(type))
                           .target_device(c10::Device(c10::kCPU))
                           .make_tensor();
-  // No second reference: from 2.13 on torch takes the GIL to make and to drop one of a tensor that
-  // has a Python object, and the caller may have given it away.
+  // No second reference: from 2.13 on torch takes the GIL to make and to drop a reference to a
+  // tensor that has a Python object, and the caller may have released the GIL.
   if (tensor.layout() == at::kMkldnn) {
     target.copy_(tensor.to_dense());
   } else {

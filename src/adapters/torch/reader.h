@@ -1,4 +1,4 @@
-// From a torch tensor: a TensorRef to its memory, the facts by which the bridge decides whether
+// From a torch tensor: a TensorRef to its memory, the facts from which the bridge decides whether
 // TensorFlow may share it, and copies of its elements. Nothing here materialises a storage.
 // Not for: deciding.
 #ifndef TENSOR_BRIDGE_ADAPTERS_TORCH_READER_H_

@@ -16,7 +16,7 @@ constexpr DLDataType kDataTypes[] = {
 #undef TB_DTYPE
 };
 
-// Numbers are part of torch's serialization format and never reused; these anchor the column.
+// The numbers are part of torch's serialization format and never reused; these check the column.
 static_assert(static_cast<int>(c10::ScalarType::Byte) == 0);
 static_assert(static_cast<int>(c10::ScalarType::Float) == 6);
 static_assert(static_cast<int>(c10::ScalarType::Bool) == 11);

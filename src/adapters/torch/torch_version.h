@@ -1,7 +1,7 @@
-// What differs between the releases of torch that one source is compiled for: every #if on torch's
-// version. Seen: torch 2.6 to 2.15. Which storages copy on write, and whether writers of lists are
-// guarded, is chosen by file: cmake/torch_groups.cmake. Not for: differences in layout inside a
-// group; there are none.
+// Differences between the releases of torch for which one source is compiled: every #if on torch's
+// version. Seen: torch 2.6 to 2.15. cmake/torch_groups.cmake chooses, by file, which storages copy
+// on write and whether writers of lists are guarded. Not for: differences in layout inside a group;
+// there are none.
 #ifndef TENSOR_BRIDGE_ADAPTERS_TORCH_TORCH_VERSION_H_
 #define TENSOR_BRIDGE_ADAPTERS_TORCH_TORCH_VERSION_H_
 
@@ -38,8 +38,8 @@ inline const at::Tensor& tensorInField(void* field) {
 
 }  // namespace tensor_bridge
 
-// Conversions of c10::Scalar call c10::report_overflow(), which boxing compiles in. 2.15 has them
-// without it.
+// Conversions of c10::Scalar, which boxing compiles in, call c10::report_overflow(). In 2.15 they
+// do not.
 #if !TB_TORCH_AT_LEAST(15)
 #define TB_TORCH_NEEDS_REPORT_OVERFLOW
 #endif
