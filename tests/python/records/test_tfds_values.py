@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import random
 import shutil
 import sys
 import zlib
@@ -20,6 +21,7 @@ from tensor_bridge.errors import (
     InvalidOptionError,
     RecordError,
     RecordNotFoundError,
+    TensorBridgeError,
 )
 from tensor_bridge.records import _images
 
@@ -355,6 +357,36 @@ def test_little_that_unpacks_to_much_is_refused(copied):
     _written(copied, zipped=_strings(zlib.compress(bytes(1 << 26))))
     with pytest.raises(RecordError, match="got 9 bytes"):
         records.tfds(copied, "test", features=["zipped"])[0]
+
+
+def test_damaged_examples_are_read_or_refused(copied):
+    """Their checksums are right: somebody wrote them so."""
+    (shard,) = copied.glob("*-train.*")
+    good = [record.numpy() for record in tf.data.TFRecordDataset(str(shard))]
+    draw = random.Random(5)
+    damaged = []
+    for i in range(300):
+        data = bytearray(good[i % len(good)])
+        for _ in range(draw.randint(1, 5)):
+            at = draw.randrange(len(data))
+            if draw.random() < 0.7:
+                data[at] = draw.choice([0, 1, 0x7F, 0x80, 0xFF, draw.randrange(256)])
+            else:
+                del data[at : at + draw.randint(1, 8)]
+        damaged.append(bytes(data))
+    with tf.io.TFRecordWriter(str(shard)) as writer:
+        for record in damaged:
+            writer.write(record)
+    info = copied / "dataset_info.json"
+    info.write_text(info.read_text().replace('"5"', f'"{len(damaged)}"'))
+    dataset = records.tfds(copied)
+    refused = 0
+    for i in range(len(dataset)):
+        try:
+            list(dataset[i]["nested"])
+        except TensorBridgeError:
+            refused += 1
+    assert 50 < refused < len(damaged)
 
 
 # ---- ArrayRecord ---------------------------------------------------------------------------------
