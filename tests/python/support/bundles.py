@@ -14,7 +14,7 @@ MAGIC = 0xDB4775248B80FB57
 
 
 def save(prefix: Path | str, tensors: Mapping[Any, Any]) -> str:
-    """TensorFlow writes a checkpoint of these tensors; the prefix."""
+    """Has TensorFlow write a checkpoint of these tensors; returns the prefix."""
     tf.raw_ops.SaveV2(
         prefix=str(prefix),
         tensor_names=list(tensors),
@@ -40,7 +40,7 @@ def _block(records: Iterator[tuple[bytes, bytes]] | list[tuple[bytes, bytes]]) -
 
 
 def index_bytes(records: list[tuple[bytes, bytes]]) -> bytes:
-    """An index of these records, with checksums that are not right."""
+    """An index of these records, with wrong checksums."""
     data = _block(records) + b"\0" + b"\0\0\0\0"
     index = _block([(b"\xff", varint(0) + varint(len(data) - 5))]) + b"\0" + b"\0\0\0\0"
     meta = _block([]) + b"\0" + b"\0\0\0\0"
@@ -64,7 +64,7 @@ def header(shards: int = 1) -> bytes:
 
 
 def write(folder: Path, entries: dict[str, bytes], data: bytes, shards: int = 1) -> str:
-    """A checkpoint of these entries; the prefix."""
+    """Writes a checkpoint of these entries; returns the prefix."""
     prefix = folder / "made"
     records = [(b"", header(shards)), *sorted((k.encode(), v) for k, v in entries.items())]
     prefix.with_suffix(".index").write_bytes(index_bytes(records))

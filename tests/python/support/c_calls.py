@@ -2,8 +2,8 @@
 
     python c_calls.py [NAME...]     # all functions but these
 
-Prints a line `call NAME HOW` before each call, which may end the process, and `wrong NAME: WHY`
-where the answer is not the one that c_api.h promises. For the test that starts it.
+Prints a line `call NAME HOW` before each call, which may end the process, and `wrong NAME: WHY` if
+the answer differs from the promise of c_api.h. For the test that starts it.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ BYTES = {
 
 
 class World:
-    """Makes each argument anew, for a call may consume it. Nothing is given back."""
+    """Makes each argument anew, because a call may consume it. Nothing is released."""
 
     def __init__(self) -> None:
         import tensorflow as tf
@@ -204,7 +204,7 @@ class World:
         from tensor_bridge import capi, checkpoint
 
         self.tf, self.torch, self.capi, self.checkpoint = tf, torch, capi, checkpoint
-        # The GIL is held, as the Python family wants it; the others do not mind.
+        # The GIL is held, as the Python family requires; the other functions allow it.
         self.library = capi.TensorBridge()._library
         for name, function in FUNCTIONS.items():
             entry = getattr(self.library, name)
@@ -233,14 +233,14 @@ class World:
         return made if made is None or isinstance(made, int) else self.keep(made)
 
     def keep(self, made: Any) -> int:
-        """The address of what lives as long as this."""
+        """The address of an object that is kept alive as long as this one."""
         is_memory = isinstance(made, ctypes.Array | ctypes.Structure)
         address = ctypes.addressof(made) if is_memory else id(made)
         self.kept[address] = made
         return address
 
     def kept_at(self, address: Any) -> Any:
-        """What `keep` made that address from."""
+        """The object from which `keep` made that address."""
         return self.kept.get(address)
 
     def _struct(self, name: str) -> ctypes.Structure:
@@ -250,7 +250,7 @@ class World:
         return made
 
     def _made(self, name: str, *arguments: Any) -> int:
-        """What a function puts into its first place for a result."""
+        """The value that a function writes to its first result pointer."""
         place = ctypes.c_void_p()
         given = [ctypes.addressof(place) if each is ... else each for each in arguments]
         assert self.call(name, *given) == OK, (name, self.error())
@@ -472,13 +472,13 @@ class World:
 
 
 def may_be_null(what: str | int, absent: set[int]) -> bool:
-    """Whether a pointer may be null where those other places are."""
+    """Whether a pointer may be null while the arguments ``absent`` are null."""
     mark = re.match(r"\?(\d )?", str(what))
     return mark is not None and (mark[1] is None or int(mark[1]) in absent)
 
 
 def null_calls(world: World, name: str) -> Iterator[str]:
-    """Every combination of nulls: what is wrong with the answers."""
+    """Calls with every combination of nulls; yields what is wrong with the answers."""
     entry, function = ENTRIES[name], FUNCTIONS[name]
     for nulls in product((False, True), repeat=len(function.pointers)):
         absent = {place for place, null in zip(function.pointers, nulls, strict=True) if null}
@@ -508,7 +508,7 @@ _NATURAL = re.compile(r"\b(?:count|index|slot|first|ndim|nbytes|num_offsets)$")
 
 
 def number_calls(world: World, name: str) -> Iterator[str]:
-    """Zero and numbers below it, where a number is signed: they must not crash."""
+    """Calls with zero and negative numbers for signed parameters, which must not crash."""
     entry, function = ENTRIES[name], FUNCTIONS[name]
     for place, kind in enumerate(function.types):
         if kind not in (ctypes.c_int32, ctypes.c_int64):
@@ -524,7 +524,7 @@ def number_calls(world: World, name: str) -> Iterator[str]:
 
 
 def size_calls(world: World, name: str) -> Iterator[str]:
-    """A struct of another size is refused; by an explanation in its own words."""
+    """Calls with another struct_size, which must be refused, with a message of its own."""
     entry, function = ENTRIES[name], FUNCTIONS[name]
     for place in range(len(entry)):
         arguments = [world.make(each) for each in entry]
@@ -550,10 +550,10 @@ def main(skipped: list[str]) -> None:
         for calls in CALLS:
             for wrong in calls(world, name):
                 print(f"wrong {name}: {wrong}", flush=True)
-        # What a call may have changed for all.
+        # Restores process-wide state that a call may have changed.
         world.call("tb_py_set_gil_functions", world.save_thread(), world.restore_thread())
     print("done", flush=True)
-    # Without the frameworks' own ends, and with what the calls left behind.
+    # Skips the frameworks' exit handlers, because the calls left objects behind.
     os._exit(0)
 
 

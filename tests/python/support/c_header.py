@@ -21,7 +21,7 @@ _INTEGERS = {
 
 
 class Function(NamedTuple):
-    """A declaration: what it returns, and for each parameter its C text and ctypes' type."""
+    """A declaration: its result type, and for each parameter its C text and ctypes type."""
 
     name: str
     returns: Any
@@ -31,7 +31,7 @@ class Function(NamedTuple):
 
     @property
     def pointers(self) -> list[int]:
-        """The places of its pointers, functions among them."""
+        """The positions of its pointers, including pointers to functions."""
         return [i for i, kind in enumerate(self.types) if kind is ctypes.c_void_p]
 
 
@@ -42,7 +42,7 @@ def text() -> str:
 
 
 def _split(parameters: str) -> list[str]:
-    """At the commas that are in no parentheses."""
+    """Splits at the commas outside parentheses."""
     found, depth = [""], 0
     for letter in parameters:
         depth += {"(": 1, ")": -1}.get(letter, 0)
@@ -61,7 +61,7 @@ def _type(declared: str, callbacks: set[str]) -> Any:
 
 
 def functions(header: str) -> dict[str, Function]:
-    """What the text of a header exports."""
+    """The functions that the text of a header exports."""
     callbacks = set(re.findall(r"typedef [^;]*?\(\*(\w+)\)\(", header))
     found = {}
     for returns, name, parameters in re.findall(

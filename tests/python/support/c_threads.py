@@ -1,6 +1,7 @@
-"""Threads that Python knows nothing of: started by pthread_create, running a C function.
+"""Threads that Python does not know: started by pthread_create, running a C function.
 
-And tensors that Python knows nothing of, for them to release: the neutral family of the C ABI.
+And tensors that Python does not know, for these threads to release: the neutral family of the C
+ABI.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def claims_test(
     run: Callable[..., Done] = run_forked,
     parameters: Iterable[Any] | None = None,
 ) -> Callable[[str], None]:
-    """A test that has each claim for a parameter; the first of them that is tried runs them all.
+    """A test with each claim as a parameter; the first one that runs checks all claims.
 
     Args:
       prelude: Runs first; the claims see its names.

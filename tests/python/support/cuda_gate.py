@@ -1,4 +1,4 @@
-"""Work on a CUDA stream that ends when the test says so, and what comes true by then or after."""
+"""Work on a CUDA stream that ends when the test says so, and waiting for conditions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BOUND = 1 << 30
 
 
 class Gate:
-    """Holds what is queued on a stream behind it until `open`."""
+    """Holds back the work queued after it on a stream, until `open`."""
 
     def __init__(self) -> None:
         self._libc = ctypes.CDLL(None)
@@ -27,7 +27,7 @@ class Gate:
 
     def close(self, stream: torch.cuda.Stream) -> None:
         """From here on the stream waits. A function of libc needs no GIL."""
-        # Of torch's own runtime, whichever else the process has.
+        # From torch's own runtime, even if the process has others.
         launch = ctypes.CDLL("libc10_cuda.so").cudaLaunchHostFunc
         function = ctypes.cast(self._libc.sem_wait, ctypes.c_void_p)
         assert launch(ctypes.c_void_p(stream.cuda_stream), function, self._semaphore) == 0
@@ -49,7 +49,7 @@ def gated(stream: torch.cuda.Stream) -> Iterator[Gate]:
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 60) -> bool:
-    """Whether the condition has come true by then."""
+    """Whether the condition comes true within that time."""
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.001)
@@ -57,12 +57,12 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> bool:
 
 
 def assert_bounded(drop: Callable[[], Iterable[object]], size: int, ahead: int = 0) -> None:
-    """While torch's stream stands still, no more is held back than `BOUND` allows.
+    """Asserts that at most `BOUND` bytes are held back while torch's stream is blocked.
 
     Args:
       drop: Makes and drops 24 tensors on the GPU, one for each value that it yields.
       size: Bytes of a tensor.
-      ahead: Tensors that are made before they are asked for.
+      ahead: Tensors that are made in advance.
     """
     before = live_owners()
     most = made = 0
@@ -78,7 +78,7 @@ def assert_bounded(drop: Callable[[], Iterable[object]], size: int, ahead: int =
         begin = time.monotonic()
         worker.start()
         assert wait_until(lambda: made >= BOUND // size)
-        # The stream stands still, so it gets no further, in as much time as the first ones took.
+        # The stream is blocked, so there is no progress in the time that the first tensors took.
         assert not wait_until(lambda: made == 24, seconds=time.monotonic() - begin)
     worker.join()
     assert most <= BOUND // size + 1 + ahead

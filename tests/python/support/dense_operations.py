@@ -60,10 +60,10 @@ def torch_tensor(content: bytes, shape: Sequence[int], dtype: str) -> torch.Tens
 
 
 class DenseOperations(Machine):
-    """Whatever is one tensor."""
+    """Operations on single tensors."""
 
     def add_common(self, values: Sequence[tuple[int, Any, bytes]]) -> None:
-        """Values that other machines have too: nobody writes to them, or drops them."""
+        """Adds values that other machines share: they are never written to or dropped."""
         for number, value, content in values:
             if isinstance(value, torch.Tensor):
                 self.add_torch(number, value, self.own_storage(value, content))
@@ -83,7 +83,7 @@ class DenseOperations(Machine):
         self.add_dense(number, t, content, shape, dtype)
 
     def elements(self, dtype: str, shape: Sequence[int], data: str) -> bytes:
-        """Bytes for all elements; zeros for what is not told."""
+        """Bytes for all elements; zeros for elements that are not given."""
         return bytes.fromhex(data).ljust(prod(shape) * itemsize(dtype), b"\0")
 
     draw_make_torch = draw_make_tf
@@ -108,7 +108,7 @@ class DenseOperations(Machine):
         self, number: int, value: Any, content: bytes, shape: tuple[int, ...], dtype: str,
         among: Sequence[Node],
     ) -> None:  # fmt: skip
-        """A variable after TensorFlow updated it: where it is now, is TensorFlow's own affair."""
+        """A variable after TensorFlow updated it; TensorFlow decides where it is now."""
         had = self.things.get(number)
         found = had if isinstance(had, Variable) else Variable(value, Node(), 0, shape, dtype)
         if found.copies:
@@ -205,7 +205,7 @@ class DenseOperations(Machine):
             held.value.scatter_nd_update([[0]], value)
             content = encode(held.dtype, 7) * (row // size) + content[row:]
             held.copies = True
-        # It may be updated in place, where nobody else looks.
+        # TensorFlow may update it in place if nobody else uses the memory.
         memory, here = held.memory, held.memory.address + held.start
         if how != "assign" and not held.copies and tf_data_address(held.value) == here:
             if any(node.memory is memory for node in self.alive(without=held)):
@@ -291,12 +291,12 @@ class DenseOperations(Machine):
         }
 
     def do_chain(self, number: int, start: int, length: int, interface: str) -> None:
-        """There and back, again and again; the last one is kept."""
+        """Converts back and forth repeatedly, and keeps the last result."""
         thing = self.get(start, Dense, Torch)
         if isinstance(thing, Torch) and self.exported(thing.storage):
             raise NotThereError
         for _ in range(length):
-            # On the model each link is made and let go of as the library does.
+            # The model makes and releases each step as the library does.
             if isinstance(thing, Torch):
                 verdict = self.to_tf_verdict(thing, None)
                 t = self.library.to_tf(interface, thing.value)
@@ -326,11 +326,11 @@ class DenseOperations(Machine):
         elif how == "flat" and value.is_contiguous():
             made = value.view(-1)
         elif how == "dtype":
-            # The bytes of a bool say nothing else.
+            # The bytes of a bool hold nothing else.
             other = ("uint8", "float32", "int64", "int16")[i % 4]
             plain = source.elements and value.is_contiguous() and source.dtype != "bool"
             rows = plain and value.dim() and value.stride(-1) == 1
-            # Those of a dimension of one element, too, which say nothing.
+            # Also the strides of dimensions of size 1, which have no meaning.
             counts = (value.size(-1), source.offset, *value.stride()[:-1]) if rows else (1,)
             if not rows or any(n * itemsize(source.dtype) % itemsize(other) for n in counts):
                 raise NotThereError
@@ -379,7 +379,7 @@ class DenseOperations(Machine):
         self.put_bytes(target, written)
 
     def put_bytes(self, target: Torch, written: list[tuple[int, bytes]]) -> None:
-        """At the places of the elements, by their numbers; -1 is the whole storage."""
+        """Writes at the positions of elements, by their numbers; -1 is the whole storage."""
         memory = target.storage.here
         places = list(target.places())
         for i, element in written:
@@ -392,7 +392,7 @@ class DenseOperations(Machine):
     def write_of(
         self, target: Torch, how: str, value: int
     ) -> tuple[Callable[[], Any], list[tuple[int, bytes]]]:
-        """What writes, and the elements that it writes by their numbers."""
+        """The function that writes, and the numbers of the elements that it writes."""
         x, dtype, count = target.value, target.dtype, target.elements
         if dtype == "bool":
             value %= 2
@@ -443,7 +443,7 @@ class DenseOperations(Machine):
             raise NotThereError
         if x in self.common or self.exported(target.storage):
             raise NotThereError
-        # A view keeps the tensor that it is of, whatever becomes of either.
+        # A view keeps its base tensor, whatever happens to either.
         bases = [t.value._base for t in self.things.values() if isinstance(t, Torch)]
         if target.value._base is not None or any(base is target.value for base in bases):
             raise NotThereError
@@ -475,7 +475,7 @@ class DenseOperations(Machine):
         target.shape, target.strides = (elements,), (1,)
         if needed <= storage.nbytes:
             return
-        # Memory of torch's; what is behind the former bytes is whatever it is.
+        # torch's memory; the bytes after the former ones are undefined.
         first = torch_data_address(value) - target.offset * size
         content = kept + memory_at(first + len(kept), needed - len(kept))
         if storage.shows is not None:
@@ -541,7 +541,7 @@ class DenseOperations(Machine):
         if (source.shape, source.dtype) != (held.shape, held.dtype):
             verdict = "MismatchError"
         else:
-            # Nothing keeps the bytes that a live view shows.
+            # Nothing keeps the bytes under a live view.
             shown = copy is None and self.shows_live(source)
             verdict = self.to_tf_verdict(source, True if shown else copy)
         if verdict == "either":
@@ -614,7 +614,7 @@ class DenseOperations(Machine):
             source.value = None
             way = "through" if on_write == "alias" else on_write
             made = self.add_converted(number, x, source, verdict, way)
-            # It does not go back as a handle of TensorFlow's.
+            # It does not go back as a TensorFlow handle.
             made.storage.handle = None
             return
         aligned = (memory.address + source.start) % model.ALIGNMENT == 0
@@ -633,7 +633,7 @@ class DenseOperations(Machine):
         return {"x": self.some(rng, Torch)}
 
     def do_hand_over(self, number: int, x: int) -> None:
-        """Through torch's own DLPack: both show the memory, and write to it."""
+        """Through torch's own DLPack: both use the memory, and write to it."""
         source = self.get(x, Torch)
         if not self.row_major(source) or not source.elements or source.live is not None:
             raise NotThereError
@@ -666,7 +666,7 @@ class DenseOperations(Machine):
         getattr(self, "_" + what.replace(" ", "_"))(number, source, value)
 
     def both(self, one: Callable[[], Any], other: Callable[[], Any]) -> tuple[Any, Any]:
-        """What came out of two calls in two threads at once."""
+        """The results of two calls that run at the same time in two threads."""
         waits = [hand.start(f) for hand, f in zip(self.hands, (one, other), strict=True)]
         results, errors = [], []
         for wait in waits:
@@ -691,7 +691,7 @@ class DenseOperations(Machine):
         self.both(lambda: first.fill_(value), lambda: second.fill_(1 - value))
         self.after_write(x, verdict)
         if hooked and verdict != "through":
-            # Perhaps both were in the hook.
+            # Both threads may have been in the hook.
             x.storage.barred = x.storage.barred or None
         elements = x.elements // x.shape[0] * half
         one, other = encode(x.dtype, value), encode(x.dtype, 1 - value)

@@ -1,4 +1,4 @@
-"""DLPack structures in ctypes: what a capsule holds, and capsules of any content, also lies."""
+"""DLPack structures in ctypes: the content of a capsule, and capsules of any content, also false."""
 
 from __future__ import annotations
 
@@ -85,11 +85,11 @@ def strides_of(tensor: DLTensor) -> tuple[int, ...]:
 
 
 class Producer:
-    """A structure over 4096 bytes of zeros, made as a test says, which counts its deletions.
+    """A structure over 4096 bytes of zeros, made for a test, which counts its deletions.
 
     Attributes:
       managed: The structure; a test may change any field.
-      memory: What it points at.
+      memory: The memory that it points to.
       deleted: How often its deleter ran.
     """
 

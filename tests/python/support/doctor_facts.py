@@ -31,7 +31,7 @@ STAGE = "looking at the loaded libraries"
 
 
 def trials(**data: Any) -> tuple[Trial, ...]:
-    """Both trials, done, with other data."""
+    """Both trials, finished, with other data."""
     return tuple(Trial(order, STAGE, "done", DATA | data) for order in ORDERS)
 
 
@@ -50,7 +50,7 @@ FACTS = Facts(
 
 
 def facts(**changes: Any) -> Facts:
-    """The facts with changes; a dict adds to the one that is there."""
+    """The facts with changes; a dict is merged into the existing one."""
     merged = {
         name: getattr(FACTS, name) | value if isinstance(value, dict) else value
         for name, value in changes.items()

@@ -57,7 +57,7 @@ def _saved_model(side: KerasSide, folder: Path) -> str:
 
 
 def formats(side: KerasSide, saved_model: bool) -> dict[str, Callable[[KerasSide, Path], str]]:
-    """What writes each format that there is for a model; SavedModels take seconds."""
+    """The function that writes each format possible for a model; SavedModels take seconds."""
     found = {"keras": _keras, "weights.h5": _weights, "checkpoint": _checkpoint}
     if side.drawn.style != "subclassed":
         found["h5"] = _h5
@@ -69,19 +69,19 @@ def formats(side: KerasSide, saved_model: bool) -> dict[str, Callable[[KerasSide
 
 
 def knows_names(side: KerasSide, kind: str) -> bool:
-    """Whether names in the file lead to the layers with no rule."""
+    """Whether names in the file lead to the layers without a rule."""
     if kind in ("checkpoint", "SavedModel"):
         return False
     subclassed = side.drawn.style == "subclassed"
     if side.drawn.generation == 3:
-        # Keras looks at attributes in the order of the alphabet, and at "layers" among them.
+        # Keras visits attributes in alphabetical order, "layers" among them.
         paths = side.paths.values()
         return not subclassed or not any(path > "layers" or "/" in path for path in paths)
     return not subclassed and kind != "weights.h5"
 
 
 def roles(side: KerasSide) -> list[tuple[str, str | None]]:
-    """What a number is of a norm without gamma or beta; a file without configuration."""
+    """Rules for numbered weights of norms without gamma or beta; the file has no configuration."""
     return [
         (f"^{re.escape(side.paths[id(layer)])}/{i}$", f"{side.paths[id(layer)]}/{role}")
         for _, layer in side.drawn.layers()
@@ -112,7 +112,7 @@ def rules(side: KerasSide, file: checkpoint.Checkpoint) -> list[tuple[str, str |
             called = getattr(variable, "path", variable.name).partition(":")[0]
             match = _ROLE.search(name if numbered else called)
             assert match is not None
-            # One rule is not to find what another made.
+            # A rule must not match the result of another rule.
             target = f"to:{where}/{match[0]}"
             if numbered and name.startswith(f"{where}/"):
                 continue

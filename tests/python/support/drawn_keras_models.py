@@ -19,12 +19,12 @@ _ATTRIBUTES = ["dense", "dense_1", "dense_2", "lstm", "lstm_1", "a", "m", "out",
 
 @dataclass
 class Drawn:
-    """A model and what each of its weights may be called.
+    """A model and the possible names of each of its weights.
 
     Attributes:
       model: The model, built.
       kind: "sequential", "functional" or "subclassed".
-      names: By the constant in a weight the names that say which one it is.
+      names: For the constant in each weight, the names that identify the weight.
     """
 
     model: Any
@@ -37,7 +37,7 @@ class _Draw:
         self.keras, self.rng = keras, random.Random(seed)
         self.is_3 = keras.__version__.startswith("3")
         self.made: list[Any] = []
-        # Names that the program gave; the others are Keras' own.
+        # Names that the program gave; Keras gave the others.
         self.given: set[int] = set()
 
     def chance(self, p: float) -> bool:
@@ -81,7 +81,7 @@ class _Draw:
         return made
 
     def several(self, used: set[str], depth: int, at_most: int) -> list[Any]:
-        """Layers made in another order than they are used."""
+        """Layers that are made in another order than they are used."""
         made = [self.layer(used, depth) for _ in range(self.rng.randint(1, at_most))]
         self.rng.shuffle(made)
         # Keras may have given a name that the program gave too.
@@ -127,7 +127,7 @@ class _Draw:
                 attributes = draw.rng.sample(_ATTRIBUTES, draw.rng.randint(1, 5))
                 self.order = list(attributes)
                 for attribute in draw.rng.sample(attributes, len(attributes)):
-                    # Nobody gives a layer the name of another's attribute.
+                    # No layer gets the name of another layer's attribute.
                     setattr(self, attribute, draw.layer(set(_ATTRIBUTES), 1))
                 if draw.chance(0.4):
                     self.blocks = draw.several(set(), 1, 3)

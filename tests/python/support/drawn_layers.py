@@ -1,5 +1,5 @@
-"""Layers drawn at random: what Keras makes, the torch module that a user writes for it, and why
-torch's module cannot compute it, where it cannot.
+"""Layers drawn at random: the Keras layer, the torch module that a user writes for it, and the
+reason if torch's module cannot compute the layer.
 
 Shapes are Keras', without the batch. Pictures (height, width, channels) have their channels first
 in torch, sequences (steps, channels) and vectors lie as in Keras.
@@ -37,16 +37,16 @@ class Drawn:
     """One layer.
 
     Attributes:
-      class_name: In ``keras.layers``.
-      options: What it is made with; a layer within is a Drawn.
-      shape: Of its output.
+      class_name: Its class in ``keras.layers``.
+      options: Its constructor's arguments; an inner layer is a Drawn.
+      shape: The shape of its output.
       module: Makes the torch module; None for a layer without weights.
-      run: What the user's forward does with it.
-      cause: Why torch's module alone cannot compute the layer.
-      unseen: Whether only the configuration tells ``cause``, not the weights.
-      name: In the model; None lets Keras choose.
-      flattens: For a Flatten the sizes of the picture in torch, channels first.
-      inputs: How many it takes.
+      run: The code of the user's forward for it.
+      cause: Why torch's module without further code cannot compute the layer.
+      unseen: Whether only the configuration shows ``cause``, not the weights.
+      name: Its name in the model; None lets Keras choose.
+      flattens: For a Flatten, the sizes of the picture in torch, channels first.
+      inputs: The number of its inputs.
     """
 
     class_name: str
@@ -70,7 +70,7 @@ class Drawn:
 
     @property
     def roles(self) -> list[str]:
-        """Of a norm, the names of its weights, which some files only count."""
+        """The names of a norm's weights, which some files only number."""
         if not self.class_name.endswith("Normalization"):
             return []
         if self.class_name == "RMSNormalization":
@@ -98,7 +98,7 @@ def on_picture_channels_last(module: Any, x: torch.Tensor) -> torch.Tensor:
 
 
 class _Same:
-    """Pads as TensorFlow does, in a forward of its own."""
+    """Pads as TensorFlow does, in its own forward."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         pads: list[int] = []
@@ -171,7 +171,7 @@ def draw_window(rng: Random, spatial: Shape, dilates: bool = True) -> Window | N
 
 
 def convolution(rng: Random, window: Window, ins: int, outs: int, **options: Any) -> Any:
-    """Makes the torch module, and what runs it; the cause if the code around must pad."""
+    """Makes the torch module and the code that runs it; the cause if that code must pad."""
     ndim = len(window.kernel)
     plain = {"stride": window.stride, "dilation": window.dilation, **options}
     kind = CONVS[ndim]
@@ -193,7 +193,7 @@ def convolution(rng: Random, window: Window, ins: int, outs: int, **options: Any
 
 
 def placed(run: Run, ndim: int) -> Run:
-    """Pictures have their channels first in torch already, sequences must be turned."""
+    """Transposes sequences; pictures already have channels first in torch."""
     if ndim == 2:
         return run
     return lambda module, x: run(module, x.transpose(1, 2)).transpose(1, 2)
@@ -324,7 +324,7 @@ def draw_transposed(rng: Random, shape: Shape, generation: int) -> Drawn | None:
         extra = size - (full - 2 * cut)
         sizes.append(size)
     cause, run = None, call
-    if extra < 0:  # Keras cuts off more behind than in front
+    if extra < 0:  # Keras crops more at the end than at the beginning
         if rng.random() < 0.9:
             return None
         cause = "cropping"
@@ -505,7 +505,7 @@ RECURRENT = {"LSTM": nn.LSTM, "GRU": nn.GRU, "SimpleRNN": nn.RNN}
 
 @dataclass
 class _Odd:
-    """Options of a recurrent layer that torch's module has not."""
+    """Options of a recurrent layer that torch's module lacks."""
 
     options: dict[str, Any] = field(default_factory=dict)
     cause: str | None = None
@@ -570,8 +570,8 @@ def draw_attention(rng: Random, shape: Shape, generation: int) -> Drawn | None:
     size = shape[1]
     heads = rng.choice([n for n in range(1, size + 1) if size % n == 0])
     if heads == size == shape[0] and generation == 3:
-        # Keras 3.15 mixes up steps and heads of size 1 where there are as many of both; Keras 2
-        # computes what attention is.
+        # Keras 3.15 confuses steps and heads of size 1 if their numbers are equal; Keras 2 computes
+        # attention correctly.
         return None
     return Drawn(
         "MultiHeadAttention",

@@ -52,10 +52,10 @@ class Model:
     """What was drawn.
 
     Attributes:
-      seed: That gives the same again.
+      seed: The seed that gives the same model again.
       style: One of ``STYLES``.
       generation: Keras' major version.
-      shape: Of the input; integers below ``words`` if that is not 0.
+      shape: The shape of the input; it holds integers below ``words`` if that is not 0.
     """
 
     seed: int
@@ -70,7 +70,7 @@ class Model:
         return list(_walk(self.parts, ""))
 
     def causes(self) -> set[str]:
-        """Why torch's modules alone cannot compute the model."""
+        """Why torch's modules without further code cannot compute the model."""
         return {layer.cause for _, layer in self.layers() if layer.cause is not None}
 
 
@@ -165,7 +165,7 @@ def _draw_branch(
 
 
 def _name(rng: Random, model: Model) -> None:
-    """Names of the drawer's own, Keras' own, or such as Keras would give to another layer."""
+    """Gives the drawer's own names, Keras' own, or names that Keras would give another layer."""
     by_model: dict[str, list[Drawn]] = {}
     for where, layer in model.layers():
         by_model.setdefault(where, []).append(layer)
@@ -226,7 +226,7 @@ class KerasSide:
         self._randomise(rng)
 
     def layers(self) -> list[tuple[str, Any]]:
-        """Keras' layers by the paths that the twin has them at."""
+        """Keras' layers by their paths in the twin."""
         return [(self.paths[i], self._made[i]) for i in self.paths]
 
     def _one(self, part: Part) -> Any:
@@ -266,7 +266,7 @@ class KerasSide:
         return self._made[id(layer)](*[x] * layer.inputs)
 
     def _subclassed(self, rng: Random) -> Any:
-        """A model whose attributes have names of their own, some such as Keras gives."""
+        """A model whose attributes have their own names, some like those that Keras gives."""
         side = self
 
         class Subclassed(self.keras.Model):  # type: ignore[misc]
@@ -305,7 +305,7 @@ class KerasSide:
 
     @cached_property
     def output(self) -> Any:
-        """What the model gives for the example."""
+        """The model's output for the example."""
         import tensorflow as tf
 
         return tf.convert_to_tensor(self.model(self.example, training=False))
@@ -328,7 +328,7 @@ class Twin(nn.Module):
     """A drawn model in torch, its modules named as the layers of Keras.
 
     Attributes:
-      flattened: What `load_into` is to be told, by the paths of modules.
+      flattened: The argument ``flattened`` of `load_into`, by the paths of modules.
       keeps: Whether pictures are flattened as Keras does, channels last.
     """
 
@@ -357,11 +357,11 @@ class Twin(nn.Module):
         return None if layer.module is None else self.get_submodule(self._paths[id(layer)])
 
     def _find_flattened(self, parts: list[Part], sizes: Shape | None) -> Shape | None:
-        """Tells `load_into` of each module that takes what Flatten made; a user would know."""
+        """Finds the modules that take a Flatten's output, for `load_into`; users know them."""
         for part in parts:
             if isinstance(part, Branch):
                 after = {self._find_flattened(side, sizes) for side in part.sides}
-                # Keras' order and torch's beside each other: no one order for the next layer.
+                # Keras' order joined with torch's: there is no single order for the next layer.
                 self.keeps |= after != {None}
                 sizes = None
             elif isinstance(part, Nested):
@@ -376,7 +376,7 @@ class Twin(nn.Module):
         return sizes
 
     def _keep_order(self) -> None:
-        """Tells `load_into` that what is behind Flatten counts as in Keras."""
+        """Tells `load_into` that layers after Flatten use Keras' order."""
         layers = [layer for _, layer in self.drawn.layers()]
         at = [layer.class_name for layer in layers].index("Flatten")
         for layer in layers[at:]:

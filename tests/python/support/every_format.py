@@ -72,7 +72,7 @@ def write_archives(folder: Path, whole: Any) -> dict[str, Path]:
 
 
 def write_pieces(folder: Path, whole: Any) -> dict[str, Path]:
-    """What has JSON or text beside it: pieces, an archive unpacked, a list of checkpoints."""
+    """Formats with JSON or text files: pieces, an unpacked archive, a list of checkpoints."""
     for name in ("pieces", "unpacked", "listed"):
         (folder / name).mkdir(parents=True)
     pieces = folder / "pieces" / "m.weights.json"
@@ -85,7 +85,7 @@ def write_pieces(folder: Path, whole: Any) -> dict[str, Path]:
 
 
 def write(folder: Path) -> dict[str, Path]:
-    """One of each."""
+    """Writes one checkpoint of each format."""
     whole = model()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Keras' own, when it saves

@@ -1,7 +1,7 @@
 """Server of `fresh.run_forked`.
 
 Reads lines of [code, timeout, exits, after], writes lines of [exit code, stdout, stderr]. `after`
-is a list of code. A fork that has run the first of it stays, and serves all that comes after that.
+is a list of code. A fork that has run its first item stays, and serves all jobs after that item.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import tempfile
 import traceback
 from typing import Any, TextIO
 
-# What the code of jobs sees.
+# The names that the code of jobs sees.
 NAMES: dict[str, Any] = {}
 
 
 def child(code: str, out: int, err: int, *, exits: bool) -> None:
     os.dup2(out, 1)
     os.dup2(err, 2)
-    # What reads the server's input would take the next job.
+    # A job that reads the server's input would take the next job.
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     if exits:
-        # The module of this code is what is left when the interpreter ends.
+        # Only the module of this code is left when the interpreter ends.
         exec(compile(code, "<forked>", "exec"), main_module().__dict__)
         return
     status = 1
@@ -59,7 +59,7 @@ def wait(pid: int, timeout: float) -> int:
 
 
 def forked(code: str, timeout: float, *, exits: bool) -> list[Any] | None:
-    """What became of a fork that ran the code; None in that fork, whose interpreter is to end."""
+    """The result of a fork that ran the code; None in that fork, whose interpreter then ends."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         pid = os.fork()
         if pid == 0:
@@ -85,7 +85,7 @@ def serve(lines: TextIO, answers: TextIO) -> None:
             if first not in ready:
                 ours, theirs = socket.socketpair()
                 if os.fork() == 0:
-                    # Who waits for the end of the server's answers must not wait for this one.
+                    # A reader of the server's answers must not wait for this fork to end.
                     for number in (0, 1):
                         os.dup2(os.open(os.devnull, os.O_RDWR), number)
                     ours.close()
@@ -106,7 +106,7 @@ def serve(lines: TextIO, answers: TextIO) -> None:
 
 
 def prepared(after: str) -> str:
-    """Runs what jobs come after, which see its names; the traceback if it fails."""
+    """Runs code whose names later jobs see; returns the traceback if it fails."""
     try:
         exec(compile(after, "<after>", "exec"), NAMES)
     except BaseException:

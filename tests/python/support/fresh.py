@@ -1,4 +1,4 @@
-"""Python code in processes of its own: for what corrupts, aborts, hangs, or happens at exit."""
+"""Python code in separate processes: for code that corrupts, aborts, hangs, or runs at exit."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
-# Written by TensorFlow before it has read TF_CPP_MIN_LOG_LEVEL: that it does so, and, on processors
-# with instructions for neural networks, that it uses oneDNN.
+# Lines that TensorFlow writes before it has read TF_CPP_MIN_LOG_LEVEL: that it does so, and, on
+# processors with instructions for neural networks, that it uses oneDNN.
 _NOISE = re.compile(r"WARNING: All log messages before absl::InitializeLog\(\)|I0000 .* port\.cc:")
 
 
@@ -28,7 +28,7 @@ class Done(NamedTuple):
     err: str
 
     def check(self) -> str:
-        """Its output, if it ended well and said nothing on stderr."""
+        """Its output; raises unless it succeeded and wrote nothing to stderr."""
         assert self.code == 0, f"exit {self.code}\n{self.out}\n{self.err}"
         assert self.err == "", self.err
         return self.out.strip()
@@ -39,7 +39,7 @@ def _quiet(err: str) -> str:
 
 
 def run_python(code: str, *arguments: str, timeout: float = 240, **env: str) -> Done:
-    """Runs `code` in a new interpreter: the slow and entirely honest way."""
+    """Runs `code` in a new interpreter: slow, but with nothing prepared."""
     command = [sys.executable, "-c", textwrap.dedent(code), *arguments]
     try:
         done = subprocess.run(
@@ -55,8 +55,8 @@ def run_python(code: str, *arguments: str, timeout: float = 240, **env: str) -> 
     return Done(done.returncode, done.stdout, _quiet(done.stderr))
 
 
-# What code in forks comes after, by itself: the package prepared for triton where that is
-# installed, and the adapter loaded.
+# Code that runs before the code of forks by default: prepares the package for triton if that is
+# installed, and loads the adapter.
 BOTH = """
 import importlib.util
 import tensor_bridge
@@ -66,16 +66,16 @@ import tensorflow as tf, torch
 from tensor_bridge import TensorBridge, _frameworks, testing
 _frameworks.ensure()
 """
-# In another order, and without the package.
+# The same imports in another order, and without the package.
 TENSORFLOW_FIRST = "import tensorflow as tf, torch"
 TORCH_FIRST = "import torch, tensorflow as tf"
 WITHOUT_TORCH = "import tensor_bridge, tensorflow as tf"
-# What the first optimizer of a process imports, in a second.
+# The imports of a process's first optimizer, which take a second.
 COMPILER = "import torch._dynamo"
 
 
 class _Forks:
-    """A process that has imported nothing; each job is a fork of a fork of it that has."""
+    """A process without imports; its fork imports, and each job is a fork of that fork."""
 
     def __init__(self) -> None:
         self._server = subprocess.Popen(
@@ -101,7 +101,7 @@ class _Forks:
             self._server.stdin.flush()
             code_, out, err = json.loads(self._server.stdout.readline())
         except BaseException:
-            # pytest's time limit: the answer that is still to come belongs to nobody.
+            # pytest's time limit: nobody must read the answer that is still to come.
             self._stop()
             _forks.cache_clear()
             raise
@@ -123,7 +123,7 @@ def run_forked(
       timeout: Seconds.
       exits: The code is the main module of an interpreter that is finalized, which takes a second
         or two. Without it the process ends with os._exit.
-      after: What the process has run instead, one after the other, each in a fork of the process
-        before. It is kept, for all code that comes after the same.
+      after: Code that runs first instead, one item after the other, each in a fork of the previous
+        process. The forks are kept for later code with the same ``after``.
     """
     return _forks().run(code, timeout, exits=exits, after=after)

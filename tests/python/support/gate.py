@@ -1,6 +1,6 @@
-"""Code for a process of its own: a tensor that is not there before another Python thread ran.
+"""Code for a separate process: a tensor that is ready only after another Python thread has run.
 
-Whoever waits for it with the GIL waits for good; `run_forked` tells.
+Waiting for it with the GIL never ends; `run_forked` reports that.
 """
 
 from __future__ import annotations

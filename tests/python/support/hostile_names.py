@@ -1,4 +1,4 @@
-"""Names that nobody sane would give, files that hold them, and what may be shown of them."""
+"""Hostile names, files that hold them, and the characters that may be shown."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from tensor_bridge.checkpoint.read._object_graph import message
 
-# What a name is made of: what terminals obey, what turns or hides text, what is not UTF-8, what
-# means something to one of the formats, and ordinary letters.
+# Parts of names: terminal commands, characters that reverse or hide text, bytes that are not UTF-8,
+# text with a meaning in one of the formats, and ordinary letters.
 _PARTS: tuple[bytes, ...] = (
     *(bytes([c]) for c in (*range(1, 32), 127)),
     *(b"\x1b[2J", b"\x1b[31m", b"\x1b]0;title\x07", b"\x1b[1A\x1b[2K", b"\r\nfine  float32  2"),
@@ -61,7 +61,7 @@ _IGNORABLE = (
 
 
 def unshowable(shown: bytes) -> set[str]:
-    """What a terminal must not be sent, newlines apart. Not UTF-8 is told as well."""
+    """Characters that must not be sent to a terminal, except newlines; invalid UTF-8 too."""
     text = shown.decode("utf-8", "surrogateescape")
     return {
         f"U+{ord(c):04X}"
@@ -72,7 +72,7 @@ def unshowable(shown: bytes) -> set[str]:
 
 
 def draw(dice: Random) -> bytes:
-    """A name, of up to a few parts."""
+    """A name of a few parts."""
     out = dice.choice(_PARTS)
     for _ in range(dice.choice((0, 1, 1, 2, 3, 5))):
         out += dice.choice(_SPLITS) + dice.choice(_PARTS)
@@ -80,7 +80,7 @@ def draw(dice: Random) -> bytes:
 
 
 def draw_many(dice: Random, count: int) -> list[bytes]:
-    """Different ones."""
+    """Distinct names."""
     found: dict[bytes, None] = {}
     while len(found) < count:
         found[draw(dice)] = None
@@ -108,8 +108,8 @@ def _graph(names: Sequence[bytes], folder: Path) -> Path:
     node.attr["value"].tensor.CopyFrom(
         graphs.tensor(types_pb2.DT_FLOAT, (2,), tensor_content=bytes(8))
     )
-    # protobuf in Python refuses to set a name that is not UTF-8; a file can have it all the same.
-    # By the name of its first node a file is known to be a graph.
+    # protobuf in Python refuses to set a name that is not UTF-8, but a file can have one. A file is
+    # recognised as a graph by the name of its first node.
     names = [b"first", *names]
     stored = [message((1, message((1, name)) + node.SerializeToString())) for name in names]
     path = folder / "graph.pb"
@@ -128,7 +128,7 @@ def _tflite(names: Sequence[bytes], folder: Path) -> Path:
 
 
 def _h5_names(names: Sequence[bytes]) -> list[bytes]:
-    """Those that can stand beside each other: no group is a data set, no "." is a name."""
+    """The names that can coexist: no group is also a data set, and "." is not a name."""
     found = []
     for name in names:
         parts = [part for part in name.split(b"/") if part not in (b"", b".", b"..")]
@@ -138,7 +138,7 @@ def _h5_names(names: Sequence[bytes]) -> list[bytes]:
 
 
 def _put(group: Any, name: bytes) -> None:
-    """A data set at a path of any bytes; what is above h5py's own layer wants UTF-8."""
+    """Writes a data set at a path of any bytes; only h5py's low-level layer accepts them."""
     *outer, last = name.split(b"/")
     place = group.id
     for part in outer:
@@ -201,4 +201,4 @@ FORMATS: dict[str, Callable[[Sequence[bytes], Path], Path]] = {
     "keras_h5": _keras_h5,
     "keras": _keras,
 }
-"""What writes a file with these names, in each format."""
+"""For each format, the function that writes a file with these names."""

@@ -38,7 +38,7 @@ class RaisesAboutItsClass:
 
 
 class OddMeta(type):
-    """Its classes have names that are none, and attributes that raise."""
+    """Metaclass of classes with invalid names, and with attributes that raise."""
 
     def __getattribute__(cls, name: str) -> Any:
         if name in ("__module__", "__qualname__", "__name__", "__mro__"):

@@ -1,6 +1,6 @@
 // Preloaded into a process that writes files: ends it, as kill -9 does, at the n-th system call
-// that opens, writes, links, renames or removes; and plays file systems that can do less. Python's
-// side: killed_writer.py.
+// that opens, writes, links, renames or removes; and imitates file systems with fewer features. The
+// Python side is killed_writer.py.
 
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -68,7 +68,7 @@ int openAt(int folder, const char* path, int flags, mode_t mode) {
 
 extern "C" {
 
-// Ends the process at the call that `calls` others come before; writes its name to `fd`.
+// Ends the process at the call after `calls` others; writes the call's name to `fd`.
 void kill_at_arm(int64_t calls, int fd, int half_of_a_write, int poor_file_system) {
   told_at = fd;
   half = half_of_a_write != 0;
@@ -132,7 +132,7 @@ ssize_t copy_file_range(int in, off64_t* in_at, int out, off64_t* out_at, size_t
 TB_SENDFILE(sendfile)
 TB_SENDFILE(sendfile64)
 
-// Not done: what the disk has does not matter to a process that is ended by a signal.
+// Does nothing: the state of the disk does not matter to a process that a signal ends.
 int fsync(int) {
   count("fsync");
   return 0;

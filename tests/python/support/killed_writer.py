@@ -23,7 +23,7 @@ _FAR = 1 << 40  # calls that no job makes
 
 
 def build(folder: Path) -> Path:
-    """Compiles what is preloaded."""
+    """Compiles the preloaded library."""
     library = folder / "kill_at.so"
     compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
     assert compiler is not None, "expected a C++ compiler: install g++, or set CXX"
@@ -64,26 +64,26 @@ class Writers:
         return json.loads(self._process.stdout.readline())
 
     def ended_at(self, code: str, call: int, *, half: bool = False, poor: bool = False) -> str:
-        """Runs code that is killed at its call of this number; the call, "" if it has fewer.
+        """Runs code that is killed at its call of this number; the call, or "" if it has fewer.
 
-        ``half``: half of the bytes of a write are written before. ``poor``: the file system can do
-        no more than that of NFS.
+        ``half``: half of the bytes of a write are written first. ``poor``: the file system has only
+        the features of NFS.
         """
         status, name = self._ask(code=code, call=call, half=half, poor=poor)
         assert status == (-signal.SIGKILL if name else 0), status
         return str(name)
 
     def run(self, code: str) -> None:
-        """Runs code to its end. Nothing is brought to the disk."""
+        """Runs code to its end. Nothing is synced to the disk."""
         assert self.ended_at(code, _FAR) == ""
 
     def ended_after(self, code: str, seconds: float) -> None:
-        """Runs code that does not end until it is killed, so many seconds after it began."""
+        """Runs endless code, and kills it this many seconds after it began."""
         status = self._ask(code=code, seconds=seconds)
         assert status == -signal.SIGKILL, status
 
     def together(self, codes: list[str]) -> list[int]:
-        """Runs each in a process, all at one time; their exit statuses."""
+        """Runs each in its own process, all at the same time; returns their exit statuses."""
         statuses: list[int] = self._ask(together=codes)
         return statuses
 

@@ -1,4 +1,4 @@
-"""What a checkpoint has, compared with TensorFlow's own reader."""
+"""Compares a checkpoint's content with TensorFlow's own reader."""
 
 from __future__ import annotations
 

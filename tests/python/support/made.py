@@ -1,4 +1,4 @@
-"""What takes a program long to make for a test: kept in build/ until an input changes."""
+"""Files for tests that take long to make: kept in build/ until an input changes."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ def made(name: str, inputs: Iterable[str | Path], make: Callable[[Path], None]) 
     """A folder that `make` has filled, now or in an earlier run with the same inputs.
 
     Args:
-      name: Of the folder, in build/made. Two tests that run at once need two.
-      inputs: All that the result depends on: texts, such as commands and versions, and files, or
-        folders of files, that exist.
-      make: Fills the empty folder that it is given. Nothing is kept of what raises.
+      name: The name of the folder in build/made. Tests that run at the same time need different
+        names.
+      inputs: Everything that the result depends on: texts, such as commands and versions, and
+        existing files or folders of files.
+      make: Fills the empty folder that it is given. If it raises, nothing is kept.
     """
     digest = hashlib.sha256()
     for given in inputs:
@@ -35,7 +36,7 @@ def made(name: str, inputs: Iterable[str | Path], make: Callable[[Path], None]) 
             data = each.read_bytes() if isinstance(each, Path) else b""
             digest.update(f"{each}\0{len(data)}\0".encode() + data)
     folder = ROOT / "build" / "made" / name
-    # Written last: what was interrupted is made again.
+    # Written last, so that an interrupted result is made again.
     done = folder / ".inputs"
     if not done.is_file() or done.read_text("utf-8") != digest.hexdigest():
         shutil.rmtree(folder, ignore_errors=True)

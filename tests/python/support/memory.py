@@ -38,13 +38,13 @@ _mallinfo2.restype = _Mallinfo2
 
 
 class Growth(NamedTuple):
-    """What stayed allocated: bytes of malloc, and blocks of Python's allocator."""
+    """Memory that stayed allocated: bytes of malloc, and blocks of Python's allocator."""
 
     bytes: int
     blocks: int
 
     def assert_flat(self) -> None:
-        """Other threads and caches that grow once are the slack."""
+        """Asserts no growth, with slack for other threads and for caches that grow once."""
         assert self.bytes < 64 << 10, self
         assert self.blocks < 500, self
 
@@ -67,7 +67,7 @@ def python_blocks() -> int:
 
 
 def growth(call: Callable[[], Any], times: int) -> Growth:
-    """What `times` calls leave allocated, once everything that is made once is made."""
+    """The memory that `times` calls leave allocated, after warming up one-time allocations."""
     for _ in range(100):
         call()
     blocks, before = python_blocks(), allocated()
@@ -78,7 +78,7 @@ def growth(call: Callable[[], Any], times: int) -> Growth:
 
 
 def growth_over(call: Callable[[], Any], alone: Callable[[], Any], times: int) -> Growth:
-    """`growth`, without Python's objects where calls of TensorFlow alone leave some behind.
+    """`growth`, without the Python objects that calls of TensorFlow by itself leave behind.
 
     TensorFlow 2.15 leaves two of every operation, and 2.16 with Python 3.12 some of every tape.
     """

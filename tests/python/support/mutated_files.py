@@ -1,7 +1,7 @@
-"""Mutated checkpoints, read in a process of their own. Not for: what C++ reads (tests/fuzz).
+"""Mutated checkpoints, read in a separate process. Not for: readers in C++ (tests/fuzz).
 
 `run` starts the process, which makes file after file from seeds in a folder, reads all of each, and
-says what came. It runs again as a script in that process, with neither TensorFlow nor pytest.
+reports the outcomes. This module is the process's script too, without TensorFlow and pytest.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any
 KINDS = ("joins", "hdf5", "archives", "json")
 SECONDS = 10  # of the processor, for one file
 MEGABYTES = 512  # for one file, of less than 1 MB
-_HANGS = 120  # seconds without a word, on a machine that does other things too
+_HANGS = 120  # seconds without output, on a machine that is also doing other work
 
 _NUMBERS = [0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, (1 << 63) - 1]
 _TEXTS = ["", "\0", "a/b", "..", "/", "\u202e", "\ud800", "x" * 5000, "a/" * 500, "vars", "layers"]
@@ -34,11 +34,11 @@ _TEXTS = ["", "\0", "a/b", "..", "/", "\u202e", "\ud800", "x" * 5000, "a/" * 500
 
 @dataclass
 class Outcome:
-    """What came of a run.
+    """The result of a run.
 
     Attributes:
-      counts: How many files had each outcome.
-      wrong: What no file may do, with the number of the file: raw errors, too slow, too large.
+      counts: The number of files with each outcome.
+      wrong: Forbidden outcomes, with the number of the file: raw errors, too slow, too large.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -56,7 +56,7 @@ def run(kind: str, seeds: Path, folder: Path, count: int, seed: int) -> Outcome:
 def _watch(
     kind: str, seeds: Path, folder: Path, numbers: tuple[int, int, int], outcome: Outcome
 ) -> int:
-    """Watches a process until it ends; the number of the file to go on with."""
+    """Watches a process until it ends; returns the number of the file to continue with."""
     at = numbers[0]
     arguments = [kind, str(seeds), str(folder), *map(str, numbers)]
     with subprocess.Popen(
@@ -94,7 +94,7 @@ def _pass_on(stream: Any, lines: queue.SimpleQueue[str]) -> None:
 
 
 def mutated(good: bytes, rng: random.Random) -> bytes:
-    """A few places changed, cut out, doubled or moved."""
+    """The bytes with a few parts changed, cut out, doubled or moved."""
     bad = bytearray(good)
     for _ in range(rng.choice((1, 1, 2, 3, 8))):
         if not bad:
@@ -156,7 +156,7 @@ def _archive(good: bytes, rng: random.Random, path: Path) -> None:
     if rng.random() < 0.4:
         path.write_bytes(mutated(good, rng))
         return
-    # With checksums and places that are right: what is inside decides.
+    # With correct checksums and offsets, so that the content decides.
     source = path.with_suffix(".good")
     source.write_bytes(good)
     packing = rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
@@ -172,7 +172,7 @@ def _archive(good: bytes, rng: random.Random, path: Path) -> None:
 
 
 def make(kind: str, seeds: Path, folder: Path, rng: random.Random) -> Path:
-    """Makes a file, or several; what to load."""
+    """Makes one file or several; returns the path to load."""
     seed = rng.choice(sorted((seeds / kind).iterdir()))
     target = folder / "made"
     shutil.rmtree(target, ignore_errors=True)
@@ -190,12 +190,12 @@ def make(kind: str, seeds: Path, folder: Path, rng: random.Random) -> Path:
             path.write_bytes(mutated_json(data, rng))
         else:
             path.write_bytes(mutated(data, rng))
-    # What is loaded is named by the folder of the seed: "model.keras", "." for the folder itself.
+    # The seed's folder names the path to load: "model.keras", "." for the folder itself.
     return target / re.sub(r"^\d+-", "", seed.name)
 
 
 def read_all(path: Path, counts: Counter[str], wrong: list[str]) -> None:
-    """Asks all of a checkpoint; each refusal is to be a typed error with its place."""
+    """Reads everything of a checkpoint; each refusal must be a typed error with its place."""
     from tensor_bridge import checkpoint
     from tensor_bridge._printable import printable
     from tensor_bridge.errors import CheckpointError, TensorBridgeError

@@ -1,6 +1,7 @@
-"""Saved positions with something wrong in them, loaded one by one, in a process of their own.
+"""Damaged saved positions, loaded one by one in a separate process.
 
-Reads a number a line; writes for each [what was done, whether it must be refused], and what came.
+Reads one number per line; writes for each [the mutation, whether it must be refused], and the
+outcome.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ PIPELINES: list[Callable[[], tf.data.Dataset]] = [
 
 
 def waiting(make: Callable[[], tf.data.Dataset]) -> State:
-    """The state behind the first element, with elements that were made ahead."""
+    """The state after the first element, with elements that were made ahead."""
     dataset = TorchDataset(make(), prefetch=2)
     elements = iter(dataset)
     next(elements)
@@ -54,7 +55,7 @@ FOREIGN = [None, True, -1, 2**31, 2**63, 10**5000, 0.5, "", "x", b"x", [], [1], 
 
 
 def change_field(r: random.Random, state: State) -> Mutation:
-    """Another value in a field, of every type."""
+    """Another value in a field, of any type."""
     name = r.choice([name for name in state if name != "digest"])
     value = r.choice(FOREIGN)
     state[name] = value
@@ -71,7 +72,7 @@ def change_number(r: random.Random, state: State) -> Mutation:
 
 
 def change_fields(r: random.Random, state: State) -> Mutation:
-    """A field more or less."""
+    """Adds or removes a field."""
     name = r.choice([*state, "other"])
     if name in state:
         del state[name]
@@ -81,7 +82,7 @@ def change_fields(r: random.Random, state: State) -> Mutation:
 
 
 def change_pending(r: random.Random, state: State) -> Mutation:
-    """Something else among the elements that wait."""
+    """Changes the undelivered elements."""
     pending = [list(flat) for flat in state["pending"]]
     state["pending"], state["failed"] = pending, list(state["failed"])
     flat = r.choice(pending)
@@ -105,7 +106,7 @@ def change_pending(r: random.Random, state: State) -> Mutation:
 
 
 def flip_bits(r: random.Random, state: State) -> Mutation:
-    """Bits of TensorFlow's part: it may be another state, if the digest is made anew."""
+    """Flips bits of TensorFlow's part; with a new digest it may be another valid state."""
     parts = list(state["iterator"])
     number = r.randrange(len(parts))
     part = bytearray(parts[number])
@@ -117,7 +118,7 @@ def flip_bits(r: random.Random, state: State) -> Mutation:
 
 
 def cut_parts(r: random.Random, state: State) -> Mutation:
-    """TensorFlow's part shorter, longer, or with a part less."""
+    """TensorFlow's part shorter, longer, or with a part missing."""
     parts = list(state["iterator"])
     number = r.randrange(len(parts))
     kind = r.randrange(3)
@@ -135,7 +136,7 @@ MUTATIONS = [change_field, change_number, change_fields, change_pending, flip_bi
 
 
 def outcome(make: Callable[[], tf.data.Dataset], state: State) -> str:
-    """What loading the state and a pass over the rest come to."""
+    """The outcome of loading the state and iterating over the rest."""
     dataset = TorchDataset(make(), prefetch=2)
     try:
         dataset.load_state_dict(state)

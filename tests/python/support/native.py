@@ -41,9 +41,9 @@ def compile_source(
     Args:
       source: The code.
       language: "c" or "cpp".
-      name: Of the folder, in build/made.
-      arguments: Of the compiler, beside our and the frameworks' headers.
-      linked: Files of ours that it reads beside the headers.
+      name: The name of the folder in build/made.
+      arguments: The compiler's arguments, besides our and the frameworks' headers.
+      linked: Files of ours that the compiler reads besides the headers.
     """
     torch = package_dir("torch") / "include"
     system = [torch, torch / "torch/csrc/api/include", package_dir("tensorflow") / "include"]
@@ -63,7 +63,7 @@ def compile_source(
 
 
 def compile_and_run(source: str, language: str, name: str) -> str:
-    """What the program prints."""
+    """Compiles and runs the program; returns its output."""
     torch = package_dir("torch") / "lib"
     tensorflow = package_dir("tensorflow")
     paths = [library_dir(), torch, tensorflow]

@@ -1,4 +1,4 @@
-"""Tensors that Python knows nothing of, through the neutral family of the C interface."""
+"""Tensors that Python does not know, through the neutral family of the C interface."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _torch_bytes(x: ctypes.c_void_p) -> bytes:
 
 
 def run_steps(steps: Sequence[str]) -> str:
-    """Does the steps on one buffer, compares after each, and releases all; what was wrong."""
+    """Does the steps on one buffer, compares after each, releases all; returns what was wrong."""
     tensorflow = _tensorflow()
     assert _LIBRARY.tb_use_torch(*torch_release) == 0
     first = tf_tensor(SIZE)

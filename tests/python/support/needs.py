@@ -1,4 +1,4 @@
-"""What a test needs of the frameworks that not every supported release has.
+"""Features of the frameworks that a test needs and that not every supported release has.
 
 With the releases of `make test` nothing is left out: `tests/python/releases` asserts it.
 """
@@ -24,14 +24,14 @@ torch_release = version_pair(torch.__version__)
 tensorflow_release = version_pair(tf.__version__)
 # An older torch's tensors are copied to TensorFlow.
 SHARES_TO_TF = torch_release >= (2, 13)
-# What `explain` says of a tensor that goes to TensorFlow without a change.
+# The result of `explain` for a tensor that goes to TensorFlow without a change.
 SHARED_TO_TF = "shared" if SHARES_TO_TF else "copied"
 # The releases that `make test` runs with, and newer ones.
 ALL_IS_THERE = torch_release >= (2, 13) and tensorflow_release >= (2, 21)
 
 
 def tf_has(row: DtypeRow) -> bool:
-    """Whether this TensorFlow has the dtype, or nobody says that one does."""
+    """Whether this TensorFlow has the dtype, or no release has it."""
     try:
         return not row.tf_enum or tf.as_dtype(row.tf_enum) is not None
     except TypeError:
@@ -71,12 +71,12 @@ def tensorflow_since(minor: int, reason: str) -> Any:
 
 
 def dtype(name: str) -> Any:
-    """Skips a test where TensorFlow or torch has not got the dtype."""
+    """Skips a test if TensorFlow or torch lacks the dtype."""
     return pytest.mark.skipif(not has(name), reason=f"no {name} in these releases")
 
 
 def dtypes(names: Iterable[str]) -> list[Any]:
-    """Parameters of a test, skipped where TensorFlow or torch has not got the dtype."""
+    """Parameters of a test, skipped if TensorFlow or torch lacks the dtype."""
     return [pytest.param(name, marks=dtype(name)) for name in names]
 
 
@@ -86,24 +86,24 @@ def parameters(names: Iterable[str], marks: Mapping[str, Any]) -> list[Any]:
 
 
 def torch_dtype(name: str) -> Any:
-    """Skips a test where torch has not got the dtype."""
+    """Skips a test if torch lacks the dtype."""
     return pytest.mark.skipif(not hasattr(torch, name), reason=f"this torch has no {name}")
 
 
 def module(name: str) -> Any:
-    """Skips a test where a package is not installed that does not go with every release."""
+    """Skips a test if a package is missing that does not work with every release."""
     missing = importlib.util.find_spec(name) is None
     return pytest.mark.skipif(missing, reason=f"{name} is not installed")
 
 
 def without(name: str) -> Any:
-    """Skips a test where a package is installed that comes with some builds of torch."""
+    """Skips a test if a package is installed that comes with some builds of torch."""
     there = importlib.util.find_spec(name) is not None
     return pytest.mark.skipif(there, reason=f"{name} is installed")
 
 
 def forbidden_write(text: str = "on_write") -> Any:
-    """What a write raises after on_write="raise"; an error of torch's own before 2.13."""
+    """Expects the error of a write after on_write="raise"; before 2.13 it is torch's own error."""
     if torch_release >= (2, 13):
         return pytest.raises(BufferError, match=text)
     return pytest.raises(RuntimeError)

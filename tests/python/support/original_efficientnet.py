@@ -36,7 +36,7 @@ def _inputs(kernel: int, channels: int) -> int:
 
 
 def _conv(x: Any, filters: int, kernel: int = 1, stride: int = 1, bias: bool = False) -> Any:
-    # Names are counted where they stand, as layers of TensorFlow 1 do: conv2d, conv2d_1.
+    # Names are numbered in their scope, as in TensorFlow 1: conv2d, conv2d_1.
     with scope(None, default_name="conv2d"):
         x = tf.nn.conv2d(
             x, variable("kernel", kernel, kernel, x.shape[-1], filters), stride, "SAME"

@@ -20,7 +20,7 @@ scope = tf1.variable_scope
 
 
 def session_of_graph() -> Any:
-    """Of the present graph, which takes longer to optimize than to run."""
+    """A session of the current graph, without optimizing it, which takes longer than running it."""
     options = tf1.ConfigProto()
     options.graph_options.rewrite_options.disable_meta_optimizer = True
     options.graph_options.optimizer_options.opt_level = -1
@@ -38,9 +38,9 @@ def save(build: Callable[..., dict[str, Any]], prefix: Path, **inputs: Any) -> d
 
 
 def restore(build: Callable[..., dict[str, Any]], prefix: Path, **inputs: Any) -> dict[str, Any]:
-    """Builds a graph, gives its variables what somebody else saved, and gives the outputs.
+    """Builds a graph, restores its variables from another writer's file, and returns the outputs.
 
-    The checkpoint has to have all variables of the graph, and no others.
+    The checkpoint must have all variables of the graph, and no others.
     """
     with tf.Graph().as_default(), session_of_graph() as session:
         outputs = build(**{name: tf.constant(x) for name, x in inputs.items()})
@@ -55,16 +55,16 @@ def _run(session: Any, outputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def variable(name: str, *shape: int, around: float = 0.0, inputs: int = 0) -> Any:
-    """A variable of the present scope; what goes through a product with it keeps its size.
+    """A variable of the current scope; a product with it keeps the magnitude of its input.
 
-    ``inputs`` is how many values are summed up, if not all axes but the last.
+    ``inputs`` is the number of summed values; by default that of all axes but the last.
     """
     spread = 0.3 if len(shape) == 1 else (inputs or math.prod(shape[:-1])) ** -0.5
     return tf1.get_variable(name, initializer=tf.random.normal(shape, around, spread))
 
 
 def slots(*endings: str) -> None:
-    """What an optimizer keeps beside each variable, and the step."""
+    """Makes an optimizer's slots for each variable, and the step."""
     for made in tf1.trainable_variables():
         for ending in endings:
             tf1.get_variable(made.op.name + ending, initializer=tf.zeros(made.shape))
@@ -111,7 +111,7 @@ def _bert_attention(x: Any, mask: Any, heads: int) -> Any:
 
 
 class Sizes(NamedTuple):
-    """Of a BERT."""
+    """The sizes of a BERT."""
 
     words: int = 30
     places: int = 12
@@ -220,7 +220,7 @@ class T5:
         return x * tf.math.rsqrt(tf.reduce_mean(tf.square(x), -1, keepdims=True) + 1e-6) * scale
 
     def _bucket(self, distance: int, both_ways: bool) -> int:
-        """The bucket of a key that is so many places behind the query."""
+        """The bucket of a key at this distance behind the query."""
         count, start = self.BUCKETS, 0
         if both_ways:
             count //= 2
@@ -241,7 +241,7 @@ class T5:
         return tf.gather(table, buckets, axis=1)[None]
 
     def _attention(self, x: Any, memory: Any, bias: Any, of_positions: bool | None = None) -> Any:
-        """And the bias, to which that of the positions is added in the first layer of a stack."""
+        """The output and the bias; in a stack's first layer the position bias is added to it."""
         inner = self.heads * self.depth
         # The scale of the scores is part of the query's weights.
         query = _heads(x @ variable("q", self.size, inner), self.heads)
@@ -310,7 +310,7 @@ def _gpt2_norm(x: Any, name: str) -> Any:
 
 
 def _gpt2_conv(x: Any, name: str, size: int) -> Any:
-    """A convolution of one place, hence the first axis."""
+    """A convolution of size 1, hence the kernel's first axis."""
     with scope(name):
         return x @ variable("w", 1, x.shape[-1], size)[0] + variable("b", size)
 

@@ -1,6 +1,6 @@
 """Runs the Python blocks of a page, one after the other in one namespace.
 
-Not a test: the tests run it in a process of its own.
+Not a test: the tests run it in a separate process.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def run(blocks: list[tuple[int, str]], page: str) -> list[str]:
-    """What each block prints, and the last line of the traceback of what it raises.
+    """The output of each block, and the last line of its traceback if it raises.
 
     Args:
         blocks: Line number in the page, and code.

@@ -25,7 +25,7 @@ class Block:
     Attributes:
         language: First word of the info string.
         words: The others.
-        text: What lies between the fences.
+        text: The text between the fences.
         line: Number of the first line of the text.
         output: The text block that follows directly, or None.
     """
@@ -37,7 +37,7 @@ class Block:
     output: str | None
 
     def prints(self, got: str) -> bool:
-        """Whether the page says so of the block."""
+        """Whether the page shows this output for the block."""
         return doctest.OutputChecker().check_output(self.output or "", got, FLAGS)
 
 
@@ -90,7 +90,7 @@ class Page:
             yield [cell.strip() for cell in line.strip().strip("|").split("|")]
 
     def anchors(self) -> set[str]:
-        """What a link to this page may name after `#`, by GitHub's rule."""
+        """The anchors that a link to this page may name after `#`, by GitHub's rule."""
         headings = re.findall(r"^#{1,6} +(.+?) *$", self.prose, re.MULTILINE)
         kept = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
         return {heading.replace(" ", "-") for heading in kept}

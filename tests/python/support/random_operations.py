@@ -1,4 +1,4 @@
-"""All operations: on dense tensors, on what is made of several, on strings and on files."""
+"""All operations: on dense tensors, values of several tensors, strings and files."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ class Operations(DenseOperations):
                 "nest": [rng.choice(("list", "dict", "tuple")) for _ in range(2)]}  # fmt: skip
 
     def do_structure(self, number: int, parts: list[int], nest: list[str]) -> None:
-        """Nested values in one call. Of the results the first stays; the rest is compared."""
+        """Nested values in one call. Keeps the first result; compares the others."""
         things = [self.get(part, Dense, Torch) for part in parts]
         if not things:
             raise NotThereError

@@ -1,7 +1,7 @@
-"""Programs of random operations: how they are drawn, done again, and shrunk.
+"""Programs of random operations: drawing, replaying and shrinking them.
 
-What an operation makes has the operation's number. One whose operands are not there is passed over,
-so any part of a program is a program: `shrink` relies on it.
+The result of an operation has the operation's number. An operation without its operands is skipped,
+so any part of a program is a program: `shrink` relies on that.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def generate(make: Maker, seed: str, length: int) -> tuple[Program, Failure | No
 
 
 def replay(make: Maker, program: Program) -> Failure | None:
-    """What goes wrong in a program."""
+    """The failure of a program, or None."""
 
     def run(machine: Operations) -> None:
         for operation in program:
@@ -82,7 +82,7 @@ _OPERANDS = ("t", "x", "y", "start", "capsule", "variable", "text", "thing")
 def _simpler(program: Program) -> Iterator[Program]:
     for i, (number, _, arguments) in enumerate(program):
         yield program[:i] + program[i + 1 :]
-        # What was made of another: that one instead.
+        # Replaces a value by the one that it was made from.
         for origin in _origins(program, operands(arguments)):
             after = [_renamed(later, number, origin) for later in program[i + 1 :]]
             if after != program[i + 1 :]:
@@ -106,7 +106,7 @@ def operands(arguments: dict[str, Any]) -> list[int]:
 
 
 def _origins(program: Program, made_of: list[int]) -> list[int]:
-    """The numbers of all that something was made of, the nearest first."""
+    """The numbers of all values from which something was made, the nearest first."""
     found: list[int] = []
     waiting = list(made_of)
     while waiting:

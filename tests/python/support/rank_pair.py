@@ -53,11 +53,11 @@ class RankPair:
     def run(
         self, name: str, *, alone: bool = False, timeout: float = 120, **draw: Any
     ) -> list[Any]:
-        """What the function of `training_loops` returns on each rank, called with the draw.
+        """Calls a function of `training_loops` with the draw; returns each rank's result.
 
         Args:
-          name: Of the function.
-          alone: Neither process knows of the other.
+          name: The function's name.
+          alone: Whether the processes do not know of each other.
           timeout: Seconds.
           draw: The arguments of `training_loops.Draw`; "@RANK" in them is the rank's number.
         """
@@ -106,7 +106,7 @@ def _serve(rank: int, end: socket.socket) -> None:
     import torch
     import training_loops
 
-    # Lightning takes some of it away.
+    # Lightning removes some of it.
     environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "localhost"}
     torch.set_num_threads(1)
     end.sendall(b"[null, null]\n")
@@ -114,7 +114,7 @@ def _serve(rank: int, end: socket.socket) -> None:
         name, draw, alone, port = json.loads(line.replace("@RANK", str(rank)))
         os.environ.update({k: str(v) for k, v in {**environment, "MASTER_PORT": port}.items()})
         random.seed(0)
-        # A rank that waits for the other for good shows where.
+        # A rank that waits for the other forever shows where it waits.
         faulthandler.dump_traceback_later(90)
         try:
             answer = [None, training_loops.run(name, draw, alone)]

@@ -1,4 +1,4 @@
-"""Two ranks of torch.distributed over gloo, each a process of its own, and what they saw."""
+"""Two ranks of torch.distributed over gloo, each a separate process, and the values they saw."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ os._exit(status)
 
 
 def run_ranks(body: str, folder: Path, *, timeout: float = 200) -> list[Any]:
-    """Runs `body` on two ranks; it calls see(value) once. The two values."""
+    """Runs `body`, which calls see(value) once, on two ranks; returns the two values."""
     body = textwrap.indent(textwrap.dedent(body), "    ")
     done = run_forked(_PRELUDE.format(folder=folder, body=body), timeout=timeout)
     assert done.code == 0, done.err

@@ -1,4 +1,4 @@
-"""What every refused conversion must be: typed, helpful, without a leak, and explained alike."""
+"""Checks of refused conversions: typed, helpful, without a leak, and with the same explanation."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ BUILTIN_BASES: dict[type[Exception], type[Exception]] = {
 
 
 def assert_as_many(before: int) -> None:
-    """As many owners as before; on a GPU what was dropped earlier may have gone back meanwhile."""
+    """Asserts as many owners as before; on a GPU, earlier drops may be released meanwhile."""
     import torch
 
     left = tensor_bridge.testing.live_owners()
@@ -49,7 +49,7 @@ def assert_as_many(before: int) -> None:
 
 
 def explained(interface: Any, x: Any, **options: Any) -> tensor_bridge.Explanation:
-    """What the interface says of the conversion to TensorFlow."""
+    """The interface's explanation of the conversion to TensorFlow."""
     explain = getattr(interface, "explain_to_tf", interface.explain)
     explanation: tensor_bridge.Explanation = explain(x, **options)
     return explanation
@@ -61,8 +61,8 @@ def assert_refused(
     """``to_torch`` raises exactly ``error``, whose message matches ``advice``; nothing leaks.
 
     Args:
-      interface: Where to_torch and explain are.
-      value: What to convert.
+      interface: The object with to_torch and explain.
+      value: The value to convert.
       error: The class, not a base of it.
       advice: Regular expression for the part of the message that says what to do.
       options: Keywords of the conversion.
@@ -74,7 +74,7 @@ def assert_refused(
 def assert_to_tf_refused(
     interface: Any, x: Any, error: type[Exception], advice: str, **options: Any
 ) -> None:
-    """The same of ``to_tf``."""
+    """The same for ``to_tf``."""
     _refused(interface.to_tf, partial(explained, interface), x, error, advice, options)
 
 

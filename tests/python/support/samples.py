@@ -1,4 +1,4 @@
-"""What the tests over torch's databases share: the dtypes, the choice of samples, the verdict."""
+"""Shared by the tests over torch's databases: the dtypes, the choice of samples, the verdict."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ DTYPES = (
 )
 
 
-# torch asks for a mutable pointer to what it only reads, so that the tensor is copied: safe, not
-# free. Worth a look when an operator must be added; removing one that torch fixed is harmless.
+# Operators for which torch asks for a mutable pointer to a tensor that it only reads, so that the
+# tensor is copied: safe, not free. Investigate before adding an operator; removing one that torch
+# fixed is harmless.
 COPIES_WHAT_IT_READS = {
     "_batch_norm_with_update": "running statistics, which momentum 0 writes back as they are",
     "_native_batch_norm_legit": "running statistics, which momentum 0 writes back as they are",
@@ -61,7 +62,7 @@ def copies_what_it_reads(name: str, dtype: torch.dtype) -> bool:
 def samples_of(
     op: Any, dtype: torch.dtype, *, requires_grad: bool, only_one: bool
 ) -> Iterator[Any]:
-    """All samples, or the first one with something in it."""
+    """All samples, or the first one with elements."""
     # Seeded here: the database would call torch.manual_seed() for each sample, 4 ms a time.
     torch.default_generator.manual_seed(11)
     samples = op.sample_inputs(

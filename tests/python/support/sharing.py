@@ -1,4 +1,4 @@
-"""A TensorFlow tensor and a torch tensor over one memory, and what a test asserts about the two.
+"""A TensorFlow tensor and a torch tensor over the same memory, and assertions about the two.
 
 Addresses are read through const pointers, bytes through ctypes: nothing here materialises a tensor.
 """
@@ -92,20 +92,20 @@ class Shared:
         self.assert_shared()
 
     def assert_shared(self, x: torch.Tensor | None = None) -> None:
-        """`x`, or torch's tensor, shows TensorFlow's memory, which is where it was."""
+        """Asserts that `x`, or torch's tensor, shares TensorFlow's memory, which has not moved."""
         self.assert_untouched()
         if x is None:
             assert torch_bytes(self.torch) == self.before
         assert torch_data_address(self.torch if x is None else x) == self.address
 
     def assert_moved(self, x: torch.Tensor | None = None) -> None:
-        """`x`, or torch's tensor, is on other memory."""
+        """Asserts that `x`, or torch's tensor, is on other memory."""
         self.assert_untouched()
         x = self.torch if x is None else x
         assert not self.address <= torch_data_address(x) < self.address + len(self.before)
 
     def assert_untouched(self) -> None:
-        """TensorFlow is where it was and has the bytes that it had."""
+        """Asserts that TensorFlow's tensor has not moved and has its former bytes."""
         assert tf_data_address(self.tf) == self.address
         assert tf_bytes(self.tf) == self.before
 
@@ -118,7 +118,7 @@ def shared_to_tf(
 
 
 def assert_own(t: tf.Tensor, x: torch.Tensor) -> None:
-    """`t` is in memory of TensorFlow's, aligned as it wants it, and none of `x`'s storage."""
+    """Asserts that `t` is in TensorFlow's own aligned memory, outside `x`'s storage."""
     address = tf_data_address(t)
     assert address % 64 == 0
     if x.layout is torch.strided and not x.is_meta and x.numel():
@@ -153,7 +153,7 @@ def nothing_kept() -> Iterator[Callable[[], int]]:
 
 
 def in_threads(*functions: Callable[[], Any], timeout: float = 60) -> list[Any]:
-    """Runs the functions at once, each in a thread; their results. Raises what the first raised."""
+    """Runs the functions at once, each in a thread; their results. Raises the first error."""
     start = threading.Barrier(len(functions))
     results: list[Any] = [None] * len(functions)
     errors: list[BaseException] = []

@@ -1,4 +1,4 @@
-"""Values of both frameworks beside their model, and what is compared after each operation.
+"""Values of both frameworks beside their model, and the comparisons after each operation.
 
 The operations themselves are in `random_operations`, the rules of sharing in `sharing_model`.
 """
@@ -31,7 +31,7 @@ class Failure(AssertionError):
     """The library and the model disagree.
 
     Attributes:
-      what: In a few words and without numbers, so that two failures can be told to be the same.
+      what: A few words without numbers, so that equal failures can be recognised.
     """
 
     def __init__(self, what: str, text: str = "") -> None:
@@ -40,14 +40,14 @@ class Failure(AssertionError):
 
 
 class NotThereError(Exception):
-    """An operand is missing, or not of a kind that the operation takes."""
+    """An operand is missing, or the operation does not take its kind."""
 
 
 # ---- the library ---------------------------------------------------------------------------------
 
 
 class Library:
-    """The calls that are tried. A test of the fuzzer puts a fault into one of them."""
+    """The tested calls. A test of the fuzzer puts a fault into one of them."""
 
     interfaces: Mapping[str, Any] = MappingProxyType(
         {"module": tensor_bridge, "ctypes": tensor_bridge.TensorBridge()}
@@ -82,7 +82,7 @@ class Library:
 
 
 class Hand:
-    """Another thread that does one thing at a time, and keeps nothing of it."""
+    """Another thread that runs one function at a time, and keeps no reference to its result."""
 
     def __init__(self) -> None:
         self._jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -97,12 +97,12 @@ class Hand:
                 out.append((function(), None))
             except BaseException as e:
                 out.append((None, e.with_traceback(None)))
-            # Before anybody is told: the last reference to a tensor must not be here.
+            # Dropped before the waiter is notified: this thread must not hold the last reference.
             del work, function, out
             self._done.put(None)
 
     def start(self, function: Callable[[], Any]) -> Callable[[], Any]:
-        """Begins; the result is a function that waits and gives what came out."""
+        """Starts the function; returns a function that waits for its result."""
         out: list[Any] = []
         self._jobs.put((function, out))
 
@@ -148,7 +148,7 @@ def compare(what: str, found: bytes, expected: bytes) -> None:
 
 @dataclass(eq=False)
 class Dense(Thing):
-    """A tensor of TensorFlow's; `slice` if TensorFlow cut it out of another."""
+    """A TensorFlow tensor; `slice` if TensorFlow cut it out of another."""
 
     start: int
     shape: tuple[int, ...]
@@ -190,7 +190,7 @@ class Variable(Dense):
 
 @dataclass(eq=False)
 class Torch(Thing):
-    """A tensor of torch's: a view of its storage.
+    """A torch tensor: a view of its storage.
 
     Attributes:
       live: A LiveView or a Checkpoint that lives as long.
@@ -215,7 +215,7 @@ class Torch(Thing):
 
     @property
     def address(self) -> int:
-        """Where the first element has to be."""
+        """The expected address of the first element."""
         return self.storage.here.address + self.storage.start + self.offset * itemsize(self.dtype)
 
     @property
@@ -226,7 +226,7 @@ class Torch(Thing):
         return self.elements > 0 and spread
 
     def places(self) -> Iterator[slice]:
-        """Of the elements, row by row, in the memory."""
+        """The positions of the elements in the memory, row by row."""
         size, start = itemsize(self.dtype), self.storage.start
         for i in model.positions(self.shape, self.strides, self.offset):
             yield slice(start + i * size, start + (i + 1) * size)
@@ -257,7 +257,7 @@ class Capsule(Thing):
 
 @dataclass(eq=False)
 class Text(Thing):
-    """Strings of TensorFlow's, or a StringTensor."""
+    """TensorFlow strings, or a StringTensor."""
 
     items: list[bytes]
 
@@ -313,7 +313,7 @@ class Machine:
         self.check(variables=name in ("assign", "update", "live") or self.ran % 16 == 0)
 
     def check(self, *, variables: bool) -> None:
-        """Places and bytes of everything, that no two blocks overlap, and what keeps memory."""
+        """Checks addresses and bytes of everything, that no blocks overlap, and the owners."""
         for thing in self.things.values():
             if isinstance(thing, Variable):
                 if variables:
@@ -341,7 +341,7 @@ class Machine:
             raise Failure("owners", f"expected {expected}, got {found}")
 
     def alive(self, without: Thing | None = None) -> list[Node]:
-        """What somebody can reach, who is not this one."""
+        """Everything reachable by something other than ``without``."""
         return model.reached(self.roots(without))
 
     def roots(self, without: Thing | None = None) -> list[Node]:
@@ -355,7 +355,7 @@ class Machine:
         return roots
 
     def finish(self) -> None:
-        """All is checked a last time and let go of."""
+        """Checks everything a last time and releases it."""
         try:
             self.check(variables=True)
             for number in [n for n in self.things if n not in self.common]:
@@ -394,7 +394,7 @@ class Machine:
         return self.hands[0].start(function)() if elsewhere else function()
 
     def expect(self, verdict: str, function: Callable[[], Any], elsewhere: bool) -> Any:
-        """The result, or None after the error that the verdict names."""
+        """The result, or None after the expected error of the verdict."""
         refused = verdict.endswith("Error")
         try:
             result = self.call(function, elsewhere)
@@ -415,7 +415,7 @@ class Machine:
         dtype: str,
         among: Sequence[Node] = (),
     ) -> Dense:
-        """A tensor that TensorFlow made, in memory of its own or in that of one of these."""
+        """Adds a tensor that TensorFlow made, in new memory or in the memory of one of these."""
         address = tf_data_address(t)
         for node in among:
             memory = node.here
@@ -432,7 +432,7 @@ class Machine:
         return thing
 
     def add_torch(self, number: int, x: Any, storage: Storage, **more: Any) -> Torch:
-        """A torch tensor, with the layout that torch tells."""
+        """Adds a torch tensor, with the layout that torch reports."""
         dtype = str(x.dtype).removeprefix("torch.")
         thing = Torch(x, storage, x.storage_offset(), tuple(x.shape), x.stride(), dtype, **more)
         self.things[number] = thing
@@ -444,7 +444,7 @@ class Machine:
     def add_converted(
         self, number: int, x: Any, source: Dense | Capsule, verdict: str, on_write: str, **more: Any
     ) -> Torch:
-        """What came out of a conversion to torch."""
+        """Adds the result of a conversion to torch."""
         if not isinstance(x, torch.Tensor):
             raise Failure("no tensor", type(x).__name__)
         strides = row_major_strides(source.shape)
@@ -465,7 +465,7 @@ class Machine:
         return thing
 
     def add_sent(self, number: int, t: Any, source: Torch, verdict: str, content: bytes) -> Dense:
-        """What came out of a conversion to TensorFlow."""
+        """Adds the result of a conversion to TensorFlow."""
         if not isinstance(t, tf.Tensor):
             raise Failure("no tensor", type(t).__name__)
         storage = source.storage
@@ -506,7 +506,7 @@ class Machine:
             raise Failure("explain", f"expected {action}, got {found}: {explanation.reason}")
 
     def exported(self, storage: Storage) -> bool:
-        """Whether torch's own DLPack exported the memory: what holds it does not follow a move."""
+        """Whether torch's own DLPack exported the memory: such holders do not follow a move."""
         return any(isinstance(n, Reference) and storage in n.keeps for n in self.alive())
 
     # -- a write, on the model --
@@ -520,7 +520,7 @@ class Machine:
         return {id(self.things[n].node) for n in self.common if isinstance(self.things[n], Torch)}
 
     def after_write(self, x: Torch, verdict: str) -> None:
-        """Moves the model as the verdict says, to where torch says that it is now."""
+        """Moves the model according to the verdict, to the address that torch now reports."""
         storage = x.storage
         if verdict in ("moves", "let go"):
             first = torch_data_address(x.value) - x.offset * itemsize(x.dtype)

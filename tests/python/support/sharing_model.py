@@ -1,7 +1,7 @@
-"""A plain model of memory that two frameworks share: who shows what, and what a write does to it.
+"""A plain model of memory that two frameworks share: who uses what, and the effect of a write.
 
-Bytes are Python's, never those of a framework. The rules of sharing are the functions of `Rules`,
-and nothing else here decides: whoever changes what is shared changes them. The rest is bookkeeping.
+Bytes are Python's, never those of a framework. Only the functions of `Rules` decide about sharing:
+change them when the rules of the package change. The rest is bookkeeping.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ def encode(dtype: str, value: int) -> bytes:
 
 
 def plus_one(dtype: str, element: bytes) -> bytes | None:
-    """What `add_(1)` makes of an element; None where this model does not say."""
+    """The element after `add_(1)`; None if this model does not know."""
     if dtype in ("bfloat16", "bool"):
         return None
     (value,) = struct.unpack(f"<{_FORMATS[dtype]}", element)
     if dtype.startswith("float"):
-        # Exact in all of them. Other numbers come from bytes that were of another dtype.
+        # Exact in all dtypes. Other numbers come from bytes of another dtype.
         exact = 0 <= value < 1000 and value == int(value)
         return encode(dtype, value + 1) if exact else None
     bits = 8 * len(element)
@@ -59,7 +59,7 @@ def plus_one(dtype: str, element: bytes) -> bytes | None:
 
 @dataclass(eq=False)
 class Memory:
-    """A block: where it is, and the bytes that it must hold."""
+    """A block: its address, and the bytes that it must hold."""
 
     address: int
     content: bytearray
@@ -69,7 +69,7 @@ _nowhere = itertools.count(1)
 
 
 def nowhere(content: bytes) -> Memory:
-    """A block whose place nobody can ask for."""
+    """A block whose address cannot be asked for."""
     return Memory(-(next(_nowhere) << 20), bytearray(content))
 
 
@@ -78,7 +78,7 @@ class Node:
     """Something that keeps memory alive.
 
     Attributes:
-      keeps: What lives as long as this.
+      keeps: The nodes that it keeps alive.
       counted: How often `live_owners` counts it.
     """
 
@@ -94,35 +94,35 @@ class Node:
 
 
 class Buffer(Node):
-    """A buffer of TensorFlow's: its own, or over what it keeps."""
+    """A TensorFlow buffer: its own memory, or memory that it keeps alive."""
 
 
 class Reference(Node):
-    """What the other side holds of a buffer, a capsule or bytes of torch's; it counts."""
+    """A counted reference of the other framework to a buffer, a capsule or torch's bytes."""
 
     def __init__(self, target: Node) -> None:
         super().__init__(target.memory, [target], 1)
 
 
 class SharedBytes(Node):
-    """The bytes of a torch storage that TensorFlow has, too."""
+    """The bytes of a torch storage that TensorFlow shares."""
 
 
 class Storage(Node):
     """A torch storage.
 
     Attributes:
-      start, nbytes: The part of the memory that it shows.
-      shows: The Reference or SharedBytes that it shows; None for memory of its own.
-      taken: What is counted of memory of its own that was TensorFlow's.
-      left: What it left at its last move, and keeps.
+      start, nbytes: The part of the memory that it covers.
+      shows: The Reference or SharedBytes under it; None for its own memory.
+      taken: The counted owner of its own memory that was TensorFlow's.
+      left: The memory that it left at its last move, and keeps.
       on_write: "copy", "raise" or "through".
-      handle: Shape, dtype and place of the tensor of TensorFlow's that it came from.
-      slice: Whether TensorFlow cut that one out of another.
+      handle: Shape, dtype and address of the TensorFlow tensor that it came from.
+      slice: Whether TensorFlow cut that tensor out of another.
       hook_left_behind: The on_write of a storage that was resized, until its next write.
-      resizable: Not once an array shows it.
-      of_file: A mapping of a file, which something else may show.
-      barred: Never shared again as it is; None where only the result tells.
+      resizable: False once an array shares it.
+      of_file: Whether it is a mapping of a file, which others may use.
+      barred: Whether it is never shared again; None if only the result tells.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ def reached(roots: Iterable[Node]) -> list[Node]:
 
 
 def owners(nodes: Iterable[Node]) -> int:
-    """What `live_owners` says of them: buffers that are counted."""
+    """The expected result of `live_owners`: the number of counted buffers."""
     return sum(node.counted for node in nodes)
 
 
@@ -169,11 +169,11 @@ def owners(nodes: Iterable[Node]) -> int:
 
 
 class Rules:
-    """What is shared, what is copied and what is refused: the promise of the documentation."""
+    """The documented rules of what is shared, copied and refused."""
 
     @staticmethod
     def to_torch(copy: bool | None, on_write: str, variable: str = "") -> str:
-        """Of a tensor, a "variable", or one that TensorFlow "copies" at each read."""
+        """The verdict for a tensor, a "variable", or one that TensorFlow "copies" at each read."""
         if variable and on_write == "alias":
             return "InvalidOptionError"
         if variable == "copies" and copy is False:
@@ -184,7 +184,7 @@ class Rules:
     def to_tf(
         storage: Storage, *, elements: int, row_major: bool, address: int, copy: bool | None
     ) -> str:
-        """Copied or shared; "either" where TensorFlow may get both."""
+        """The verdict: copied or shared; "either" if both are allowed."""
         if not elements:
             return "copied"
         fits = row_major and address % ALIGNMENT == 0
@@ -203,12 +203,12 @@ class Rules:
 
     @staticmethod
     def at_write(storage: Storage, roots: Sequence[Node]) -> str:
-        """What the next write does: "stays", "moves", "takes back", "through", "BufferError".
+        """The effect of the next write: "stays", "moves", "takes back", "through", "BufferError".
 
-        Or "let go": nobody else has the memory, so that it becomes torch's where it is, or moves
-        where TensorFlow has it without our knowing.
+        Or "let go": nobody else has the memory, so it becomes torch's without a move, or it moves
+        if TensorFlow has the memory without our knowing.
 
-        `roots` is what anybody has, the storage itself included.
+        `roots` are all reachable values, including the storage itself.
         """
         alive = reached(roots)
         if storage.shows is None:
@@ -228,21 +228,21 @@ class Rules:
 
     @staticmethod
     def keeps_previous(storage: Storage) -> bool:
-        """Whether what it left stays with it: another may show a mapping of a file."""
+        """Whether it never releases the memory that it left: others may use a mapped file."""
         return storage.of_file
 
     @staticmethod
     def tensorflow_writes(node: Node, *, sliced: bool) -> bool:
-        """Whether TensorFlow may update a variable in place where others show its memory.
+        """Whether TensorFlow may update a variable in place although others use its memory.
 
-        It takes a slice of memory that it does not own for its own, once the whole is gone: its
-        `SubBuffer` does not pass `OwnsMemory` on.
+        After the whole is gone, TensorFlow treats a slice of foreign memory as its own, because its
+        `SubBuffer` does not forward `OwnsMemory`.
         """
         return sliced and bool(node.keeps)
 
 
 def move(storage: Storage, address: int) -> None:
-    """The storage gets a copy of its bytes, and keeps what it left, one generation of it."""
+    """The storage gets a copy of its bytes, and keeps one generation of the memory that it left."""
     left = storage.shows
     if isinstance(left, SharedBytes):
         left.keeps = []
@@ -252,14 +252,14 @@ def move(storage: Storage, address: int) -> None:
 
 
 def take_over(storage: Storage) -> None:
-    """The memory that nobody else has is the storage's, which still holds it as it did."""
+    """The storage takes over memory that nobody else has, and holds it as before."""
     storage.shows, storage.taken = None, Node(counted=1)
     storage.on_write, storage.handle = "", None
     storage.update()
 
 
 def take_back(storage: Storage) -> None:
-    """The storage owns the bytes that TensorFlow had, and lets go of what those had left."""
+    """The storage owns the bytes that TensorFlow shared, and releases what they had left."""
     assert storage.shows is not None
     storage.taken = Node(counted=1) if storage.shows.counted else None
     storage.shows = storage.left = None
@@ -267,7 +267,7 @@ def take_back(storage: Storage) -> None:
 
 
 def release_previous(storage: Storage) -> int:
-    """The storage lets go of what it left; how many buffers that were."""
+    """The storage releases the memory that it left; returns the number of buffers."""
     if Rules.keeps_previous(storage):
         return 0
     if isinstance(storage.shows, SharedBytes):
@@ -295,7 +295,7 @@ def share(storage: Storage) -> Buffer:
 
 
 def positions(shape: Sequence[int], strides: Sequence[int], offset: int) -> Iterator[int]:
-    """Where the elements are, row by row."""
+    """The positions of the elements, row by row."""
     for index in itertools.product(*map(range, shape)):
         yield offset + sum(i * stride for i, stride in zip(index, strides, strict=True))
 

@@ -1,4 +1,4 @@
-"""TensorFlow's tables, taken apart and packed anew by the tests; Snappy's encoder, by the dice."""
+"""TensorFlow's tables, unpacked and packed again by the tests; a random Snappy encoder."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def records_of(table: bytes) -> Records:
 
 
 def snappy(data: bytes, dice: random.Random) -> bytes:
-    """Packed with elements of all kinds, drawn; some are not what a sensible encoder would take."""
+    """Packs with random elements of all kinds, including ones that no sensible encoder uses."""
     out = bytearray(varint(len(data)))
     seen: dict[bytes, list[int]] = {}
     at = 0
@@ -118,7 +118,7 @@ def _block(records: Records, dice: random.Random) -> bytes:
 
 
 def _store(table: bytearray, stored: bytes, compression: int) -> bytes:
-    """Adds a block; its handle."""
+    """Adds a block; returns its handle."""
     handle = varint(len(table)) + varint(len(stored))
     table.extend(stored + bytes([compression]))
     table.extend(struct.pack("<I", mask(crc32c(stored + bytes([compression])))))
@@ -147,7 +147,7 @@ def pack(records: Records, dice: random.Random, packed: float = 0.7) -> bytes:
 
 
 def with_zeros(blocks: list[Records], zeros: int) -> bytes:
-    """A table of these blocks, packed by Snappy, each with a last record of so many zeros."""
+    """A table of these blocks, packed by Snappy, each with a last record of ``zeros`` zeros."""
     table, index, dice = bytearray(), [], random.Random(1)
     for records in blocks:
         last = records[-1][0] + b"\0"

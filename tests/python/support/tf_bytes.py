@@ -54,7 +54,7 @@ def tensorflow_has_variables_of(row: DtypeRow) -> bool:
 
 
 def used_bits(row: DtypeRow) -> int:
-    """Bits of a stored element that carry its value: fewer than a byte for int4 and its kin."""
+    """Bits of a stored element that carry its value: fewer than 8 for int4 and the like."""
     dtype = tf.as_dtype(row.tf_enum)
     if row.kind in ("viewed", "converted"):
         info = ml_dtypes.iinfo if dtype.is_integer else ml_dtypes.finfo
@@ -149,5 +149,5 @@ def torch_values(x: torch.Tensor) -> list[Any]:
 
 
 def same_values(left: Sequence[Any], right: Sequence[Any]) -> bool:
-    """Equality that tells 0.0 from -0.0 and takes any two NaNs as equal."""
+    """Equality that distinguishes 0.0 from -0.0 and treats all NaNs as equal."""
     return list(map(repr, left)) == list(map(repr, right))

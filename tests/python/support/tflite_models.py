@@ -90,7 +90,7 @@ class Drawn:
 def made(*subgraphs: Sequence[Drawn], behind: bool = False, names: Sequence[str] = ()) -> bytes:
     """A model with these tensors and no operators.
 
-    ``behind``: the values are behind the flatbuffer, as in models beyond 2 GB.
+    ``behind``: the values are after the flatbuffer, as in models above 2 GB.
     """
     model = schema.ModelT()
     model.version = 3

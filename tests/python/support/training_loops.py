@@ -1,6 +1,6 @@
-"""Training loops of others around our data and around torch's own, each a function of a draw.
+"""Training loops of other libraries over our data and over torch's own, each a function of a draw.
 
-They run on the ranks of `rank_pair` and return what a rank has seen, by epoch.
+They run on the ranks of `rank_pair` and return the elements that a rank has seen, by epoch.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Seen = list[list[int]]
 
 
 class Draw:
-    """What a test draws, with what all loops do with it."""
+    """A test's draw, with the operations that all loops share."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class Draw:
 
 
 class Plain(IterableDataset[Any]):
-    """The elements that TensorFlow makes in each epoch, as a dataset of torch's."""
+    """The elements that TensorFlow makes in each epoch, as a torch dataset."""
 
     def __init__(self, ds: tf.data.Dataset, epochs: int) -> None:
         self._epochs = [tensor_bridge.to_torch(list(ds), copy=True) for _ in range(epochs)]
@@ -140,13 +140,13 @@ def numbers(batch: Any) -> list[int]:
 
 
 def forget_accelerate() -> None:
-    """Makes the next Accelerator as if it were the first."""
+    """Resets accelerate, so that the next Accelerator is like the first."""
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
 
 
 def end_world() -> None:
-    """Leaves a process that knows of no world."""
+    """Ends the world, so that the process has none."""
     forget_accelerate()
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
@@ -158,7 +158,7 @@ def begin_world() -> None:
 
 
 class Addresses:
-    """Whether the tensors of a step lie where a pass has made them."""
+    """Whether the tensors of a step are at the addresses where a pass made them."""
 
     def __init__(self) -> None:
         self._made: set[int] = set()
@@ -201,7 +201,7 @@ def plain(draw: Draw) -> Seen:
 
 
 def left_and_resumed(draw: Draw) -> Seen:
-    """A pass that is left, and one that goes on from its state."""
+    """An interrupted pass, and one that continues from its state."""
 
     def make() -> Any:
         if draw.more["kind"] == "loader":
@@ -259,7 +259,7 @@ def accelerate_loop(draw: Draw) -> Seen:
 
 
 def accelerate_accumulates(draw: Draw) -> Any:
-    """Which steps were taken by the optimizer, and whether the batches are our pass's own."""
+    """The steps that the optimizer took, and whether the batches are our pass's own."""
     end_world()
     made = accelerator(draw, gradient_accumulation_steps=3)
     if draw.more["kind"] == "loader":
@@ -338,7 +338,7 @@ def accelerate_shared_twice(draw: Draw) -> str:
 
 
 class Model(torch.nn.Module):
-    """Notes the elements of each step; a kept list in training and one in evaluation."""
+    """Notes the elements of each step, in one list for training and one for evaluation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -355,7 +355,7 @@ class Model(torch.nn.Module):
 
 
 class HookedTrainer(transformers.Trainer):
-    """Gives loaders of its own."""
+    """Returns its own loaders."""
 
     loaders: tuple[Any, Any]
 
@@ -497,7 +497,7 @@ def lightning_loop(draw: Draw) -> Any:
 
 
 def guide(draw: Draw) -> list[int]:
-    """What the Python blocks of a page have `seen`; they print as they please."""
+    """The values in `seen` after the Python blocks of a page; their output is ignored."""
     forget_accelerate()
     namespace: dict[str, Any] = {"__name__": "guide"}
     os.chdir(tempfile.mkdtemp())
@@ -512,7 +512,7 @@ def guide(draw: Draw) -> list[int]:
 
 @contextlib.contextmanager
 def no_world() -> Iterator[None]:
-    """As a program that was started alone."""
+    """Makes the process like a program that was started without a world."""
     end_world()
     kept = {name: os.environ.pop(name) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
     try:
@@ -523,7 +523,7 @@ def no_world() -> Iterator[None]:
 
 
 def run(name: str, draw: dict[str, Any], alone: bool = False) -> Any:
-    """Calls the function of that name; of our warnings, all but those that it caught are errors."""
+    """Calls the function of that name; our warnings are errors, except those that it catches."""
     with warnings.catch_warnings(), no_world() if alone else contextlib.nullcontext():
         warnings.filterwarnings("error", module="tensor_bridge.*")
         warnings.filterwarnings("error", message=".*(TorchDataset|tensor_bridge).*")

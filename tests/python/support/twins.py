@@ -27,7 +27,7 @@ _COMPRESSED_COLUMNS = (torch.sparse_csc, torch.sparse_bsc)
 
 
 def tf_dtype(dtype: torch.dtype) -> tf.DType | None:
-    """TensorFlow's dtype of the same name; None where it has none (complex32, packed kinds)."""
+    """TensorFlow's dtype of the same name; None if it has none (complex32, packed kinds)."""
     try:
         return tf.as_dtype(str(dtype).removeprefix("torch."))
     except TypeError:
@@ -45,7 +45,7 @@ class Rebuilder:
         self._made: dict[int, torch.Tensor] = {}
         self._bases: dict[_Key, torch.Tensor] = {}
         self._contents: dict[_Key, torch.Tensor] = {}
-        # The keys are addresses: keep what they belong to alive.
+        # The keys are addresses: keep their tensors alive.
         self._originals: list[torch.Tensor] = []
 
     def _fresh(self, contiguous: torch.Tensor) -> torch.Tensor:
@@ -115,7 +115,7 @@ class Plain(Rebuilder):
         return contiguous.clone()
 
     def mutated(self, key: _Key) -> bool:
-        """Whether a buffer was written: by torch's own account, or to judge by its contents."""
+        """Whether a buffer was written, by torch's version counter or by its content."""
         base = self._bases[key]
         return base._version > 0 or not _same(base, self._contents[key])
 
@@ -306,7 +306,7 @@ class Comparison:
         live = (tensor_bridge.testing.live_owners(), self._guard.live_regions())
         return live == (owners, regions)
 
-    # A function of its own: when it returns, nothing holds a converted tensor any more.
+    # A separate function: when it returns, nothing holds a converted tensor any more.
     def _compare(
         self,
         label: str,

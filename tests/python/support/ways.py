@@ -34,7 +34,7 @@ class Way(NamedTuple):
 
     @property
     def action(self) -> str:
-        """What `explain` says of a leaf."""
+        """The action of `explain` for a leaf."""
         return needs.SHARED_TO_TF if self.name == "to_tf" else "shared"
 
     def share(self, source: Any = None, interface: Any = tensor_bridge) -> Shared:
@@ -43,7 +43,7 @@ class Way(NamedTuple):
         return Shared(source, getattr(interface, self.name))
 
     def is_converted(self, source: Any, result: Any) -> bool:
-        """Whether `result` is `source` on the other side, sharing its memory where it can."""
+        """Whether `result` is `source` in the other framework, sharing its memory if possible."""
         if not isinstance(result, self.result) or result.shape != source.shape:
             return False
         pair = (result, source) if self.name == "to_tf" else (source, result)

@@ -1,4 +1,4 @@
-"""Ways to write to a torch tensor through Python; what they must do is in the tests."""
+"""Ways to write to a torch tensor through Python; the tests say what must happen."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def storage_copy(x: torch.Tensor) -> None:
 
 
 def foreign_view(x: torch.Tensor) -> None:
-    """A tensor of another history over the same storage."""
+    """Writes through an unrelated tensor over the same storage."""
     torch.empty(0).set_(x.untyped_storage(), 0, SHAPE, (6, 1)).add_(1)
 
 

@@ -1,4 +1,4 @@
-"""The kinds of files that the package writes: what writes one with a value, and what reads it."""
+"""The kinds of files that the package writes: code that writes one with a value, and reads it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def state(value: float) -> dict[str, torch.Tensor]:
 
 
 def value_of(tensors: dict[str, torch.Tensor]) -> float:
-    """The one value that all elements have."""
+    """The single value of all elements."""
     assert set(tensors) == NAMES
     every = torch.cat(list(tensors.values()))
     assert every.shape == (len(NAMES) * ELEMENTS,)
@@ -60,7 +60,7 @@ def _of_bundle(folder: Path) -> float | None:
 
 
 class Kind(NamedTuple):
-    """A kind of output: what reads its value, None if it is not there, and how it is written."""
+    """A kind of output: the reader of its value (None if missing), and how to write it."""
 
     read: Callable[[Path], float | None]
     target: str
@@ -68,7 +68,7 @@ class Kind(NamedTuple):
     more: str = ""
 
     def code(self, source: str, folder: Path, *, overwrite: bool) -> str:
-        """Python code that writes what the checkpoint has."""
+        """Python code that writes the content of the checkpoint."""
         end = f"{str(folder / self.target)!r}, overwrite={overwrite}{self.more})\n"
         if self.target == "out":
             return f"{IMPORTS}checkpoint.save(dict(checkpoint.load({source!r})), {end}"

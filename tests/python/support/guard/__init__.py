@@ -1,9 +1,9 @@
 """TensorFlow tensors over read-only pages, for tests that must see every write.
 
-Python face of `guard.cc`, which is compiled on first use. A tensor made here holds its bytes in
-pages that nobody may write; a write (of equal bytes too) and an access after TensorFlow released
-the memory are recorded with the name of the operator that ran, and then let through. It is not a
-sandbox: system calls that write into the pages fail with EFAULT and are not recorded.
+Python interface of `guard.cc`, which is compiled at first use. A tensor made here has its bytes in
+read-only pages; a write (also of equal bytes) and an access after TensorFlow released the memory
+are recorded with the name of the running operator, and then allowed. It is not a sandbox: system
+calls that write into the pages fail with EFAULT and are not recorded.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Guard:
     """The process's write detector. Get it from `guard()`."""
 
     def __init__(self, library: Path) -> None:
-        # PyDLL: the functions that make a tensor run Python's own code and need the GIL.
+        # PyDLL: the functions that make a tensor run Python code and need the GIL.
         lib = ctypes.PyDLL(str(library))
         lib.tbg_error.restype = ctypes.c_char_p
         lib.tbg_region_address.restype = ctypes.c_void_p
@@ -153,11 +153,11 @@ class Guard:
         return bool(self._lib.tbg_region_changed(guarded.region))
 
     def take_changed_at_release(self) -> int:
-        """How many tensors were found changed when TensorFlow let go of them."""
+        """The number of tensors that had changed when TensorFlow released them."""
         return int(self._lib.tbg_take_changed())
 
     def live_regions(self) -> int:
-        """How many guarded buffers TensorFlow, or somebody who shares with it, still holds."""
+        """The number of guarded buffers that TensorFlow, or a sharer, still holds."""
         return int(self._lib.tbg_live_regions())
 
     def reclaim(self) -> None:
