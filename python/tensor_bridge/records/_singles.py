@@ -60,5 +60,6 @@ def _split(column: Any) -> Any:
     own = offsets - offsets[:, :1]
     parts = column.bytes.split(own[:, -1].tolist())
     return [
-        StringTensor(data, where, shape) for data, where in zip(parts, own.unbind(0), strict=True)
+        StringTensor._unchecked(data, where, shape)
+        for data, where in zip(parts, own.unbind(0), strict=True)
     ]

@@ -390,7 +390,7 @@ def _of_capsules(
     made = torch.from_dlpack
     shape = asked.shape_of(count, number, max_rows)
     if offsets is not None:
-        values = StringTensor(made(values), made(offsets), torch.Size(shape))
+        values = StringTensor._unchecked(made(values), made(offsets), torch.Size(shape))
     else:
         values = made(values).view(shape)
     if index is not None:
@@ -432,7 +432,7 @@ def _allocate(asked: _Asked, count: int, sizes: Any, addresses: list[int]) -> _C
         0 if tensor is None else tensor.data_ptr() for tensor in (values, offsets, index, lengths)
     ]
     if strings:
-        values = StringTensor(values, offsets, torch.Size(shape))
+        values = StringTensor._unchecked(values, offsets, torch.Size(shape))
     return _Column(values, index, lengths, max_rows, max_values)
 
 
