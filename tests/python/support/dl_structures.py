@@ -1,4 +1,4 @@
-"""DLPack structures in ctypes: the content of a capsule, and capsules of any content, also false."""
+"""DLPack structures in ctypes: the content of a capsule, and capsules of any or false content."""
 
 from __future__ import annotations
 
