@@ -21,11 +21,11 @@ def draw(panels: Sequence[Panel], ours: str, folder: Path, name: str, about: str
     """Writes the chart for each palette.
 
     Args:
-        panels: A title each, and the nanoseconds of each contender, in the order to show them.
+        panels: A title and the nanoseconds of each contender, in the order to show them.
         ours: The contender to highlight.
-        folder: Where to.
-        name: Of the files, without the palette.
-        about: The title that the files have.
+        folder: The folder to write to.
+        name: The files' name, without the palette.
+        about: The files' title.
 
     Returns:
         The files written.

@@ -1,6 +1,6 @@
-"""What a benchmark ran on: machine and versions, for the JSON beside the numbers.
+"""The machine and versions of a benchmark, for the JSON beside the numbers.
 
-It names no host, user or path.
+No host, user or path is named.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def describe_machine() -> dict[str, object]:
 
 
 def describe_versions() -> dict[str, str]:
-    """Versions of everything that the numbers depend on."""
+    """Versions of everything on which the numbers depend."""
     import tensorflow as tf
     import torch
 

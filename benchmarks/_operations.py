@@ -1,7 +1,7 @@
 """The operations whose instructions are counted: small, fixed, and the same for every commit.
 
 Runs under callgrind, started by compare.py; prints nothing. The frameworks are imported once, then
-each package is loaded in a forked child of its own: everything but the package is the same.
+each package is loaded in a separate forked child, so that everything else is the same.
 """
 
 from __future__ import annotations
@@ -17,16 +17,19 @@ from types import ModuleType
 
 from _timing import Contender
 
-# Counted with a few calls and with more: the difference is what the calls took.
+# Numbers of calls. The difference between the counts with few and with more calls is their cost.
 REPEAT = 3
 FEW, MORE = 20, 300
-# For what takes a thousand conversions a call.
+# The same for operations with a thousand conversions per call.
 FEW_LARGE, MORE_LARGE = 1, 2
 LEAVES = 1000
 
 
 def operations(tensor_bridge: ModuleType, folder: str) -> Iterator[tuple[Contender, bool]]:
-    """What is counted, and whether a call takes a thousand conversions. Files go to the folder."""
+    """The counted operations, and whether a call makes a thousand conversions.
+
+    Files go to the folder.
+    """
     import tensorflow as tf
     import torch
 
@@ -100,7 +103,7 @@ def saved(tensors: Sequence[object], folder: str) -> str:
 
 
 def gradient(tensor_bridge: ModuleType) -> dict[str, object]:
-    """A TensorFlow function as an operation of torch's, its argument, a gradient of its result."""
+    """A TensorFlow function as a torch operation, its argument, and a gradient of its result."""
     import tensorflow as tf
     import torch
 
@@ -109,7 +112,7 @@ def gradient(tensor_bridge: ModuleType) -> dict[str, object]:
 
 
 def nested(leaves: Mapping[str, object]) -> list[dict[str, object]]:
-    """As a model's weights: layers, each a dict with a tuple in it."""
+    """A structure like a model's weights: layers, each a dict with a tuple in it."""
     names = list(leaves)
     return [
         {"kernel": leaves[a], "bias": leaves[b], "moments": (leaves[c], leaves[d])}
@@ -129,7 +132,7 @@ def count(label: str, package: str, client: ctypes.CDLL) -> None:
     if package and not Path(str(tensor_bridge.__file__)).is_relative_to(package):
         raise SystemExit(f"imported {tensor_bridge.__file__}, not from {package}")
     with tempfile.TemporaryDirectory() as folder:
-        # Several times faster than while it counts.
+        # Warming up is several times faster while callgrind does not count.
         prepared = list(operations(tensor_bridge, folder))
         client.startCounting()
         for contender, large in prepared:

@@ -1,7 +1,7 @@
-"""Other libraries that take a tensor from one framework to the other, where they are installed.
+"""Other libraries that convert a tensor from one framework to the other, if they are installed.
 
-Each entry is what its users call. Whether the result shares memory is a fact that is checked
-before anything is timed.
+Each entry is the call of the library's users. Whether the result shares memory is checked before
+anything is timed.
 """
 
 from __future__ import annotations

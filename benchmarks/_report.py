@@ -1,4 +1,4 @@
-"""What a benchmark prints and keeps: one schema of JSON for all of them, and one kind of table.
+"""The output of benchmarks: one JSON schema for all of them, and one kind of table.
 
 Not for measuring; see `_timing.py`.
 """
@@ -33,7 +33,7 @@ class WrongResultError(Exception):
 
 @dataclass(frozen=True)
 class Options:
-    """What every benchmark can be told."""
+    """The options of every benchmark."""
 
     quick: bool
     large: bool
@@ -69,8 +69,8 @@ def parse_options(doc: str | None, arguments: Sequence[str] | None = None) -> Op
 class Report:
     """The numbers of one benchmark.
 
-    A row has a group (a question), a case (what the question is asked of), a contender (who
-    answers), and a value with its unit: the median where it is of many.
+    A row has a group (a question), a case (the subject of the question), a contender (who answers),
+    and a value with its unit: the median if there are many measurements.
     """
 
     def __init__(self, name: str, legend: Mapping[str, str], **settings: object) -> None:
@@ -90,7 +90,7 @@ class Report:
         timings: Mapping[str, Timing],
         **facts: object,
     ) -> None:
-        """One interleaved run."""
+        """Adds one interleaved run."""
         for contender in contenders:
             timing = timings[contender.name]
             about = {"statement": contender.statement, "shared": contender.shared, **facts}
@@ -99,20 +99,20 @@ class Report:
     def add_timing(
         self, group: str, case: str, contender: str, timing: Timing, **facts: object
     ) -> None:
-        """One contender's time."""
+        """Adds one contender's time."""
         self._add(group, case, contender, timing.as_json() | facts)
 
     def add_value(
         self, group: str, case: str, contender: str, value: float, unit: str, **facts: object
     ) -> None:
-        """One number."""
+        """Adds one number."""
         self._add(group, case, contender, {"value": value, "unit": unit, **facts})
 
     def _add(self, group: str, case: str, contender: str, rest: Mapping[str, object]) -> None:
         self.rows.append({"group": group, "case": case, "contender": contender, **rest})
 
     def print(self) -> None:
-        """One table a group: a line for each contender, a column for each case."""
+        """Prints one table per group: a line for each contender, a column for each case."""
         versions, machine = self.versions, self.machine
         self.console.print(
             f"[bold]{self.name}[/]: tensor_bridge {versions['tensor_bridge']}, "
@@ -148,7 +148,7 @@ class Report:
         self.console.print(table)
 
     def write(self, folder: Path) -> None:
-        """Keeps the numbers with what they were measured on."""
+        """Writes the numbers with the machine and versions."""
         report = {
             "schema": SCHEMA,
             "benchmark": self.name,
@@ -172,8 +172,8 @@ class Report:
     def merged(cls, parts: Sequence[Path]) -> Report:
         """The same benchmark from several processes.
 
-        Processes differ more from each other than batches within one do. So a value is the median
-        of theirs, and each is kept.
+        Processes differ more from each other than batches within a process do. So a value is the
+        median over the processes, and each process's value is kept.
         """
         loaded = [json.loads(path.read_text(encoding="utf-8")) for path in parts]
         report = cls(loaded[0]["benchmark"], loaded[0]["contenders"], **loaded[0]["settings"])

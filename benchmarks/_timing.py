@@ -21,7 +21,7 @@ class Contender:
         name: What the tables and the JSON call it.
         statement: The statement, timed as it stands: no lambda around it.
         names: What the statement's names mean. They become local variables of the timing loop.
-        shared: Whether the result shares TensorFlow's memory; None where there is nothing to check.
+        shared: Whether the result shares TensorFlow's memory; None if there is nothing to check.
     """
 
     name: str
@@ -49,11 +49,11 @@ class Contender:
 
 @dataclass(frozen=True)
 class Timing:
-    """Nanoseconds a call, over many batches.
+    """Nanoseconds per call, over many batches.
 
     Attributes:
-        batches: How many batches the figures are of.
-        disturbed: How many more were left out, because other work had the processor meanwhile.
+        batches: Number of batches in the figures.
+        disturbed: Number of batches left out, because other work had the processor meanwhile.
     """
 
     median: float
@@ -97,14 +97,15 @@ def race(
     and clock changes hit all of them alike. A contender whose single call exceeds `batch_s` takes
     part in fewer rounds, spread evenly over the run, so that it costs about `slow_s` in all.
 
-    Time is wall time. A batch that took notably longer than its thread had the processor is left
-    out: it timed another process. That bears on statements that run in the calling thread only.
+    Time is wall time. A batch whose wall time is notably longer than its thread's processor time is
+    left out, because it timed another process. That suits only statements that run in the calling
+    thread.
 
     Args:
-        contenders: What to time.
-        rounds: How many batches of each.
-        batch_s: What a batch should take; the number of calls in it is calibrated to that.
-        slow_s: How long the slow ones may take in all.
+        contenders: The contenders to time.
+        rounds: Number of batches of each.
+        batch_s: Intended seconds of a batch; the number of calls in it is calibrated to that.
+        slow_s: Seconds that each slow contender may take in all.
 
     Returns:
         A timing for each contender's name.
@@ -142,8 +143,8 @@ def _run(timer: timeit.Timer, calls: int) -> _Batch:
 
 
 def _calibrate(timer: timeit.Timer, batch_s: float) -> tuple[int, float]:
-    """How many calls make a batch of about `batch_s`, and what such a batch takes."""
-    timer.timeit(1)  # the first call loads what is lazy
+    """The number of calls in a batch of about `batch_s`, and the time of such a batch."""
+    timer.timeit(1)  # the first call does lazy loading
     number = 1
     while (seconds := timer.timeit(number)) < batch_s / 4:
         number *= 2
@@ -153,6 +154,6 @@ def _calibrate(timer: timeit.Timer, batch_s: float) -> tuple[int, float]:
 
 def _summarize(batches: Sequence[_Batch], calls: int) -> Timing:
     quiet = [batch.ns_per_call for batch in batches if not batch.disturbed]
-    if len(quiet) < 3:  # nothing better to be had: the spread will tell
+    if len(quiet) < 3:  # too few quiet batches; the spread will show it
         quiet = [batch.ns_per_call for batch in batches]
     return Timing.of(quiet, calls, disturbed=len(batches) - len(quiet))

@@ -1,4 +1,4 @@
-"""Times what a gradient across the frameworks costs beside each framework's own.
+"""Times the cost of a gradient across the frameworks, compared with each framework's own.
 
 The parts are timed apart in one interleaved run: the wrapped function forward and backward, the
 same function in its own framework, and the smallest operation of the other one (`clone`,
@@ -30,7 +30,7 @@ from rich.table import Table
 import tensor_bridge
 from tensor_bridge.autograd import TfModule, _tape, tf_to_torch, torch_to_tf
 
-# Name of a case, and the contenders that its overhead is the first of minus the others.
+# Name of a case, and its contenders: the overhead is the first one's time minus the others'.
 SMALL = (
     ("TensorFlow in torch", "tf_to_torch", ("GradientTape", "clone")),
     ("tf.function in torch", "tf_to_torch(tf.function)", ("GradientTape, tf.function", "clone")),
@@ -208,10 +208,10 @@ def resnet(graph: bool, quick: bool) -> dict[str, Any]:
 def own_share(module: Any, step: Callable[[], Any], update: Callable[[], None]) -> float:
     """The part of a step that is spent outside TensorFlow's forward and backward.
 
-    Before the step every parameter is written, as an optimizer does: TensorFlow gets all of them.
+    Before the step every parameter is written, as by an optimizer, so TensorFlow gets all of them.
 
-    Steps of this length vary by more than what is looked for, so that two of them cannot be
-    compared; the parts of one can.
+    Steps of this length vary by more than the overhead, so two steps cannot be compared, but the
+    parts of one step can.
     """
     inside = 0.0
 
@@ -234,7 +234,7 @@ def own_share(module: Any, step: Callable[[], Any], update: Callable[[], None]) 
         start = time.perf_counter()
         gradients = step()
         taken = time.perf_counter() - start
-        del gradients  # what their memory costs is no part of the step
+        del gradients  # releasing their memory is not part of the step
         return 1 - inside / taken
     finally:
         function.fn, tape.gradient = fn, gradient

@@ -1,7 +1,7 @@
-"""Times checkpoints: opening one, reading all of it, converting it, against what people do today.
+"""Times checkpoints: opening, reading and converting one, compared with what people do today.
 
-All contenders of one comparison run in one process, in turn, with the files in the page cache,
-which one pass over them before each comparison sees to. Writes the numbers, with machine and
+All contenders of one comparison run in turn in one process, with the files in the page cache: one
+pass over the files before each comparison loads them. Writes the numbers, with machine and
 versions, to `results/checkpoint.json`.
 
     python benchmarks/bench_checkpoint.py [--quick] [--gigabytes N] [--output FOLDER]
@@ -57,14 +57,14 @@ print(time.perf_counter() - begin)
 def first_load(prefix: str) -> float:
     """Seconds that the first load of a new process takes."""
     command = [sys.executable, "-c", FIRST_LOAD, prefix]
-    # As pip installs a package: compiled.
+    # Compiles the package to bytecode, as pip does.
     env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=env)
     return float(done.stdout)
 
 
 def rss(field: str) -> int:
-    """Bytes of this process by a field of /proc/self/status."""
+    """The bytes in a field of /proc/self/status of this process."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field):
             return int(line.split()[1]) * 1024

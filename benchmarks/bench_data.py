@@ -1,4 +1,4 @@
-"""Times what a tf.data pipeline costs a training loop in PyTorch, against what people do today.
+"""Times the cost of a tf.data pipeline in a PyTorch training loop, compared with other ways.
 
 All numbers of one pipeline come from one interleaved run: each round makes one pass with each
 contender, in an order drawn anew, timed from the first element to the last. Values are compared
@@ -206,7 +206,7 @@ PASSES: dict[str, Callable[[tf.data.Dataset], Iterable[Any]]] = {
 
 
 def _time(name: str, ds: tf.data.Dataset, *, whole: bool) -> float:
-    """Seconds of a pass: of all of it, or from the first element on."""
+    """Seconds of a pass: of the whole pass, or from the first element on."""
     start = time.perf_counter()
     if name == REDUCE:
         ds.reduce(tf.constant(0, tf.int64), lambda count, _: count + 1)
@@ -222,7 +222,7 @@ def _time(name: str, ds: tf.data.Dataset, *, whole: bool) -> float:
 
 def _run(case: Case, console: Console, *, rounds: int) -> list[dict[str, object]]:
     _check(case)
-    # tf.data drains itself from a standing start, so there everyone does.
+    # tf.data's own drain includes the start of the pipeline, so all contenders include it there.
     whole = REDUCE in case.contenders
     console.print(f"  {case.name}: {case.count} elements ...")
     samples: dict[str, list[float]] = {name: [] for name in case.contenders}
@@ -251,7 +251,7 @@ def _run(case: Case, console: Console, *, rounds: int) -> list[dict[str, object]
 
 
 def _check(case: Case) -> None:
-    """Raises unless ours yields what TensorFlow does."""
+    """Raises unless ours yields the same values as TensorFlow."""
     count = 0
     for ours, theirs in zip(loader(case.dataset), case.dataset, strict=True):
         count += 1

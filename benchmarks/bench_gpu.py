@@ -1,7 +1,7 @@
 """Times conversions of GPU memory against torch's floor and the two-liners.
 
-All numbers of one column come from one interleaved run; wall time, the release of the result
-included. Where there is no GPU for both frameworks it says so and ends with 2.
+All numbers of one column come from one interleaved run; wall time, including the release of the
+result. Without a GPU for both frameworks it says so and exits with 2.
 """
 
 from __future__ import annotations

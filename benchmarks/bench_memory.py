@@ -1,7 +1,8 @@
 """Counts the memory that live conversions take, and times the import of the package.
 
-Each number comes from a process of its own. Memory is counted by malloc (`mallinfo2`), with
-PYTHONMALLOC=malloc so that Python's objects are in it. Only the resident growth is what it says.
+Each number comes from a separate process. Memory is counted by malloc (`mallinfo2`), with
+PYTHONMALLOC=malloc so that Python's objects are included. Only "resident growth" is resident
+memory.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def _in_children() -> dict[str, float]:
 
 
 def _measure_all() -> int:
-    """Prints each measurement, from a fork that nothing was measured in before."""
+    """Prints each measurement, made in a fresh fork."""
     import tensorflow as tf
     import torch
 
@@ -100,7 +101,7 @@ def _live(make: Callable[[], object]) -> float:
     """Bytes that each of many live results takes."""
     kept: list[object] = [None] * LIVE
     for i in range(100):
-        kept[i] = make()  # everything that is made once is made
+        kept[i] = make()  # warms up: makes all one-time allocations
     before = allocated()
     for i in range(100, LIVE):
         kept[i] = make()
@@ -157,7 +158,7 @@ def _tensorflow() -> float:
 
 
 def _resident_growth() -> float:
-    """Resident size, for once: what a copy would add is 4 GB."""
+    """Growth of the resident size; copies would add 4 GB."""
     import tensorflow as tf
 
     import tensor_bridge
@@ -191,7 +192,7 @@ CHILDREN: dict[str, Callable[[], float]] = {
 
 
 def _import_time(rounds: int) -> dict[str, int]:
-    """Nanoseconds beyond those of a Python that imports nothing."""
+    """Nanoseconds of an import, beyond those of a Python that imports nothing."""
     programs = ("pass", "import tensor_bridge")
     samples: dict[str, list[tuple[float, float]]] = {program: [] for program in programs}
     for _ in range(rounds):

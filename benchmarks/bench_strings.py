@@ -1,7 +1,7 @@
-"""Times a million TensorFlow strings on their way to PyTorch and back, against NumPy's.
+"""Times the conversion of a million TensorFlow strings to PyTorch and back, compared with NumPy.
 
 All numbers of one column come from one interleaved run, and each result is checked before it is
-timed. Times include the release of the result. Peak memory comes from processes of their own.
+timed. Times include the release of the result. Peak memory comes from separate processes.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         groups = _contenders(t)
         for contender in (contender for group in groups.values() for contender in group):
             _check(contender, t)
-        gc.freeze()  # a collection would walk through the lists of the others
+        gc.freeze()  # a collection would traverse the lists of the other contenders
         for group, contenders in groups.items():
             timings = race(contenders, rounds=rounds, batch_s=0.001, slow_s=2)
             report.add_timings(group, f"{size} B", contenders, timings, count=COUNT)
@@ -105,7 +105,7 @@ def _contenders(t: tf.Tensor) -> dict[str, list[Contender]]:
 
 
 def _floor(listed: Sequence[bytes]) -> dict[str, object]:
-    """What a list of bytes cannot go below: the interpreter's own making and freeing of them."""
+    """The floor for a list of bytes: the interpreter's own making and freeing of the objects."""
     form = struct.Struct(f"{len(listed[0])}s" * len(listed))
     return {"unpack": form.unpack, "block": b"".join(listed)}
 
@@ -135,11 +135,11 @@ def _status(name: str) -> int:
 
 
 def _peak(size: int) -> float:
-    """Resident memory that a conversion adds at most, over the bytes of its result."""
-    tensor_bridge.to_torch(tf.constant([b"a", b"b"]))  # loads what is lazy
+    """Peak resident memory that a conversion adds, divided by the bytes of its result."""
+    tensor_bridge.to_torch(tf.constant([b"a", b"b"]))  # does lazy loading
     t = _strings(size)
     gc.collect()
-    # Memory that was freed and kept would hide what the conversion takes.
+    # Freed memory that malloc kept would hide the conversion's own.
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     before = _status("VmRSS")

@@ -1,7 +1,7 @@
 """Times structures of a thousand small tensors, both ways, against a single conversion.
 
 All numbers of one column come from one interleaved run, and each result is checked before it is
-timed. A time is that of the whole structure, with the release of the result.
+timed. A time covers the whole structure, including the release of the result.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ]
             for contender in contenders[:2]:
                 _check(contender, structure)
-            # A batch of several structures: a batch of one would be timed by the clock's edge.
+            # A batch has several structures, because one would be near the clock's resolution.
             timings = race(contenders, rounds=rounds, batch_s=0.004)
             report.add_timings(group, case, contenders, timings, leaves=LEAVES)
     return report.finish(options)

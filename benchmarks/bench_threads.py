@@ -1,6 +1,6 @@
-"""What two threads get done: copies, which release the GIL, and conversions, which hold it.
+"""The throughput of two threads: copies, which release the GIL, and conversions, which hold it.
 
-Wall time, because that is the question; on a busy machine it says little.
+Measured in wall time, which is the question; on a busy machine the numbers mean little.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _race(
     calls_by_name: dict[str, Callable[[], object]], *, calls: int, rounds: int
 ) -> dict[str, float]:
-    """Throughput of two threads over that of one, median of interleaved rounds."""
+    """Throughput of two threads divided by that of one; the median of interleaved rounds."""
     ratios: dict[str, list[float]] = {name: [] for name in calls_by_name}
     for _ in range(max(5, rounds)):
         for name, call in calls_by_name.items():
@@ -69,7 +69,7 @@ def _race(
 
 
 def _seconds(call: Callable[[], object], calls: int, threads: int) -> float:
-    """How long `threads` threads take that make `calls` calls each."""
+    """Seconds that `threads` threads take for `calls` calls each."""
     start = threading.Barrier(threads + 1)
     turns = range(calls)
 

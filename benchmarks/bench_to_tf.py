@@ -68,7 +68,7 @@ def _there() -> dict[str, object]:
 
 
 def _conversions(shape: tuple[int, ...]) -> Iterator[Contender]:
-    """Every way into TensorFlow. Each has an `x` of its own: ours marks the one it was given."""
+    """Every way into TensorFlow. Each has its own `x`, because ours marks the tensor."""
     names = {"x": torch.rand(shape), "from_dlpack": tf.experimental.dlpack.from_dlpack}
     more = {"to_dlpack": torch.utils.dlpack.to_dlpack, "convert": tf.convert_to_tensor}
     yield Contender(OURS, "to_tf(x)", _back() | {"x": torch.rand(shape)}, shared=True)
@@ -79,7 +79,7 @@ def _conversions(shape: tuple[int, ...]) -> Iterator[Contender]:
 
 
 def _first_share() -> Iterator[tuple[str, list[Contender]]]:
-    """A tensor that TensorFlow gets for the first time, with the making of the tensor."""
+    """A tensor that TensorFlow gets for the first time, including making the tensor."""
     names = _back() | {"make": torch.ones, "x": torch.ones(4)}
     yield (
         "a new tensor",
@@ -113,7 +113,7 @@ def _measure(contenders: Sequence[Contender], options: Options, rounds: int) -> 
 
 
 def check(contender: Contender) -> None:
-    """Raises unless the result has `x`'s bytes, and shares them exactly where it should."""
+    """Raises unless the result has `x`'s bytes, and shares them exactly if it should."""
     x, result = contender.names["x"], contender.call()
     assert isinstance(x, torch.Tensor)
     if isinstance(result, torch.Tensor):

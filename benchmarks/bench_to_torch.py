@@ -1,4 +1,4 @@
-"""Times the conversion of one TensorFlow tensor to PyTorch against the other ways.
+"""Times the conversion of one TensorFlow tensor to PyTorch, compared with other ways.
 
 All numbers of one column come from one interleaved run, and each result is checked before it is
 timed. Times include the release of the result.
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the benchmark, prints the tables, writes the JSON."""
     options = parse_options(__doc__, arguments)
     rounds = options.rounds(101)
-    # The copies' rows would otherwise time how torch's threads wait for each other.
+    # One thread; otherwise the rows of copies would time how torch's threads wait for each other.
     torch.set_num_threads(1)
     report = Report("to_torch", LEGEND, rounds=rounds, torch_threads=1)
 
@@ -78,8 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             timings = _measure(contenders, options, rounds)
             report.add_timings(group, case.label, contenders, timings, nbytes=case.nbytes)
 
-    # One run with all sizes in it, for the ratio of the largest to the smallest. All have rank 1:
-    # shapes of more dimensions take longer to read.
+    # One run with all sizes, for the ratio of the largest to the smallest time. All have rank 1,
+    # because shapes of more dimensions take longer to read.
     flat = [dataclasses.replace(case, shape=(math.prod(case.shape),)) for case in sizes]
     ours = [dataclasses.replace(_ours(case), name=case.label) for case in flat]
     report.add_timings("size does not matter", "rank 1", ours, _measure(ours, options, 2 * rounds))
@@ -105,14 +105,14 @@ def _conversions(case: Case) -> Iterator[Contender]:
     yield Contender(DLPACK, "from_dlpack(to_dlpack(t))", _dlpack_pair() | names, shared=True)
     yield Contender(FROM_DLPACK, "from_dlpack(t)", from_dlpack, shared=True)
     yield Contender(NUMPY, numpy, _numpy_hop() | names, shared=False)
-    # Not TensorFlow's memory: the floor must not depend on how torch came by the tensor.
+    # Not TensorFlow's memory: the floor must not depend on the origin of the tensor.
     yield Contender(DETACH, "x.detach()", {"x": _independent_copy(t), **names}, shared=False)
     if case.label in WITH_PEERS:
         yield from _peers.to_torch(t)
 
 
 def _other_ways() -> Iterator[tuple[str, list[Contender]]]:
-    """Keywords, the ctypes interface, variables, copies, and what the first write costs."""
+    """Keywords, the ctypes interface, variables, copies, and the cost of the first write."""
     to_torch = tensor_bridge.to_torch
     t = _uniform((4,))
     bridge = tensor_bridge.TensorBridge()
@@ -128,7 +128,7 @@ def _other_ways() -> Iterator[tuple[str, list[Contender]]]:
         ],
     )
 
-    # `t` is what the checks compare with: a variable shares the memory of its initial value.
+    # The checks compare with `t`: a variable shares the memory of its initial value.
     read = {"v": tf.Variable(t), "t": t}
     yield (
         "variable, 16 B",
@@ -156,7 +156,7 @@ def _other_ways() -> Iterator[tuple[str, list[Contender]]]:
 
 
 def _uniform(shape: tuple[int, ...]) -> tf.Tensor:
-    """A tensor with a buffer of its own: random, so never one of TensorFlow's cached constants."""
+    """A tensor with its own buffer: random, so it is never one of TensorFlow's cached constants."""
     return tf.random.stateless_uniform(shape, seed=(1, 2))
 
 
@@ -182,7 +182,7 @@ def _measure(contenders: Sequence[Contender], options: Options, rounds: int) -> 
 
 
 def _check(contender: Contender) -> None:
-    """Raises unless the result has the tensor's bytes, and shares them exactly where it should."""
+    """Raises unless the result has the tensor's bytes, and shares them exactly if it should."""
     t = contender.names["t"]
     result = contender.call()
     if not isinstance(result, torch.Tensor):

@@ -1,9 +1,9 @@
-"""Times the first write to a converted tensor whose tf.Tensor is gone, and what else copied it.
+"""Times the first write to a converted tensor whose tf.Tensor is gone, and similar calls.
 
-Against the same call while TensorFlow holds the tensor, which copies, and on a tensor of torch's
-own. Every sample has a new tensor, and before it the same work was done: TensorFlow made one, and
-its bytes were copied into a new one of torch's. So code and bytes are as cold for all. All numbers
-of one case come from one interleaved run, on one thread of torch's; values and addresses are
+It is compared with the same call while TensorFlow holds the tensor, which copies, and with the call
+on torch's own tensor. Every sample has a new tensor, made by the same work: TensorFlow makes one,
+and its bytes are copied into a new torch tensor. So code and bytes are equally cold for all. All
+numbers of one case come from one interleaved run, on one torch thread; values and addresses are
 checked.
 """
 
@@ -44,9 +44,9 @@ SIZES = {"16 B": (4, 601), "1 MB": (2**18, 201), "64 MB": (2**24, 25)}
 CALLS_COUNT, CALLS_ROUNDS = 2**22, 41
 BATCHES, BATCH, FEATURES = 12, 256, 3 * 64 * 64
 
-# float32 vectors of TensorFlow's, converted, and how many elements each has.
+# Makes converted float32 vectors of TensorFlow with this number of elements.
 Source = tuple[int, Iterator[torch.Tensor]]
-# Makes the call to time from the tensor that it is timed on.
+# Makes the timed call from its tensor.
 Prepare = Callable[[torch.Tensor], Callable[[], object]]
 
 
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def elements(count: int) -> Source:
-    """A loader's elements; without prefetching, so that nothing runs beside what is timed."""
+    """A loader's elements, without prefetching, so that nothing else runs during the timing."""
     numbers = tf.data.Dataset.range(1, 2**20)
     ds = numbers.map(lambda i: tf.fill([count], tf.cast(i, tf.float32)))
     return count, iter(loader(ds, prefetch=0))
@@ -92,7 +92,7 @@ def double(x: torch.Tensor) -> Callable[[], object]:
 
 
 def race(prepare: Prepare, source: Source, rounds: int) -> dict[str, tuple[Timing, bool]]:
-    """The time of a first call in each way, and whether the tensor had another address after it."""
+    """The time of a first call in each way, and whether it moved the tensor."""
     samples: dict[str, list[int]] = {way: [] for way in WAYS}
     moves: dict[str, set[bool]] = {way: set() for way in WAYS}
     for way in WAYS:
@@ -114,19 +114,19 @@ def race(prepare: Prepare, source: Source, rounds: int) -> dict[str, tuple[Timin
 
 
 def make(way: str, source: Source) -> tuple[torch.Tensor, object]:
-    """A new tensor, and what has to live as long."""
+    """A new tensor, and the object that must live as long."""
     count, tensors = source
     own = torch.empty(count)
     address = own.data_ptr()
     theirs = next(tensors)
-    ctypes.memmove(address, theirs.const_data_ptr(), 4 * count)  # past torch, whose code stays cold
+    ctypes.memmove(address, theirs.const_data_ptr(), 4 * count)  # past torch: its code stays cold
     if way == OWN:
         return own, None
     return theirs, tensor_bridge.to_tf(theirs) if way == HELD else None
 
 
 def check(way: str, prepare: Prepare, source: Source) -> None:
-    """Raises unless the call leaves what it leaves of a clone; and loads what is lazy."""
+    """Raises unless the call has the same effect as on a clone; also does lazy loading."""
     x, held = make(way, source)
     twin = x.clone()
     prepare(twin)()
@@ -137,7 +137,7 @@ def check(way: str, prepare: Prepare, source: Source) -> None:
 
 
 def calls() -> dict[str, Prepare]:
-    """What asks for a pointer to write through."""
+    """The calls that ask for a pointer to write through."""
     gradient = torch.full((CALLS_COUNT,), 0.5)
     compiled = torch.compile(lambda a: a.sin() + 1)
 
@@ -162,9 +162,9 @@ def calls() -> dict[str, Prepare]:
 
 
 def training(options: Options) -> dict[str, Timing]:
-    """A batch of an epoch that normalises its batches in place, by where they come from.
+    """The time of a batch in an epoch that normalises its batches in place, by their source.
 
-    torch's own are there before the epoch begins, and the loader runs beside them all the same.
+    torch's own batches exist before the epoch begins; the loader runs beside them nevertheless.
     """
     shape = ((1 + BATCHES) * BATCH, FEATURES)
     ds = tf.data.Dataset.from_tensor_slices(tf.random.stateless_uniform(shape, seed=(1, 2))).batch(
@@ -180,7 +180,7 @@ def training(options: Options) -> dict[str, Timing]:
         if way in (OWN, ALONE):
             own = [x.clone() for x in loader(ds)]
             batches = (x for x, _ in zip(own, batches, strict=True)) if way == OWN else iter(own)
-        next(batches)  # the start of the pipeline is not the loop's
+        next(batches)  # the start of the pipeline is not part of the loop
         loss = torch.zeros(())
         start = time.perf_counter()
         for x in batches:

@@ -1,13 +1,12 @@
 """Compares two commits by the instructions that a call takes, counted by callgrind.
 
-Instructions are counted, not timed: other work on the machine does not change them, and one
-run of each commit is enough. They are not nanoseconds: a cache miss counts like a hit.
+Instructions are counted, not timed: other work on the machine does not change them, and one run of
+each commit is enough. They do not tell the time: a cache miss counts like a hit.
 
     python benchmarks/compare.py BASE [--fail-above PERCENT] [--profiles]
 
-BASE is built in a worktree of its own and kept under build/compare; it is compared with the
-package that is installed. With --profiles the counts of each operation are kept beside it, for
-callgrind_annotate.
+BASE is built in a separate worktree and kept under build/compare; it is compared with the installed
+package. With --profiles the counts of each operation are kept beside it, for callgrind_annotate.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ from rich.table import Table
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 BUILD = ROOT / "build" / "compare"
-# What a change of the counts can come from.
+# Files whose changes can change the counts.
 MEASURED = ("src", "include", "python", "cmake", "CMakeLists.txt", "pyproject.toml")
-# Below this, a difference is where the memory of the tensors lies.
+# Smaller differences come from the addresses of the tensors' memory.
 NOTABLE = 0.01
 
 
@@ -82,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def git(*arguments: str, folder: Path = ROOT) -> str:
-    """What git prints; its own error text where it fails."""
+    """The output of git; exits with git's own error text if it fails."""
     done = subprocess.run(
         ["git", *arguments], cwd=folder, check=False, capture_output=True, text=True
     )
@@ -92,14 +91,14 @@ def git(*arguments: str, folder: Path = ROOT) -> str:
 
 
 def changed_since(base: str) -> bool:
-    """Whether anything that is measured differs from the working tree."""
+    """Whether any measured file differs from the working tree."""
     return bool(git("diff", "--name-only", base, "--", *MEASURED)) or bool(
         git("ls-files", "--others", "--exclude-standard", "--", *MEASURED)
     )
 
 
 def built(commit: str) -> Path:
-    """A folder to import the commit's package from; built where it is not there yet."""
+    """A folder from which to import the commit's package; built if it does not exist yet."""
     target, source = BUILD / commit, BUILD / f"{commit}.source"
     if target.exists():
         return target
@@ -156,7 +155,7 @@ def counted(packages: Mapping[str, Path], *, keep: bool) -> dict[str, dict[str, 
 
 
 def read_counts(profiles: Path) -> dict[str, dict[str, float]]:
-    """The instructions of each call, from profiles that differ in how many calls they have."""
+    """The instructions of each call, from profiles with different numbers of calls."""
     totals: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
     for path in sorted(profiles.iterdir(), key=lambda path: [int(n) for n in path.name.split(".")]):
         text = path.read_text()
@@ -171,7 +170,7 @@ def read_counts(profiles: Path) -> dict[str, dict[str, float]]:
     counts: dict[str, dict[str, float]] = defaultdict(dict)
     for (package, name), measured in totals.items():
         few, more = (min(measured)[0], max(measured)[0])
-        # The fewest: what is done once in a while (an arena of memory, say) only ever adds.
+        # The lowest count: occasional work, such as a new memory arena, only adds to it.
         least = {calls: min(total for n, total in measured if n == calls) for calls in (few, more)}
         counts[package][name] = (least[more] - least[few]) / (more - few)
     return counts

@@ -57,7 +57,7 @@ def value(name: str, group: str, case: str, contender: str) -> float:
 
 
 def over(name: str, group: str, case: str, one: str, other: str) -> float:
-    """How often `other` fits into `one`: the median of the ratios in each process."""
+    """`one` divided by `other`: the median of the ratios in each process."""
     found = {row["contender"]: row for row in rows(name, group) if row["case"] == case}
     values = (found[each].get("processes", [found[each]["value"]]) for each in (one, other))
     return statistics.median(a / b for a, b in zip(*values, strict=True))
@@ -82,7 +82,7 @@ class Aim:
 
     @property
     def met(self) -> bool:
-        """As far as the digits that are shown tell."""
+        """Whether the aim is met, at the precision of the shown digits."""
         measured, limit = round(self.measured, 2), round(self.limit, 2)
         return measured <= limit if self.at_most else measured >= limit
 
@@ -188,7 +188,7 @@ def aims_table() -> str:
 
 
 def machine(name: str = "to_torch") -> str:
-    """What the numbers were measured on."""
+    """The machine and versions of the numbers."""
     about, versions = report(name)["machine"], report(name)["versions"]
     return (
         f"{about['cpu']}, {about['cpus']} CPUs, TensorFlow {versions['tensorflow']}, "
@@ -197,7 +197,7 @@ def machine(name: str = "to_torch") -> str:
 
 
 def load(name: str) -> str:
-    """The same with how busy the machine was."""
+    """The same, with the machine's load."""
     return f"{machine(name)[:-1]}; load {report(name)['machine']['load_average_1m']}."
 
 
@@ -222,7 +222,7 @@ def times(name: str, group: str, *, only: Sequence[str] = (), first: str = "") -
 
 
 def structures(way: str) -> str:
-    """Nanoseconds a leaf, and the ratio to a conversion of one tensor."""
+    """Nanoseconds per leaf, and the ratio to a conversion of one tensor."""
     leaves = report("structures")["settings"]["leaves"]
     columns = cases("structures", way)
     body = []
@@ -237,7 +237,7 @@ def structures(way: str) -> str:
 
 
 def said(contender: str) -> str:
-    """Code as code."""
+    """The contender's name, in backticks if it is code."""
     if contender.endswith(" alone"):
         return f"`{contender.removesuffix(' alone')}` alone"
     plain = (
@@ -259,7 +259,7 @@ def said(contender: str) -> str:
 
 
 def first_calls() -> str:
-    """What each call costs while TensorFlow holds the tensor and after, and whether it moves."""
+    """Cost of each call while TensorFlow holds the tensor and after, and whether it moves."""
     (group,) = {row["group"] for row in report("writes")["results"] if "calls" in row["group"]}
     ways = {HELD: "TensorFlow holds it", GONE: "TensorFlow has let go", OWN: "torch's own tensor"}
     found = {(row["case"], row["contender"]): row for row in rows("writes", group)}
@@ -390,7 +390,7 @@ def files() -> list[tuple[str, dict[str, float]]]:
     ]
 
 
-# File name of a chart, its title, what it shows, and what of that is highlighted.
+# File name of a chart, its title, its data, and the highlighted contender.
 CHARTS = (
     ("conversion", "Nanoseconds of one conversion, TensorFlow to PyTorch", conversions, OURS),
     ("first-write", "Nanoseconds of a first write in place", first_writes, "TensorFlow has let go"),

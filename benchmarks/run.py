@@ -1,8 +1,8 @@
-"""Runs every benchmark, each in processes of its own, and keeps the numbers in results/.
+"""Runs every benchmark, each in separate processes, and keeps the numbers in results/.
 
     python benchmarks/run.py [NAME...] [--quick] [--large] [--output FOLDER]
 
-One after the other: two at once would time each other.
+One after the other: two at the same time would time each other.
 """
 
 from __future__ import annotations

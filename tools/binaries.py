@@ -1,6 +1,6 @@
-"""What the built libraries export and need, and how they are hardened.
+"""Checks the exports, dependencies and hardening of the built libraries.
 
-    python tools/binaries.py            # prints what differs from that
+    python tools/binaries.py            # prints the differences
     python tools/binaries.py --update   # writes exported_symbols/ anew
 
 The libraries are those of the installed package, or of the folder in TENSOR_BRIDGE_LIB_DIR.
@@ -18,7 +18,7 @@ from pathlib import Path
 LISTS = Path(__file__).resolve().parents[1] / "tests" / "lint" / "exported_symbols"
 ADAPTER = re.compile(r"^libtensor_bridge_torch_\d+_\d+\.so$")
 
-# What every shared library of a C++ program may need.
+# Libraries that every shared library of a C++ program may need.
 RUNTIME = {
     "libstdc++.so.6",
     "libgcc_s.so.1",
@@ -28,7 +28,7 @@ RUNTIME = {
     "libpthread.so.0",
     "ld-linux-x86-64.so.2",
 }
-# List of symbols -> what such a library must need, besides RUNTIME, and nothing else.
+# List of symbols -> the libraries that such a library must need besides RUNTIME, and no others.
 NEEDED = {
     "libtensor_bridge": set(),
     "torch_adapter": {"libc10.so", "libtorch_cpu.so"},
@@ -36,12 +36,12 @@ NEEDED = {
 }
 # ... and the run path it has.
 RUNPATH = {"libtensor_bridge": [], "torch_adapter": [], "_C": ["$ORIGIN"]}
-# Functions of _FORTIFY_SOURCE that it must call. The others call none that could be checked.
+# Functions of _FORTIFY_SOURCE that it must call. The other libraries call none of them.
 CHECKED = {"libtensor_bridge": {"__snprintf_chk", "__vsnprintf_chk"}}
 
 
 def kind_of(library: Path) -> str | None:
-    """The name of the list that `library` is held to, or None for a foreign file."""
+    """The name of the list for `library`, or None for a foreign file."""
     if library.name == "libtensor_bridge.so":
         return "libtensor_bridge"
     if library.name == "_C.abi3.so":
@@ -50,7 +50,7 @@ def kind_of(library: Path) -> str | None:
 
 
 def library_dir() -> Path:
-    """Where the libraries of this build are. The package is not imported for it."""
+    """The folder of this build's libraries, found without importing the package."""
     given = os.environ.get("TENSOR_BRIDGE_LIB_DIR")
     if given:
         return Path(given)
@@ -103,7 +103,7 @@ def symbol_violations(library: Path, allowed: set[str]) -> list[str]:
 
 
 def dynamic_violations(library: Path, required: set[str], runpath: list[str]) -> list[str]:
-    """How what `library` needs differs from `required`, and its run path from `runpath`."""
+    """How the dependencies of `library` differ from `required`, and its run path from `runpath`."""
     needed, paths = dynamic(library)
     found = [f"{library.name} needs {name}" for name in sorted(needed - required - RUNTIME)]
     found += [f"{library.name} does not need {name}" for name in sorted(required - needed)]
@@ -119,7 +119,7 @@ def taken(library: Path) -> set[str]:
 
 
 def hardening_violations(library: Path, checked: set[str]) -> list[str]:
-    """What `library` lacks of what cmake/compile_options.cmake asks for."""
+    """The hardening of cmake/compile_options.cmake that `library` lacks."""
     names = taken(library)
     flags = re.findall(
         r"\((?:FLAGS|FLAGS_1)\)(.*)", run("readelf", "--dynamic", "--wide", str(library))

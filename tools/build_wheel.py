@@ -59,7 +59,7 @@ def looked_up(library: Path) -> set[str]:
 
 
 def adapter_violations(library: Path, minor: str, symbols: Symbols) -> Iterator[str]:
-    """What the adapter wants of a torch release that the release does not have."""
+    """The symbols that the adapter needs and the torch release lacks."""
     there = {name for each in torch_wheels.LINKED for name in symbols(minor, each)}
     for name in sorted(undefined(library) - there):
         yield f"{library.name}: torch {minor} has no {name}"
@@ -91,7 +91,7 @@ FILES = (
     "include/tensor_bridge/c_api.h",
     "include/tensor_bridge/torch.h",
 )
-"""What a wheel has beside the adapters and the Python modules."""
+"""The other files of a wheel, besides the adapters and the Python modules."""
 
 
 def violations(wheel: Path, symbols: Symbols | None = None) -> Iterator[str]:
@@ -125,7 +125,7 @@ def violations(wheel: Path, symbols: Symbols | None = None) -> Iterator[str]:
 def build(folder: Path) -> Path:
     """The wheel as the toolchain makes it, with the tag of this machine."""
     first = [torch_wheels.directory(group[0]) for group in torch_wheels.groups()]
-    # The newest one's DLPack header is taken.
+    # The build takes the DLPack header of the newest torch.
     torches = ";".join(str(path) for path in reversed(first))
     settings = {
         "build-dir": str(BUILD.relative_to(ROOT)),
@@ -153,7 +153,7 @@ def repair(wheel: Path, folder: Path) -> Path:
 
 
 def commit() -> str:
-    """The commit of the tree; with "-dirty" where files of it were changed."""
+    """The commit of the tree, with "-dirty" if files were changed."""
     return git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
 
 

@@ -2,10 +2,10 @@
 
     python tools/docs_pages.py [--shots FOLDER] [PAGE...]
 
-At the width of a desk and of a phone, in light and dark: no page may scroll sideways, every image
-must be there, nothing may be asked of the network, nothing may be reported on the console. PAGE is
-part of a name ("guides/"). With --shots each view is kept as a picture. Not for links: Sphinx and
-the tests check those.
+At the width of a desktop and of a phone, in light and dark: no page may scroll sideways, every
+image must exist, and there must be no network requests and no messages on the console. PAGE is part
+of a name ("guides/"). With --shots each view is kept as a picture. Not for links: Sphinx and the
+tests check those.
 """
 
 from __future__ import annotations
@@ -23,10 +23,9 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 WIDTHS = {"desk": 1440, "phone": 390}
 SCHEMES = ("light", "dark")
 
-# What reaches beyond the right edge without a box around it that scrolls by itself, and images that
-# did not load.
-# `width` is the screen's: a phone makes its view as wide as what does not fit. On a phone the theme
-# lets the article as a whole scroll, which is no such box.
+# Finds elements that extend beyond the right edge without being in a scrolling box, and images that
+# did not load. `width` is the screen's: a phone makes its view as wide as the widest element. On a
+# phone the theme lets the whole article scroll, which does not count as such a box.
 PROBLEMS = """width => {
   const found = [];
   if (document.documentElement.scrollWidth > width) found.push("scrolls sideways");
@@ -46,12 +45,12 @@ PROBLEMS = """width => {
 }"""
 
 
-# A page with all that PROBLEMS finds.
+# A page with every problem that PROBLEMS finds.
 BAD = """<article style="width: 3000px"><p>wide</p></article><img src="file:///no/such.png">"""
 
 
 def overlooks(browser: Browser) -> bool:
-    """Whether the check does not see what is wrong with a bad page."""
+    """Whether the check misses the problems of a bad page."""
     page = browser.new_page(viewport={"width": 390, "height": 900})
     page.set_content(BAD, wait_until="load")
     found = "\n".join(page.evaluate(PROBLEMS, 390))
@@ -60,7 +59,7 @@ def overlooks(browser: Browser) -> bool:
 
 
 def views(browser: Browser, pages: list[Path], shots: Path | None) -> Iterator[str]:
-    """Opens each page in each view; what is wrong with it."""
+    """Opens each page in each view; yields its problems."""
     for name, width in WIDTHS.items():
         for scheme in SCHEMES:
             page = browser.new_page(
@@ -113,7 +112,7 @@ def main(arguments: list[str]) -> int:
     if options.shots is not None:
         options.shots.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
-        # A container's root may not make Chromium's sandbox; the pages are our own.
+        # A container's root cannot use Chromium's sandbox; the pages are our own.
         browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
         if overlooks(browser):
             print("docs_pages: the check does not see what is wrong with a bad page")

@@ -55,7 +55,7 @@ def order(row: DtypeRow) -> tuple[int, int, str]:
 
 
 def result(row: DtypeRow) -> str:
-    """What a conversion without keywords gives."""
+    """The result of a conversion without keywords."""
     if row.name == "string":
         return "copied to a `StringTensor`"
     return {
@@ -68,7 +68,7 @@ def result(row: DtypeRow) -> str:
 
 
 def with_keywords(row: DtypeRow) -> str:
-    """What the keywords for dtypes change."""
+    """The effect of the keywords for dtypes."""
     if row.kind == "converted":
         return "`raw=True`: shared as `torch.uint8`"
     if row.kind == "quantized":
@@ -80,7 +80,7 @@ def with_keywords(row: DtypeRow) -> str:
 
 
 def summary() -> str:
-    """docs/concepts/dtypes.md: one line for all dtypes that are treated alike."""
+    """docs/concepts/dtypes.md: one line for each group of dtypes that are treated alike."""
     groups: dict[tuple[str, str, str], list[DtypeRow]] = {}
     for row in sorted(dtypes(), key=order):
         if row.kind == "torch only":
@@ -108,7 +108,7 @@ def summary() -> str:
 
 
 def full_table() -> str:
-    """docs/concepts/dtypes.md: one line a dtype that TensorFlow has."""
+    """docs/concepts/dtypes.md: one line per dtype that TensorFlow has."""
     rows = [
         (
             f"`{row.name}`",
@@ -127,7 +127,7 @@ def full_table() -> str:
 
 
 def torch_only_table() -> str:
-    """docs/concepts/dtypes.md: one line a dtype that only torch has."""
+    """docs/concepts/dtypes.md: one line per dtype that only torch has."""
     rows = [(f"`{row.torch_name}`", row.reason) for row in dtypes() if row.kind == "torch only"]
     return markdown(("torch dtype", "remarks"), rows)
 

@@ -2,8 +2,8 @@
 
     python tools/install_group.py GROUP... [-- pip options]
 
-pip reads groups by itself from 25.1 on; virtual environments made by Python 3.10 to 3.13 may start
-with an older one.
+pip itself reads groups from 25.1 on; virtual environments made by Python 3.10 to 3.13 may start
+with an older pip.
 """
 
 from __future__ import annotations

@@ -4,10 +4,10 @@
     python tools/matrix.py NAME... [--again] [--keep] [-- pytest arguments]
     python tools/matrix.py --table        # writes the table of docs/versions.md from the results
 
-Each environment is made with uv in build/matrix, used, and removed with what was downloaded; a
-CUDA build of torch takes some 7 GB meanwhile. With --keep it stays there, and the next run only
-installs the wheel anew. What was found is kept in tests/matrix/<name>.json, unless other tests were
-named: they always run, and only say how they ended.
+Each environment is made with uv in build/matrix, used, and removed with its downloads; a CUDA build
+of torch takes some 7 GB meanwhile. With --keep it stays there, and the next run only installs the
+wheel again. Results are kept in tests/matrix/<name>.json, unless tests are named on the command
+line: those always run, and only report how they ended.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Environment:
 
 
 ENVIRONMENTS = (
-    # TensorFlow 2.12.1 and 2.13 want an older typing-extensions than these releases of torch.
+    # TensorFlow 2.12.1 and 2.13 need an older typing-extensions than these releases of torch.
     Environment("3.10", "2.6.0", "2.12.0"),
     Environment("3.11", "2.8.0", "2.15.1"),
     Environment("3.12", "2.10.0", "2.16.2"),
@@ -65,12 +65,12 @@ ENVIRONMENTS = (
     Environment("3.11", "2.11.0", "2.14.1"),
 )
 TESTS = ROOT / "tests" / "python"
-# What says nothing about a release of the frameworks, or not in minutes.
+# Tests that tell nothing about a release of the frameworks, or take too long.
 LEFT_OUT = {
     "docs": "the pages and the demo are those of the releases of `make test`",
     "write_protection/test_op_db.py": "each operator of torch, some of them for a minute",
 }
-# `alone` measures time and memory, and wants a machine that does nothing else.
+# `alone` measures time and memory, and needs an otherwise idle machine.
 MARKS = "not exhaustive and not gpu and not alone"
 
 
@@ -129,7 +129,7 @@ def create(environment: Environment, folder: Path, extra: Sequence[str] = ()) ->
             for group in ("test", "helpers", "triton")  # Builds for the CPU bring no triton along.
             for requirement in install_group.requirements(groups["dependency-groups"], group)
         ]
-        # The newest for that Python: those that are pinned may have left it behind.
+        # The newest releases for that Python: the pinned ones may not support it any more.
         tests = [re.split("[=;]", requirement)[0] for requirement in pinned]
         wanted = [f"torch=={environment.torch}", f"tensorflow-cpu=={environment.tensorflow}"]
         done = uv("pip", "install", "--quiet", "--python", python, *wanted, *tests, *extra)
@@ -151,7 +151,7 @@ def install(environment: Environment, wheel: Path, folder: Path) -> Path:
 
 
 def outcomes(report: Path) -> dict[str, Any]:
-    """Counts, and the names of what failed, of a JUnit file."""
+    """The counts and the names of the failures in a JUnit file."""
     cases = list(ET.parse(report).getroot().iter("testcase"))
     failed = [c for c in cases if c.find("failure") is not None or c.find("error") is not None]
     skipped = [c for c in cases if c.find("skipped") is not None]
@@ -165,7 +165,7 @@ def outcomes(report: Path) -> dict[str, Any]:
 def examine(
     environment: Environment, wheel: Path, arguments: list[str], *, keep: bool
 ) -> dict[str, Any]:
-    """What the tests and the doctor say in one environment."""
+    """The results of the tests and of the doctor in one environment."""
     folder = SCRATCH / environment.name
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -178,14 +178,14 @@ def examine(
         report = folder / "report.xml"
         report.unlink(missing_ok=True)
         command = [python, "-m", "pytest", "--rootdir", ROOT, "-c", ROOT / "pyproject.toml"]
-        # Old frameworks warn of their own dependencies; our warnings are tested elsewhere.
+        # Old frameworks warn about their own dependencies; our warnings are tested elsewhere.
         command += ["-o", "filterwarnings=", "-q", "-m", MARKS, "-p", "no:cacheprovider"]
         command += ["-n", "2", "--dist", "worksteal", f"--junitxml={report}"]
         command += [f"--ignore={TESTS / path}" for path in LEFT_OUT]
         begin = time.monotonic()
         done = run(*command, *(arguments or [TESTS]), env=env)
         (SCRATCH / f"{environment.name}.log").write_text(done.stdout + done.stderr)
-        # 1: some failed. Others: it was interrupted, or did not get to the tests.
+        # 1: some tests failed. Other codes: pytest was interrupted, or ran no tests.
         if done.returncode not in (0, 1) or not report.exists():
             raise SystemExit(
                 f"{environment.name}: pytest ends with {done.returncode}:\n{done.stdout[-3000:]}"

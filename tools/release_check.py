@@ -1,4 +1,4 @@
-"""What `make release-check` looks at after the tests: what would be published.
+"""The checks of `make release-check` after the tests, on the files that would be published.
 
     python tools/release_check.py
 
@@ -29,7 +29,7 @@ PACKAGED = ("CMakeLists.txt", "LICENSE", "cmake", "include", "python", "src")
 
 
 def run(*command: str | Path) -> tuple[int, str]:
-    """Exit code and all that was printed."""
+    """The exit code and the whole output."""
     done = subprocess.run(command, cwd=DIST, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout + done.stderr
 
@@ -41,7 +41,7 @@ def version() -> str:
 
 
 def changelog_violations(text: str, wanted: str) -> Iterator[str]:
-    """The newest entry is that of the version."""
+    """Checks that the newest entry is that of the version."""
     entries = re.findall(r"^## \[?([^\]\s]+)\]?.*$", text, re.MULTILINE)
     if not entries or entries[0] != wanted:
         yield f"CHANGELOG.md: its first entry is {entries[:1]}, the version is {wanted}"
@@ -61,18 +61,18 @@ def wheel_violations(wheel: Path) -> Iterator[str]:
 
 
 def has_changed_since(commit: str) -> bool:
-    """Whether what the wheel is built of has, or the commit is not there to compare with.
+    """Whether a source of the wheel has changed, or the commit is missing for the comparison.
 
-    What came later may change the tests and the results of the matrix.
+    Later commits may change the tests and the results of the matrix.
     """
     command = ["git", "diff", "--quiet", commit, "--", *PACKAGED]
     return subprocess.run(command, cwd=ROOT, check=False).returncode != 0
 
 
 def matrix_violations() -> Iterator[str]:
-    """A result of all tests without a failure for every environment, and the table from them.
+    """Checks for a result of all tests, without failures, in every environment, and the table.
 
-    It is of what the wheel is built of, if not of the same file: a compiler's output may differ.
+    A result must be from the same sources, but not from the same wheel: compilers' output differs.
     """
     found = {path.stem for path in matrix.RESULTS.glob("*.json")}
     for environment in matrix.ENVIRONMENTS:
@@ -100,7 +100,7 @@ def build_sdist() -> Path:
 
 
 def sdist_violations(sdist: Path) -> Iterator[str]:
-    """It has all that is compiled and imported, and nothing of the tests."""
+    """Checks that it has all compiled and imported files, and no tests."""
     with tarfile.open(sdist) as archive:
         there = {name.partition("/")[2] for name in archive.getnames()}
     listed = subprocess.run(
@@ -128,9 +128,9 @@ print("adapters:", adapters)
 
 
 def install_violations(sdist: Path) -> Iterator[str]:
-    """Where one torch is installed and no TensorFlow, its adapter is built, and no other.
+    """Checks that with one torch and no TensorFlow, only this torch's adapter is built.
 
-    It builds with the headers of the oldest torch too, which brings no DLPack that is new enough.
+    It must also build with the headers of the oldest torch, whose DLPack is too old.
     """
     groups = install_group.tomllib.loads(install_group.PYPROJECT.read_text("utf-8"))
     named = {name: groups["dependency-groups"][name] for name in ("build", "frameworks")}
@@ -157,7 +157,7 @@ def install_violations(sdist: Path) -> Iterator[str]:
             if code != 0:
                 yield f"{sdist.name}: {step[-1]} ends with {code}:\n{text[-3000:]}"
                 return
-        # torch warns that there is no NumPy, before or after.
+        # torch warns that NumPy is missing, before or after.
         (printed,) = re.findall(r"^adapters: (.*)$", text, re.MULTILINE)
         built = ast.literal_eval(printed)
         if built != [build_wheel.adapter_name(group)]:

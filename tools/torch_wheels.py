@@ -1,4 +1,4 @@
-"""Headers and symbols of each supported torch release, for adapters that are built without it.
+"""Headers and symbols of each supported torch release, for building adapters without torch.
 
     python tools/torch_wheels.py [--real] [MINOR...]      # e.g. 2.8 2.10; by default all
 
@@ -30,7 +30,7 @@ import remote_wheel
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / "build" / "torch"
 LISTS = Path(__file__).resolve().parent / "torch_symbols"
-# The release of each minor whose wheel is looked at.
+# For each minor, the release whose wheel is read.
 RELEASES = {
     "2.6": "2.6.0",
     "2.7": "2.7.1",
@@ -43,7 +43,7 @@ RELEASES = {
     "2.14": "2.14.1",
     "2.15": "2.15.0",
 }
-# Linked against; and the one in which a function is looked up.
+# The libraries to link against, and the one in which a function is looked up.
 LINKED = ("libc10.so", "libtorch_cpu.so")
 SEARCHED = "libtorch_python.so"
 # Kept in another way by an earlier release of this tool: read again.
@@ -62,7 +62,7 @@ def groups() -> list[list[str]]:
 
 
 def directory(minor: str) -> Path:
-    """What is kept of a release, laid out as an installed torch is."""
+    """The kept files of a release, laid out like an installed torch."""
     return CACHE / minor / "torch"
 
 

@@ -1,6 +1,6 @@
-// Times both directions in a process without Python, against what an application would write by
-// hand: at::from_blob() with a deleter, and TF_NewTensor() over torch's memory. Neither of those
-// protects anything. Every case is checked once before it is timed.
+// Times both directions in a process without Python, compared with an application's own code:
+// at::from_blob() with a deleter, and TF_NewTensor() over torch's memory, neither of which protects
+// the memory. Every case is checked once before it is timed.
 
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/ones.h>
@@ -22,7 +22,7 @@ using tensor_bridge::OwnedTfTensor;
 using tensor_bridge::pyTorchTensorToTfTensor;
 using tensor_bridge::tfTensorToPyTorchTensor;
 
-// Tensors made ahead of the clock, for what uses one up a call.
+// Tensors made before the timing, for cases that use up one per call.
 constexpr int kBatch = 256;
 constexpr float kValue = 7;
 
