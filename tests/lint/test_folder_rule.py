@@ -156,7 +156,7 @@ def test_an_allowed_include_is_not_found() -> None:
 BASE = {"errors", "_printable", "_frameworks", "_loaded", "_load_order", "_triton"}
 PLAIN = BASE | {"_refusals", "_devices", "_explanation", "_options"}
 DENSE = PLAIN | {"_C", "_dtypes", "_dense"}
-FILES = {"_command_line", "_exit_status", "_regular_files", "_stored_dtypes"}
+FILES = {"_command_line", "_exit_status", "_regular_files", "_stored_dtypes", "_folder", "_output"}
 CONVERT = DENSE | {"composite", "_structures", "_convert"}
 # Module (the first component under tensor_bridge) -> the modules of the package it may import.
 PY_EDGES: dict[str, set[str]] = {
@@ -194,6 +194,8 @@ PY_EDGES: dict[str, set[str]] = {
     "data": CONVERT | {"_py_function", "_lazy"},
     "_exit_status": set(),
     "_regular_files": set(),
+    "_folder": set(),
+    "_output": DENSE | {"_folder"},
     "checkpoint": CONVERT | {*FILES, "_lazy"},
     # data: a loader over records is one of data's.
     "records": CONVERT | {*FILES, "_lazy", "data"},

@@ -1,4 +1,4 @@
-"""Files are made in one place of the package: checkpoint/write/_folder.py, and nowhere else."""
+"""Files are made in one place of the package: _folder.py, and nowhere else."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from tree import files
 
-HOME = "python/tensor_bridge/checkpoint/write/_folder.py"
+HOME = "python/tensor_bridge/_folder.py"
 # A file of the system's temporary folder that never has a name; and the null device.
 EXCEPTIONS = {
     "python/tensor_bridge/checkpoint/read/_keras.py": {"TemporaryFile"},

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C
+from tensor_bridge._output import outputs
 from tensor_bridge.records._damage import FAULTS, damaged, not_found
 from tensor_bridge.records._mapping import Mapping, open_file
 from tensor_bridge.records._paths import is_url
@@ -59,15 +60,9 @@ class RecordIndex:
             )
         ]
         header = json.dumps({"files": files, "crc32": zlib.crc32(data)}).encode()
-        temporary = f"{path}.{os.getpid()}.tmp"
-        try:
-            with Path(temporary).open("wb") as file:
-                file.write(_MAGIC + len(header).to_bytes(8, "little") + header)
-                file.write(data)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with outputs([Path(path)], overwrite=True) as (file,):
+            file.write(_MAGIC + len(header).to_bytes(8, "little") + header)
+            file.write(data)
 
 
 def _bytes_of(tensor: torch.Tensor) -> bytes:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C
+from tensor_bridge._output import Output, outputs
 from tensor_bridge.composite import StringTensor
-from tensor_bridge.errors import InvalidOptionError, RecordError, UnsupportedTypeError
+from tensor_bridge.errors import InvalidOptionError, UnsupportedTypeError
 from tensor_bridge.records._batch import RecordBatch
 from tensor_bridge.records._encode import encoder_of, examples_of
 
@@ -25,13 +27,15 @@ _WINDOW_BITS = {"GZIP": 31, "ZLIB": 15}
 _WAITING = 1 << 20
 
 
-class _Shard:
-    """One file: written beside its place, where it is put when it is complete."""
+class _AbortedError(Exception):
+    """Tells `outputs` that the files are not complete."""
 
-    def __init__(self, path: str, compression: str) -> None:
-        self.path = path
-        self.temporary = f"{path}.{os.getpid()}.tmp"
-        self._file: BinaryIO = Path(self.temporary).open("wb")  # noqa: SIM115
+
+class _Shard:
+    """What is written to one file."""
+
+    def __init__(self, file: Output, compression: str) -> None:
+        self._file = file
         bits = _WINDOW_BITS.get(compression)
         self._packer = None if bits is None else zlib.compressobj(wbits=bits)
         self._waiting: list[bytes] = []
@@ -65,13 +69,6 @@ class _Shard:
         self.flush()
         if self._packer is not None:
             self._file.write(self._packer.flush())
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-
-    def drop(self) -> None:
-        self._file.close()
-        Path(self.temporary).unlink(missing_ok=True)
 
 
 class Writer:
@@ -112,8 +109,9 @@ class Writer:
           overwrite: Replaces files that exist.
 
         Raises:
-          InvalidOptionError: A file exists, or a keyword or a spec means nothing.
-          RecordError: A file cannot be written.
+          InvalidOptionError: A file exists, or its folder does not; a keyword or a spec that means
+            nothing.
+          OSError: A file cannot be written.
         """
         if compression not in ("", *_WINDOW_BITS):
             raise InvalidOptionError(
@@ -128,20 +126,11 @@ class Writer:
             if shards == 1
             else [f"{base}-{number:05}-of-{shards:05}" for number in range(shards)]
         )
-        self._shards: list[_Shard] = []
         self._count = 0
-        if not overwrite:
-            for name in self.paths:
-                if os.path.lexists(name):
-                    raise InvalidOptionError(
-                        f"{name} exists; give another path, or overwrite=True to replace it"
-                    )
-        try:
-            for name in self.paths:
-                self._shards.append(_Shard(name, compression))
-        except OSError as e:
-            self.abort()
-            raise RecordError(f"{name}: expected a file that can be written: {e}") from e
+        self._shards: list[_Shard] = []
+        self._outputs = ExitStack()
+        files = self._outputs.enter_context(outputs([Path(name) for name in self.paths], overwrite))
+        self._shards = [_Shard(file, compression) for file in files]
 
     def write(self, record: Any) -> None:
         """Writes one record.
@@ -188,24 +177,22 @@ class Writer:
         """Puts the files in their places.
 
         Raises:
-          RecordError: A file cannot be written; then none is there.
+          OSError: A file cannot be written; then none is there.
         """
         shards, self._shards = self._shards, []
         try:
             for shard in shards:
                 shard.end()
-            for shard in shards:
-                Path(shard.temporary).replace(shard.path)
-        except OSError as e:
-            for shard in shards:
-                shard.drop()
-            raise RecordError(f"{shard.path}: expected a file that can be written: {e}") from e
+        except BaseException:
+            self.abort()
+            raise
+        self._outputs.close()
 
     def abort(self) -> None:
         """Ends writing; no file is there."""
-        shards, self._shards = self._shards, []
-        for shard in shards:
-            shard.drop()
+        self._shards = []
+        with suppress(_AbortedError):
+            self._outputs.__exit__(_AbortedError, _AbortedError(), None)
 
     def __enter__(self) -> Self:
         return self

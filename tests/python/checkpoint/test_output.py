@@ -24,8 +24,7 @@ from safetensors.torch import load_file
 from written import KINDS, Kind, state
 
 import tensor_bridge
-from tensor_bridge import checkpoint
-from tensor_bridge.checkpoint.write import _folder, _output
+from tensor_bridge import _folder, _output, checkpoint
 
 OLD, NEW = 1.0, 2.0
 Sources = dict[float, str]
@@ -338,7 +337,8 @@ def test_an_interrupt_at_any_line_leaves_old_or_new(
     sources: Sources, tmp_path: Path, monkeypatch: Patch, kind: Kind, overwrite: bool
 ) -> None:
     monkeypatch.setattr(os, "fsync", lambda fd: None)
-    written = str(Path(_output.__file__).parent)
+    package = Path(_output.__file__).parent
+    written = (_folder.__file__, _output.__file__, str(package / "checkpoint" / "write"))
 
     def interrupt_at(line: int) -> Any:
         lines = itertools.count()

@@ -14,7 +14,6 @@ from tensor_bridge import Ragged, StringTensor, records, to_torch
 from tensor_bridge.errors import (
     InvalidOptionError,
     MismatchError,
-    RecordError,
     UnsupportedDtypeError,
     UnsupportedTypeError,
 )
@@ -188,7 +187,7 @@ def test_files_are_there_when_all_is_written(tmp_path: Path) -> None:
         fail()
     assert os.listdir(tmp_path) == ["r"]  # noqa: PTH208 - names
     assert list(records.RecordFile(path)) == [b"x"]
-    with pytest.raises(RecordError, match="can be written"):
+    with pytest.raises(InvalidOptionError, match="expected a folder that exists"):
         records.Writer(tmp_path / "missing" / "r")
 
 

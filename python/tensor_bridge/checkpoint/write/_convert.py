@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge._dtypes import named, row_of
+from tensor_bridge._output import Output, dense_bytes, naming, outputs
 from tensor_bridge._stored_dtypes import stored_dtype
 from tensor_bridge.checkpoint.read._checkpoint import Checkpoint, Progress, load
 from tensor_bridge.checkpoint.read._entry import Entry
 from tensor_bridge.checkpoint.read._mapped import MappedFile
 from tensor_bridge.checkpoint.read._paths import local_path
-from tensor_bridge.checkpoint.write._output import Output, dense_bytes, naming, outputs
 from tensor_bridge.checkpoint.write._shards import index_path, shards
 from tensor_bridge.errors import CheckpointError, InvalidOptionError, UnsupportedDtypeError
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C, _dense
 from tensor_bridge._dtypes import row_of
+from tensor_bridge._output import Output, dense_bytes, outputs
 from tensor_bridge.checkpoint.read import _crc
 from tensor_bridge.checkpoint.read._names import ATTRIBUTES, GRAPH_KEY, VALUE, escape
 from tensor_bridge.checkpoint.read._object_graph import message, varint
@@ -24,7 +25,6 @@ from tensor_bridge.checkpoint.read._one_save import (
 )
 from tensor_bridge.checkpoint.read._paths import local_path
 from tensor_bridge.checkpoint.read._table import MAGIC
-from tensor_bridge.checkpoint.write._output import Output, dense_bytes, outputs
 from tensor_bridge.composite import StringTensor
 from tensor_bridge.errors import (
     InvalidOptionError,

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tensor_bridge.checkpoint.write._folder import Folder
-from tensor_bridge.checkpoint.write._output import (
+from tensor_bridge._folder import Folder
+from tensor_bridge._output import (
     Output,
     add,
     naming,

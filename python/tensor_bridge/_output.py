@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _dense
-from tensor_bridge.checkpoint.write._folder import Folder
+from tensor_bridge._folder import Folder
 from tensor_bridge.errors import InvalidOptionError
 
 if TYPE_CHECKING:
