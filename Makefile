@@ -83,6 +83,11 @@ $(STAMPS)/triton: $(STAMPS)/tools
 	$(BIN)/python tools/install_group.py triton -- --quiet --no-deps --upgrade --target $(VENV)/triton
 	@touch $@
 
+# Also in a folder of its own: readers of TFRecord files, whose requirements contradict each other.
+$(STAMPS)/record-peers: $(STAMPS)/tools
+	$(BIN)/python tools/install_group.py record-peers -- --quiet --no-deps --upgrade --target $(VENV)/record-peers
+	@touch $@
+
 # The names of all files that make up the package: one that came or went is a change too.
 $(STAMPS)/files: FORCE
 	@mkdir -p $(@D)
@@ -147,10 +152,10 @@ release-check: test test-exhaustive test-asan test-tsan fuzz docs-look wheel-che
 demo: build $(STAMPS)/models
 	$(BIN)/python examples/demo.py
 
-# Measures, and keeps the numbers in benchmarks/results. BENCH_ARGS: names of single benchmarks (data,
+# Measures, and keeps the numbers in benchmarks/results. BENCH_ARGS: names of single benchmarks (data, records,
 # checkpoint and autograd run only so), --quick, --large. Wants a machine that does nothing else.
 BENCH_ARGS ?=
-bench: build $(STAMPS)/interop $(STAMPS)/peers $(STAMPS)/system-benchmarks
+bench: build $(STAMPS)/interop $(STAMPS)/peers $(STAMPS)/record-peers $(STAMPS)/system-benchmarks
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 
 # Writes the charts and the tables of the docs from those numbers.

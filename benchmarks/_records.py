@@ -28,7 +28,7 @@ SPEC = {
 def time_records(folder: Path, count: int, rounds: int) -> dict[str, object]:
     """Examples a second of each form: one interleaved run, after a pass that is not timed."""
     path = folder / "examples.tfrecord"
-    _write(path, count)
+    write_examples(path, count)
     forms = _forms(tf.data.TFRecordDataset(str(path)))
     _check(forms)
     rates: dict[str, list[float]] = {form: [] for form in forms}
@@ -57,7 +57,7 @@ def time_records(folder: Path, count: int, rounds: int) -> dict[str, object]:
     }
 
 
-def _write(path: Path, count: int) -> None:
+def write_examples(path: Path, count: int) -> None:
     """One number, 128 floats, 16 integers and 3 kB of bytes an example."""
     draw = random.Random(0)
     with tf.io.TFRecordWriter(str(path)) as writer:

@@ -48,6 +48,7 @@ BENCHMARKS = {
     "threads": Benchmark(),
     "cpp": Benchmark(),
     "data": Benchmark(only_named=True),
+    "records": Benchmark(only_named=True),
     "checkpoint": Benchmark(only_named=True),
     "autograd": Benchmark(only_named=True),
     "gpu": Benchmark(only_named=True),
