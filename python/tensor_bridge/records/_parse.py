@@ -44,7 +44,7 @@ def parse_single_example(serialized: Any, features: Mapping[str, Any]) -> dict[s
     """Parses one tf.train.Example: as `parse_example`, without the leading dimension.
 
     TensorFlow has a parser of single Examples and one of batches. They differ in an empty Feature
-    behind another one of its key: this function follows that of batches, for which the key is empty.
+    behind another one of its key: this function follows that of batches, where the key is empty.
 
     Args:
       serialized: bytes, or one record in another form that `parse_example` takes.
