@@ -20,7 +20,10 @@ from tree import ROOT
 
 TYPED = ROOT / "tests" / "typed"
 USES, MISTAKES = TYPED / "uses.py", TYPED / "mistakes.py"
-MODULES = ("", ".autograd", ".checkpoint", ".config", ".data", ".dlpack", ".doctor", ".testing")
+MODULES = (
+    *("", ".autograd", ".checkpoint", ".config", ".data", ".dlpack", ".doctor", ".records"),
+    ".testing",
+)
 
 
 def by_mypy(folder: Path) -> list[tuple[str, int, str]]:

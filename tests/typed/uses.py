@@ -35,6 +35,7 @@ from tensor_bridge import (
     checkpoint,
     data,
     dlpack,
+    records,
     testing,
 )
 from tensor_bridge.checkpoint import Checkpoint, Entry, Report
@@ -177,6 +178,8 @@ ERRORS: dict[type[Exception], tuple[type[TensorBridgeError], ...]] = {
 ALL_ERRORS: list[type[TensorBridgeError]] = [
     tensor_bridge.CheckpointError,
     tensor_bridge.CheckpointNotFoundError,
+    tensor_bridge.RecordError,
+    tensor_bridge.RecordNotFoundError,
     tensor_bridge.UnsupportedFileError,
     tensor_bridge.FrameworkError,
     tensor_bridge.InternalError,
@@ -260,6 +263,60 @@ def checkpoints(path: str | os.PathLike[str], module: nn.Module) -> Report:
     assert_type(checkpoint.convert(stored, Path("out"), max_shard_bytes=1 << 30), list[Path])
     assert_type(checkpoint.save(module.state_dict(), "prefix", overwrite=True), str)
     return report
+
+
+# ---- records -------------------------------------------------------------------------------------
+
+
+def examples(serialized: list[bytes]) -> dict[str, Any]:
+    image = records.Image(sizes="pad")
+    decoder: records.Decoder = records.Raw("int16", (2,))
+    spec: dict[str, Any] = {
+        "x": records.FixedLenFeature((4,), torch.float32, default_value=[0.0] * 4),
+        "padded": records.FixedLenSequenceFeature((), "int64", allow_missing=True),
+        "words": records.VarLenFeature(bytes),
+        "rows": records.RaggedFeature("int64", partitions=[records.RaggedFeature.RowSplits("at")]),
+        "sparse": records.SparseFeature("index", "value", "float32", 8),
+        "image": records.FixedLenFeature((), "bytes", decode=image),
+        "raw": records.FixedLenFeature((), "bytes", decode=decoder),
+        "tensor": records.FixedLenFeature((), "bytes", decode=records.TensorProto()),
+    }
+    context, _, _ = records.parse_sequence_example(serialized, spec, {"w": spec["words"]})
+    assert_type(context, dict[str, Any])
+    assert_type(records.parse_single_example(serialized[0], spec), dict[str, Any])
+    pixels: torch.Tensor = records.decode_image(serialized[0])
+    padded = records.PaddedImages(pixels[None], torch.tensor([[1, 1]]))
+    assert_type(padded.sizes, torch.Tensor)
+    return records.parse_example(serialized, spec)
+
+
+def record_files(path: str | os.PathLike[str]) -> Any:
+    spec = records.infer(path)
+    with records.Writer(path, spec, compression="GZIP", overwrite=True) as writer:
+        writer.write({"x": torch.zeros(4)})
+    with records.RecordFile(path, on_error="skip") as file:
+        for batch in file.batches(64):
+            assert_type(batch, records.RecordBatch)
+        assert_type(file.stats(), records.RecordStats)
+    features = records.SequenceFeatures(context={}, sequence={})
+    by_number = records.RecordDataset([path], features, index="index")
+    loader: DataLoader[Any] = DataLoader(by_number, 64, collate_fn=records.collate)
+    in_order = records.IterableRecordDataset(path, spec, batch_size=64, shuffle=1000)
+    loader = DataLoader(in_order, batch_size=None)
+    assert_type(records.loader(path, spec, batch_size=64, threads=2), data.Loader)
+    return next(iter(loader))
+
+
+def data_sets(folder: Path) -> tuple[int, str]:
+    prepared = records.tfds(folder, "train[:10%]", as_supervised=True)
+    assert_type(prepared, records.TfdsDataset)
+    assert_type(prepared.info, records.TfdsInfo)
+    windows = records.rlds(folder, window=4)
+    assert_type(windows, records.RldsDataset)
+    for episode in windows:
+        steps: records.Steps = episode["steps"]
+        assert_type(len(steps), int)
+    return len(prepared), prepared.info.name
 
 
 # ---- the rest ------------------------------------------------------------------------------------
