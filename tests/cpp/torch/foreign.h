@@ -6,6 +6,7 @@
 #include <ATen/core/Tensor.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
@@ -254,7 +255,7 @@ class Kept {
   bool isForeigns() const { return release_ == Foreign::release; }
   const float* data() const { return data_; }
   std::vector<float> values() const { return std::vector<float>(data_, data_ + were_.size()); }
-  bool unchanged() const { return values() == were_; }
+  bool unchanged() const { return std::equal(were_.begin(), were_.end(), data_); }
 
  private:
   Kept() = default;
