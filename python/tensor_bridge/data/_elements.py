@@ -365,7 +365,8 @@ class Elements(OfOneProcess):
         self._follows = False
 
     def __del__(self) -> None:
-        if not hasattr(self, "_native"):
+        # One that is finished needs nothing, and at exit the names of modules are gone.
+        if not hasattr(self, "_native") or self._finished:
             return
         if self._is_here():
             self._finish()  # before the functions that its thread may be running
