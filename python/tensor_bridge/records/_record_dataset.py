@@ -118,8 +118,12 @@ class RecordDatasetBase:
         self._unmap()
 
     def _unmap(self) -> None:
-        self._mappings: list[Mapping | None] = [None] * len(self.paths)
-        self._memory: Any = None
+        import torch
+
+        files = len(self.paths)
+        self._mappings: list[Mapping | None] = [None] * files
+        # Address and size of each mapped file; and an address that none is below.
+        self._memory = torch.zeros((2, files), dtype=torch.int64, device="cpu")
         self._base = 0
 
     def __getstate__(self) -> dict[str, Any]:
@@ -179,22 +183,20 @@ class RecordDatasetBase:
         if low < 0:
             numbers = torch.where(numbers < 0, numbers + total, numbers)
         places = torch.empty((2, count), dtype=torch.int64, device="cpu")
-        while not self._found(numbers, count, places):
-            pass
-        return RecordBatch(self._mappings, self._base, places[0], places[1])
+        while True:
+            base = self._base
+            # Places are counted from it. Another thread may have mapped a file below it meanwhile.
+            if self._found(numbers, count, places, base) and base == self._base:
+                return RecordBatch(self._mappings, base, places[0], places[1])
 
-    def _found(self, numbers: torch.Tensor, count: int, places: torch.Tensor) -> bool:
+    def _found(self, numbers: torch.Tensor, count: int, places: torch.Tensor, base: int) -> bool:
         """Whether all of the files are mapped; if not, maps another one."""
-        import torch
-
-        if self._memory is None:
-            self._memory = torch.zeros((2, len(self.paths)), dtype=torch.int64, device="cpu")
         index, memory = self._index, self._memory
         files = len(self.paths)
         begins = places.data_ptr()
         done, file, fault = _C.records_at(
             *(memory.data_ptr(), memory.data_ptr() + 8 * files, index.ends.data_ptr(), files),
-            *(index.offsets.data_ptr(), numbers.data_ptr(), count, self._verify, self._base),
+            *(index.offsets.data_ptr(), numbers.data_ptr(), count, self._verify, base),
             *(begins, begins + 8 * count),
         )
         if file < 0:
@@ -210,6 +212,7 @@ class RecordDatasetBase:
                         path, "the file has changed since its index was made; open it anew"
                     )
                 self._mappings[file] = mapping
+                # Before the address: whoever finds the file finds that the base has changed.
                 self._base = min(self._base or mapping.address, mapping.address)
                 memory[1, file], memory[0, file] = mapping.size, mapping.address
         return False

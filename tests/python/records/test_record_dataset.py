@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
-from tensor_bridge import StringTensor, records
+from tensor_bridge import _C, StringTensor, records
 from tensor_bridge.errors import InvalidOptionError, RecordError
 
 SPEC = {
@@ -244,6 +244,27 @@ def test_threads_share_it(shards: list[str]) -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_a_file_that_another_thread_maps_below_the_others_moves_no_record(
+    shards: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = records.RecordDataset(shards)
+    dataset.raw([0])
+    base = dataset._base
+    find = _C.records_at
+
+    def find_and_map(*arguments: Any) -> Any:
+        """What another thread does between the call and its use."""
+        found = find(*arguments)
+        monkeypatch.setattr(_C, "records_at", find)
+        dataset.raw(range(100))
+        return found
+
+    monkeypatch.setattr(_C, "records_at", find_and_map)
+    batch = dataset.raw([0])
+    assert dataset._base < base, "no file was mapped below the first one"
+    assert records.parse_example(batch, SPEC)["n"].tolist() == [0]
 
 
 def test_a_batch_outlives_the_dataset(shards: list[str]) -> None:
