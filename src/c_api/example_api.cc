@@ -66,16 +66,7 @@ tb_status tb_example_scan(const tb_example_spec* spec, const void* base, const i
   return placed(place, [&] {
     require(spec, "a tb_example_spec");
     require(out, "a place for the result");
-    checkCount(count);
-    if (count > 0) {
-      require(base, "the bytes of records");
-      require(begins, "where records begin");
-      require(sizes, "the sizes of records");
-      for (int64_t i = 0; i < count; ++i) {
-        checkCount(begins[i]);
-        checkCount(sizes[i]);
-      }
-    }
+    checkRecords(base, begins, sizes, count);
     *out = new tb_example_batch{
         ExampleBatch(spec->spec, static_cast<const uint8_t*>(base), begins, sizes, count)};
   });

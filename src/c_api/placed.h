@@ -47,6 +47,21 @@ inline void checkIndex(int64_t index, size_t count) {
   }
 }
 
+/// Throws Error{kInvalidOption} for records in memory that is not there, or with a place or a size
+/// below zero.
+inline void checkRecords(const void* base, const int64_t* begins, const int64_t* sizes,
+                         int64_t count) {
+  checkCount(count);
+  if (count == 0) return;
+  require(base, "the bytes of records");
+  require(begins, "where records begin");
+  require(sizes, "the sizes of records");
+  for (int64_t i = 0; i < count; ++i) {
+    checkCount(begins[i]);
+    checkCount(sizes[i]);
+  }
+}
+
 }  // namespace tensor_bridge
 
 #endif  // TENSOR_BRIDGE_C_API_PLACED_H_

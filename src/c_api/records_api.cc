@@ -8,23 +8,6 @@
 
 using namespace tensor_bridge;  // NOLINT: every function below is one call into it
 
-namespace {
-
-// What lists of records have in common: sizes that are none, and memory that is not there.
-void checkRecords(const void* base, const int64_t* begins, const int64_t* sizes, int64_t count) {
-  checkCount(count);
-  if (count == 0) return;
-  require(base, "the bytes of records");
-  require(begins, "where records begin");
-  require(sizes, "the sizes of records");
-  for (int64_t i = 0; i < count; ++i) {
-    checkCount(begins[i]);
-    checkCount(sizes[i]);
-  }
-}
-
-}  // namespace
-
 tb_status tb_records_scan(const void* data, int64_t size, tb_record_scan* scan, int64_t most,
                           int64_t* begins, int64_t* sizes, int64_t* count) {
   return guarded([&] {

@@ -8,11 +8,11 @@
 namespace tensor_bridge::python {
 namespace {
 
-constexpr const char* kSpec = "tensor_bridge.example_spec";
 constexpr const char* kBatch = "tensor_bridge.example_batch";
 
 void destroySpec(PyObject* capsule) {
-  tb_example_spec_release(static_cast<tb_example_spec*>(PyCapsule_GetPointer(capsule, kSpec)));
+  tb_example_spec_release(
+      static_cast<tb_example_spec*>(PyCapsule_GetPointer(capsule, kExampleSpec)));
 }
 
 // A batch keeps its spec alive: the capsule's context is a reference to the spec's capsule.
@@ -85,7 +85,7 @@ PyObject* exampleSpec(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
   const tb_status status = tb_example_spec_new(columns.data(), static_cast<int32_t>(count),
                                                static_cast<int32_t>(sequence), &spec);
   if (status != TB_OK) return raiseStatus(status);
-  PyObject* capsule = PyCapsule_New(spec, kSpec, destroySpec);
+  PyObject* capsule = PyCapsule_New(spec, kExampleSpec, destroySpec);
   if (capsule == nullptr) tb_example_spec_release(spec);
   return capsule;
 }
@@ -93,7 +93,7 @@ PyObject* exampleSpec(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
 PyObject* exampleScan(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
   const Integers integers(args, nargs, 6, "example_scan");
   if (integers.failed()) return nullptr;
-  const auto* spec = static_cast<tb_example_spec*>(PyCapsule_GetPointer(args[0], kSpec));
+  const auto* spec = static_cast<tb_example_spec*>(PyCapsule_GetPointer(args[0], kExampleSpec));
   const void* base = integers.address(1);
   const auto* begins = static_cast<const int64_t*>(integers.address(2));
   const auto* sizes = static_cast<const int64_t*>(integers.address(3));

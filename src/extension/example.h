@@ -7,6 +7,9 @@
 
 namespace tensor_bridge::python {
 
+/// The name of the capsules that exampleSpec() makes.
+constexpr const char* kExampleSpec = "tensor_bridge.example_spec";
+
 PyObject* exampleSpec(PyObject* module, PyObject* const* args, Py_ssize_t nargs);
 PyObject* exampleScan(PyObject* module, PyObject* const* args, Py_ssize_t nargs);
 PyObject* exampleQueue(PyObject* module, PyObject* const* args, Py_ssize_t nargs);

@@ -7,7 +7,6 @@
 namespace tensor_bridge::python {
 namespace {
 
-constexpr const char* kSpec = "tensor_bridge.example_spec";
 constexpr const char* kQueue = "tensor_bridge.example_queue";
 constexpr const char* kTensor = "dltensor";
 
@@ -109,7 +108,7 @@ PyObject* exampleQueue(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
   if (integers.failed()) return nullptr;
   const tb_example_spec* spec = nullptr;
   if (args[0] != Py_None) {
-    spec = static_cast<tb_example_spec*>(PyCapsule_GetPointer(args[0], kSpec));
+    spec = static_cast<tb_example_spec*>(PyCapsule_GetPointer(args[0], kExampleSpec));
     if (spec == nullptr) return nullptr;
   }
   auto files = sized<tb_record_files>();
@@ -156,9 +155,7 @@ PyObject* exampleQueueTake(PyObject*, PyObject* capsule) {
   tb_example_queue* queue = queueOf(capsule);
   if (queue == nullptr) return nullptr;
   tb_parsed_batch* taken = nullptr;
-  PyThreadState* state = PyEval_SaveThread();
-  const tb_status status = tb_example_queue_take(queue, &taken);
-  PyEval_RestoreThread(state);
+  const tb_status status = withoutGil([&] { return tb_example_queue_take(queue, &taken); });
   if (status != TB_OK) return raiseStatus(status);
   const HandlePointer<tb_parsed_batch, tb_parsed_batch_release> batch(taken);
   auto info = sized<tb_parsed_info>();

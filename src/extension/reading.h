@@ -31,13 +31,20 @@ class Integers {
   bool good_;
 };
 
+/// Calls call() without the GIL.
+template <typename Call>
+tb_status withoutGil(Call call) {
+  PyThreadState* state = PyEval_SaveThread();
+  const tb_status status = call();
+  PyEval_RestoreThread(state);
+  return status;
+}
+
 /// Calls read(&place) without the GIL. False with an exception that has the place.
 template <typename Read>
 bool readPlaced(Read read) {
   auto place = sized<tb_bundle_place>();
-  PyThreadState* state = PyEval_SaveThread();
-  const tb_status status = read(&place);
-  PyEval_RestoreThread(state);
+  const tb_status status = withoutGil([&] { return read(&place); });
   if (status != TB_OK) raisePlaced(status, place);
   return status == TB_OK;
 }

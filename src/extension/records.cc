@@ -8,9 +8,7 @@ namespace {
 // Calls call() without the GIL. False with an exception.
 template <typename Call>
 bool released(Call call) {
-  PyThreadState* state = PyEval_SaveThread();
-  const tb_status status = call();
-  PyEval_RestoreThread(state);
+  const tb_status status = withoutGil(call);
   if (status != TB_OK) raiseStatus(status);
   return status == TB_OK;
 }

@@ -38,8 +38,8 @@ class RecordBatch:
     def __len__(self) -> int:
         return int(self.begins.shape[0])
 
-    def __getitem__(self, part: slice) -> RecordBatch:
-        """Some of the records, in the same memory."""
+    def __getitem__(self, part: slice | torch.Tensor) -> RecordBatch:
+        """Some of the records, a slice or by their numbers, in the same memory."""
         return RecordBatch(self.owner, self.address, self.begins[part], self.sizes[part], self.path)
 
     def to_bytes(self) -> list[bytes]:

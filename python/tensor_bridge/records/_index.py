@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge import _C
 from tensor_bridge._output import outputs
-from tensor_bridge.records._damage import FAULTS, damaged, not_found
-from tensor_bridge.records._mapping import Mapping, open_file
+from tensor_bridge.records._damage import damaged, not_found
+from tensor_bridge.records._mapping import open_file
 from tensor_bridge.records._paths import is_url
-from tensor_bridge.records._record_file import Position, RecordFile
+from tensor_bridge.records._record_file import HEADER, RecordFile
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +27,6 @@ __all__ = ["RecordIndex", "index_of"]
 _MAGIC = b"TBRECIX1"
 _MOST_HEADER = 1 << 30
 _AT_ONCE = 1 << 16
-_RECORD_HEADER = 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,8 +165,6 @@ def _built(
 
 def _offsets(path: str, skip: bool) -> list[torch.Tensor]:
     """Of the records of a file."""
-    import torch
-
     file = RecordFile(path, verify=skip, on_error="skip" if skip else "raise")
     if file.compression or is_url(path):
         what = f"compressed with {file.compression}" if file.compression else "a URL"
@@ -177,22 +173,4 @@ def _offsets(path: str, skip: bool) -> list[torch.Tensor]:
             f"expected an uncompressed file on this machine, got one that is {what}; random access "
             "needs the former. Unpack or copy it, or use records.IterableRecordDataset",
         )
-    if skip:
-        batches = list(file.batches(_AT_ONCE))
-        return [batch.begins - _RECORD_HEADER for batch in batches]
-    mapping = Mapping(path)
-    position, dropped, found = Position(), 0, []
-    while position.offset < mapping.size:
-        places = torch.empty((2, _AT_ONCE), dtype=torch.int64, device="cpu")
-        begins = places.data_ptr()
-        count, at, _, _, fault, fault_at, _, _ = _C.records_scan(
-            *(mapping.address, mapping.size, *position, 0, 0, 1, _AT_ONCE),
-            *(begins, begins + 8 * _AT_ONCE),
-        )
-        if fault:
-            raise damaged(path, FAULTS[fault], fault_at)
-        found.append(places[0, :count] - _RECORD_HEADER)
-        position = Position(at)
-        mapping.drop(dropped, at)
-        dropped = at
-    return found
+    return [batch.begins - HEADER for batch in file.batches(_AT_ONCE)]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from tensor_bridge.data import _sharding
 from tensor_bridge.errors import InvalidOptionError, ResumeError
 from tensor_bridge.records._paths import expand
 from tensor_bridge.records._record_file import RecordStats, check_on_error
@@ -125,19 +126,13 @@ class IterableRecordDatasetBase:
             raise InvalidOptionError(
                 f"shard must be None, 'auto', 'file', 'data' or 'all', got {shard!r}"
             )
-        if (rank is None) != (world_size is None):
-            raise InvalidOptionError("give both rank and world_size, or neither")
-        if rank is not None and world_size is not None and not 0 <= rank < world_size:
-            raise InvalidOptionError(
-                f"expected a rank from 0 to world_size - 1, got rank {rank} of {world_size}"
-            )
+        self._place = _sharding.check_place(rank, world_size)
         self.paths = expand(paths)
         self._parser = SpecParser(spec)
         self._batch_size, self._drop_last = batch_size, drop_last
         self._shuffle, self._seed = shuffle, seed
         self._interleave, self._run = interleave, run
         self._shard = shard or ("auto" if rank is not None else "all")
-        self._place = None if rank is None or world_size is None else (rank, world_size)
         self._verify, self._on_error = verify, check_on_error(on_error)
         # Shared, so that workers that persist see what set_epoch says.
         self._epoch = torch.zeros(1, dtype=torch.int64, device="cpu").share_memory_()
@@ -226,7 +221,7 @@ class IterableRecordDatasetBase:
         number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
         rank, world = 0, 1
         if self._shard != "all":
-            rank, world = self._place or _distributed_place()
+            rank, world = self._place or _sharding.place()
         return rank * workers + number, world * workers
 
     def _begin(self) -> _Pass:
@@ -301,9 +296,7 @@ class IterableRecordDatasetBase:
                 else None
             )
             if order is not None:
-                block = type(block)(
-                    block.owner, block.address, block.begins[order], block.sizes[order], block.path
-                )
+                block = block[order]
             for begin in range(now.delivered, count, self._batch_size or _AT_ONCE):
                 # The count is raised before the yield: who asks for the state has got this record.
                 if self._batch_size is None:
@@ -330,13 +323,3 @@ def iterable_record_dataset_class() -> type[IterableRecordDatasetBase]:
         __qualname__ = "IterableRecordDataset"
 
     return IterableRecordDataset
-
-
-def _distributed_place() -> tuple[int, int]:
-    """(rank, world size) of torch.distributed; (0, 1) if it is not initialised."""
-    import torch
-
-    distributed = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return 0, 1
-    return distributed.get_rank(), distributed.get_world_size()

@@ -12,7 +12,7 @@ from tensor_bridge import _C
 from tensor_bridge.records._damage import FAULTS, damaged
 from tensor_bridge.records._mapping import Mapping
 from tensor_bridge.records._paths import is_url
-from tensor_bridge.records._record_file import compression_of
+from tensor_bridge.records._record_file import HEADER, Position, compression_of
 from tensor_bridge.records._stream import chunks, open_binary
 
 if TYPE_CHECKING:
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 # Records of one call that looks for them.
 _STEP = 1 << 16
-# As in formats/tfrecord.h.
-_BUDGET = 1 << 34
-_HEADER = 12
 
 
 class _Unpacked:
@@ -40,9 +37,9 @@ class _Unpacked:
 def _opened(path: str) -> Mapping | _Unpacked:
     if is_url(path):
         with open_binary(path) as file:
-            return _Unpacked(path, compression_of(file.read(_HEADER)))
+            return _Unpacked(path, compression_of(file.read(HEADER)))
     mapping = Mapping(path)
-    compression = compression_of(ctypes.string_at(mapping.address, min(mapping.size, _HEADER)))
+    compression = compression_of(ctypes.string_at(mapping.address, min(mapping.size, HEADER)))
     return _Unpacked(path, compression) if compression else mapping
 
 
@@ -93,15 +90,13 @@ class MappedFiles:
         import torch
 
         found = []
-        place, searching, budget = 0, 0, _BUDGET
+        position = Position()
         while file.size:
             begins = torch.empty((2, _STEP), dtype=torch.int64, device="cpu")
-            count, place, searching, budget, fault, _, records, nbytes = _C.records_scan(
+            count, at, searching, budget, fault, fault_at, records, nbytes = _C.records_scan(
                 file.address,
                 file.size,
-                place,
-                searching,
-                budget,
+                *position,
                 0,
                 int(skip),
                 1,
@@ -110,12 +105,13 @@ class MappedFiles:
                 begins[1].data_ptr(),
             )
             if fault and not skip:
-                raise damaged(path, FAULTS[fault], place)
+                raise damaged(path, FAULTS[fault], fault_at)
             self.skipped_records += records
             self.skipped_bytes += nbytes
-            found.append(begins[0, :count] - _HEADER)
+            found.append(begins[0, :count] - HEADER)
             if count < _STEP:
                 break
+            position = Position(at, searching, budget)
         return torch.cat(found) if found else torch.empty(0, dtype=torch.int64, device="cpu")
 
     def digest(self) -> str:

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Position", "RecordFile", "RecordStats", "check_on_error"]
 
-_HEADER = 12
+HEADER = 12
+"""Bytes before those of a record: its length and the checksum of that."""
+
 # Of a mapped file: how much that was read may stay in memory.
 _BEHIND = 32 << 20
 # What a search for the next good record may read in vain; formats/tfrecord.h says why.
@@ -112,7 +114,7 @@ class RecordFile:
         self._closed = False
         if is_url(self.path):
             with open_binary(self.path) as file:
-                self.compression = compression_of(file.read(_HEADER))
+                self.compression = compression_of(file.read(HEADER))
         else:
             self._open_local()
         self._rewind()
@@ -120,7 +122,7 @@ class RecordFile:
     def _open_local(self) -> None:
         descriptor = open_file(self.path)
         try:
-            self.compression = compression_of(os.pread(descriptor, _HEADER, 0))
+            self.compression = compression_of(os.pread(descriptor, HEADER, 0))
             if not self.compression:
                 self._mapping = Mapping(self.path, descriptor)
         finally:
@@ -340,5 +342,5 @@ def compression_of(head: bytes) -> str:
     *_, fault, _at, _skipped, _bytes = _C.records_scan(
         data.data_ptr(), size, 0, 0, 0, 0, 0, 1, 1, places.data_ptr(), places.data_ptr() + 8
     )
-    length_is_wrong = fault == 2 or size < _HEADER
+    length_is_wrong = fault == 2 or size < HEADER
     return begins_like(head) if length_is_wrong else ""

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from tensor_bridge.errors import InvalidOptionError, RecordError
-from tensor_bridge.records._batch import RecordBatch
 from tensor_bridge.records._spec_parser import SpecParser
 from tensor_bridge.records._tfds_features import Features, Repeated
 from tensor_bridge.records._tfds_info import TfdsInfo, read_info
@@ -122,7 +120,7 @@ class TfdsDataset:
             batch = self._shards.read(asked.file, asked.length, [at for _, at in places])
             for i, (place, at) in enumerate(places):
                 try:
-                    found[place] = self._example(self._parser.parse_one(_one(batch, i)))
+                    found[place] = self._example(self._parser.parse_one(batch[i : i + 1]))
                 except RecordError as e:
                     error = RecordError(f"{asked.file}, example {at}: {e}")
                     error.path, error.offset = str(Path(self._arguments[0], asked.file)), e.offset
@@ -139,10 +137,6 @@ class TfdsDataset:
 
     def __repr__(self) -> str:
         return f"<TfdsDataset {self.info.name} {self.split!r}, {len(self)} examples>"
-
-
-def _one(batch: RecordBatch, i: int) -> RecordBatch:
-    return replace(batch, begins=batch.begins[i : i + 1], sizes=batch.sizes[i : i + 1])
 
 
 def _make(cls: Any, folder: str, split: str, options: dict[str, Any]) -> Any:

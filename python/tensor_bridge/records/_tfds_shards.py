@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import array
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tensor_bridge import _C
 from tensor_bridge.errors import FrameworkError
 from tensor_bridge.records._batch import RecordBatch
-from tensor_bridge.records._damage import FAULTS, damaged, not_found
-from tensor_bridge.records._record_file import RecordFile
-
-if TYPE_CHECKING:
-    import torch
+from tensor_bridge.records._damage import damaged, not_found
+from tensor_bridge.records._record_dataset import record_dataset_class
 
 __all__ = ["Shards"]
-
-_HEADER = 12
 
 
 class Shards:
@@ -68,53 +62,16 @@ class Shards:
 
 
 class _TfRecordShard:
-    """A TFRecord file and where each of its records begins."""
+    """A TFRecord file."""
 
     def __init__(self, path: str) -> None:
         self.path = path
-        places: list[torch.Tensor] = []
-        batch = None
-        # Only the lengths are read here; the records are verified when they are read.
-        with RecordFile(path, verify=False) as file:
-            if file.compression:
-                raise damaged(path, "expected an uncompressed TFRecord file, got a compressed one")
-            for batch in file.batches(4096):
-                places.append(batch.begins)
-        self._owner = None if batch is None else batch.owner
-        self._address = 0 if batch is None else batch.address
-        self._offsets = array.array("q")
-        for begins in places:
-            self._offsets.extend((begins - _HEADER).tolist())
-        self.count = len(self._offsets)
+        self._records = record_dataset_class()(path)
+        self.count = len(self._records)
 
     def read(self, numbers: list[int]) -> RecordBatch:
-        import torch
-
-        owner = self._owner
-        places = torch.empty((2, len(numbers)), dtype=torch.int64, device="cpu")
-        begins = places.data_ptr()
-        if owner is None or not numbers:
-            return RecordBatch(None, 0, places[0], places[1], self.path)
-        # One file each: its memory, its size, how many records it has.
-        file = array.array("q", [self._address, owner.size, self.count])
-        asked = array.array("q", numbers)
-        at, _ = file.buffer_info()
-        done, _, fault = _C.records_at(
-            at,
-            at + 8,
-            at + 16,
-            1,
-            self._offsets.buffer_info()[0],
-            asked.buffer_info()[0],
-            len(numbers),
-            1,
-            self._address,
-            begins,
-            begins + 8 * len(numbers),
-        )
-        if done < len(numbers):
-            raise damaged(self.path, FAULTS[fault], self._offsets[numbers[done]])
-        return RecordBatch(owner, self._address, places[0], places[1], self.path)
+        # The memory of one file begins with it, so errors of parsing can name the place.
+        return replace(self._records.raw(numbers), path=self.path)
 
 
 class _ArrayRecordShard:
