@@ -67,11 +67,12 @@ class Answer(http.server.BaseHTTPRequestHandler):
         for name, value in {**headers, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
         self.end_headers()
+        # Before it is sent: whoever has got it may ask at once how much that was.
+        self.server.sent += len(body)
         try:
             self.wfile.write(body)
-            self.server.sent += len(body)
         except ConnectionError:
-            pass  # Somebody wanted a range and does not want all.
+            self.server.sent -= len(body)  # Somebody wanted a range and does not want all.
 
     def log_message(self, *_: object) -> None:
         pass
