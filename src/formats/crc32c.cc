@@ -25,7 +25,7 @@ uint64_t load64(const uint8_t* data) noexcept {
 
 using Table = std::array<uint32_t, 256>;
 
-// tables[k][byte]: the effect of a byte that k more bytes follow.
+// tables[k][byte]: the effect of a byte that is followed by k more bytes.
 constexpr std::array<Table, 8> byteTables() {
   std::array<Table, 8> tables{};
   for (uint32_t byte = 0; byte < 256; ++byte) {
@@ -56,7 +56,8 @@ uint32_t byTable(uint32_t crc, const uint8_t* data, size_t size) noexcept {
 
 #ifdef TB_CRC32C_TARGET
 
-// What `kZeros` zero bytes make of a checksum, which is linear: a table for each of its bytes.
+// The checksum after `kZeros` more zero bytes. That is a linear function of the checksum, so one
+// table for each of its bytes is enough.
 template <size_t kZeros>
 class AppendedZeros {
  public:
@@ -95,8 +96,8 @@ TB_CRC32C_TARGET inline uint32_t step1(uint32_t crc, uint8_t value) noexcept {
 }
 #endif
 
-// Three blocks of `kBlock` bytes at once: the instruction takes three cycles, but one can begin in
-// each.
+// Three blocks of `kBlock` bytes at once: the instruction takes three cycles, but the processor can
+// begin a new one in each cycle.
 template <size_t kBlock>
 TB_CRC32C_TARGET uint32_t threeBlocks(uint32_t crc, const uint8_t* data) noexcept {
   static const AppendedZeros<kBlock> append;

@@ -1,5 +1,5 @@
-// CRC-32C, the checksum of TensorFlow's files, by the processor's instruction where it has one.
-// Not for: which bytes have one.
+// CRC-32C, the checksum in TensorFlow's files, by the processor's instruction where there is one.
+// Not for: where a file stores checksums.
 #ifndef TENSOR_BRIDGE_FORMATS_CRC32C_H_
 #define TENSOR_BRIDGE_FORMATS_CRC32C_H_
 
@@ -8,13 +8,14 @@
 
 namespace tensor_bridge {
 
-/// Of `size` bytes, after bytes whose checksum is `before`.
+/// The checksum of `size` bytes that follow bytes whose checksum is `before`.
 uint32_t crc32c(const uint8_t* data, size_t size, uint32_t before = 0) noexcept;
 
-/// The same without the processor's instruction: what other machines get.
+/// The same without the processor's instruction, as on machines that lack it.
 uint32_t crc32cByTable(const uint8_t* data, size_t size, uint32_t before = 0) noexcept;
 
-/// The stored form: a checksum of bytes that contain their own checksum would be weak.
+/// The form in which a file stores a checksum. Unmasked, the checksum of bytes that contain their
+/// own checksum would be weak.
 inline uint32_t maskedCrc32c(uint32_t crc) noexcept {
   return ((crc >> 15) | (crc << 17)) + 0xa282ead8U;
 }

@@ -17,7 +17,7 @@ constexpr uint8_t tagOf(uint32_t number) {
   return static_cast<uint8_t>(number << 3 | WireReader::kBytes);
 }
 
-// Entries of a map whose keys are remembered from one record to the next.
+// At most this many keys of a map are remembered from one record to the next.
 constexpr size_t kRemembered = 1024;
 
 size_t itemSize(FeatureType type) {
@@ -150,7 +150,7 @@ int32_t ExampleSpec::find(std::string_view key, bool in_lists) const {
 
 // ---- the first pass -----------------------------------------------------------------------------
 
-// Looks through the records of a batch, one after the other.
+// Scans the records of a batch, one after the other.
 class ExampleBatch::Scanner {
  public:
   explicit Scanner(ExampleBatch* batch)
@@ -191,8 +191,8 @@ class ExampleBatch::Scanner {
     std::string_view key;
     int32_t column = -1;
   };
-  // The keys that the record before had. Most writers keep their order, so that nearly all are
-  // found by one comparison.
+  // The keys of the previous record. Most writers keep their order, so that one comparison finds
+  // nearly every key.
   struct Map {
     bool in_lists = false;
     std::vector<Known> known;
@@ -264,7 +264,7 @@ class ExampleBatch::Scanner {
            entry->string(value) && entry->done();
   }
 
-  // The parser of Examples wants two fields, and not that they differ.
+  // TensorFlow's parser of Examples requires two fields, but not that they differ.
   static bool readInAnyOrder(FeatureCursor* entry, FeatureCursor* key, FeatureCursor* value) {
     for (int i = 0; i < 2; ++i) {
       uint32_t tag = 0;
@@ -274,13 +274,13 @@ class ExampleBatch::Scanner {
     return entry->done();
   }
 
-  // The last of several counts.
+  // Of several entries with the same key, the last is used.
   bool keep(int32_t column, FeatureCursor message) {
     Found& found = found_[static_cast<size_t>(column)];
     if (!spec_.sequence()) {
       const bool dense = spec_.columns()[static_cast<size_t>(column)].kind < ColumnKind::kSparse;
       if (message.done()) {
-        // An empty Feature hides those before it from sparse and ragged features only.
+        // An empty Feature overrides earlier ones in sparse and ragged columns only.
         if (dense) return true;
       } else if (*message.next != tagOf(1) && *message.next != tagOf(2) &&
                  *message.next != tagOf(3)) {
@@ -291,7 +291,7 @@ class ExampleBatch::Scanner {
     return true;
   }
 
-  // The tag of the list, which is passed.
+  // Consumes the tag of the list.
   void takeType(const ExampleColumn& column, FeatureCursor* message, int64_t row) const {
     if (message->take(tagOf(static_cast<uint32_t>(column.type)))) return;
     const uint8_t tag = message->done() ? 0 : *message->next;
@@ -368,7 +368,7 @@ class ExampleBatch::Scanner {
       takeType(column, rows, row);
       good = rows->varint32(&empty) && empty == 0;
     } else if (good && size > 2) {
-      // The next row begins where this list ends, as in TensorFlow, even if the Feature goes on.
+      // The next row begins where this list ends, even if the Feature is longer, as in TensorFlow.
       FeatureCursor feature{rows->next, size < rows->left() ? rows->next + size : rows->end};
       takeType(column, &feature, row);
       findList(column, &feature, list);
@@ -445,7 +445,7 @@ void ExampleBatch::measure(int32_t index) {
            addProduct(count_, row, &size.values);
     if (padded) good = good && addProduct(size.values - there, default_bytes, &size.bytes);
   }
-  int64_t memory = 0;  // of 8-byte numbers
+  int64_t memory = 0;  // bytes, at 8 per number
   if (!good || !addProduct(size.values, 8, &memory)) {
     throw FormatError(-1, asked.key,
                       "feature \"" + asked.key + "\": expected a batch that memory can hold");

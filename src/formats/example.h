@@ -1,6 +1,6 @@
 // Batches of tf.train.Example and tf.train.SequenceExample, parsed into columns
 // (tensorflow/core/example/example.proto). Not for: one list of values (formats/feature.h), files
-// of records, what the columns become.
+// of records, the tensors that columns become.
 #ifndef TENSOR_BRIDGE_FORMATS_EXAMPLE_H_
 #define TENSOR_BRIDGE_FORMATS_EXAMPLE_H_
 
@@ -15,70 +15,71 @@
 namespace tensor_bridge {
 
 enum class ColumnKind : int32_t {
-  kFixed = 0,   // as many values in every record
-  kPadded = 1,  // rows of as many values, padded to the most rows of a record
+  kFixed = 0,   // the same number of values in every record
+  kPadded = 1,  // rows of the same number of values, padded to the most rows of any record
   kSparse = 2,  // all values, and the index of each
-  kRagged = 3,  // all values, and where each record's, or each row's, begin
+  kRagged = 3,  // all values, and where those of each record, or of each row, begin
 };
 
-/// What is asked for of one feature.
+/// The request for one feature.
 struct ExampleColumn {
   std::string key;
-  bool in_lists = false;  // among a SequenceExample's feature lists
+  bool in_lists = false;  // in a SequenceExample's feature lists
   FeatureType type = FeatureType::kNone;
   ColumnKind kind = ColumnKind::kFixed;
-  int64_t stride = 1;     // values of a record (kFixed), of a row (kPadded)
+  int64_t stride = 1;     // number of values in a record (kFixed) or in a row (kPadded)
   bool required = false;  // a record without it is an error
-  // What a record without it gets (kFixed), `stride` values, or what is padded with, one. Numbers
-  // are here as in memory; of strings here are the bytes, and where each of them ends.
+  // kFixed: the `stride` values of a record without the feature. kPadded: one value, the padding.
+  // Numbers are stored as in memory; strings as their bytes, with each string's end in
+  // `default_ends`.
   std::string defaults;
   std::vector<int64_t> default_ends;
 };
 
-/// The columns, and how they are found by their key.
+/// The columns, and the map from keys to them.
 class ExampleSpec {
  public:
-  /// `sequence`: of SequenceExamples. Throws Error{kInvalidOption} for columns that mean nothing.
+  /// `sequence`: records are SequenceExamples. Throws Error{kInvalidOption} for invalid columns.
   ExampleSpec(std::vector<ExampleColumn> columns, bool sequence);
 
   const std::vector<ExampleColumn>& columns() const noexcept { return columns_; }
   bool sequence() const noexcept { return sequence_; }
-  /// The column of a key, -1 if none is asked for.
+  /// The column of a key; -1 if the spec does not have it.
   int32_t find(std::string_view key, bool in_lists) const;
 
  private:
   std::vector<ExampleColumn> columns_;
   bool sequence_;
-  std::unordered_map<std::string_view, int32_t> features_;  // keys are those in columns_
+  std::unordered_map<std::string_view, int32_t> features_;  // keys refer to columns_
   std::unordered_map<std::string_view, int32_t> lists_;
 };
 
-/// How much memory a column needs.
+/// The memory that a column needs.
 struct ColumnSize {
-  int64_t values = 0;      // with defaults and padding
-  int64_t bytes = 0;       // of these, if they are strings
-  int64_t rows = 0;        // of all records, where a record has rows
-  int64_t max_rows = 0;    // of a record
-  int64_t max_values = 0;  // of a record, or of a row where it has rows
+  int64_t values = 0;      // number of values, with defaults and padding
+  int64_t bytes = 0;       // bytes of all values, if they are strings
+  int64_t rows = 0;        // rows of all records, if records have rows
+  int64_t max_rows = 0;    // most rows of a record
+  int64_t max_values = 0;  // most values of a record, or of a row if records have rows
 };
 
-/// Where a column is written to; only what its kind and type need.
+/// The memory that a column is written to. Only what its kind and type need is set.
 struct ColumnMemory {
   void* values = nullptr;      // ColumnSize::values numbers, or ColumnSize::bytes bytes
-  int64_t* offsets = nullptr;  // of strings: one more than there are
-  // kSparse: [rank, values] with rank 2, or 3 where a record has rows. kRagged: one more than there
-  // are records, and, where they have rows, then one more than there are rows.
+  int64_t* offsets = nullptr;  // strings: ColumnSize::values + 1
+  // kSparse: [rank, values], with rank 2, or 3 if records have rows. kRagged: one more than there
+  // are records; if they have rows, then one more than there are rows.
   int64_t* index = nullptr;
   int64_t* lengths = nullptr;  // kPadded: rows of each record
 };
 
-/// Some records, looked through once: what they have of each column and how much that is. It refers
-/// to the spec and to the records' memory, and can be used by several threads.
+/// Records after the first pass: the place and the size of each column's values. It refers to the
+/// spec and to the records' memory. Several threads may use it at once.
 class ExampleBatch {
  public:
   /// Record i is `sizes[i]` bytes at `base + begins[i]`. Throws FormatError, with the offset from
-  /// `base` and the key as its entry, for records that TensorFlow's parser refuses. Memory stays in
-  /// proportion to the records' size and the columns times the records.
+  /// `base` and the key as its entry, for records that TensorFlow's parser refuses. Memory is in
+  /// proportion to the records' size, and to the number of columns times the number of records.
   ExampleBatch(const ExampleSpec& spec, const uint8_t* base, const int64_t* begins,
                const int64_t* sizes, int64_t count);
 
@@ -90,10 +91,10 @@ class ExampleBatch {
  private:
   class Scanner;
 
-  // What the records have of a column.
+  // A column's values in the records.
   struct Column {
-    std::vector<FeatureList> lists;  // one for each record, or each row of a record
-    std::vector<int64_t> row_ends;   // of feature lists: where each record's rows end in `lists`
+    std::vector<FeatureList> lists;  // one for each record, or for each row of each record
+    std::vector<int64_t> row_ends;   // feature lists: where each record's rows end in `lists`
     ColumnSize size;
   };
 
@@ -101,7 +102,7 @@ class ExampleBatch {
   template <typename Writer>
   void write(int32_t column, Writer writer, const ColumnMemory& out) const;
   void writeIndex(int32_t column, const ColumnMemory& out) const;
-  // Calls visit(first list, behind the last) for each record.
+  // Calls visit(begin, end) with each record's lists.
   template <typename Visit>
   void eachRecord(const Column& column, Visit visit) const;
 

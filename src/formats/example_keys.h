@@ -1,5 +1,5 @@
-// What the features of one Example or SequenceExample are, for proposing a spec. Not for: parsing
-// by a spec (formats/example.h).
+// The keys, types and counts of the features of one Example or SequenceExample, from which a spec
+// can be proposed. Not for: parsing by a spec (formats/example.h).
 #ifndef TENSOR_BRIDGE_FORMATS_EXAMPLE_KEYS_H_
 #define TENSOR_BRIDGE_FORMATS_EXAMPLE_KEYS_H_
 
@@ -20,8 +20,8 @@ struct ExampleKey {
   int64_t count = 0;
 };
 
-/// In the record's order. Throws FormatError, with the offset in the record, for what is neither
-/// message.
+/// The features in the record's order. Throws FormatError, with the offset in the record, if the
+/// record is neither message.
 std::vector<ExampleKey> readExampleKeys(const uint8_t* record, size_t size);
 
 }  // namespace tensor_bridge

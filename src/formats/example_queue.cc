@@ -14,7 +14,7 @@
 namespace tensor_bridge {
 namespace {
 
-// As torch aligns its own memory, and TensorFlow wants it.
+// Torch aligns its own memory to this, and TensorFlow requires it.
 constexpr int64_t kAlignment = 64;
 
 int64_t aligned(int64_t size) { return (size + kAlignment - 1) / kAlignment * kAlignment; }
@@ -48,7 +48,7 @@ class BatchMaker {
   }
 
  private:
-  // Where the records are, from base_. False for a fault.
+  // Finds the records, as offsets from base_. False for a damaged record.
   bool find(const std::vector<int64_t>& numbers, ParsedBatch* batch) {
     for (const int64_t number : numbers) {
       int64_t file = 0;
@@ -103,7 +103,7 @@ class BatchMaker {
     }
   }
 
-  // Of raw records: one column of strings.
+  // Copies raw records to one column of strings.
   void gather(ParsedBatch* batch) const {
     ParsedBatch::Column& column = batch->columns.emplace_back();
     column.size.values = batch->count;
@@ -149,7 +149,7 @@ class BatchMaker {
     });
   }
 
-  // The file that holds what is at an offset from base_.
+  // Finds the file, and the offset in it, of an offset from base_.
   void place(int64_t offset, ParsedBatch* batch) const {
     if (offset == -1 || base_ == nullptr) return;
     const auto at = reinterpret_cast<uintptr_t>(base_) + static_cast<uintptr_t>(offset);
@@ -177,17 +177,17 @@ BlockPool::Block BlockPool::take(size_t size) {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     for (Block& block : free_) {
-      // One that is much larger would keep memory that no batch needs any more.
+      // A much larger block would keep memory that batches no longer need.
       if (block.size < size || block.size / 2 > size) continue;
       std::swap(block, free_.back());
       Block found = std::move(free_.back());
       free_.pop_back();
       return found;
     }
-    // None fits, so those here are of other batches than come now.
+    // No block fits, so the sizes of batches have changed.
     free_.clear();
   }
-  const size_t rounded = size + size / 8;  // the next one may be a little larger
+  const size_t rounded = size + size / 8;  // the next batch may be a little larger
   return {std::unique_ptr<uint8_t[]>(new uint8_t[rounded]), rounded};
 }
 
@@ -198,11 +198,11 @@ void BlockPool::give(Block block) noexcept {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (free_.size() < kKept) free_.push_back(std::move(block));
   } catch (const std::exception&) {
-    // The block goes, as without a pool.
+    // The block is freed, as without a pool.
   }
 }
 
-// What threads share. Each has a reference of its own.
+// The state that the threads share. Each thread holds a reference.
 struct ExampleQueue::State {
   const ExampleSpec* spec;
   RecordFiles files;
@@ -212,7 +212,7 @@ struct ExampleQueue::State {
   std::condition_variable asked;
   std::condition_variable made;
   std::deque<std::shared_ptr<Job>> todo;
-  std::deque<std::shared_ptr<Job>> order;  // all that were not taken
+  std::deque<std::shared_ptr<Job>> order;  // all jobs that were not taken
   bool ends = false;
 };
 
@@ -234,7 +234,7 @@ ExampleQueue::ExampleQueue(const ExampleSpec* spec, const RecordFiles& files, Op
 
 ExampleQueue::~ExampleQueue() {
   if (getpid() != process_) {
-    // The mutex may be held by a thread that is not here.
+    // A thread that does not exist in this process may hold the mutex.
     new std::shared_ptr<State>(state_);
     new std::vector<std::thread>(std::move(threads_));
     return;
@@ -262,7 +262,7 @@ void ExampleQueue::work(const std::shared_ptr<State>& state) {
       made = BatchMaker(state->spec, state->files, options.verify, options.skip)
                  .make(job->numbers, state->pool);
     } catch (...) {
-      // Only for lack of the few bytes of a result; take() says so.
+      // Only if there is no memory for the result itself. take() then throws std::bad_alloc.
     }
     lock.lock();
     job->made = std::move(made);

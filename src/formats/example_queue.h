@@ -1,5 +1,5 @@
 // ExampleQueue: threads that read, check and parse whole batches of records ahead of the caller.
-// Not for: which records a batch has, files that are not in memory.
+// Not for: choosing the records of a batch, files that are not in memory.
 #ifndef TENSOR_BRIDGE_FORMATS_EXAMPLE_QUEUE_H_
 #define TENSOR_BRIDGE_FORMATS_EXAMPLE_QUEUE_H_
 
@@ -20,8 +20,8 @@
 
 namespace tensor_bridge {
 
-/// Blocks of memory that batches gave back, for the next ones: new memory costs a page fault for
-/// every 4 kB, a third of the time that a batch takes.
+/// Blocks of memory that batches gave back and later batches use again. New memory costs a page
+/// fault for every 4 kB, a third of a batch's time.
 class BlockPool {
  public:
   struct Block {
@@ -29,9 +29,9 @@ class BlockPool {
     size_t size = 0;
   };
 
-  /// At least `size` bytes, uninitialised. Throws std::bad_alloc.
+  /// A block of at least `size` uninitialised bytes, which the caller owns. Throws std::bad_alloc.
   Block take(size_t size);
-  /// On any thread.
+  /// Takes ownership of the block. Any thread may call it.
   void give(Block block) noexcept;
 
  private:
@@ -39,7 +39,7 @@ class BlockPool {
   std::vector<Block> free_;
 };
 
-/// A batch that a thread has parsed, or why it could not.
+/// A batch that a thread has parsed, or the reason why it could not.
 struct ParsedBatch {
   ParsedBatch() = default;
   ParsedBatch(const ParsedBatch&) = delete;
@@ -51,19 +51,19 @@ struct ParsedBatch {
   struct Column {
     FeatureType type = FeatureType::kBytes;
     ColumnSize size;
-    ColumnMemory memory;       // in the batch's
-    int64_t elements[4] = {};  // of values (bytes, if strings), offsets, index, lengths
+    ColumnMemory memory;       // within the batch's block
+    int64_t elements[4] = {};  // sizes of values (bytes if strings), offsets, index, lengths
   };
 
   int64_t count = 0;            // records
-  std::vector<Column> columns;  // raw records are one, of strings
+  std::vector<Column> columns;  // raw records: one column of strings
   std::shared_ptr<BlockPool> pool;
   BlockPool::Block memory;      // one block for all columns
-  int64_t bytes = 0;            // of that block
-  int64_t skipped_records = 0;  // of damaged records that were left out
+  int64_t bytes = 0;            // used in that block
+  int64_t skipped_records = 0;  // damaged records that were left out
   int64_t skipped_bytes = 0;
-  int64_t nanoseconds = 0;  // that it took
-  // A failure: a fault of a record's frame, or a message of the parser or of the system.
+  int64_t nanoseconds = 0;  // time that making it took
+  // After a failure: the fault of a record, or a message from the parser or the system.
   bool failed = false;
   bool out_of_memory = false;
   RecordFault fault = RecordFault::kNone;
@@ -72,7 +72,7 @@ struct ParsedBatch {
   std::string message;
 };
 
-/// Batches come out in the order in which they were asked for, whichever thread made them.
+/// Batches come out in the order of submission, whichever thread made them.
 class ExampleQueue {
  public:
   struct Options {
@@ -81,20 +81,22 @@ class ExampleQueue {
     int32_t threads = 1;
   };
 
-  /// `spec` may be null for raw records. It and what `files` refers to outlive the queue. All files
-  /// that have records are in memory.
+  /// `spec` is null for raw records. The spec and the memory that `files` refers to must outlive
+  /// the queue. Every file that has records must be in memory.
   ExampleQueue(const ExampleSpec* spec, const RecordFiles& files, Options options);
-  /// Waits for batches that are being made; in a forked child, which has no threads, it leaks them.
+  /// Waits for the batches in work. In a forked child, which does not have the threads, it leaks
+  /// the queue's state.
   ~ExampleQueue();
   ExampleQueue(const ExampleQueue&) = delete;
   ExampleQueue& operator=(const ExampleQueue&) = delete;
 
-  /// Asks for a batch of the records with these numbers, each below the last of the files' ends.
+  /// Submits a batch of the records with these numbers, each below the last of the files' ends.
   void submit(const int64_t* numbers, int64_t count);
-  /// Batches that were asked for and not taken; and those of them that are ready.
+  /// Number of batches that were submitted and not taken.
   int64_t waiting();
+  /// Number of those that are ready.
   int64_t ready();
-  /// Waits for the oldest of them. Null if there is none.
+  /// Waits for the oldest batch and returns it. Null if none was submitted and not taken.
   std::unique_ptr<ParsedBatch> take();
 
  private:

@@ -30,11 +30,11 @@ bool findPackedFloats(FeatureCursor* list, FeatureRules rules, FeatureList* out)
   if (!list->varint32(&size)) return false;
   size_t there = size;
   if (rules == FeatureRules::kSequence) {
-    // To the end of the list, and without a rest.
+    // At most to the end of the list, and only whole floats.
     there = std::min<size_t>(size, list->left());
     if (there % sizeof(float) != 0) return false;
   }
-  // The parser of Examples ignores a rest.
+  // The parser of Examples ignores an incomplete float at the end.
   there -= there % sizeof(float);
   if (there > list->left()) return false;
   out->begin = list->next;
@@ -66,7 +66,7 @@ bool findInt64s(FeatureCursor* list, FeatureList* out) noexcept {
     out->packed = true;
     out->begin = packed.next;
     out->end = packed.end;
-    // The last byte of each is below 128; decoding finds the others out.
+    // The last byte of each varint is below 128. Decoding finds varints that are too long.
     out->count = std::count_if(packed.next, packed.end, [](uint8_t b) { return b < 0x80; });
     list->next = packed.end;
     return packed.done() || packed.end[-1] < 0x80;
@@ -147,7 +147,7 @@ bool findFeatureList(FeatureCursor* cursor, FeatureType type, FeatureRules rules
   uint32_t size = 0;
   if (!cursor->varint32(&size)) return false;
   list = {cursor->next, size < cursor->left() ? cursor->next + size : cursor->end};
-  // The parser of SequenceExamples wants numbers where the length says that there are some.
+  // The parser of SequenceExamples refuses a list of numbers that has a length but no bytes.
   const bool numbers = type != FeatureType::kBytes;
   if (list.done()) return !(rules == FeatureRules::kSequence && numbers && size > 0);
   bool found = false;
@@ -189,7 +189,7 @@ void decodeStrings(const FeatureList& list, int64_t begin, uint8_t* out, int64_t
   for (int64_t i = 0; i < list.count; ++i) {
     FeatureCursor string;
     ++cursor.next;  // the tag
-    // They were found once.
+    // Cannot fail: findFeatureList() has checked it.
     if (!cursor.string(&string)) return;
     if (!string.done()) std::memcpy(out, string.next, string.left());
     out += string.left();

@@ -46,7 +46,7 @@ RecordAt recordAt(const uint8_t* data, int64_t size, int64_t at, bool verify) no
     return record;
   }
   const auto length = load<uint64_t>(header);
-  // The last 32 bytes of what int64_t counts keep `end` in it.
+  // The margin of 32 bytes keeps `end` within int64_t.
   const auto most = static_cast<uint64_t>(INT64_MAX - 32 - at);
   record.size = static_cast<int64_t>(std::min(length, most));
   record.end = at + kRecordHeader + record.size + kRecordFooter;
@@ -84,10 +84,11 @@ int64_t RecordScan::scan(const uint8_t* data, int64_t size, int64_t most, int64_
   return count;
 }
 
-// Moves behind a damaged record, or begins a search. False if later bytes are needed.
+// Moves past a damaged record, or begins a search. False if later bytes are needed.
 bool RecordScan::passDamage(const uint8_t* data, int64_t size, RecordAt record) noexcept {
   if (record.fault == RecordFault::kDataCheck) {
-    // Its length can be trusted, unless bytes are missing or too many: then no record follows it.
+    // The length can be trusted if a record or the end of the file follows. It cannot if bytes were
+    // lost or added.
     const bool follows = size - record.end >= kRecordHeader && lengthChecks(data + record.end);
     if (follows || (final && record.end == size)) {
       skipped_records += 1;
@@ -96,7 +97,7 @@ bool RecordScan::passDamage(const uint8_t* data, int64_t size, RecordAt record) 
       return true;
     }
     if (!final && size - record.end < kRecordHeader) {
-      fault = RecordFault::kNone;  // reported when the bytes behind it are there
+      fault = RecordFault::kNone;  // reported when the following bytes are there
       fault_at = -1;
       return false;
     }
@@ -108,7 +109,7 @@ bool RecordScan::passDamage(const uint8_t* data, int64_t size, RecordAt record) 
   return true;
 }
 
-// Moves to the next record that checks. False if there is none in this memory.
+// Moves to the next intact record. False if there is none in this memory.
 bool RecordScan::search(const uint8_t* data, int64_t size) noexcept {
   const int64_t from = next;
   for (; next + kRecordHeader <= size && budget > 0; ++next) {

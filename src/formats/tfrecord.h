@@ -1,5 +1,5 @@
-// TFRecord files: records one behind the other, each with its length, and checksums of the length
-// and of the bytes. Not for: compressed files, what the records hold (formats/example.h).
+// TFRecord files: consecutive records, each with its length and checksums of the length and of the
+// bytes. Not for: compressed files, the contents of records (formats/example.h).
 //
 // The format: tensorflow/core/lib/io/record_writer.h.
 #ifndef TENSOR_BRIDGE_FORMATS_TFRECORD_H_
@@ -16,42 +16,45 @@ constexpr int64_t kRecordFooter = 4;   // checksum of the bytes
 enum class RecordFault : int32_t {
   kNone = 0,
   kTruncated = 1,    // the file ends within the record
-  kLengthCheck = 2,  // the length's checksum is of another length
-  kDataCheck = 3,    // the bytes' checksum is of other bytes
+  kLengthCheck = 2,  // the length does not match its checksum
+  kDataCheck = 3,    // the bytes do not match their checksum
 };
 
-/// The record at a place.
+/// The record at an offset.
 struct RecordAt {
   RecordFault fault = RecordFault::kNone;
-  int64_t size = 0;  // of its bytes, which begin behind the header; not after kLengthCheck
-  int64_t end = 0;   // of the record; past the end of the memory if kTruncated
+  int64_t size = 0;  // bytes of data, which follow the header; unknown after kLengthCheck
+  int64_t end = 0;   // end of the record; past the end of the memory if kTruncated
 };
 
-/// What is at `at`. `verify`: the bytes' checksum too; the length's always is.
+/// The record at offset `at`. `verify`: also compare the checksum of the bytes. The length's
+/// checksum is always compared.
 RecordAt recordAt(const uint8_t* data, int64_t size, int64_t at, bool verify) noexcept;
 
-/// Finds records in a stretch of a file, from front to back, in calls that go on where the last one
-/// ended. Between two calls the memory may be another one: bytes before `next` may be dropped, and
-/// later ones may have been appended; then `next` is counted anew.
+/// Finds records in part of a file, from front to back. Each call continues where the last one
+/// ended. The memory may change between calls: the caller may drop bytes before `next` and append
+/// later bytes, and then sets `next` to its offset in the new memory.
 struct RecordScan {
-  // What is asked for.
+  // Options.
   bool verify = true;  // compare the checksums of bytes
-  bool skip = false;   // go on behind damage
+  bool skip = false;   // continue after damage
   bool final = true;   // the file ends where the memory does
   // The position.
   int64_t next = 0;
-  bool searching = false;  // `next` is within damage; the next record that checks is looked for
-  // A search reads each place's bytes that a length there claims. Chosen lengths could make that
-  // quadratic; when this many bytes have been read in vain, the rest of the file is skipped.
+  bool searching = false;  // `next` is within damage; search for the next intact record
+  // Where a length's checksum matches, a search reads as many bytes as that length says. Crafted
+  // lengths could make that quadratic: after this many bytes without a record, the rest of the file
+  // is skipped.
   int64_t budget = int64_t{1} << 34;
-  // What was found.
-  RecordFault fault = RecordFault::kNone;  // without `skip`: at `next`; else the first one, ...
-  int64_t fault_at = -1;                   // ... and its place
+  // The result.
+  RecordFault fault = RecordFault::kNone;  // without `skip`: at `next`; with it: the first fault
+  int64_t fault_at = -1;                   // its offset
   int64_t skipped_records = 0;             // stretches of damage
   int64_t skipped_bytes = 0;
 
-  /// Writes where at most `most` records begin (behind their headers) and their sizes. Returns how
-  /// many. Fewer: the end, a fault, or, unless `final`, a record that is not there as a whole.
+  /// Writes the beginnings (after the headers) and sizes of at most `most` records. Returns their
+  /// number. It is less than `most` at the end, at a fault, and, unless `final`, at an incomplete
+  /// record.
   int64_t scan(const uint8_t* data, int64_t size, int64_t most, int64_t* begins,
                int64_t* sizes) noexcept;
 
@@ -60,20 +63,21 @@ struct RecordScan {
   bool search(const uint8_t* data, int64_t size) noexcept;
 };
 
-/// A record of a set of files, by its number.
+/// A set of files whose records are numbered consecutively.
 struct RecordFiles {
-  const uint8_t* const* data = nullptr;  // of each file; null: not mapped yet
-  const int64_t* sizes = nullptr;
-  const int64_t* ends = nullptr;  // number of the first record that is not in it
-  int64_t count = 0;
-  const int64_t* offsets = nullptr;  // of each record in its file
+  const uint8_t* const* data = nullptr;  // each file's bytes; null: not mapped yet
+  const int64_t* sizes = nullptr;        // each file's size
+  const int64_t* ends = nullptr;         // for each file: the number of records up to its end
+  int64_t count = 0;                     // number of files
+  const int64_t* offsets = nullptr;      // each record's offset in its file
 };
 
-/// Where record `number`, which is below the last of `ends`, is. `file` is set also for faults.
+/// The record with this number, which must be below the last of `ends`. `file` is set even if the
+/// record is damaged.
 RecordAt recordOf(const RecordFiles& files, int64_t number, bool verify, int64_t* file) noexcept;
 
-/// Writes records, each with lengths and checksums, one behind the other: their sizes and
-/// kRecordHeader + kRecordFooter bytes for each.
+/// Writes consecutive records with lengths and checksums to `out`, which must have room for
+/// kRecordHeader + size + kRecordFooter bytes of each.
 void frameRecords(const uint8_t* base, const int64_t* begins, const int64_t* sizes, int64_t count,
                   uint8_t* out) noexcept;
 
