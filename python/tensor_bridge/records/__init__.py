@@ -50,13 +50,13 @@ if TYPE_CHECKING:
     from tensor_bridge.records._writer import Writer
 
     class RecordDataset(RecordDatasetBase, Dataset[Any]):  # type: ignore[misc]
-        """As `record_dataset_class` makes it."""
+        """The class that `record_dataset_class` returns."""
 
     class IterableRecordDataset(IterableRecordDatasetBase, IterableDataset[Any]):  # type: ignore[misc]
-        """As `iterable_record_dataset_class` makes it."""
+        """The class that `iterable_record_dataset_class` returns."""
 
     class RldsDataset(RldsDatasetBase, IterableDataset[Any]):  # type: ignore[misc]
-        """As `rlds_dataset_class` makes it."""
+        """The class that `rlds_dataset_class` returns."""
 
 
 __all__ = [
@@ -71,7 +71,7 @@ __all__ = [
     "parse_single_example",
     "parse_sequence_example",
     "infer",
-    # what decodes bytes of features
+    # decoders of features of bytes
     "Decoder",
     "Raw",
     "TensorProto",
@@ -102,7 +102,7 @@ __all__ = [
 
 _LAZY = {
     "RecordBatch": "_batch",
-    # Classes that are made when torch is there to derive them from.
+    # Derived from classes of torch, so they are made on first use.
     "RecordDataset": "_record_dataset:record_dataset_class",
     "IterableRecordDataset": "_iterable:iterable_record_dataset_class",
     "collate": "_collate",
@@ -123,7 +123,7 @@ _LAZY = {
     "Steps": "_tfds_values",
     "tfds": "_tfds",
     "rlds": "_rlds",
-    # Made when torch is there to derive it from.
+    # Derived from a class of torch, so it is made on first use.
     "RldsDataset": "_rlds:rlds_dataset_class",
     "parse_example": "_parse",
     "parse_single_example": "_parse",
@@ -136,6 +136,6 @@ _LAZY = {
 }
 
 
-# Not for checkers, to which a misspelt name is an error.
+# Hidden from type checkers, so that they report a misspelt name.
 if not TYPE_CHECKING:
     __getattr__, __dir__ = _lazy.attributes(globals(), _LAZY)

@@ -1,4 +1,4 @@
-"""RecordBatch: raw records in memory, as readers give them and parsers take them."""
+"""RecordBatch: raw records in memory, which readers return and parsers accept."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ __all__ = ["RecordBatch"]
 
 @dataclass(frozen=True, eq=False)
 class RecordBatch:
-    """Records side by side, not parsed.
+    """Several raw records, not parsed.
 
     Attributes:
-      owner: What keeps the memory: a mapped file, a bytearray, a torch.Tensor.
-      address: Of the first byte of that memory.
-      begins: Where each record begins behind it, int64 of shape ``(count,)``.
-      sizes: Bytes of each record, int64 of the same shape.
-      path: The file, if `address` is that of its first byte, so that errors can name the place.
+      owner: The object that keeps the memory alive: a mapped file, a bytearray, a torch.Tensor.
+      address: Address of the first byte of that memory.
+      begins: Offset of each record from `address`, int64 of shape ``(count,)``.
+      sizes: Number of bytes of each record, int64 of the same shape.
+      path: The file, if `address` is the address of its first byte, so that errors can name the
+        place.
     """
 
     owner: Any
@@ -39,11 +40,14 @@ class RecordBatch:
         return int(self.begins.shape[0])
 
     def __getitem__(self, part: slice | torch.Tensor) -> RecordBatch:
-        """Some of the records, a slice or by their numbers, in the same memory."""
+        """A RecordBatch of a slice of the records, or of the records with these numbers.
+
+        It shares the memory of the records.
+        """
         return RecordBatch(self.owner, self.address, self.begins[part], self.sizes[part], self.path)
 
     def to_bytes(self) -> list[bytes]:
-        """Each record as bytes, which are copies."""
+        """A copy of each record as bytes."""
         address = self.address
         return [
             ctypes.string_at(address + begin, size)
@@ -51,7 +55,7 @@ class RecordBatch:
         ]
 
     def to_strings(self) -> StringTensor:
-        """The records as a StringTensor of shape ``(count,)``, which is a copy."""
+        """A copy of the records as a StringTensor of shape ``(count,)``."""
         import torch
 
         from tensor_bridge import _C
@@ -60,7 +64,7 @@ class RecordBatch:
         count = len(self)
         data = torch.empty(int(self.sizes.sum()), dtype=torch.uint8, device="cpu")
         offsets = torch.empty(count + 1, dtype=torch.int64, device="cpu")
-        # Of an empty tensor torch says that it is nowhere.
+        # An empty tensor has the address 0 in torch.
         target = data.data_ptr() or offsets.data_ptr()
         begins, sizes = self.begins.contiguous(), self.sizes.contiguous()
         _C.records_gather(
@@ -70,15 +74,17 @@ class RecordBatch:
 
     @classmethod
     def of(cls, serialized: Any) -> RecordBatch:
-        """The records in what a caller has.
+        """Makes a RecordBatch of the records that a caller passes.
+
+        A list of bytes is copied. A StringTensor on the CPU shares its memory.
 
         Args:
           serialized: bytes (one record), a list of bytes, a StringTensor of any shape, or a
             RecordBatch, which is returned.
 
         Raises:
-          UnsupportedTypeError: Something else.
-          ValueRangeError: A StringTensor whose offsets leave its bytes.
+          UnsupportedTypeError: `serialized` is something else.
+          ValueRangeError: The offsets of the StringTensor leave its bytes.
         """
         from tensor_bridge.composite import StringTensor
 
@@ -100,7 +106,7 @@ class RecordBatch:
 def _of_list(records: Sequence[bytes]) -> RecordBatch:
     import torch
 
-    # torch refuses to look at an empty buffer, and an empty record has an address too.
+    # torch refuses an empty buffer, and even an empty record needs an address.
     owner = torch.frombuffer(bytearray().join(records) or bytearray(1), dtype=torch.uint8)
     sizes = torch.tensor([len(record) for record in records], dtype=torch.int64, device="cpu")
     begins = sizes.cumsum(0) - sizes

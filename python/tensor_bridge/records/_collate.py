@@ -15,13 +15,14 @@ def collate(examples: Sequence[Any]) -> Any:
     """Makes a batch of examples: ``DataLoader(dataset, 64, collate_fn=records.collate)``.
 
     Args:
-      examples: What a `RecordDataset` gives a DataLoader, which is parsed as a whole: the result is
-        that of `parse_example`. Or a list of single examples, such as those of an
-        `IterableRecordDataset` or those that a transform has changed.
+      examples: The batch that a `RecordDataset` passes to a DataLoader, or a list of single
+        examples, such as those of an `IterableRecordDataset` or those that a transform has changed.
 
     Returns:
-      Of a list: tensors of one shape are stacked, strings become a StringTensor, and dicts are
-      collated by key. Other values, and tensors whose shapes differ, stay a list.
+      For a batch of a `RecordDataset`, the result of `parse_example`: the batch is parsed as a
+      whole. For a list, copies: tensors of one shape and dtype are stacked, bytes and StringTensors
+      of one shape become a StringTensor, Python numbers become a tensor, and dicts are collated by
+      key. Other values, and tensors whose shapes differ, stay a list.
     """
     if isinstance(examples, ParsedRecords):
         return examples.parser.parse(examples.batch)

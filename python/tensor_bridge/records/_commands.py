@@ -1,6 +1,6 @@
 """The commands `tensor-bridge records ...`: ls, head, infer, verify, index.
 
-Each returns its `ExitStatus`. Errors are raised; what runs the command makes ERROR of them.
+Each returns its `ExitStatus`. Errors are raised, and the caller turns them into ERROR.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tensor_bridge.records._spec_parser import SpecParser
 __all__ = ["add_commands"]
 
 _AT_ONCE = 1024
-# Bytes and values of a feature that `head` shows.
+# Number of bytes and values of a feature that `head` shows.
 _SHOWN = 48
 
 
@@ -43,12 +43,12 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
         sub.set_defaults(run=run)
         return sub
 
-    command("ls", "list files: how many records they have, and of how many bytes", _ls)
+    command("ls", "list files with their number of records and of bytes", _ls)
     head = command("head", "print the first records", _head)
     head.add_argument("-n", type=_count, default=3, metavar="COUNT", help="how many; 3 by default")
     command("infer", "propose a spec for the records, as Python source", _infer)
     command("verify", "compare all checksums; status 1 if something is damaged", _verify)
-    index = command("index", "write where each record is, for RecordDataset(index=)", _index)
+    index = command("index", "write the place of each record, for RecordDataset(index=)", _index)
     index.add_argument("-o", "--output", required=True, metavar="FILE", help="the file to write")
 
 
@@ -59,12 +59,12 @@ def _count(text: str) -> int:
 
 
 def _size_of(path: str) -> int:
-    # Of a URL the size is not known, nor needed but for the progress.
+    # The size of a URL is not known, and only the progress bar needs it.
     return 0 if is_url(path) or not os.path.exists(path) else os.path.getsize(path)  # noqa: PTH202, PTH110
 
 
 def _read(text: str, paths: list[str], **options: Any) -> Iterator[tuple[str, RecordFile]]:
-    """Each file after it was read to its end."""
+    """Yields each path and its file after reading the file to its end."""
     sizes = [_size_of(path) for path in paths]
     with progress_bar(text) as progress:
         for number, path in enumerate(paths):
@@ -126,7 +126,7 @@ def _head(arguments: Any) -> int:
 
 
 def _parsed(record: bytes) -> Any:
-    """The values of an Example; the record if it is none."""
+    """The values of an Example, or the record itself if it is not an Example."""
     try:
         spec = infer_from([record])
         return SpecParser(spec).parse_one(_batch_of(record))
@@ -154,7 +154,7 @@ def _shown(value: Any) -> str:
 
 
 def _plain(value: Any, most: int | None) -> Any:
-    """What JSON holds, cut to `most` values and bytes."""
+    """The value in types that JSON has, cut to `most` values and bytes."""
     import torch
 
     if isinstance(value, Mapping):

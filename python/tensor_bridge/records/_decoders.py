@@ -1,4 +1,7 @@
-"""What ``decode=`` of a feature of bytes makes of its strings. Not for: images (`_images`)."""
+"""Raw and TensorProto, decoders for ``decode=`` of a feature of bytes.
+
+Not for: images (`_images`).
+"""
 
 from __future__ import annotations
 
@@ -24,22 +27,22 @@ if TYPE_CHECKING:
 
 __all__ = ["Raw", "TensorProto"]
 
-# A TensorProto of one value repeated takes a few bytes, whatever its shape. This is what one may
-# take in memory, or this many times its own bytes if that is more.
+# A TensorProto that repeats one value takes a few bytes, whatever its shape. A decoded tensor may
+# take _MAX_MADE bytes of memory, or _MAX_RATIO times the message's size if that is more.
 _MAX_MADE, _MAX_RATIO = 1 << 28, 16
 
 
 @dataclass(frozen=True)
 class Raw:
-    """Values that are stored as they are in memory, little-endian: those of `tf.io.decode_raw`.
+    """Decodes values stored as in memory, little-endian, like `tf.io.decode_raw`.
 
     Attributes:
-      dtype: A torch.dtype that TensorFlow has, or its name: of the values.
-      shape: Of the values of one string.
+      dtype: Dtype of the values: a torch.dtype that TensorFlow also has, or its name.
+      shape: Shape of the values in one string.
 
     Raises:
-      UnsupportedDtypeError: Another dtype.
-      InvalidOptionError: A shape of unknown sizes.
+      UnsupportedDtypeError: torch and TensorFlow do not share the dtype.
+      InvalidOptionError: The shape has unknown sizes.
     """
 
     dtype: Any
@@ -58,10 +61,13 @@ class Raw:
         object.__setattr__(self, "shape", sizes)
 
     def decode(self, strings: StringTensor) -> torch.Tensor:
-        """A tensor of shape ``(*strings.shape, *shape)``, over the strings' memory.
+        """Decodes strings to a tensor of shape ``(*strings.shape, *shape)`` and dtype `dtype`.
+
+        The tensor shares the strings' memory. It is a copy if that memory is not aligned for the
+        dtype, or if the dtype is bool.
 
         Raises:
-          RecordError: A string of another size.
+          RecordError: A string has another size than the values need.
         """
         import torch
 
@@ -87,12 +93,17 @@ class Raw:
 
 @dataclass(frozen=True)
 class TensorProto:
-    """Tensors that `tf.io.serialize_tensor` wrote.
+    """Decodes tensors that `tf.io.serialize_tensor` wrote.
+
+    With `dtype` and `shape` the tensors of a batch are stacked. Without them each tensor may have
+    another dtype and shape, so the value is a list of tensors, nested like the strings.
 
     Attributes:
-      dtype: A torch.dtype, or its name. With dtype and shape the tensors of a batch are stacked.
-      shape: Of one tensor. Without them the value is a list of tensors, nested as the strings are,
-        because each may have another dtype and shape.
+      dtype: Dtype of each tensor: a torch.dtype or its name.
+      shape: Shape of each tensor. Give both or neither.
+
+    Raises:
+      InvalidOptionError: Only one of `dtype` and `shape` is given.
     """
 
     dtype: Any = None
@@ -106,11 +117,17 @@ class TensorProto:
             object.__setattr__(self, "dtype", str(self.dtype).removeprefix("torch."))
 
     def decode(self, strings: StringTensor) -> Any:
-        """The tensors, each in memory of its own; of a StringTensor without dimensions, its one.
+        """Decodes strings to tensors that own their memory.
+
+        Returns:
+          With a dtype and a shape: one tensor of shape ``(*strings.shape, *shape)``. Without them:
+          nested lists of tensors, or a single tensor if `strings` has no dimensions. Tensors of
+          strings are StringTensors.
 
         Raises:
-          RecordError: A string is no TensorProto, or one of another dtype or shape.
-          UnsupportedDtypeError: torch has nothing for a dtype.
+          RecordError: A string is not a TensorProto, or has another dtype or shape.
+          UnsupportedDtypeError: torch has no such dtype.
+          OutOfMemoryError: A few bytes claim to be a very large tensor.
         """
         import torch
 

@@ -1,4 +1,4 @@
-"""Serialized Examples out of torch values, by the spec that reads them."""
+"""Serializes torch values as Examples, by the spec that reads them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tensor_bridge.records._spec_parser import SpecParser
 
 __all__ = ["encoder_of", "examples_of"]
 
-# Fields of Feature, by dtype.
+# Numbers of the fields of Feature.
 _BYTES, _FLOAT, _INT64 = 1, 2, 3
 
 
@@ -49,7 +49,7 @@ def _field(number: int, content: bytes) -> bytes:
 
 
 def _map(entries: Mapping[str, bytes]) -> bytes:
-    """A map from a key to a message, as field 1."""
+    """A protobuf map from keys to messages, in field 1."""
     return b"".join(
         _field(1, _field(1, key.encode("utf-8", "surrogateescape")) + _field(2, value))
         for key, value in entries.items()
@@ -75,7 +75,7 @@ def _strings(key: str, value: Any) -> list[bytes]:
 
 
 def _numbers(key: str, value: Any, dtype: str) -> Any:
-    """A dense tensor on the CPU that the format's dtype holds exactly."""
+    """The values as a dense CPU tensor of float32 or int64, if the dtype holds them exactly."""
     import torch
 
     try:
@@ -86,7 +86,7 @@ def _numbers(key: str, value: Any, dtype: str) -> Any:
         return tensor.to(torch.float32 if dtype == "float32" else torch.int64)
     if dtype == "float32":
         if not isinstance(value, torch.Tensor) and not tensor.is_complex():
-            return tensor.to(torch.float32)  # numbers of Python, rounded as torch.tensor() does
+            return tensor.to(torch.float32)  # Python numbers, rounded as by torch.tensor()
         if tensor.dtype in (torch.float32, torch.float16, torch.bfloat16):
             return tensor.to(torch.float32)
         remedy = "convert it with .float() if the loss of precision is meant"
@@ -102,7 +102,7 @@ def _numbers(key: str, value: Any, dtype: str) -> Any:
 
 
 def _list(dtype: str, values: Any) -> bytes:
-    """A Feature with strings, or with a flat tensor of numbers."""
+    """A serialized Feature of strings, or of a flat tensor of numbers."""
     if dtype == "bytes":
         return _field(_BYTES, b"".join(_field(1, value) for value in values))
     if dtype == "float32":
@@ -114,7 +114,7 @@ def _list(dtype: str, values: Any) -> bytes:
 
 
 def _flat(key: str, feature: Any, value: Any) -> tuple[Any, int]:
-    """The values of a feature as `_list` takes them, and how many they are."""
+    """A feature's values for `_list`, and their number."""
     decode = getattr(feature, "decode", None)
     if decode is not None and hasattr(decode, "encode"):
         value = decode.encode(value)
@@ -147,7 +147,7 @@ def _check_count(key: str, feature: Any, count: int) -> None:
 
 
 def _features(key: str, feature: Any, value: Any) -> dict[str, bytes]:
-    """The Features that one value becomes, by key."""
+    """The serialized Features of one value, by key."""
     if isinstance(feature, SparseFeature):
         return _sparse(key, feature, value)
     if isinstance(feature, RaggedFeature) and feature.partitions:
@@ -223,7 +223,7 @@ def _ragged(key: str, feature: RaggedFeature, value: Any) -> dict[str, bytes]:
 
 
 def _rows(key: str, feature: Any, value: Any) -> bytes:
-    """A FeatureList: a Feature for each row."""
+    """A serialized FeatureList, which has a Feature for each row."""
     import torch
 
     if isinstance(value, Ragged):
@@ -248,12 +248,12 @@ def _rows(key: str, feature: Any, value: Any) -> bytes:
 
 
 def encoder_of(spec: Any) -> Callable[[Any], bytes]:
-    """A function from a record's values to its bytes.
+    """Returns a function that serializes a record's values.
 
     Raises:
-      InvalidOptionError: Features that mean nothing.
+      InvalidOptionError: The spec has an invalid feature.
     """
-    SpecParser(spec)  # which checks it
+    SpecParser(spec)  # checks the spec
     if isinstance(spec, SequenceFeatures):
         context = {key: as_feature(feature, key) for key, feature in spec.context.items()}
         lists = {key: as_feature(feature, key) for key, feature in spec.sequence.items()}
@@ -294,11 +294,11 @@ def _of(features: Mapping[str, Any], record: Any) -> dict[str, bytes]:
 
 
 def examples_of(batch: Any) -> Iterator[Any]:
-    """The values of each record of a batch.
+    """Yields the values of each record of a batch.
 
     Raises:
-      MismatchError: Values of different leading dimensions.
-      UnsupportedTypeError: It is no dict of values.
+      MismatchError: The values have different leading dimensions.
+      UnsupportedTypeError: The batch is not a dict of values.
     """
     if not isinstance(batch, Mapping):
         raise UnsupportedTypeError(f"expected a dict of values, got a {type(batch).__name__}")

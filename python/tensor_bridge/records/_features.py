@@ -1,4 +1,4 @@
-"""What is asked for of a feature, under TensorFlow's names. Not for: parsing (`_spec_parser`)."""
+"""The kinds of features in a spec, with TensorFlow's names. Not for: parsing (`_spec_parser`)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 _DTYPES = {"bytes": "bytes", "string": "bytes", "float32": "float32", "int64": "int64"}
-# The list that stores values of other dtypes, as far as there is a usual one.
+# The list in which values of another dtype are usually stored.
 _STORED_AS = {
     **dict.fromkeys(("float64", "float16", "bfloat16", "float"), "float32"),
     **dict.fromkeys(("bool", "int", "int8", "int16", "int32"), "int64"),
@@ -31,14 +31,15 @@ _STORED_AS = {
 
 
 class Decoder(Protocol):
-    """What ``decode=`` of a feature of bytes takes."""
+    """An object for ``decode=`` of a feature of bytes."""
 
     def decode(self, strings: Any) -> Any:
-        """The value that takes the place of a column of strings.
+        """Returns the value that replaces a column of strings.
 
         Args:
-          strings: A StringTensor: of shape ``(batch, *shape)`` for a FixedLenFeature, ``shape`` for
-            a single example, ``(count,)`` for the values of a VarLenFeature or RaggedFeature.
+          strings: A StringTensor. Its shape is ``(batch, *shape)`` for a FixedLenFeature, ``shape``
+            for a single example, and ``(count,)`` for the values of a VarLenFeature or
+            RaggedFeature.
         """
 
 
@@ -78,7 +79,7 @@ def _shape(shape: Any) -> tuple[int, ...]:
 
 
 class _Feature:
-    """What all features share: a dtype, and what decodes bytes."""
+    """The base of all features: a dtype, and a decoder of bytes."""
 
     dtype: Any
     decode: Decoder | None
@@ -108,20 +109,20 @@ class _Feature:
 
 @dataclass(frozen=True, repr=False)
 class FixedLenFeature(_Feature):
-    """A feature with as many values in every record.
+    """A feature with the same number of values in every record.
 
-    The batch has a torch.Tensor of shape ``(batch, *shape)``, of strings a StringTensor.
+    A batch has a torch.Tensor of shape ``(batch, *shape)``, or a StringTensor for bytes.
 
     Attributes:
-      shape: Of one record's values; ``()`` for a single one.
-      dtype: torch.float32, torch.int64 or bytes, or the name of one.
-      default_value: Values for records without the feature, as many as `shape` has. Without them
+      shape: Shape of one record's values; ``()`` for a single value.
+      dtype: torch.float32, torch.int64 or bytes, or its name.
+      default_value: Values for records without the feature, of shape `shape`. Without a default
         such a record is an error.
-      decode: What makes values of bytes, for example ``records.Raw(torch.uint8, (28, 28))``.
+      decode: A decoder of bytes, for example ``records.Raw(torch.uint8, (28, 28))``.
 
     Raises:
-      UnsupportedDtypeError: Another dtype than the format has.
-      InvalidOptionError: A shape of unknown sizes, or another number of default values.
+      UnsupportedDtypeError: The format does not have the dtype.
+      InvalidOptionError: The shape has unknown sizes.
     """
 
     shape: Any
@@ -138,16 +139,21 @@ class FixedLenFeature(_Feature):
 class FixedLenSequenceFeature(_Feature):
     """A feature with any number of rows of one shape.
 
-    The batch has a torch.Tensor, or StringTensor, of shape ``(batch, rows, *shape)``, padded to the
-    most rows of a record; a single example has ``(rows, *shape)``.
+    A batch has a torch.Tensor, or a StringTensor for bytes, of shape ``(batch, rows, *shape)``,
+    padded to the most rows of any record. A single example has the shape ``(rows, *shape)``.
 
     Attributes:
-      shape: Of one row.
-      dtype: torch.float32, torch.int64 or bytes, or the name of one.
-      allow_missing: Whether records may lack it. Has to be True for Examples, as in TensorFlow.
-      default_value: What is padded with, one value; 0 or b"" if left out. Not for the feature lists
-        of SequenceExamples.
-      decode: What makes values of bytes.
+      shape: Shape of one row.
+      dtype: torch.float32, torch.int64 or bytes, or its name.
+      allow_missing: Whether records may lack the feature. Must be True for Examples, as in
+        TensorFlow.
+      default_value: The value of the padding; 0 or b"" if left out. Not for the feature lists of
+        SequenceExamples.
+      decode: A decoder of bytes.
+
+    Raises:
+      UnsupportedDtypeError: The format does not have the dtype.
+      InvalidOptionError: The shape has unknown sizes, or rows without values.
     """
 
     shape: Any
@@ -170,14 +176,17 @@ class FixedLenSequenceFeature(_Feature):
 class VarLenFeature(_Feature):
     """A feature with any number of values.
 
-    The batch has a sparse COO tensor of shape ``(batch, most values)``. Of strings, for which torch
-    has no sparse tensor, it has a `Ragged` of a StringTensor; a single example has a sparse tensor
-    of shape ``(values,)``, of strings a StringTensor. In feature lists of SequenceExamples there is
-    a dimension more, that of rows.
+    A batch of numbers is a sparse COO tensor of shape ``(batch, most values of a record)``, and a
+    single example is one of shape ``(values,)``. torch has no sparse tensors of strings: a batch of
+    strings is a `Ragged` of a StringTensor, and a single example is a StringTensor. Feature lists
+    of SequenceExamples have one more dimension, the rows.
 
     Attributes:
-      dtype: torch.float32, torch.int64 or bytes, or the name of one.
-      decode: What makes values of bytes.
+      dtype: torch.float32, torch.int64 or bytes, or its name.
+      decode: A decoder of bytes.
+
+    Raises:
+      UnsupportedDtypeError: The format does not have the dtype.
     """
 
     dtype: Any
@@ -199,23 +208,28 @@ class _Partition:
 class RaggedFeature(_Feature):
     """A feature with any number of values, which other features may divide into rows.
 
-    The batch has a nested tensor of jagged layout, or a `Ragged` for strings and for more than one
+    A batch has a nested tensor of jagged layout, or a `Ragged` for strings and for more than one
     ragged dimension. A single example without partitions has a tensor of its values. Each record's
-    partition has to cover its values exactly; TensorFlow checks that for the whole batch only.
+    partition must cover its values exactly; TensorFlow checks that only for the whole batch.
 
     Attributes:
-      dtype: torch.float32, torch.int64 or bytes, or the name of one.
-      value_key: Key of the values; the feature's own if left out.
+      dtype: torch.float32, torch.int64 or bytes, or its name.
+      value_key: Key of the values; the feature's own key if left out.
       partitions: Partitions of the values, the outermost first: ``RaggedFeature.RowSplits(key)``,
         ``RowLengths``, ``RowStarts``, ``RowLimits``, ``ValueRowIds``, ``UniformRowLength(length)``.
-      row_splits_dtype: torch.int32 or torch.int64, or the name of one: of the row splits.
-      validate: As TensorFlow's; partitions are validated in any case.
-      decode: What makes values of bytes.
+      row_splits_dtype: Dtype of the row splits: torch.int32 or torch.int64, or its name.
+      validate: Accepted for TensorFlow's sake; partitions are always validated.
+      decode: A decoder of bytes.
+
+    Raises:
+      UnsupportedDtypeError: The format does not have the dtype, or `row_splits_dtype` is another
+        one.
+      InvalidOptionError: A partition is invalid.
     """
 
     @dataclass(frozen=True, repr=False)
     class RowSplits(_Partition):
-        """Where each row begins, and where the last one ends."""
+        """The beginning of each row, and the end of the last one."""
 
     @dataclass(frozen=True, repr=False)
     class RowLengths(_Partition):
@@ -223,11 +237,11 @@ class RaggedFeature(_Feature):
 
     @dataclass(frozen=True, repr=False)
     class RowStarts(_Partition):
-        """Where each row begins."""
+        """The beginning of each row."""
 
     @dataclass(frozen=True, repr=False)
     class RowLimits(_Partition):
-        """Where each row ends."""
+        """The end of each row."""
 
     @dataclass(frozen=True, repr=False)
     class ValueRowIds(_Partition):
@@ -235,7 +249,7 @@ class RaggedFeature(_Feature):
 
     @dataclass(frozen=True)
     class UniformRowLength:
-        """The length of all rows; no feature says it."""
+        """The same length for all rows, without a feature that stores it."""
 
         length: int
 
@@ -278,19 +292,21 @@ def _as_partition(partition: Any) -> Any:
 
 @dataclass(frozen=True, repr=False)
 class SparseFeature(_Feature):
-    """A sparse tensor whose indices and values are features of their own.
+    """A sparse tensor whose indices and values are stored in separate features.
 
-    The batch has a sparse COO tensor of shape ``(batch, *size)``.
+    A batch has a sparse COO tensor of shape ``(batch, *size)``.
 
     Attributes:
       index_key: Key of the indices, or one key for each dimension.
       value_key: Key of the values.
-      dtype: torch.float32 or torch.int64, or the name of one: of the values.
-      size: Size of the dimension, or of each.
-      already_sorted: Whether indices are in order, so that they are not sorted.
+      dtype: Dtype of the values: torch.float32 or torch.int64, or its name.
+      size: Size of the dimension, or of each dimension.
+      already_sorted: Whether the indices are stored in order and need no sorting.
 
     Raises:
-      UnsupportedDtypeError: bytes, of which torch has no sparse tensors.
+      UnsupportedDtypeError: The dtype is bytes, of which torch has no sparse tensors, or the format
+        does not have it.
+      InvalidOptionError: A key or a size is missing or invalid.
     """
 
     index_key: Any
@@ -330,11 +346,11 @@ _CLASSES: dict[str, type[Feature]] = {
 
 @dataclass(frozen=True)
 class SequenceFeatures:
-    """The spec of tf.train.SequenceExample.
+    """The spec of a tf.train.SequenceExample.
 
     Attributes:
-      context: Features of a whole record, by key: FixedLenFeature, VarLenFeature, RaggedFeature.
-      sequence: Feature lists, by key: FixedLenSequenceFeature, VarLenFeature, RaggedFeature.
+      context: The features of a record, by key: FixedLenFeature, VarLenFeature, RaggedFeature.
+      sequence: The feature lists, by key: FixedLenSequenceFeature, VarLenFeature, RaggedFeature.
     """
 
     context: Mapping[str, Any] = field(default_factory=dict)
@@ -346,10 +362,10 @@ def _is_tensorflow(value: Any) -> bool:
 
 
 def as_feature(value: Any, key: str) -> Feature:
-    """A feature of a spec; one of TensorFlow's becomes ours.
+    """Returns a feature of a spec, converted if it is a class of TensorFlow.
 
     Raises:
-      InvalidOptionError: It is neither.
+      InvalidOptionError: `value` is neither TensorFlow's feature nor ours.
     """
     if type(value) in _CLASSES.values():
         feature: Feature = value

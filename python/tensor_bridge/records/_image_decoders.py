@@ -1,4 +1,4 @@
-"""Libraries that decode images, each called in its own way. Not for: columns (`_images`)."""
+"""One function per library that decodes images. Not for: columns of images (`_images`)."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ MODES = {
     4: ("RGB_ALPHA", "RGBA"),
 }
 
-# What decodes: (bytes as a uint8 tensor, channels, uint8 or uint16) -> an image, CHW.
+# A decoder: (bytes as a uint8 tensor, channels, uint8 or uint16) -> an image, CHW.
 _Decode = Callable[[Any, Any, Any], Any]
 
 
 def _torchcodec() -> _Decode:
     decoders = import_module("torchcodec.decoders")
     if not hasattr(decoders, "decode_image"):
-        raise ImportError("it is older than 0.16 and decodes no images")
+        raise ImportError("releases before 0.16 do not decode images")
     decode_image = decoders.decode_image
 
     def decode(data: torch.Tensor, channels: int | None, dtype: torch.dtype) -> torch.Tensor:
@@ -51,7 +51,7 @@ def _torchvision() -> _Decode:
 
         image: torch.Tensor = vision.decode_image(data, getattr(modes, MODES[channels][0]))
         if image.dtype == torch.uint16 and dtype == torch.uint8:
-            # The high byte, as libpng strips 16 bits.
+            # The high byte, as libpng reduces 16 bits to 8.
             return image.view(torch.uint8).reshape(*image.shape, 2)[..., 1].contiguous()
         return _widened(image, dtype)
 
@@ -64,7 +64,7 @@ def _pillow() -> _Decode:
     def decode(data: torch.Tensor, channels: int | None, dtype: torch.dtype) -> torch.Tensor:
         import torch
 
-        # Pillow reads a file object.
+        # Pillow reads from a file object.
         encoded = ctypes.string_at(data.data_ptr(), data.numel())
         with images.open(io.BytesIO(encoded)) as image:
             image.load()
@@ -85,7 +85,7 @@ def _pillow() -> _Decode:
 
 
 def _plain_mode(image: Any) -> str:
-    """The nearest of the modes that have a number of channels."""
+    """The name of the nearest mode in MODES."""
     if image.mode in ("L", "LA", "RGB", "RGBA"):
         mode: str = image.mode
         return mode
@@ -95,12 +95,12 @@ def _plain_mode(image: Any) -> str:
 
 
 def _pillow_16(image: Any, channels: int | None, dtype: torch.dtype) -> torch.Tensor:
-    """A gray image of 16 bits; Pillow's own conversion to 8 would cut off what is above 255."""
+    """A gray image of 16 bits. Pillow's own conversion to 8 bits would clip values above 255."""
     import torch
 
     if channels not in (None, 1):
         raise RecordError(
-            f"Pillow makes no {channels} channels of a gray image of 16 bits; ask for channels=1"
+            f"Pillow cannot convert a gray image of 16 bits to {channels} channels; use channels=1"
         )
     width, height = image.size
     raw = image.convert("I").tobytes()
@@ -111,7 +111,7 @@ def _pillow_16(image: Any, channels: int | None, dtype: torch.dtype) -> torch.Te
 
 
 def _of_rows(raw: bytes, dtype: torch.dtype, height: int, width: int) -> torch.Tensor:
-    """CHW, with strides of HWC as of the other decoders, in memory of its own."""
+    """A copy as CHW, with the strides of HWC like the other decoders' images."""
     import torch
 
     pixels = torch.empty(len(raw), dtype=torch.uint8, device="cpu")
@@ -120,7 +120,7 @@ def _of_rows(raw: bytes, dtype: torch.dtype, height: int, width: int) -> torch.T
 
 
 def _widened(image: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """8 bits as 16, such that the largest values stay the largest, as libpng does."""
+    """Widens 8 bits to 16 so that the largest value stays the largest, like libpng."""
     import torch
 
     if image.dtype == dtype:
@@ -128,7 +128,7 @@ def _widened(image: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return (image.to(torch.int32) * 257).to(dtype)
 
 
-# In the order in which they are tried.
+# In the order in which find_decoder() tries them.
 DECODERS: dict[str, Callable[[], _Decode]] = {
     "torchcodec": _torchcodec,
     "torchvision": _torchvision,
@@ -138,10 +138,10 @@ DECODERS: dict[str, Callable[[], _Decode]] = {
 
 @cache
 def find_decoder(name: str | None) -> tuple[str, _Decode]:
-    """A decoder's name and what decodes with it; the first that loads if none is named.
+    """Returns the name and the function of a decoder, or of the first that loads if none is named.
 
     Raises:
-      FrameworkError: It does not load, or none does.
+      FrameworkError: The named decoder, or every decoder, fails to load.
       InvalidOptionError: There is no such decoder.
     """
     if name is not None and name not in DECODERS:
@@ -150,12 +150,12 @@ def find_decoder(name: str | None) -> tuple[str, _Decode]:
     for tried in DECODERS if name is None else (name,):
         try:
             return tried, DECODERS[tried]()
-        # OSError and RuntimeError: a library for another build of torch.
+        # OSError and RuntimeError come from a library for another build of torch.
         except (ImportError, OSError, RuntimeError, AttributeError) as e:
             reason = (str(e).strip() or type(e).__name__).splitlines()[0]
             failures.append(f"{tried} ({reason})")
     raise FrameworkError(
-        f"no library that decodes images loads: {'; '.join(failures)}; install torchcodec 0.16 or "
+        f"no image decoder can be loaded: {'; '.join(failures)}; install torchcodec 0.16 or "
         "newer, torchvision or Pillow: pip install pillow",
         name=name,
     )

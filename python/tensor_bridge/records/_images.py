@@ -1,4 +1,4 @@
-"""Encoded images become tensors. Not for: the libraries that decode (`_image_decoders`)."""
+"""Decodes images to tensors. Not for: the libraries that decode (`_image_decoders`)."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class PaddedImages(NamedTuple):
     """Images of several sizes in one tensor.
 
     Attributes:
-      images: Shape ``(count, channels, height, width)`` of the highest and the widest; zeros below
-        and right of each image.
-      sizes: Height and width of each, int64 of shape ``(count, 2)``.
+      images: uint8 or uint16 of shape ``(count, channels, height, width)``, with the largest height
+        and the largest width; zeros below and right of each image.
+      sizes: Height and width of each image, int64 of shape ``(count, 2)``.
     """
 
     images: torch.Tensor
@@ -49,11 +49,11 @@ def _decode(data: torch.Tensor, channels: int | None, dtype: str, decoder: str |
     name, decode = find_decoder(decoder)
     try:
         if not data.numel():
-            raise RecordError("it is empty")
+            raise RecordError("the bytes are empty")
         image = decode(data, channels, getattr(torch, dtype))
     except MemoryError:
         raise
-    except Exception as e:  # each library has its own: OSError, SyntaxError, RuntimeError
+    except Exception as e:  # OSError, SyntaxError or RuntimeError, depending on the library
         reason = str(e).strip().partition("\n")[0] or type(e).__name__
         raise RecordError(f"expected an image that {name} can decode: {reason}") from e
     if image.dim() != 3:
@@ -70,21 +70,21 @@ def decode_image(
 
     Args:
       data: The encoded image: bytes, or a uint8 tensor of one dimension on the CPU.
-      channels: 1 (gray), 2 (gray, alpha), 3 (RGB), 4 (RGB, alpha), or None for as many as the file
-        has. Alpha that is not asked for is dropped. Orientation in EXIF data is not applied.
+      channels: 1 (gray), 2 (gray, alpha), 3 (RGB), 4 (RGB, alpha), or None for the file's own
+        channels. With 1 or 3, alpha is dropped. EXIF orientation is not applied.
       dtype: torch.uint8, or torch.uint16 for PNG of 16 bits.
       decoder: "torchcodec" (0.16 or newer), "torchvision" or "pillow"; by default the first of them
-        that loads. JPEG and conversions to gray differ by a few units from one to the other.
+        that loads. For JPEG and for conversions to gray, their results differ by a few units.
 
     Returns:
-      A tensor of shape ``(channels, height, width)`` on the CPU, in memory of its own; its strides
+      A tensor of shape ``(channels, height, width)`` on the CPU that owns its memory. Its strides
       are the decoder's, often those of channels last.
 
     Raises:
-      RecordError: It is no such image, or a damaged one.
-      FrameworkError: No decoder is installed, or not the one that is named.
-      InvalidOptionError: Keywords that mean nothing.
-      UnsupportedTypeError: Neither bytes nor such a tensor.
+      RecordError: `data` is damaged, or not an image that the decoder supports.
+      FrameworkError: The named decoder, or every decoder, fails to load.
+      InvalidOptionError: A keyword is invalid.
+      UnsupportedTypeError: `data` is neither bytes nor such a tensor.
     """
     import torch
 
@@ -106,22 +106,22 @@ def decode_image(
 
 @dataclass(frozen=True)
 class Image:
-    """What ``decode=`` of a feature of bytes takes for encoded images.
+    """Decodes images, as ``decode=`` of a feature of bytes.
 
-    A single image becomes a tensor of shape ``(channels, height, width)``, as `decode_image` gives
-    it.
+    A single image becomes a tensor of shape ``(channels, height, width)``, the result of
+    `decode_image`.
 
     Attributes:
-      channels: As `decode_image`.
-      dtype: As `decode_image`.
-      sizes: What several images become: "list", a list of tensors (of lists, for features of more
-        dimensions); "pad", `PaddedImages`; "same", one tensor, an error if sizes differ.
-      on_error: "raise", or "skip": an image that cannot be decoded is one of no pixels, shape
-        ``(channels, 0, 0)``, and warned of.
-      decoder: As `decode_image`.
+      channels: As for `decode_image`.
+      dtype: As for `decode_image`.
+      sizes: The result for several images: "list", a list of tensors (nested lists for features of
+        more dimensions); "pad", `PaddedImages`; "same", one tensor, and an error if sizes differ.
+      on_error: "raise", or "skip": an image that cannot be decoded becomes a tensor without pixels,
+        of shape ``(channels, 0, 0)``, and a warning.
+      decoder: As for `decode_image`.
 
     Raises:
-      InvalidOptionError: Attributes that mean nothing.
+      InvalidOptionError: An attribute is invalid.
     """
 
     channels: int | None = 3
@@ -140,11 +140,14 @@ class Image:
             raise InvalidOptionError('on_error="skip" needs sizes="list" or "pad"')
 
     def decode(self, strings: StringTensor) -> Any:
-        """The images of a column.
+        """Decodes the images of a column.
+
+        Returns:
+          A tensor, a list of tensors or `PaddedImages`, as `sizes` says, on the CPU.
 
         Raises:
-          RecordError: One cannot be decoded, or has another size than `sizes` allows.
-          FrameworkError: As `decode_image`.
+          RecordError: An image cannot be decoded, or `sizes` does not allow its size.
+          FrameworkError: As for `decode_image`.
         """
         data = strings.bytes.cpu()
         ends = strings.offsets.tolist()
@@ -172,8 +175,8 @@ class Image:
         found = {int(image.shape[0]) for image in images if image.numel()}
         if len(found) > 1:
             raise RecordError(
-                f"expected images of as many channels, got {sorted(found)}; say channels= or take "
-                'sizes="list"'
+                f"expected the same number of channels in all images, got {sorted(found)}; set "
+                'channels= or sizes="list"'
             )
         return found.pop() if found else self.channels or 1
 
@@ -197,7 +200,7 @@ class Image:
         found = {tuple(image.shape) for image in images}
         if len(found) > 1:
             raise RecordError(
-                f'expected images of one shape, got {sorted(found)}; take sizes="list" or "pad"'
+                f'expected images of one shape, got {sorted(found)}; use sizes="list" or "pad"'
             )
         if not images:
             return torch.empty(*shape, self.channels or 1, 0, 0, dtype=getattr(torch, self.dtype))

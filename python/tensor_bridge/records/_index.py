@@ -1,7 +1,7 @@
-"""RecordIndex: where each record of some files is, for random access; kept in a file if asked for.
+"""RecordIndex: the place of each record in some files, for random access; it can be saved.
 
-The file: a magic number, the length of a header as uint64, the header in JSON, then the offset of
-each record in its file as int64. All numbers are little-endian.
+The saved file has a magic number, the length of a header as uint64, the header in JSON, and the
+offset of each record in its file as int64. All numbers are little-endian.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _AT_ONCE = 1 << 16
 
 @dataclass(frozen=True, eq=False)
 class RecordIndex:
-    """Where records are.
+    """The places of records in files.
 
     Attributes:
       paths: The files.
-      stamps: Size in bytes and time of the last change, in nanoseconds, of each file.
-      ends: For each file the number of the first record behind it, int64 of shape ``(files,)``.
-      offsets: Of each record in its file, int64 of shape ``(records,)``.
+      stamps: For each file its size in bytes, and its modification time in nanoseconds.
+      ends: For each file the number of records up to its end, int64 of shape ``(files,)``.
+      offsets: Offset of each record in its file, int64 of shape ``(records,)``.
     """
 
     paths: list[str]
@@ -49,7 +49,7 @@ class RecordIndex:
         return int(self.offsets.shape[0])
 
     def save(self, path: str) -> None:
-        """Writes the index to a file, which it replaces when it is complete."""
+        """Writes the index to a file. An existing file is replaced when the new one is complete."""
         data = memoryview(_bytes_of(self.offsets))
         files = [
             {"name": Path(name).name, "size": size, "mtime_ns": mtime, "end": end}
@@ -82,17 +82,17 @@ def _stamp(path: str) -> tuple[int, int]:
 def index_of(
     paths: list[str], saved: str | None = None, *, skip: bool = False, progress: Any = None
 ) -> RecordIndex:
-    """The index of files, in one pass over the lengths of their records.
+    """Returns the index of files, made in one pass over the lengths of their records.
 
     Args:
       paths: Uncompressed files on this machine.
-      saved: A file with the index. One that does not fit the files' names, sizes and time stamps,
-        or that is damaged, is written anew.
-      skip: Records whose checksums do not fit are left out, for which all bytes are read.
-      progress: Called with each path before it is read.
+      saved: The file of a saved index. It is written if it is missing or damaged, or if the names,
+        sizes or times of the files differ from it.
+      skip: Whether to leave out damaged records, which needs all bytes of the files.
+      progress: Called with each path before the file is read.
 
     Raises:
-      RecordError: A file is damaged, compressed or on another machine.
+      RecordError: A file is damaged, compressed or a URL, or `saved` is not an index.
       RecordNotFoundError: A file is missing.
     """
     stamps = [_stamp(path) if not is_url(path) else (0, 0) for path in paths]
@@ -105,7 +105,7 @@ def index_of(
 
 
 def _load(saved: str, paths: list[str], stamps: list[tuple[int, int]]) -> RecordIndex | None:
-    """What the file says, if it is of these files."""
+    """The saved index, or None if it does not match these files."""
     import torch
 
     try:
@@ -164,13 +164,13 @@ def _built(
 
 
 def _offsets(path: str, skip: bool) -> list[torch.Tensor]:
-    """Of the records of a file."""
+    """The offsets of a file's records."""
     file = RecordFile(path, verify=skip, on_error="skip" if skip else "raise")
     if file.compression or is_url(path):
         what = f"compressed with {file.compression}" if file.compression else "a URL"
         raise damaged(
             path,
-            f"expected an uncompressed file on this machine, got one that is {what}; random access "
-            "needs the former. Unpack or copy it, or use records.IterableRecordDataset",
+            "expected an uncompressed file on this machine for random access, got one that is "
+            f"{what}; decompress or copy it, or use records.IterableRecordDataset",
         )
     return [batch.begins - HEADER for batch in file.batches(_AT_ONCE)]

@@ -22,7 +22,7 @@ _TYPES = {1: "bytes", 2: "float32", 3: "int64"}
 
 
 class Spec(dict[str, Any]):
-    """A spec by key that prints as Python source, ready to paste."""
+    """A spec that prints as Python source, ready to paste."""
 
     def __repr__(self) -> str:
         lines = "".join(f"    {key!r}: {feature!r},\n" for key, feature in self.items())
@@ -31,7 +31,7 @@ class Spec(dict[str, Any]):
 
 @dataclass
 class _Seen:
-    """What the records have under one key."""
+    """The values that records have for a key."""
 
     types: set[str] = field(default_factory=set)
     counts: set[int] = field(default_factory=set)
@@ -41,21 +41,21 @@ class _Seen:
 def infer(paths: Any, *, records: int = 100) -> Any:
     """Proposes a spec for the records of files.
 
-    A key that every record has with as many values is a FixedLenFeature, any other one a
-    VarLenFeature. What the bytes of a feature are (images, tensors) is not proposed: add
-    ``decode=``.
+    A key with the same number of values in every record becomes a FixedLenFeature, and every other
+    key a VarLenFeature. Decoders of bytes (images, tensors) are not proposed: add ``decode=``.
 
     Args:
-      paths: TFRecord files, as `RecordFile` takes them.
-      records: How many are looked at.
+      paths: TFRecord files: a path, a pattern, a URL, or a list of them.
+      records: The number of records to read.
 
     Returns:
-      A dict of features by key, or a `SequenceFeatures` of two for SequenceExamples. ``print()`` of
-      it is Python source.
+      A dict of features by key, or a `SequenceFeatures` of two such dicts for SequenceExamples. It
+      prints as Python source.
 
     Raises:
-      RecordError: There are no records, or they are no Examples; or a key has values of several
+      RecordError: There are no records, they are not Examples, or a key has values of several
         dtypes.
+      RecordNotFoundError: A file is missing, or a pattern matches nothing.
     """
     from tensor_bridge.records._paths import expand
     from tensor_bridge.records._record_file import RecordFile
@@ -69,10 +69,10 @@ def infer(paths: Any, *, records: int = 100) -> Any:
 
 
 def infer_from(batch: Any) -> Any:
-    """The same of records in memory.
+    """Proposes a spec for records in memory, like `infer`.
 
     Args:
-      batch: What `parse_example` takes.
+      batch: Records as for `parse_example`.
     """
     given = RecordBatch.of(batch)
     if len(given) == 0:
@@ -123,7 +123,7 @@ def _dtype(key: str, seen: _Seen) -> str:
             f"feature {key!r}: expected one dtype in all records, got "
             f"{' and '.join(sorted(seen.types))}"
         )
-    # Nothing but empty features: any dtype fits.
+    # All features are empty, so any dtype fits.
     return next(iter(seen.types), "bytes")
 
 

@@ -1,4 +1,4 @@
-"""IterableRecordDataset: records from front to back, shuffled, shared out to workers and ranks."""
+"""IterableRecordDataset: records in file order or shuffled, divided among workers and ranks."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 __all__ = ["IterableRecordDatasetBase", "generator_of", "iterable_record_dataset_class"]
 
 _VERSION = 1
-# How many records are read at once where nothing else says it.
+# Number of records that are read at once without shuffle and batch_size.
 _AT_ONCE = 64
 
 
 def generator_of(*numbers: int) -> torch.Generator:
-    """A generator of random numbers for some numbers, the same in every process."""
+    """A random number generator seeded with these numbers, the same in every process."""
     import torch
 
     generator = torch.Generator(device="cpu")
@@ -37,31 +37,31 @@ def generator_of(*numbers: int) -> torch.Generator:
 
 @dataclass
 class _Pass:
-    """A pass over this process's part: where it is."""
+    """A pass over this process's part, and its position."""
 
     epoch: int
     part: tuple[int, int]
     sequence: RecordSequence
-    block: int = 0  # number of the block of records that is being delivered
+    block: int = 0  # number of the current block of records
     start: Any = None  # position of the sequence where that block begins
-    delivered: int = 0  # records of it
+    delivered: int = 0  # number of records of that block that were delivered
     ended: bool = False
 
 
 class IterableRecordDatasetBase:
     """Records of files as an iterable-style dataset of torch, read from front to back.
 
-    The workers of a DataLoader share the files out; ranks do if ``shard=`` asks for it. Files may
-    be compressed, or URLs of fsspec. Each pass has the order of its epoch: call `set_epoch` before
-    it, as for a DistributedSampler; workers that persist hear of it.
+    The workers of a DataLoader divide the files among them, and so do ranks with ``shard=``. Files
+    may be compressed, or URLs of fsspec. The order of a pass depends on the epoch: call `set_epoch`
+    before each pass, as for a DistributedSampler. It also reaches persistent workers.
 
-    ``shuffle=n`` puts the files into a random order and each n records that are read one behind the
-    other, too; more ``interleave=`` mixes more files into them. The order depends on seed, epoch
-    and sharding, and on nothing else.
+    ``shuffle=n`` shuffles the files, and each block of n records in the order of reading; a larger
+    ``interleave=`` mixes more files into a block. The order depends only on seed, epoch and
+    sharding.
 
-    `state_dict` says which record is next, exactly, also in the workers of torchdata's
-    StatefulDataLoader. It holds positions only: `load_state_dict` reads at most `shuffle` records
-    again, and a file that is compressed or remote up to its position.
+    `state_dict` gives the exact next record, also in the workers of torchdata's StatefulDataLoader.
+    It holds only positions: `load_state_dict` reads at most `shuffle` records again, and reads a
+    compressed or remote file up to its position.
 
     Example:
       >>> from tensor_bridge import records
@@ -89,30 +89,30 @@ class IterableRecordDatasetBase:
         verify: bool = True,
         on_error: str = "raise",
     ) -> None:
-        """Looks for the files; none is opened yet.
+        """Finds the files; none is opened yet.
 
         Args:
           paths: TFRecord files: a path, a pattern, a URL, or a list of them.
-          spec: What to parse: a dict of features, a `SequenceFeatures`, or None for raw records.
-          batch_size: Yields batches, each parsed as a whole, which is several times as fast: use
-            ``DataLoader(dataset, batch_size=None)``. None yields single examples.
-          drop_last: Leaves out a last batch that is not full.
-          shuffle: How many records are shuffled at once; 0 keeps the order of the files.
-          seed: For the order.
-          interleave: Files that are read by turns.
-          run: Records of a file in each turn.
-          shard: How ranks share the records: "file" (each file to one), "data" (each record to
-            one), "auto" ("file" if there are enough files for all ranks and workers), "all" (every
-            rank gets all). None is "auto" if `rank` is given, else "all". Workers share the part of
-            their rank in the same way.
-          rank: The number of this process; by default that of torch.distributed.
+          spec: A dict of features, a `SequenceFeatures`, or None for raw records.
+          batch_size: The number of records in a batch, or None for single examples. A batch is
+            parsed as a whole, several times as fast: use ``DataLoader(dataset, batch_size=None)``.
+          drop_last: Whether to leave out a last batch that is not full.
+          shuffle: The number of records to shuffle at once; 0 keeps the order of the files.
+          seed: Seed of the order.
+          interleave: The number of files to read in turn.
+          run: The number of records to read from a file in each turn.
+          shard: How ranks divide the records: "file" (each file goes to one rank), "data" (each
+            record goes to one rank), "auto" ("file" if there are enough files for all ranks and
+            workers, else "data"), "all" (every rank gets all records). None means "auto" if `rank`
+            is given, else "all". Workers divide the part of their rank in the same way.
+          rank: The rank of this process; by default that of torch.distributed.
           world_size: The number of ranks.
-          verify: Compares the checksums of the records.
-          on_error: "raise", or "skip" to go on at the next record that checks; `stats` counts.
+          verify: Whether to compare the checksums of the records.
+          on_error: "raise", or "skip" to continue at the next intact record; `stats` counts.
 
         Raises:
           RecordNotFoundError: A pattern matches nothing.
-          InvalidOptionError: A spec or another keyword that means nothing.
+          InvalidOptionError: The spec or another keyword is invalid.
         """
         import torch
 
@@ -134,7 +134,7 @@ class IterableRecordDatasetBase:
         self._interleave, self._run = interleave, run
         self._shard = shard or ("auto" if rank is not None else "all")
         self._verify, self._on_error = verify, check_on_error(on_error)
-        # Shared, so that workers that persist see what set_epoch says.
+        # In shared memory, so that persistent workers see set_epoch().
         self._epoch = torch.zeros(1, dtype=torch.int64, device="cpu").share_memory_()
         self._pass: _Pass | None = None
         self._resumed: dict[str, Any] | None = None
@@ -144,17 +144,20 @@ class IterableRecordDatasetBase:
         return {**self.__dict__, "_pass": None}
 
     def set_epoch(self, epoch: int) -> None:
-        """Sets the order of the passes that begin from now on.
+        """Sets the order of the passes that begin after this call.
 
         Args:
           epoch: At least 0.
+
+        Raises:
+          InvalidOptionError: `epoch` is negative.
         """
         if epoch < 0:
             raise InvalidOptionError(f"expected an epoch of at least 0, got {epoch!r}")
         self._epoch[0] = epoch
 
     def stats(self) -> RecordStats:
-        """What this process has read: all passes, with records that belong to other parts."""
+        """What this process has read in all passes, including records of other parts."""
         total = RecordStats(**vars(self._stats))
         if self._pass is not None:
             total.add(self._pass.sequence.stats())
@@ -163,7 +166,7 @@ class IterableRecordDatasetBase:
     # ---- positions -------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """The position, in numbers, strings and lists: the next record of the current pass."""
+        """The position of the next record of the current pass, in numbers, strings and lists."""
         if self._resumed is not None:
             return self._resumed
         now = self._pass
@@ -172,21 +175,21 @@ class IterableRecordDatasetBase:
         return self._state(now.epoch, now.part, now.block, now.start, now.delivered, now.ended)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The next pass begins at a position that `state_dict` gave, in the epoch of that pass.
+        """Makes the next pass begin at a position from `state_dict`, in the epoch of that position.
 
-        A pass that had ended has nothing left. The dataset has to have the same files and keywords,
-        and the same number of workers and ranks when the pass begins.
+        After the position of an ended pass, the next pass is empty. The dataset must have the same
+        files and keywords, and the same number of workers and ranks when the pass begins.
 
         Raises:
-          ResumeError: It is no such state, or one of another dataset.
+          ResumeError: `state` is invalid, or comes from another dataset.
         """
         mine = self._state(0, (0, 1))
         if set(state) != set(mine):
-            raise ResumeError("expected a state that state_dict() of this dataset gave")
+            raise ResumeError("expected a state from state_dict() of this dataset")
         if state["version"] != _VERSION or state["dataset"] != mine["dataset"]:
             raise ResumeError(
-                "this state is of a dataset with other files or keywords; make the dataset as it "
-                "was when the state was saved"
+                "this state comes from a dataset with other files or keywords; make the dataset as "
+                "it was when the state was saved"
             )
         self._resumed = dict(state)
 
@@ -214,7 +217,7 @@ class IterableRecordDatasetBase:
     # ---- parts -----------------------------------------------------------------------------------
 
     def _part(self) -> tuple[int, int]:
-        """Which part of how many this process delivers."""
+        """The number of this process's part, and the number of parts."""
         import torch
 
         worker = torch.utils.data.get_worker_info()
@@ -264,9 +267,9 @@ class IterableRecordDatasetBase:
         """A pass over this process's part.
 
         Raises:
-          RecordError: A record is damaged or does not fit the spec, or a file cannot be read.
+          RecordError: A record is damaged or does not match the spec, or a file cannot be read.
           RecordNotFoundError: A file is missing.
-          ResumeError: A state was loaded that is of another number of workers or ranks.
+          ResumeError: The loaded state comes from another number of workers or ranks.
         """
         now = self._begin()
         if self._pass is not None:
@@ -279,7 +282,7 @@ class IterableRecordDatasetBase:
 
         size = self._batch_size or 1
         at_once = self._shuffle or self._batch_size or _AT_ONCE
-        at_once = -(-at_once // size) * size  # a batch is of one block
+        at_once = -(-at_once // size) * size  # whole batches in each block
         part = now.part[0]
         while not now.ended:
             block = now.sequence.read(at_once)
@@ -287,7 +290,7 @@ class IterableRecordDatasetBase:
                 now.ended = True
                 break
             count = len(block)
-            # The same numbers in each pass, so that a state need not have them.
+            # The order follows from these numbers, so a state need not contain it.
             order = (
                 torch.randperm(
                     count, generator=generator_of(self._seed, now.epoch, part, now.block)
@@ -298,7 +301,7 @@ class IterableRecordDatasetBase:
             if order is not None:
                 block = block[order]
             for begin in range(now.delivered, count, self._batch_size or _AT_ONCE):
-                # The count is raised before the yield: who asks for the state has got this record.
+                # Count before the yield: a caller that asks for the state already has this record.
                 if self._batch_size is None:
                     for value in singles(self._parser, block[begin : begin + _AT_ONCE]):
                         now.delivered += 1
@@ -314,7 +317,7 @@ class IterableRecordDatasetBase:
 
 @cache
 def iterable_record_dataset_class() -> type[IterableRecordDatasetBase]:
-    """IterableRecordDataset; torch is imported for its base class."""
+    """Makes IterableRecordDataset. Imports torch for the base class."""
     from torch.utils.data import IterableDataset
 
     class IterableRecordDataset(IterableRecordDatasetBase, IterableDataset):  # type: ignore[misc]

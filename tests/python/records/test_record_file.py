@@ -196,7 +196,7 @@ def test_other_files_are_refused_with_their_names(tmp_path: Path) -> None:
     assert list(records.RecordFile(empty)) == []
     text = tmp_path / "text"
     text.write_text("this is no file of records")
-    with pytest.raises(RecordError, match=f"{text}, byte 0: .*no TFRecord file"):
+    with pytest.raises(RecordError, match=f"{text}, byte 0: .*not a TFRecord file"):
         list(records.RecordFile(text))
     with pytest.raises(records.RecordNotFoundError, match="no such file") as caught:
         records.RecordFile(tmp_path / "missing")
