@@ -169,7 +169,8 @@ const void* interfaceVtable(const TfApi& api) noexcept;
 /// the C API reads a BorrowedTensor correctly. Called once, when the API is loaded.
 bool tensorBufferAgrees(const TfApi& api) noexcept;
 
-/// Returns tensorflow::Tensor::Slice(start, limit) of a tensor.
+/// Returns tensorflow::Tensor::Slice(start, limit) of a tensor. See Note [Calling C++ by its
+/// mangled name] in tf_api.h.
 struct TensorBytes {
   uint8_t bytes[tensor_layout::kTensorBytes];
 };

@@ -1,6 +1,15 @@
 // TensorFlow's C API as a table of pointers, found in the TensorFlow that the process has loaded.
 // The only file that depends on TensorFlow's version; tf_api.cc says which ones were seen.
 // Not for: linking; no TensorFlow library is on our link line, no TensorFlow header is included.
+//
+// Note [Calling C++ by its mangled name]
+// No header checks such a pointer's type, so what it returns and takes has to be passed as the
+// class in TensorFlow or torch is. A class with a destructor or copy constructor is returned
+// through memory, whose address is the first argument on x86-64 and has a register of its own on
+// AArch64: declare a class with a destructor (ReturnedStatus), or one larger than two words
+// (TensorBytes), which is returned in the same way. A class without, of two words (c10::Stream), is
+// returned in registers on both. References are pointers, `this` is the first argument, and a
+// destructor returns nothing.
 #ifndef TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_TF_API_H_
 #define TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_TF_API_H_
 
@@ -100,8 +109,12 @@ struct TfApi {
   const void* tensor_handle_vtable;
 
   // Status tensorflow::TensorHandle::Tensor(const tensorflow::Tensor**) const. The status is one
-  // word returned through memory; it is not looked at. Null unless tensorLayoutAgrees().
-  void (*TensorHandle_Tensor)(void* status, const TFE_TensorHandle*, const void** tensor);
+  // word with a destructor; it is not looked at. Null unless tensorLayoutAgrees().
+  struct ReturnedStatus {
+    void* words[2];
+    ~ReturnedStatus() {}  // NOLINT(modernize-use-equals-default): a trivial one has another ABI
+  };
+  ReturnedStatus (*TensorHandle_Tensor)(const TFE_TensorHandle*, const void** tensor);
 
   // tensorflow::Tensor::~Tensor(), and the vtable of the object in a TF_Tensor. Null unless
   // tensorBufferAgrees().
@@ -120,9 +133,8 @@ struct TfApi {
   /// The tensorflow::Tensor of a handle that isReady(), local and without an error; else null.
   const void* localTensor(const TFE_TensorHandle* handle) const noexcept {
     if (TensorHandle_Tensor == nullptr) return nullptr;
-    void* status[2] = {nullptr, nullptr};
     const void* tensor = nullptr;
-    TensorHandle_Tensor(status, handle, &tensor);
+    TensorHandle_Tensor(handle, &tensor);
     return tensor;
   }
 

@@ -21,8 +21,9 @@ constexpr int kCaptureModeRelaxed = 2;
 constexpr int kCaptureStatusNone = 0;
 constexpr unsigned kDisableTiming = 2;
 
-// A c10::cuda::CUDAStream is a c10::Stream and nothing else.
-static_assert(std::is_trivially_copyable_v<c10::Stream>);
+// A c10::cuda::CUDAStream is a c10::Stream and nothing else: two words, returned in registers. See
+// Note [Calling C++ by its mangled name] in adapters/tensorflow/tf_api.h.
+static_assert(std::is_trivially_copyable_v<c10::Stream> && sizeof(c10::Stream) == 16);
 
 struct CudaRuntime {
   int (*cudaGetDevice)(int* device);
