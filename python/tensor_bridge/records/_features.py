@@ -116,8 +116,9 @@ class FixedLenFeature(_Feature):
     Attributes:
       shape: Shape of one record's values; ``()`` for a single value.
       dtype: torch.float32, torch.int64 or bytes, or its name.
-      default_value: Values for records without the feature, of shape `shape`. Without a default
-        such a record is an error.
+      default_value: Values for records without the feature, as many as `shape` has; any other
+        number is an InvalidOptionError when the spec is used. Without a default such a record is an
+        error.
       decode: A decoder of bytes, for example ``records.Raw(torch.uint8, (28, 28))``.
 
     Raises:

@@ -1,4 +1,4 @@
-"""loader: batches of records, parsed as a whole by native threads ahead of the training step."""
+"""loader(): whole batches of records, which native threads parse ahead of the training step."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 _VERSION = 1
 _LARGEST = 2**31 - 1
 _ELSEWHERE = (
-    "a loader of records was taken into another process, which has none of its threads; make it "
-    "there, or use DataLoader(RecordDataset(...), num_workers=n)"
+    "a loader of records does not work in another process, which does not have its threads; make "
+    "the loader there, or use DataLoader(RecordDataset(...), num_workers=n)"
 )
 
 
@@ -61,38 +61,39 @@ def loader(
     """Makes a loader of batches of parsed records.
 
     Native threads read, check and parse whole batches ahead, without the GIL. The order is the same
-    with any number of threads. Files are mapped; compressed ones and URLs are held in memory,
-    unpacked. Each rank of torch.distributed gets every world_size-th record, as it is when a pass
-    begins.
+    with any number of threads. Files are mapped; compressed files and URLs are read into memory and
+    decompressed there. Each rank gets every world_size-th record. Rank and world size are those of
+    torch.distributed when a pass begins.
 
     Args:
       paths: A path, a glob, a URL of fsspec, or an iterable of them.
       spec: Features by key, `SequenceFeatures`, or None for raw records.
-      batch_size: Records of a batch; the last one has fewer.
-      shuffle: Draws a new order of all records for every epoch.
-      seed: Of that order; epoch n has the seed ``seed + n``.
-      drop_last: Leaves the last batch out if it has fewer records.
+      batch_size: The number of records in a batch; the last batch may have fewer.
+      shuffle: Whether to draw a new order of all records for every epoch.
+      seed: Seed of that order; epoch n uses ``seed + n``.
+      drop_last: Whether to leave out the last batch if it has fewer records.
       device: As in `tensor_bridge.data.loader`.
       pin_memory: As in `tensor_bridge.data.loader`.
-      threads: How many threads make batches.
-      prefetch: How many batches are made ahead.
-      verify: Compares the checksums of the records' bytes.
-      on_error: "raise", or "skip" to leave out records whose checksums are of other bytes; a batch
-        then has fewer.
-      rank: The number of this process; by default that of torch.distributed.
-      world_size: The number of processes; by default that of torch.distributed too.
-      equal_steps: Leaves out the records that not all ranks get.
+      threads: The number of threads that make batches.
+      prefetch: The number of batches to make ahead.
+      verify: Whether to compare the checksums of the records' bytes.
+      on_error: "raise", or "skip" to leave out records whose bytes do not match their checksum; a
+        batch then has fewer records.
+      rank: The rank of this process; by default that of torch.distributed.
+      world_size: The number of ranks; by default that of torch.distributed.
+      equal_steps: Whether to leave out the last records, so that all ranks get the same number.
 
     Returns:
-      A `tensor_bridge.data.Loader`. A batch is what `parse_example` returns, a dict of the three
-      dicts "context", "sequence" and "lengths" for a `SequenceFeatures`, or a StringTensor. Its
-      tensors have one block of memory of their own. Its position can be saved and loaded exactly.
+      A `tensor_bridge.data.Loader`. A batch is the result of `parse_example`; for a
+      `SequenceFeatures` a dict of three such dicts, "context", "sequence" and "lengths"; without a
+      spec a StringTensor. The tensors of a batch own one block of memory. The position can be saved
+      and loaded exactly.
 
     Raises:
-      RecordNotFoundError: A file that is not there.
-      RecordError: A damaged file; of a batch when it is asked for, and the next call goes on behind
-        it.
-      InvalidOptionError, UnsupportedDtypeError: A keyword or a spec that means nothing.
+      RecordNotFoundError: A file is missing, or a pattern matches nothing.
+      RecordError: A file is damaged. Damage in a batch is raised when the batch is requested; the
+        next call continues after that batch.
+      InvalidOptionError, UnsupportedDtypeError: A keyword or the spec is invalid.
     """
     ensure()
     dataset: Any = batches_class()(
@@ -113,7 +114,7 @@ def loader(
 
 
 class RecordBatchesBase:
-    """The batches of a `loader`: one pass after the other, with a position."""
+    """The batches of a `loader`: one pass after the other, with a saved position."""
 
     def __init__(
         self,
@@ -152,9 +153,9 @@ class RecordBatchesBase:
         self._place = place
         self._process = os.getpid()
         self._epoch = self._begin_at = 0
-        # Weak: a pass refers to this, and the loader to both. No cycle keeps threads alive.
+        # A weak reference: a pass refers to this object, and a cycle would keep threads alive.
         self._pass: Callable[[], _Pass | None] = lambda: None
-        self._placed = False  # the position was given since the latest pass was begun
+        self._placed = False  # whether a position was set after the latest pass began
 
     def __reduce__(self) -> Any:
         raise WorkerProcessError(_ELSEWHERE)
@@ -168,7 +169,7 @@ class RecordBatchesBase:
         return self.elements()
 
     def __len__(self) -> int:
-        """Batches of a pass of this rank."""
+        """The number of batches in a pass of this rank."""
         return self._batches(self._records(*self.place()))
 
     def place(self) -> tuple[int, int]:
@@ -186,7 +187,7 @@ class RecordBatchesBase:
         return full + (rest > 0 and not self._order["drop_last"])
 
     def numbers(self, epoch: int, rank: int, world_size: int) -> torch.Tensor:
-        """The records of a pass, in its order, int64."""
+        """The numbers of a pass's records in order, int64 of shape ``(count,)``."""
         import torch
 
         count = len(self.files)
@@ -198,10 +199,10 @@ class RecordBatchesBase:
         mine = order[rank::world_size][: self._records(rank, world_size)]
         return mine[: self._batches(mine.shape[0]) * self.batch_size].contiguous()
 
-    # ---- what a Loader asks for ------------------------------------------------------------------
+    # ---- what a Loader calls ---------------------------------------------------------------------
 
     def elements(self) -> _Pass:
-        """Begins a pass: at the position that was loaded, else at the next epoch's beginning."""
+        """Begins a pass, at the loaded position or else at the beginning of the next epoch."""
         self.check_process()
         self.close()
         begun = _Pass(self, self._epoch, self.place(), self._begin_at)
@@ -210,13 +211,13 @@ class RecordBatchesBase:
         return begun
 
     def set_epoch(self, epoch: int) -> None:
-        """The number of the next pass, which begins at its beginning."""
+        """Sets the number of the next pass. It starts at its first batch."""
         if not 0 <= epoch <= _LARGEST:
             raise InvalidOptionError(f"expected an int from 0 to {_LARGEST}, got {epoch!r}")
         self._epoch, self._begin_at, self._placed = epoch, 0, True
 
     def state_dict(self) -> dict[str, Any]:
-        """The position: of the pass that was begun last, or that was loaded."""
+        """The position of the latest pass, or the loaded position."""
         self.check_process()
         latest = self._pass()
         if latest is not None and not self._placed:
@@ -224,7 +225,7 @@ class RecordBatchesBase:
         return self.state(self._epoch, self._begin_at, self.place())
 
     def state(self, epoch: int, delivered: int, place: tuple[int, int]) -> dict[str, Any]:
-        """A position after so many batches."""
+        """The position after `delivered` batches."""
         return sealed(
             {
                 "version": _VERSION,
@@ -237,21 +238,21 @@ class RecordBatchesBase:
         )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The next pass begins at a saved position.
+        """Makes the next pass begin at a saved position.
 
         Raises:
-          ResumeError: It is damaged, or of other files, another order or another rank.
+          ResumeError: `state` is damaged, or comes from other files, another order or another rank.
         """
         self.check_process()
         place = self.place()
         expected = self.state(0, 0, place)
         if set(state) != set(expected):
-            raise ResumeError("expected a state that state_dict() of a loader of records made")
+            raise ResumeError("expected a state from state_dict() of a loader of records")
         for name in ("version", *self._order, "rank", "world_size"):
             if state[name] != expected[name]:
                 raise ResumeError(
-                    f"{name}: expected {expected[name]!r}, got {state[name]!r}: the state is of "
-                    "another loader"
+                    f"{name}: expected {expected[name]!r}, got {state[name]!r}: the state comes "
+                    "from another loader"
                 )
         if sealed(state)["digest"] != state["digest"]:
             raise ResumeError("digest: the state was damaged or edited since it was made")
@@ -299,12 +300,12 @@ class _Pass:
             int(dataset.skip),
             dataset.threads,
         )
-        # Before the memory that the threads read goes; also at exit.
+        # Ends the threads before the memory that they read is released, also at exit.
         self._end = weakref.finalize(self, _end, self._queue, files, dataset.parser)
         self._ask()
 
     def _ask(self) -> None:
-        """Keeps as many batches in the making as are to be ahead."""
+        """Submits batches until `prefetch` of them are in work."""
         size = self._dataset.batch_size
         end = min(self._count, self._delivered + self._dataset.prefetch)
         while self._asked < end:
@@ -341,18 +342,18 @@ class _Pass:
         path = self._dataset.files.paths[file] if file >= 0 else ""
         return damaged(path, FAULTS[fault] if fault else message, offset)
 
-    # What a Mover asks for: an element in a flat form, and the element of it.
+    # What a Mover calls: next_flat() for a flat element, build() for the element.
 
     def next_flat(self) -> list[Any]:
         """The next batch."""
         return [next(self)]
 
     def build(self, flat: list[Any]) -> Any:
-        """The batch that `next_flat` gave."""
+        """The batch from `next_flat`."""
         return flat[0]
 
     def state_dict(self, undelivered: list[Any]) -> dict[str, Any]:
-        """The position before the batches that were taken and not delivered."""
+        """The position before the batches that were taken but not delivered."""
         delivered = self._delivered - len(undelivered)
         return self._dataset.state(self._epoch, delivered, self._place)
 
@@ -369,19 +370,19 @@ class _Pass:
         )
 
     def close(self) -> None:
-        """Ends the threads; there is no further batch."""
+        """Ends the threads and the pass."""
         self._queue = None
         self._end()
 
 
 def _end(queue: Any, *_memory: Any) -> None:
-    """Waits for the threads. What they use is still there, for the arguments keep it."""
+    """Waits for the threads. The arguments keep the memory that the threads use."""
     _C.example_queue_close(queue)
 
 
 @cache
 def batches_class() -> type[RecordBatchesBase]:
-    """RecordBatchesBase as an IterableDataset, as libraries want it."""
+    """RecordBatchesBase as an IterableDataset, which other libraries require."""
     from torch.utils.data import IterableDataset
 
     class RecordBatches(RecordBatchesBase, IterableDataset):  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""MappedFiles: the records of several files in memory, by their number. Not for: parsing them."""
+"""MappedFiles: the records of several files in memory, by number. Not for: parsing."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tensor_bridge.records._stream import chunks, open_binary
 if TYPE_CHECKING:
     import torch
 
-# Records of one call that looks for them.
+# Most records that one scan finds.
 _STEP = 1 << 16
 
 
 class _Unpacked:
-    """What a compressed file or a URL holds, in memory."""
+    """The decompressed bytes of a compressed file or a URL, in memory."""
 
     def __init__(self, path: str, compression: str) -> None:
         import torch
@@ -44,24 +44,24 @@ def _opened(path: str) -> Mapping | _Unpacked:
 
 
 class MappedFiles:
-    """Files whose records are numbered through, with the place of each.
+    """Several files, whose records are numbered consecutively, with each record's place.
 
     Attributes:
       paths: The files.
-      addresses: Of the first byte of each file, int64 as the next ones.
-      sizes: Bytes of each file.
-      ends: For each file the number behind its last record.
-      offsets: Where each record begins in its file.
-      skipped_records: Damaged ones that were left out, as far as their lengths say so.
-      skipped_bytes: Their bytes.
+      addresses: Address of each file's first byte, int64 of shape ``(files,)``.
+      sizes: Number of bytes of each file, int64 of shape ``(files,)``.
+      ends: For each file the number of records up to its end, int64 of shape ``(files,)``.
+      offsets: Offset of each record in its file, int64 of shape ``(records,)``.
+      skipped_records: Number of stretches of damage that were left out because of wrong lengths.
+      skipped_bytes: Number of bytes of those stretches.
     """
 
     def __init__(self, paths: Sequence[str], *, skip: bool) -> None:
-        """Maps the files and looks for their records: one pass over the lengths.
+        """Maps the files and finds their records in one pass over the lengths.
 
         Raises:
-          RecordNotFoundError: A file that is not there.
-          RecordError: A damaged one, unless `skip`.
+          RecordNotFoundError: A file is missing.
+          RecordError: A file is damaged, unless `skip`.
         """
         import torch
 
@@ -115,7 +115,7 @@ class MappedFiles:
         return torch.cat(found) if found else torch.empty(0, dtype=torch.int64, device="cpu")
 
     def digest(self) -> str:
-        """What tells other files from these: sizes and numbers of records, not names."""
+        """A digest of the files' sizes and numbers of records, but not of their names."""
         text = f"{self.sizes.tolist()} {self.ends.tolist()}"
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""Files mapped for reading. Not for: what they hold."""
+"""Files mapped for reading. Not for: the contents of files."""
 
 from __future__ import annotations
 
@@ -47,23 +47,24 @@ def open_file(path: str) -> int:
 
 
 class Mapping:
-    """A file in memory, which cannot be written to. Released with the last reference.
+    """A file mapped read-only. It is unmapped with the last reference.
 
-    Python's mmap keeps a descriptor open for each mapping; a data set may have more files than a
-    process may have descriptors. If another process truncates the file, reading a missing page ends
-    this process (SIGBUS), as with every mapping. Replacing a file is harmless.
+    Python's mmap is not used because it keeps a descriptor open for each mapping, and a data set
+    may have more files than a process may have descriptors. If another process truncates the file,
+    reading a missing page ends this process (SIGBUS), as with every mapping. Replacing the file is
+    harmless.
 
     Attributes:
-      address: Of the first byte; 0 for an empty file.
-      size: In bytes.
+      address: Address of the first byte; 0 for an empty file.
+      size: Number of bytes.
     """
 
     def __init__(self, path: str, descriptor: int | None = None) -> None:
-        """Maps ``path``, or the open file ``descriptor``, which stays the caller's.
+        """Maps ``path``, or the open file ``descriptor``, which the caller still owns.
 
         Raises:
           RecordNotFoundError: There is no such file.
-          RecordError: It is no regular file, or cannot be mapped.
+          RecordError: It is not a regular file, or cannot be mapped.
         """
         opened = open_file(path) if descriptor is None else descriptor
         try:
@@ -83,7 +84,7 @@ class Mapping:
                 os.close(opened)
 
     def drop(self, begin: int, end: int) -> None:
-        """Gives back the memory of a range that has been read; reading it again is possible."""
+        """Gives back the memory of a range that has been read. It can still be read again."""
         begin = -(-begin // _PAGE) * _PAGE
         end = end // _PAGE * _PAGE
         if begin < end:

@@ -13,21 +13,22 @@ __all__ = ["parse_example", "parse_sequence_example", "parse_single_example"]
 
 
 def parse_example(serialized: Any, features: Mapping[str, Any]) -> dict[str, Any]:
-    """Parses a batch of tf.train.Example, as ``to_torch(tf.io.parse_example(...))`` would.
+    """Parses a batch of tf.train.Example, like ``to_torch(tf.io.parse_example(...))``.
 
     Args:
       serialized: A list of bytes, a StringTensor or a `RecordBatch`.
-      features: For each key what is asked for: `FixedLenFeature`, `FixedLenSequenceFeature`,
-        `VarLenFeature`, `RaggedFeature` or `SparseFeature`, or TensorFlow's own.
+      features: The features by key: `FixedLenFeature`, `FixedLenSequenceFeature`, `VarLenFeature`,
+        `RaggedFeature` or `SparseFeature`, or TensorFlow's classes of these names.
 
     Returns:
-      For each key a torch value with a leading dimension of the number of records, in memory of its
-      own; each of the classes says which.
+      A torch value for each key, on the CPU. It owns its memory, and its leading dimension is the
+      number of records. The class of the feature says which value it is.
 
     Raises:
-      RecordError: A record is damaged, lacks a feature, or has one of another dtype or size.
-      InvalidOptionError: Features that mean nothing.
-      UnsupportedDtypeError: A dtype that the format lacks.
+      RecordError: A record is damaged, lacks a feature, or has a feature of another dtype or size.
+      InvalidOptionError: A feature is invalid.
+      UnsupportedDtypeError: The format does not have a dtype.
+      UnsupportedTypeError: `serialized` is something else.
 
     Example:
       >>> from tensor_bridge import records
@@ -41,21 +42,23 @@ def parse_example(serialized: Any, features: Mapping[str, Any]) -> dict[str, Any
 
 
 def parse_single_example(serialized: Any, features: Mapping[str, Any]) -> dict[str, Any]:
-    """Parses one tf.train.Example: as `parse_example`, without the leading dimension.
+    """Parses one tf.train.Example like `parse_example`, but without the leading dimension.
 
-    TensorFlow has a parser of single Examples and one of batches. They differ in an empty Feature
-    behind another one of its key: this function follows that of batches, where the key is empty.
+    TensorFlow has a parser of single Examples and a parser of batches. They differ if an empty
+    Feature follows another Feature with the same key. This function behaves like the parser of
+    batches, for which the key is empty.
 
     Args:
-      serialized: bytes, or one record in another form that `parse_example` takes.
-      features: As `parse_example`.
+      serialized: bytes, or one record in another form that `parse_example` accepts.
+      features: As for `parse_example`.
 
     Returns:
-      For each key a torch value in memory of its own.
+      A torch value for each key, on the CPU, which owns its memory.
 
     Raises:
       MismatchError: There is not exactly one record.
-      RecordError, InvalidOptionError, UnsupportedDtypeError: As `parse_example`.
+      RecordError, InvalidOptionError, UnsupportedDtypeError, UnsupportedTypeError: As
+        `parse_example`.
     """
     parsed: dict[str, Any] = SpecParser(features).parse_one(RecordBatch.of(serialized))
     return parsed
@@ -66,19 +69,22 @@ def parse_sequence_example(
     context_features: Mapping[str, Any] | None = None,
     sequence_features: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Parses a batch of tf.train.SequenceExample, as ``to_torch(tf.io.parse_sequence_example())``.
+    """Parses a batch of SequenceExamples, like ``to_torch(tf.io.parse_sequence_example(...))``.
 
     Args:
       serialized: A list of bytes, a StringTensor or a `RecordBatch`.
-      context_features: By key: `FixedLenFeature`, `VarLenFeature` or `RaggedFeature`.
-      sequence_features: By key: `FixedLenSequenceFeature`, `VarLenFeature` or `RaggedFeature`.
+      context_features: The features of records by key: `FixedLenFeature`, `VarLenFeature` or
+        `RaggedFeature`.
+      sequence_features: The feature lists by key: `FixedLenSequenceFeature`, `VarLenFeature` or
+        `RaggedFeature`.
 
     Returns:
-      The context and the feature lists, each by key, and for each FixedLenSequenceFeature the rows
-      of each record, int64 of shape ``(batch,)``.
+      Three dicts by key of values that own their memory: the context; the feature lists; and for
+      each FixedLenSequenceFeature the number of rows in each record, int64 of shape ``(batch,)``.
 
     Raises:
-      RecordError, InvalidOptionError, UnsupportedDtypeError: As `parse_example`.
+      RecordError, InvalidOptionError, UnsupportedDtypeError, UnsupportedTypeError: As
+        `parse_example`.
     """
     spec = SequenceFeatures(context_features or {}, sequence_features or {})
     parsed = SpecParser(spec).parse(RecordBatch.of(serialized))

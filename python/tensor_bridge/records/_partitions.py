@@ -1,8 +1,8 @@
-"""Partitions of ragged values: what `RaggedFeature` makes of columns.
+"""Partitions of ragged values, from which `RaggedFeature` makes rows.
 
-All records of a batch are partitioned at once. The lengths of the rows are the common form of the
-six kinds of partition. They are checked record by record: TensorFlow checks whether they cover the
-values of the whole batch, so that one record's row may take another one's values.
+All records of a batch are partitioned at once. Each of the six kinds of partition is reduced to the
+lengths of the rows. The lengths are checked for each record. TensorFlow only checks that they cover
+the values of the whole batch, so that a row may take the values of another record.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ __all__ = ["Values", "assembled", "finished", "partitioned"]
 
 @dataclass
 class Values:
-    """Values of a batch, and how they are divided.
+    """The values of a batch, and their division into rows.
 
     Attributes:
       values: All values, a torch.Tensor or StringTensor.
-      counts: How many items each record has, int64: rows of the outermost of `splits`, or values.
+      counts: The number of items in each record, int64. An item is a row of the outermost `splits`,
+        or a value without splits.
       splits: Row splits inside the records, the outermost first.
-      uniform: For each of them the uniform length of its rows, or None.
+      uniform: For each of `splits` the uniform length of its rows, or None.
     """
 
     values: Any
@@ -48,13 +49,13 @@ def _splits_of(lengths: torch.Tensor) -> torch.Tensor:
 
 
 def partitioned(values: Values, partition: Any, column: Values | None, key: str) -> Values:
-    """`values` with one partition more, outside those that it has.
+    """Returns `values` with one more partition, outside those that it has.
 
     Args:
-      values: What is divided.
-      partition: One of the six kinds.
-      column: The partition's own feature; None for UniformRowLength.
-      key: The feature, for errors.
+      values: The values to divide.
+      partition: A partition of one of the six kinds.
+      column: The values of the partition's feature; None for UniformRowLength.
+      key: Key of the feature, for errors.
 
     Raises:
       RecordError: A record's partition does not divide its values.
@@ -72,7 +73,7 @@ def _uniform(values: Values, length: int, key: str) -> Values:
     if bool((values.counts % length).any()):
         raise RecordError(
             f"feature {key!r}: expected a multiple of {length} items in each record, for rows of "
-            "uniform length; a record has another number"
+            "uniform length; the number in a record is not a multiple"
         )
     rows = values.counts // length
     if values.splits:
@@ -85,8 +86,8 @@ def _uniform(values: Values, length: int, key: str) -> Values:
     return Values(values.values.reshape(count, length, *inner), rows, [], [])
 
 
-# Each takes the partition's numbers, how many of them each record has, and how many items each
-# record has. It gives the lengths of all rows, and how many rows each record has.
+# Each takes three things: the partition's numbers, the count of them in each record, and the count
+# of items in each record. It returns the lengths of all rows, and the count of rows in each record.
 _Lengths = Callable[
     ["torch.Tensor", "torch.Tensor", "torch.Tensor"], "tuple[torch.Tensor, torch.Tensor]"
 ]
@@ -101,8 +102,8 @@ def _row_limits(numbers: Any, counts: Any, items: Any) -> Any:
 
 
 def _row_starts(numbers: Any, counts: Any, items: Any) -> Any:
-    # A row ends where the next one begins, the last one with the record's items. The first one has
-    # to begin at 0, or the lengths do not sum up.
+    # A row ends where the next one begins, and the last row ends with the record's items. If the
+    # first row does not begin at 0, the lengths do not add up to the items, which _check() refuses.
     ends = numbers.roll(-1)
     last = counts.cumsum(0)[counts > 0] - 1
     ends[last] = items[counts > 0]
@@ -116,7 +117,7 @@ def _row_splits(numbers: Any, counts: Any, items: Any) -> Any:
     first = (counts.cumsum(0) - counts)[counts > 0]
     if bool(numbers[first].any()):
         lengths = lengths.clone()
-        lengths[first] = -1  # refused: the first split is 0
+        lengths[first] = -1  # the first split must be 0; _check() refuses a negative length
         return lengths, counts
     kept = torch.ones(numbers.shape[0], dtype=torch.bool, device="cpu")
     kept[first] = False
@@ -135,9 +136,9 @@ def _value_rowids(numbers: Any, counts: Any, items: Any) -> Any:
     rows[counts > 0] = numbers[last] + 1
     begins = rows.cumsum(0) - rows
     total = int(rows.sum())
-    # A damaged id may be any number; a row without values takes no bytes of the record.
+    # A damaged id may be any number, because rows without values take no bytes in the record.
     if total > _MAX_ROWS + 8 * numbers.shape[0]:
-        raise RecordError(f"ValueRowIds: expected fewer rows, got {total} for few values")
+        raise RecordError(f"ValueRowIds: expected fewer rows for so few values, got {total}")
     return torch.bincount(numbers + begins[record], minlength=total), rows
 
 
@@ -152,7 +153,7 @@ _LENGTHS: dict[type, _Lengths] = {
 
 
 def _before(numbers: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """For each number the one before it in its record; 0 for a record's first."""
+    """For each number the previous number in its record; 0 for the first number."""
     before = numbers.roll(1)
     before[(counts.cumsum(0) - counts)[counts > 0]] = 0
     return before
@@ -168,18 +169,18 @@ def _check(lengths: Any, rows: Any, items: Any, what: str) -> None:
         good = torch.equal(sums, items)
     if not good:
         raise RecordError(
-            f"feature {what}: expected a partition that divides the values of each record; a "
-            "record has another one"
+            f"feature {what}: expected a partition that divides the values of each record; the "
+            "partition of a record does not"
         )
 
 
 def finished(values: Values, outer: Sequence[torch.Tensor], dtype: str) -> Any:
-    """The value that takes the form that `to_torch` gives a tf.RaggedTensor.
+    """Returns the value in the form that `to_torch` returns for a tf.RaggedTensor.
 
     Args:
-      values: Of a batch.
-      outer: Row splits outside the records, if they have rows themselves.
-      dtype: "int32" or "int64", of the row splits.
+      values: The values of a batch.
+      outer: Row splits outside the records, if records have rows.
+      dtype: Dtype of the row splits, "int32" or "int64".
     """
     splits = [*outer, _splits_of(values.counts), *values.splits]
     uniform = [None] * (len(splits) - len(values.splits)) + values.uniform
@@ -189,7 +190,7 @@ def finished(values: Values, outer: Sequence[torch.Tensor], dtype: str) -> Any:
 def assembled(
     values: Any, splits: Sequence[torch.Tensor], uniform: Sequence[int | None], dtype: str
 ) -> Any:
-    """The same of row splits; without any it is the values."""
+    """Like `finished`, from row splits. Without row splits it returns the values."""
     import torch
 
     if not splits:

@@ -1,4 +1,4 @@
-"""What names files of records: paths, globs, lists of them, URLs of fsspec."""
+"""Names of files: paths, globs, URLs of fsspec, and lists of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["expand", "is_url", "open_url"]
 
 
 def is_url(path: str) -> bool:
-    """Whether fsspec opens it."""
+    """Whether fsspec must open the path."""
     return "://" in path or "::" in path
 
 
@@ -30,12 +30,12 @@ def _fsspec(path: str) -> Any:
 
 
 def open_url(url: str) -> Any:
-    """An open binary file, which the caller closes.
+    """Opens a URL as a binary file, which the caller closes.
 
     Raises:
-      FrameworkError: fsspec, or what it needs for this protocol, is not installed.
+      FrameworkError: fsspec, or a package that it needs for this protocol, is not installed.
       RecordNotFoundError: There is no such file.
-      RecordError: It cannot be opened.
+      RecordError: The file cannot be opened.
     """
     try:
         return _fsspec(url).open(url, "rb").open()
@@ -49,7 +49,7 @@ def open_url(url: str) -> Any:
 
 def _matches(path: str) -> list[str]:
     if not is_url(path):
-        return sorted(glob.glob(path, recursive=True))  # noqa: PTH207 - also of absolute patterns
+        return sorted(glob.glob(path, recursive=True))  # noqa: PTH207 - takes absolute patterns
     try:
         system, name = _fsspec(path).core.url_to_fs(path)
         return sorted(system.unstrip_protocol(found) for found in system.glob(name))
@@ -58,19 +58,19 @@ def _matches(path: str) -> list[str]:
     except ImportError as e:
         raise FrameworkError(f"{path}: {e}", name=e.name) from e
     except (OSError, ValueError) as e:
-        raise damaged(path, f"expected a pattern that can be looked for: {e}") from e
+        raise damaged(path, f"expected a pattern that can be expanded: {e}") from e
 
 
 def expand(paths: Any) -> list[str]:
-    """The files that are named, in order; those of a pattern in the order of their names.
+    """Returns the files in the given order; the files of a pattern are sorted by name.
 
     Args:
-      paths: A path or a URL, either with ``*``, ``?``, ``[...]`` or ``**`` in it, or an iterable of
-        them. What exists under a name with such characters is that file.
+      paths: A path or a URL, which may have ``*``, ``?``, ``[...]`` or ``**`` in it, or an iterable
+        of them. If a file with such characters in its name exists, it is not a pattern.
 
     Raises:
-      RecordNotFoundError: A pattern matches nothing, or nothing is named.
-      UnsupportedTypeError: Something else.
+      RecordNotFoundError: A pattern matches nothing, or the list is empty.
+      UnsupportedTypeError: `paths` is something else.
     """
     if isinstance(paths, (str, os.PathLike)):
         path = os.fspath(paths)

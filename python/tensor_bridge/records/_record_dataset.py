@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 __all__ = ["ParsedRecords", "RecordDatasetBase", "record_dataset_class"]
 
 
-# Two threads that map one file would leave the batches of one of them without its memory.
+# If two threads mapped one file, the mapping of one thread's batches would not be kept alive.
 _MAPPING = threading.Lock()
 
 
 class ParsedRecords(list[Any]):
-    """Single examples of a batch of records, each parsed when the first one is asked for.
+    """The single examples of a batch of records. The first access parses all of them.
 
     `collate` parses the batch as a whole instead.
     """
 
     def __init__(self, batch: RecordBatch, parser: SpecParser) -> None:
-        """A list as long as the batch."""
+        """Makes a list as long as the batch."""
         super().__init__()
         self.batch = batch
         self.parser = parser
@@ -66,11 +66,12 @@ class ParsedRecords(list[Any]):
 class RecordDatasetBase:
     """Records of files as a map-style dataset of torch: by number, in any order.
 
-    Samplers of torch shuffle it, DistributedSampler shares it out to ranks, workers of a DataLoader
-    read it, started by fork or by spawn. Single examples are values as `parse_single_example` gives
-    them; ``DataLoader(dataset, collate_fn=records.collate)`` parses each batch as a whole, as
-    `parse_example` does. Files are mapped when they are first read; if another process truncates
-    one, reading ends this process (SIGBUS).
+    torch's samplers shuffle it, a DistributedSampler divides it among ranks, and the workers of a
+    DataLoader read it, started by fork or by spawn. A single example is the result of
+    `parse_single_example`, or bytes without a spec.
+    ``DataLoader(dataset, collate_fn=records.collate)`` parses each batch as a whole, like
+    `parse_example`. A file is mapped when it is first read; if another process truncates the file,
+    reading ends this process (SIGBUS).
 
     Attributes:
       paths: The files, in order.
@@ -98,17 +99,18 @@ class RecordDatasetBase:
 
         Args:
           paths: Uncompressed TFRecord files on this machine: a path, a pattern, or a list of them.
-          spec: What to parse: a dict of features, a `SequenceFeatures`, or None for raw records.
-          index: A file that keeps where the records are. It is written if it is missing, or does
-            not fit the names, sizes and time stamps of the files.
-          verify: Compares the checksums of the records that are read.
-          on_error: "raise", or "skip" to leave out records whose checksums do not fit. All bytes
-            are read for that before the first record.
+          spec: A dict of features, a `SequenceFeatures`, or None for raw records.
+          index: A file for the places of the records. It is written if it is missing, or if the
+            names, sizes or times of the files differ from it.
+          verify: Whether to compare the checksums of the records that are read.
+          on_error: "raise", or "skip" to leave out damaged records. That reads all bytes of the
+            files before the first record.
 
         Raises:
           RecordNotFoundError: A file is missing, or a pattern matches nothing.
-          RecordError: A file is damaged, compressed or on another machine.
-          InvalidOptionError: A spec or another keyword that means nothing.
+          RecordError: A file is damaged, compressed or a URL, or `index` is another file.
+          InvalidOptionError: The spec or another keyword is invalid.
+          UnsupportedDtypeError: The format does not have a dtype of the spec.
         """
         self.paths = expand(paths)
         self._parser = SpecParser(spec)
@@ -122,7 +124,7 @@ class RecordDatasetBase:
 
         files = len(self.paths)
         self._mappings: list[Mapping | None] = [None] * files
-        # Address and size of each mapped file; and an address that none is below.
+        # Address and size of each mapped file, and the lowest of the addresses.
         self._memory = torch.zeros((2, files), dtype=torch.int64, device="cpu")
         self._base = 0
 
@@ -137,38 +139,38 @@ class RecordDatasetBase:
         return len(self._index)
 
     def __getitem__(self, index: SupportsIndex) -> Any:
-        """The record of a number, from the end if it is below 0.
+        """The record with a number; negative numbers count from the end.
 
         Raises:
           IndexError: There is no such record.
-          RecordError: It is damaged, or does not fit the spec.
+          RecordError: The record is damaged, or does not match the spec.
         """
         return self._parser.parse_one(self.raw([index]))
 
     def __iter__(self) -> Iterator[Any]:
-        """The records in order. Raises as `__getitem__`."""
+        """The records in order. Raises the errors of `__getitem__`."""
         return (self[number] for number in range(len(self)))
 
     def __getitems__(self, indices: Sequence[SupportsIndex]) -> ParsedRecords:
-        """Several records, as a list of what `__getitem__` gives.
+        """Several records, as a list of results of `__getitem__`.
 
         torch's DataLoader calls this. `collate` makes a batch of the list without parsing the
-        records one by one. Raises as `__getitem__`.
+        records one by one. Raises the errors of `__getitem__`.
         """
         return ParsedRecords(self.raw(indices), self._parser)
 
     def raw(self, indices: Any) -> RecordBatch:
-        """The records of these numbers, not parsed.
+        """The records with these numbers, not parsed.
 
         Args:
           indices: A sequence of int, or a tensor of int64 of shape ``(count,)``.
 
         Returns:
-          As many records, in that order; they refer to the mapped files.
+          The records in the order of `indices`. They share the memory of the mapped files.
 
         Raises:
           IndexError: There is no such record.
-          RecordError: A record is damaged, or its file is no longer that of the index.
+          RecordError: A record is damaged, or its file has changed since it was indexed.
         """
         import torch
 
@@ -185,12 +187,12 @@ class RecordDatasetBase:
         places = torch.empty((2, count), dtype=torch.int64, device="cpu")
         while True:
             base = self._base
-            # Places are counted from it. Another thread may have mapped a file below it meanwhile.
+            # Offsets count from `base`. Meanwhile another thread may have mapped a file below it.
             if self._found(numbers, count, places, base) and base == self._base:
                 return RecordBatch(self._mappings, base, places[0], places[1])
 
     def _found(self, numbers: torch.Tensor, count: int, places: torch.Tensor, base: int) -> bool:
-        """Whether all of the files are mapped; if not, maps another one."""
+        """Whether all files of the records are mapped. If not, maps one more."""
         index, memory = self._index, self._memory
         files = len(self.paths)
         begins = places.data_ptr()
@@ -212,7 +214,7 @@ class RecordDatasetBase:
                         path, "the file has changed since its index was made; open it anew"
                     )
                 self._mappings[file] = mapping
-                # Before the address: whoever finds the file finds that the base has changed.
+                # Before the address: a thread that sees the file also sees the new base.
                 self._base = min(self._base or mapping.address, mapping.address)
                 memory[1, file], memory[0, file] = mapping.size, mapping.address
         return False
@@ -220,7 +222,7 @@ class RecordDatasetBase:
 
 @cache
 def record_dataset_class() -> type[RecordDatasetBase]:
-    """RecordDataset; torch is imported for its base class."""
+    """Makes RecordDataset. Imports torch for the base class."""
     from torch.utils.data import Dataset
 
     class RecordDataset(RecordDatasetBase, Dataset):  # type: ignore[misc]

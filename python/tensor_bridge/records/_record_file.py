@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 __all__ = ["Position", "RecordFile", "RecordStats", "check_on_error"]
 
 HEADER = 12
-"""Bytes before those of a record: its length and the checksum of that."""
+"""Number of bytes before a record's data: its length and the length's checksum."""
 
-# Of a mapped file: how much that was read may stay in memory.
+# Number of bytes of a mapped file that stay in memory after they were read.
 _BEHIND = 32 << 20
-# What a search for the next good record may read in vain; formats/tfrecord.h says why.
+# Number of bytes that a search for the next intact record may read; formats/tfrecord.h says why.
 _BUDGET = 1 << 34
 
 
 class Position(NamedTuple):
-    """Where reading goes on, in the file or, of a compressed one, in what it unpacks to."""
+    """The position of the next record, in the decompressed bytes if the file is compressed."""
 
     offset: int = 0
     searching: int = 0
@@ -44,13 +44,13 @@ class Position(NamedTuple):
 
 @dataclass
 class RecordStats:
-    """What was read.
+    """Counts of what was read.
 
     Attributes:
-      records: Records that were delivered.
-      bytes: Their bytes.
-      skipped_records: Places at which damage was skipped, each a record or several.
-      skipped_bytes: What was skipped, with the lengths and checksums.
+      records: Number of records that were delivered.
+      bytes: Number of bytes of those records.
+      skipped_records: Number of places with skipped damage, each of one or more records.
+      skipped_bytes: Number of skipped bytes, including lengths and checksums.
     """
 
     records: int = 0
@@ -59,7 +59,7 @@ class RecordStats:
     skipped_bytes: int = 0
 
     def add(self, other: RecordStats) -> None:
-        """Adds what another reader counted."""
+        """Adds the counts of another reader."""
         self.records += other.records
         self.bytes += other.bytes
         self.skipped_records += other.skipped_records
@@ -67,18 +67,18 @@ class RecordStats:
 
 
 def check_on_error(on_error: str) -> str:
-    """Returns it. Raises InvalidOptionError for what is neither "raise" nor "skip"."""
+    """Returns `on_error`. Raises InvalidOptionError if it is neither "raise" nor "skip"."""
     if on_error not in ("raise", "skip"):
         raise InvalidOptionError(f'expected on_error="raise" or "skip", got {on_error!r}')
     return on_error
 
 
 class RecordFile:
-    """A TFRecord file, read from front to back as a file object is.
+    """A TFRecord file, read from front to back like a file object.
 
-    A file that does not begin with a record is read as GZIP or ZLIB if it begins so. Uncompressed
-    files are mapped, the others and URLs (of fsspec) are read in pieces. A file is used by one
-    thread at a time.
+    A file that does not begin with a record is decompressed if it begins like GZIP or ZLIB.
+    Uncompressed files are mapped; compressed files and URLs (of fsspec) are read in pieces. Only
+    one thread at a time may use a RecordFile.
 
     Attributes:
       path: The file.
@@ -92,16 +92,16 @@ class RecordFile:
 
         Args:
           path: A path, or a URL of fsspec.
-          verify: Compares the checksums of the records' bytes; those of their lengths are compared
-            in any case.
-          on_error: "raise", or "skip" to go on at the next record that checks. What is skipped is
-            counted by `stats` and warned of once. A damaged compressed stream ends its file.
+          verify: Whether to compare the checksums of the records' bytes. The checksums of their
+            lengths are always compared.
+          on_error: "raise", or "skip" to continue at the next intact record. `stats` counts what is
+            skipped, and the first time warns. Damage in a compressed stream ends the file.
 
         Raises:
           RecordNotFoundError: There is no such file.
-          RecordError: It is no regular file, or cannot be read.
-          FrameworkError: A URL, and fsspec is not installed.
-          InvalidOptionError: Another `on_error`.
+          RecordError: It is not a regular file, or cannot be read.
+          FrameworkError: `path` is a URL, and fsspec is not installed.
+          InvalidOptionError: `on_error` is invalid.
         """
         self.path = os.fspath(path)
         self._verify = int(verify)
@@ -133,7 +133,7 @@ class RecordFile:
         self._dropped = 0
         if self._mapping is not None:
             return
-        # The unpacked bytes that are in memory, and where in the stream they begin.
+        # The decompressed bytes in memory, and their offset in the stream.
         self._buffer: Any = None
         self._buffer_at = 0
         self._final = False
@@ -141,7 +141,7 @@ class RecordFile:
         self._chunks = chunks(self.path, self.compression)
 
     def close(self) -> None:
-        """Ends reading. Batches that were read stay."""
+        """Ends reading. Batches that were read stay valid."""
         self._closed = True
         self._mapping = None
         self._chunks = None
@@ -154,7 +154,7 @@ class RecordFile:
         self.close()
 
     def stats(self) -> RecordStats:
-        """What was read so far."""
+        """Counts of what was read so far."""
         return RecordStats(**vars(self._stats))
 
     def tell(self) -> Position:
@@ -162,12 +162,12 @@ class RecordFile:
         return self._position
 
     def seek(self, position: tuple[int, ...] = ()) -> None:
-        """Goes to a position that `tell` gave, by default to the beginning.
+        """Goes to a position from `tell`, by default to the beginning.
 
-        A file that is not mapped is read up to there.
+        A compressed file or a URL is read up to the position.
 
         Raises:
-          RecordError: The file ends before it.
+          RecordError: The file ends before the position.
         """
         self._rewind()
         target = Position(*position)
@@ -185,12 +185,12 @@ class RecordFile:
         self._position = target
 
     def __iter__(self) -> Iterator[bytes]:
-        """The records that are left, as bytes. Raises as `read`."""
+        """The remaining records, as bytes. Raises the errors of `read`."""
         while (batch := self.read(64)) is not None:
             yield from batch.to_bytes()
 
     def batches(self, size: int = 64) -> Iterator[RecordBatch]:
-        """The records that are left, `size` at a time; fewer at the end and before damage."""
+        """The remaining records, `size` at a time; fewer at the end and before damage."""
         while (batch := self.read(size)) is not None:
             yield batch
 
@@ -198,14 +198,16 @@ class RecordFile:
         """The next records.
 
         Args:
-          most: How many at most. Fewer at the end, before damage, and, of files that are not
-            mapped, also elsewhere.
+          most: The largest number of records. There may be fewer at the end and before damage, and
+            anywhere in a compressed file or a URL.
 
         Returns:
-          At least one record, or None at the end.
+          At least one record, or None at the end. The records share the memory of the mapped file,
+          or own it.
 
         Raises:
-          RecordError: The next record is damaged; the records before were read.
+          RecordError: The next record is damaged; earlier calls have returned all records before.
+          InvalidOptionError: `most` is less than 1, or the file is closed.
         """
         import torch
 
@@ -253,18 +255,18 @@ class RecordFile:
         return self._buffer_at + (0 if self._buffer is None else int(self._buffer.shape[0]))
 
     def _more(self) -> bool:
-        """Appends a chunk to the bytes that are still needed. False at the end."""
+        """Appends a chunk to the bytes that are not read yet. False at the end."""
         import torch
 
         assert self._chunks is not None
         try:
             chunk = next(self._chunks, b"")
         except RecordError as e:
-            # What was read before is delivered first.
+            # The records before the damage are delivered first.
             self._failure, chunk = e, b""
             self._chunks = iter(())
         if not chunk:
-            # A record that the damage of a stream has cut is part of that damage.
+            # A record that is cut off by a damaged stream is part of that damage.
             self._final = self._failure is None
             return self._final and self._buffer is not None
         keep_from = max(0, self._position.offset - self._buffer_at)
@@ -278,7 +280,7 @@ class RecordFile:
         return True
 
     def _scan(self, address: int, size: int, begin: int, final: bool, places: torch.Tensor) -> int:
-        """Reads records of the memory, which begins at `begin` in the file."""
+        """Finds records in memory that begins at offset `begin` of the file."""
         position = self._position
         most = places.shape[1]
         begins = places.data_ptr()
@@ -333,7 +335,7 @@ class RecordFile:
 
 
 def compression_of(head: bytes) -> str:
-    """By the first bytes; a file that begins with a record is none."""
+    """The compression by a file's first bytes; "" if the file begins with a record."""
     import torch
 
     places = torch.empty(2, dtype=torch.int64, device="cpu")

@@ -20,10 +20,10 @@ __all__ = ["RldsDatasetBase", "rlds", "rlds_dataset_class"]
 class RldsDatasetBase:
     """Episodes, or windows over their steps, for `torch.utils.data.DataLoader`; made by `rlds`.
 
-    A `torch.utils.data.IterableDataset`. Each worker of a DataLoader reads episodes of its own.
+    A `torch.utils.data.IterableDataset`. The workers of a DataLoader read different episodes.
 
     Attributes:
-      episodes: The data set of episodes, a `TfdsDataset`: random access to them, and `info`.
+      episodes: The data set of episodes, a `TfdsDataset`, for random access and for `info`.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class RldsDatasetBase:
         seed: int,
         shard: tuple[int, int],
     ) -> None:
-        """As `rlds`."""
+        """Takes the arguments of `rlds`."""
         self.episodes = episodes
         self._window = window
         self._stride = stride
@@ -47,7 +47,7 @@ class RldsDatasetBase:
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Another order of a shuffled dataset, from the next iteration on."""
+        """Sets the order of a shuffled dataset for the following iterations."""
         self._epoch = epoch
 
     def __iter__(self) -> Iterator[Any]:
@@ -59,7 +59,7 @@ class RldsDatasetBase:
                 yield from self._windows(episode, self._window)
 
     def _numbers(self) -> list[int]:
-        """The episodes of this process, in the order in which they are read."""
+        """The numbers of this process's episodes, in the order of reading."""
         import torch
         from torch.utils.data import get_worker_info
 
@@ -77,7 +77,7 @@ class RldsDatasetBase:
         length = len(steps)
         if length < window and self._short == "keep":
             window = length
-        # A step in several windows is decoded once.
+        # A step that is in several windows is decoded once.
         decoded: dict[int, Any] = {}
         for begin in range(0, length - window + 1 if window else 0, self._stride):
             decoded = {
@@ -88,7 +88,7 @@ class RldsDatasetBase:
 
 @cache
 def rlds_dataset_class() -> type[RldsDatasetBase]:
-    """RldsDataset; torch is imported for its base class."""
+    """Makes RldsDataset. Imports torch for the base class."""
     from torch.utils.data import IterableDataset
 
     class RldsDataset(RldsDatasetBase, IterableDataset):  # type: ignore[misc]
@@ -120,33 +120,34 @@ def rlds(
 ) -> RldsDataset:
     """Opens a data set of episodes (RLDS, Open X-Embodiment) that TFDS has prepared.
 
-    An episode is parsed once. Images are decoded for the steps that a window has, once for all
+    Each episode is parsed once. Images are decoded only for the steps of windows, and once for all
     windows that share a step.
 
     Args:
-      folder: As `tfds`.
-      split: As `tfds`; counts episodes.
-      window: How many steps an element has. None for whole episodes, whose "steps" are a `Steps`
-        that decodes what is asked of it.
-      stride: From the begin of a window to that of the next one.
-      short: "drop" or "keep" episodes with fewer steps than a window; kept ones are one window of
-        their length.
-      features: As `tfds`, for example ``["steps/observation/image", "steps/action"]``.
-      decode: As `tfds`.
-      decoder: As `tfds`.
-      shuffle: Whether episodes come in a drawn order, another one after `set_epoch`; windows of an
-        episode stay together.
-      seed: Of that order.
-      shard: ``(rank, world_size)``: episodes of one rank. DataLoader's workers always have episodes
-        of their own.
+      folder: As for `tfds`.
+      split: As for `tfds`; it counts episodes.
+      window: The number of steps in an element. None gives whole episodes, whose "steps" are a
+        `Steps` that decodes each step when it is accessed.
+      stride: The number of steps from the beginning of a window to the beginning of the next one.
+      short: "drop" or "keep" episodes with fewer steps than a window; a kept episode becomes one
+        window of its length.
+      features: As for `tfds`, for example ``["steps/observation/image", "steps/action"]``.
+      decode: As for `tfds`.
+      decoder: As for `tfds`.
+      shuffle: Whether to draw the order of the episodes, a new one after `set_epoch`. The windows
+        of an episode stay together.
+      seed: Seed of that order.
+      shard: ``(rank, world_size)``: reads only the episodes of this rank. The workers of a
+        DataLoader always divide the episodes.
 
     Returns:
-      An `RldsDataset`. Its elements are dicts as the data set has them; "steps" of a window is the
-      structure of a step, values with a leading dimension of `window`.
+      An `RldsDataset`. Its elements are dicts with the features of an episode. The "steps" of a
+      window have the structure of a step, with CPU values that have a leading dimension of
+      `window`.
 
     Raises:
-      InvalidOptionError: Keywords that mean nothing, or a data set without a Dataset "steps".
-      RecordError, RecordNotFoundError, FrameworkError: As `tfds`.
+      InvalidOptionError: A keyword is invalid, or the data set has no Dataset "steps".
+      RecordError, RecordNotFoundError, FrameworkError: As for `tfds`.
     """
     _check_steps("window", 1 if window is None else window)
     _check_steps("stride", stride)
@@ -158,7 +159,7 @@ def rlds(
     episodes = TfdsDataset(folder, split, features=features, decode=decode, decoder=decoder)
     if not episodes.has_dataset("steps"):
         raise InvalidOptionError(
-            f'{episodes.info.name}: expected a Dataset "steps" among the features, as RLDS has it; '
+            f'{episodes.info.name}: expected a Dataset "steps" among the features, as in RLDS; '
             "records.tfds() reads other data sets"
         )
     cls: Any = rlds_dataset_class()

@@ -1,4 +1,4 @@
-"""RecordSequence: the records of several files in a fixed order, from any position on.
+"""RecordSequence: the records of several files in a fixed order, from any position.
 
 Not for: shuffling, parsing (`_iterable`).
 """
@@ -15,7 +15,7 @@ __all__ = ["RecordSequence", "joined"]
 
 
 def joined(parts: list[RecordBatch]) -> RecordBatch:
-    """One batch of several, in the same memory."""
+    """Joins batches to one batch that shares their memory."""
     import torch
 
     if len(parts) == 1:
@@ -27,10 +27,10 @@ def joined(parts: list[RecordBatch]) -> RecordBatch:
 
 
 class RecordSequence:
-    """Reads files one behind the other, or several by turns.
+    """Reads files one after the other, or several files in turn.
 
-    Of `cycle` files `run` records are taken from each in turn; a file that has ended gives its
-    place to the next one. Of every `parts` records it delivers one, the first at number `part`.
+    It takes `run` records from each of `cycle` files in turn. When a file ends, the next file takes
+    its place. It delivers one of every `parts` records, beginning with record number `part`.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class RecordSequence:
         verify: bool = True,
         on_error: str = "raise",
     ) -> None:
-        """Opens nothing yet; `on_error` and `verify` are those of a RecordFile."""
+        """Opens no file yet. `verify` and `on_error` are those of a RecordFile."""
         self._paths = paths
         self._run = run if cycle > 1 else None
         self._part, self._parts = part, parts
@@ -57,7 +57,7 @@ class RecordSequence:
         self._seen = 0
 
     def stats(self) -> RecordStats:
-        """What was read, with the records that other parts deliver."""
+        """Counts of what was read, including the records of other parts."""
         total = RecordStats(**vars(self._stats))
         for slot in self._slots:
             if slot is not None:
@@ -65,12 +65,12 @@ class RecordSequence:
         return total
 
     def position(self) -> list[Any]:
-        """Where reading goes on, in numbers and lists."""
+        """The position, in numbers and lists."""
         slots = [None if slot is None else [slot[0], *slot[1].tell()] for slot in self._slots]
         return [slots, self._next_file, self._turn, self._left, self._seen]
 
     def seek(self, position: list[Any]) -> None:
-        """Goes to what `position` gave. Raises as RecordFile."""
+        """Goes to a position from `position`. Raises the errors of RecordFile."""
         slots, self._next_file, self._turn, self._left, self._seen = position
         self._slots = []
         for slot in slots:
@@ -83,17 +83,20 @@ class RecordSequence:
             self._slots.append((number, file))
 
     def read(self, count: int) -> RecordBatch | None:
-        """The next `count` records; fewer at the end; None behind it. Raises as RecordFile.read."""
+        """The next `count` records; fewer at the end, and then None.
+
+        Raises the errors of RecordFile.read.
+        """
         parts: list[RecordBatch] = []
         missing = count
         while missing:
-            # Of `parts` in turn one is delivered, so what is missing may take that many.
+            # One of `parts` records is delivered, so `missing` records may need that many.
             try:
                 batch = self._read(missing * self._parts if self._parts > 1 else missing)
             except RecordError:
                 if not parts:
                     raise
-                break  # raised again by the next call, behind the records before
+                break  # the next call raises it again, after the records before
             if batch is None:
                 break
             if self._parts > 1:
@@ -106,7 +109,7 @@ class RecordSequence:
         return joined(parts) if parts else None
 
     def _read(self, most: int) -> RecordBatch | None:
-        """Records of the file whose turn it is."""
+        """Reads records from the file whose turn it is."""
         while True:
             slot = self._slots[self._turn]
             if slot is None:

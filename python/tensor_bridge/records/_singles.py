@@ -1,4 +1,4 @@
-"""Single examples of a batch, many at once."""
+"""singles(): the single examples of a batch, parsed together where possible."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["singles"]
 
 
 def singles(parser: SpecParser, batch: RecordBatch) -> Iterator[Any]:
-    """What ``parser.parse_one`` gives of each record.
+    """Yields the result of ``parser.parse_one`` for each record.
 
-    Where every value has the same shape in all records, the batch is parsed as a whole and the
+    If every value has the same shape in all records, the batch is parsed as a whole and the
     examples are views of its columns, which takes a fraction of the time.
 
     Raises:
-      RecordError: As `SpecParser.parse_one`, behind the records before the wrong one.
+      RecordError: As `SpecParser.parse_one`, after yielding the records before the wrong one.
     """
     if parser.spec is None:
         yield from batch.to_bytes()
@@ -30,7 +30,7 @@ def singles(parser: SpecParser, batch: RecordBatch) -> Iterator[Any]:
         try:
             columns = parser.parse(batch)
         except RecordError:
-            pass  # one by one, so that the good ones are delivered
+            pass  # parse one by one, so that the records before the wrong one are delivered
         else:
             keys = tuple(columns)
             for values in zip(*map(_split, columns.values()), strict=True):
@@ -48,14 +48,14 @@ def _has_fixed_shapes(spec: Any) -> bool:
 
 
 def _split(column: Any) -> Any:
-    """The part of each record."""
+    """The values of each record."""
     if not isinstance(column, StringTensor):
         return column.unbind(0)
     shape = column.shape[1:]
     count = shape.numel()
     if not count:
         return [column.reshape(-1).reshape(shape)] * column.shape[0]
-    # Each record's offsets, from its own first byte.
+    # Each record's offsets, counted from its first byte.
     offsets = column.offsets.unfold(0, count + 1, count)
     own = offsets - offsets[:, :1]
     parts = column.bytes.split(own[:, -1].tolist())

@@ -1,6 +1,6 @@
-"""SpecParser: a spec compiled once, which parses batches of records into torch values.
+"""SpecParser: compiles a spec once, and parses batches of records to torch values.
 
-Not for: where records come from (`_batch`), the public functions (`_parse`).
+Not for: sources of records (`_batch`), the public functions (`_parse`).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _FIXED, _PADDED, _SPARSE, _RAGGED = range(4)
 
 
 class _Asked(NamedTuple):
-    """A column that is asked for; one may serve several features."""
+    """A column that the spec needs. Several features may use the same column."""
 
     in_lists: bool
     key: str
@@ -54,14 +54,14 @@ class _Asked(NamedTuple):
     default_ends: tuple[int, ...] = ()
 
     def shape_of(self, count: int, number: int, max_rows: int) -> tuple[int, ...]:
-        """Of the values of so many records."""
+        """The shape of the values: of `count` records, or of `number` values."""
         if self.kind == _FIXED:
             return (count, *self.shape)
         return (count, max_rows, *self.shape) if self.kind == _PADDED else (number,)
 
 
 class _Column(NamedTuple):
-    """A column that was parsed: `_C.example_fill` says of which form."""
+    """A parsed column, in the form that `_C.example_fill` documents."""
 
     values: Any
     index: Any
@@ -72,7 +72,7 @@ class _Column(NamedTuple):
 
 @dataclass(frozen=True)
 class _Parsed:
-    """A batch: its columns, how many records it has, and whether it is a single one."""
+    """A parsed batch: its columns, its number of records, and whether it is a single example."""
 
     columns: list[_Column]
     count: int
@@ -82,14 +82,14 @@ class _Parsed:
 # Raw records as a column.
 _RAW = _Asked(False, "", "bytes", _FIXED)
 
-# What makes a feature's value of a batch.
+# Makes a feature's value from a batch.
 _Make = Callable[[_Parsed], Any]
 
 
 class SpecParser:
     """Parses records by a spec.
 
-    Several threads may use one at once. It pickles as its spec.
+    Several threads may use a parser at once. It is pickled as its spec.
     """
 
     def __init__(self, spec: Any) -> None:
@@ -100,8 +100,8 @@ class SpecParser:
             tf.train.SequenceExample; or None for raw records.
 
         Raises:
-          InvalidOptionError: Features that mean nothing, or that contradict each other.
-          UnsupportedDtypeError: A dtype that the format lacks.
+          InvalidOptionError: A feature is invalid, or features contradict each other.
+          UnsupportedDtypeError: The format does not have a dtype.
         """
         self.spec = spec
         self._asked: list[_Asked] = []
@@ -144,29 +144,28 @@ class SpecParser:
         return type(self), (self.spec,)
 
     def parse(self, batch: RecordBatch) -> Any:
-        """A batch of values.
+        """Parses a batch to values that own their memory.
 
         Args:
           batch: Any number of records.
 
         Returns:
-          By key what `parse_example` gives; for a SequenceFeatures a dict of three such dicts,
-          "context", "sequence" and "lengths"; for None a StringTensor of shape ``(count,)``. The
-          memory is the caller's own.
+          The dict of `parse_example`; for a SequenceFeatures a dict of three such dicts, "context",
+          "sequence" and "lengths"; without a spec a StringTensor of shape ``(count,)``.
 
         Raises:
-          RecordError: A record is no such message, lacks a feature or has another dtype or number
-            of values than the spec says.
+          RecordError: A record is not such a message, lacks a feature, or has another dtype or
+            another number of values than the spec.
         """
         if self._native is None:
             return batch.to_strings()
         return self._values(_Parsed(self._columns(batch), len(batch), single=False))
 
     def parse_one(self, batch: RecordBatch) -> Any:
-        """The values of a batch of one record, without the leading dimension.
+        """Parses a batch of one record, without the leading dimension.
 
         Raises:
-          RecordError: As `parse`.
+          RecordError: As for `parse`.
           MismatchError: There is not exactly one record.
         """
         if len(batch) != 1:
@@ -177,11 +176,11 @@ class SpecParser:
 
     @property
     def native(self) -> Any:
-        """What `_C.example_scan` and `_C.example_queue` take; None for raw records."""
+        """The compiled spec for `_C.example_scan` and `_C.example_queue`; None for raw records."""
         return self._native
 
     def taken(self, columns: Any, count: int) -> Any:
-        """The batch of what `_C.example_queue_take` gave: as `parse`, over its memory."""
+        """The result of `parse` for a batch from `_C.example_queue_take`, in the batch's memory."""
         asked = self._asked if self._native is not None else [_RAW]
         made = [
             _of_capsules(column, count, *parts)
@@ -233,14 +232,14 @@ class SpecParser:
             self._asked.append(asked)
         elif self._asked[at] != asked or asked.kind < _SPARSE:
             raise InvalidOptionError(
-                f"feature {asked.key!r} is asked for in two ways that differ in kind or dtype; ask "
-                "for it once and convert the result"
+                f"feature {asked.key!r} is requested in two ways that differ in kind or dtype; "
+                "request it once and convert the result"
             )
         return at
 
     def _fixed(self, key: str, feature: FixedLenFeature) -> _Make:
         count = prod(feature.shape)
-        # TensorFlow takes an empty default for none.
+        # TensorFlow treats an empty default like no default.
         required = feature.default_value is None or count == 0
         given = () if required else feature.default_value
         defaults, ends = _defaults(key, given, feature.dtype, 0 if required else count)
@@ -253,7 +252,7 @@ class SpecParser:
         if in_lists:
             if feature.default_value is not None:
                 raise InvalidOptionError(
-                    f"feature {key!r}: feature lists are padded with 0 and b''; leave "
+                    f"feature {key!r}: feature lists are padded with 0 or b''; leave "
                     "default_value out"
                 )
         elif not feature.allow_missing:
@@ -312,8 +311,8 @@ class SpecParser:
             indices = [parsed.columns[column] for column in keys]
             if not all(torch.equal(values.index, column.index) for column in indices):
                 raise RecordError(
-                    f"feature {key!r}: expected as many indices as values in each record; a record "
-                    "has another number"
+                    f"feature {key!r}: expected as many indices as values in each record; the "
+                    "numbers in a record differ"
                 )
             rows = [] if parsed.single else [values.index[0]]
             stacked = torch.stack([*rows, *(column.values for column in indices)], 1)
@@ -384,7 +383,7 @@ def _of_capsules(
     max_rows: int,
     max_values: int,
 ) -> _Column:
-    """A column of `_C.example_queue_take`, over its memory."""
+    """A column from `_C.example_queue_take`, in the batch's memory."""
     import torch
 
     made = torch.from_dlpack
@@ -396,7 +395,7 @@ def _of_capsules(
     if index is not None:
         index = made(index)
     if asked.kind == _SPARSE:
-        # Of a column without values there is no index.
+        # A column without values has no index.
         index = torch.empty(0, dtype=torch.int64, device="cpu") if index is None else index
         index = index.view(3 if asked.in_lists else 2, number)
     if lengths is not None:
@@ -405,7 +404,7 @@ def _of_capsules(
 
 
 def _allocate(asked: _Asked, count: int, sizes: Any, addresses: list[int]) -> _Column:
-    """Memory for a column; what `_C.example_fill` writes to is appended to `addresses`."""
+    """Allocates a column, and appends the addresses for `_C.example_fill` to `addresses`."""
     import torch
 
     number, nbytes, rows, max_rows, max_values = sizes
@@ -437,7 +436,7 @@ def _allocate(asked: _Asked, count: int, sizes: Any, addresses: list[int]) -> _C
 
 
 def _defaults(key: str, given: Any, dtype: str, count: int) -> tuple[bytes, tuple[int, ...]]:
-    """Default values as in memory; of strings all bytes, and where each ends."""
+    """Default values as bytes in memory; for strings also the end of each string."""
     import torch
 
     if dtype == "bytes":
@@ -526,7 +525,7 @@ def _ragged_strings(at: int, in_lists: bool) -> _Make:
 
 
 def _divided(column: _Column, parsed: _Parsed, in_lists: bool) -> tuple[Values, list[Any]]:
-    """A ragged column; and the splits of records into rows, if they have rows."""
+    """A ragged column, and the splits of records into rows if records have rows."""
     split = parsed.count + 1
     if not in_lists:
         return Values(column.values, column.index.diff(), [], []), []
@@ -538,13 +537,13 @@ def _check_aligned(key: str, outer: list[Any], its: list[Any]) -> None:
 
     if not all(torch.equal(mine, other) for mine, other in zip(outer, its, strict=True)):
         raise RecordError(
-            f"feature {key!r}: expected a partition for each row of the values; a record has "
-            "another number of them"
+            f"feature {key!r}: expected a partition for each row of the values; the numbers of "
+            "rows in a record differ"
         )
 
 
 def _lexicographic(indices: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    """The order in which the rows of `indices`, which lie within `shape`, ascend."""
+    """The order that sorts the rows of `indices`, which lie within `shape`."""
     import torch
 
     order = torch.arange(indices.shape[0], device="cpu")

@@ -1,4 +1,4 @@
-"""Files that are read from front to back: compressed ones, and those of other machines."""
+"""Files that can only be read from front to back: compressed files and URLs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from tensor_bridge.records._paths import is_url, open_url
 __all__ = ["PIECE", "begins_like", "chunks"]
 
 PIECE = 1 << 20
-"""Bytes that are read, or unpacked, at once."""
+"""Number of bytes that are read, or decompressed, at once."""
 
 _GZIP, _ZLIB = "GZIP", "ZLIB"
 _WINDOW_BITS = {_GZIP: 31, _ZLIB: 15}
 
 
 def begins_like(head: bytes) -> str:
-    """What a file that does not begin with a record begins like: "GZIP", "ZLIB" or ""."""
+    """The compression by the first bytes: "GZIP", "ZLIB" or "".
+
+    Call it only for a file that does not begin with a record.
+    """
     if head[:3] == b"\x1f\x8b\x08":
         return _GZIP
     if len(head) >= 2 and head[0] == 0x78 and (head[0] << 8 | head[1]) % 31 == 0:
@@ -30,7 +33,7 @@ def begins_like(head: bytes) -> str:
 
 
 def open_binary(path: str) -> BinaryIO:
-    """A file or a URL. Raises as `open_file` and `open_url`."""
+    """Opens a file or a URL. Raises the errors of `open_file` and `open_url`."""
     if is_url(path):
         opened: BinaryIO = open_url(path)
         return opened
@@ -50,11 +53,11 @@ def _pieces(path: str) -> Iterator[bytes]:
 
 
 def chunks(path: str, compression: str) -> Iterator[bytes]:
-    """The bytes of a file in pieces, none of them empty, unpacked.
+    """Yields the decompressed bytes of a file in pieces that are not empty.
 
     Raises:
-      RecordError: The file cannot be opened or read; or the compressed data is damaged, after all
-        that comes before has been yielded.
+      RecordError: The file cannot be opened or read, or the compressed data is damaged. The bytes
+        before the damage have then been yielded.
     """
     if not compression:
         yield from _pieces(path)
@@ -66,7 +69,7 @@ def chunks(path: str, compression: str) -> Iterator[bytes]:
         left = piece
         while left:
             if finished:
-                # A file of GZIP may be several, one behind the other; zeros may fill it up.
+                # A GZIP file may have several consecutive streams, and padding of zeros.
                 if compression != _GZIP or not left.strip(b"\0"):
                     if left.strip(b"\0"):
                         raise _damaged_stream(path, compression, "other bytes follow its end")
@@ -98,7 +101,7 @@ def _damaged_stream(path: str, compression: str, reason: str) -> Exception:
 
 
 def _until_damage(unpacker: Any, data: bytes) -> bytes:
-    """What comes before the damage: zlib drops what it unpacked in a call that fails."""
+    """The decompressed bytes before the damage, which zlib drops when a call fails."""
     step, unpacked = len(data), []
     while data:
         before = unpacker.copy()

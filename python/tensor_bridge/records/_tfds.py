@@ -19,21 +19,21 @@ from tensor_bridge.records._tfds_values import Plan
 
 __all__ = ["TfdsDataset", "tfds"]
 
-# Records that iteration reads at a time.
+# Number of records that iteration reads at a time.
 _READ = 64
 
 
 class TfdsDataset:
     """Examples of a prepared TFDS data set, for `torch.utils.data.DataLoader`; made by `tfds`.
 
-    ``dataset[i]`` is an example. The order is that of the shards and of the records in them, as
-    ``tfds.load`` gives it with ``ReadConfig(interleave_cycle_length=1)`` and
-    ``shuffle_files=False``. Files are opened when they are read from; a dataset goes to worker
-    processes by fork and by spawn.
+    ``dataset[i]`` is an example. Examples are in the order of the shards and of the records in
+    them, the order of ``tfds.load`` with ``ReadConfig(interleave_cycle_length=1)`` and
+    ``shuffle_files=False``. Files are opened when they are first read. A dataset works in worker
+    processes that are started by fork or by spawn.
 
     Attributes:
-      info: What the data set says about itself: names of classes, splits, features.
-      split: What was selected.
+      info: The data set's `TfdsInfo`: names of classes, splits, features.
+      split: The selected split.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class TfdsDataset:
         decode: bool = True,
         decoder: str | None = None,
     ) -> None:
-        """As `tfds`."""
+        """Takes the arguments of `tfds`."""
         self._arguments = (
             str(Path(folder).expanduser()),
             split,
@@ -93,16 +93,16 @@ class TfdsDataset:
         return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, index: int) -> Any:
-        """An example.
+        """The example with a number; negative numbers count from the end.
 
         Raises:
-          RecordError: A file or the example is damaged, or not as the data set says.
-          IndexError: There are not so many.
+          RecordError: A file or the example is damaged, or does not match features.json.
+          IndexError: There is no such example.
         """
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
-        """Several examples, in the order of `indices`."""
+        """Several examples, in the order of `indices`. Raises the errors of `__getitem__`."""
         found: list[Any] = [None] * len(indices)
         by_range: dict[int, list[tuple[int, int]]] = {}
         total = len(self)
@@ -169,32 +169,34 @@ def tfds(
     decode: bool = True,
     decoder: str | None = None,
 ) -> TfdsDataset:
-    """Opens a data set that TensorFlow Datasets has prepared, without it and without TensorFlow.
+    """Opens a data set prepared by TensorFlow Datasets, without that package and TensorFlow.
 
-    Numbers and boxes become tensors of the feature's dtype and shape; a Text is bytes; an image is
-    a tensor of shape ``(channels, height, width)``, a Video of ``(frames, channels, height,
-    width)``; a Sequence has a leading dimension, of strings a StringTensor, and sequences in
-    sequences are what `to_torch` gives for a tf.RaggedTensor. Images of several sizes in one
-    sequence are a list. A Dataset is a sequence of its elements, decoded when they are asked for.
+    The values are on the CPU. Numbers and boxes become tensors of the feature's dtype and shape. A
+    Text is bytes. An image is a tensor of shape ``(channels, height, width)``, and a Video is one
+    of shape ``(frames, channels, height, width)``. A Sequence adds a leading dimension; a Sequence
+    of strings is a StringTensor. Sequences in sequences have the form that `to_torch` returns for a
+    tf.RaggedTensor. Images of several sizes in a sequence are a list. A Dataset is a `Steps`, a
+    sequence whose elements are decoded when they are accessed.
 
     Args:
-      folder: That of one version, with dataset_info.json and features.json, for example
+      folder: The folder of one version, with dataset_info.json and features.json, for example
         ``~/tensorflow_datasets/mnist/3.0.1``.
-      split: As TFDS takes it: "train", "train[:10%]", "train[100:]", "train+test", "all".
-      as_supervised: Examples are tuples, usually of an input and a label.
+      split: A split in TFDS' syntax: "train", "train[:10%]", "train[100:]", "train+test", "all".
+      as_supervised: Whether examples are tuples, usually of an input and a label.
       features: Paths of the features that examples have, such as "image" or
-        "steps/observation/image"; others are not decoded. All of them if left out.
-      decode: Whether images and encoded tensors are decoded; else they are bytes.
+        "steps/observation/image"; other features are not decoded. All features if left out.
+      decode: Whether to decode images and encoded tensors; otherwise they are bytes.
       decoder: The library that decodes images, as for `decode_image`.
 
     Returns:
-      A `TfdsDataset`, whose `info` has the names of classes, splits and counts.
+      A `TfdsDataset`, whose `info` has the names of classes, the splits and their counts.
 
     Raises:
-      RecordNotFoundError: There is no such folder, or no features.json in it.
-      RecordError: It is damaged, or of a format that is not read (Riegeli, Parquet).
+      RecordNotFoundError: The folder, or features.json in it, does not exist.
+      RecordError: The data set is damaged, or has an unsupported format (Riegeli, Parquet) or
+        feature.
       InvalidOptionError: There is no such split or feature.
-      FrameworkError: It is ArrayRecord, and the package array_record is not installed.
+      FrameworkError: The files are ArrayRecord, and the package array_record is not installed.
     """
     return TfdsDataset(
         folder,

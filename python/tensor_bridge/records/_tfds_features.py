@@ -12,7 +12,7 @@ from tensor_bridge.errors import RecordError
 
 __all__ = ["Feature", "Features", "Leaf", "Repeated", "parse_features"]
 
-# What torch has a dtype for; "object" is TFDS' older name of strings.
+# Dtypes that torch has, and strings; "object" is TFDS' older name of strings.
 _DTYPES = frozenset(
     {
         *("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"),
@@ -20,7 +20,7 @@ _DTYPES = frozenset(
     }
 )
 _ENCODINGS = ("none", "bytes", "zlib")
-# Sizes beyond these are damage.
+# Larger sizes are treated as damage.
 _MOST_ELEMENTS = 1 << 40
 _MOST_DEFAULTS = 1 << 24
 _DEPTH = 64
@@ -30,17 +30,17 @@ Shape: TypeAlias = "tuple[int | None, ...]"
 
 @dataclass(frozen=True)
 class Leaf:
-    """A feature with values of its own.
+    """A feature with values, which has no other features in it.
 
     Attributes:
       kind: TFDS' class, such as "Image".
-      dtype: The name of the values' dtype.
-      shape: Of a value; None for a size that differs. Images: height, width, channels.
+      dtype: Name of the values' dtype.
+      shape: Shape of a value; None for a size that varies. Images: height, width, channels.
       encoding: How a value is stored: "none" (as numbers), "bytes", "zlib", "image", "text", or
-        "unsupported" for what is not read.
-      num_classes: Of a ClassLabel or LabeledImage; None elsewhere.
-      names: Of the classes, in order; () where the data set has none.
-      optional: Whether records may lack it.
+        "unsupported" if it cannot be read.
+      num_classes: Number of classes of a ClassLabel or LabeledImage; None for others.
+      names: Names of the classes, in order; () if the data set has none.
+      optional: Whether records may lack the feature.
     """
 
     kind: str
@@ -65,12 +65,12 @@ class Features:
 
 @dataclass(frozen=True)
 class Repeated:
-    """A feature repeated: Sequence, Video, TranslationVariableLanguages; Dataset.
+    """A repeated feature: Sequence, Video, TranslationVariableLanguages, Dataset.
 
     Attributes:
       kind: TFDS' class.
-      feature: What is repeated.
-      length: How often, if it is always as often.
+      feature: The feature that is repeated.
+      length: The number of repetitions, or None if it varies.
     """
 
     kind: str
@@ -87,18 +87,18 @@ Feature: TypeAlias = "Leaf | Features | Repeated"
 
 
 class _WrongFeatureError(Exception):
-    """What is wrong, without the file's name."""
+    """An error whose message does not name the file yet."""
 
 
 def parse_features(text: bytes, path: str) -> Feature:
-    """The features that a file's text describes, in either of the two forms that TFDS has written.
+    """Parses features.json, in either of the two forms that TFDS has written.
 
     Args:
-      text: The file.
-      path: Its name, for errors.
+      text: The contents of the file.
+      path: The file's name, for errors.
 
     Raises:
-      RecordError: It is no such file.
+      RecordError: The file is damaged, or not such a file.
     """
     try:
         return _feature(json.loads(text), 0)
@@ -117,12 +117,12 @@ def parse_features(text: bytes, path: str) -> Feature:
 
 
 class _Content:
-    """The fields of one feature, under the names of either form."""
+    """The fields of a feature, in either form."""
 
     def __init__(self, fields: Any, what: str) -> None:
         if not isinstance(fields, dict):
             raise _WrongFeatureError(f"expected the fields of a {what}, got {_shown(fields)}")
-        # JSON of protobuf has camelCase, and readers of it take both.
+        # protobuf writes camelCase in JSON, and reads both camelCase and snake_case.
         self._fields = {_snake(name): value for name, value in fields.items()}
         self._what = what
 
@@ -160,7 +160,7 @@ class _Content:
         return self._size(self._fields.get(name), name)
 
     def _size(self, given: Any, name: str) -> int | None:
-        """-1 and null stand for sizes that differ; numbers of 64 bits are strings."""
+        """-1 and null mean a size that varies; 64-bit numbers are strings."""
         if given is None:
             return None
         if isinstance(given, str) and given.removeprefix("-").isdecimal() and len(given) < 20:
@@ -199,7 +199,7 @@ def _feature(value: Any, depth: int) -> Feature:
         raise _WrongFeatureError(f"expected features nested less than {_DEPTH} deep")
     if not isinstance(value, dict):
         raise _WrongFeatureError(f"expected a feature, got {_shown(value)}")
-    if "type" in value:  # TFDS before 4.6: the class, and what it wrote about itself
+    if "type" in value:  # TFDS before 4.6: the class, and the content that the class wrote
         name, content = value["type"], value.get("content", {})
         if isinstance(content, str):
             content = json.loads(content)
@@ -215,7 +215,7 @@ def _feature(value: Any, depth: int) -> Feature:
 
 
 def _of_message(value: dict[str, Any]) -> tuple[Any, Any]:
-    """A feature in the JSON form of its protobuf message."""
+    """The class and the content of a feature in the JSON form of its protobuf message."""
     fields = {_snake(name): content for name, content in value.items()}
     name = fields.pop("python_class_name", None)
     for other in ("description", "value_range"):
@@ -281,7 +281,7 @@ def _checked_image(leaf: Leaf) -> Leaf:
     channels = leaf.shape[-1] if len(leaf.shape) == 3 else None
     if len(leaf.shape) == 4:
         return replace(leaf, kind=f"{leaf.kind} of several frames (GIF)", encoding="unsupported")
-    # 0 channels are those of the file.
+    # 0 means as many channels as the file has.
     if channels not in (0, 1, 2, 3, 4, None) or len(leaf.shape) != 3:
         raise _WrongFeatureError(
             f"{leaf.kind}: expected height, width and channels, got {leaf.shape}"
@@ -307,7 +307,7 @@ def _video(kind: str, content: Any, depth: int) -> Feature:
 
 
 def _dict(kind: str, content: Any, depth: int) -> Feature:
-    if isinstance(content, dict) and list(content) == ["features"]:  # of the message
+    if isinstance(content, dict) and list(content) == ["features"]:  # the protobuf form
         inner = content["features"]
         if isinstance(inner, dict) and "type" not in inner and "pythonClassName" not in inner:
             content = inner
@@ -354,12 +354,12 @@ _KINDS: dict[str, Callable[[str, Any, int], Feature]] = {
 
 
 def named(feature: Feature, names: Callable[[str], Sequence[str]], path: str = "") -> Feature:
-    """The same with the names of classes.
+    """Returns the feature with the names of classes filled in.
 
     Args:
-      feature: The root of a tree.
-      names: What gives the names that the data set has for a feature's name in its files.
-      path: That name.
+      feature: The root of a tree of features.
+      names: A function from a feature's name in file names to the names of its classes.
+      path: The root's name in file names.
     """
     if isinstance(feature, Leaf):
         if feature.num_classes is None and feature.kind not in ("ClassLabel", "LabeledImage"):
@@ -377,13 +377,13 @@ def named(feature: Feature, names: Callable[[str], Sequence[str]], path: str = "
 
 
 def file_name(name: str, parent: str) -> str:
-    """How TFDS writes a feature's name in the names of files."""
+    """A feature's name in the names of TFDS' files."""
     name = name.replace("/", ".")
     return f"{parent}-{name}" if parent else name
 
 
 def leaves(feature: Feature, path: str = "") -> Iterator[tuple[str, Leaf]]:
-    """Every leaf, with its path: names with "/" between them."""
+    """Yields each leaf with its path, names joined by "/"."""
     if isinstance(feature, Leaf):
         yield path, feature
     elif isinstance(feature, Repeated):

@@ -26,19 +26,19 @@ _MOST_SHARDS = 1 << 20
 
 @dataclass(frozen=True)
 class TfdsInfo:
-    """What a data set says about itself.
+    """The metadata of a TFDS data set.
 
     Attributes:
-      name: Of the data set.
-      version: As "1.0.0".
-      description: For readers.
-      citation: For papers.
+      name: Name of the data set.
+      version: Its version, such as "1.0.0".
+      description: A description for readers.
+      citation: A citation for papers.
       file_format: "tfrecord" or "array_record".
-      splits: By name: `num_examples`, `shard_lengths`, `files`, `num_bytes`.
+      splits: The splits by name, each with `num_examples`, `shard_lengths`, `files`, `num_bytes`.
       features: The tree of the features. ``info.features["label"].names`` are the names of classes,
-        or () where the data set has none.
-      supervised_keys: What ``as_supervised=True`` gives: nested tuples and dicts of paths of
-        features; None if the data set says nothing.
+        or () if the data set has none.
+      supervised_keys: The structure of an example with ``as_supervised=True``: nested tuples and
+        dicts of paths of features; None if the data set does not define it.
     """
 
     name: str
@@ -52,7 +52,7 @@ class TfdsInfo:
 
 
 def _read(folder: str, name: str) -> bytes | None:
-    """The text of a file of the folder; None if there is none."""
+    """The contents of a file in the folder; None if there is no such file."""
     path = str(Path(folder, name))
     try:
         descriptor = _regular_files.open_regular(path)
@@ -73,11 +73,11 @@ def read_info(folder: str) -> TfdsInfo:
     """Reads dataset_info.json, features.json and the names of classes.
 
     Args:
-      folder: That of one version of a data set.
+      folder: The folder of one version of a data set.
 
     Raises:
       RecordNotFoundError: There is no dataset_info.json, or no features.json.
-      RecordError: They are damaged, or of a data set that is not read.
+      RecordError: They are damaged, or the data set has an unsupported format.
     """
     path = str(Path(folder, "dataset_info.json"))
     text = _read(folder, "dataset_info.json")
@@ -101,9 +101,9 @@ def read_info(folder: str) -> TfdsInfo:
     if features is None:
         raise not_found(
             str(Path(folder, "features.json")),
-            "no such file; data sets prepared before TFDS 4 lack it; load and write it once with "
-            "TFDS: tfds.builder_from_directory() does not need the data set's code, "
-            "builder.info.features.save_config(folder) writes it",
+            "no such file; data sets prepared before TFDS 4 lack it; write it once with TFDS: "
+            "builder = tfds.builder_from_directory(folder), which does not need the data set's "
+            "code, and builder.info.features.save_config(folder)",
         )
     tree = parse_features(features, str(Path(folder, "features.json")))
 
@@ -127,7 +127,7 @@ def read_info(folder: str) -> TfdsInfo:
 
 
 def _no_info(folder: str) -> RecordNotFoundError:
-    """With the versions that are in a folder above that of a version."""
+    """The error for a folder without metadata; it names the data sets below the folder."""
     try:
         below = sorted(
             os.path.relpath(found, folder)
@@ -155,7 +155,7 @@ def _text(fields: dict[str, Any], name: str) -> str:
 
 
 def _integer(value: Any, path: str, what: str) -> int:
-    """Numbers of 64 bits are strings in the JSON of protobuf."""
+    """Reads an integer; protobuf writes 64-bit integers as strings in JSON."""
     if isinstance(value, str) and value.isdecimal() and len(value) < 20:
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 62:
@@ -213,7 +213,7 @@ def _files(
 
 
 def _filled(template: Any, values: Mapping[str, str], path: str) -> str:
-    """str.format() reads attributes, which a file has no business with."""
+    """Fills in a template without str.format(), which would let the file read attributes."""
     if not isinstance(template, str):
         raise damaged(path, f"expected a template of names of files, got {template!r:.60}")
     filled = []
@@ -233,7 +233,7 @@ def _filled(template: Any, values: Mapping[str, str], path: str) -> str:
 
 
 def _supervised(keys: Any, path: str, depth: int = 0) -> Any:
-    """Nested tuples and dicts of names."""
+    """Reads supervisedKeys as nested tuples and dicts of names."""
     if (keys is None and not depth) or (isinstance(keys, str) and depth):
         return keys
     if isinstance(keys, dict) and depth < 16:

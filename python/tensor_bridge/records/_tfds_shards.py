@@ -16,17 +16,17 @@ __all__ = ["Shards"]
 
 
 class Shards:
-    """The files of a data set, opened when they are read from. They pickle as their names."""
+    """The files of a data set, which are opened when first read and pickled as their names."""
 
     def __init__(self, folder: str, file_format: str) -> None:
-        """Opens nothing.
+        """Opens no file yet.
 
         Raises:
           FrameworkError: The format is ArrayRecord, and the package for it is not installed.
         """
         self._folder = folder
         self._format = file_format
-        # By process: an ArrayRecord reader has threads, which a fork does not take along.
+        # Keyed by process: an ArrayRecord reader has threads, which a forked child does not have.
         self._open: dict[tuple[int, str], Any] = {}
         if file_format == "array_record":
             _array_record(folder)
@@ -35,16 +35,16 @@ class Shards:
         return type(self), (self._folder, self._format)
 
     def read(self, file: str, length: int, numbers: list[int]) -> RecordBatch:
-        """Records of a shard by their numbers; their checksums are compared.
+        """Reads records of a shard by number, and compares their checksums.
 
         Args:
-          file: Its name in the folder.
-          length: The records that it has to have.
-          numbers: Which, each below `length`.
+          file: The shard's name in the folder.
+          length: The expected number of records in the shard.
+          numbers: The records to read, each below `length`.
 
         Raises:
           RecordNotFoundError: There is no such file.
-          RecordError: It is damaged, or has another number of records.
+          RecordError: The file is damaged, or has another number of records.
         """
         key = (os.getpid(), file)
         shard = self._open.get(key)
@@ -70,12 +70,12 @@ class _TfRecordShard:
         self.count = len(self._records)
 
     def read(self, numbers: list[int]) -> RecordBatch:
-        # The memory of one file begins with it, so errors of parsing can name the place.
+        # The batch's address is the file's first byte, so errors of parsing can name the offset.
         return replace(self._records.raw(numbers), path=self.path)
 
 
 class _ArrayRecordShard:
-    """An ArrayRecord file, which the package array_record reads; it compares checksums."""
+    """An ArrayRecord file. The package array_record reads it and compares checksums."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -96,7 +96,7 @@ class _ArrayRecordShard:
 
 def _array_record(path: str) -> Any:
     try:
-        # The module alone: the rest of the package loads NumPy.
+        # Only this module, because the rest of the package loads NumPy.
         from array_record.python import array_record_module
     except ImportError as e:
         raise FrameworkError(

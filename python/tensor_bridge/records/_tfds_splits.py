@@ -1,4 +1,4 @@
-"""Splits of a TFDS data set, and what ``split=`` selects of them. Not for: reading (`_tfds`)."""
+"""The splits of a TFDS data set, and the syntax of ``split=``. Not for: reading (`_tfds`)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["ShardRange", "Split", "select"]
 
 @dataclass(frozen=True)
 class Split:
-    """A split as it was prepared.
+    """A prepared split.
 
     Attributes:
-      name: For example "train".
-      shard_lengths: The number of examples in each shard.
-      num_bytes: As the data set says; 0 where it does not.
-      files: The shards' names in the folder, in order.
+      name: Name of the split, for example "train".
+      shard_lengths: Number of examples in each shard.
+      num_bytes: Number of bytes by dataset_info.json; 0 if it does not say.
+      files: File names of the shards in the folder, in order.
     """
 
     name: str
@@ -30,12 +30,12 @@ class Split:
 
     @property
     def num_examples(self) -> int:
-        """Of all shards."""
+        """Number of examples in all shards."""
         return sum(self.shard_lengths)
 
 
 class ShardRange(NamedTuple):
-    """Examples of one shard: from `begin` up to `end` of the `length` that it has."""
+    """The examples from `begin` to `end` of a shard with `length` examples."""
 
     file: str
     begin: int
@@ -51,11 +51,11 @@ def select(spec: str, splits: Mapping[str, Split]) -> list[ShardRange]:
     """The examples that a specification selects, in order.
 
     Args:
-      spec: As TFDS takes it: "train", "train[:10%]", "train[100:]", "train[2shard]", "a+b", "all".
-      splits: By name.
+      spec: TFDS' syntax: "train", "train[:10%]", "train[100:]", "train[2shard]", "a+b", "all".
+      splits: The splits by name.
 
     Raises:
-      InvalidOptionError: It means nothing, or names a split that there is not.
+      InvalidOptionError: The specification is invalid, or names an unknown split.
     """
     if not isinstance(spec, str):
         raise InvalidOptionError(f"expected split= as str, got a {type(spec).__name__}")
@@ -65,7 +65,7 @@ def select(spec: str, splits: Mapping[str, Split]) -> list[ShardRange]:
     for part in re.split(r"\s*\+\s*", spec):
         match = _PART.fullmatch(part)
         if match is None:
-            raise _unknown(spec, f"{part!r} is none")
+            raise _unknown(spec, f"got {part!r}")
         name, bounds = match["name"], match["slice"]
         if name == "all" and "all" not in splits:
             if bounds:
@@ -85,19 +85,19 @@ def select(spec: str, splits: Mapping[str, Split]) -> list[ShardRange]:
 
 def _unknown(spec: str, reason: str) -> InvalidOptionError:
     return InvalidOptionError(
-        f"split={spec!r}: expected such as train, train[:10%], train[100:200], train[2shard] or "
-        f"train+test; {reason}"
+        f"split={spec!r}: expected a split like train, train[:10%], train[100:200], train[2shard] "
+        f"or train+test; {reason}"
     )
 
 
 def _bounds(spec: str, text: str | None, split: Split) -> tuple[int, int]:
-    """From where up to where; TFDS' rounding of percents."""
+    """The begin and the end of a slice, with TFDS' rounding of percents."""
     total = split.num_examples
     if text is None:
         return 0, total
     bounds = [_BOUND.fullmatch(bound) for bound in text.split(":")]
     if len(bounds) > 2 or not all(bounds) or not any(b and b[0] for b in bounds):
-        raise _unknown(spec, f"[{text}] is no slice")
+        raise _unknown(spec, f"[{text}] is not a slice")
     found = [bound for bound in bounds if bound is not None]
     unit = found[0]["unit"] or found[-1]["unit"] or ""
     try:
@@ -105,13 +105,13 @@ def _bounds(spec: str, text: str | None, split: Split) -> tuple[int, int]:
             None if bound["number"] is None else _number(bound["number"], unit) for bound in found
         ]
     except ValueError:
-        raise _unknown(spec, f"[{text}] has no whole numbers") from None
+        raise _unknown(spec, f"[{text}] has other than whole numbers") from None
     if len(numbers) == 1:
         if unit != "shard" or numbers[0] is None:
-            raise _unknown(spec, "a single number takes the unit shard")
+            raise _unknown(spec, "a single number needs the unit shard")
         numbers.append(numbers[0] + 1)
     if unit == "%" and any(abs(number or 0) > 100 for number in numbers):
-        raise _unknown(spec, "percents are within -100 and 100")
+        raise _unknown(spec, "percents must be from -100 to 100")
     begin, end = numbers
     if unit == "%":
         first = 0 if begin is None else round(begin * total / 100.0)

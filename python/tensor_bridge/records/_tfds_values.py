@@ -1,4 +1,4 @@
-"""Values of a TFDS data set's features, from Examples. Not for: features.json, files."""
+"""Makes the values of TFDS features from Examples. Not for: features.json, files."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Plan", "Steps", "stack"]
 
-# A few bytes may unpack to any number.
+# A few compressed bytes may claim any size, so the decompressed size has a limit.
 _MOST_UNPACKED = 1 << 31
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What an Example has of a leaf: items, and the splits of sequences of them in sequences.
+    """The stored values of a leaf in an Example, and their division into nested sequences.
 
     Attributes:
-      items: For a leaf in no sequence the one value; else a leading dimension of items.
-      shapes: Of a Tensor with more than one unknown size: each item's shape; else None.
-      splits: Row splits, the outermost first: one fewer than sequences the leaf is in.
+      items: The value if the leaf is in no sequence; otherwise values with a leading dimension.
+      shapes: The shape of each item if a Tensor has more than one unknown size; otherwise None.
+      splits: Row splits, the outermost first. A leaf in n sequences has n - 1 of them.
     """
 
     items: Any
@@ -38,7 +38,7 @@ class Stored:
     splits: tuple[torch.Tensor, ...] = ()
 
     def __getitem__(self, i: int) -> Stored:
-        """Of the i-th element of the outermost sequence."""
+        """The stored values of the i-th element of the outermost sequence."""
         if not self.splits:
             return Stored(self.items[i], None if self.shapes is None else self.shapes[i])
         begin, end = self.splits[0][i : i + 2].tolist()
@@ -58,7 +58,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class _Column:
-    """A leaf in its place: its key in Examples, and the lengths of the sequences that it is in."""
+    """A leaf with its key in Examples and the lengths of the sequences around it."""
 
     key: str
     leaf: Leaf
@@ -66,11 +66,11 @@ class _Column:
 
     @property
     def is_dynamic(self) -> bool:
-        """Whether its shape is stored beside it."""
+        """Whether its shape is stored in another feature."""
         return self.leaf.encoding in ("bytes", "zlib") and self.leaf.shape.count(None) > 1
 
     def spec(self) -> dict[str, Any]:
-        """The features of the Example that hold it."""
+        """The spec of the Example's features that store the leaf."""
         leaf = self.leaf
         if leaf.encoding == "none":
             return self._part(self.key, _stored_as(leaf.dtype), leaf.shape, _default(leaf))
@@ -101,11 +101,11 @@ class _Column:
         if not good:
             raise RecordError(
                 f"feature {self.key!r}: expected at most one unknown size, got "
-                f"{(*self.lengths, *self.leaf.shape)}; TFDS writes no such features"
+                f"{(*self.lengths, *self.leaf.shape)}; TFDS does not write such features"
             )
 
     def stored(self, parsed: dict[str, Any]) -> Stored:
-        """Takes the leaf out of what was parsed."""
+        """The leaf's stored values from a parsed Example."""
         if not self.is_dynamic:
             shape = self.leaf.shape if self.leaf.encoding == "none" else ()
             return Stored(*self._take(parsed, self.key, shape))
@@ -124,7 +124,7 @@ class _Column:
         values = parsed[key]
         full = (*self.lengths, *shape)
         if None in full:
-            # What was parsed are rows of the other sizes.
+            # The parsed values are rows with the other sizes.
             rows = int(values.shape[0])
             full = tuple(rows if size is None else size for size in full)
             values = values.reshape(full)
@@ -161,7 +161,7 @@ def _stored_as(dtype: str) -> str:
 
 
 def _default(leaf: Leaf) -> Any:
-    """What TFDS gives for an optional feature that a record lacks."""
+    """TFDS' values for an optional feature that a record lacks."""
     import torch
 
     if not leaf.optional:
@@ -181,13 +181,13 @@ def _default(leaf: Leaf) -> Any:
 
 @dataclass(frozen=True)
 class _Decoding:
-    """How leaves become values."""
+    """Decodes stored leaves to values."""
 
     decode: bool
     decoder: str | None
 
     def value(self, column: _Column, stored: Stored, sequences: int) -> Any:
-        """The value of a leaf that is in so many sequences."""
+        """The value of a leaf that is in this number of nested sequences."""
         leaf = column.leaf
         if leaf.encoding == "none" or not self.decode:
             values = stored.items if leaf.encoding != "none" else _cast(stored.items, leaf.dtype)
@@ -222,12 +222,12 @@ def _bytes(value: Any) -> bytes:
 
 
 def _cast(values: Any, dtype: str) -> Any:
-    """The dtype that the feature has, of one of the three that Examples have."""
+    """Converts values from an Example's dtype to the feature's dtype."""
     import torch
 
     if dtype == "string":
         return values
-    if dtype == "uint64":  # stored by its bits
+    if dtype == "uint64":  # its bits are stored as int64
         return values.view(torch.uint64)
     return values.to(getattr(torch, dtype))
 
@@ -235,7 +235,7 @@ def _cast(values: Any, dtype: str) -> Any:
 def _image(leaf: Leaf, item: bytes, decoder: str | None) -> torch.Tensor:
     import torch
 
-    if leaf.dtype == "float32":  # its bits as four channels
+    if leaf.dtype == "float32":  # its bits are stored as four channels
         bits = decode_image(item, channels=4, decoder=decoder)
         image = bits.permute(1, 2, 0).contiguous().view(torch.float32).permute(2, 0, 1)
     else:
@@ -275,7 +275,7 @@ def _tensor(leaf: Leaf, item: bytes, sizes: torch.Tensor | None) -> torch.Tensor
 
 
 def _unpacked(item: bytes, most: int) -> bytes:
-    """What zlib unpacks; of more than `most` bytes the first ones, and one that is too many."""
+    """The decompressed bytes, cut to `most` + 1 bytes if there are more."""
     unpacker = zlib.decompressobj()
     try:
         raw = unpacker.decompress(item, min(most, _MOST_UNPACKED) + 1)
@@ -287,7 +287,7 @@ def _unpacked(item: bytes, most: int) -> bytes:
 
 
 def _stacked(items: list[torch.Tensor], leaf: Leaf) -> Any:
-    """One tensor; a list where shapes differ. Of no items unknown sizes are 0, as in TFDS."""
+    """One tensor, or a list if shapes differ. Without items, unknown sizes are 0, as in TFDS."""
     import torch
 
     if not items:
@@ -304,9 +304,9 @@ def _stacked(items: list[torch.Tensor], leaf: Leaf) -> Any:
 
 
 class Steps(Sequence[Any]):
-    """The elements of a feature that is a Dataset: decoded when they are asked for.
+    """The elements of a Dataset feature, a sequence that decodes an element on each access.
 
-    ``steps[i]`` is an element, ``steps[a:b]`` such a sequence, `stacked` their values in tensors.
+    ``steps[i]`` is an element, ``steps[a:b]`` is a `Steps`, and `stacked` stacks all elements.
     """
 
     def __init__(self, plan: Plan, columns: dict[str, Stored], where: range) -> None:
@@ -330,15 +330,16 @@ class Steps(Sequence[Any]):
         return f"Steps({len(self)} elements)"
 
     def stacked(self) -> Any:
-        """The elements in the structure of one of them, values with a leading dimension.
+        """All elements in the structure of one element, with values that have a leading dimension.
 
-        What cannot be stacked is a list.
+        Tensors of one shape are stacked, which copies them; bytes become a StringTensor. Values
+        that cannot be stacked are a list.
         """
         return stack(list(self))
 
 
 def stack(elements: list[Any]) -> Any:
-    """Elements of one structure as that structure, values with a leading dimension."""
+    """Stacks the values of elements that have the same structure; see `Steps.stacked`."""
     import torch
 
     first = elements[0] if elements else {}
@@ -353,11 +354,11 @@ def stack(elements: list[Any]) -> Any:
 
 
 class Plan:
-    """What is asked for of a tree of features, compiled: a spec, and what builds values.
+    """The selected features of a tree, compiled to a spec and a function that builds values.
 
     Attributes:
-      spec: Of the Examples.
-      build: Makes the value of what is stored of each leaf, by its key.
+      spec: The spec of the Examples.
+      build: Builds a value from the stored leaves, by key.
     """
 
     spec: dict[str, Any]
@@ -372,19 +373,19 @@ class Plan:
         decoder: str | None = None,
         prefix: str = "",
     ) -> None:
-        """Compiles.
+        """Compiles a tree of features.
 
         Args:
-          tree: Of features.
-          wanted: Paths of features, "/" between names; a path stands for all below it. All of them
-            if left out.
-          decode: Whether images and encoded tensors are decoded; else they are bytes.
-          decoder: As `decode_image`.
-          prefix: Path of the tree, in another one.
+          tree: The tree.
+          wanted: Paths of features, names joined by "/"; a path includes everything below it. All
+            features if left out.
+          decode: Whether to decode images and encoded tensors; otherwise they are bytes.
+          decoder: As for `decode_image`.
+          prefix: Path of the tree within another tree.
 
         Raises:
           InvalidOptionError: There is no such feature.
-          RecordError: A feature that is wanted is not read.
+          RecordError: A wanted feature is not supported.
         """
         self._decoding = _Decoding(decode, decoder)
         self._columns: list[_Column] = []
@@ -407,11 +408,11 @@ class Plan:
 
     @property
     def paths(self) -> list[str]:
-        """Of the leaves that are asked for."""
+        """The paths of the selected leaves."""
         return [column.key for column in self._columns]
 
     def example(self, parsed: dict[str, Any]) -> Any:
-        """The value of an Example that was parsed by `spec`."""
+        """The value of an Example that was parsed with `spec`."""
         return self.build({column.key: column.stored(parsed) for column in self._columns})
 
     def _compile(
@@ -452,7 +453,7 @@ class Plan:
         if lengths:
             raise RecordError(f"feature {path!r}: a Dataset within a sequence is not read")
         before = len(self._columns)
-        # Builds one element: of what is stored of it, which is in one sequence fewer.
+        # Builds one element from its stored leaves, which are in one sequence fewer.
         build = self._compile_element(tree, path)
         if build is None:
             return None
@@ -464,7 +465,9 @@ class Plan:
             own = {key: columns[key] for key in keys}
             counts = {len(stored) for stored in own.values()}
             if len(counts) != 1:
-                raise RecordError(f"feature {path!r}: expected as many of each, got {counts}")
+                raise RecordError(
+                    f"feature {path!r}: expected the same number of each, got {counts}"
+                )
             return Steps(element, own, range(counts.pop()))
 
         return make

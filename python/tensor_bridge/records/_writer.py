@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Writer"]
 
 _WINDOW_BITS = {"GZIP": 31, "ZLIB": 15}
-# Bytes that wait to be written.
+# Number of bytes that are collected before they are written.
 _WAITING = 1 << 20
 
 
@@ -32,7 +32,7 @@ class _AbortedError(Exception):
 
 
 class _Shard:
-    """What is written to one file."""
+    """The records of one file."""
 
     def __init__(self, file: Output, compression: str) -> None:
         self._file = file
@@ -74,8 +74,11 @@ class _Shard:
 class Writer:
     """Writes TFRecord files, with all checksums.
 
-    The files are there under their names when all of them are complete: when the ``with`` block, or
-    `close`, ends. After an exception in the block there are none. A writer is used by one thread.
+    The files get their names when all of them are complete, at the end of the ``with`` block or in
+    `close`. An exception in the block leaves no files. Only one thread may use a writer.
+
+    Attributes:
+      paths: The names of the files.
 
     Example:
       >>> import torch
@@ -100,17 +103,17 @@ class Writer:
         """Begins writing.
 
         Args:
-          path: The file. With several shards their common part:
+          path: The file. With several shards a suffix is added, as in
             ``train.tfrecord-00000-of-00004``.
-          spec: What the records hold: a dict of features, a `SequenceFeatures`, or None for raw
-            records. The same spec reads them.
+          spec: The features of the records: a dict of features, a `SequenceFeatures`, or None for
+            raw records. The same spec reads them.
           compression: "", "GZIP" or "ZLIB".
-          shards: Files over which the records are shared out by turns.
-          overwrite: Replaces files that exist.
+          shards: The number of files; consecutive records go to different files in turn.
+          overwrite: Whether to replace existing files.
 
         Raises:
-          InvalidOptionError: A file exists, or its folder does not; a keyword or a spec that means
-            nothing.
+          InvalidOptionError: A file exists, its folder does not exist, or a keyword or the spec is
+            invalid.
           OSError: A file cannot be written.
         """
         if compression not in ("", *_WINDOW_BITS):
@@ -136,13 +139,14 @@ class Writer:
         """Writes one record.
 
         Args:
-          record: Without a spec bytes; with one a dict of values as `parse_single_example` gives
-            them, or what torch makes a tensor of. A feature that is missing, or None, is not
-            written.
+          record: Without a spec, bytes. With a spec, a dict of values by key: values of the form
+            that `parse_single_example` returns, or anything that torch converts to a tensor. A
+            feature that is missing, or None, is not written.
 
         Raises:
-          UnsupportedTypeError, UnsupportedDtypeError, MismatchError: A value that its feature
-            cannot hold exactly.
+          UnsupportedTypeError, UnsupportedDtypeError, MismatchError: Its feature cannot hold a
+            value exactly.
+          InvalidOptionError: The spec does not have a key, or the writer is closed.
         """
         if not self._shards:
             raise InvalidOptionError("the writer is closed")
@@ -158,11 +162,15 @@ class Writer:
         self._count += 1
 
     def write_batch(self, batch: Any) -> None:
-        """Writes the records of a batch: what `parse_example` gives, or a StringTensor of raw ones.
+        """Writes the records of a batch.
+
+        Args:
+          batch: With a spec, values of the form that `parse_example` returns. Without a spec, raw
+            records: a StringTensor, a list of bytes or a `RecordBatch`.
 
         Raises:
-          UnsupportedTypeError, UnsupportedDtypeError, MismatchError: As `write`, and values of
-            different leading dimensions.
+          UnsupportedTypeError, UnsupportedDtypeError, MismatchError: As for `write`, or if the
+            values have different leading dimensions.
         """
         if self._encode is not None:
             records: Iterable[Any] = examples_of(batch)
@@ -174,10 +182,10 @@ class Writer:
             self.write(record)
 
     def close(self) -> None:
-        """Puts the files in their places.
+        """Completes the files and gives them their names.
 
         Raises:
-          OSError: A file cannot be written; then none is there.
+          OSError: A file cannot be written. Then no file exists.
         """
         shards, self._shards = self._shards, []
         try:
@@ -189,7 +197,7 @@ class Writer:
         self._outputs.close()
 
     def abort(self) -> None:
-        """Ends writing; no file is there."""
+        """Ends writing and leaves no files."""
         self._shards = []
         with suppress(_AbortedError):
             self._outputs.__exit__(_AbortedError, _AbortedError(), None)
