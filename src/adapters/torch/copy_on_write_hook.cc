@@ -252,9 +252,10 @@ void markContended(c10::StorageImpl* storage, c10::DataPtr& current) {
   if (current.get_deleter() == deleteMoved) {
     static_cast<Moved*>(current.get_context())->contended = true;
   } else if (isOrdinary(current)) {
-    // Memory from resize_, or taken over by another thread, with the hook still set. The next call
-    // would be the second one.
+    // Memory from resize_, with the hook still set: the next call would be the second one. What was
+    // taken over had its first call.
     auto moved = std::make_unique<Moved>();
+    moved->contended = current.get_deleter() != ordinaryDeleter();
     moved->own = std::move(current);
     moveOnto(std::move(moved), storage);
   }

@@ -133,6 +133,30 @@ TEST(ShareStorage, MemoryWithAnArrayIsCopied) {
   EXPECT_EQ(obstacleOf(tensor), Obstacle::kArray);
 }
 
+// These refuse to be resized from the start, which tells nothing about an array.
+TEST(ShareStorage, MemoryFromElsewhereIsSharedUntilAWriteLeavesItBehind) {
+  alignas(64) std::array<float, 16> floats{};
+  const at::Tensor blob = at::for_blob(floats.data(), {16})
+                              .deleter([](void*) {})
+                              .options(at::kFloat)
+                              .allocator(c10::GetAllocator(c10::kCPU))
+                              .make_tensor();
+  // As torch.load makes it.
+  at::Tensor loaded = at::empty({0});
+  loaded.set_(c10::Storage(c10::make_intrusive<c10::StorageImpl>(
+                  c10::StorageImpl::use_byte_size_t(), 64,
+                  c10::GetAllocator(c10::kCPU)->allocate(64), nullptr, /*resizable=*/false)),
+              0, {16});
+  for (const at::Tensor& tensor : {blob, loaded}) {
+    ASSERT_FALSE(storageOf(tensor)->resizable());
+    EXPECT_EQ(obstacleOf(tensor), Obstacle::kNone);
+    const Kept share(tensor);
+    tensor.zero_();
+    EXPECT_EQ(obstacleOf(tensor), Obstacle::kArray);
+    EXPECT_FALSE(Kept::attempted(tensor).taken());
+  }
+}
+
 TEST(ShareStorage, WrittenForeignMemoryIsSharedAndKeptForItsReaders) {
   auto [foreign, tensor] = SharedFloats(std::vector<float>(16, 1.0f), {16});
   tensor.add_(1);
@@ -270,40 +294,6 @@ TEST(ShareStorageThreads, ShareAgainstWrite) {
     for (const Kept& share : shares) ASSERT_TRUE(!share.taken() || share.unchanged());
     ASSERT_TRUE(kept.unchanged());
   }
-}
-
-// torch's own fields, which it has no functions for: an explicit instantiation may name them.
-using Hook = c10::MaterializeFn c10::StorageImpl::*;
-using Flag = bool c10::StorageImpl::*;
-Hook hookOfStorage();
-Flag flagOfStorage();
-template <Hook hook, Flag flag>
-struct FieldsOfStorage {
-  friend Hook hookOfStorage() { return hook; }
-  friend Flag flagOfStorage() { return flag; }
-};
-template struct FieldsOfStorage<&c10::StorageImpl::materialize_fn_,
-                                &c10::StorageImpl::has_mutable_data_ptr_check_>;
-
-// A thread that is stopped in the middle of clear_materializer(): the hook is gone, the flag goes
-// when it runs again, whoever has set it in between.
-TEST(ShareStorageThreads, WhileTorchClearsHookAndFlag) {
-  const at::Tensor tensor = six();
-  {
-    Kept moved(tensor);
-    tensor.add_(1);
-  }
-  c10::StorageImpl* storage = storageOf(tensor);
-  storage->set_materializer([](c10::StorageImpl*) {});
-  storage->*hookOfStorage() = nullptr;
-  const Kept early = Kept::attempted(tensor);
-  storage->*flagOfStorage() = false;
-  tensor.add_(1);
-  EXPECT_FALSE(early.taken());
-  EXPECT_TRUE(!early.taken() || early.unchanged());
-  const Kept late(tensor);
-  tensor.add_(1);
-  EXPECT_TRUE(late.unchanged());
 }
 
 // The first write moves a tensor of TensorFlow's while it is described for to_tf.
