@@ -110,6 +110,13 @@ TEST_F(DecideToTf, SomeObstaclesForceACopy) {
   }
 }
 
+// No obstacle of the tensor's: the producer of the memory may write to it.
+TEST_F(DecideToTf, MemoryThatADlpackProducerMayWriteToIsCopied) {
+  facts_.foreign_tag = OwnerTag::kWritableDlpack;
+  expectOutcomes("copy", "COPY_REQUIRED", "copy");
+  EXPECT_THAT(plan().reason, HasSubstr("DLPack producer"));
+}
+
 TEST_F(DecideToTf, OtherObstaclesAreErrorsThatSayWhatToDo) {
   const struct {
     Obstacle obstacle;

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "adapters/tensorflow/gpu.h"
 #include "adapters/tensorflow/owner.h"
 #include "adapters/tensorflow/reader.h"
 #include "adapters/tensorflow/variable.h"
@@ -124,6 +125,18 @@ TEST_F(ExportHandle, KeepsTensorFlowsOrdinalOfAGpu) {
   exportHandle(api(), handle.get(), shape_, &view_);
   EXPECT_EQ(view_.dl.device.device_type, kDLCUDA);
   EXPECT_EQ(view_.dl.device.device_id, 3);
+}
+
+// A tensor without elements has no address to ask the driver for.
+TEST_F(ExportHandle, AsksWhichGpuALogicalDeviceIsOn) {
+  FakeSpec spec = floats({0});
+  spec.data = nullptr;
+  spec.backing_device = "/job:localhost/replica:0/task:0/device:GPU:3";
+  TfeHandle handle = handleOf(spec);
+  setGpuOfLogical([](int32_t logical) { return logical - 2; });
+  exportHandle(api(), handle.get(), shape_, &view_);
+  setGpuOfLogical(nullptr);
+  EXPECT_EQ(view_.dl.device.device_id, 1);
 }
 
 TEST_F(ExportHandle, RefusesShapesThatCannotBe) {
