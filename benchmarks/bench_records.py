@@ -1,11 +1,11 @@
-"""Times TFRecord files of tf.train.Example as torch tensors, beside what people read them with.
+"""Times reading TFRecord files of tf.train.Example to torch tensors, compared with other readers.
 
-All rates of one table come from one interleaved run, of warm files. The values are compared before
-anything is timed. The peers read files in their own way: tfrecord and rustfrecord do not compare
-checksums, tfrecords and grain give raw records.
+All rates of a table come from one interleaved run on warm files. The values are compared before
+anything is timed. The other readers differ in what they do: tfrecord and rustfrecord do not compare
+checksums, tfrecords and grain return raw records.
 
-Writes the numbers, with machine and versions, to `results/records.json`. The peers are in a folder
-of their own (`make bench` puts them there): beside others, their requirements contradict.
+Writes the numbers, with machine and versions, to `results/records.json`. `make bench` installs the
+other readers in a separate folder, because their requirements contradict those of other packages.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _drain(way: Way) -> float:
 
 
 def _race(report: Report, group: str, count: int, rounds: int, ways: dict[str, Way]) -> None:
-    """Rates of all ways; the first pass of each is not timed."""
+    """Adds the rates of all ways. The first pass of each way is not timed."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     order = list(ways)
     for turn in range(rounds + 1):
@@ -155,7 +155,7 @@ def _raw(path: str) -> dict[str, Way]:
 def _random(path: str, count: int) -> dict[str, Way]:
     order = random.Random(0).sample(range(count), count)
     raw, parsed = records.RecordDataset(path, None), records.RecordDataset(path, SPEC)
-    # As torch's fetcher and a collate_fn that knows the dataset do.
+    # Like torch's fetcher with collate_fn=records.collate.
     batches = [order[i : i + BATCH] for i in range(0, count, BATCH)]
     return {
         "records.RecordDataset, raw": lambda: (raw[i] for i in order),
@@ -183,7 +183,7 @@ def _workers(path: str, size: int, count: int) -> dict[str, Way]:
 
 
 class _Empty(torch.utils.data.IterableDataset[Any]):
-    """Yields tensors of the same shapes, made anew for each batch."""
+    """Yields new tensors of the same shapes for each batch."""
 
     def __init__(self, like: dict[str, Any], count: int) -> None:
         self._like, self._count = like, count
@@ -207,7 +207,7 @@ def _limit(path: str) -> Iterator[Any]:
 
 # ---- peers ---------------------------------------------------------------------------------------
 
-# An expression that is a pass over the file `path`.
+# For each peer an expression that iterates over the file `path`.
 PEER_CODE = {
     "rustfrecord": "__import__('rustfrecord').Reader(path, compressed=False)",
     "tfrecord": "__import__('tfrecord.reader').reader.tfrecord_loader(path, None, "
@@ -227,7 +227,7 @@ for _ in sys.stdin:
 
 
 class _Peer:
-    """Passes in a process of its own: TensorFlow's symbols and messages are in some of them too."""
+    """Runs passes in a separate process, because some peers contain TensorFlow's symbols too."""
 
     def __init__(self, name: str, path: str) -> None:
         command = [sys.executable, "-c", _CHILD.format(PEER_CODE[name]), str(PEERS), path]
@@ -248,7 +248,7 @@ class _Peer:
 
 
 def _check(path: str) -> None:
-    """Raises unless ours are TensorFlow's values."""
+    """Raises unless our values equal TensorFlow's."""
     parsed = tf.data.TFRecordDataset(path).batch(BATCH)
     theirs = data.loader(parsed.map(lambda batch: tf.io.parse_example(batch, TF_SPEC)))
     for ours, expected in zip(records.loader(path, SPEC, batch_size=BATCH), theirs, strict=True):
@@ -256,11 +256,11 @@ def _check(path: str) -> None:
             mine = ours[name]
             same = torch.equal(mine, value) if isinstance(value, torch.Tensor) else mine == value
             if not same:
-                raise WrongResultError(f"{name}: another value than TensorFlow's")
+                raise WrongResultError(f"{name}: the value differs from TensorFlow's")
 
 
 def _images(report: Report, folder: Path, count: int, rounds: int) -> None:
-    """JPEGs of 224 x 224."""
+    """Times JPEGs of 224 x 224."""
     from PIL import Image
 
     path = str(folder / "images.tfrecord")
@@ -288,7 +288,7 @@ def _images(report: Report, folder: Path, count: int, rounds: int) -> None:
 
 
 def _opening(report: Report, folder: Path, shards: int) -> None:
-    """A dataset of many small files, each with an index."""
+    """Times opening many small files with an index."""
     paths = [str(folder / f"many-{i:05d}-of-{shards:05d}.tfrecord") for i in range(shards)]
     for path in paths:
         with records.Writer(path) as writer:
@@ -305,7 +305,7 @@ def _opening(report: Report, folder: Path, shards: int) -> None:
 
 
 def _memory(report: Report, path: str, count: int, passes: int) -> None:
-    """What malloc has handed out after the first pass, and after the last."""
+    """Adds the growth of malloc's memory from the first pass to the last."""
     points = []
     for _ in range(passes):
         for _ in records.loader(path, SPEC, batch_size=BATCH):
@@ -316,7 +316,7 @@ def _memory(report: Report, path: str, count: int, passes: int) -> None:
 
 
 def _first(report: Report, path: str, rounds: int) -> None:
-    """The first batch of a process that has imported torch."""
+    """Times the first batch in a process that has imported torch."""
     code = (
         "import torch, time, json; start = time.perf_counter(); from tensor_bridge import records; "
         "spec = {'label': records.FixedLenFeature((), 'int64')}; "

@@ -1,16 +1,17 @@
-"""Adds a release of torch to those that are supported.
+"""Adds a release of torch to the supported releases.
 
     python tools/add_torch.py 2.16.0 [--python 3.13] [--tensorflow 2.21.0] [-- tests of the matrix]
-    python tools/add_torch.py --remove     # takes the newest one out of the tree again
+    python tools/add_torch.py --remove     # removes the newest release from the tree again
 
-1. reads its headers and compares the layout of its classes with that of the newest group
-   (torch_layout.py): it joins that group, or begins one;
-2. writes it into the lists and texts of the tree: `git diff` shows where;
-3. builds the wheel with its symbols (build_wheel.py --real), which writes its list;
-4. installs that wheel with it, tries it (the adapter tests itself when it is loaded, the doctor
-   converts both ways) and runs the tests: matrix.py, which keeps the result unless tests are named.
+1. Reads the headers of the release and compares the layout of its classes with the newest group's
+   (torch_layout.py). If they are the same, the release joins that group; else it begins a new one.
+2. Writes the release into the lists and texts of the tree; `git diff` shows where.
+3. Builds the wheel with the symbols of the release (build_wheel.py --real), which writes its list.
+4. Installs the wheel beside the release, tries it (the adapter tests itself when it is loaded, the
+   doctor converts both ways) and runs the tests (matrix.py, which keeps the result unless tests are
+   named).
 
-What fails in 3 or 4 is most likely in the table of CONTRIBUTING.md, "What breaks with a new torch".
+If step 3 or 4 fails, look in the table "What breaks with a new torch" of CONTRIBUTING.md.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def after(minor: str) -> str:
 
 
 def spelled(groups: Groups) -> list[tuple[str, str]]:
-    """How texts name the releases of these groups: a pattern, and what stands where its @ is."""
+    """How texts name the releases of these groups: a pattern, and the text in place of its @."""
     minors = [minor for group in groups for minor in group]
     hooked = minors[minors.index(HOOKED) :]
     first, last = minors[0], minors[-1]
@@ -82,16 +83,16 @@ def write_texts(old: Groups, new: Groups) -> None:
 
 
 def edit(name: str, pattern: str, becomes: str) -> None:
-    """Replaces the one place of a file that the pattern finds."""
+    """Replaces the single match of a pattern in a file."""
     path = ROOT / "tools" / name
     text, count = re.subn(pattern, becomes, path.read_text("utf-8"), flags=re.MULTILINE)
     if count != 1:
-        raise SystemExit(f"tools/{name}: expected one place like {pattern!r}, found {count}")
+        raise SystemExit(f"tools/{name}: expected one match of {pattern!r}, got {count}")
     path.write_text(text, "utf-8")
 
 
 def remove() -> None:
-    """Takes the newest release out of the tree; results of the matrix stay."""
+    """Removes the newest release from the tree. Results of the matrix stay."""
     old = torch_wheels.groups()
     minor = old[-1][-1]
     new = [*old[:-1], old[-1][:-1]] if len(old[-1]) > 1 else old[:-1]
@@ -103,7 +104,7 @@ def remove() -> None:
 
 
 def add(release: str, environment: matrix.Environment) -> None:
-    """Step 1 and 2."""
+    """Does steps 1 and 2."""
     old, minor = torch_wheels.groups(), minor_of(release)
     newest = old[-1][-1]
     if minor != after(newest):
@@ -112,7 +113,7 @@ def add(release: str, environment: matrix.Environment) -> None:
     for each in (old[-1][0], minor):
         torch_wheels.provide(each, check=False)
     differs = torch_layout.differences(old[-1][0], minor)
-    print("\n".join(differs) or f"torch {minor}: the layout of {old[-1][0]}", flush=True)
+    print("\n".join(differs) or f"torch {minor}: same layout as {old[-1][0]}", flush=True)
     new = [*old, [minor]] if differs else [*old[:-1], [*old[-1], minor]]
     write_texts(old, new)
     line = f'    "{newest}": "{torch_wheels.RELEASES[newest]}",\n'
@@ -136,13 +137,13 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     newest = max(matrix.ENVIRONMENTS, key=lambda e: [int(part) for part in e.torch.split(".")])
     parser.add_argument("release", help="such as 2.16.0")
-    parser.add_argument("--python", default=newest.python, help="of the matrix")
-    parser.add_argument("--tensorflow", default=newest_tensorflow(), help="of the matrix")
+    parser.add_argument("--python", default=newest.python, help="Python in the matrix")
+    parser.add_argument("--tensorflow", default=newest_tensorflow(), help="release in the matrix")
     parser.add_argument("tests", nargs="*", help="after --: tests of the matrix instead of all")
     given = parser.parse_args(arguments)
     environment = matrix.Environment(given.python, given.release, given.tensorflow)
     add(given.release, environment)
-    # In processes of their own, which read what was written.
+    # Separate processes, so that they read the files that were written here.
     for script, *words in (
         ["build_wheel.py", "--real"],
         ["matrix.py", environment.name, *(["--", *given.tests] if given.tests else [])],

@@ -1,8 +1,9 @@
-"""Members of a wheel on an index, without the rest of it.
+"""Reads members of a wheel on an index without downloading the whole wheel.
 
-pip says which file it would download, from its own configuration; no address is written down. Of
-that file only the parts that are asked for are read, if the server serves ranges. Otherwise, or if
-this pip cannot be asked, pip downloads all of it. What is read is compared with the wheel's RECORD.
+pip names the file that it would download, by its own configuration; no address is written down. If
+the server supports ranges, only the requested parts of that file are read. Otherwise, or if this
+pip does not support the question, pip downloads the file. Every member that is read is compared
+with the wheel's RECORD.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ OPTIONS += [f"--platform={p}_x86_64" for p in ("manylinux_2_28", "manylinux2014"
 
 
 class NoRangesError(Exception):
-    """Only the whole file is to be had."""
+    """Only the whole file can be downloaded."""
 
 
 class Ranges(io.RawIOBase):
-    """A file of which blocks are fetched when they are read."""
+    """A file whose blocks are fetched when they are read."""
 
     def __init__(self, fetch: Callable[[int, int], tuple[bytes, int]]) -> None:
         super().__init__()
@@ -75,7 +76,7 @@ class Ranges(io.RawIOBase):
 
 
 def ask_pip(name: str, version: str) -> tuple[Any, Any]:
-    """pip's session, with its certificates, proxies and passwords; and the link that it chooses."""
+    """pip's session, with certificates, proxies and passwords, and the link that pip chooses."""
     try:
         # No public interface gives the address without a download. pip 23.2 to 26.3.
         from pip._internal.cli.cmdoptions import make_target_python
@@ -88,10 +89,10 @@ def ask_pip(name: str, version: str) -> tuple[Any, Any]:
         finder = command._build_package_finder(
             options, session, target_python=make_target_python(options)
         )
-        # Three: not 2.13.0+cpu of another index, say, which has other symbols.
+        # "===" excludes local versions, such as 2.13.0+cpu of another index, with other symbols.
         best = finder.find_best_candidate(name, SpecifierSet(f"==={version}")).best_candidate
     except (ImportError, AttributeError, TypeError) as error:
-        raise NoRangesError(f"this pip cannot be asked ({error})") from error
+        raise NoRangesError(f"this pip does not name the file ({error})") from error
     if best is None:
         raise SystemExit(f"pip finds no wheel of {name} {version} for Linux on x86-64 on its index")
     return session, best.link
@@ -101,7 +102,7 @@ def ranges_of(session: Any, url: str) -> Ranges:
     def fetch(first: int, last: int) -> tuple[bytes, int]:
         headers = {"Range": f"bytes={first}-{last}", "Accept-Encoding": "identity"}
         with session.get(url, headers=headers, stream=True) as answer:
-            # Before the body: without ranges it is the whole file.
+            # Checked before reading the body, which is the whole file if ranges are not supported.
             span, _, total = answer.headers.get("Content-Range", "").partition("/")
             if answer.status_code != 206 or span != f"bytes {first}-{last}":
                 raise NoRangesError(f"the server answers {answer.status_code} without that range")
@@ -112,7 +113,7 @@ def ranges_of(session: Any, url: str) -> Ranges:
 
 @dataclass
 class Wheel:
-    """An open wheel. `sha256` is what the index says of it, or that of the file."""
+    """An open wheel. `sha256` is the index's, or the downloaded file's."""
 
     name: str
     sha256: str
@@ -133,15 +134,15 @@ class Wheel:
         return {row[0]: row[1] for row in csv.reader(io.StringIO(self.record.decode())) if row}
 
     def extract(self, names: Iterable[str], folder: Path) -> None:
-        """Writes members to a folder; ends the program if one is not what RECORD says."""
+        """Writes members to a folder. Ends the program if a member does not match RECORD."""
         for name in sorted(names, key=lambda name: self.archive.getinfo(name).header_offset):
             data = self.archive.read(name)
             digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
             if self._hashes.get(name) != f"sha256={digest}":
                 raise SystemExit(
-                    f"{self.name}: {name} is not what RECORD says: expected "
-                    f"{self._hashes.get(name)}, found sha256={digest}. Try again; if it stays, the "
-                    "index or a proxy serves a damaged file"
+                    f"{self.name}: {name} does not match RECORD: expected "
+                    f"{self._hashes.get(name)}, got sha256={digest}. Try again; if it happens "
+                    "again, the index or a proxy serves a damaged file"
                 )
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -149,14 +150,14 @@ class Wheel:
 
     @property
     def fetched(self) -> int:
-        """Bytes that came over the network."""
+        """Number of bytes that came over the network."""
         return self._source.fetched if self._source else 0
 
 
 def download(name: str, version: str, folder: Path) -> Path:
-    """The whole wheel. Which Python it is for does not matter here."""
+    """Downloads the whole wheel. Its Python version does not matter here."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", *OPTIONS, f"--dest={folder}"]
-    # Configured constraints are for what is installed, and may leave out a release.
+    # Configured constraints are for installations, and may exclude a release.
     env = os.environ | {"PIP_CONSTRAINT": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     subprocess.run([*command, f"{name}==={version}"], check=True, env=env)
     (wheel,) = folder.glob("*.whl")
@@ -165,12 +166,12 @@ def download(name: str, version: str, folder: Path) -> Path:
 
 @contextmanager
 def opened(name: str, version: str, scratch: Path) -> Iterator[Wheel]:
-    """The wheel of a release; one that is downloaded whole is in the scratch folder meanwhile."""
+    """Opens the wheel of a release. A wheel that is downloaded as a whole is kept in `scratch`."""
     try:
         session, link = ask_pip(name, version)
         source = None if link.is_file else ranges_of(session, link.url_without_fragment)
     except NoRangesError as why:
-        print(f"{name} {version}: all of it is downloaded: {why}", flush=True)
+        print(f"{name} {version}: downloading the whole wheel: {why}", flush=True)
     else:
         with zipfile.ZipFile(io.BufferedReader(source) if source else link.file_path) as archive:
             sha256 = link.hash if link.hash_name == "sha256" else ""

@@ -2,8 +2,8 @@
 
     python tools/source_installs.py [NAME...]      # by default ENVIRONMENTS
 
-On demand, some minutes and 7 GB an environment, one at a time. What each way ends with, and what
-the doctor then says, is kept in tests/matrix/source/<name>.json.
+Run it on demand: an environment takes some minutes and 7 GB, one at a time. The result of each way
+and the doctor's summary are kept in tests/matrix/source/<name>.json.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import matrix
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = matrix.RESULTS / "source"
-# The oldest, two whose torch has no DLPack header that the build can use, the newest.
+# The oldest release, two releases without a DLPack header that the build can use, and the newest.
 TORCHES = ("2.6.0", "2.7.1", "2.8.0", "2.15.0")
 ENVIRONMENTS = tuple(e for e in matrix.ENVIRONMENTS if e.torch in TORCHES)
 
@@ -35,7 +35,7 @@ def lines_of(page: str, block: int) -> list[str]:
 
 
 def ways(sdist: str) -> dict[str, list[str]]:
-    """Each way, and its commands. What one of them leaves behind must not help another."""
+    """The commands of each way. The files that one way leaves behind must not help another."""
     return {
         "README": lines_of("README.md", 0),
         "uv pip install .": ["uv pip install ."],
@@ -46,7 +46,7 @@ def ways(sdist: str) -> dict[str, list[str]]:
     }
 
 
-# What an isolated build of uv cannot see: its error begins with the remedy.
+# An isolated build of uv does not see torch. Its error must begin with this remedy.
 REFUSED = {"uv pip install .": "Build without isolation, where torch is installed: "}
 
 
@@ -89,7 +89,7 @@ def examine(environment: matrix.Environment) -> dict[str, Any]:
             "build", "--sdist", "--quiet", "--out-dir", scratch / "sdist", scratch / "tree"
         )
         if made.returncode != 0:
-            raise SystemExit(f"no source distribution:\n{made.stderr[-2000:]}")
+            raise SystemExit(f"building the source distribution failed:\n{made.stderr[-2000:]}")
         (sdist,) = (scratch / "sdist").glob("*.tar.gz")
         found = {}
         for way, commands in ways(str(sdist)).items():
@@ -102,7 +102,7 @@ def examine(environment: matrix.Environment) -> dict[str, Any]:
 
 
 def violations(result: dict[str, Any]) -> list[str]:
-    """The ways that did not end as they should."""
+    """The ways that did not end as expected."""
     found = []
     for way, how in result["ways"].items():
         right = how["says"].startswith(REFUSED[way]) if way in REFUSED and "says" in how else False

@@ -1,9 +1,9 @@
-"""The layout of torch's classes that an adapter relies on, by the debug information of a compiler.
+"""The layout of torch's classes on which an adapter relies, from a compiler's debug information.
 
-    python tools/torch_layout.py 2.13 2.15      # what differs; nothing if they can share an adapter
+    python tools/torch_layout.py 2.13 2.15      # differences; none if they can share an adapter
 
-For each class that the roots hold by value: size, bases and fields with their offsets, and the
-slots of virtual functions. Only headers are read (torch_wheels.py).
+The layout has each class that the roots hold by value: its size, bases and fields with their
+offsets, and the slots of virtual functions. Only headers are read (torch_wheels.py).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CLASSES = ("DW_TAG_structure_type", "DW_TAG_class_type", "DW_TAG_union_type")
 
 
 def text(die: Any, attribute: str) -> str:
-    """A name; of what was declared before, that of the declaration."""
+    """The value of an attribute with a name, which may be in an earlier declaration."""
     if attribute in die.attributes:
         return str(die.attributes[attribute].value.decode())
     if "DW_AT_specification" in die.attributes:
@@ -41,13 +41,13 @@ def text(die: Any, attribute: str) -> str:
 
 
 def number(die: Any, attribute: str) -> int:
-    """A number, or the first operand of an expression that is one."""
+    """The number in an attribute, which is a number or an expression with it as first operand."""
     value = die.attributes[attribute].value if attribute in die.attributes else 0
     return value if isinstance(value, int) else int(value[1]) if len(value) > 1 else 0
 
 
 def the_type(die: Any) -> Any:
-    """What a field is of, without names for it; None for void."""
+    """The type of a field without typedefs and qualifiers; None for void."""
     while "DW_AT_type" in die.attributes:
         die = die.get_DIE_from_attribute("DW_AT_type")
         if die.tag not in ("DW_TAG_typedef", "DW_TAG_const_type", "DW_TAG_volatile_type"):
@@ -80,7 +80,7 @@ def layout(minor: str) -> list[str]:
     include = torch_wheels.directory(minor) / "include"
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "layout.o"
-        # Fields of a class whose key function is elsewhere are left out unless they are asked for.
+        # Without this option, fields of classes whose key function is elsewhere are left out.
         command = ["g++", "-std=c++20", "-g", "-femit-class-debug-always", "-w", f"-I{include}"]
         command += ["-x", "c++", "-c", "-", "-o", str(made)]
         subprocess.run(command, input=SOURCE, text=True, check=True)
@@ -104,7 +104,7 @@ def layout(minor: str) -> list[str]:
     lines = sorted({line for each in found.values() for line in each})
     missing = [root for root in ROOTS if not any(line.startswith(f"{root}: ") for line in lines)]
     if missing:
-        raise SystemExit(f"torch {minor}: no {missing} in the debug information of its headers")
+        raise SystemExit(f"torch {minor}: the debug information of its headers lacks {missing}")
     return lines
 
 

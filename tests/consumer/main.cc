@@ -1,10 +1,10 @@
-// An application of the SDK, built outside our tree. It checks what an installed package must give:
-// headers that are complete by themselves, a library that finds its neighbours, and both ways of
-// handing a tensor over. Prints "ok" and returns 0, or says what is wrong.
+// An application of the SDK, built outside our tree. It checks an installed package: headers that
+// are complete by themselves, a library that finds its neighbours, and conversions of borrowed and
+// of owned tensors. Prints "ok" and returns 0, or prints the error and exits with 1.
 
 #include <tensor_bridge/tensor_bridge.h>
 
-// After ours, which must not need them.
+// After our headers, which must not need these.
 #include <ATen/ATen.h>
 
 #include <cstdint>
@@ -49,7 +49,7 @@ void outlivesTheSource() {
     tensor_bridge::OwnedTfTensor source(makeTensor({4, 5}), TF_DeleteTensor);
     tensor = tensor_bridge::tfTensorToPyTorchTensor(std::move(source));
   }
-  check(tb_live_owners() == 1, "nothing keeps the buffer alive");
+  check(tb_live_owners() == 1, "the buffer has no owner");
   check(tensor.sum().item<float>() == 9, "wrong values after the source is gone");
 }
 

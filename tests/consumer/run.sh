@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Uses tensor_bridge the way others do: applications of the SDK with find_package, against the install
-# tree, the build tree and the wheel, and the wheel from Python. Expects the preset `test` to be built.
+# Uses tensor_bridge like its users: applications of the SDK with find_package, against the install
+# tree, the build tree and the wheel, and the wheel from Python. Expects that the preset `test` is built.
 #
-#   tests/consumer/run.sh PYTHON [WHEEL]     # by default a wheel of this tree for this torch alone
+#   tests/consumer/run.sh PYTHON [WHEEL]     # by default a wheel of this tree, only for this torch
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -17,7 +17,7 @@ package_dir() {
 tensorflow=$(package_dir tensorflow)
 torch=$(package_dir torch)
 
-# The applications' build folders stay: what did not change is not compiled again.
+# The applications' build folders are kept, so that unchanged files are not compiled again.
 rm -rf "$sdk" "$work/wrong-version" "$work"/wheel/*.whl
 cmake --install "$build" --prefix "$sdk" >/dev/null
 
@@ -37,18 +37,18 @@ run() {
     echo "consumer: $name does not build" >&2
     exit 1
   fi
-  # Nothing but the program's own run path may lead to the libraries.
+  # Only the program's own run path may lead to the libraries.
   env -u LD_LIBRARY_PATH -u PYTHONPATH "$work/$name/$program" "$@"
 }
 
 run cpp-install-tree tests/consumer consumer "$sdk"
 run cpp-build-tree tests/consumer consumer "$build"
-# Two words: major and minor.
+# Two arguments: major and minor.
 release=$("$python" -c "import importlib.metadata as m; print(*m.version('torch').split('.')[:2])")
 run c-install-tree tests/c_consumer c_consumer "$sdk" $release
 run c-build-tree tests/c_consumer c_consumer "$build" $release
 
-# The example prints what its own first comment says, in a process without Python.
+# The example must print the lines of its first comment, in a process without Python.
 run example examples/cpp example "$sdk" | tee "$work/example.out"
 if ldd "$work/example/example" | grep libpython; then
   echo 'consumer: the example loads Python' >&2
@@ -68,7 +68,7 @@ for want, got in zip(expected, printed):
         sys.exit(f"consumer: the example prints {got!r}, its comment says {want!r}")
 EOF
 
-# An application that asks for an SDK of another series is told so when it configures.
+# CMake must refuse an application that requires an SDK of another series.
 mkdir -p "$work/wrong-version"
 cat >"$work/wrong-version/CMakeLists.txt" <<'EOF'
 cmake_minimum_required(VERSION 3.26...4.0)
@@ -77,7 +77,7 @@ find_package(tensor_bridge 99 REQUIRED)
 EOF
 if cmake -S "$work/wrong-version" -B "$work/wrong-version/build" -G Ninja \
   "-DCMAKE_PREFIX_PATH=$sdk" >"$work/wrong-version.log" 2>&1; then
-  echo "consumer: find_package accepted a version that is not there" >&2
+  echo "consumer: find_package accepted a wrong version" >&2
   exit 1
 fi
 grep -q 'compatible with requested version' "$work/wrong-version.log"
@@ -93,12 +93,12 @@ fi
 unpacked=$work/wheel/unpacked
 rm -rf "$unpacked.new"
 "$python" -m zipfile -e "$wheel" "$unpacked.new"
-# With the times of the files that were unpacked before, where those are the same.
+# Unchanged files keep their old times, so that nothing is compiled again.
 if ! diff -r -x __pycache__ "$unpacked.new" "$unpacked" >/dev/null 2>&1; then
   rm -rf "$unpacked"
   mv "$unpacked.new" "$unpacked"
 fi
-# -S: without the hook of an editable installation, which would answer first.
+# -S: without the import hook of an editable installation, which would come first.
 config() {
   PYTHONPATH=$unpacked:$(dirname "$torch") "$python" -S -m tensor_bridge.config "$1"
 }

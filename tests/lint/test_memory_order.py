@@ -1,6 +1,6 @@
-"""The model of the first write is of the torch that is there, and finds what it should.
+"""The model of the first write matches the installed torch and solves the classic examples.
 
-`make memory-order` asks it about the protocol; here it has to know the classic examples.
+`make memory-order` runs it on the protocol.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ HEADER = "include/c10/core/StorageImpl.h"
 
 
 def headers() -> list[Path]:
-    """Of the installed torch, and of those whose headers `make wheel` has kept."""
+    """The header of the installed torch, and of releases whose headers `make wheel` has kept."""
     installed = importlib.util.find_spec("torch")
     assert installed is not None
     folders = [Path(place) for place in installed.submodule_search_locations or []]

@@ -1,11 +1,11 @@
-"""The first write to a shared storage, on every order of events that a processor allows.
+"""The first write to a shared storage, in every order of events that a processor allows.
 
     python tests/memory_order/first_write.py        # `make memory-order`; three minutes
 
-What torch does is written as c10::StorageImpl has it (2.13 to 2.15; TORCH is what of it was read),
-what we do as Note [Order of a first write] in src/adapters/torch/copy_on_write_hook.cc says. Each
-rule of ours is also left out, to see that the search finds what it is there for. Prints a table;
-ends with 1 if a cell is not as expected.
+torch's part follows c10::StorageImpl (2.13 to 2.15; TORCH has the lines that it was written from).
+Our part follows Note [Order of a first write] in src/adapters/torch/copy_on_write_hook.cc. Each of
+our rules is also left out once, to show that the search finds the error that the rule prevents.
+Prints a table, and ends with 1 if a cell is not as expected.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ Case = tuple[list[Program], dict[str, Any], Wanted]
 
 @dataclass(frozen=True)
 class Rules:
-    """What our side does, each of which a case leaves out."""
+    """The rules of our side. For each of them a case leaves it out."""
 
     publishes: bool = True  # a release fence between the copy and the pointer to it
     waits: bool = True  # membarrier() between the pointer and torch's flag; not needed on x86-64
-    looks_at_flag: bool = True  # to_tf looks at torch's flag too, not at its hook alone
+    looks_at_flag: bool = True  # to_tf reads torch's flag too, not only its hook
     marks: bool = True  # a second thread in the hook keeps to_tf from sharing
-    counts: str = "acq_rel"  # the order of giving a reference back
+    counts: str = "acq_rel"  # the memory order of releasing a reference
 
 
 # --- torch: c10/core/StorageImpl.h --------------------------------------------------------------
 
-# With single blanks for all white space.
+# Every run of white space is one blank here.
 TORCH = (
     "if (materialize_fn_) { materialize_fn_(this); clear_materializer(); }",
     "void clear_materializer() { materialize_fn_ = nullptr; refresh_has_data_ptr_check(); }",
@@ -59,7 +59,7 @@ def mutable_data(t: Thread, rules: Rules, new: str, parts: str = "") -> Value:
 
 
 def mutable_data_ptr(t: Thread, rules: Rules, new: str, parts: str = "") -> Value:
-    """mutable_data_ptr<T>(): what storage_initialized() has read is used where the flag is down."""
+    """mutable_data_ptr<T>(), which uses storage_initialized()'s pointer if the flag is not set."""
     pointer = t.load("pointer")
     if not t.test(t.load("flag"), 1):
         return pointer
@@ -133,7 +133,7 @@ def writer(
 
 
 def two_writers(rules: Rules, pointer: Pointer = mutable_data) -> Case:
-    """Both writes reach one copy, and none what TensorFlow sees."""
+    """Both writes reach the same copy, and neither reaches TensorFlow's memory."""
 
     def wrong(_: list[Any], m: dict[str, Any]) -> bool:
         at = m["pointer"]
@@ -145,7 +145,7 @@ def two_writers(rules: Rules, pointer: Pointer = mutable_data) -> Case:
 
 
 def reader_beside(rules: Rules) -> Case:
-    """A reader of another element finds its value, in the old memory or in the new."""
+    """A reader of another element finds its value, in the old or the new memory."""
 
     def reader(t: Thread) -> Any:
         return t.load((t.load("pointer"), "b")).of
@@ -154,7 +154,7 @@ def reader_beside(rules: Rules) -> Case:
 
 
 def share_beside(writers: int) -> Callable[[Rules], Case]:
-    """Once to_tf has shared, a write of that thread does not reach what was shared."""
+    """After to_tf has shared memory, a write of the same thread does not reach it."""
 
     def case(rules: Rules) -> Case:
         def one(new: str) -> Program:
@@ -170,7 +170,7 @@ def share_beside(writers: int) -> Callable[[Rules], Case]:
 
 
 def given_back(rules: Rules) -> Case:
-    """The last reader of TensorFlow's has read before a write in place."""
+    """TensorFlow's last reader has read before a write in place."""
 
     def reader(t: Thread) -> Any:
         read = t.load("tf.a").of
@@ -183,11 +183,11 @@ def given_back(rules: Rules) -> Case:
 RIGHT = Rules()
 PLAIN = replace(RIGHT, waits=False)
 NEVER: set[str] = set()
-# What is asked, with which rules, and under which models it goes wrong.
+# A question, its programs and rules, and the models under which the wrong result is reachable.
 PROTOCOL: list[tuple[str, Case, set[str]]] = [
     ("two first writes", two_writers(RIGHT), NEVER),
     ("  without the wait", two_writers(PLAIN), {ARM}),
-    # torch's, on every processor: see the note.
+    # An error of torch on every processor: see the note.
     ("  one by mutable_data_ptr<T>()", two_writers(RIGHT, mutable_data_ptr), {*MODELS}),
     ("a reader beside a first write", reader_beside(RIGHT), NEVER),
     ("  without the fence", reader_beside(replace(RIGHT, publishes=False)), {ARM}),
@@ -235,7 +235,7 @@ def load_buffering(dependent: bool) -> Case:
 
 
 def message(between: Callable[[Thread], None], order: str, reading: str) -> Case:
-    """A flag after data: the flag is seen, the data is not."""
+    """A flag is stored after data. The other thread sees the flag but not the data."""
 
     def sends(t: Thread) -> None:
         t.store("data", 1)

@@ -1,23 +1,24 @@
-"""Every outcome of a few threads under three memory models; first_write.py has what is asked.
+"""Every outcome of a few threads under three memory models; first_write.py has the questions.
 
-A program is one Python function a thread, run once for every sequence of values that its loads may
-return. Then all orders are searched in which the events of those runs can take effect on one memory
-such that each load finds the value it was given. A model says which events of a thread must take
-effect in the order of the program:
+A thread's program is a Python function, which is run once for every sequence of values that its
+loads may return. Then the search tries all orders in which the events of those runs can take effect
+on one memory such that each load finds the value that it returned. A model says which events of a
+thread must take effect in program order:
 
     SC     all of them
     TSO    x86-64: all, except that a store may take effect after loads that follow it
     ARM    like ARMv8: accesses to one location; a load before what its value, address or, for
            stores, branches depend on; acquire, release and fences as Armv8-A defines them
 
-A load takes the value of the thread's own latest store to the location, also before that store has
-taken effect for others. One memory: a store takes effect for all other threads at once, as both
-architectures promise. ARM differs from Armv8-A in that loads of one location stay in order, even
-of the same store, and in that a read-modify-write is one event. What a compiler may reorder is not
-looked at.
+A load takes the value of the thread's own latest store to the location, even before that store has
+taken effect for others. There is one memory: a store takes effect for all other threads at once, as
+both architectures promise. ARM differs from Armv8-A in two points: loads of one location stay in
+order, even if they read the same store, and a read-modify-write is one event. Reordering by a
+compiler is not modelled.
 
 membarrier() is Linux's membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED): before it returns, every other
-thread has been at some point of its program where all before has taken effect and nothing after.
+thread has passed a point of its program at which every earlier event has taken effect and no later
+one.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ SC, TSO, ARM = MODELS = ("SC", "TSO", "ARM")
 
 @dataclass(frozen=True)
 class Value:
-    """What a load returned, and the loads that it depends on."""
+    """The value that a load returned, and the loads that it depends on."""
 
     of: Any
     deps: frozenset[int] = NONE
 
 
 def where(at: Any) -> tuple[str, frozenset[int]]:
-    """The name of a location, given as it is or as (address, part), and what it depends on."""
+    """A location's name and the loads it depends on. `at` is a name or (address, part)."""
     base, *parts = at if isinstance(at, tuple) else (at,)
     of = base if isinstance(base, Value) else Value(base)
     return ".".join([of.of, *parts]), of.deps
@@ -65,12 +66,12 @@ class Event:
 
 
 class Guess(Exception):
-    """A load whose value was not chosen yet."""
+    """Raised for a load whose value is not chosen yet."""
 
 
 @dataclass
 class Thread:
-    """What a program does; each call is an event."""
+    """Records the events of a program; each call is an event."""
 
     number: int
     threads: int
@@ -98,7 +99,7 @@ class Thread:
         self._add("W", at, value=value.of, data=value.deps, order=order)
 
     def change(self, at: str, old: Any, new: Any, order: str = "relaxed") -> None:
-        """A read-modify-write, of a location that is known to have `old`."""
+        """A read-modify-write of a location that is known to hold `old`."""
         self._add("RMW", at, value=new, old=old, order=order)
 
     def test(self, value: Value, wanted: Any) -> bool:
@@ -181,14 +182,14 @@ def programs_runs(programs: list[Program], start: dict[str, Any]) -> list[list[R
 
 
 def is_possible(runs: tuple[Run, ...], start: dict[str, Any]) -> bool:
-    """Whether somebody writes each value that is read: most choices end here."""
+    """Whether each value that is read is also written. Most choices fail here."""
     written = {(e.place, e.value) for events, _ in runs for e in events if e.writes}
     read = {(e.place, e.value if e.kind == "R" else e.old) for ev, _ in runs for e in ev if e.reads}
     return all(start.get(place, 0) == v or (place, v) in written for place, v in read)
 
 
 def guarded(runs: list[list[Run]]) -> set[str]:
-    """Locations that every thread uses under the mutex only."""
+    """Locations that all threads use only under the mutex."""
     used: set[str] = set()
     outside: set[str] = set()
     for events in (events for each in runs for events, _ in each):
@@ -200,7 +201,7 @@ def guarded(runs: list[list[Run]]) -> set[str]:
 
 
 def can_follow(runs: tuple[Run, ...], start: dict[str, Any], places: set[str]) -> bool:
-    """Whether the guarded loads fit in some order of what the threads do under the mutex."""
+    """Whether the guarded loads are possible in some order of the threads' critical sections."""
     sections: list[list[list[Event]]] = [[] for _ in runs]
     for mine, (events, _) in zip(sections, runs, strict=True):
         for event in events:
@@ -230,7 +231,7 @@ def run_through(section: list[Event], memory: dict[str, Any]) -> dict[str, Any] 
 
 
 def ends(model: str, runs: tuple[Run, ...], start: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
-    """The memory after each order in which these runs can happen, and one such order."""
+    """Yields each final memory of these runs, and one order of events that leads to it."""
     all_events = [events for events, _ in runs]
     before = [
         [sum(1 << i for i in range(j) if in_order(model, events, i, j)) for j in range(len(events))]
@@ -283,7 +284,7 @@ def find(
     start: dict[str, Any],
     wanted: Callable[[list[Any], dict[str, Any]], bool],
 ) -> list[str] | None:
-    """An order of events after which `wanted` of the threads' results and the memory is true."""
+    """An order of events after which `wanted(results, memory)` is true; None if there is none."""
     all_runs = programs_runs(programs, start)
     places = guarded(all_runs)
     for runs in itertools.product(*all_runs):
