@@ -1,5 +1,5 @@
-// libFuzzer over the reader of checkpoint indices and of strings: `make fuzz`. The first byte of an
-// input chooses between the two. Not for: the other formats; h5py and Python read those.
+// libFuzzer over the readers of checkpoint indices and of strings: `make fuzz`. The first byte of
+// an input chooses the reader. Not for: the other formats; h5py and Python read those.
 
 #include <cstddef>
 #include <cstdint>
@@ -15,7 +15,7 @@ void readStrings(const uint8_t* data, size_t size) {
   const int64_t count = data[0] % 64;
   std::vector<int64_t> offsets(static_cast<size_t>(count) + 1);
   const int64_t begin = tensor_bridge::readBundleStrings(data + 1, size - 1, count, offsets.data());
-  // What it says must be inside.
+  // The strings must lie within the input.
   if (begin < 4 || begin + offsets.back() != static_cast<int64_t>(size) - 1) std::abort();
 }
 

@@ -1,5 +1,5 @@
-// What the two targets of Examples share: columns of every kind and type, and the promises about
-// what they are filled with.
+// The common part of the two targets of Examples: columns of every kind and type, and checks of
+// their values.
 #ifndef TENSOR_BRIDGE_TESTS_FUZZ_EXAMPLE_FUZZING_H_
 #define TENSOR_BRIDGE_TESTS_FUZZ_EXAMPLE_FUZZING_H_
 
@@ -52,7 +52,7 @@ inline void require(bool holds) {
   if (!holds) std::abort();
 }
 
-// Exactly as much memory as ColumnSize says, so that a sanitizer sees what is written beyond it.
+// Allocates exactly the memory of ColumnSize, so that a sanitizer sees writes beyond it.
 inline void fillColumn(const ExampleBatch& batch, int32_t number, int64_t count) {
   const ExampleColumn& asked = batch.spec().columns()[static_cast<size_t>(number)];
   const ColumnSize& size = batch.size(number);
@@ -87,7 +87,7 @@ inline void fillColumn(const ExampleBatch& batch, int32_t number, int64_t count)
   }
 }
 
-// The first byte says where the records are cut.
+// The first byte says where the input is cut into records.
 inline int fuzzExamples(const uint8_t* data, size_t size, bool sequence) {
   static const ExampleSpec example(columnsOf(false), false);
   static const ExampleSpec of_lists(columnsOf(true), true);
@@ -97,7 +97,7 @@ inline int fuzzExamples(const uint8_t* data, size_t size, bool sequence) {
   const int64_t cut = all * data[0] / 256;
   const std::vector<int64_t> begins = {0, cut, cut};
   const std::vector<int64_t> sizes = {cut, all - cut, 0};
-  // Of its own, so that a sanitizer sees a read behind it.
+  // A separate block, so that a sanitizer sees reads beyond it.
   const std::vector<uint8_t> records(data + 1, data + size);
   try {
     const ExampleBatch batch(spec, records.data(), begins.data(), sizes.data(), 3);

@@ -13,7 +13,7 @@ namespace {
 constexpr int64_t kMaxBytes = 1 << 16;
 
 void readValues(const uint8_t* data, const tensor_bridge::TensorProto& tensor) {
-  if (tensor.count > kMaxBytes / 16) return;  // whoever asks for values knows their size first
+  if (tensor.count > kMaxBytes / 16) return;  // callers check the size first
   std::vector<uint8_t> out(static_cast<size_t>(tensor.count) * 16);
   tensor_bridge::decodeTensorValues(data, tensor, "", out.data());
 }
@@ -37,7 +37,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   } catch (const tensor_bridge::FormatError&) {  // anything else is a defect
   }
   for (const tensor_bridge::GraphConstant& constant : constants) {
-    // What it says must be inside.
+    // The values must lie within the input.
     const tensor_bridge::TensorExtent extent = constant.extent;
     if (extent.offset >= 0 && extent.offset + extent.size > static_cast<int64_t>(size)) {
       std::abort();

@@ -1,4 +1,4 @@
-// libFuzzer over the decoder of Snappy: `make fuzz`. Not for: the blocks around it
+// libFuzzer over the decoder of Snappy: `make fuzz`. Not for: the blocks that are compressed
 // (bundle_fuzz.cc).
 
 #include <cstddef>

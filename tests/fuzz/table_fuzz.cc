@@ -1,5 +1,5 @@
-// libFuzzer over tables: their footer, blocks, records and keys: `make fuzz`. Not for: what the
-// records say (bundle_fuzz.cc, v1_checkpoint_fuzz.cc).
+// libFuzzer over the footer, blocks, records and keys of tables: `make fuzz`. Not for: the contents
+// of records (bundle_fuzz.cc, v1_checkpoint_fuzz.cc).
 
 #include <cstddef>
 #include <cstdint>
@@ -14,12 +14,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     TableReader table(data, size);
     uint64_t values = 0;
     while (table.next()) {
-      // A value is in the file, or in what was unpacked from it.
+      // A value is in the file, or in a block that was unpacked from it.
       const uint8_t* value = table.value().next();
       values += table.value().left();
       if (table.origin().packed_at < 0 && (value < data || value > data + size)) std::abort();
     }
-    // Blocks lie one behind the other, so no byte is a value twice.
+    // Blocks do not overlap, so no byte belongs to two values.
     if (values > size + table.unpackedBytes()) std::abort();
     for (const tensor_bridge::TableBlock& block : table.blocks()) {
       if (block.offset < 0 || block.offset + block.size > static_cast<int64_t>(size)) std::abort();

@@ -27,7 +27,7 @@ void readNumbers(const uint8_t* data, size_t size, const TensorProto& tensor) {
 void readStrings(const uint8_t* data, const TensorProto& tensor) {
   const int64_t size = tensor_bridge::tensorStringsSize(data, tensor, "");
   if (size < 0) std::abort();
-  if (size > kMaxBytes) return;  // whoever asks for them knows their size first
+  if (size > kMaxBytes) return;  // callers check the size first
   std::vector<int64_t> offsets(static_cast<size_t>(tensor.count) + 1);
   std::vector<uint8_t> out(static_cast<size_t>(size));
   tensor_bridge::decodeTensorStrings(data, tensor, "", offsets.data(), out.data());

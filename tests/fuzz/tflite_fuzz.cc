@@ -1,4 +1,4 @@
-// libFuzzer over models of TensorFlow Lite, and the values of their tensors: `make fuzz`. Not for:
+// libFuzzer over models of TensorFlow Lite and the values of their tensors: `make fuzz`. Not for:
 // the other formats.
 
 #include <algorithm>
@@ -22,7 +22,7 @@ void readValues(const uint8_t* data, const tensor_bridge::TfliteTensor& tensor) 
     std::vector<uint8_t> out(static_cast<size_t>(count));
     tensor_bridge::unpackTflite(begin, tensor.bits, count, out.data());
   } else if (tensor.bits == 0) {
-    // Whoever reads strings looks first whether so many may be there.
+    // Callers check first whether that many strings fit.
     if (count > static_cast<int64_t>(size / 4)) return;
     std::vector<int64_t> offsets(static_cast<size_t>(count) + 1);
     tensor_bridge::readTfliteStrings(begin, size, count, offsets.data());
@@ -41,7 +41,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   for (const tensor_bridge::TfliteTensor& tensor : tensors) {
     if (tensor.scales.size() != tensor.zero_points.size()) std::abort();
     if (tensor.storage != tensor_bridge::TfliteStorage::kPlain) continue;
-    // What it says must be inside.
+    // The values must lie within the input.
     if (tensor.data.offset < 0 ||
         tensor.data.offset + tensor.data.size > static_cast<int64_t>(size)) {
       std::abort();

@@ -1,5 +1,5 @@
-// libFuzzer over files of records: `make fuzz`. The first byte says in which pieces the file comes,
-// and whether damage is skipped. Not for: what records hold (example_fuzz.cc).
+// libFuzzer over files of records: `make fuzz`. The first byte says in which pieces the file is
+// read, and whether damage is skipped. Not for: the contents of records (example_fuzz.cc).
 
 #include <cstddef>
 #include <cstdint>
@@ -21,7 +21,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* input, size_t input_size) {
   scan.skip = (input[0] & 1) != 0;
   scan.verify = (input[0] & 2) != 0;
   scan.budget = 1 << 16;
-  // Not more than about 64 pieces, because each is copied.
+  // At most about 64 pieces, because each of them is copied.
   const int64_t piece = 1 + (input[0] >> 2) + size / 64;
   int64_t begins[3];
   int64_t sizes[3];
@@ -32,13 +32,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* input, size_t input_size) {
   while (true) {
     end = end + piece > size ? size : end + piece;
     scan.final = end == size;
-    // Its own block, so that AddressSanitizer sees what is read outside of it.
+    // A separate block, so that AddressSanitizer sees reads outside of it.
     const std::vector<uint8_t> memory(file + dropped, file + end);
     const auto left = static_cast<int64_t>(memory.size());
     const int64_t count = scan.scan(memory.data(), left, 3, begins, sizes);
     if (count < 0 || count > 3 || scan.next < 0 || scan.next > left) std::abort();
     for (int64_t i = 0; i < count; ++i) {
-      // Within the memory, ascending, and apart.
+      // Records lie within the memory, in order and without overlap.
       const int64_t begin = dropped + begins[i];
       if (begin - kRecordHeader < last || sizes[i] < 0) std::abort();
       last = begin + sizes[i] + kRecordFooter;

@@ -1,5 +1,5 @@
 // libFuzzer over the reader of checkpoints of the first format: `make fuzz`. The first two bytes
-// choose dtype and number of the values that the slices are read as. Not for: tables
+// choose the dtype and the number of values with which slices are read. Not for: tables
 // (bundle_fuzz.cc).
 
 #include <cstddef>
@@ -18,7 +18,7 @@ using tensor_bridge::TableReader;
 using tensor_bridge::V1Records;
 using tensor_bridge::V1Slice;
 
-// What a walk finds is found by its key too.
+// A record that iteration finds is also found by its key.
 void find(V1Records* records, const uint8_t* data, size_t size, const TableReader& table) {
   const V1Records::Record found = records->find(data, size, table.key());
   const size_t length = table.value().left();
@@ -60,12 +60,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     tensor_bridge::readV1Index(data + 2, size - 2);
     TableReader table(data + 2, size - 2);
     V1Records records;
-    // More often than a block is unpacked.
+    // More look-ups than a packed block needs before it is kept unpacked.
     for (int i = 0; i < 12 && table.next(); ++i) {
       try {
         find(&records, data + 2, size - 2, table);
         readSlice(&records, data + 2, size - 2, table.key(), dtype, count);
-      } catch (const tensor_bridge::FormatError&) {  // others may be read
+      } catch (const tensor_bridge::FormatError&) {  // other records may be readable
       }
     }
   } catch (const tensor_bridge::FormatError&) {  // anything else is a defect

@@ -1,5 +1,5 @@
-// libFuzzer over protobuf's encoding, and the shapes and slices that several messages have:
-// `make fuzz`. The first byte says how many axes a slice is of. Not for: whole messages
+// libFuzzer over protobuf's encoding, and over shapes and slices, which several messages have:
+// `make fuzz`. The first byte is the number of axes of a slice. Not for: whole messages
 // (tensor_proto_fuzz.cc, graph_def_fuzz.cc).
 
 #include <cstddef>
@@ -17,7 +17,7 @@ class Reader : private tensor_bridge::ProtobufReader {
  public:
   using ProtobufReader::ProtobufReader;
 
-  // Every message inside messages; each takes its bytes from the one around it.
+  // Reads nested messages. Each must lie within the message around it.
   size_t walk(WireReader message, int depth) const {
     size_t fields = 0;
     const uint8_t* end = message.next() + message.left();
@@ -52,7 +52,7 @@ class Reader : private tensor_bridge::ProtobufReader {
   }
 
  private:
-  // Bytes need not be a message.
+  // The bytes may be something else than a message.
   size_t tryWalk(WireReader message, int depth) const {
     try {
       return walk(message, depth);

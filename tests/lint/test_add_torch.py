@@ -1,4 +1,4 @@
-"""What `tools/add_torch.py` writes into the tree, without the builds."""
+"""The texts that `tools/add_torch.py` writes into the tree, without the builds."""
 
 from __future__ import annotations
 

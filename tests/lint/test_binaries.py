@@ -1,4 +1,4 @@
-"""The three libraries export and need what is planned and nothing more, and are hardened."""
+"""The three libraries export and need exactly what is planned, and are hardened."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_the_libraries_are_hardened(kind: str) -> None:
 
 
 def undefined(library: Path) -> set[tuple[str, str, tuple[int, ...]]]:
-    """(function, library's name in the version, version) of what is taken from elsewhere."""
+    """(function, library's name in the version, version) of each imported function."""
     names = subprocess.run(
         ["nm", "-D", "--undefined-only", library], check=True, capture_output=True, text=True
     ).stdout
@@ -87,7 +87,7 @@ def undefined(library: Path) -> set[tuple[str, str, tuple[int, ...]]]:
 
 
 def brought_along(folder: Path) -> set[str]:
-    """What the release wheel binds to an older version, or has itself."""
+    """The functions that the release wheel binds to an older version, or defines itself."""
     portable = ROOT / "cmake" / "portable"
     names = {n for path in portable.glob("*.map") for n in re.findall(r"(\w+);", path.read_text())}
     sources = sorted(portable.glob("added*.cc"))
@@ -100,7 +100,7 @@ def brought_along(folder: Path) -> set[str]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_newer_than_the_wheel_s_systems_is_brought_along(kind: str, tmp_path: Path) -> None:
-    """manylinux_2_28: glibc 2.28, and the libstdc++ of GCC 8."""
+    """The wheel is for manylinux_2_28: glibc 2.28, and the libstdc++ of GCC 8."""
     newest = {"GLIBC": (2, 28), "GLIBCXX": (3, 4, 25), "CXXABI": (1, 3, 11)}
     found = {
         name
@@ -163,7 +163,7 @@ def test_the_extension_stays_within_the_limited_api() -> None:
 
 @pytest.fixture
 def compiled(tmp_path: Path) -> Path:
-    """A library that breaks each rule: exports, dependencies, run path, private CPython API."""
+    """A library that breaks every rule: exports, dependencies, run path, private CPython API."""
     source = tmp_path / "bad.cc"
     source.write_text(
         "#include <cmath>\n"

@@ -1,4 +1,4 @@
-"""What the CMake modules decide without a compiler: adapter groups, version."""
+"""The decisions that the CMake modules make without a compiler: adapter groups, version."""
 
 from __future__ import annotations
 
@@ -81,10 +81,10 @@ def test_all_that_is_installed_is_compiled_with_the_options_that_harden_it(
     subprocess.run(command, check=True, capture_output=True)
     compiled = json.loads((tmp_path / "compile_commands.json").read_text(encoding="utf-8"))
     commands = {str(Path(each["file"]).relative_to(ROOT)): each["command"] for each in compiled}
-    # Linked against and never installed.
+    # Only linked against, never installed.
     stand_ins = {f"cmake/portable/{name}.cc" for name in ("libdl", "libpthread")}
     ours = {name: command for name, command in commands.items() if name not in stand_ins}
-    # For a torch before 2.13, in the place of copy_on_write_hook.cc and with the same options.
+    # Compiled for torch before 2.13, instead of copy_on_write_hook.cc and with the same options.
     elsewhere = {"src/adapters/torch/copy_on_write_guard.cc"}
     assert {name for name, _ in files("src/*.cc")} - elsewhere <= set(ours)
     assert ("cmake/portable/added.cc" in ours) == (portable == "ON")

@@ -1,6 +1,6 @@
-"""Which DLPack header the build takes, of those that torch, TensorFlow and tvm-ffi bring.
+"""The choice of the build among the DLPack headers of torch, TensorFlow and tvm-ffi.
 
-The compiler is the judge of the real headers; made ones are laid out in every order.
+The compiler decides whether a real header is usable; generated headers are tried in every order.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FLAG = "DLPACK_FLAG_BITMASK_IS_COPIED"
 TORCH = "torch/include/ATen/dlpack.h"
 TENSORFLOW = "tensorflow/include/external/dlpack/include/dlpack/dlpack.h"
 TVM_FFI = "tvm_ffi/include/dlpack/dlpack.h"
-# Names that every header of a version has, as they are written in one.
+# Declarations that every header of a version has, as written in a header.
 _COMMON = ["struct DLManagedTensorVersioned {};", "#define DLPACK_FLAG_BITMASK_READ_ONLY 1"]
 _FLAG = [f"#define {FLAG} 2"]
 _EXCHANGE = [
@@ -32,12 +32,12 @@ _EXCHANGE = [
 
 
 def made(major: int, minor: int, *lines: str) -> str:
-    """A header that says a version and has these lines."""
+    """A header with a version and these lines."""
     version = [f"#define DLPACK_MAJOR_VERSION {major}", f"#define DLPACK_MINOR_VERSION {minor}"]
     return "\n".join([*version, *lines, ""])
 
 
-# What each header is, and the minor version of those that can be used.
+# Each header's text, and its minor version if it can be used.
 HEADERS = {
     "0.8": ("#define DLPACK_VERSION 80\n", None),
     "0.9 in two numbers": (made(0, 9, *_COMMON, *_FLAG), None),
@@ -74,7 +74,7 @@ def real_headers() -> dict[str, Path]:
 
 
 def choose(folder: Path, orders: list[tuple[Path, ...]]) -> list[str]:
-    """What CMake takes of each list of headers, or nothing."""
+    """The header that CMake chooses from each list; "" for none."""
     lines = ["include(wheels)"]
     for order in orders:
         headers = ";".join(map(str, order))
@@ -108,7 +108,7 @@ def test_of_equal_headers_the_first_is_taken(tmp_path: Path) -> None:
 
 
 def compiles(folder: Path, header: Path) -> bool:
-    """Whether the sources that name what a release of DLPack has or lacks compile with a header."""
+    """Whether the sources whose names are not in every release of DLPack compile with a header."""
     target = folder / "include" / "dlpack" / "dlpack.h"
     target.parent.mkdir(parents=True)
     target.write_bytes(header.read_bytes())
@@ -148,7 +148,7 @@ def environment(folder: Path, **headers: str) -> None:
 
 
 def provide(folder: Path) -> tuple[bool, str]:
-    """Configures as a build in that environment does."""
+    """Configures like a build in that environment."""
     tensorflow = folder / "tensorflow"
     script = (
         f'set(Python_EXECUTABLE "{sys.executable}")\ninclude(wheels)\n'

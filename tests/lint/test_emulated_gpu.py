@@ -1,4 +1,4 @@
-"""The results of the emulated device are whole, and mutants are found where waits are."""
+"""The results of the emulated device are complete, and each wait in the sources has a mutant."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RESULT: dict[str, Any] = json.loads(peers.RESULT.read_text(encoding="utf-8"))
 
 
 def what_is_missing(result: dict[str, Any]) -> Iterator[str]:
-    """Why a result does not show that one commit passes: nothing if it does."""
+    """The reasons why a result does not show that one commit passes; none if it does."""
     if set(result["modes"]) != set(MODES):
         yield f"modes: {sorted(result['modes'])}"
     for mode, found in result["modes"].items():
@@ -80,7 +80,7 @@ def test_the_sources_have_mutants() -> None:
     assert any(path.startswith("src/adapters/torch/") for path in found)
 
 
-# What is left out of a file, in the order of their ends; None: nothing.
+# A line of C++, and the call that its mutant leaves out; None if there is no mutant.
 CPP = {
     "synchronize(device);": "synchronize(device)",
     "if (x) wait(); else f();": "wait()",

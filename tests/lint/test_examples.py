@@ -1,4 +1,4 @@
-"""Every block of code on the pages is one that the tests run, or says why not."""
+"""The tests run every block of code on the pages, or the block says why not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from tree import ROOT, files
 
-# By any name that a highlighter knows; the tests of the docs run the first line's.
+# Languages by any name that a highlighter knows. The tests of the docs run only those in RUN.
 RUN = ("python", "cpp", "c", "sh", "cmake")
 OTHERS = (
     "py",
@@ -29,7 +29,7 @@ DIRECTIVE = re.compile(r"^\s*\.\. (?:code|code-block|sourcecode|highlight)::\s*(
 
 
 def unrun(name: str, text: str) -> Iterator[str]:
-    """Blocks of a Markdown page that no test runs and that do not say why."""
+    """The blocks of a Markdown page that no test runs and that do not say why."""
     lines = text.splitlines()
     closes: str | None = None
     for number, line in enumerate(lines, 1):
@@ -71,7 +71,7 @@ def test_the_reference_has_no_examples_of_its_own() -> None:
         for line in text.splitlines()
         if DIRECTIVE.match(line)
     ]
-    assert not found, "examples belong into docstrings or Markdown: " + "; ".join(found)
+    assert not found, "examples belong in docstrings or Markdown: " + "; ".join(found)
     assert list((ROOT / "docs/reference").glob("*.rst"))
 
 

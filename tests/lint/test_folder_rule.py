@@ -1,6 +1,6 @@
-"""The one-way rule: which folder may include, and which module may import, which.
+"""The one-way rule: the includes that a folder may have, and the imports that a module may have.
 
-The tables are the rule. A new folder or module needs a row; without one the lint fails.
+The tables are the rule. Every folder and every module needs a row.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ CPP_EDGES = {
     "src/adapters": {"sdk", "dlpack", "core"},
     "src/adapters/tensorflow": {"sdk", "dlpack", "core", "adapters/tensorflow"},
     "src/adapters/torch": {"sdk", "dlpack", "core", "torch_abi", "adapters/torch", "torch"},
-    # The headers of the C interface, public and private, are at the bottom: declarations only.
+    # The public and private headers of the C interface only have declarations, so any layer may
+    # include them.
     "src/bridge": {
         "sdk",
         "private",
@@ -44,15 +45,15 @@ CPP_EDGES = {
         "c_api",
         "private",
     },
-    # Through the C ABI, public and private: of libtensor_bridge.so _C can link nothing else.
+    # Only the C ABI, public and private, because _C can link nothing else of libtensor_bridge.so.
     "src/extension": {"sdk", "dlpack", "private", "extension", "CPython"},
 }
 # File -> what it may include beyond its folder.
 CPP_EXTRA = {
-    # Of core it has the declarations of a torch adapter, nothing to link.
+    # Only core's declarations of a torch adapter, which need no linking.
     "src/extension/copying_torch.h": {"core", "torch_abi"},
     "src/extension/copying_torch.cc": {"core", "torch_abi"},
-    # An application with libtorch includes it by choice.
+    # Only applications with libtorch include this header.
     "include/tensor_bridge/torch.h": {"torch"},
 }
 # How an include begins -> the area it belongs to. The first match counts.
@@ -89,7 +90,7 @@ def area_of(opening: str, header: str) -> str:
     for prefix, area in CPP_AREAS:
         if header.startswith(prefix):
             return area
-    # <vector>, <pthread.h>. In quotes a bare name would be found beside the file only.
+    # <vector>, <pthread.h>. A bare name in quotes would only be found beside the file.
     return "system" if opening == "<" and "/" not in header else "unknown"
 
 
@@ -152,7 +153,7 @@ def test_an_allowed_include_is_not_found() -> None:
 
 # --- Python -------------------------------------------------------------------------------------
 
-# Usable by all that convert, and standing on little: names, options, texts.
+# Names, options and texts, which all conversions may use.
 BASE = {"errors", "_printable", "_frameworks", "_loaded", "_load_order", "_triton"}
 PLAIN = BASE | {"_refusals", "_devices", "_explanation", "_options"}
 DENSE = PLAIN | {"_C", "_dtypes", "_dense"}
@@ -178,10 +179,10 @@ PY_EDGES: dict[str, set[str]] = {
     "_options": BASE | {"_C", "_devices", "_explanation", "_refusals"},
     "_dtypes": BASE | {"_C"},
     "_dense": PLAIN | {"_C", "_dtypes"},
-    # What files store, of checkpoints and of records.
+    # Stored dtypes of both checkpoints and records.
     "_stored_dtypes": BASE | {"_C", "_dtypes"},
     "testing": DENSE,
-    # composite: for StringTensor, which is what strings become through every interface.
+    # composite: for StringTensor, which every interface makes of strings.
     "capi": PLAIN | {"composite", "config"},
     "config": {"errors", "_command_line"},
     "composite": DENSE | {"_structures"},
@@ -197,10 +198,10 @@ PY_EDGES: dict[str, set[str]] = {
     "_folder": set(),
     "_output": DENSE | {"_folder"},
     "checkpoint": CONVERT | {*FILES, "_lazy"},
-    # data: a loader over records is one of data's.
+    # data: a loader of records is a data.Loader.
     "records": CONVERT | {*FILES, "_lazy", "data"},
     "autograd": CONVERT | {"_py_function", "_lazy", "_torch_compile"},
-    # What it tries, it tries in a process of its own, as users do.
+    # The doctor makes its trials in separate processes, like a user's program.
     "doctor": BASE | {"_C", "config", "__init__", "testing"},
     "cli": CONVERT
     | {
@@ -216,7 +217,7 @@ PY_EDGES: dict[str, set[str]] = {
     },
     "__main__": {"cli"},
 }
-# The folders of a module that has folders -> those beside them that they may import.
+# For modules with folders: each folder -> the folders and modules beside it that it may import.
 PY_INNER: dict[str, set[str]] = {
     "checkpoint/read": set(),
     "checkpoint/write": {"read"},
@@ -224,7 +225,7 @@ PY_INNER: dict[str, set[str]] = {
     "autograd/tf_in_torch": {"_naming", "_tape", "_tokens"},
     "autograd/torch_in_tf": {"_naming", "_tape", "_tokens"},
 }
-# Imported inside the functions that need them; importing the package loads neither.
+# Imported only in functions; importing the package must load neither framework.
 LAZY = {"torch", "tensorflow", "keras", "tf_keras"}
 
 
@@ -233,7 +234,7 @@ def module_of(name: str) -> str:
 
 
 def imported(node: ast.AST, package: list[str]) -> Iterator[str]:
-    """Full names of what one statement imports."""
+    """The full names that a statement imports."""
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom):

@@ -1,4 +1,4 @@
-"""The table of what the extension calls of the package: each row exists, is used, and is all."""
+"""The table of the package's functions that the extension calls is right and complete."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tree import ROOT
 EXTENSION = ROOT / "src/extension"
 SOURCES = {path.name: path.read_text(encoding="utf-8") for path in EXTENSION.glob("*.cc")}
 ROW = re.compile(r'^inline Hook (\w+)\{"([\w.]+)",\s*"(\w+)"\};$', re.MULTILINE)
-# What a call passes, in letters of Py_BuildValue.
+# The arguments of a call, in format letters of Py_BuildValue.
 CALL = re.compile(r'hooks::(\w+)\.call\(\s*(?:"\((\w*)\)")?')
 
 
@@ -27,7 +27,7 @@ HOOKS = [Hook(*row) for row in ROW.findall((EXTENSION / "hooks.h").read_text(enc
 
 
 def defined(module: str, name: str) -> ast.stmt | None:
-    """The statement at the top of a module that defines a name."""
+    """The top-level statement of a module that defines a name."""
     path = (ROOT / "python").joinpath(*module.split(".")).with_suffix(".py")
     for statement in ast.parse(path.read_text(encoding="utf-8")).body:
         match statement:
@@ -40,7 +40,7 @@ def defined(module: str, name: str) -> ast.stmt | None:
 
 
 def numbers_of_arguments(function: ast.FunctionDef) -> range:
-    """How many positional arguments it takes."""
+    """The numbers of positional arguments that a function accepts."""
     most = len(function.args.posonlyargs) + len(function.args.args)
     return range(most - len(function.args.defaults), most + 1)
 

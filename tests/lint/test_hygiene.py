@@ -1,4 +1,4 @@
-"""What no tracked file may contain, and how long a source file may grow."""
+"""Texts that no tracked file may contain, and the greatest length of a source file."""
 
 from __future__ import annotations
 

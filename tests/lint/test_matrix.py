@@ -1,4 +1,4 @@
-"""The table of docs/versions.md is that of the results, and nothing is left out of them."""
+"""The table of docs/versions.md matches the results, and the results cover every release."""
 
 from __future__ import annotations
 

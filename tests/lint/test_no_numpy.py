@@ -1,4 +1,4 @@
-"""The package never imports NumPy and calls nothing that goes through it."""
+"""The package never imports NumPy, and calls nothing that uses it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/one_conversion.md names real files, each once, and functions that are in them."""
+"""docs/one_conversion.md names existing files, each once, and functions that are in them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FUNCTION = re.compile(r"`(\w+)\(\)`")
 
 
 def steps(text: str) -> Iterator[tuple[str, str]]:
-    """The file of each step, and what the step says."""
+    """The file and the text of each step."""
     for step in re.findall(r"^\d+\. (.+(?:\n    ?.+)*)", text, re.MULTILINE):
         yield FILE.findall(step)[0], step
 

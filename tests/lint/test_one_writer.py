@@ -1,4 +1,4 @@
-"""Files are made in one place of the package: _folder.py, and nowhere else."""
+"""Only _folder.py of the package makes files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tree import files
 
 HOME = "python/tensor_bridge/_folder.py"
-# A file of the system's temporary folder that never has a name; and the null device.
+# A file without a name in the system's temporary folder, and the null device.
 EXCEPTIONS = {
     "python/tensor_bridge/checkpoint/read/_keras.py": {"TemporaryFile"},
     "python/tensor_bridge/cli.py": {"O_WRONLY"},

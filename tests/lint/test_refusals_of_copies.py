@@ -1,4 +1,4 @@
-"""A refusal of a copy has one text in Python: what asks for it calls `require_copy_allowed`.
+"""A refusal of a copy has one text in Python, that of `require_copy_allowed`.
 
 C++ has the same text.
 """

@@ -1,4 +1,4 @@
-"""What `tools/release_check.py` finds; the builds that it makes are too slow for here."""
+"""The errors that `tools/release_check.py` finds, without its builds, which are too slow here."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import pytest
 import remote_wheel
 
 NAME = "torch-2.6.0-cp311-cp311-manylinux_2_28_x86_64.whl"
-# The second does not shrink: most of the file is not needed for the first.
+# The second member does not compress, so reading the first one needs only a small part of the file.
 MEMBERS = {
     "torch/include/a.h": b"// a\n",
     "torch/lib/libtorch.so": hashlib.shake_256(b"").digest(3 * remote_wheel.BLOCK),
@@ -39,7 +39,7 @@ def write_wheel(path: Path, *, damaged: bool) -> None:
 
 
 class Index(http.server.ThreadingHTTPServer):
-    """An index of one wheel; counts what it sends of it."""
+    """An index of one wheel. It counts the bytes that it sends of the wheel."""
 
     def __init__(self, wheel: Path, ranges: bool) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
@@ -67,12 +67,12 @@ class Answer(http.server.BaseHTTPRequestHandler):
         for name, value in {**headers, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
         self.end_headers()
-        # Before it is sent: whoever has got it may ask at once how much that was.
+        # Counted before sending, because a client may read the count as soon as it has the answer.
         self.server.sent += len(body)
         try:
             self.wfile.write(body)
         except ConnectionError:
-            self.server.sent -= len(body)  # Somebody wanted a range and does not want all.
+            self.server.sent -= len(body)  # The client wanted a range and refuses the whole file.
 
     def log_message(self, *_: object) -> None:
         pass
@@ -96,7 +96,7 @@ def index(
         thread.join()
 
 
-# pip's own, of its first import.
+# pip warns at its first import.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
@@ -112,7 +112,7 @@ def test_members_are_read(index: Index, tmp_path: Path) -> None:
         else:
             assert index.sent >= len(index.wheel)
     assert (tmp_path / "out/torch/include/a.h").read_bytes() == b"// a\n"
-    # What was downloaded is gone.
+    # The downloaded file is deleted.
     assert {path.name for path in tmp_path.iterdir()} == {NAME, "out"}
 
 

@@ -1,5 +1,5 @@
-"""The site of the documentation: it builds without a warning, its links lead somewhere, nothing
-comes from elsewhere, and every public name has an entry in the reference.
+"""The site of the documentation: it builds without warnings, its links have targets, it loads
+nothing from other machines, and every public name has an entry in the reference.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ MODULES = (
     "tensor_bridge.records",
     "tensor_bridge.testing",
 )
-# A section of a docstring that was not understood stays in the text.
+# A section of a docstring that was not parsed stays in the text.
 SECTION = re.compile(r"^(?:Args|Arguments|Attributes|Returns|Yields|Raises|Examples?|Notes?):")
-# What a browser loads by itself, and the attribute that says from where.
+# Elements that a browser loads by itself, and the attribute with the address.
 LOADS = {"script": "src", "img": "src", "iframe": "src", "source": "srcset", "link": "href"}
 
 
 class Html(HTMLParser):
-    """What the tests ask of a page: anchors, links, what it loads, and its paragraphs."""
+    """The parts of a page that the tests check: anchors, links, loaded files, paragraphs."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ def pages(site: Path) -> list[Path]:
 
 
 def broken(path: Path, target: str) -> str | None:
-    """What is wrong with a link of a page, or None. Other sites are not asked."""
+    """The error in a link of a page, or None. Other sites are not contacted."""
     parts = urlsplit(target)
     if parts.scheme or parts.netloc:
         sound = parts.scheme == "https" and "." in parts.netloc and not re.search(r"\s", target)
@@ -146,7 +146,7 @@ def test_a_broken_link_is_found(target: str, right: bool, tmp_path: Path) -> Non
 
 
 def remote(text: str) -> Iterator[str]:
-    """What a page or a style sheet loads from another machine."""
+    """The addresses of other machines from which a page or a style sheet loads files."""
     yield from (url for url in Html(text).loads if urlsplit(url).netloc)
     yield from re.findall(r"(?:url\(|@import)\s*['\"]?((?:https?:)?//[^)'\"]*)", text)
 
@@ -202,7 +202,7 @@ def resolved(name: str) -> Any:
 
 
 def public_modules() -> set[str]:
-    """Modules and packages without an underscore that say what is public."""
+    """The modules and packages without an underscore in their names."""
     folder = ROOT / "python" / "tensor_bridge"
     found = set()
     for path in folder.rglob("*.py"):
@@ -213,7 +213,7 @@ def public_modules() -> set[str]:
     return found
 
 
-# What is public of these folders is a name of the package that they are in.
+# The public names of these folders are names of the package around them.
 FOLDERS = (
     r"\.(?:composite|autograd\.(?:tf_in_torch|torch_in_tf)"
     r"|checkpoint\.(?:read|write|into_module))\b"
@@ -232,7 +232,7 @@ def test_every_public_name_is_in_the_reference(name: str, site: Path) -> None:
     missing = [
         public
         for public in module.__all__
-        # An exception, say, has one entry, where it is defined, for every module that exports it.
+        # An exception, for example, has one entry, in the module that defines it.
         if f"{name}.{public}" not in names and id(getattr(module, public)) not in documented
     ]
     assert not missing

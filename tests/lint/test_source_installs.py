@@ -1,4 +1,4 @@
-"""What `tools/source_installs.py` runs and how it judges; the installs take minutes, on demand."""
+"""The commands and verdicts of `tools/source_installs.py`, without the slow installs."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Users' code in tests/typed is clean under mypy and pyright, both strict, and mistakes are found.
+"""mypy and pyright in strict mode accept the uses in tests/typed and find every mistake.
 
-basedpyright is pyright with its JavaScript in the wheel, run here by pyright's rules.
+basedpyright is pyright with its JavaScript in the wheel. It runs here with pyright's rules.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MODULES = (
 def by_mypy(folder: Path) -> list[tuple[str, int, str]]:
     """File, line and text of each error."""
     config = folder / "mypy.ini"
-    # Nothing of the configuration for the package itself.
+    # Not the configuration for the package itself.
     config.write_text("[mypy]\nstrict = True\n", encoding="utf-8")
     command = [sys.executable, "-m", "mypy", "--config-file", config, "--no-error-summary"]
     command += ["--python-version=3.10", f"--cache-dir={ROOT / '.mypy_cache' / 'users'}", TYPED]

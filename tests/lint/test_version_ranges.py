@@ -1,6 +1,6 @@
-"""Build, loader and package each state the supported torch releases: they must agree.
+"""The build, the loader and the package name the same supported torch releases.
 
-The build says which adapter to make, the loader which to open, pyproject.toml what pip may install.
+The build makes the adapters, the loader opens them, and pyproject.toml says what pip may install.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ def cmake_groups(text: str) -> Minors:
 
 
 def header_groups(text: str) -> Minors:
-    """kTorchGroups, first and last minor each, as lists of minors."""
+    """kTorchGroups, which has the first and last minor of each group, as lists of minors."""
     (line,) = re.findall(r"kTorchGroups\[\] = \{(.+)\};", text)
     return [list(range(int(a), int(b) + 1)) for a, b in re.findall(r"\{(\d+), (\d+)\}", line)]
 
 
 def torch_range(text: str) -> tuple[int, int]:
-    """First and last minor that the extra `torch` allows."""
+    """The first and last minor that the extra `torch` allows."""
     (found,) = re.findall(r'"torch>=2\.(\d+),<2\.(\d+)"', text)
     return int(found[0]), int(found[1]) - 1
 

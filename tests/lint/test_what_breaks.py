@@ -1,6 +1,6 @@
-"""CONTRIBUTING.md lists the files that a new release of a framework may break: all of them.
+"""CONTRIBUTING.md lists all files that a new release of a framework may break.
 
-Each file of a list exists and has a comment that names the releases it was seen with. No other file
+Each listed file exists and has a comment that names the releases it was tried with. No other file
 tests a release, imports a private module of a framework or looks up a mangled name.
 """
 
@@ -15,7 +15,7 @@ HEADINGS = {
     "TensorFlow": "What breaks with a new TensorFlow",
     "torch": "What breaks with a new torch",
 }
-# What makes a file depend on the inside of a framework: in Python, and in C++.
+# Code that depends on the inside of a framework, in Python and in C++.
 INSIDE = {
     "TensorFlow": re.compile(
         r"^\s*(?:from|import) tensorflow\.python|_import\(\"tensorflow\.python"
@@ -40,7 +40,7 @@ def listed(contributing: str, framework: str) -> list[str]:
 
 
 def code(name: str, text: str) -> str:
-    """A Python file without its comments; others as they are."""
+    """A Python file without its comments; other files unchanged."""
     return re.sub(r"#.*", "", text) if name.endswith(".py") else text
 
 

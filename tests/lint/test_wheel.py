@@ -1,4 +1,4 @@
-"""What the tools of `make wheel` find; building one takes minutes and is not done here."""
+"""The errors that the tools of `make wheel` find, without building a wheel, which takes minutes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_stand_in_has_the_symbols_of_the_library(tmp_path: Path) -> None:
     defined = real | {"a_variable": "OBJECT", "a_tls": "TLS", "_ZNSt6thread": "FUNC"}
     stand_in = tmp_path / "libreal.so"
     torch_wheels.write_stand_in(stand_in, defined)
-    # What is libstdc++'s own is left to it.
+    # libstdc++'s own symbols are left out.
     assert torch_wheels.exported(stand_in).keys() == defined.keys() - {"_ZNSt6thread"}
     assert torch_wheels.exported(stand_in)["a_tls"] == "TLS"
 
@@ -67,7 +67,7 @@ def test_a_missing_symbol_stops_the_link(tmp_path: Path) -> None:
 
 @pytest.fixture
 def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A wheel with the libraries of this build, for a torch that has what its adapter needs."""
+    """A wheel with the libraries of this build, for a torch with all symbols of its adapter."""
     (adapter,) = library_dir().glob("libtensor_bridge_torch_*.so")
     minors = [adapter.stem.removeprefix("libtensor_bridge_torch_").replace("_", ".")]
     wanted = build_wheel.undefined(adapter)
