@@ -1,5 +1,5 @@
-// The queue and the thread of a DataStream, over an iterator that the test acts out: TensorFlow's
-// functions are replaced one by one, so nothing here needs a framework.
+// The queue and the thread of a DataStream, over a fake iterator: TensorFlow's functions are
+// replaced one by one, so no framework is needed.
 
 #include "bridge/dataset_stream.h"
 
@@ -39,12 +39,12 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kLong{60000};
 
-// What the acted iterator does. One test at a time uses it.
+// What the fake iterator does. Only one test at a time uses it.
 struct Script {
   int64_t count = 0;              // elements before the end
-  int64_t fails_at = -1;          // this one fails
-  int64_t blocks_at = -1;         // this one is not there before it is cancelled
-  std::atomic<bool> held{false};  // no element is made meanwhile, cancelled or not
+  int64_t fails_at = -1;          // this element fails
+  int64_t blocks_at = -1;         // this element blocks until it is cancelled
+  std::atomic<bool> held{false};  // while true no element is made, even if cancelled
 
   std::atomic<int64_t> next{0};
   std::atomic<int> calls{0};
@@ -142,8 +142,8 @@ TfApi actedApi() {
   return api;
 }
 
-// Lives as long as the process, like every table of TensorFlow's: so may a thread left alone. It is
-// where a thread that ends looks for the function that deletes its status.
+// Lives as long as the process, like every table of TensorFlow's functions, because an abandoned
+// thread may. A thread that ends looks up the function here that deletes its status.
 const TfApi& api() {
   static const TfApi& published = []() -> const TfApi& {
     static const TfApi acted = actedApi();
@@ -153,7 +153,7 @@ const TfApi& api() {
   return published;
 }
 
-// Closes at the end, and expects nothing to be left then.
+// Closes at the end, and expects that nothing is left.
 struct Stream {
   Stream(Script* script_of_it, int prefetch, bool adaptive = false) : script(script_of_it) {
     g_script = script;
@@ -170,7 +170,7 @@ struct Stream {
   ~Stream() {
     EXPECT_TRUE(stream->close(kLong));
     stream.reset();
-    // A thread that was left alone frees what is left once it gets so far.
+    // An abandoned thread frees the rest when it ends.
     for (int i = 0; i < 6000 && script->others != 0; ++i) {
       std::this_thread::sleep_for(milliseconds(10));
     }
@@ -205,7 +205,7 @@ TEST_P(DataStreamTest, GivesEveryElementAndTheEndForGood) {
   for (int64_t i = 0; i < 1000; ++i) EXPECT_EQ(test.take(), i == 7 ? -2 : i);
   for (int i = 0; i < 3; ++i) EXPECT_EQ(test.take(), -1);
   EXPECT_EQ(script.calls, 1001);
-  // An operation that fails leaves its error to others; the next one that does not takes it away.
+  // A failed operation leaves its error for later ones; the next operation that succeeds clears it.
   EXPECT_EQ(script.after_failures, 2);
   const tb_data_stats stats = test.stream->stats();
   EXPECT_EQ(stats.elements, 999);
@@ -233,7 +233,7 @@ TEST_P(DataStreamTest, PausesBetweenTwoElements) {
     test.stream->pause();
     const int calls = script.calls;
     DataItem item;
-    // What is queued is there, and nothing follows it.
+    // The queued elements are delivered, and nothing follows them.
     while (test.stream->next(milliseconds(0), &item) == DataStream::Wait::kItem) {
       EXPECT_EQ(item.ordinal, expected++);
     }
@@ -272,7 +272,7 @@ TEST(DataStream, MakesNoMoreThanWasAskedFor) {
   while (test.stream->stats().queued < 3 && std::chrono::steady_clock::now() < deadline) {
     std::this_thread::sleep_for(milliseconds(1));
   }
-  std::this_thread::sleep_for(milliseconds(20));  // for one too many
+  std::this_thread::sleep_for(milliseconds(20));  // time for an element too many
   EXPECT_EQ(script.calls, 4);
   EXPECT_EQ(test.stream->stats().queued, 3);
 }
@@ -299,7 +299,7 @@ TEST(DataStream, WhereNothingIsMadeAheadAWaitCanBeLeftAndTheElementStays) {
   script.held = false;
   for (int64_t i = 0; i < 100; ++i) {
     EXPECT_EQ(test.take(), i);
-    EXPECT_EQ(script.calls, i + 1);  // none before somebody waits for it
+    EXPECT_EQ(script.calls, i + 1);  // no element is made before somebody waits for it
   }
   EXPECT_EQ(test.take(), -1);
 }

@@ -1,5 +1,5 @@
-// decideToTf(): which torch tensor TensorFlow is shown as it is, and which is copied, encoded or
-// refused. No framework is loaded.
+// decideToTf(): which torch tensors are shared with TensorFlow, copied, encoded or refused. No
+// framework is loaded.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -110,7 +110,7 @@ TEST_F(DecideToTf, SomeObstaclesForceACopy) {
   }
 }
 
-// No obstacle of the tensor's: the producer of the memory may write to it.
+// The obstacle is not the tensor itself: the producer of the memory may write to it.
 TEST_F(DecideToTf, MemoryThatADlpackProducerMayWriteToIsCopied) {
   facts_.foreign_tag = OwnerTag::kWritableDlpack;
   expectOutcomes("copy", "COPY_REQUIRED", "copy");
@@ -226,7 +226,7 @@ TEST_F(DecideToTf, DtypeThatTorchLacksIsEncodedOrChecked) {
       {Dtype::kInt8, kQInt8Enum, "share", false},
       {Dtype::kUInt8, kQInt8Enum, "INVALID_OPTION", false},
       {Dtype::kInt16, kQInt16Enum, "share", false},
-      // A dtype that torch has is a cast, which is torch's business.
+      // Torch has this dtype, so the caller can cast with torch.
       {Dtype::kInt32, 1, "INVALID_OPTION", false},
       {Dtype::kFloat32, 2, "INVALID_OPTION", false},
       {Dtype::kFloat32, 7, "INVALID_OPTION", false},

@@ -19,7 +19,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-// What a conversion comes to: an action, or the error that refuses it.
+// The outcome of a conversion: an action, or the error that refuses it.
 std::string outcome(const TensorView& view, const tb_convert_options& options, Source source,
                     const TorchAdapter& adapter) {
   try {
@@ -117,7 +117,7 @@ const Rule kRules[] = {
     {Dtype::kQUInt16, false, true, "UNSUPPORTED_DTYPE", "UNSUPPORTED_DTYPE", "UNSUPPORTED_DTYPE"},
     {Dtype::kString, false, false, "UNSUPPORTED_DTYPE", "UNSUPPORTED_DTYPE", "UNSUPPORTED_DTYPE"},
     {Dtype::kString, true, false, "UNSUPPORTED_DTYPE", "UNSUPPORTED_DTYPE", "UNSUPPORTED_DTYPE"},
-    // From another DLPack producer; TensorFlow has none.
+    // Only from other DLPack producers, because TensorFlow does not have the dtype.
     {Dtype::kComplex32, false, false, "share", "share", "copy"},
 };
 
@@ -227,7 +227,7 @@ TEST_F(Decide, SaysThatMemoryOnAGpuCannotBeProtected) {
   EXPECT_THAT(plan(Dtype::kFloat32).reason, HasSubstr("memory on a GPU"));
 }
 
-// --- what the plan says besides the action ------------------------------------------------------
+// --- the plan besides the action ----------------------------------------------------------------
 
 TEST_F(Decide, ResultHasTheDtypeOfTheTable) {
   for (int i = 0; i < static_cast<int>(Dtype::kCount); ++i) {
@@ -275,7 +275,7 @@ TEST_F(Decide, SaysWhoCopiedAVariable) {
   EXPECT_TRUE(plan(Dtype::kFloat32, Source::kCopiedVariable).copied_by_tensorflow);
   options_.copy = TB_COPY_ALWAYS;
   EXPECT_FALSE(plan(Dtype::kFloat32, Source::kCopiedVariable).copied_by_tensorflow)
-      << "torch copies it once more";
+      << "torch makes another copy";
 }
 
 TEST_F(Decide, RefusalsSayWhatToDo) {
@@ -481,7 +481,7 @@ TEST_F(DecideDevice, ResolvingAsksTheAdapterForGpusOnly) {
   device_ = DLDevice{kDLCUDA, 1};
   TensorView unseen = view(Dtype::kFloat32);
   resolveDevice(&unseen, adapter_.table);
-  EXPECT_EQ(unseen.dl.device.device_id, 1) << "nobody to ask; decide() refuses it";
+  EXPECT_EQ(unseen.dl.device.device_id, 1) << "torch sees no such GPU; decide() refuses it";
   adapter_.has_gpu = true;
   TensorView gpu = view(Dtype::kFloat32);
   resolveDevice(&gpu, adapter_.table);

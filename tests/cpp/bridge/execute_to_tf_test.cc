@@ -1,6 +1,6 @@
-// executeToTf() and sameHandle(): what is looked at again after the decision, because another
-// thread may have written in between. The adapter and TensorFlow's functions are the test's. Not
-// for: the decision (decide_to_tf_test.cc).
+// executeToTf() and sameHandle(): what they check again after the decision, because another thread
+// may have written in between. The adapter and TensorFlow's functions are fakes. Not for: the
+// decision (decide_to_tf_test.cc).
 
 #include <gtest/gtest.h>
 
@@ -17,7 +17,7 @@
 namespace tensor_bridge::testing {
 namespace {
 
-// A TF_Tensor of this test: what it was made with.
+// A TF_Tensor of this test: the arguments that it was made with.
 struct Made {
   void* data = nullptr;
   void (*deallocator)(void*, size_t, void*) = nullptr;
@@ -127,7 +127,7 @@ TEST_F(ExecuteToTf, SharedBytesGoAlongWithTheirReference) {
 TEST_F(ExecuteToTf, MemoryThatAnotherThreadMovedOutOfAlignmentIsCopied) {
   shared_at_ = bytes_ + 8;
   expectCopied();
-  EXPECT_EQ(releases_, 2) << "what was shared is not needed";
+  EXPECT_EQ(releases_, 2) << "the shared reference is not needed";
 }
 
 TEST_F(ExecuteToTf, StorageThatAnotherThreadIsWritingToIsCopied) {
@@ -204,7 +204,7 @@ class ExecuteSame : public ExecuteToTf {
 
 TEST_F(ExecuteSame, HandleIsHandedOver) {
   EXPECT_TRUE(handsOver(planOf(ToTfAction::kSame)));
-  EXPECT_EQ(releases_, 1) << "by the one who has it now";
+  EXPECT_EQ(releases_, 1) << "by the new owner";
   EXPECT_EQ(owners_.added(), 0);
 }
 
@@ -214,7 +214,7 @@ TEST_F(ExecuteSame, HandleIsNotHandedOverForAnotherPlan) {
   }
   ToTfPlan plan = planOf(ToTfAction::kSame);
   plan.check_range = true;
-  EXPECT_FALSE(handsOver(plan)) << "the values have to be looked at";
+  EXPECT_FALSE(handsOver(plan)) << "the values must be checked";
   EXPECT_EQ(releases_, 4);
 }
 
@@ -226,7 +226,7 @@ TEST_F(ExecuteSame, HandleOfTheWholeIsNotHandedOverForAPart) {
 TEST_F(ExecuteSame, TensorOfTheHandleIsAskedFor) {
   const TfTensor whole = execute(planOf(ToTfAction::kSame));
   EXPECT_EQ(reinterpret_cast<const Made*>(whole.get())->deallocator, nullptr);
-  EXPECT_EQ(releases_, 1) << "it has a reference of its own";
+  EXPECT_EQ(releases_, 1) << "the tensor has its own reference";
 }
 
 TEST_F(ExecuteSame, PartIsSharedWithAReferenceToTheWhole) {

@@ -1,5 +1,5 @@
-// FakeAdapter: a torch adapter that records what it is asked to do. Not for: torch itself; no test
-// of this folder loads it.
+// FakeAdapter: a torch adapter that records its calls. Not for: torch itself; no test of this
+// folder loads it.
 #ifndef TENSOR_BRIDGE_TESTS_BRIDGE_FAKE_ADAPTER_H_
 #define TENSOR_BRIDGE_TESTS_BRIDGE_FAKE_ADAPTER_H_
 
@@ -8,7 +8,7 @@
 
 namespace tensor_bridge::testing {
 
-/// One at a time: the table holds plain functions, which find it through a static pointer.
+/// Only one may exist at a time: the table's functions find it through a static pointer.
 class FakeAdapter {
  public:
   FakeAdapter() {

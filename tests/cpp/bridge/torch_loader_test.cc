@@ -1,4 +1,4 @@
-// Finding torch in a process without it. With it: tests/cpp/c_api.
+// Finding torch in a process without torch. tests/cpp/c_api has the tests with torch.
 
 #include "bridge/torch_loader.h"
 

@@ -1,5 +1,6 @@
-// The self-test of an adapter: silent for one that keeps its promises, and what it says of others.
-// That the real adapters pass: tests/cpp/c_api, which cannot use one that does not.
+// The self-test of an adapter: no error for a correct adapter, and the right error for each fault.
+// The tests in tests/cpp/c_api show that the real adapters pass, because they could not run
+// otherwise.
 
 #include "bridge/torch_self_test.h"
 
@@ -13,7 +14,7 @@
 namespace tensor_bridge {
 namespace {
 
-// How an adapter can break its promises.
+// The faults that an adapter can have.
 struct Faults {
   bool wrap_fails = false;
   bool copies_instead = false;
@@ -188,7 +189,7 @@ TEST_F(SelfTest, FindsEachFault) {
       {&Faults::frees_what_it_took_over, "bytes that were taken over are released too early"},
       {&Faults::keeps_what_it_took_over, "bytes that were taken over are not released"},
   };
-  // What a faulty adapter may still look at is not freed.
+  // A faulty adapter may still read this memory, so it is not freed.
   const LeaksOnPurpose leaks;
   for (const auto& [fault, message] : cases) {
     g_faults = Faults{};

@@ -1,5 +1,5 @@
-// The C ABI of checkpoints: results, the place of an error, bounds. What is read is in
-// tests/cpp/formats/bundle_test.cc.
+// The C ABI of checkpoints: results, offsets of errors, bounds. Not for: the contents of files
+// (tests/cpp/formats/bundle_test.cc).
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -51,7 +51,7 @@ TEST(CheckpointApi, ReadsAnIndex) {
   EXPECT_EQ(entry.num_slices, 0);
   tb_bundle_block block;
   EXPECT_EQ(tb_bundle_block_get(bundle, 0, &block), TB_OK);
-  EXPECT_EQ(block.offset, 37);  // the metaindex block, which is read first
+  EXPECT_EQ(block.offset, 37);  // the metaindex block, which the reader reads first
 
   EXPECT_EQ(tb_bundle_entry_get(bundle, 1, &entry), TB_INVALID_OPTION);
   EXPECT_EQ(tb_bundle_entry_get(bundle, -1, &entry), TB_INVALID_OPTION);

@@ -1,4 +1,4 @@
-// TF_Tensors as torch tensors, seen through the C ABI alone.
+// Conversions of TF_Tensors to torch tensors, through the C ABI.
 
 #include <gtest/gtest.h>
 
@@ -58,7 +58,7 @@ TEST_F(Convert, ConsumesOnACopyToo) {
   CountedBuffer buffer(std::vector<float>{1, 2, 3});
   options_.copy = TB_COPY_ALWAYS;
   TorchTensor out = consumed(TfTensor(TF_FLOAT, {3}, &buffer));
-  EXPECT_EQ(buffer.freed(), 1) << "nobody needs it any more";
+  EXPECT_EQ(buffer.freed(), 1) << "the buffer has no owner any more";
   EXPECT_EQ(owners_.added(), 0);
   EXPECT_EQ(valuesOf<float>(out), (std::vector<float>{1, 2, 3}));
 }
@@ -67,7 +67,7 @@ TEST_F(Convert, FailureLeavesTheTensorToTheCaller) {
   CountedBuffer buffer(std::vector<uint8_t>{1, 2, 3});
   TfTensor tensor(TF_INT4, {3}, &buffer);
   tb_torch_tensor* out = nullptr;
-  // Refused after the view was made, and before.
+  // The call is refused after the view was made, and then before.
   options_.copy = TB_COPY_NEVER;
   expectStatus(tb_tf_to_torch_consume(tensor.get(), &options_, &out), TB_COPY_REQUIRED,
                {"copy=False", "raw=True"});
@@ -233,7 +233,7 @@ class EveryDtype : public Convert, public ::testing::WithParamInterface<tb_dtype
 };
 
 TEST_P(EveryDtype, IsSharedOrConvertedOrRefusedAsTheTableSays) {
-  if (kind() == "refused") return;  // has no elements to make one of
+  if (kind() == "refused") return;  // these dtypes have no elements
   TfTensor source = tensor();
   tb_torch_tensor* made = nullptr;
   const tb_status status = tb_tf_to_torch(source.get(), nullptr, &made);

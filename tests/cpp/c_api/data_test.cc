@@ -1,5 +1,5 @@
-// The iterators of tf.data through the C ABI, as far as they go without Python: what is null or
-// means nothing is an error, not a crash. The rest is in tests/python/data and tests/cpp/bridge.
+// The iterators of tf.data through the C ABI without Python: null and invalid arguments are errors,
+// not crashes. The rest is in tests/python/data and tests/cpp/bridge.
 
 #include <gtest/gtest.h>
 

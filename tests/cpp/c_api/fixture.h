@@ -1,4 +1,4 @@
-// CApiTest: torch in use, and nothing alive when a test ends that was not before.
+// CApiTest: torch is in use, and a test must not leave owners alive.
 // Not for: tests of a process before it uses torch.
 #ifndef TENSOR_BRIDGE_TESTS_C_API_FIXTURE_H_
 #define TENSOR_BRIDGE_TESTS_C_API_FIXTURE_H_
@@ -18,7 +18,7 @@
 
 namespace tensor_bridge::testing {
 
-/// `call` must have returned `status` just now, and left a message with each of `parts`.
+/// The last call must have returned `status`, and left a message with each of `parts`.
 inline void expectStatus(tb_status returned, tb_status status,
                          const std::vector<std::string>& parts) {
   EXPECT_STREQ(tb_status_name(returned), tb_status_name(status)) << tb_last_error();
@@ -35,7 +35,7 @@ struct Release {
 using TorchTensor = std::unique_ptr<tb_torch_tensor, Release<tb_torch_tensor_release>>;
 using View = std::unique_ptr<tb_tensor, Release<tb_tensor_release>>;
 
-/// A struct of the interface, whose size the caller says, with this in its other bytes.
+/// A struct of the C ABI with its size set and its other bytes filled with `bytes`.
 template <typename T>
 T sized(int bytes = 0) {
   T made;
@@ -63,7 +63,7 @@ class CApiTest : public ::testing::Test {
 
   CApiTest() { tb_convert_options_init(&options_); }
 
-  /// The elements of a torch tensor, and where they are, without materialising.
+  /// The elements of a torch tensor, without materialising it.
   template <typename T>
   static std::vector<T> valuesOf(const TorchTensor& tensor) {
     const View view = viewOf(tensor.get());

@@ -1,4 +1,4 @@
-// What is not about a tensor: version, statuses, options, the dtype table, naming the frameworks.
+// The calls without a tensor: version, statuses, options, the dtype table, naming the frameworks.
 
 #include <dlfcn.h>
 #include <gmock/gmock.h>
@@ -20,7 +20,7 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
-// --- before torch is in use; these suites run in processes of their own -------------------------
+// --- before torch is in use; these suites run in separate processes -----------------------------
 
 TEST(AloneBeforeTorch, ConversionsSayWhatToCall) {
   OwnerScope owners(tb_live_owners);
@@ -96,7 +96,7 @@ TEST(Library, LastErrorBelongsToItsThreadAndOutlivesSuccesses) {
     const TfTensor tensor = TfTensor::floats({1});
     ASSERT_EQ(tb_tensor_from_tf(tensor.get(), &out), TB_OK);
     tb_tensor_release(out);
-    EXPECT_EQ(tb_last_error(), text) << "only a failure writes it";
+    EXPECT_EQ(tb_last_error(), text) << "only a failure writes the message";
     std::thread([] { EXPECT_STREQ(tb_last_error(), ""); }).join();
   }).join();
 }
@@ -183,7 +183,7 @@ TEST(UseTensorflow, RefusesWhatIsNone) {
   ASSERT_NE(libm, nullptr);
   expectStatus(tb_use_tensorflow(libm), TB_FRAMEWORK, {"lacks TF_NewTensor"});
   dlclose(libm);
-  // The one in use stays.
+  // The TensorFlow in use stays in use.
   const TfTensor tensor = TfTensor::floats({1});
   EXPECT_NE(viewOf(tensor), nullptr);
 }

@@ -1,4 +1,4 @@
-// tb_strings: byte strings of both frameworks, and their ways from one to the other.
+// tb_strings: byte strings of both frameworks, and their conversions.
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
@@ -42,7 +42,7 @@ class Strings : public CApiTest {
   ~Strings() override { close(); }
   void close() { tb_strings_release(std::exchange(strings_, nullptr)); }
 
-  // Keeps the block.
+  // The strings refer to the block, which must stay alive.
   tb_status open(const Block& block, const Shape& shape) {
     close();
     block_ = block;
@@ -221,7 +221,7 @@ TEST_F(Strings, OffsetsThatLieAreNeverFollowed) {
   for (const std::vector<int64_t>& offsets : lies) {
     Block block({"a", "b", "c"});
     block.offsets = offsets;
-    ASSERT_EQ(open(block, {3}), TB_OK) << "looked at where they are used";
+    ASSERT_EQ(open(block, {3}), TB_OK) << "the offsets are checked when they are used";
     expectUnusable(TB_VALUE_OUT_OF_RANGE, {"do not descend", "3 bytes"});
     ASSERT_EQ(open(torchBytes("abc"), at::tensor(offsets, at::kLong), {3}), TB_OK);
     expectUnusable(TB_VALUE_OUT_OF_RANGE, {"do not descend", "3 bytes"});

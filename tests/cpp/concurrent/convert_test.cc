@@ -1,10 +1,11 @@
-// Many threads on the bridge at once. Run under ThreadSanitizer too: the libraries and these tests
-// are instrumented, torch and TensorFlow are not. Two consequences:
-// - While a first write may happen, threads touch a tensor through torch's operators only:
-//   StorageImpl (c10/core/StorageImpl.h) looks at its hook and its pointer without synchronisation,
-//   and inlined here that would be taken for a race of ours.
-// - Buffers whose last reference may go on any thread are CountedBuffers: TensorFlow counts
-//   references atomically, which the sanitizer does not see and takes its free() for a race.
+// Many threads use the bridge at once. The tests also run under ThreadSanitizer, with the libraries
+// and these tests instrumented, but not torch and TensorFlow. So:
+// - While a first write may happen, threads use a tensor only through torch's operators:
+//   StorageImpl (c10/core/StorageImpl.h) reads its hook and its pointer without synchronisation,
+//   and if that is inlined here, the sanitizer reports it as our race.
+// - Buffers whose last reference may be released on any thread are CountedBuffers: TensorFlow
+// counts
+//   references atomically, but the sanitizer does not see that and reports its free() as a race.
 
 #include <gtest/gtest.h>
 
@@ -38,14 +39,14 @@ std::vector<float> valuesOf(const at::Tensor& tensor) {
   return std::vector<float>(data, data + tensor.numel());
 }
 
-// --- first use; in a process of its own ---------------------------------------------------------
+// --- first use, in a separate process -----------------------------------------------------------
 
 TEST(AloneFirstUse, ByManyThreadsAtOnce) {
   OwnerScope owners(tb_live_owners);
   const TfTensor source = TfTensor::floats({1, 2, 3});
   std::atomic<int> converted{0};
   onThreads(kThreads, [&](int) {
-    // Finds TensorFlow, loads the adapter, makes this thread's counter, status and message.
+    // This finds TensorFlow, loads the adapter, and makes the thread's counter, status and message.
     const at::Tensor tensor = tfTensorToPyTorchTensor(source.get());
     EXPECT_EQ(tensor.const_data_ptr(), source.data());
     converted.fetch_add(1);

@@ -9,7 +9,7 @@ namespace {
 
 using testing::HasSubstr;
 
-// A library that every program here has, and a function of another one that it calls.
+// A library that every program here loads, and a function that it calls in another library.
 constexpr const char* kLibrary = "libstdc++.so.6";
 constexpr const char* kFunction = "malloc";
 

@@ -1,4 +1,4 @@
-// DLPack structures of somebody else's: everything is checked before it is believed.
+// DLPack structures from other producers: every field is checked before it is used.
 
 #include "core/dlpack_import.h"
 
@@ -90,7 +90,7 @@ TEST_F(ImportDlpack, ViewsTheMemoryUntilItIsReleased) {
   EXPECT_EQ(view.nbytes, 24);
   EXPECT_FALSE(view.read_only);
   producer_.shape = {9, 9};
-  EXPECT_EQ(view.dl.shape[0], 2) << "the shape is the owner's own";
+  EXPECT_EQ(view.dl.shape[0], 2) << "the owner has a copy of the shape";
   release(std::move(view));
 }
 
@@ -104,7 +104,7 @@ TEST_F(ImportDlpack, BelievesTheReadOnlyFlag) {
 
 TEST_F(ImportDlpack, WritableMemoryHasAReleaseOfItsOwn) {
   TensorRef view = imported();
-  EXPECT_EQ(view.release, releaseWritable) << "by which a storage is known not to be protected";
+  EXPECT_EQ(view.release, releaseWritable) << "this release marks a storage without protection";
   release(std::move(view));
 }
 
@@ -139,7 +139,7 @@ TEST_F(ImportDlpack, ByteOffsetMovesTheFirstElement) {
 TEST_F(ImportDlpack, AnotherMajorVersionIsNotRead) {
   for (uint32_t major : {0u, 2u, 0xffffffffu}) {
     producer_.managed.version.major = major;
-    // Would be believed otherwise.
+    // Only the version makes this structure invalid.
     producer_.managed.dl_tensor.ndim = 1 << 20;
     expectRefused(ErrorCode::kInvalidHandle, {"DLPack 1", std::to_string(major)});
   }
@@ -278,7 +278,7 @@ TEST(FromUnversioned, WrapsAndDeletesTheOldStructure) {
   old.deleter = [](DLManagedTensor*) { ++deleted; };
   DLManagedTensorVersioned* managed = fromUnversioned(&old);
   EXPECT_EQ(managed->version.major, 1u);
-  EXPECT_EQ(managed->flags, 0u) << "nobody called it read-only";
+  EXPECT_EQ(managed->flags, 0u) << "the memory is not read-only";
   EXPECT_EQ(managed->dl_tensor.data, data);
   managed->deleter(managed);
   EXPECT_EQ(deleted, 1);

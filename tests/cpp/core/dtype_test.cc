@@ -1,5 +1,5 @@
-// The dtype table: every row is consistent in itself and with the others. A new row is tested
-// without new code, except that its numbers must be in kNumbers.
+// The dtype table: every row is consistent in itself and with the other rows. A new row needs no
+// new test code, except its numbers in kNumbers.
 
 #include "core/dtype.h"
 
@@ -76,7 +76,7 @@ TEST_P(DtypeRow, QuantizedRowsArePlainIntegersOfTheSameSize) {
   if (!is(DtypeKind::kQuantized)) return;
   EXPECT_EQ(row().itemsize, nearest().itemsize);
   EXPECT_EQ(std::string(row().name), std::string("q") + nearest().name);
-  EXPECT_EQ(row().dl.code, 255) << "DLPack cannot say scale and zero point";
+  EXPECT_EQ(row().dl.code, 255) << "DLPack has no scale and zero point";
 }
 
 TEST_P(DtypeRow, RefusedRowsHaveNoElements) {

@@ -1,4 +1,4 @@
-// The exit flag, in processes of their own.
+// The exit flag, in separate processes.
 
 #include "core/exit.h"
 
@@ -10,7 +10,8 @@
 namespace tensor_bridge {
 namespace {
 
-// gtest calls this style so; it executes the program anew, so that no thread of another test lives.
+// gtest's name for this style is "threadsafe". It executes the program anew, so that no thread of
+// another test is alive.
 class Shutdown : public ::testing::Test {
  protected:
   void SetUp() override { GTEST_FLAG_SET(death_test_style, "threadsafe"); }

@@ -1,4 +1,4 @@
-// NoMemory: in its scope operator new throws std::bad_alloc on this thread.
+// NoMemory: in its scope, operator new throws std::bad_alloc on this thread.
 // Not for: malloc, which the code under test does not use.
 #ifndef TENSOR_BRIDGE_TESTS_CORE_FAILING_NEW_H_
 #define TENSOR_BRIDGE_TESTS_CORE_FAILING_NEW_H_

@@ -59,7 +59,7 @@ TEST(ElementCount, AcceptsOneHugeDimensionBesideAZero) {
 }
 
 TEST(ElementCount, RefusesAnEmptyShapeWhoseStridesOverflow) {
-  // No elements, but its row-major strides do not fit; torch refuses such a tensor as well.
+  // The tensor has no elements, but its row-major strides overflow; torch refuses it as well.
   const int64_t big = int64_t{1} << 40;
   int64_t result = 5;
   EXPECT_FALSE(count({0, big, big}, &result));
@@ -79,7 +79,7 @@ TEST(ElementCount, RefusesNegativeDimensions) {
   int64_t result = 5;
   EXPECT_FALSE(count({-1}, &result));
   EXPECT_FALSE(count({2, -3, 4}, &result));
-  EXPECT_FALSE(count({0, -1}, &result)) << "a zero does not excuse a negative one";
+  EXPECT_FALSE(count({0, -1}, &result)) << "negative in spite of the zero";
   EXPECT_FALSE(count({-1, 0}, &result));
   EXPECT_FALSE(count({std::numeric_limits<int64_t>::min()}, &result));
   EXPECT_EQ(result, 5) << "untouched on failure";

@@ -82,7 +82,7 @@ TEST_F(ManagedTensorTest, HasNoDimensionsForAScalar) {
 TEST_F(ManagedTensorTest, LeavesTheOwnerToTheReferenceWhenThereIsNoMemory) {
   std::vector<int64_t> shape = {2, 3};
   TensorRef ref = refTo(&shape);
-  // The structure, then its shape, then its strides.
+  // The first allocation is the structure, the second its shape, the third its strides.
   for (int allowed = 0; allowed < 3; ++allowed) {
     NoMemory scope(allowed);
     EXPECT_THROW(static_cast<void>(makeManagedTensor(&ref)), std::bad_alloc) << allowed;
@@ -135,7 +135,7 @@ TEST_F(ManagedTensorTest, OwnerIsReleasedWithTheLastReference) {
   EXPECT_EQ(owner_.released, 0);
   dropReference(tensor);
   EXPECT_EQ(owner_.released, 0);
-  EXPECT_EQ(second->dl_tensor.shape[1], 3) << "still whole after the handle is gone";
+  EXPECT_EQ(second->dl_tensor.shape[1], 3) << "still valid after the handle is gone";
   EXPECT_EQ(static_cast<const float*>(second->dl_tensor.data)[5], 5.0f);
   second->deleter(second);
   EXPECT_EQ(owner_.released, 1);
@@ -214,7 +214,7 @@ TEST_F(ManagedTensorTest, ReferenceThatMovesHasItsOwnerReleasedOnce) {
     EXPECT_EQ(second.dl.data, data_);
     TensorRef third(second, &other, releaseOwner);
     third = std::move(second);
-    EXPECT_EQ(other.released, 1) << "what it had before";
+    EXPECT_EQ(other.released, 1) << "the tensor that it held before";
     EXPECT_EQ(third.owner, &owner_);
     EXPECT_EQ(owner_.released, 0);
     TensorRef& same = third;

@@ -1,5 +1,5 @@
-// Every byte of every lookup table against the format's definition, computed another way: with
-// ldexp from the fields, and the half precision entries decoded the same way.
+// Every byte of every lookup table against the format's definition, computed in another way: with
+// ldexp from the fields. Entries in half precision are decoded in the same way.
 
 #include "core/narrow_dtypes.h"
 
@@ -19,7 +19,7 @@ struct Format {
   int bias;
 };
 
-// The value of a float with these fields that has no infinity and no NaN.
+// The value of a float with these fields, in a format without infinity and NaN.
 double decode(unsigned bits, Format format) {
   const unsigned mantissa = bits & ((1u << format.mantissa_bits) - 1);
   const unsigned exponent = bits >> format.mantissa_bits & ((1u << format.exponent_bits) - 1);
@@ -44,7 +44,7 @@ const Element* table(Dtype dtype) {
   return static_cast<const Element*>(lookupTable(dtype));
 }
 
-// Two's complement, one bit after the other: the highest one counts negatively.
+// Two's complement, bit by bit: the highest bit counts negatively.
 int twosComplement(int byte, int bits) {
   int value = (byte >> (bits - 1) & 1) != 0 ? -(1 << (bits - 1)) : 0;
   for (int bit = 0; bit < bits - 1; ++bit) value += (byte >> bit & 1) << bit;

@@ -59,15 +59,15 @@ TEST(OwnerCounter, ReusesTheCountersOfThreadsThatEnded) {
       countOwner(-1);
     }).join();
   }
-  EXPECT_TRUE(reused) << "memory would grow with the number of threads that ever were";
+  EXPECT_TRUE(reused) << "memory grows with the number of threads that have ever run";
   EXPECT_EQ(owners.added(), 1) << "the value outlives its thread and its next user";
   countOwner(-1);
 }
 
 TEST(OwnerCounter, CountsAReleaseInAThreadsLastDestructors) {
   OwnerScope owners(liveOwners);
-  // Runs after C++ thread_local destructors, before or after the counter was given back. The next
-  // round of destructors gives it back again.
+  // This runs after C++ thread_local destructors, before or after the counter is given back. The
+  // next round of destructors gives the counter back again.
   static pthread_key_t key;
   ASSERT_EQ(pthread_key_create(&key, [](void*) { countOwner(-1); }), 0);
   for (int i = 0; i < 20; ++i) {

@@ -1,5 +1,5 @@
-// Index files made byte by byte: what a correct one says, and what each wrong length, offset, shape
-// and shard is answered with.
+// Index files made byte by byte: the contents of correct files, and the error for each wrong
+// length, offset, shape and shard.
 
 #include "formats/bundle.h"
 
@@ -28,7 +28,7 @@ std::string entry(uint64_t dtype, const std::vector<uint64_t>& shape, uint64_t s
 const std::string kHeader = number(1, 1);
 
 BundleIndex read(const std::string& file) {
-  // In a block of its own size, so that a read behind it is seen by AddressSanitizer.
+  // In a block of exactly this size, so that AddressSanitizer sees reads beyond it.
   const std::vector<uint8_t> exact(file.begin(), file.end());
   return readBundleIndex(exact.data(), exact.size());
 }
@@ -116,7 +116,7 @@ TEST(Bundle, PackedBlocksAreRead) {
   ASSERT_EQ(index.entries.size(), 3u);
   EXPECT_EQ(index.entries[2].key, "c");
   EXPECT_EQ(index.entries[2].shape, (std::vector<int64_t>{2, 3}));
-  // Checksums are of what is stored.
+  // Checksums are those of the stored bytes.
   ASSERT_EQ(index.blocks.size(), 3u);
   EXPECT_EQ(index.blocks[2].offset, 0);
   EXPECT_EQ(index.blocks[2].size, static_cast<int64_t>(data.size()) - 4);
@@ -216,8 +216,8 @@ TEST(Bundle, SlicesAreChecked) {
   expectDamagedEntry(entry(1, {}, 0, 0, 0) + bytes(7, ""), {"no slices of a scalar"});
 }
 
-// Every prefix and many a changed byte: an error or an index, nothing else. With AddressSanitizer
-// this is where a read outside of the bytes would show.
+// Every prefix, and files with changed bytes, give an error or an index. AddressSanitizer would
+// find reads outside of the bytes here.
 TEST(Bundle, DamageIsNeverFollowed) {
   const std::string slice = bytes(1, number(1, 1) + number(2, 3)) + bytes(1, "");
   const std::string good =

@@ -1,4 +1,4 @@
-// CRC-32C: known values, and that the instruction and the table agree.
+// CRC-32C: known values, and the instruction and the table agree.
 
 #include "formats/crc32c.h"
 

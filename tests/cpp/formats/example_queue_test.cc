@@ -1,4 +1,4 @@
-// Queues of batches: order, threads, damage, memory that is used again, and the end.
+// Queues of batches: order, threads, damage, memory that is used again, closing.
 
 #include "formats/example_queue.h"
 
@@ -15,7 +15,7 @@
 namespace tensor_bridge::testing {
 namespace {
 
-// Two files of raw records, whose bytes are their number.
+// Two files of raw records; the bytes of a record are its number.
 class QueueTest : public ::testing::Test {
  protected:
   void SetUp() override {

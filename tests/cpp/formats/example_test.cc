@@ -1,5 +1,5 @@
-// Batches of Examples and SequenceExamples made byte by byte: what each column is filled with, and
-// what is refused. That drawn ones are read as TensorFlow reads them is tested from Python.
+// Batches of Examples and SequenceExamples made byte by byte: the values of each column, and what
+// is refused. Tests in Python compare random messages with TensorFlow.
 
 #include "formats/example.h"
 
@@ -57,7 +57,7 @@ ExampleColumn column(const std::string& key, FeatureType type, ColumnKind kind,
   return made;
 }
 
-// Records one behind the other.
+// Consecutive records.
 struct Records {
   explicit Records(const std::vector<std::string>& each) {
     for (const std::string& record : each) {
@@ -75,7 +75,7 @@ struct Records {
   std::vector<int64_t> sizes;
 };
 
-// The place of what a spec's first pass refuses.
+// The offset at which the first pass refuses the records.
 int64_t refusedAt(const ExampleSpec& spec, const std::vector<std::string>& each) {
   try {
     Records(each).scan(spec);

@@ -1,4 +1,4 @@
-// Graphs made byte by byte: which constants are found in which message, and what is refused.
+// Graphs made byte by byte: the constants of each kind of message, and what is refused.
 
 #include "formats/graph_def.h"
 
@@ -80,7 +80,7 @@ TEST(GraphDef, FunctionsOfTheLibraryAreLookedInto) {
   const std::string graph = bytes(1, constant("w", kContent)) + bytes(2, bytes(1, function));
   EXPECT_EQ(namesOf(graph), (Names{"w", "call/k"}));
   EXPECT_TRUE(read(graph)[1].read_as_variable);
-  // Without a node outside of them too.
+  // Also without a node outside of functions.
   EXPECT_TRUE(begins(bytes(2, bytes(1, function))));
   EXPECT_EQ(namesOf(bytes(2, bytes(1, function))), (Names{"call/k"}));
 }
@@ -121,7 +121,7 @@ TEST(GraphDef, WhatCannotBeIsRefused) {
   refused(bytes(2, bytes(1, "\xff")), {"a function as a protobuf message"});
 }
 
-// A name of a thousand bytes stands once, its constants take fifty each.
+// A name of a thousand bytes is stored once, and each of its constants takes fifty bytes.
 TEST(GraphDef, ANameCannotBeRepeatedWithoutEnd) {
   const auto functionOf = [](size_t name_size, int count) {
     std::string function = bytes(1, bytes(1, std::string(name_size, 'f')));

@@ -1,4 +1,4 @@
-// Packed bytes made element by element: what they unpack to, and that nothing else is accepted.
+// Packed bytes made element by element: what they unpack to, and nothing else is accepted.
 
 #include "formats/snappy.h"
 
@@ -22,7 +22,7 @@ std::string little(uint64_t value, size_t size) {
   return out;
 }
 
-// A literal whose length takes `size` bytes, 0: is in the tag.
+// A literal whose length takes `size` bytes; with 0 the length is in the tag.
 std::string literal(const std::string& bytes, size_t size) {
   const uint64_t upper = size == 0 ? bytes.size() - 1 : 59 + size;
   return little(upper << 2, 1) + little(bytes.size() - 1, size) + bytes;
@@ -36,7 +36,7 @@ std::string copy(size_t length, size_t offset, size_t size) {
   return little((length - 1) << 2 | (size == 2 ? 2 : 3), 1) + little(offset, size);
 }
 
-// In blocks of their own size, so that AddressSanitizer sees what goes outside of them.
+// In blocks of exactly their size, so that AddressSanitizer sees accesses beyond them.
 std::optional<std::string> unpack(const std::string& data) {
   const std::vector<uint8_t> exact(data.begin(), data.end());
   size_t length = 0;
@@ -55,7 +55,7 @@ TEST(Snappy, EveryElementIsUnpacked) {
   }
   for (const size_t size : {1, 2, 4}) {
     EXPECT_EQ(unpack(varint(27) + literal(text, 0) + copy(7, 13, size)), text + "789abcd");
-    // Into what it writes itself.
+    // The copy reads bytes that it has written itself.
     EXPECT_EQ(unpack(varint(29) + literal(text, 0) + copy(9, 2, size)), text + "ijijijiji");
     EXPECT_EQ(unpack(varint(24) + literal(text, 0) + copy(4, 20, size)), text + "0123");
   }
@@ -109,7 +109,7 @@ TEST(Snappy, LengthsThatCannotBeAreRefusedBeforeTheyAreTaken) {
   EXPECT_FALSE(declares(1, 0));
 }
 
-// Bytes at random, and good ones with some of them changed.
+// Random bytes, and good bytes with some of them changed.
 TEST(Snappy, DamageIsNeverFollowed) {
   const std::string good = varint(109) + literal("0123456789abcdefghij", 0) + copy(9, 2, 1) +
                            copy(60, 20, 2) + copy(20, 89, 4);

@@ -1,4 +1,4 @@
-// Tables of several blocks: the walk over all records.
+// Tables of several blocks: iteration over all records.
 
 #include "formats/table.h"
 

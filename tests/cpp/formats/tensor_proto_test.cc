@@ -1,5 +1,5 @@
-// TensorProtos made byte by byte: where their values lie, what they decode to, and what each wrong
-// length is answered with.
+// TensorProtos made byte by byte: the place of their values, the decoded values, and the error for
+// each wrong length.
 
 #include "formats/tensor_proto.h"
 
@@ -37,7 +37,7 @@ std::string floatsOf(const std::vector<float>& values) {
   return out;
 }
 
-// One message, alone in a file.
+// A file with one message.
 class Message {
  public:
   explicit Message(std::string text)

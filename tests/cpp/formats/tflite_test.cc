@@ -1,5 +1,5 @@
-// Models of TensorFlow Lite made byte by byte: what a correct one says, and what each wrong offset
-// is answered with. Those of TensorFlow's converter are read in tests/python/checkpoint.
+// Models of TensorFlow Lite made byte by byte: the contents of a correct model, and the error for
+// each wrong offset. tests/python/checkpoint reads models of TensorFlow's converter.
 
 #include "formats/tflite.h"
 
@@ -16,12 +16,13 @@
 namespace tensor_bridge::testing {
 namespace {
 
-// A flatbuffer from front to back: each object is written before what it refers to.
+// A flatbuffer, written from front to back: each object comes before the objects it refers to.
 class Bytes {
  public:
   Bytes() : text_(std::string(4, '\0') + "TFL3") {}
 
-  // The fields in their order, 4 bytes each; absent ones have no place. Returns their places.
+  // Writes fields of 4 bytes in order; absent fields take no space. Returns the places of the
+  // fields.
   std::vector<size_t> table(size_t from, const std::vector<bool>& fields) {
     const size_t vtable = text_.size();
     const auto present = static_cast<uint16_t>(std::count(fields.begin(), fields.end(), true));
@@ -71,7 +72,7 @@ class Bytes {
     text_.append(reinterpret_cast<const char*>(&value), sizeof(T));
   }
 
-  // Lets the offset at `from` lead to the end.
+  // Makes the offset at `from` point to the end.
   void refer(size_t from) { set(from, static_cast<uint32_t>(text_.size() - from)); }
 
   std::string text_;
@@ -101,7 +102,7 @@ struct Model {
     bytes.table(buffers, {});
     const std::vector<size_t> buffer = bytes.table(buffers + 4, {true});
     bytes.text(buffer[0], "12345678");
-    // Every further element leads to the first one's table.
+    // Every further element points to the first element's table.
     for (const size_t vector : {subgraphs, tensors}) {
       for (uint32_t i = 1; i < repeated; ++i) {
         bytes.set(vector + size_t{4} * i, bytes.get(vector) - 4 * i);

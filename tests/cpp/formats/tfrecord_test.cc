@@ -1,4 +1,4 @@
-// Framing of records: what is written is found again, whole or in pieces, and what is damaged is
+// Framing of records: written records are found again, whole or in pieces, and damaged records are
 // reported or skipped.
 
 #include "formats/tfrecord.h"
@@ -35,7 +35,7 @@ struct Found {
   RecordScan scan;
 };
 
-// In blocks of their own size, so that AddressSanitizer sees what goes outside of them.
+// In blocks of exactly their size, so that AddressSanitizer sees accesses beyond them.
 Found scanned(const std::string& file, RecordScan scan = {}, int64_t most = 100) {
   const std::vector<uint8_t> exact(file.begin(), file.end());
   std::vector<int64_t> begins(static_cast<size_t>(most));
@@ -154,7 +154,7 @@ TEST(TfRecord, PiecesGiveWhatTheWholeGives) {
   }
 }
 
-// Every place claims many bytes that do not check.
+// Every offset has a valid length of many bytes, but no valid checksum of the bytes.
 TEST(TfRecord, ASearchEndsWhenItsBudgetIsUsed) {
   std::string header(12, '\0');
   const uint64_t size = 1 << 20;

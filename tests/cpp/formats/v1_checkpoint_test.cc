@@ -1,5 +1,5 @@
-// Files of the first format made byte by byte: what they say of their tensors, where values lie,
-// and what is refused.
+// Files of the first format made byte by byte: their tensors, the places of values, and what is
+// refused.
 
 #include "formats/v1_checkpoint.h"
 
@@ -108,7 +108,7 @@ TEST(V1Checkpoint, PackedValuesAreNowhereInTheFile) {
       exactly(packedTable(description("") + record("k", values(floats({1, 2})))));
   V1Records all;
   const uint8_t* kept = nullptr;
-  // More often than it is unpacked, one slice or several at a time.
+  // More look-ups than unpackings, with one slice or several at a time.
   std::vector<V1Slice> slices;
   for (int i = 0; i < 20; ++i) {
     if (i == 10) slices.clear();
@@ -127,7 +127,7 @@ TEST(V1Checkpoint, PackedValuesAreNowhereInTheFile) {
   EXPECT_NE(slices.front().message().next(), nullptr);
 }
 
-// Two packed blocks, which are asked in turn; a third that is not packed.
+// Two packed blocks, which are looked up in turn, and a third block that is not packed.
 TEST(V1Checkpoint, RecordsAreFoundByTheirKeys) {
   const std::string one = stored(packed(contents(description("") + record("b", "1"))), 1);
   const std::string two = stored(packed(contents(record("c", "22") + record("cd", "", 1))), 1);
@@ -163,7 +163,7 @@ TEST(V1Checkpoint, KeysOutOfOrderAreRefused) {
   }
 }
 
-// Somebody writes to the file between two look-ups.
+// The file is written to between two look-ups.
 TEST(V1Checkpoint, AFileThatChangesIsRefused) {
   std::vector<uint8_t> file =
       exactly(packedTable(description("") + record("k", values(floats({1, 2})))));
@@ -186,8 +186,8 @@ TEST(V1Checkpoint, KeysOfSlicesCannotGrowWithoutBound) {
   });
 }
 
-// TensorFlow's reader takes no other number of values either, though a TensorProto elsewhere may
-// leave out repeated ones.
+// TensorFlow's reader also requires this number of values, though a TensorProto elsewhere may leave
+// out repeated values.
 TEST(V1Checkpoint, SlicesAreChecked) {
   const std::string records =
       description("") + record("k", values(floats({1, 2}))) + record("l", bytes(2, "")) +

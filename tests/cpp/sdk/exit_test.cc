@@ -1,4 +1,5 @@
-// A process that leaves with torch tensors over TensorFlow's memory, in processes of their own.
+// Processes that exit with torch tensors over TensorFlow's memory. Each test runs in a separate
+// process.
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -21,7 +22,7 @@ at::Tensor heldTensor() {
   return tfTensorToPyTorchTensor(TfTensor(TF_FLOAT, {2}, leakedBuffer()).get());
 }
 
-// Destroyed at exit, after which it reports what became of the buffer.
+// Its destructor runs at exit and reports whether the buffer was freed.
 struct Holder {
   ~Holder() {
     if (!tensor.defined()) return;
@@ -31,7 +32,7 @@ struct Holder {
   at::Tensor tensor;
 };
 
-// Made before the bridge knows any framework, so destroyed after it learnt that the process leaves.
+// Made before the bridge knows a framework, so it is destroyed after the bridge noticed the exit.
 Holder g_early;
 
 class ExitTest : public ::testing::Test {

@@ -1,4 +1,4 @@
-// The small types of the SDK that need no torch: OwnedTfTensor, ManagedTensor, dtypeTable, Error.
+// The types of the SDK that do not need torch: OwnedTfTensor, ManagedTensor, dtypeTable, Error.
 
 #include <gtest/gtest.h>
 
@@ -46,7 +46,7 @@ TEST(OwnedTfTensor, MovesAndLeavesNothingBehind) {
     EXPECT_FALSE(a);
     OwnedTfTensor c = ownedOver(&second);
     c = std::move(b);
-    EXPECT_EQ(second.freed(), 1) << "what it owned before is deleted";
+    EXPECT_EQ(second.freed(), 1) << "the tensor that it owned before is deleted";
     EXPECT_EQ(first.freed(), 0);
     OwnedTfTensor& same = c;
     c = std::move(same);
@@ -94,7 +94,7 @@ TEST(ManagedTensor, MovesAndMayDieElsewhere) {
   std::thread([inside = std::move(moved)] { EXPECT_EQ(inside.ndim(), 1); }).join();
   EXPECT_EQ(buffer.freed(), 1);
   tensor = ManagedTensor::fromTf(other.get());
-  EXPECT_EQ(tensor.data(), other.data()) << "a moved-from one can be assigned";
+  EXPECT_EQ(tensor.data(), other.data()) << "a moved-from tensor can be assigned";
 }
 
 TEST(ManagedTensor, GivesReadOnlyDlpack) {

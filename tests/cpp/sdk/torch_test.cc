@@ -1,4 +1,4 @@
-// tfTensorToPyTorchTensor() and pyTorchTensorToTfTensor(), as an application calls them.
+// tfTensorToPyTorchTensor() and pyTorchTensorToTfTensor(), called like by an application.
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/ones.h>
@@ -171,7 +171,7 @@ TEST_F(Sdk, ResultTakesPartInAutograd) {
   const at::Tensor tensor = tfTensorToPyTorchTensor(source.get()).requires_grad_();
   tensor.mul(tensor).sum().backward();
   EXPECT_EQ(tensor.grad().sum().item<float>(), 12.0f);
-  EXPECT_EQ(tensor.const_data_ptr(), source.data()) << "training only read it";
+  EXPECT_EQ(tensor.const_data_ptr(), source.data()) << "the gradient only read the tensor";
 }
 
 TEST_F(Sdk, ReleasePreviousGivesTensorFlowsBufferBack) {

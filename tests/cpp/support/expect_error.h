@@ -1,4 +1,4 @@
-// expectError: a call must throw tensor_bridge::Error with a code and a message that says enough.
+// expectError: a call must throw tensor_bridge::Error with a code and these parts of a message.
 // Not for: the C ABI, whose statuses tests/cpp/c_api checks.
 #ifndef TENSOR_BRIDGE_TESTS_SUPPORT_EXPECT_ERROR_H_
 #define TENSOR_BRIDGE_TESTS_SUPPORT_EXPECT_ERROR_H_
@@ -13,7 +13,7 @@
 
 namespace tensor_bridge::testing {
 
-/// Each of `parts` must be in the message: what was expected, what came, what to do.
+/// Each of `parts` must be in the message, which says what was expected, what came, what to do.
 template <typename Call>
 void expectError(ErrorCode code, const std::vector<std::string>& parts, Call&& call) {
   try {

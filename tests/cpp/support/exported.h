@@ -1,5 +1,5 @@
-// Exported: a tensor of the real TensorFlow, as exportTensor() gives it. Not for: the fake one,
-// whose fixture has a view of its own.
+// Exported: the result of exportTensor() for a tensor of the real TensorFlow. Not for: the fake
+// TensorFlow, whose fixture has its own view.
 #ifndef TENSOR_BRIDGE_TESTS_SUPPORT_EXPORTED_H_
 #define TENSOR_BRIDGE_TESTS_SUPPORT_EXPORTED_H_
 

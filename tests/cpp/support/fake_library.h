@@ -1,5 +1,5 @@
-// FakeLibrary: the fake TensorFlow, loaded and in use. Not for: tests that load the real one; a
-// process uses one TensorFlow.
+// FakeLibrary: the fake TensorFlow, loaded and in use. Not for: tests that load the real
+// TensorFlow; a process uses only one.
 #ifndef TENSOR_BRIDGE_TESTS_SUPPORT_FAKE_LIBRARY_H_
 #define TENSOR_BRIDGE_TESTS_SUPPORT_FAKE_LIBRARY_H_
 
@@ -16,14 +16,14 @@
 
 namespace tensor_bridge::testing {
 
-/// Opens a variant of the fake library; the path comes from CMake. Stays open.
+/// Opens a variant of the fake library, whose path comes from CMake. It stays open.
 inline void* openFake(const char* path) {
   void* library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
   EXPECT_NE(library, nullptr) << dlerror();
   return library;
 }
 
-/// A fixture for tests on the fake: nothing that a test made is left when it ends.
+/// A fixture for tests with the fake. It checks that a test leaves nothing alive.
 class FakeTensorflowTest : public ::testing::Test {
  protected:
   static void SetUpTestSuite() {
@@ -61,7 +61,7 @@ class FakeTensorflowTest : public ::testing::Test {
   static void* library_;
   static FakeTensorflow* fake_;
   OwnerScope owners_{liveOwners};
-  /// What a test exported last, which is released when it ends.
+  /// The test's last export, which is released when the test ends.
   int64_t shape_[kMaxDims];
   TensorRef view_;
 

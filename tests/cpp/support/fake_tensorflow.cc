@@ -85,7 +85,7 @@ void set(TF_Status* status, int code, const char* message) {
   status->message = message == nullptr ? "" : message;
 }
 
-// As in TensorFlow: the status is written in every case. False if `function` is told to fail.
+// Like TensorFlow, it always writes the status. False if `function` must fail.
 bool succeeds(TFE_TensorHandle* handle, const char* function, TF_Status* status) {
   if (std::strcmp(handle->spec.fails_in, function) == 0) {
     set(status, handle->spec.code, handle->spec.message);

@@ -1,7 +1,6 @@
-// A TensorFlow that says what a test tells it to: the TF_* and TFE_* functions that the bridge
-// uses, in a library of their own (support/fake_tensorflow.cc). It lies about shapes and sizes, and
-// fails on request. Not for: checking that the real TensorFlow behaves so; tests/cpp/tensorflow
-// does.
+// A fake TensorFlow that a test controls: the TF_* and TFE_* functions that the bridge uses, in a
+// separate library (support/fake_tensorflow.cc). It gives wrong shapes and sizes and fails on
+// request. Not for: the behaviour of the real TensorFlow (tests/cpp/tensorflow).
 #ifndef TENSOR_BRIDGE_TESTS_SUPPORT_FAKE_TENSORFLOW_H_
 #define TENSOR_BRIDGE_TESTS_SUPPORT_FAKE_TENSORFLOW_H_
 
@@ -14,7 +13,7 @@ struct TFE_TensorHandle;
 
 namespace tensor_bridge::testing {
 
-/// What a fake tensor or handle says of itself. It need not be true.
+/// The properties that a fake tensor or handle reports. They need not be true.
 struct FakeSpec {
   int dtype = 1;
   int ndim = 0;
@@ -33,18 +32,18 @@ struct FakeTensorflow {
   TF_Tensor* (*tensor)(const FakeSpec* spec);
   TFE_TensorHandle* (*handle)(const FakeSpec* spec);
 
-  // Knobs; reset() clears them.
+  // Settings; reset() clears them.
   std::atomic<bool> allocate_fails;
   std::atomic<const char*> bitcast_error;
-  // The values that successive reads of a variable give, cyclically; read number `read_fails_at`
-  // (from 1) fails, in the function `read_fails_in`.
+  // Successive reads of a variable return these values in turn. Read number `read_fails_at` (from
+  // 1) fails, in the function `read_fails_in`.
   FakeSpec reads[4];
   std::atomic<int> read_values;
   std::atomic<int> read_fails_at;
   std::atomic<const char*> read_fails_in;
   bool variable_is_assigned;
 
-  // What is alive, and what was called.
+  // Counts of live objects and of calls.
   std::atomic<int> tensors;
   std::atomic<int> handles;
   std::atomic<int> statuses;
@@ -66,7 +65,7 @@ struct FakeTensorflow {
   }
 };
 
-/// The library's own entry, besides TensorFlow's.
+/// The library's function that is not TensorFlow's.
 using FakeTensorflowEntry = FakeTensorflow* (*)();
 constexpr const char* kFakeTensorflowEntry = "fake_tensorflow";
 

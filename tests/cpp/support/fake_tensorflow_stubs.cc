@@ -1,6 +1,5 @@
-// What the fake TensorFlow does not act out: every other function that the bridge looks up, as a
-// weak symbol that traps. So a function that the bridge begins to use needs a fake only where a
-// test calls it.
+// Every function that the bridge looks up and the fake TensorFlow lacks, as a weak symbol that
+// traps. So a function that the bridge begins to use needs a fake only if a test calls it.
 
 #include "adapters/tensorflow/tf_api.h"
 

@@ -24,7 +24,7 @@ void onThreads(int count, Body&& body) {
   for (std::thread& thread : threads) thread.join();
 }
 
-/// Runs the functions, each on a thread of its own.
+/// Runs each function on a separate thread.
 inline void atOnce(const std::vector<std::function<void()>>& functions) {
   onThreads(static_cast<int>(functions.size()),
             [&](int i) { functions[static_cast<size_t>(i)](); });

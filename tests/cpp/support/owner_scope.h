@@ -1,5 +1,5 @@
-// OwnerScope: a test scope after which the bridge keeps alive no more than it did before.
-// Not for: counting torch tensors; what they share is counted, they are not.
+// OwnerScope: a scope of a test that must not leave owners alive in the bridge.
+// Not for: counting torch tensors; only the memory that they share is counted.
 #ifndef TENSOR_BRIDGE_TESTS_SUPPORT_OWNER_SCOPE_H_
 #define TENSOR_BRIDGE_TESTS_SUPPORT_OWNER_SCOPE_H_
 
@@ -15,11 +15,11 @@ class OwnerScope {
 
   /// `count` is liveOwners() where the internals are linked, tb_live_owners() elsewhere.
   explicit OwnerScope(Count count) : count_(count), before_(count()) {}
-  ~OwnerScope() { EXPECT_EQ(added(), 0) << "owners that nobody released"; }
+  ~OwnerScope() { EXPECT_EQ(added(), 0) << "owners were not released"; }
   OwnerScope(const OwnerScope&) = delete;
   OwnerScope& operator=(const OwnerScope&) = delete;
 
-  /// Owners that came alive in this scope and still are.
+  /// Number of owners that were made in this scope and are still alive.
   int64_t added() const { return count_() - before_; }
 
  private:

@@ -1,5 +1,5 @@
 // Tables made byte by byte: records, blocks, footer.
-// Not for: correct checksums; the readers in C++ only pass them on.
+// Not for: correct checksums; the readers in C++ do not compare them.
 #ifndef TENSOR_BRIDGE_TESTS_SUPPORT_TABLES_H_
 #define TENSOR_BRIDGE_TESTS_SUPPORT_TABLES_H_
 
@@ -15,19 +15,19 @@ inline std::string record(const std::string& key, const std::string& value, size
          value;
 }
 
-// The records of a block and one restart point, as Snappy would get them.
+// The records of a block and one restart point, before compression.
 inline std::string contents(const std::string& records) {
   return records + fixed32(0) + fixed32(1);
 }
 
-// A block as it stands in a file: contents, how they are packed, a checksum.
+// A block as stored in a file: contents, kind of compression, checksum.
 inline std::string stored(const std::string& contents, char compression) {
   return contents + std::string(1, compression) + fixed32(0xabcdef01);
 }
 
 inline std::string block(const std::string& records) { return stored(contents(records), 0); }
 
-// What Snappy could have made of bytes, without a copy: literals of 60 bytes at most.
+// Bytes packed in Snappy's format without copies, as literals of at most 60 bytes.
 inline std::string packed(const std::string& bytes) {
   std::string out = varint(bytes.size());
   for (size_t at = 0; at < bytes.size(); at += 60) {
@@ -56,7 +56,7 @@ inline std::string tableOf(const std::string& blocks, const std::string& index) 
                 handle(blocks.size() + metaindex.size(), last.size() - 5));
 }
 
-// A table of one block of records; `index` as given, or the one that belongs there.
+// A table of one block of records, with the given `index` or the correct one.
 inline std::string indexOf(const std::string& records, const std::string& index = "") {
   const std::string data = block(records);
   return tableOf(data, index.empty() ? record("~", handle(0, data.size() - 5)) : index);

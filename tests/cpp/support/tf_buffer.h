@@ -1,5 +1,5 @@
-// CountedBuffer: memory for TF_NewTensor that knows whether TensorFlow let go of it.
-// Not for: memory that TensorFlow allocates; tb_live_owners() counts what shares that.
+// CountedBuffer: memory for TF_NewTensor that counts whether TensorFlow freed it.
+// Not for: memory that TensorFlow allocates; tb_live_owners() counts its owners.
 #ifndef TENSOR_BRIDGE_TESTS_SUPPORT_TF_BUFFER_H_
 #define TENSOR_BRIDGE_TESTS_SUPPORT_TF_BUFFER_H_
 
@@ -13,7 +13,7 @@
 
 namespace tensor_bridge::testing {
 
-/// Aligned as TensorFlow wants it, so that TF_NewTensor does not copy.
+/// Aligned as TensorFlow requires, so that TF_NewTensor does not copy.
 class CountedBuffer {
  public:
   explicit CountedBuffer(size_t bytes)
@@ -37,11 +37,11 @@ class CountedBuffer {
   T* as() {
     return static_cast<T*>(data_);
   }
-  /// How often TensorFlow freed it: once, in the end.
+  /// How often TensorFlow freed the memory; 1 at the end.
   int freed() const { return freed_.load(); }
 
-  /// The deallocator for TF_NewTensor, whose argument is give(): from then on the memory is
-  /// TensorFlow's, which frees it once before the buffer ends.
+  /// The argument of the deallocator for TF_NewTensor. From this call on TensorFlow owns the
+  /// memory, and must free it once before the buffer ends.
   CountedBuffer* give() {
     given_ = true;
     return this;

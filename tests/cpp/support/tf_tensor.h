@@ -18,7 +18,7 @@ namespace tensor_bridge::testing {
 class TfTensor {
  public:
   explicit TfTensor(TF_Tensor* tensor) : tensor_(tensor) { EXPECT_NE(tensor, nullptr); }
-  /// In memory that TensorFlow allocates.
+  /// A tensor in memory that TensorFlow allocates.
   template <typename T>
   TfTensor(TF_DataType dtype, const std::vector<int64_t>& shape, const std::vector<T>& values)
       : TfTensor(TF_AllocateTensor(dtype, shape.data(), static_cast<int>(shape.size()),
@@ -27,7 +27,7 @@ class TfTensor {
       std::memcpy(TF_TensorData(tensor_), values.data(), values.size() * sizeof(T));
     }
   }
-  /// Over `buffer`'s memory, which learns when TensorFlow lets go of it.
+  /// A tensor over the memory of `buffer`, which counts when TensorFlow frees it.
   TfTensor(TF_DataType dtype, const std::vector<int64_t>& shape, CountedBuffer* buffer)
       : TfTensor(TF_NewTensor(dtype, shape.data(), static_cast<int>(shape.size()), buffer->data(),
                               buffer->bytes(), CountedBuffer::deallocate, buffer->give())) {}

@@ -1,5 +1,5 @@
-// The table's TensorFlow column against TensorFlow's own header. A file of its own: that header and
-// tf_api.h both name TF_Status.
+// The table's TensorFlow column against TensorFlow's own header. This is a separate file because
+// that header and tf_api.h both declare TF_Status.
 
 #include <gtest/gtest.h>
 
@@ -14,7 +14,7 @@ struct Number {
   Dtype row;
 };
 
-// Up to what TensorFlow 2.12 has; the newer ones keep their numbers, which the core tests hold.
+// The dtypes up to TensorFlow 2.12. Newer dtypes have fixed numbers, which the core tests check.
 constexpr Number kNumbers[] = {
     {TF_FLOAT, Dtype::kFloat32},
     {TF_DOUBLE, Dtype::kFloat64},

@@ -1,5 +1,5 @@
-// Owners of TensorFlow's memory: whether TensorFlow let go of it, and the tensors made of them
-// again.
+// Owners of TensorFlow's memory: whether TensorFlow has released it, and tensors that are made from
+// owners again.
 
 #include "adapters/tensorflow/owner.h"
 
@@ -103,7 +103,7 @@ TEST(LetGo, APartWaitsForTheWholeAndForOtherParts) {
   requireTfApi().Tensor_destroy(part.bytes);
 }
 
-// A TensorFlow that gives another answer is not asked.
+// A TensorFlow with one wrong answer. The bridge must not use such a TensorFlow's counts.
 struct Lie {
   const char* name;
   bool (*answer)(const void* tensor);

@@ -1,4 +1,4 @@
-// exportTensor() over the real TensorFlow.
+// exportTensor() with the real TensorFlow.
 
 #include "adapters/tensorflow/reader.h"
 
@@ -52,14 +52,14 @@ TEST(ExportTensor, SharesTheBufferAndKeepsItAlive) {
   EXPECT_TRUE(exported.view.read_only);
   EXPECT_EQ(owners.added(), 1);
   requireTfApi().TF_DeleteTensor(tensor);
-  EXPECT_EQ(buffer.freed(), 0) << "the view has a reference of its own";
+  EXPECT_EQ(buffer.freed(), 0) << "the view has its own reference";
   EXPECT_EQ(static_cast<const float*>(exported.view.dl.data)[5], 6.0f);
 }
 
-// Both ways of holding: the buffer, and a TF_Tensor where the layout was not proved.
+// An owner holds the buffer if the layout was proved, and a TF_Tensor otherwise.
 TEST(ExportTensor, HoldsTheBufferWhereTheLayoutWasProvedAndATensorElsewhere) {
   TfApi slow = requireTfApi();
-  ASSERT_NE(slow.Tensor_destroy, nullptr) << "the layout of tensorflow::Tensor is not that known";
+  ASSERT_NE(slow.Tensor_destroy, nullptr) << "the layout of tensorflow::Tensor is unknown";
   slow.Tensor_destroy = nullptr;
   for (const TfApi* api : {&requireTfApi(), static_cast<const TfApi*>(&slow)}) {
     OwnerScope owners(liveOwners);

@@ -1,4 +1,4 @@
-// Strings in the layout that TensorFlow's own header defines, read, gathered and written.
+// Reading, gathering and writing strings in the layout of TensorFlow's own header.
 
 #include "adapters/tensorflow/strings.h"
 
@@ -23,7 +23,7 @@ namespace {
 constexpr int kString = 7;
 constexpr int kFloat = 1;
 
-// Sizes around the limits of every form and of every way to copy.
+// Strings with sizes around the limits of every form and every way to copy.
 std::vector<std::string> samples() {
   std::vector<std::string> result;
   for (size_t size : {0,  1,  2,  14, 15, 16, 17, 21,  22,  23,  24,   31,
@@ -38,7 +38,7 @@ std::vector<std::string> samples() {
   return result;
 }
 
-// Elements made by TensorFlow's own functions, as TensorFlow would free them.
+// Elements made and freed by TensorFlow's own functions.
 class Elements {
  public:
   explicit Elements(const std::vector<std::string>& strings) {
@@ -80,7 +80,7 @@ std::vector<std::string> readAll(const void* elements, int64_t count) {
   return result;
 }
 
-// Gathers into a block of exactly the right size; what is around it must stay as it is.
+// Gathers into a block of exactly the right size; the bytes around it must not change.
 std::string gatherAll(const void* elements, int64_t count, std::vector<int64_t>* offsets) {
   offsets->assign(static_cast<size_t>(count) + 1, -1);
   const int64_t total = measureStrings(elements, count, offsets->data());
@@ -213,7 +213,7 @@ TEST(MeasureStrings, RefusesMoreThanSixtyFourBits) {
   expectError(ErrorCode::kInvalidHandle, {"64 bits"}, [&] { measureStrings(elements.data(), 3); });
 }
 
-// More than 4 GiB, in address space that shows the same 2 MiB of memory again and again.
+// More than 4 GiB of address space, which maps the same 2 MiB of memory many times.
 TEST(GatherStrings, CountsBeyondThirtyTwoBits) {
   constexpr size_t kPiece = size_t{2} << 20;
   constexpr size_t kPieces = 2100;
@@ -272,7 +272,7 @@ TEST(StringTensorWriter, WritesWhatTensorflowReads) {
     EXPECT_EQ(std::string(TF_TString_GetDataPointer(element), TF_TString_GetSize(element)), string);
     EXPECT_EQ(TF_TString_GetDataPointer(element)[string.size()], '\0');
 
-    // Field by field as TensorFlow itself would have made it.
+    // Every field equals that of a string that TensorFlow itself makes.
     TF_TString own;
     TF_TString_Init(&own);
     TF_TString_Copy(&own, string.data(), string.size());
@@ -283,7 +283,7 @@ TEST(StringTensorWriter, WritesWhatTensorflowReads) {
   requireTfApi().TF_DeleteTensor(tensor);
 }
 
-// Each string is its own: TensorFlow may grow, shrink, free and move one without the others.
+// TensorFlow may grow, shrink, free and move each string separately.
 TEST(StringTensorWriter, LeavesEachStringToTensorflow) {
   const std::string large(1000, 'l');
   TF_Tensor* tensor = written({"a", large, large, large, ""}, {5});
@@ -298,7 +298,7 @@ TEST(StringTensorWriter, LeavesEachStringToTensorflow) {
   TF_TString_Dealloc(&moved);
   EXPECT_EQ(readAll(elements, 5),
             (std::vector<std::string>{large, large + std::string(4000, 'm'), "s", "", large}));
-  // AddressSanitizer says what is freed twice, or not at all.
+  // AddressSanitizer reports memory that is freed twice or never.
   requireTfApi().TF_DeleteTensor(tensor);
 }
 

@@ -1,7 +1,6 @@
-// C++ functions of TensorFlow that are called through pointers: what each returns and takes by
-// value is passed as this processor's ABI says. Their stand-ins here have classes of the same kind:
-// with a destructor, which is returned through memory, and how its address is passed differs
-// between processors.
+// C++ functions of TensorFlow that are called through pointers: values are passed and returned by
+// this processor's ABI. The stand-ins here have classes of the same kind, with a destructor. Such a
+// class is returned through memory, and processors differ in how its address is passed.
 
 #include <gtest/gtest.h>
 
@@ -13,7 +12,7 @@
 namespace tensor_bridge::testing {
 namespace {
 
-// absl::Status: one word, which it counts references of.
+// Stands for absl::Status: one word, which counts references.
 struct Status {
   uintptr_t word = 1;
   Status() = default;
@@ -23,7 +22,7 @@ struct Status {
 };
 int Status::destroyed = 0;
 
-// tensorflow::Tensor: four words.
+// Stands for tensorflow::Tensor: four words.
 struct Tensor {
   int64_t words[4] = {};
   Tensor() = default;
@@ -50,7 +49,7 @@ Tensor slice(const Tensor* self, int64_t start, int64_t limit) {
 
 template <typename Called, typename Function>
 Called asCalled(Function* function) {
-  // Through memory that the compiler cannot see through, as an address from dlsym() is.
+  // Opaque to the compiler, like an address from dlsym().
   void* volatile address = reinterpret_cast<void*>(function);
   return reinterpret_cast<Called>(address);
 }

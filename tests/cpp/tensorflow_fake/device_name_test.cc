@@ -15,11 +15,11 @@ struct Case {
 TEST(ParseDeviceName, KnowsTheCpuAndGpusOfThisProcess) {
   const Case cases[] = {
       {"/job:localhost/replica:0/task:0/device:CPU:0", true, kDLCPU, 0},
-      // torch has one CPU: every logical one is that.
+      // torch has one CPU, which every logical CPU maps to.
       {"/job:localhost/replica:0/task:0/device:CPU:3", true, kDLCPU, 0},
       {"/job:localhost/replica:0/task:0/device:GPU:0", true, kDLCUDA, 0},
       {"/job:localhost/replica:0/task:0/device:GPU:12", true, kDLCUDA, 12},
-      // In a cluster this process has another job; whether a tensor is remote its handle says.
+      // In a cluster this process has another job. The handle says whether a tensor is remote.
       {"/job:worker/replica:0/task:1/device:CPU:0", true, kDLCPU, 0},
       {"/job:worker/replica:0/task:1/device:GPU:1", true, kDLCUDA, 1},
       {"/device:CPU:0", true, kDLCPU, 0},

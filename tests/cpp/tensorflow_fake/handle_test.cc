@@ -1,4 +1,4 @@
-// exportHandle() and reading variables over a TensorFlow that lies and fails.
+// exportHandle() and reading variables, with a TensorFlow that gives wrong answers and fails.
 
 #include <gtest/gtest.h>
 
@@ -32,7 +32,7 @@ class HandleTest : public FakeTensorflowTest {
     expectError(code, parts, [&] { exportHandle(api(), handle.get(), shape_, &view_); });
     handle.reset();
     EXPECT_EQ(fake_->handles, 0) << "no reference was taken";
-    // The failure does not stick to the thread: a good handle converts.
+    // The thread does not keep the failure: a good handle converts.
     handle = handleOf(floats({6}));
     EXPECT_NO_THROW(exportHandle(api(), handle.get(), shape_, &view_));
     view_.reset();
@@ -127,7 +127,7 @@ TEST_F(ExportHandle, KeepsTensorFlowsOrdinalOfAGpu) {
   EXPECT_EQ(view_.dl.device.device_id, 3);
 }
 
-// A tensor without elements has no address to ask the driver for.
+// A tensor without elements has no address that the driver could look up.
 TEST_F(ExportHandle, AsksWhichGpuALogicalDeviceIsOn) {
   FakeSpec spec = floats({0});
   spec.data = nullptr;
@@ -154,8 +154,8 @@ TEST_F(ExportHandle, AcceptsEmptyTensorsWithoutMemory) {
   EXPECT_EQ(view_.nbytes, 0);
 }
 
-// TFE_TensorHandleDevicePointer() waits for the device first and for the producer, which queues its
-// kernel only then, afterwards.
+// TFE_TensorHandleDevicePointer() first waits for the device and then for the producer, which
+// queues its kernel only afterwards.
 TEST_F(ExportHandle, AsksAgainForWhatWasNotReadyOnAGpu) {
   FakeSpec spec = floats({});
   for (const bool on_gpu : {false, true}) {
@@ -199,12 +199,12 @@ TEST_F(Variable, IsReadOnce) {
 }
 
 TEST_F(Variable, ThatWasNeverAssignedIsRefused) {
-  // ReadVariableOp gives an empty vector for it, and no error.
+  // ReadVariableOp returns an empty vector for it instead of an error.
   fake_->reads[0] = specOf({0}, data_);
   fake_->variable_is_assigned = false;
   expectError(ErrorCode::kTensorFlow, {"never initialised", "assign"},
               [&] { readVariable(api(), nullptr, resource_.get(), 1); });
-  EXPECT_EQ(fake_->handles, 1) << "the resource alone";
+  EXPECT_EQ(fake_->handles, 1) << "only the resource";
 }
 
 TEST_F(Variable, MayHoldAnEmptyVector) {
@@ -222,7 +222,7 @@ TEST_F(Variable, PassesOnWhyItCannotBeRead) {
                 [&] { readVariable(api(), nullptr, resource_.get(), 1); });
     EXPECT_EQ(fake_->ops, 0) << function;
     EXPECT_EQ(fake_->handles, 1) << function;
-    // The failure does not stick to the thread.
+    // The thread does not keep the failure.
     EXPECT_NE(readVariable(api(), nullptr, resource_.get(), 1), nullptr);
   }
 }
@@ -239,7 +239,7 @@ TEST_F(Variable, ThatMovesAtEveryReadIsCopiedAtRead) {
 }
 
 TEST_F(Variable, AssignedBetweenTwoReadsIsNotTakenForCopied) {
-  // Moves once, between the first and the second read.
+  // The variable moves once, between the first and the second read.
   fake_->read_values = 4;
   fake_->reads[2].data = fake_->reads[1].data;
   TfeHandle first = readVariable(api(), nullptr, resource_.get(), 1);

@@ -1,6 +1,6 @@
-// exportTensor() and exportReadyHandle() where tensors are read in place, over a tensor whose bytes
-// and whose C API contradict each other. Not for: the layout itself; tests/cpp/tensorflow has the
-// real one.
+// exportTensor() and exportReadyHandle() when they read tensors in place, for a tensor whose bytes
+// contradict the C API. Not for: the layout itself, which tests/cpp/tensorflow tests on the real
+// TensorFlow.
 
 #include <gtest/gtest.h>
 
@@ -15,7 +15,7 @@
 namespace tensor_bridge::testing {
 namespace {
 
-// A tensor as it lies in memory, and what the C API says of it.
+// A tensor in memory, and the properties that the C API reports for it.
 class InPlaceTest : public FakeTensorflowTest {
  protected:
   void SetUp() override {
@@ -24,7 +24,7 @@ class InPlaceTest : public FakeTensorflowTest {
     said_ = specOf({2, 3}, data_);
     said_.byte_size = sizeof(data_);
     api_ = api();
-    api_.Tensor_destroy = [](void*) { ADD_FAILURE() << "nothing here is TensorFlow's to destroy"; };
+    api_.Tensor_destroy = [](void*) { ADD_FAILURE() << "TensorFlow owns nothing here"; };
     api_.TF_TensorType = [](const TF_Tensor*) { return said_.dtype; };
     api_.TF_NumDims = [](const TF_Tensor*) { return said_.ndim; };
     api_.TF_Dim = [](const TF_Tensor*, int i) { return said_.dims[i]; };
@@ -37,7 +37,7 @@ class InPlaceTest : public FakeTensorflowTest {
     };
     lie(1);
   }
-  // What is no owner of this test's: no release of it would work.
+  // Drops an owner that is not a real owner and cannot be released.
   void TearDown() override {
     if (view_.owner == &buffer_ || view_.owner == &tensor_) {
       view_.take();
@@ -46,7 +46,7 @@ class InPlaceTest : public FakeTensorflowTest {
     FakeTensorflowTest::TearDown();
   }
 
-  // Puts a tensor of this dtype into memory, with the shape that the C API says.
+  // Makes a tensor of this dtype in memory, with the shape that the C API reports.
   void lie(int dtype) {
     ASSERT_TRUE(BorrowedTensor::make(api_, dtype, said_.dims, said_.ndim, &buffer_, &tensor_));
     inside_ = tensor_.tensor;
@@ -105,7 +105,7 @@ TEST_F(ExportTensorInPlace, RefusesDtypesWithoutElements) {
   }
 }
 
-// A TensorFlow that keeps the first element elsewhere than its buffer does.
+// A TensorFlow whose first element is not in the buffer's memory.
 TEST_F(ExportTensorInPlace, HoldsATensorWhereTheBufferHasOtherMemory) {
   alignas(64) float other[6] = {};
   said_.data = other;

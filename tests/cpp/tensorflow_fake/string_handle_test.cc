@@ -1,4 +1,4 @@
-// exportStrings() of eager handles over a TensorFlow that lies and fails.
+// exportStrings() of eager handles, with a TensorFlow that gives wrong answers and fails.
 
 #include <gtest/gtest.h>
 
@@ -26,7 +26,7 @@ class StringHandleTest : public FakeTensorflowTest {
   void expectRefused(const FakeSpec& spec, ErrorCode code, const std::vector<std::string>& parts) {
     TfeHandle handle = handleOf(spec);
     expectError(code, parts, [&] { exportStrings(api(), handle.get(), shape_, &view_); });
-    EXPECT_EQ(fake_->device_pointer_calls, 0) << "TensorFlow aborts on it";
+    EXPECT_EQ(fake_->device_pointer_calls, 0) << "TensorFlow would abort";
   }
 
   // "a" and "bc", inline.
@@ -46,7 +46,7 @@ TEST_F(StringHandleTest, TheViewKeepsTheTensor) {
   char block[4] = "###";
   gatherStrings(view_.dl.data, 2, block, 3);
   EXPECT_STREQ(block, "abc");
-  EXPECT_EQ(fake_->device_pointer_calls, 0) << "TensorFlow aborts on it";
+  EXPECT_EQ(fake_->device_pointer_calls, 0) << "TensorFlow would abort";
   view_.reset();
   EXPECT_EQ(fake_->tensors, 0);
 }

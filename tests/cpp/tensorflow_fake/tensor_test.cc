@@ -1,4 +1,4 @@
-// exportTensor() over a TensorFlow that lies and fails.
+// exportTensor() with a TensorFlow that gives wrong answers and fails.
 
 #include <gtest/gtest.h>
 
@@ -21,7 +21,7 @@ class ExportTensor : public FakeTensorflowTest {
       TfTensor tensor = tensorOf(spec);
       expectError(code, parts, [&] { exportTensor(api(), tensor.get(), take, shape_, &view_); });
       EXPECT_EQ(owners_.added(), 0);
-      EXPECT_EQ(fake_->tensors, 1) << "the tensor is still the caller's, and the only one";
+      EXPECT_EQ(fake_->tensors, 1) << "the caller still owns the tensor, and there is no other";
     }
   }
 
@@ -142,9 +142,9 @@ TEST_F(ExportTensor, ReportsThatTheAliasCannotBePointedAtTheBuffer) {
   fake_->bitcast_error = "the buffers do not match";
   expectError(ErrorCode::kTensorFlow, {"TF_TensorBitcastFrom", "the buffers do not match"},
               [&] { exportTensor(api(), tensor.get(), false, shape_, &view_); });
-  EXPECT_EQ(fake_->tensors, 1) << "the half-made alias is gone";
+  EXPECT_EQ(fake_->tensors, 1) << "the incomplete alias was deleted";
   EXPECT_EQ(owners_.added(), 0);
-  // The failure does not stick to the thread.
+  // The thread does not keep the failure.
   fake_->bitcast_error = nullptr;
   exportTensor(api(), tensor.get(), false, shape_, &view_);
 }

@@ -1,5 +1,5 @@
-// Which TensorFlow is used, and what is said when there is none. No TensorFlow is loaded here but
-// the fake ones. The suites named Alone* run in processes of their own.
+// The choice of the TensorFlow that is used, and the errors if there is none. Only fake TensorFlows
+// are loaded here. The suites named Alone* run in separate processes.
 
 #include "adapters/tensorflow/tf_api.h"
 
@@ -45,12 +45,12 @@ TEST(AloneLoadedLater, IsFoundByItsSonameAtTheNextCall) {
   ASSERT_NE(api, nullptr);
   EXPECT_EQ(reinterpret_cast<void*>(api->TF_NewTensor), dlsym(library, "TF_NewTensor"));
   EXPECT_EQ(&requireTfApi(), api);
-  EXPECT_EQ(findTfApi(), api) << "found once";
+  EXPECT_EQ(findTfApi(), api) << "the result is kept";
   EXPECT_NE(requireEagerApi().TFE_Execute, nullptr);
 }
 
 TEST(AloneWithoutEager, TensorsWorkAndHandlesAreRefused) {
-  // Its SONAME is no TensorFlow's, so it must be named.
+  // Its SONAME is not that of TensorFlow, so it must be named.
   void* library = openFake(TB_FAKE_TENSORFLOW_WITHOUT_EXECUTE);
   EXPECT_EQ(findTfApi(), nullptr);
   useTensorFlowHandle(library);
@@ -100,7 +100,7 @@ TEST_F(UseTensorFlow, NamesTheFunctionThatALibraryLacks) {
               [&] { useTensorFlowHandle(libm); });
   expectError(ErrorCode::kFramework, {"lacks TF_TensorBitcastFrom"},
               [] { useTensorFlowHandle(openFake(TB_FAKE_TENSORFLOW_WITHOUT_BITCAST)); });
-  EXPECT_EQ(findTfApi(), before) << "the one in use stays";
+  EXPECT_EQ(findTfApi(), before) << "the library in use stays in use";
   dlclose(libm);
 }
 

@@ -18,7 +18,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-// A handle as the bridge holds it, with one reference.
+// A handle like the bridge's, with one reference.
 tb_torch_tensor* handleOf(const at::Tensor& tensor) {
   at::Tensor reference = tensor;
   return reinterpret_cast<tb_torch_tensor*>(reference.unsafeReleaseTensorImpl());
@@ -147,7 +147,7 @@ TEST(View, RefusesMoreDimensionsThanThereIsRoomFor) {
 }
 
 TEST(View, RefusesValuesThatAreNotInMemory) {
-  // A lazy conjugate and a lazy negation show the memory of the tensor that they come from.
+  // A lazy conjugate and a lazy negation share the memory of their source.
   const at::Tensor complex = at::ones({2}, at::TensorOptions().dtype(at::kComplexFloat));
   for (const at::Tensor& tensor : {complex.conj(), at::imag(complex.conj())}) {
     const Viewed viewed(tensor);
@@ -181,7 +181,7 @@ TEST(MutableData, OfATensorThatMayNotBeWrittenIsAnError) {
   EXPECT_EQ(foreign.released(), 1);
 }
 
-// --- Python, in a process without it ------------------------------------------------------------
+// --- Python's functions in a process without Python ---------------------------------------------
 
 TEST(WithoutPython, SharingSaysSoAndTheOwnerIsReleasedWithItsReference) {
   Foreign foreign = Foreign::floats(kSix, {6});

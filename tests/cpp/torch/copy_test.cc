@@ -13,7 +13,7 @@
 #include "adapters/torch/copy_on_write.h"
 #include "torch/foreign.h"
 
-// A test below asks for more memory than there is, which the sanitizer would take for a mistake.
+// A test below requests more memory than there is, which the sanitizer would report as an error.
 extern "C" const char* __asan_default_options();
 extern "C" const char* __asan_default_options() { return "allocator_may_return_null=1"; }
 

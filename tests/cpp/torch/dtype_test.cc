@@ -26,7 +26,7 @@ constexpr Row kRows[] = {
 #undef TB_DTYPE
 };
 
-// ScalarType's C++ names are older than the dtypes' Python names.
+// ScalarType's C++ names differ from the dtypes' newer Python names.
 std::string pythonName(c10::ScalarType type) {
   static const std::map<std::string, std::string> renamed = {{"Byte", "uint8"},
                                                              {"Char", "int8"},

@@ -1,5 +1,5 @@
-// Foreign: memory of another framework, as the adapter sees it: a TensorRef. It knows whether it
-// was written to, and whether it was released. Not for: TensorFlow; this folder runs without it.
+// Foreign: memory of another framework as a TensorRef, which is what the adapter sees. It records
+// whether it was written to and released. Not for: TensorFlow; this folder runs without it.
 #ifndef TENSOR_BRIDGE_TESTS_TORCH_FOREIGN_H_
 #define TENSOR_BRIDGE_TESTS_TORCH_FOREIGN_H_
 
@@ -25,14 +25,14 @@ namespace tensor_bridge::testing {
 
 inline const std::vector<float> kSix = {1, 2, 3, 4, 5, 6};
 
-/// The owner lives as long as the test; its memory is freed by the release, so that a sanitizer
-/// sees a late read.
+/// The owner lives as long as the test. The release frees its memory, so that a sanitizer sees late
+/// reads.
 class Foreign {
  public:
   template <typename T>
   Foreign(const std::vector<T>& values, std::vector<int64_t> shape, Dtype dtype, int itemsize)
       : shape_(std::move(shape)), size_(values.size() * sizeof(T)), original_(size_) {
-    // Aligned as TensorFlow's buffers are.
+    // Aligned like TensorFlow's buffers.
     memory_.reset(static_cast<unsigned char*>(std::aligned_alloc(64, (size_ / 64 + 1) * 64)));
     if (size_ > 0) {
       std::memcpy(memory_.get(), values.data(), size_);
@@ -54,7 +54,7 @@ class Foreign {
     return Foreign(values, std::move(shape), Dtype::kFloat32, 4);
   }
   Foreign(const Foreign&) = delete;
-  /// What was handed over was released once. What a test left in it is the test's.
+  /// Checks that memory that was handed over was released once. Otherwise the test still owns it.
   ~Foreign() {
     if (ref_.owner == nullptr) {
       EXPECT_EQ(released(), 1);
@@ -62,16 +62,16 @@ class Foreign {
     ref_.take();
   }
 
-  /// With its owner: each time that it is handed over, the one reference goes along.
+  /// The memory with its owner. Whoever takes it over takes the only reference.
   TensorRef& ref() {
     ref_.owner = this;
     return ref_;
   }
   const void* data() const { return ref_.dl.data; }
   int released() const { return released_.load(); }
-  /// From now on nobody but torch holds the memory, as far as the other framework can tell.
+  /// After this call the other framework says that only torch holds the memory.
   void letGo() { let_go_ = true; }
-  /// Whether the bytes are those that it was made with.
+  /// Whether the bytes are unchanged since it was made.
   bool unchanged() const {
     return released() == 0 &&
            (size_ == 0 || std::memcmp(memory_.get(), original_.data(), size_) == 0);
@@ -117,7 +117,7 @@ class Foreign {
   std::atomic<int> released_{0};
 };
 
-/// The adapter over a host that remembers errors.
+/// The adapter, with a host that remembers errors.
 class Adapter {
  public:
   static const TorchAdapter& table() {
@@ -140,7 +140,7 @@ class Adapter {
     }();
     return &host;
   }
-  /// What the adapter counted: torch's bytes that someone else holds.
+  /// The adapter's count of torch's bytes that others hold.
   static std::atomic<int64_t>& owners() {
     static std::atomic<int64_t> owners{0};
     return owners;
@@ -173,7 +173,7 @@ inline at::Tensor reclaimTensor(tb_torch_tensor* tensor) {
       reinterpret_cast<c10::TensorImpl*>(tensor)));
 }
 
-/// wrap() as the bridge calls it. An undefined tensor after a failure.
+/// Calls wrap() like the bridge. Returns an undefined tensor after a failure.
 inline at::Tensor wrapped(TensorRef* ref, const WrapSpec& spec) {
   tb_torch_tensor* out = nullptr;
   const tb_status status = Adapter::table().wrap(ref, &spec, &out);
@@ -186,7 +186,7 @@ inline at::Tensor shared(Foreign* foreign, int32_t on_write = TB_ON_WRITE_COPY) 
   return wrapped(&foreign->ref(), specFor(foreign->ref(), WrapAction::kShare, on_write));
 }
 
-/// Floats of the other framework's, and a tensor that shares them.
+/// Floats of the other framework, and a tensor that shares them.
 struct SharedFloats {
   SharedFloats(const std::vector<float>& values, std::vector<int64_t> shape,
                int32_t on_write = TB_ON_WRITE_COPY)
@@ -206,7 +206,7 @@ inline bool showsForeign(const at::Tensor& tensor) {
   return kind != nullptr;
 }
 
-/// The tensor as the adapter takes it, which stays its caller's.
+/// The tensor as an argument for the adapter. The caller still owns it.
 inline tb_torch_tensor* borrow(const at::Tensor& tensor) {
   return reinterpret_cast<tb_torch_tensor*>(tensor.unsafeGetTensorImpl());
 }
@@ -217,18 +217,18 @@ inline TorchFacts factsOf(const at::Tensor& tensor, bool hold = false) {
   return facts;
 }
 
-/// The reference that TensorFlow has to the bytes of a tensor of floats, and what they were.
+/// A reference like TensorFlow's to the bytes of a tensor of floats, and their original values.
 class Kept {
  public:
   explicit Kept(const at::Tensor& tensor) { share(tensor, TB_OK); }
-  /// With nothing in it if another thread's write is under way.
+  /// Empty if another thread is writing.
   static Kept attempted(const at::Tensor& tensor) {
     Kept kept;
     kept.share(tensor, TB_COPY_REQUIRED);
     return kept;
   }
-  /// As to_tf shares: what still is the other framework's is held, torch's own is kept. With
-  /// nothing in it if there is an obstacle.
+  /// Shares like to_tf: holds memory that the other framework still owns, and keeps torch's own
+  /// memory. Empty if there is an obstacle.
   static Kept orHeld(const at::Tensor& tensor) {
     Kept kept;
     const TorchFacts facts = factsOf(tensor, /*hold=*/true);

@@ -1,5 +1,6 @@
-// A thread that is stopped in torch's code around the hook, while others go on: Note [Late hooks]
-// and Note [Order of a first write]. The test does its steps one by one. Not for: threads that run.
+// A thread that is stopped in torch's code around the hook while others continue: Note [Late hooks]
+// and Note [Order of a first write]. The test does the thread's steps one by one. Not for: threads
+// that run.
 
 #include <ATen/ops/arange.h>
 #include <gtest/gtest.h>
@@ -11,7 +12,7 @@
 namespace tensor_bridge::testing {
 namespace {
 
-// torch's own fields, which it has no functions for: an explicit instantiation may name them.
+// torch's private fields, for which it has no functions. An explicit instantiation may name them.
 using Hook = c10::MaterializeFn c10::StorageImpl::*;
 using Flag = bool c10::StorageImpl::*;
 Hook hookOfStorage();
@@ -41,8 +42,8 @@ class StoppedWriter {
   c10::MaterializeFn hook_;
 };
 
-// What is shared between the second thread's call of the hook and its clearing of it would lose its
-// protection.
+// If to_tf shared memory after the second thread has called the hook and before it clears the hook,
+// the memory would lose its protection.
 void expectNotSharedBefore(StoppedWriter* second, const at::Tensor& tensor) {
   second->callsTheHook();
   EXPECT_EQ(factsOf(tensor).obstacle, Obstacle::kContended);
@@ -80,7 +81,8 @@ TEST(LateHook, FindsWhatTheFirstThreadTookBack) {
   expectNotSharedBefore(&second, tensor);
 }
 
-// Memory from resize_, which leaves the hook: the first call of it finds nothing to move either.
+// Memory from resize_, which leaves the hook. The first call of the hook also finds nothing to
+// move.
 TEST(LateHook, FindsAResizedStorageThatTheFirstThreadFound) {
   const at::Tensor tensor = six();
   const Kept share(tensor);
@@ -92,8 +94,8 @@ TEST(LateHook, FindsAResizedStorageThatTheFirstThreadFound) {
   EXPECT_TRUE(share.unchanged());
 }
 
-// clear_materializer(), stopped between its two steps: the hook is gone, the flag goes when the
-// thread runs again, whoever has set it in between.
+// clear_materializer(), stopped between its two steps: the hook is cleared. The thread clears the
+// flag when it runs again, even if another thread has set it in between.
 TEST(LateFlag, KeepsToTfFromSharing) {
   const at::Tensor tensor = six();
   {
@@ -113,7 +115,7 @@ TEST(LateFlag, KeepsToTfFromSharing) {
   EXPECT_TRUE(late.unchanged());
 }
 
-// The same steps seen in the other order, as processors that are not x86-64 may show them: torch's
+// The same steps seen in the other order, as on processors other than x86-64: torch's
 // set_materializer() would assert after the storage had changed its kind.
 TEST(LateFlag, KeepsToTfFromSharingWhereItIsSeenBeforeTheHook) {
   const at::Tensor tensor = six();

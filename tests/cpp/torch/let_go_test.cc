@@ -1,4 +1,4 @@
-// Memory that the other framework has let go of: the first write takes it over as it is.
+// Memory that the other framework has released: the first write takes it over without a copy.
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/ones.h>
@@ -22,7 +22,7 @@ TEST(LetGo, FirstWriteStaysWhereItIs) {
   EXPECT_EQ(tensor.const_data_ptr(), foreign.data());
   EXPECT_EQ(valuesOf<float>(tensor), (std::vector<float>{11, 12, 13, 14, 15, 16}));
   EXPECT_FALSE(storageOf(tensor)->has_materializer()) << "nothing is left to pay for";
-  EXPECT_EQ(foreignKind(storageOf(tensor)), nullptr) << "it is torch's";
+  EXPECT_EQ(foreignKind(storageOf(tensor)), nullptr) << "torch owns it";
   EXPECT_EQ(tensor.mutable_data_ptr(), foreign.data());
   EXPECT_EQ(foreign.released(), 0) << "it lives with the storage";
 }
@@ -86,7 +86,7 @@ TEST(LetGo, AViewIsAHolderUntilItIsReleased) {
   ASSERT_EQ(Adapter::table().view(borrow(tensor), shape, strides, &view), TB_OK);
   EXPECT_EQ(view.dl.data, foreign.data());
   tensor.add_(10);
-  EXPECT_NE(tensor.const_data_ptr(), foreign.data()) << "the view shows it";
+  EXPECT_NE(tensor.const_data_ptr(), foreign.data()) << "the view still shows the memory";
   EXPECT_EQ(static_cast<const float*>(view.dl.data)[0], 1);
   view.reset();
 
@@ -95,7 +95,7 @@ TEST(LetGo, AViewIsAHolderUntilItIsReleased) {
   ASSERT_EQ(Adapter::table().view(borrow(other), shape, strides, &view), TB_OK);
   view.reset();
   other.add_(10);
-  EXPECT_EQ(other.const_data_ptr(), second.data()) << "nobody shows it any more";
+  EXPECT_EQ(other.const_data_ptr(), second.data()) << "nothing else shows the memory any more";
 }
 
 TEST(LetGo, WhatWasTakenOverIsSharedAsTorchsOwn) {
@@ -153,7 +153,7 @@ TEST(LetGo, TwoFirstWritesAtOnceTakeItOverOnce) {
     atOnce({[&] { tensor.select(0, 0).add_(1); }, [&] { tensor.select(0, 1).add_(1); }});
     ASSERT_EQ(tensor.const_data_ptr(), foreign.data());
     ASSERT_EQ(tensor.sum().item<float>(), 128.0f);
-    // Either it can be shared and is protected, or nobody can tell and it is not shared.
+    // The memory is either shared and protected, or not shared.
     const Kept held = Kept::orHeld(tensor);
     if (held.taken()) {
       tensor.zero_();
@@ -162,8 +162,8 @@ TEST(LetGo, TwoFirstWritesAtOnceTakeItOverOnce) {
   }
 }
 
-// A share that comes first is a holder; one that comes later gets torch's bytes. Neither sees a
-// write.
+// A share before the first write holds the memory; a share after it gets torch's bytes. Neither
+// sees a write.
 TEST(LetGo, ShareAgainstTheFirstWrite) {
   for (int round = 0; round < 500; ++round) {
     Foreign foreign = Foreign::floats(std::vector<float>(64, 1.0f), {64});

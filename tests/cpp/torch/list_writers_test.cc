@@ -1,5 +1,5 @@
-// Operators that write lists of tensors, with kernels that take no mutable pointer, as torch's CUDA
-// kernels do. On the CPU: the key that the guard stands at has no device.
+// Operators that write to lists of tensors with kernels that take no mutable pointer, like torch's
+// CUDA kernels. They run on the CPU here, because the guard's dispatch key has no device.
 
 #include "adapters/torch/list_writers.h"
 
@@ -29,7 +29,7 @@ using ::testing::HasSubstr;
 
 const std::vector<float> kFour = {1, 2, 3, 4};
 
-// What MultiTensorApply.cuh does.
+// Writes like MultiTensorApply.cuh.
 void writeThroughConst(const at::Tensor& tensor) {
   auto* data = const_cast<float*>(tensor.const_data_ptr<float>());
   for (int64_t i = 0; i < tensor.numel(); ++i) data[i] = -1;

@@ -1,4 +1,4 @@
-// What a storage keeps of memory that it moved away from, and giving it back.
+// The memory that a storage keeps after it moved away, and its release.
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/from_blob.h>
@@ -20,7 +20,7 @@
 namespace tensor_bridge::testing {
 namespace {
 
-// Whether there was something to give back.
+// Whether there was something to release.
 bool releasePrevious(const at::Tensor& tensor) {
   void* owner = nullptr;
   ReleaseFn release = nullptr;
@@ -37,7 +37,7 @@ TEST(Previous, IsKeptUntilItIsGivenBack) {
   EXPECT_EQ(foreign.released(), 0);
   EXPECT_TRUE(releasePrevious(tensor));
   EXPECT_EQ(foreign.released(), 1);
-  EXPECT_FALSE(releasePrevious(tensor)) << "there is one";
+  EXPECT_FALSE(releasePrevious(tensor)) << "nothing is left to release";
   tensor.mul_(2);
   EXPECT_EQ(tensor.const_data_ptr(), own);
   EXPECT_EQ(valuesOf<float>(tensor), (std::vector<float>{22, 24, 26, 28, 30, 32}));
@@ -62,7 +62,7 @@ TEST(Previous, IsReachedThroughEveryView) {
   EXPECT_EQ(valuesOf<float>(tensor), (std::vector<float>{1, 2, 3, 5, 6, 7}));
 }
 
-// What the tensor shows is never given back, whoever holds it.
+// Memory that the tensor shows is never released, whoever holds it.
 TEST(Previous, IsNotWhatATensorShows) {
   for (const int32_t on_write : {TB_ON_WRITE_COPY, TB_ON_WRITE_RAISE, TB_ON_WRITE_ALIAS}) {
     for (const bool let_go : {false, true}) {
@@ -97,7 +97,7 @@ TEST(Previous, OfATensorWithoutAStorageIsRefused) {
   EXPECT_THAT(Adapter::error(), ::testing::HasSubstr("x.values()"));
 }
 
-// Only torch's reference goes: another tensor over the same memory still shows it.
+// Only torch's reference is released: another tensor still shows the same memory.
 TEST(Previous, StaysWithItsOtherHolders) {
   auto [foreign, tensor] = SharedFloats(kSix, {6});
   Foreign::kind().retain(&foreign);
@@ -109,18 +109,18 @@ TEST(Previous, StaysWithItsOtherHolders) {
   EXPECT_EQ(other.const_data_ptr(), foreign.data());
 }
 
-// Of bytes that were given to TensorFlow, TensorFlow keeps its own reference.
+// TensorFlow keeps its own reference to bytes that were shared with it.
 TEST(Previous, OfAShareStaysWithTensorFlow) {
   auto [foreign, tensor] = SharedFloats(kSix, {6});
   foreign.letGo();
-  tensor.add_(1);  // torch's from now on; it counts how often it is freed
+  tensor.add_(1);  // from now on torch owns the bytes, and `freed` counts how often they are freed
   Kept share(tensor);
   tensor.add_(1);
   EXPECT_TRUE(releasePrevious(tensor));
   EXPECT_EQ(foreign.released(), 0);
   EXPECT_EQ(share.data()[5], 7.0f);
   share.release();
-  EXPECT_EQ(foreign.released(), 1) << "nobody keeps it any more";
+  EXPECT_EQ(foreign.released(), 1) << "the memory has no holder any more";
   EXPECT_EQ(valuesOf<float>(tensor), (std::vector<float>{3, 4, 5, 6, 7, 8}));
 }
 
@@ -131,7 +131,7 @@ TEST(Previous, OfAStorageThatIsSharedAgainIsGivenBack) {
   EXPECT_EQ(foreign.released(), 0);
   EXPECT_TRUE(releasePrevious(tensor));
   EXPECT_EQ(foreign.released(), 1);
-  EXPECT_FALSE(releasePrevious(tensor)) << "what TensorFlow shares is what the tensor shows";
+  EXPECT_FALSE(releasePrevious(tensor)) << "the tensor shows the memory that TensorFlow shares";
   EXPECT_EQ(share.data(), tensor.const_data_ptr());
   tensor.add_(1);
   EXPECT_EQ(share.data()[0], 2.0f);
@@ -152,8 +152,8 @@ TEST(Previous, OfEachMoveIsGivenBack) {
   EXPECT_EQ(tensor[63].item<float>(), 68.0f);
 }
 
-// torch.load and from_numpy make storages without an allocator, on which numpy() leaves no mark: an
-// array that was made before the share may show the memory, for as long as the tensor lives.
+// torch.load and from_numpy make storages without an allocator, on which numpy() leaves no mark. An
+// array that was made before the share may show the memory as long as the tensor lives.
 TEST(Previous, OfAStorageWithoutAnAllocatorIsKept) {
   std::vector<float> memory(64, 1.0f);
   alignas(64) static float aligned[64];
@@ -167,18 +167,19 @@ TEST(Previous, OfAStorageWithoutAnAllocatorIsKept) {
     ASSERT_NE(tensor.const_data_ptr(), aligned);
     EXPECT_FALSE(releasePrevious(tensor));
     share.release();
-    EXPECT_EQ(freed, 0) << "an array may show it";
+    EXPECT_EQ(freed, 0) << "an array may show the memory";
   }
   EXPECT_EQ(freed, 1);
 }
 
-// Why no count of references can stand for the caller's word: the reader has none of its own.
+// The reader has no reference, so a count of references cannot replace the caller's statement that
+// nothing reads the memory.
 TEST(Previous, AReaderOfAnotherThreadIsNotCounted) {
   Foreign foreign = Foreign::floats(std::vector<float>(1024, 1.0f), {2, 512});
   at::Tensor tensor = shared(&foreign);
   std::promise<void> reads;
   std::promise<void> moved;
-  // As in a kernel: the pointer is fetched once, and a row is read that nobody writes to.
+  // Like a kernel, it gets the pointer once, and reads a row that nobody writes to.
   auto sum = std::async(std::launch::async, [&reads, &tensor, written = moved.get_future()] {
     const float* row = static_cast<const float*>(tensor.const_data_ptr());
     reads.set_value();
@@ -192,20 +193,20 @@ TEST(Previous, AReaderOfAnotherThreadIsNotCounted) {
   foreign.letGo();
   EXPECT_EQ(tensor.use_count(), 1u);
   EXPECT_EQ(tensor.storage().use_count(), 1u);
-  EXPECT_EQ(foreign.released(), 0) << "it is being read";
+  EXPECT_EQ(foreign.released(), 0) << "the other thread still reads it";
   moved.set_value();
   EXPECT_EQ(sum.get(), 512.0f);
-  EXPECT_TRUE(releasePrevious(tensor)) << "no thread is left that read it";
+  EXPECT_TRUE(releasePrevious(tensor)) << "no thread reads it any more";
   EXPECT_EQ(foreign.released(), 1);
 }
 
-// Through the new pointer alone, as long as nobody may read the former memory.
+// Adds through the new pointer only, because the former memory may not be read any more.
 void addOne(const at::Tensor& tensor) {
   auto* data = static_cast<float*>(tensor.mutable_data_ptr());
   for (int64_t i = 0; i < tensor.numel(); ++i) data[i] += 1;
 }
 
-// Whatever comes first, what is taken is taken once, and never what the tensor shows.
+// In any order of the threads, memory is taken once, and never the memory that the tensor shows.
 TEST(Previous, IsTakenOnceBesideWritesAndShares) {
   for (int round = 0; round < 300; ++round) {
     Foreign foreign = Foreign::floats(std::vector<float>(64, 1.0f), {64});

@@ -1,5 +1,5 @@
-// Storages that share_to_tf_test.cc does not have: shrunk, resized, raced for, with deleters that
-// come back.
+// Storages that share_to_tf_test.cc does not have: shrunk, resized, used by several threads, with
+// deleters that call the adapter again.
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
@@ -43,7 +43,7 @@ TEST(DescribeStorage, LayoutsThatAreNotRowMajor) {
   EXPECT_EQ(obstacleOf(tensor.slice(1, 0, 2)), Obstacle::kStrided);
   EXPECT_EQ(obstacleOf(at::ones({1}).expand({5})), Obstacle::kStrided);
   EXPECT_EQ(obstacleOf(tensor.slice(0, 1, 2)), Obstacle::kMisaligned);
-  // Sizes of one may have any stride.
+  // Dimensions of size 1 may have any stride.
   EXPECT_EQ(obstacleOf(tensor.as_strided({1, 6}, {77, 1})), Obstacle::kNone);
 }
 
@@ -129,11 +129,11 @@ TEST(ShareStorage, MemoryThatNobodyOwnsIsCopied) {
 
 TEST(ShareStorage, MemoryWithAnArrayIsCopied) {
   const at::Tensor tensor = six();
-  storageOf(tensor)->set_resizable(false);  // as Tensor.numpy() does
+  storageOf(tensor)->set_resizable(false);  // like Tensor.numpy()
   EXPECT_EQ(obstacleOf(tensor), Obstacle::kArray);
 }
 
-// These refuse to be resized from the start, which tells nothing about an array.
+// These storages were never resizable, so that says nothing about an array over them.
 TEST(ShareStorage, MemoryFromElsewhereIsSharedUntilAWriteLeavesItBehind) {
   alignas(64) std::array<float, 16> floats{};
   const at::Tensor blob = at::for_blob(floats.data(), {16})
@@ -141,7 +141,7 @@ TEST(ShareStorage, MemoryFromElsewhereIsSharedUntilAWriteLeavesItBehind) {
                               .options(at::kFloat)
                               .allocator(c10::GetAllocator(c10::kCPU))
                               .make_tensor();
-  // As torch.load makes it.
+  // Like a storage from torch.load.
   at::Tensor loaded = at::empty({0});
   loaded.set_(c10::Storage(c10::make_intrusive<c10::StorageImpl>(
                   c10::StorageImpl::use_byte_size_t(), 64,
@@ -168,8 +168,8 @@ TEST(ShareStorage, WrittenForeignMemoryIsSharedAndKeptForItsReaders) {
   tensor.reset();
 }
 
-// A write that happens between describe() and share(), on another thread: share() must not pair
-// the old address with a reference to the new bytes.
+// Another thread writes between describe() and share(): share() must not pair the old address with
+// a reference to the new bytes.
 TEST(ShareStorage, ReferenceAndAddressBelongTogether) {
   const at::Tensor tensor = six();
   Kept first(tensor);
@@ -180,7 +180,7 @@ TEST(ShareStorage, ReferenceAndAddressBelongTogether) {
   EXPECT_EQ(second.data(), tensor.const_data_ptr());
 }
 
-// --- deleters that come back --------------------------------------------------------------------
+// --- deleters that call the adapter again -------------------------------------------------------
 
 // A tensor over memory whose deleter runs a function.
 at::Tensor withDeleter(std::function<void()> function) {
@@ -193,11 +193,11 @@ at::Tensor withDeleter(std::function<void()> function) {
       })
       .options(at::TensorOptions().dtype(at::kFloat))
       .allocator(c10::GetAllocator(c10::kCPU))
-      .resizeable_storage()  // others are not shared a second time
+      .resizeable_storage()  // only resizable storages are shared a second time
       .make_tensor();
 }
 
-// Runs `function`, which must not hang.
+// Runs `function`, and fails if it hangs.
 void inTime(const std::function<void()>& function) {
   std::promise<void> done;
   std::thread thread([&] {
@@ -211,9 +211,9 @@ void inTime(const std::function<void()>& function) {
   thread.join();
 }
 
-// The deleter of what a write lets go of may do anything: take the GIL, which a thread holds that
-// waits for a write to another storage, or write itself. So it may not run under a lock. Tensors of
-// many storages, so that one of them shares whatever lock there is with the written one.
+// The deleter of memory that a write releases may do anything: it may write, or take the GIL, which
+// may be held by a thread that waits for a write to another storage. So it must not run under a
+// lock. There are many storages here, so that one of them shares a lock with the written storage.
 void writeToMany(std::vector<at::Tensor>* tensors) {
   for (at::Tensor& tensor : *tensors) tensor.mutable_data_ptr();
 }
@@ -233,8 +233,8 @@ class ManyShared {
   std::vector<Kept> shares_;
 };
 
-// What a write lets go of: the previous generation, or, if nobody holds the bytes of either, the
-// one that the storage took its own back from.
+// A write releases the previous generation, or, if nobody holds the bytes of either, the owner from
+// which the storage took its own bytes back.
 TEST(Deleter, MayWriteToSharedTensors) {
   for (const bool takes_back : {false, true}) {
     ManyShared many;
@@ -275,8 +275,7 @@ TEST(ShareStorageThreads, WriteAgainstRelease) {
   }
 }
 
-// Sharing while somebody writes gives values of one moment or the other, and always memory that
-// stays alive.
+// Sharing during a write gives the values before or after it, in memory that stays alive.
 TEST(ShareStorageThreads, ShareAgainstWrite) {
   for (int round = 0; round < 300; ++round) {
     const at::Tensor tensor = at::zeros({1024});
@@ -296,7 +295,7 @@ TEST(ShareStorageThreads, ShareAgainstWrite) {
   }
 }
 
-// The first write moves a tensor of TensorFlow's while it is described for to_tf.
+// The first write moves a tensor over TensorFlow's memory while to_tf describes it.
 TEST(ShareStorageThreads, DescribeAgainstTheFirstWrite) {
   for (int round = 0; round < 300; ++round) {
     Foreign foreign = Foreign::floats(std::vector<float>(16, 1.0f), {16});

@@ -1,4 +1,4 @@
-// What a shared tensor is, before anybody writes to it.
+// The properties of a shared tensor before it is written to.
 
 #include <ATen/ops/empty.h>
 #include <c10/core/InferenceMode.h>
@@ -48,7 +48,7 @@ TEST(Share, ResultIsAnOrdinaryLeafOnTheCpu) {
   EXPECT_TRUE(tensor.storage().resizable());
 }
 
-// The layout flags of a tensor are set once and trusted from then on.
+// torch computes a tensor's layout flags once and does not check them again.
 void expectSameLayout(const at::Tensor& tensor, const at::Tensor& plain) {
   ASSERT_EQ(tensor.sizes(), plain.sizes());
   EXPECT_EQ(tensor.strides(), plain.strides()) << plain.sizes();
@@ -229,7 +229,7 @@ TEST_F(Quantized, PerTensorSharesTheIntegers) {
   EXPECT_EQ(tensor.q_scale(), 0.5);
   EXPECT_EQ(tensor.q_zero_point(), -1);
   EXPECT_EQ(valuesOf<float>(tensor.dequantize()), (std::vector<float>{0, .5, 1, 1.5, 2, 2.5}));
-  EXPECT_EQ(tensor.const_data_ptr(), foreign.data()) << "reading shares on";
+  EXPECT_EQ(tensor.const_data_ptr(), foreign.data()) << "reading keeps the memory shared";
   tensor.fill_(2.0);
   EXPECT_NE(tensor.const_data_ptr(), foreign.data());
   EXPECT_EQ(tensor.dequantize().sum().item<float>(), 12.0f);
@@ -262,7 +262,7 @@ TEST_F(Quantized, Int32AndCopy) {
   const at::Tensor tensor = wrapped(&foreign.ref(), spec);
   EXPECT_NE(tensor.const_data_ptr(), foreign.data());
   EXPECT_EQ(valuesOf<float>(tensor.dequantize()), (std::vector<float>{2.5, -2.5}));
-  EXPECT_EQ(foreign.released(), 0) << "a copy takes no owner";
+  EXPECT_EQ(foreign.released(), 0) << "a copy does not take the owner";
 }
 
 // --- failures -----------------------------------------------------------------------------------
@@ -289,7 +289,7 @@ TEST(ShareFailure, OfAShapeWhoseStridesOverflowLeavesTheOwner) {
 }
 
 TEST(ShareFailure, ReleasesAnOwnerThatWasTaken) {
-  // As sharePython() does: before the owner goes over, and after.
+  // Like sharePython(): a failure before the owner is handed over, and one after.
   {
     Foreign foreign = Foreign::floats(kSix, {6});
     foreign.ref().dl.device = DLDevice{kDLVulkan, 0};

@@ -1,4 +1,4 @@
-// torch's bytes kept for someone else, and what is told about a torch tensor before.
+// Keeping torch's bytes alive for others, and the description of a torch tensor before that.
 
 #include <ATen/ops/_efficientzerotensor.h>
 #include <ATen/ops/arange.h>
@@ -23,9 +23,7 @@ namespace {
 class ShareToTf : public ::testing::Test {
  protected:
   void SetUp() override { before_ = Adapter::owners(); }
-  void TearDown() override {
-    EXPECT_EQ(Adapter::owners(), before_) << "bytes that nobody released";
-  }
+  void TearDown() override { EXPECT_EQ(Adapter::owners(), before_) << "bytes were not released"; }
   int64_t added() const { return Adapter::owners() - before_; }
 
  private:
@@ -41,7 +39,7 @@ TEST_F(ShareToTf, NextWriteMovesTorchAndKeepsTheBytes) {
   Kept kept(tensor);
   EXPECT_EQ(kept.data(), address);
   EXPECT_EQ(added(), 1);
-  EXPECT_EQ(tensor.const_data_ptr(), address) << "sharing moves nothing";
+  EXPECT_EQ(tensor.const_data_ptr(), address) << "sharing does not move the tensor";
   const at::Tensor view = tensor.narrow(0, 2, 2);
   view.add_(100);
   EXPECT_NE(tensor.const_data_ptr(), address);
@@ -50,7 +48,7 @@ TEST_F(ShareToTf, NextWriteMovesTorchAndKeepsTheBytes) {
   EXPECT_EQ(view.const_data_ptr<float>(), tensor.const_data_ptr<float>() + 2);
   const void* moved = tensor.const_data_ptr();
   tensor.add_(1);
-  EXPECT_EQ(tensor.const_data_ptr(), moved) << "it moves once";
+  EXPECT_EQ(tensor.const_data_ptr(), moved) << "the tensor moves once";
   EXPECT_EQ(kept.values(), kSix);
 }
 
@@ -97,7 +95,7 @@ TEST_F(ShareToTf, ForeignMemoryThatWasMovedIsTorchsOwn) {
   Kept kept(tensor);
   EXPECT_EQ(kept.data(), tensor.const_data_ptr());
   EXPECT_TRUE(foreign.unchanged());
-  // One generation of bytes is kept: the second move lets the first one's go.
+  // One generation of bytes is kept: the second move releases the bytes of the first.
   tensor.add_(1);
   EXPECT_EQ(kept.values(), (std::vector<float>{1, 2, 3, 4, 5, 6}));
   EXPECT_EQ(foreign.released(), 1);
@@ -169,7 +167,7 @@ TEST(Describe, ChangesNothing) {
   }
   EXPECT_EQ(tensor.const_data_ptr(), foreign.data());
   tensor.add_(1);
-  EXPECT_EQ(factsOf(tensor).foreign_release, nullptr) << "it was moved";
+  EXPECT_EQ(factsOf(tensor).foreign_release, nullptr) << "the tensor has moved";
 }
 
 TEST(Describe, NamesEachObstacle) {

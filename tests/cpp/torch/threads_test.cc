@@ -78,7 +78,7 @@ TEST(Threads, ReaderBesideTheFirstWriterReadsLiveMemory) {
     const auto read = [&] {
       for (int i = 0; i < 20; ++i) {
         const float sum = tensor.sum().item<float>();
-        // Before, during or after the write; never memory of another kind.
+        // The values before, during or after the write, but never other memory.
         EXPECT_GE(sum, 1.0f * kSize);
         EXPECT_LE(sum, 2.0f * kSize);
       }

@@ -1,4 +1,4 @@
-// What a write does to a tensor that shares memory: on_write="copy", "raise", "alias".
+// The effect of a write to a tensor that shares memory: on_write="copy", "raise", "alias".
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
@@ -84,7 +84,7 @@ TEST(CopyOnWrite, TwoTensorsOverOneMemoryMoveSeparately) {
   EXPECT_EQ(second.released(), 1);
 }
 
-// Each asks torch for a pointer to write through, another way.
+// Each asks torch for a writable pointer in a different way.
 struct Writer {
   const char* name;
   std::function<void(at::Tensor&)> write;
@@ -128,7 +128,7 @@ TEST_P(EveryWriter, RaisesWhereItMayNotWrite) {
   EXPECT_THROW(GetParam().write(tensor), c10::BufferError);
   EXPECT_EQ(tensor.const_data_ptr(), foreign.data());
   EXPECT_TRUE(foreign.unchanged());
-  EXPECT_THROW(GetParam().write(tensor), c10::BufferError) << "and again";
+  EXPECT_THROW(GetParam().write(tensor), c10::BufferError) << "a second write";
 }
 
 TEST_P(EveryWriter, WritesThroughAnAlias) {
@@ -167,7 +167,7 @@ TEST(CopyOnWrite, ResizingUpMovesAndReleases) {
   EXPECT_EQ(std::vector<float>(values.begin(), values.begin() + 6), kSix);
   const void* resized = tensor.const_data_ptr();
   tensor.fill_(1);
-  EXPECT_EQ(tensor.const_data_ptr(), resized) << "a storage that was resized is left alone";
+  EXPECT_EQ(tensor.const_data_ptr(), resized) << "a resized storage does not move";
 }
 
 TEST(CopyOnWrite, ResizingAfterAWriteReleasesOnce) {
@@ -226,7 +226,7 @@ TEST(CopyOnWrite, SwappingStoragesMovesFirst) {
     EXPECT_TRUE(foreign.unchanged());
     EXPECT_EQ(other.sum().item<float>(), 27.0f);
     tensor.reset();
-    EXPECT_EQ(foreign.released(), 0) << "it went to the other storage";
+    EXPECT_EQ(foreign.released(), 0) << "the other storage holds it";
     other.reset();
     EXPECT_EQ(foreign.released(), 1);
   }
@@ -265,7 +265,7 @@ TEST(CopyOnWrite, AutogradSeesTheWrite) {
   const at::Tensor product = tensor.mul(weight).sum();
   tensor.add_(1);
   EXPECT_EQ(tensor._version(), 1);
-  EXPECT_THROW(product.backward(), c10::Error) << "a saved tensor was changed";
+  EXPECT_THROW(product.backward(), c10::Error) << "a tensor saved for backward was changed";
 }
 
 // --- raise --------------------------------------------------------------------------------------
@@ -284,7 +284,7 @@ TEST(RaiseOnWrite, SaysWhatToDoAndLeavesTheHook) {
     EXPECT_TRUE(storageOf(tensor)->has_materializer());
     EXPECT_TRUE(showsForeign(tensor));
   }
-  EXPECT_EQ(tensor.sum().item<float>(), 21.0f) << "reading goes on";
+  EXPECT_EQ(tensor.sum().item<float>(), 21.0f) << "reading still works";
   at::Tensor clone = tensor.clone();
   clone.add_(1);
   EXPECT_EQ(clone.sum().item<float>(), 27.0f);
