@@ -19,6 +19,10 @@ class Stats:
       make_seconds: How long making elements took, mostly inside TensorFlow, while the loop waited
         or computed.
       queued: Elements that are ready now.
+      skipped_records: Of `records.loader` with ``on_error="skip"``: places at which damage was left
+        out, each a record or several. What the pass has met, and what was found when the files were
+        opened, on all ranks.
+      skipped_bytes: Their bytes in the files.
     """
 
     elements: int = 0
@@ -28,6 +32,8 @@ class Stats:
     compute_seconds: float = 0.0
     make_seconds: float = 0.0
     queued: int = 0
+    skipped_records: int = 0
+    skipped_bytes: int = 0
 
     @property
     def elements_per_second(self) -> float:
@@ -47,4 +53,5 @@ class Stats:
             f"{self.elements_per_second:.1f} elements/s, "
             f"waiting for data {100 * self.wait_share:.0f}% of the time"
             + (f", {self.failures} failed" if self.failures else "")
+            + (f", {self.skipped_records} records skipped" if self.skipped_records else "")
         )

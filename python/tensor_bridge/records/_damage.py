@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
+
 from tensor_bridge.errors import RecordError, RecordNotFoundError
 
-__all__ = ["FAULTS", "damaged", "not_found"]
+__all__ = ["FAULTS", "damaged", "not_found", "tell_skipped"]
 
 # By the numbers of formats/tfrecord.h.
 FAULTS = {
@@ -28,3 +30,9 @@ def not_found(path: str, message: str = "no such file") -> RecordNotFoundError:
     error = RecordNotFoundError(f"{path}: {message}")
     error.path = path
     return error
+
+
+def tell_skipped(damage: RecordError | str, stacklevel: int = 6) -> None:
+    """Warns that ``on_error="skip"`` left something out: once a file, which the caller sees to."""
+    text = f"{damage}; skipped, as on_error='skip' says; stats() counts it"
+    warnings.warn(text, stacklevel=stacklevel)

@@ -17,7 +17,7 @@ from tensor_bridge._output import outputs
 from tensor_bridge.records._damage import damaged, not_found
 from tensor_bridge.records._mapping import open_file
 from tensor_bridge.records._paths import is_url
-from tensor_bridge.records._record_file import HEADER, RecordFile
+from tensor_bridge.records._record_file import HEADER, RecordFile, RecordStats
 
 if TYPE_CHECKING:
     import torch
@@ -38,15 +38,25 @@ class RecordIndex:
       stamps: For each file its size in bytes, and its modification time in nanoseconds.
       ends: For each file the number of records up to its end, int64 of shape ``(files,)``.
       offsets: Offset of each record in its file, int64 of shape ``(records,)``.
+      skip: Whether damaged records were left out.
+      stats: How many records there are and were left out, and their bytes.
     """
 
     paths: list[str]
     stamps: list[tuple[int, int]]
     ends: torch.Tensor
     offsets: torch.Tensor
+    skip: bool
+    stats: RecordStats
 
     def __len__(self) -> int:
         return int(self.offsets.shape[0])
+
+    def check(self, file: int, size: int) -> None:
+        """Raises RecordError unless the file of that number has the size of the indexed one."""
+        if size != self.stamps[file][0]:
+            message = "the file has changed since its index was made; open it again"
+            raise damaged(self.paths[file], message)
 
     def save(self, path: str) -> None:
         """Writes the index to a file. An existing file is replaced when the new one is complete."""
@@ -57,10 +67,16 @@ class RecordIndex:
                 self.paths, self.stamps, self.ends.tolist(), strict=True
             )
         ]
-        header = json.dumps({"files": files, "crc32": zlib.crc32(data)}).encode()
+        said = {"files": files, "skip": self.skip, "stats": vars(self.stats)}
+        header = json.dumps({**said, "crc32": _sum(said, data)}).encode()
         with outputs([Path(path)], overwrite=True) as (file,):
             file.write(_MAGIC + len(header).to_bytes(8, "little") + header)
             file.write(data)
+
+
+def _sum(said: dict[str, Any], data: bytes | bytearray | memoryview) -> int:
+    """The checksum of a header, without that sum, and of the offsets."""
+    return zlib.crc32(data, zlib.crc32(json.dumps(said).encode()))
 
 
 def _bytes_of(tensor: torch.Tensor) -> bytes:
@@ -96,7 +112,7 @@ def index_of(
       RecordNotFoundError: A file is missing.
     """
     stamps = [_stamp(path) if not is_url(path) else (0, 0) for path in paths]
-    if saved is not None and (found := _load(saved, paths, stamps)) is not None:
+    if saved is not None and (found := _load(saved, paths, stamps, skip)) is not None:
         return found
     index = _built(paths, stamps, skip, progress)
     if saved is not None:
@@ -104,8 +120,10 @@ def index_of(
     return index
 
 
-def _load(saved: str, paths: list[str], stamps: list[tuple[int, int]]) -> RecordIndex | None:
-    """The saved index, or None if it does not match these files."""
+def _load(
+    saved: str, paths: list[str], stamps: list[tuple[int, int]], skips: bool
+) -> RecordIndex | None:
+    """The saved index, or None if it does not match these files or `skips`."""
     import torch
 
     try:
@@ -124,26 +142,38 @@ def _load(saved: str, paths: list[str], stamps: list[tuple[int, int]]) -> Record
         text, data = file.read(length), bytearray(file.read())
     try:
         header = json.loads(text)
+        crc = header.pop("crc32")
         files = header["files"]
         names = [(f["name"], f["size"], f["mtime_ns"]) for f in files]
         ends = torch.tensor([f["end"] for f in files], dtype=torch.int64, device="cpu")
-        crc = header["crc32"]
-    except (ValueError, TypeError, KeyError, RuntimeError, OverflowError, RecursionError):
+        skip, stats = header["skip"], RecordStats(**header["stats"])
+    except (
+        AttributeError,
+        ValueError,
+        TypeError,
+        KeyError,
+        RuntimeError,
+        OverflowError,
+        RecursionError,
+    ):
         return None
     wanted = [
         (Path(path).name, size, mtime) for path, (size, mtime) in zip(paths, stamps, strict=True)
     ]
     count = len(data) // 8
-    if names != wanted or len(data) % 8 or zlib.crc32(data) != crc:
+    if names != wanted or len(data) % 8 or _sum(header, data) != crc:
         return None
     if int(ends[-1]) != count or int(ends[0]) < 0 or bool((ends.diff() < 0).any()):
+        return None
+    # Records that one index leaves out must not be missing without a word in a dataset that raises.
+    if skip != skips and (skips or stats.skipped_records):
         return None
     offsets = (
         torch.frombuffer(data, dtype=torch.int64)
         if count
         else torch.empty(0, dtype=torch.int64, device="cpu")
     )
-    return RecordIndex(paths, stamps, ends, offsets)
+    return RecordIndex(paths, stamps, ends, offsets, skip, stats)
 
 
 def _built(
@@ -151,25 +181,27 @@ def _built(
 ) -> RecordIndex:
     import torch
 
-    parts, ends, total = [], [], 0
+    parts, ends, total, stats = [], [], 0, RecordStats()
     for path in paths:
         if progress is not None:
             progress(path)
-        for part in _offsets(path, skip):
+        file = RecordFile(path, verify=skip, on_error="skip" if skip else "raise")
+        for part in _offsets(file):
             parts.append(part)
             total += len(part)
+        stats.add(file.stats())
         ends.append(total)
     offsets = torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64, device="cpu")
-    return RecordIndex(paths, stamps, torch.tensor(ends, dtype=torch.int64, device="cpu"), offsets)
+    ends_of = torch.tensor(ends, dtype=torch.int64, device="cpu")
+    return RecordIndex(paths, stamps, ends_of, offsets, skip, stats)
 
 
-def _offsets(path: str, skip: bool) -> list[torch.Tensor]:
+def _offsets(file: RecordFile) -> list[torch.Tensor]:
     """The offsets of a file's records."""
-    file = RecordFile(path, verify=skip, on_error="skip" if skip else "raise")
-    if file.compression or is_url(path):
+    if file.compression or is_url(file.path):
         what = f"compressed with {file.compression}" if file.compression else "a URL"
         raise damaged(
-            path,
+            file.path,
             "expected an uncompressed file on this machine for random access, got one that is "
             f"{what}; decompress or copy it, or use records.IterableRecordDataset",
         )

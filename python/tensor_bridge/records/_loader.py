@@ -54,6 +54,7 @@ def loader(
     prefetch: int = 4,
     verify: bool = True,
     on_error: str = "raise",
+    index: str | os.PathLike[str] | None = None,
     rank: int | None = None,
     world_size: int | None = None,
     equal_steps: bool = False,
@@ -77,8 +78,11 @@ def loader(
       threads: The number of threads that make batches.
       prefetch: The number of batches to make ahead.
       verify: Whether to compare the checksums of the records' bytes.
-      on_error: "raise", or "skip" to leave out records whose bytes do not match their checksum; a
-        batch then has fewer records.
+      on_error: "raise", or "skip" to leave out what does not match its checksum. A batch then has
+        fewer records, down to none. `Loader.stats` counts what was left out, and a warning names
+        each file once.
+      index: A file that keeps the places of the records, so that opening reads no file of records;
+        as for `RecordDataset`, also in what the files have to be.
       rank: The rank of this process; by default that of torch.distributed.
       world_size: The number of ranks; by default that of torch.distributed.
       equal_steps: Whether to leave out the last records, so that all ranks get the same number.
@@ -107,6 +111,7 @@ def loader(
         prefetch=prefetch,
         verify=verify,
         on_error=on_error,
+        index=None if index is None else os.fspath(index),
         place=_sharding.check_place(rank, world_size),
         equal_steps=equal_steps,
     )
@@ -129,6 +134,7 @@ class RecordBatchesBase:
         prefetch: int,
         verify: bool,
         on_error: str,
+        index: str | None,
         place: tuple[int, int] | None,
         equal_steps: bool,
     ) -> None:
@@ -140,7 +146,7 @@ class RecordBatchesBase:
         self.parser = SpecParser(spec)
         self.skip = check_on_error(on_error) == "skip"
         self.verify = verify
-        self.files = MappedFiles(expand(paths), skip=self.skip)
+        self.files = MappedFiles(expand(paths), skip=self.skip, verify=verify, index=index)
         self.batch_size, self.threads, self.prefetch = batch_size, threads, prefetch
         self._order: dict[str, Any] = {
             "batch_size": batch_size,
@@ -265,7 +271,10 @@ class RecordBatchesBase:
     def stats(self) -> Stats:
         """Counts and times of the latest pass."""
         latest = self._pass()
-        return Stats() if latest is None else latest.stats()
+        if latest is not None:
+            return latest.stats()
+        found = self.files.skipped
+        return Stats(skipped_records=found.skipped_records, skipped_bytes=found.skipped_bytes)
 
     def close(self) -> None:
         """Ends the latest pass and its threads."""
@@ -286,6 +295,8 @@ class _Pass:
         self._count = (self._numbers.shape[0] + size - 1) // size
         self._delivered = self._asked = min(begin, self._count)
         self._bytes = self._failures = 0
+        found = dataset.files.skipped
+        self._skipped, self._skipped_bytes = found.skipped_records, found.skipped_bytes
         self._wait = self._compute = self._make = 0.0
         self._left: float | None = None
         files = dataset.files
@@ -324,16 +335,24 @@ class _Pass:
         begin = time.perf_counter()
         if self._left is not None:
             self._compute += begin - self._left
-        failure, columns, count, nbytes, _, _, took = _C.example_queue_take(self._queue)
+        failure, columns, count, nbytes, skipped, skipped_bytes, took = _C.example_queue_take(
+            self._queue
+        )
+        begun = self._delivered * self._dataset.batch_size
         self._delivered += 1
         self._ask()
         self._left = time.perf_counter()
         self._wait += self._left - begin
         self._make += took / 1e9
+        self._skipped += skipped
+        self._skipped_bytes += skipped_bytes
         if failure is not None:
             self._failures += 1
             raise self._error(*failure)
         self._bytes += nbytes
+        if skipped:
+            batch = self._numbers[begun : begun + self._dataset.batch_size]
+            self._dataset.files.tell_of(batch)
         return self._dataset.parser.taken(columns, count)
 
     def _error(self, kind: int, fault: int, file: int, offset: int, message: str) -> Exception:
@@ -367,6 +386,8 @@ class _Pass:
             compute_seconds=self._compute,
             make_seconds=self._make,
             queued=0 if self._queue is None else _C.example_queue_ready(self._queue),
+            skipped_records=self._skipped,
+            skipped_bytes=self._skipped_bytes,
         )
 
     def close(self) -> None:

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C
-from tensor_bridge.records._damage import FAULTS, damaged
+from tensor_bridge.errors import RecordError
+from tensor_bridge.records._damage import FAULTS, damaged, tell_skipped
+from tensor_bridge.records._index import index_of
 from tensor_bridge.records._mapping import Mapping
 from tensor_bridge.records._paths import is_url
-from tensor_bridge.records._record_file import HEADER, Position, compression_of
+from tensor_bridge.records._record_file import HEADER, Position, RecordStats, compression_of
 from tensor_bridge.records._stream import chunks, open_binary
 
 if TYPE_CHECKING:
@@ -20,27 +22,41 @@ if TYPE_CHECKING:
 
 # Most records that one scan finds.
 _STEP = 1 << 16
+# The same where damage is skipped; at least two: the record before the damage, and one behind it.
+_STEP_BEHIND_DAMAGE = 64
 
 
 class _Unpacked:
-    """The decompressed bytes of a compressed file or a URL, in memory."""
+    """The decompressed bytes of a compressed file or a URL, in memory.
 
-    def __init__(self, path: str, compression: str) -> None:
+    Attributes:
+      failure: Why there are no more bytes, if `skip` and the compressed stream is damaged.
+    """
+
+    def __init__(self, path: str, compression: str, skip: bool) -> None:
         import torch
 
-        block = bytearray().join(chunks(path, compression))
+        block = bytearray()
+        self.failure: RecordError | None = None
+        try:
+            for chunk in chunks(path, compression):
+                block += chunk
+        except RecordError as e:
+            if not skip:
+                raise
+            self.failure = e
         self.size = len(block)
         self._memory = torch.frombuffer(block, dtype=torch.uint8) if block else None
         self.address = 0 if self._memory is None else self._memory.data_ptr()
 
 
-def _opened(path: str) -> Mapping | _Unpacked:
+def _opened(path: str, skip: bool) -> Mapping | _Unpacked:
     if is_url(path):
         with open_binary(path) as file:
-            return _Unpacked(path, compression_of(file.read(HEADER)))
+            return _Unpacked(path, compression_of(file.read(HEADER)), skip)
     mapping = Mapping(path)
     compression = compression_of(ctypes.string_at(mapping.address, min(mapping.size, HEADER)))
-    return _Unpacked(path, compression) if compression else mapping
+    return _Unpacked(path, compression, skip) if compression else mapping
 
 
 class MappedFiles:
@@ -52,67 +68,119 @@ class MappedFiles:
       sizes: Number of bytes of each file, int64 of shape ``(files,)``.
       ends: For each file the number of records up to its end, int64 of shape ``(files,)``.
       offsets: Offset of each record in its file, int64 of shape ``(records,)``.
-      skipped_records: Number of stretches of damage that were left out because of wrong lengths.
-      skipped_bytes: Number of bytes of those stretches.
+      skipped: Damage that was left out when the records were found, in `skipped_records` and
+        `skipped_bytes`. Records whose bytes are damaged are found when they are read.
     """
 
-    def __init__(self, paths: Sequence[str], *, skip: bool) -> None:
+    def __init__(
+        self, paths: Sequence[str], *, skip: bool, verify: bool, index: str | None = None
+    ) -> None:
         """Maps the files and finds their records in one pass over the lengths.
+
+        Args:
+          paths: The files.
+          skip: Whether damage is left out.
+          verify: Whether checksums of bytes count as damage.
+          index: A file that keeps where the records are; for `index_of`.
 
         Raises:
           RecordNotFoundError: A file is missing.
-          RecordError: A file is damaged, unless `skip`.
+          RecordError: A file is damaged, unless `skip`; or it cannot have an index.
         """
         import torch
 
         self.paths = tuple(paths)
-        self.skipped_records = self.skipped_bytes = 0
-        self._files = [_opened(path) for path in self.paths]
-        parts = [
-            part
-            for path, file in zip(self.paths, self._files, strict=True)
-            for part in [self._find(path, file, skip)]
-        ]
-        counts = [part.shape[0] for part in parts]
+        self.skipped = RecordStats()
+        self._told: set[str] = set()
+        found = None if index is None else index_of(list(paths), index, skip=skip)
+        self._files = [_opened(path, skip) for path in self.paths]
 
         def numbers(values: Sequence[int]) -> torch.Tensor:
             return torch.tensor(values, dtype=torch.int64, device="cpu")
 
         self.addresses = numbers([file.address for file in self._files])
         self.sizes = numbers([file.size for file in self._files])
-        self.ends = numbers(counts).cumsum(0)
+        if found is not None:
+            for number, file in enumerate(self._files):
+                found.check(number, file.size)
+            self.skipped, self.ends, self.offsets = found.stats, found.ends, found.offsets
+            return
+        parts = [
+            self._find(path, file, skip, verify)
+            for path, file in zip(self.paths, self._files, strict=True)
+        ]
+        self.ends = numbers([part.shape[0] for part in parts]).cumsum(0)
         self.offsets = torch.cat(parts) if parts else numbers([])
 
     def __len__(self) -> int:
         return int(self.offsets.shape[0])
 
-    def _find(self, path: str, file: Any, skip: bool) -> torch.Tensor:
+    def _find(self, path: str, file: Any, skip: bool, verify: bool) -> torch.Tensor:
         import torch
 
-        found = []
-        position = Position()
+        failure = getattr(file, "failure", None)
+        found: list[torch.Tensor] = []
+        position, careful = Position(), False
         while file.size:
-            begins = torch.empty((2, _STEP), dtype=torch.int64, device="cpu")
+            most = _STEP_BEHIND_DAMAGE if careful else _STEP
+            begins = torch.empty((2, most), dtype=torch.int64, device="cpu")
             count, at, searching, budget, fault, fault_at, records, nbytes = _C.records_scan(
                 file.address,
                 file.size,
                 *position,
-                0,
-                int(skip),
-                1,
-                _STEP,
+                int(careful and verify),
+                int(careful),
+                int(failure is None),  # what a damaged stream has cut is part of its damage
+                most,
                 begins[0].data_ptr(),
                 begins[1].data_ptr(),
             )
-            if fault and not skip:
-                raise damaged(path, FAULTS[fault], fault_at)
-            self.skipped_records += records
-            self.skipped_bytes += nbytes
-            found.append(begins[0, :count] - HEADER)
-            if count < _STEP:
-                break
+            if count:
+                found.append(begins[0, :count] - HEADER)
+            self.skipped.skipped_records += records
+            self.skipped.skipped_bytes += nbytes
             position = Position(at, searching, budget)
+            if fault:
+                error = damaged(path, FAULTS[fault], fault_at)
+                if not skip:
+                    raise error
+                if careful:
+                    self._tell(path, error)
+            if fault and not careful:
+                # The damage may begin in the record before: only its length has been compared.
+                careful = True
+                if found:
+                    position = Position(int(found[-1][-1]), 0, budget)
+                    found[-1:] = [found[-1][:-1]] if found[-1].shape[0] > 1 else []
+                continue
+            if count < most:
+                break
+            careful = False
+        if failure is not None:
+            self.skipped.skipped_records += 1
+            self.skipped.skipped_bytes += file.size - position.offset
+            self._tell(path, failure)
         return torch.cat(found) if found else torch.empty(0, dtype=torch.int64, device="cpu")
+
+    def _tell(self, path: str, error: RecordError) -> None:
+        if path not in self._told:
+            self._told.add(path)
+            tell_skipped(error)
+
+    def tell_of(self, numbers: torch.Tensor) -> None:
+        """Warns of damaged records among those with `numbers`, once for each file."""
+        import torch
+
+        place = torch.empty(2, dtype=torch.int64, device="cpu")
+        for at in range(numbers.shape[0]):
+            _, file, fault = _C.records_at(
+                *(self.addresses.data_ptr(), self.sizes.data_ptr()),
+                *(self.ends.data_ptr(), len(self.paths), self.offsets.data_ptr()),
+                *(numbers[at:].data_ptr(), 1, 1, 0, place.data_ptr(), place.data_ptr() + 8),
+            )
+            if fault:
+                offset = int(self.offsets[numbers[at]])
+                self._tell(self.paths[file], damaged(self.paths[file], FAULTS[fault], offset))
 
     def digest(self) -> str:
         """A digest of the files' sizes and numbers of records, but not of their names."""

@@ -14,7 +14,7 @@ from tensor_bridge.records._damage import FAULTS, damaged
 from tensor_bridge.records._index import index_of
 from tensor_bridge.records._mapping import Mapping
 from tensor_bridge.records._paths import expand
-from tensor_bridge.records._record_file import check_on_error
+from tensor_bridge.records._record_file import RecordStats, check_on_error
 from tensor_bridge.records._singles import singles
 from tensor_bridge.records._spec_parser import SpecParser
 
@@ -138,6 +138,10 @@ class RecordDatasetBase:
     def __len__(self) -> int:
         return len(self._index)
 
+    def stats(self) -> RecordStats:
+        """Returns what the pass that found the records, or that made their index, has counted."""
+        return RecordStats(**vars(self._index.stats))
+
     def __getitem__(self, index: SupportsIndex) -> Any:
         """The record with a number; negative numbers count from the end.
 
@@ -209,10 +213,7 @@ class RecordDatasetBase:
         with _MAPPING:
             if self._mappings[file] is None:
                 mapping = Mapping(path)
-                if mapping.size != index.stamps[file][0]:
-                    raise damaged(
-                        path, "the file has changed since its index was made; open it anew"
-                    )
+                index.check(file, mapping.size)
                 self._mappings[file] = mapping
                 # Before the address: a thread that sees the file also sees the new base.
                 self._base = min(self._base or mapping.address, mapping.address)

@@ -6,7 +6,6 @@ Not for: several files (`_record_dataset`, `_iterable`), random access (`_index`
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tensor_bridge import _C
 from tensor_bridge.errors import InvalidOptionError, RecordError
 from tensor_bridge.records._batch import RecordBatch
-from tensor_bridge.records._damage import FAULTS, damaged
+from tensor_bridge.records._damage import FAULTS, damaged, tell_skipped
 from tensor_bridge.records._mapping import Mapping, open_file
 from tensor_bridge.records._paths import is_url
 from tensor_bridge.records._stream import begins_like, chunks, open_binary
@@ -317,10 +316,7 @@ class RecordFile:
         self._stats.skipped_bytes += size
         if not self._warned:
             self._warned = True
-            message = message or str(damaged(self._place(), fault, offset))
-            warnings.warn(
-                f"{message}; skipped, as on_error='skip' says; stats() counts it", stacklevel=5
-            )
+            tell_skipped(message or damaged(self._place(), fault, offset))
 
     def _batch(
         self, owner: Any, address: int, places: torch.Tensor, count: int

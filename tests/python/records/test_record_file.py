@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 import torch
+from damaged_bytes import damage
 
 from tensor_bridge import StringTensor, records
 from tensor_bridge.errors import FrameworkError, InvalidOptionError, RecordError
@@ -89,19 +90,6 @@ def test_a_batch_becomes_bytes_and_strings(tmp_path: Path) -> None:
         file.read(1)
     assert records.RecordBatch.of([]).to_strings().shape == (0,)
     assert records.RecordBatch.of([b"", b""]).to_strings().to_bytes() == [b"", b""]
-
-
-def damage(data: bytes, draw: random.Random) -> bytes:
-    """One of: a flipped bit, missing bytes, additional bytes, an early end."""
-    at, size = draw.randrange(len(data)), draw.randrange(1, 40)
-    kind = draw.randrange(4)
-    if kind == 0:
-        return data[:at] + bytes([data[at] ^ 1 << draw.randrange(8)]) + data[at + 1 :]
-    if kind == 1:
-        return data[:at] + data[at + size :]
-    if kind == 2:
-        return data[:at] + draw.randbytes(size) + data[at:]
-    return data[:at]
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
