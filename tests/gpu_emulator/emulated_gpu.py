@@ -4,7 +4,7 @@
     python tests/gpu_emulator/emulated_gpu.py --only lazy [-- pytest arguments]   # keeps nothing
     python tests/gpu_emulator/emulated_gpu.py --command lazy -- python script.py
 
-EMULATED_GPU_VENV names an environment that has the CUDA builds already; else one is made, 7 GB.
+EMULATED_GPU_VENV names an environment with the CUDA builds; without it, one of 7 GB is made.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ MODES = {
 
 
 def pytest_command(env: Environment, *arguments: str) -> list[str]:
-    """A run of tests in the rig."""
+    """The command that runs tests in the rig."""
     plugin = ("-p", "emulator_plugin", "-p", "no:cacheprovider")
     return [str(env.python), "-m", "pytest", "-q", *plugin, *arguments]
 
 
 def outcomes(report: Path) -> dict[str, Any]:
-    """Counts, and the names of what failed, of a JUnit file."""
+    """The counts and the names of failed tests in a JUnit file."""
     cases = list(ET.parse(report).getroot().iter("testcase"))
     failed = [c for c in cases if c.find("failure") is not None or c.find("error") is not None]
     skipped = [c for c in cases if c.find("skipped") is not None]
@@ -54,7 +54,7 @@ def outcomes(report: Path) -> dict[str, Any]:
 
 
 def test_in(mode: str, env: Environment) -> dict[str, Any]:
-    """How the tests end in one mode."""
+    """Runs the tests in one mode and returns the outcomes."""
     report = SCRATCH / f"{mode.replace(' ', '-')}.xml"
     report.unlink(missing_ok=True)
     begin = time.monotonic()
@@ -67,14 +67,14 @@ def test_in(mode: str, env: Environment) -> dict[str, Any]:
         check=False,
     )
     report.with_suffix(".log").write_text(done.stdout + done.stderr, "utf-8")
-    # 1: some failed. Others: the process ended, or did not get to the tests.
+    # 1: some tests failed. Other codes: the process ended, or did not run the tests.
     if done.returncode not in (0, 1) or not report.exists():
         raise SystemExit(f"{mode}: pytest ends with {done.returncode}:\n{done.stdout[-3000:]}")
     return {**outcomes(report), "seconds": round(time.monotonic() - begin)}
 
 
 def commit() -> str:
-    """The commit of the checkout; "+" behind it: something differs."""
+    """The commit of the checkout, followed by "+" if files differ from it."""
 
     def git(*arguments: str) -> str:
         command = ["git", *arguments]
@@ -87,7 +87,7 @@ def commit() -> str:
 
 
 def keep(**found: Any) -> None:
-    """Puts what was found into the result, beside what other scripts found."""
+    """Adds findings to the result, which also has the findings of other scripts."""
     kept = json.loads(RESULT.read_text("utf-8")) if RESULT.exists() else {}
     kept.update(found)
     RESULT.write_text(json.dumps(kept, indent=2) + "\n", "utf-8")

@@ -1,6 +1,6 @@
-"""What the rig runs in: CUDA builds of the frameworks, the emulated device, and the package.
+"""The environment of the rig: CUDA builds of the frameworks, the emulated device, and the package.
 
-All of it is under build/emulated-gpu. Nothing is put into .venv, nor into the environment that
+Everything is under build/emulated-gpu. Nothing is installed into .venv or into the environment that
 EMULATED_GPU_VENV names.
 """
 
@@ -19,30 +19,30 @@ RIG = SCRATCH / "rig"
 CRT = SCRATCH / "crt"
 FRAMEWORKS = ("torch==2.14.1", "tensorflow==2.21.0")
 GROUPS = ("build", "test", "helpers")
-# Needed by headers that the runtime's package has not got.
+# Has headers that the runtime's headers include, and that its package lacks.
 CRT_PACKAGE = "nvidia-cuda-crt==13.*"
 
 
 def run(*command: str | Path, env: Mapping[str, str] | None = None) -> None:
-    """Runs a command that has to succeed; its output is shown."""
+    """Runs a command that must succeed, and shows its output."""
     print("+", *(str(word) for word in command), flush=True)
     subprocess.run(command, check=True, cwd=ROOT, env=os.environ | dict(env or {}))
 
 
 def site_packages(venv: Path) -> Path:
-    """Where an environment keeps its packages."""
+    """The folder of an environment's packages."""
     (found,) = venv.glob("lib/python3*/site-packages")
     return found
 
 
 def _once(stamp: Path) -> bool:
-    """Whether something is still to be done; the caller touches the stamp when it is."""
+    """Whether a step is still to be done. The caller touches the stamp when it is done."""
     stamp.parent.mkdir(parents=True, exist_ok=True)
     return not stamp.exists()
 
 
 def frameworks() -> Path:
-    """The environment with the CUDA builds and the tools: EMULATED_GPU_VENV, or one of its own."""
+    """The environment with the CUDA builds and the tools: EMULATED_GPU_VENV, or one made here."""
     given = os.environ.get("EMULATED_GPU_VENV")
     if given:
         return Path(given).resolve()
@@ -57,7 +57,7 @@ def frameworks() -> Path:
 
 
 def crt_headers() -> Path:
-    """NVIDIA's headers that cuda_runtime.h includes and torch's requirements do not bring."""
+    """NVIDIA's headers that cuda_runtime.h includes and that torch's requirements lack."""
     stamp = CRT / "complete"
     if _once(stamp):
         pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps")
@@ -67,7 +67,7 @@ def crt_headers() -> Path:
 
 
 def build_rig(venv: Path) -> None:
-    """The emulated device, in RIG."""
+    """Builds the emulated device in RIG."""
     site = site_packages(venv)
     tools = {"PATH": f"{venv / 'bin'}:{os.environ['PATH']}"}
     includes = f"{site / 'nvidia' / 'cu13' / 'include'};{crt_headers()}"
@@ -82,12 +82,12 @@ def build_rig(venv: Path) -> None:
 
 
 class Environment:
-    """A Python over the frameworks' environment, with the package of one checkout.
+    """A Python that uses the frameworks' environment and has the package of one checkout.
 
     Args:
-      name: Of the folder in SCRATCH.
-      venv: What `frameworks` returned.
-      checkout: Whose package it gets.
+      name: Name of the folder in SCRATCH.
+      venv: The result of `frameworks`.
+      checkout: The checkout whose package is installed.
     """
 
     def __init__(self, name: str, venv: Path, checkout: Path = ROOT) -> None:
@@ -97,7 +97,7 @@ class Environment:
         self.python = self.folder / "bin" / "python"
 
     def install(self) -> None:
-        """Builds the checkout, again if need be, and installs its package."""
+        """Builds the checkout, again if necessary, and installs its package."""
         stamp = self.folder / "complete"
         if _once(stamp) or stamp.read_text("utf-8") != str(self._base):
             base = self._base / "bin" / "python"
@@ -120,7 +120,7 @@ class Environment:
             "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
             "PYTHONPATH": str(HERE / "python"),
             "TENSOR_BRIDGE_REQUIRE_CUDA": "1",
-            # Its own kernels for the CPU may differ from those of a GPU by more.
+            # oneDNN's kernels may differ more from those of a GPU.
             "TF_ENABLE_ONEDNN_OPTS": "0",
         }
         return (

@@ -1,7 +1,7 @@
-"""Mutants of the package's sources: each has one wait, event or the like of the GPU path taken out.
+"""Mutants of the package's sources: each leaves out one wait, event or the like of the GPU path.
 
-They are found by pattern, so a new wait is a new mutant. All of them are compiled in at once, and
-the environment variable TB_MUTANT says which call is left out. Not for: running them (mutate.py).
+They are found by pattern, so a new wait is a new mutant. All mutants are compiled into one build,
+and the environment variable TB_MUTANT names the call to leave out. Not for: running (mutate.py).
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-# Functions of the CUDA runtime that order work or ask about it, or keep captures whole. Each
-# returns an error, 0 for none.
+# Functions of the CUDA runtime that order or query work, or protect captures. Each returns an
+# error, 0 for none.
 _CUDA = (
     r"cuda(?:Event(?:Record|Query|Synchronize)|Stream(?:WaitEvent|Synchronize|Query|IsCapturing)"
     r"|DeviceSynchronize|ThreadExchangeStreamCaptureMode)"
 )
-# Functions of ours and of torch's that do, by their verbs; what waits for a condition variable
-# takes a lock. TensorFlow's waits for its compute stream.
+# Such functions of ours and of torch, by their verbs. Waits for a condition variable, which take a
+# lock, are not meant. TensorFlow's function waits for its compute stream.
 _OURS = r"(?:wait|block|order|record|synchronize)(?:[A-Z]\w*)?|releaseLater|refuseCapture"
 _TENSORFLOW = r"TFE_TensorHandleDevicePointer"
 _OBJECT = r"(?:\w+(?:\([^()]*\))?(?:\.|->|::))*"
@@ -41,7 +41,7 @@ PYTHON_FILE = "python/tensor_bridge/data/_device.py"
 
 
 class Mutant(NamedTuple):
-    """A call that is left out: of a file's text, from `begin` to `end`."""
+    """A call to leave out, from `begin` to `end` of a file's text."""
 
     path: str
     line: int
@@ -52,11 +52,11 @@ class Mutant(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As a compiler names a place; the value of TB_MUTANT."""
+        """The place in a compiler's format, which is the value of TB_MUTANT."""
         return f"{self.path}:{self.line}: {self.code}"
 
     def switch(self) -> tuple[str, str]:
-        """What is written before and after the call."""
+        """The texts to write before and after the call."""
         made = '"' + self.name.replace("\\", "\\\\").replace('"', '\\"') + '"'
         if self.path.endswith(".py"):
             return f'__import__("os").environ.get("TB_MUTANT") == {made} or ', ""
@@ -66,7 +66,7 @@ class Mutant(NamedTuple):
 
 
 def _end_of_call(text: str, begin: int) -> int:
-    """Behind the parenthesis that closes the one before `begin`."""
+    """The place behind the parenthesis that closes the one before `begin`."""
     depth = 1
     for i in range(begin, len(text)):
         depth += {"(": 1, ")": -1}.get(text[i], 0)
@@ -76,7 +76,7 @@ def _end_of_call(text: str, begin: int) -> int:
 
 
 def of_cpp(path: str, text: str) -> Iterator[Mutant]:
-    """Statements that are calls are left out; other calls of CUDA succeed without being made."""
+    """Leaves out statements that are calls. Other calls of CUDA return success instead."""
     code = _COMMENT.sub(lambda comment: " " * len(comment.group()), text)
     for call in _CALL.finditer(code):
         end = _end_of_call(code, call.end())
@@ -92,7 +92,7 @@ def of_cpp(path: str, text: str) -> Iterator[Mutant]:
 
 
 def of_python(path: str, text: str) -> Iterator[Mutant]:
-    """Statements that are calls of methods which order streams."""
+    """Leaves out statements that call methods that order streams."""
     begins = [0]
     for line in text.splitlines(keepends=True):
         begins.append(begins[-1] + len(line))
@@ -112,7 +112,7 @@ def switched(path: str, text: str, mutants: Iterable[Mutant]) -> str:
     inserted: list[tuple[int, int, str]] = []
     for mutant in mutants:
         before, after = mutant.switch()
-        # Of two that end at one place the inner one is closed first.
+        # If two calls end at the same place, the inner one is closed first.
         inserted += [(mutant.begin, 0, before), (mutant.end, -mutant.begin, after)]
     for place, _, added in sorted(inserted, reverse=True):
         text = text[:place] + added + text[place:]
@@ -120,7 +120,7 @@ def switched(path: str, text: str, mutants: Iterable[Mutant]) -> str:
 
 
 def all_of(checkout: Path) -> dict[str, list[Mutant]]:
-    """The mutants of each file of a checkout that has any."""
+    """The mutants of each file of a checkout."""
     found: dict[str, list[Mutant]] = {}
     for folder in CPP_FOLDERS:
         for file in sorted((checkout / folder).glob("*.cc")):

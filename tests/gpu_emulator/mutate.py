@@ -1,11 +1,11 @@
-"""Whether the tests notice a missing wait: `make emulated-gpu-mutants`. NOT A GPU.
+"""Checks that the tests notice a missing wait: `make emulated-gpu-mutants`. NOT A GPU.
 
     python tests/gpu_emulator/mutate.py            # every mutant; keeps the result
-    python tests/gpu_emulator/mutate.py give_back  # those with this in their name; keeps nothing
+    python tests/gpu_emulator/mutate.py give_back  # mutants with this in the name; keeps nothing
 
-A copy of the checkout is built with all mutants (mutants.py) in it. For each, the tests of the rig
-run in the lazy mode up to the first failure; first of all the one that failed last time. A mutant
-that passes them all survives, and is a fault of the tests.
+A copy of the checkout is built with all mutants (mutants.py) in it. For each mutant, the tests of
+the rig run in the lazy mode up to the first failure, beginning with the test that failed last time.
+A mutant that passes all tests survives, which is a gap in the tests.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from emulated_gpu import MODES, SIDE_BY_SIDE, TESTS, commit, keep, pytest_comman
 from environment import ROOT, SCRATCH, Environment, site_packages
 
 MODE = "lazy"
-# A mutant may wait for ever. All tests take 10 minutes, and on a machine that others use half an
-# hour: a run that was only slow must not count as a failure.
+# A mutant may wait for ever. All tests take 10 minutes, and half an hour on a busy machine; a slow
+# run must not count as a failure.
 LIMIT_S = 5400
 TEST_LIMIT_S = 120
-# What is about waits comes first, since the first failure is enough.
+# Tests of waits come first, because the first failure is enough.
 ORDER = ("tests/python/gpu/test_streams.py", "tests/python/gpu/test_data.py", *reversed(TESTS))
 
 
 def copy_of_checkout(folder: Path) -> Path:
-    """The files of which the package is made, as they are now, with switches for all mutants."""
+    """Copies the package's present sources, with switches for all mutants."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout
     names = {name for name in listed.decode().split("\0") if name and (ROOT / name).is_file()}
@@ -45,7 +45,7 @@ def copy_of_checkout(folder: Path) -> Path:
         if name in found:
             content = mutants.switched(name, content.decode(), found[name]).encode()
         if target.exists() and target.read_bytes() == content:
-            continue  # it need not be compiled again
+            continue  # unchanged, so that it is not compiled again
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
         shutil.copymode(source, target)
@@ -56,7 +56,7 @@ def copy_of_checkout(folder: Path) -> Path:
 
 
 def first_failure(env: Environment, mutant: str, *tests: str) -> str | None:
-    """The first of the tests that fails with the mutant, or None; of "" without one."""
+    """The first test that fails with the mutant, or None. "" means no mutant."""
     command = pytest_command(env, "-x", "-rfE", "--timeout", str(TEST_LIMIT_S), *tests)
     try:
         done = subprocess.run(
@@ -82,7 +82,7 @@ def first_failure(env: Environment, mutant: str, *tests: str) -> str | None:
 
 
 class Killers:
-    """Which test failed last time with a mutant. Kept between runs, and only to save time."""
+    """The test that failed last time with each mutant, kept between runs to save time."""
 
     def __init__(self) -> None:
         self._file = SCRATCH / "mutants" / "killers.json"
@@ -98,7 +98,7 @@ class Killers:
         found = None
         if "::" in known:
             found = first_failure(env, mutant.name, known)
-            # 4: there is no such test any more.
+            # 4: the test no longer exists.
             found = None if found == "pytest ends with 4" else found
         found = found or first_failure(env, mutant.name, *ORDER)
         if found is not None:
@@ -109,7 +109,7 @@ class Killers:
 
 
 def is_compiled(env: Environment, mutant: mutants.Mutant) -> bool:
-    """Whether it is in the package: not all that is for other releases of torch."""
+    """Whether the mutant is in the package, which lacks code for other releases of torch."""
     package = site_packages(env.folder) / "tensor_bridge"
     name = mutant.name.encode()
     return mutant.path.endswith(".py") or any(

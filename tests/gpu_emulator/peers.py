@@ -1,10 +1,10 @@
-"""Which ways between the frameworks race on the emulated device. NOT A GPU.
+"""Finds the ways of conversion that race on the emulated device. NOT A GPU.
 
     python tests/gpu_emulator/emulated_gpu.py --command lazy -- python tests/gpu_emulator/peers.py
     python tests/gpu_emulator/peers.py --table     # writes the table of docs/concepts/gpu.md
 
-What is counted, in ROUNDS rounds each: violations that the race detector saw, rounds with wrong
-values, and waits of the host for the device. It is kept in result.json.
+For each way it counts in ROUNDS rounds the violations that the race detector saw, the rounds with
+wrong values, and the waits of the host for the device. The counts are kept in result.json.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BUSY = 20_000_000  # cycles for which torch's stream is kept busy
 
 
 def ready(to_torch: Callable[[Any], Any]) -> bool:
-    """TensorFlow has queued the values; torch reads them on a stream of its own."""
+    """TensorFlow has queued the values; torch reads them on another stream."""
     import tensorflow as tf
     import torch
 
@@ -41,7 +41,7 @@ def ready(to_torch: Callable[[Any], Any]) -> bool:
 
 
 def dropped(to_torch: Callable[[Any], Any]) -> bool:
-    """torch has queued a read when the tensor goes; TensorFlow then uses its memory anew."""
+    """torch has queued a read when the tensor is deleted; TensorFlow then uses its memory again."""
     import tensorflow as tf
     import torch
 
@@ -84,7 +84,7 @@ def back(to_tf: Callable[[Any], Any]) -> bool:
 
 
 def elements(batches: Callable[[Any], Any]) -> bool:
-    """A loop over a pipeline, whose elements are read and dropped while the stream is busy."""
+    """A loop over a pipeline whose elements are read and dropped while the stream is busy."""
     import tensorflow as tf
     import torch
 
@@ -99,7 +99,7 @@ def elements(batches: Callable[[Any], Any]) -> bool:
 
 
 def ways() -> dict[str, list[tuple[str, Callable[[], bool]]]]:
-    """The rows of the table: what is tried, and each way of doing it."""
+    """The rows of the table: what is tried, and the ways to do it."""
     import tensorflow as tf
     import torch
 
@@ -149,7 +149,7 @@ def ways() -> dict[str, list[tuple[str, Callable[[], bool]]]]:
 
 
 def tried(attempt: Callable[[], bool]) -> dict[str, Any]:
-    """What was seen in ROUNDS rounds, or the error of the first."""
+    """The counts of ROUNDS rounds, or the error of the first round."""
     import emulator
     import torch
 
@@ -170,7 +170,7 @@ def tried(attempt: Callable[[], bool]) -> dict[str, Any]:
 
 
 def measure() -> dict[str, Any]:
-    """All rows."""
+    """Measures all rows."""
     import emulator
 
     emulator.load()
@@ -201,7 +201,7 @@ def table(peers: dict[str, Any]) -> str:
 
 
 def updated_docs() -> str:
-    """The page with the table that the result gives."""
+    """The page with the table of the result."""
     text = DOCS.read_text("utf-8")
     peers = json.loads(RESULT.read_text("utf-8"))["peers"]["found"]
     pattern = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)

@@ -1,6 +1,6 @@
-// libcuda.so.1: the driver's functions over the emulated device. Plain types, not those of cuda.h,
-// whose macros rename functions by version: here each version is spelled out. What is missing is a
-// stub of stubs.py's.
+// libcuda.so.1: the driver's functions over the emulated device. They have plain types instead of
+// those of cuda.h, whose macros rename functions by version; here each version is spelled out.
+// stubs.py writes stubs for the missing functions.
 #include <dlfcn.h>
 
 #include <cstdio>
@@ -20,13 +20,13 @@
 
 namespace {
 
-using namespace gpu_emulator;  // NOLINT: this file is nothing but calls of it
+using namespace gpu_emulator;  // NOLINT: this file only calls the namespace's functions
 
 using Result = int;
 using Device = int;
 using DevicePtr = unsigned long long;
 
-// A context is the address of its device's byte in here.
+// A context is the address of its device's byte in this array.
 char g_contexts[kMaxDevices];
 void* contextOf(int device) { return &g_contexts[device]; }
 int deviceOf(const void* context) {
@@ -35,7 +35,7 @@ int deviceOf(const void* context) {
 thread_local std::vector<int> t_pushed;
 thread_local bool t_no_context = false;
 
-/// Answers a call: what it asked for is there.
+/// Answers a call that succeeds.
 template <typename T, typename Value>
 Result give(T* place, Value value) {
   *place = static_cast<T>(value);
@@ -45,8 +45,8 @@ Result give(T* place, Value value) {
 Event* eventOf(void* event) { return static_cast<Event*>(event); }
 void* pointerOf(DevicePtr pointer) { return reinterpret_cast<void*>(pointer); }
 
-/// CUdevice_attribute; 0, as for all that is not here, means that the device has not got it:
-/// virtual memory management, pools, managed memory and so on.
+/// CUdevice_attribute. Attributes that are not listed are 0: the device does not have virtual
+/// memory management, pools, managed memory and so on.
 int attribute(int which, int device) {
   constexpr int kPciBusId = 33;
   if (which == kPciBusId) return device + 1;
@@ -377,7 +377,7 @@ EMU_EXPORT Result cuEventRecord(void* event, void* stream) {
 EMU_EXPORT Result cuEventRecordWithFlags(void* event, void* stream, unsigned) {
   return cuEventRecord(event, stream);
 }
-// Who asks the driver itself is TensorFlow; torch and tensor_bridge ask the runtime.
+// Only TensorFlow calls the driver itself; torch and tensor_bridge call the runtime.
 EMU_EXPORT Result cuEventQuery(void* event) { return queryEvent(eventOf(event), Asker::kPoller); }
 EMU_EXPORT Result cuEventSynchronize(void* event) {
   logCall("cuEventSynchronize", nullptr, "event %p", event);

@@ -1,4 +1,5 @@
-// libnvidia-ml.so.1, as much of it as lets TensorFlow start: since 2.21 it takes no GPU without it.
+// The functions of libnvidia-ml.so.1 that TensorFlow needs to start: since 2.21 it uses no GPU
+// without that library.
 #include <cstdio>
 
 #include "cuda/properties.h"

@@ -1,5 +1,5 @@
-// The numbers of the emulated device, the same for driver and runtime. They are those of a large
-// GPU of compute capability 9.0, so that the frameworks take it, with few multiprocessors.
+// The properties of the emulated device, the same for driver and runtime. They are those of a large
+// GPU of compute capability 9.0, so that the frameworks accept it, but with few multiprocessors.
 #ifndef TENSOR_BRIDGE_GPU_EMULATOR_CUDA_PROPERTIES_H_
 #define TENSOR_BRIDGE_GPU_EMULATOR_CUDA_PROPERTIES_H_
 

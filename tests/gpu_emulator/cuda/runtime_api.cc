@@ -1,6 +1,6 @@
 // The CUDA runtime over the emulated device, compiled twice: as libcudart.so.13 for torch and as
 // libcudart.so.12 for TensorFlow. The signatures are those of CUDA 13's cuda_runtime_api.h for
-// both; what differs is cudaDeviceProp. What is missing is a stub of stubs.py's.
+// both; only cudaDeviceProp differs. stubs.py writes stubs for the missing functions.
 #include <cuda_runtime_api.h>
 #include <dlfcn.h>
 
@@ -26,7 +26,7 @@
 
 namespace {
 
-using namespace gpu_emulator;  // NOLINT: this file is nothing but calls of it
+using namespace gpu_emulator;  // NOLINT: this file only calls the namespace's functions
 
 thread_local cudaError_t t_last_error = cudaSuccess;
 
@@ -37,7 +37,7 @@ cudaError_t result(Error error) {
   return code;
 }
 
-/// Answers a call: what it asked for is there.
+/// Answers a call that succeeds.
 template <typename T, typename Value>
 cudaError_t give(T* place, Value value) {
   *place = static_cast<T>(value);
@@ -48,7 +48,7 @@ Event* eventOf(cudaEvent_t event) { return reinterpret_cast<Event*>(event); }
 Graph* graphOf(cudaGraph_t graph) { return reinterpret_cast<Graph*>(graph); }
 Graph* graphOf(cudaGraphExec_t graph) { return reinterpret_cast<Graph*>(graph); }
 
-/// What the frameworks' libraries register when they are loaded.
+/// The functions and variables that the frameworks' libraries register when they are loaded.
 struct Registered {
   std::mutex mutex;
   std::map<const void*, const char*> kernels;
@@ -243,8 +243,7 @@ EMU_EXPORT cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int d
   return cudaSuccess;
 }
 #else
-/// cudaDeviceProp as CUDA 12 lays it out, up to the last field that TensorFlow (through Eigen)
-/// reads.
+/// cudaDeviceProp in CUDA 12's layout, up to the last field that TensorFlow (through Eigen) reads.
 struct Properties12 {
   char name[256], uuid[16], luid[8];
   unsigned luid_device_mask;
@@ -380,7 +379,7 @@ EMU_EXPORT cudaError_t cudaFree(void* pointer) {
 EMU_EXPORT cudaError_t cudaMallocAsync(void** pointer, size_t size, cudaStream_t) {
   return cudaMalloc(pointer, size);
 }
-// The memory is kept, since no address is used twice.
+// The memory is kept, because no address may be used twice.
 EMU_EXPORT cudaError_t cudaFreeAsync(void* pointer, cudaStream_t stream) {
   logCall("cudaFreeAsync", streamOf(stream), "%p", pointer);
   return result(enqueue(streamOf(stream), {"free"}));

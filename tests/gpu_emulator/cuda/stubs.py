@@ -1,10 +1,11 @@
-"""Writes C++ for the functions of CUDA that a framework wants and a library of the rig lacks.
+"""Writes C++ stubs for the functions of CUDA that a framework needs and a library of the rig lacks.
 
     stubs.py ERROR NAMES OBJECT LIBRARY... > stubs.cc
 
-Each of them says once that it was called, and returns ERROR. NAMES is a regular expression. torch's
-libraries import what they want from CUDA's, by version; TensorFlow's defines each function itself,
-as one that opens CUDA's library and calls it there. What OBJECT defines is left out.
+Each stub reports its first call, and returns ERROR. NAMES is a regular expression. torch's
+libraries import CUDA's functions by version. TensorFlow's library defines each function itself;
+that function opens CUDA's library and calls the function there. Functions that OBJECT defines are
+left out.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ import sys
 
 
 def symbols(path: str, *options: str) -> set[str]:
-    """The names in a symbol table, with `@` and their versions if they have any."""
+    """The names in a symbol table, with `@` and a version if they have one."""
     done = subprocess.run(["nm", *options, path], check=True, capture_output=True, text=True)
     return {line.split()[-1] for line in done.stdout.splitlines()}
 
 
 def wanted(library: str) -> set[str]:
-    """What a framework's library wants."""
+    """The functions of CUDA that a framework's library needs."""
     if "tensorflow" in library:
         return symbols(library, "-D", "--defined-only")
     imported = symbols(library, "-D", "--undefined-only")
@@ -29,7 +30,7 @@ def wanted(library: str) -> set[str]:
 
 
 def main(error: str, names: str, object_file: str, *libraries: str) -> None:
-    """Writes to the standard output."""
+    """Writes the stubs to standard output."""
     all_wanted = {name for library in libraries for name in wanted(library)}
     print('#include "device/errors.h"\n#include "device/violations.h"\n\nextern "C" {')
     for name in sorted(all_wanted - symbols(object_file, "--defined-only")):

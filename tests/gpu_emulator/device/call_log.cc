@@ -35,7 +35,7 @@ void writeLocked(const std::string& line) {
   fflush(to.file);
 }
 
-/// Fields are separated by tabs: python/emulator.py takes them apart.
+/// Fields are separated by tabs, at which python/emulator.py splits them.
 void writeLocked(const char* call, const std::string& stream, const std::string& text) {
   writeLocked(std::to_string(syscall(SYS_gettid)) + "\t" + call + "\t" + stream + "\t" + text);
 }

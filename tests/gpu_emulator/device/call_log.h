@@ -1,4 +1,5 @@
-// What the frameworks called, in order: to a file (CUDA_EMU_LOG), and kept for tests that count.
+// The calls of the frameworks in order, in a file (CUDA_EMU_LOG) and in memory for tests that
+// count.
 #ifndef TENSOR_BRIDGE_GPU_EMULATOR_DEVICE_CALL_LOG_H_
 #define TENSOR_BRIDGE_GPU_EMULATOR_DEVICE_CALL_LOG_H_
 
@@ -10,14 +11,15 @@ namespace gpu_emulator {
 
 struct Stream;
 
-/// One line: thread, call, stream ("-" for null) and text. The mutex of the device is not held.
+/// Writes a line: thread, call, stream ("-" for null) and text. The device's mutex must not be
+/// held.
 EMU_EXPORT void logCall(const char* call, const Stream* stream, const char* format, ...)
     __attribute__((format(printf, 3, 4)));
-/// A host thread waits: for what, as "stream 3". The mutex of the device is held.
+/// Logs that a host thread waits for `what`, such as "stream 3". The device's mutex must be held.
 void logWaitLocked(const std::string& what);
 void logViolationLocked(const std::string& text);
 
-/// From now on lines are kept for keptCall(), or no longer; what was kept goes.
+/// Begins or ends keeping lines for keptCall(), and drops the lines that were kept.
 void keepCalls(bool keep);
 int keptCalls();
 std::string keptCall(int index);

@@ -1,4 +1,4 @@
-// What tests ask of the device and tell it, through ctypes: python/emulator.py.
+// The functions with which tests query and control the device through ctypes: python/emulator.py.
 #include <cstdint>
 #include <cstring>
 #include <string>
@@ -10,7 +10,7 @@
 
 namespace {
 
-/// Good until the thread asks for the next text.
+/// Valid until the thread's next call.
 const char* kept(std::string text) {
   thread_local std::string last;
   last = std::move(text);

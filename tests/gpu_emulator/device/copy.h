@@ -1,4 +1,4 @@
-// Copies and fills, as CUDA documents what they wait for. Not for: kernels.
+// Copies and fills, which wait as CUDA documents it. Not for: kernels.
 #ifndef TENSOR_BRIDGE_GPU_EMULATOR_DEVICE_COPY_H_
 #define TENSOR_BRIDGE_GPU_EMULATOR_DEVICE_COPY_H_
 
@@ -10,10 +10,10 @@ namespace gpu_emulator {
 
 struct Stream;
 
-/// cudaMemcpy and its like, or cudaMemcpyAsync and its like.
+/// A call of the family of cudaMemcpy, or of cudaMemcpyAsync.
 enum class CopyCall { kBlocking, kAsynchronous };
 
-/// Rows of `width` bytes, each `pitch` bytes after the one before.
+/// Rows of `width` bytes, at a distance of `pitch` bytes.
 struct Rows {
   size_t width;
   size_t height;
@@ -21,8 +21,8 @@ struct Rows {
   size_t from_pitch;
 };
 
-/// "API synchronization behavior" of CUDA's documentation: memory of the host that is not pinned is
-/// read before the call returns, though what is read may arrive later; a copy to such memory waits
+/// By "API synchronization behavior" in CUDA's documentation: host memory that is not pinned is
+/// read before the call returns, though the bytes may arrive later; a copy to such memory waits
 /// until it is done. Pinned memory is read when the copy runs, and only a blocking call waits.
 EMU_EXPORT Error copy(void* to, const void* from, size_t size, Stream* stream, CopyCall call);
 EMU_EXPORT Error copyRows(void* to, const void* from, const Rows& rows, Stream* stream,

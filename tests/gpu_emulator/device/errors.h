@@ -1,5 +1,5 @@
-// The error numbers of CUDA that the device returns; driver and runtime use the same ones. Not for:
-// their names, which each API has its own of.
+// The error numbers of CUDA that the device returns, the same for driver and runtime. Not for:
+// their names, which differ between the two.
 #ifndef TENSOR_BRIDGE_GPU_EMULATOR_DEVICE_ERRORS_H_
 #define TENSOR_BRIDGE_GPU_EMULATOR_DEVICE_ERRORS_H_
 

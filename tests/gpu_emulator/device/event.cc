@@ -14,7 +14,7 @@ Error recordEvent(Event* event, Stream* stream) {
     return kSuccess;
   }
   event->capture = 0;
-  // An operation of its own, since the default stream orders what is before it.
+  // A separate operation, because the default stream orders earlier operations before it.
   event->sequence = pushLocked(stream, {"event"});
   event->stream = stream;
   event->clock = stream->clock;

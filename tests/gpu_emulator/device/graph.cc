@@ -13,7 +13,7 @@
 namespace gpu_emulator {
 namespace {
 
-/// The captures that go on.
+/// The captures that have not ended.
 std::map<uint64_t, std::unique_ptr<Graph>>& captures() {
   static auto* const made = new std::map<uint64_t, std::unique_ptr<Graph>>;
   return *made;
@@ -87,7 +87,7 @@ Error addToGraphLocked(Graph* graph, Work work) {
 
 Error joinCaptureLocked(Stream* stream, uint64_t capture) {
   const auto it = captures().find(capture);
-  if (it == captures().end()) return kSuccess;  // its graph is made: nothing is left to wait for
+  if (it == captures().end()) return kSuccess;  // its graph is complete: nothing to wait for
   if (stream->capture != nullptr && stream->capture != it->second.get()) return kCaptureIsolation;
   stream->capture = it->second.get();
   return kSuccess;

@@ -1,14 +1,15 @@
-// Capture of streams into graphs, and what a capture forbids. Not for: graphs that branch; a graph
-// is replayed in the order in which it was captured.
+// Capture of streams into graphs, and the calls that a capture forbids. Not for: graphs that
+// branch; a graph is replayed in the order of its capture.
 //
 // Note [What a capture forbids]
-// As CUDA documents it for cudaThreadExchangeStreamCaptureMode and in "Prohibited and Unhandled
-// Operations" of its programming guide. A thread may make no "potentially unsafe" call while it
-// captures itself, or while any thread captures in the mode "global"; in the mode "thread local"
-// only its own captures count, in "relaxed" none. Whatever the mode, nobody may wait for or query
-// what is being captured. CUDA does not list the unsafe calls. Here they are allocations, cudaFree,
-// waits and queries, of events too: torch's CUDAGraph.cpp keeps NCCL's watchdog from such queries
-// for this reason. Each ends the capture and is a violation.
+// This follows CUDA's documentation of cudaThreadExchangeStreamCaptureMode and "Prohibited and
+// Unhandled Operations" in its programming guide. A thread must not make a "potentially unsafe"
+// call while it captures itself, or while any thread captures in the mode "global". In the mode
+// "thread local" only the thread's own captures count, in "relaxed" no captures. In every mode,
+// waiting for and querying a stream that captures are forbidden. CUDA does not list the unsafe
+// calls. Here they are allocations, cudaFree, waits and queries, including queries of events:
+// torch's CUDAGraph.cpp keeps NCCL's watchdog from such queries for this reason. Such a call ends
+// the capture and is a violation.
 #ifndef TENSOR_BRIDGE_GPU_EMULATOR_DEVICE_GRAPH_H_
 #define TENSOR_BRIDGE_GPU_EMULATOR_DEVICE_GRAPH_H_
 
@@ -29,15 +30,15 @@ struct Graph {
   uint64_t id = 0;
   std::vector<Work> work;
   CaptureMode mode = CaptureMode::kGlobal;
-  pid_t thread = 0;  // that began the capture
+  pid_t thread = 0;  // the thread that began the capture
   bool invalid = false;
 };
 
 EMU_EXPORT Error beginCapture(Stream* stream, CaptureMode mode);
-/// On success the caller owns *graph; else it is null.
+/// On success the caller owns *graph; on failure it is null.
 EMU_EXPORT Error endCapture(Stream* stream, Graph** graph);
-/// Of a stream that captures: the graph's id, and whether it has been ended by a forbidden call. An
-/// id of 0: the stream does not capture.
+/// The capture of a stream: the graph's id, or 0 if the stream does not capture, and whether a
+/// forbidden call has ended it.
 struct CaptureState {
   uint64_t id = 0;
   bool invalid = false;
@@ -48,12 +49,12 @@ EMU_EXPORT CaptureMode exchangeCaptureMode(CaptureMode mode);
 EMU_EXPORT Error launchGraph(const Graph* graph, Stream* stream);
 
 Error addToGraphLocked(Graph* graph, Work work);
-/// The stream takes part in the capture that an event which it waits for was recorded in.
+/// Makes the stream join the capture in which an event was recorded that it waits for.
 Error joinCaptureLocked(Stream* stream, uint64_t capture);
 /// Ends the capture with a violation; returns `error`.
 Error invalidateLocked(Graph* graph, Error error, const char* why);
 
-/// The error of a call that the thread may not make now: see Note [What a capture forbids].
+/// The error if the thread must not make this call now: see Note [What a capture forbids].
 Error unsafeCallLocked(const char* call);
 Error callOnCapturingLocked(const Stream* stream, const char* call);
 Error eventInCaptureLocked(uint64_t capture, const char* call);

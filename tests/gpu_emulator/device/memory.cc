@@ -21,7 +21,7 @@
 namespace gpu_emulator {
 namespace {
 
-// Device d has the addresses from kFirstAddress + d * kSpace on. Linux maps nothing there by
+// The addresses of device d begin at kFirstAddress + d * kSpace. Linux maps nothing there by
 // itself.
 constexpr uintptr_t kFirstAddress = 0x200000000000;
 constexpr uintptr_t kSpace = 0x4000000000;

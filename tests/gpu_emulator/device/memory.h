@@ -1,11 +1,11 @@
-// The memory of the emulated devices, and pinned memory of the host. Not for: moving bytes, which
-// is copy.h.
+// The memory of the emulated devices, and pinned memory of the host. Not for: copies (copy.h).
 //
 // Note [Two mappings]
-// The memory of a device is a file in memory, mapped twice. At its device addresses nothing can be
-// read or written, so that host code which touches them ends with SIGSEGV, as on a GPU. The work of
-// streams uses the second mapping, the shadow. Addresses are never used twice, and new memory is
-// filled: what reads freed or unwritten memory does not find what it wants by chance.
+// The memory of a device is a file in memory, mapped twice. The mapping at the device addresses can
+// be neither read nor written, so that host code that accesses it ends with SIGSEGV, as on a GPU.
+// The work of streams uses the second mapping, the shadow. Addresses are never used twice, and new
+// memory is filled, so that a read of freed or unwritten memory does not find the right values by
+// chance.
 #ifndef TENSOR_BRIDGE_GPU_EMULATOR_DEVICE_MEMORY_H_
 #define TENSOR_BRIDGE_GPU_EMULATOR_DEVICE_MEMORY_H_
 
@@ -26,7 +26,7 @@ EMU_EXPORT size_t freeMemory(int device);
 
 enum class MemoryKind { kPageable, kDevice, kPinned };
 
-/// An allocation. Of pageable memory nothing is known.
+/// An allocation. For pageable memory only the kind is known.
 struct Allocation {
   MemoryKind kind = MemoryKind::kPageable;
   int device = 0;
@@ -34,21 +34,21 @@ struct Allocation {
   size_t size = 0;
 };
 
-/// Null if the device has no room, or if a capture of the thread forbids it.
+/// *pointer is null if the device has no room, or if a capture of the thread forbids allocations.
 EMU_EXPORT Error allocateDevice(int device, size_t size, void** pointer);
-/// Waits for all that is queued on the device, as cudaFree does. Null is no error.
+/// Waits for all work of the device, like cudaFree. Null is not an error.
 EMU_EXPORT Error freeDevice(void* pointer);
 EMU_EXPORT Error allocatePinned(size_t size, void** pointer);
 EMU_EXPORT Error freePinned(void* pointer);
-/// Memory of the caller's, pinned until it is unregistered.
+/// Pins memory of the caller until it is unregistered.
 EMU_EXPORT Error registerPinned(void* pointer, size_t size);
 EMU_EXPORT Error unregisterPinned(void* pointer);
 
-/// The allocation that an address lies in.
+/// The allocation that contains an address.
 EMU_EXPORT Allocation allocationOf(const void* pointer);
 Allocation allocationOfLocked(const void* pointer);
-/// Where emulated work reaches what is at the address: see Note [Two mappings]. An address of the
-/// host is returned as it is.
+/// The address of the same byte for emulated work: see Note [Two mappings]. A host address is
+/// returned unchanged.
 EMU_EXPORT void* shadow(const void* pointer);
 bool isDeviceAddress(const void* pointer);
 

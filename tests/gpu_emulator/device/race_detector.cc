@@ -12,11 +12,11 @@
 namespace gpu_emulator {
 namespace {
 
-/// Bytes whose accesses are the same, up to `end`.
+/// Bytes up to `end` with the same accesses.
 struct Segment {
   uintptr_t end;
-  Access write;               // the last one
-  std::vector<Access> reads;  // since then, the last of each stream
+  Access write;               // the last write
+  std::vector<Access> reads;  // the last read of each stream since then
 };
 
 using Segments = std::map<uintptr_t, Segment>;
@@ -37,7 +37,7 @@ void splitAt(uintptr_t at) {
   segments().emplace(at, std::move(tail));
 }
 
-/// The segment that begins at `at`; a new one up to the next, or to `end`, if there is none.
+/// The segment that begins at `at`. If there is none, a new one up to the next segment or to `end`.
 Segments::iterator segmentAt(uintptr_t at, uintptr_t end) {
   auto it = segments().lower_bound(at);
   if (it != segments().end() && it->first == at) return it;

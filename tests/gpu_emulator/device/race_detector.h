@@ -1,6 +1,6 @@
-// Finds accesses to device memory that nothing orders. It knows no time: two accesses to a range,
-// one of them a write, race when neither's clock holds the other, in every mode and however they
-// ran. Not for: host memory.
+// Finds accesses to device memory without an order. It does not depend on time: two accesses to a
+// range, at least one of them a write, race if neither's clock contains the other, in every mode
+// and however they ran. Not for: host memory.
 #ifndef TENSOR_BRIDGE_GPU_EMULATOR_DEVICE_RACE_DETECTOR_H_
 #define TENSOR_BRIDGE_GPU_EMULATOR_DEVICE_RACE_DETECTOR_H_
 
@@ -19,18 +19,18 @@ struct Range {
   size_t size;
 };
 
-/// An operation of a stream, as it accesses memory.
+/// An operation of a stream that accesses memory.
 struct Access {
-  int stream = -1;  // none
+  int stream = -1;  // -1: none
   uint64_t sequence = 0;
   std::string name;
   pid_t thread = 0;
 };
 
-/// Notes the access, and adds a violation where an earlier one is not in `clock`, or where the
-/// range is not allocated. Host memory is passed over.
+/// Records the access. Adds a violation if an earlier access is not in `clock`, or if the range is
+/// not allocated. Host memory is ignored.
 void recordAccessLocked(const Range& range, bool write, const Access& access, const Clock& clock);
-/// What was at a range is freed.
+/// Forgets the accesses to a range that is freed.
 void forgetRangeLocked(const Range& range);
 
 }  // namespace gpu_emulator

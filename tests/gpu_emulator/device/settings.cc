@@ -14,7 +14,8 @@ std::string variable(const char* name, const std::string& fallback) {
   return value == nullptr || *value == '\0' ? fallback : value;
 }
 
-/// How many devices CUDA_VISIBLE_DEVICES leaves: a list ends at the first entry that is no number.
+/// The number of devices in CUDA_VISIBLE_DEVICES, whose list ends at the first entry that is not a
+/// number.
 int visibleDevices(int devices) {
   const char* list = std::getenv("CUDA_VISIBLE_DEVICES");
   if (list == nullptr) return devices;
@@ -56,7 +57,7 @@ const Settings& settings() {
 }
 
 std::mutex& deviceMutex() {
-  // Never destroyed: threads of the streams use it while the process exits.
+  // Never destroyed, because threads of the streams use it while the process exits.
   static auto* const made = new std::mutex;
   return *made;
 }

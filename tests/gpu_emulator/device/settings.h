@@ -1,5 +1,5 @@
-// What the environment variables CUDA_EMU_* say, read once; the README lists them. Also the mutex
-// of the whole device: it is small, and one lock has no order that could be wrong.
+// The settings from the environment variables CUDA_EMU_*, read once; the README lists them. Also
+// the mutex of the whole device: with only one lock there is no wrong order of locks.
 #ifndef TENSOR_BRIDGE_GPU_EMULATOR_DEVICE_SETTINGS_H_
 #define TENSOR_BRIDGE_GPU_EMULATOR_DEVICE_SETTINGS_H_
 
@@ -16,7 +16,7 @@ namespace gpu_emulator {
 /// When the work of a stream runs.
 enum class Mode {
   kImmediate,  ///< as soon as it can
-  kLazy,       ///< when somebody waits for it or asks, or after Settings::lazy
+  kLazy,       ///< when a thread waits for it or queries it, or after Settings::lazy
   kRandom,     ///< after a random time up to Settings::delay
 };
 
@@ -36,7 +36,7 @@ struct Settings {
 EMU_EXPORT const Settings& settings();
 
 using Lock = std::unique_lock<std::mutex>;
-/// Guards all that the device knows. Functions named ...Locked are called with it held.
+/// Guards the whole state of the device. Functions named ...Locked must be called with it held.
 std::mutex& deviceMutex();
 
 }  // namespace gpu_emulator

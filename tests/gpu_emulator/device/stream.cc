@@ -18,7 +18,7 @@ namespace {
 
 struct Streams {
   std::vector<Stream*> all;
-  std::vector<Stream*> legacy;  // of each device
+  std::vector<Stream*> legacy;  // the default stream of each device
   std::condition_variable done;
   std::atomic<Mode> mode{settings().mode};
   std::mt19937_64 random{settings().seed};
@@ -77,7 +77,7 @@ void runStream(Stream* stream) {
     lock.unlock();
     if (delay.count() > 0) std::this_thread::sleep_for(delay);
     if (run) run();
-    run = nullptr;  // what it keeps goes before anybody hears that it is done
+    run = nullptr;  // releases what it holds before the operation counts as done
     lock.lock();
     stream->queue.pop_front();
     stream->done = sequence;
@@ -89,8 +89,8 @@ bool isOrderedByDefaultStream(const Stream* stream, int device) {
   return stream->device == device && !stream->non_blocking && !stream->legacy;
 }
 
-/// What comes before the next operation of the stream without anybody saying so: its own work, what
-/// the host has waited for, and what the default stream orders.
+/// What is implicitly ordered before the next operation of the stream: its own work, work that the
+/// host has waited for, and work that the default stream orders.
 Clock clockOfNextLocked(Stream* stream, std::vector<Dependency>* dependencies) {
   Clock clock = stream->clock;
   join(&clock, hostClockLocked());

@@ -1,5 +1,5 @@
-// Streams: queues of work, each with a thread, that run in one of the modes of settings.h. Not for:
-// events (event.h) and capture (graph.h).
+// Streams: queues of work, each with a thread, which run in one of the modes of settings.h. Not
+// for: events (event.h), capture (graph.h).
 #ifndef TENSOR_BRIDGE_GPU_EMULATOR_DEVICE_STREAM_H_
 #define TENSOR_BRIDGE_GPU_EMULATOR_DEVICE_STREAM_H_
 
@@ -22,8 +22,8 @@ namespace gpu_emulator {
 struct Graph;
 struct Stream;
 
-/// What a kernel, a copy or a host function does. `run` may be null: then it is only a place in the
-/// order and the ranges that it would access. It is called by the stream's thread, without a lock.
+/// The work of a kernel, a copy or a host function. The stream's thread calls `run` without a lock.
+/// If `run` is null, the work only has a place in the order and ranges that it would access.
 struct Work {
   std::string name;
   std::vector<Range> reads = {};
@@ -31,7 +31,7 @@ struct Work {
   std::function<void()> run = nullptr;
 };
 
-/// A stream and the number of the operation in it that is waited for.
+/// A stream, and the number of the operation in it to wait for.
 using Dependency = std::pair<Stream*, uint64_t>;
 
 struct Operation {
@@ -41,24 +41,24 @@ struct Operation {
   std::chrono::steady_clock::time_point queued;
 };
 
-/// Never deleted: events and the race detector name streams that are gone. All under the mutex of
-/// the device.
+/// Never deleted, because events and the race detector name destroyed streams. The device's mutex
+/// guards it.
 struct Stream {
   int id = 0;
   int device = 0;
   int priority = 0;
-  bool legacy = false;        // the default stream, which orders the blocking ones
-  bool non_blocking = false;  // not ordered by it
-  uint64_t queued = 0, done = 0, demanded = 0;  // sequences; 0 is none
+  bool legacy = false;        // the default stream, which orders the blocking streams
+  bool non_blocking = false;  // the default stream does not order it
+  uint64_t queued = 0, done = 0, demanded = 0;  // sequence numbers; 0: none
   std::deque<Operation> queue;
-  Clock clock;  // of what was queued last
+  Clock clock;  // the clock of the last operation in the queue
   bool has_thread = false;
   std::condition_variable changed;
   Graph* capture = nullptr;
 };
 
 EMU_EXPORT Stream* createStream(bool non_blocking, int priority);
-/// From CUDA's handle: null and 1 are the default stream of the current device, 2 the thread's own.
+/// The stream of a CUDA handle: null and 1 are the current device's default stream, 2 the thread's.
 EMU_EXPORT Stream* streamOf(void* handle);
 
 /// Queues the work, or adds it to the graph that the stream captures.
@@ -69,15 +69,16 @@ EMU_EXPORT Error synchronizeDevice(int device);
 
 Mode mode();
 void setMode(Mode mode);
-/// How many operations are queued and not done.
+/// The number of operations that are queued and not done.
 int64_t pendingOperations();
 
-/// Queues behind what is in the stream, after `dependencies` and all in `clock`; its sequence.
+/// Queues work at the end of the stream, ordered after `dependencies` and everything in `clock`.
+/// Returns its sequence number.
 uint64_t pushLocked(Stream* stream, Work work, std::vector<Dependency> dependencies = {},
                     const Clock& clock = {});
-/// Somebody asks for this operation: in the lazy mode it runs now.
+/// Requests this operation: in the lazy mode it runs now.
 void demandLocked(const Dependency& dependency);
-/// Blocks the host; `what` is for the log.
+/// Block the host; `what` is for the log.
 void waitForLocked(Lock& lock, const Dependency& dependency, const char* what);
 void waitForDeviceLocked(Lock& lock, int device, const char* what);
 std::vector<Stream*>& streamsLocked();

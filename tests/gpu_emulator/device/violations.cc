@@ -13,7 +13,7 @@
 namespace gpu_emulator {
 namespace {
 
-// More say nothing new, and a test that lets everything race would fill the memory with text.
+// More texts say nothing new, and would fill the memory if everything in a test races.
 constexpr size_t kMaxKept = 2000;
 
 struct Found {

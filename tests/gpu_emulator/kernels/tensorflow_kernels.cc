@@ -1,8 +1,8 @@
-// Stand-ins for TensorFlow's GPU kernels. Each registered one whose operator has a CPU kernel gets
-// a rival of higher priority, which queues that CPU kernel on the device's compute stream, over the
-// shadow of the same memory. Shapes come from the operators' shape functions; where these cannot
-// tell, or a result is on the host, the stand-in waits for the stream first. Loaded with
-// tf.load_library, before the first operation.
+// Stand-ins for TensorFlow's GPU kernels. For each registered GPU kernel whose operator has a CPU
+// kernel, a rival of higher priority is registered, which queues the CPU kernel on the device's
+// compute stream, over the shadow of the same memory. Shapes come from the operators' shape
+// functions. If these do not know a shape, or if a result is on the host, the stand-in waits for
+// the stream first. Loaded with tf.load_library, before the first operation.
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
@@ -33,7 +33,7 @@ namespace {
 
 namespace tf = tensorflow;
 
-/// A device of our own for the CPU kernels, which no session knows.
+/// A separate device for the CPU kernels, which no session has.
 tf::Device* hostDevice() {
   static tf::Device* const made = [] {
     tf::SessionOptions options;
@@ -43,7 +43,7 @@ tf::Device* hostDevice() {
   return made;
 }
 
-/// An input as a kernel knows it. Device memory by its address alone, which keeps nothing alive.
+/// An input of a kernel. Device memory is only an address, which keeps nothing alive.
 struct Input {
   tf::DataType dtype;
   tf::TensorShape shape;
@@ -119,7 +119,7 @@ absl::Status runOnHost(tf::OpKernel* kernel, const std::vector<Input>& inputs,
   return absl::OkStatus();
 }
 
-/// The work of a CPU kernel: what it makes is put to where the outputs are.
+/// The work of a CPU kernel, which writes its results to the outputs.
 std::function<void()> laterOnHost(std::shared_ptr<tf::OpKernel> kernel, std::string name,
                                   std::vector<Input> inputs, std::vector<Output> outputs) {
   return [kernel = std::move(kernel), name = std::move(name), inputs = std::move(inputs),
@@ -139,7 +139,7 @@ std::function<void()> laterOnHost(std::shared_ptr<tf::OpKernel> kernel, std::str
   };
 }
 
-/// Whether the kernel takes over an input's buffer where it can, as TensorFlow's own do.
+/// Whether the kernel may take over an input's buffer, like TensorFlow's own.
 bool takesOverInputs(const std::string& op) {
   static const std::set<std::string> ops = {"Abs",
                                             "Add",
@@ -299,8 +299,8 @@ class StandIn : public tf::OpKernel {
   std::shared_ptr<tf::OpKernel> kernel_;
 };
 
-/// AssignAddVariableOp and AssignSubVariableOp: in place, or into a new buffer where somebody else
-/// has the variable's. The sum is the CPU's Add or Sub.
+/// AssignAddVariableOp and AssignSubVariableOp: in place, or into a new buffer if the variable's
+/// buffer has other holders. The CPU's Add or Sub computes the result.
 class AssignStandIn : public tf::OpKernel {
  public:
   explicit AssignStandIn(tf::OpKernelConstruction* construction) : OpKernel(construction) {
@@ -346,8 +346,8 @@ class AssignStandIn : public tf::OpKernel {
   std::shared_ptr<tf::OpKernel> kernel_;
 };
 
-/// Operators whose real GPU kernels run, since they launch nothing on the device, and such as no
-/// CPU kernel of ours can stand in for: control flow, functions, communication.
+/// Operators whose real GPU kernels run, because they launch nothing on the device, and operators
+/// for which no CPU kernel can stand in: control flow, functions, communication.
 bool runsItself(const std::string& op) {
   static const std::set<std::string> ops = {"Assert",
                                             "Bitcast",
@@ -440,7 +440,7 @@ bool isAssign(const std::string& op) {
   return op == "AssignAddVariableOp" || op == "AssignSubVariableOp";
 }
 
-/// Whether tensors are all that it takes and makes, some of them on the device.
+/// Whether it only takes and returns tensors, some of them on the device.
 bool isPlain(const tf::KernelDef& kernel, const tf::OpDef& op) {
   const std::set<std::string> on_host(kernel.host_memory_arg().begin(),
                                       kernel.host_memory_arg().end());

@@ -1,8 +1,8 @@
-// Stand-ins for torch's CUDA kernels. Each operator of the CUDA key that has a CPU kernel gets one
-// which queues torch's own CPU kernel on the current stream, over the shadow of the same memory.
-// The shapes of results come from the Meta key. An operator whose shapes depend on values, or whose
-// result is no tensor, waits for the stream first, as torch's own does. Sparse tensors:
-// torch_sparse_kernels.cc. Loaded with torch.ops.load_library.
+// Stand-ins for torch's CUDA kernels. Each operator of the CUDA key that has a CPU kernel gets a
+// stand-in, which queues torch's CPU kernel on the current stream, over the shadow of the same
+// memory. The shapes of results come from the Meta key. An operator whose shapes depend on values,
+// or whose result is not a tensor, waits for the stream first, like torch's own. Loaded with
+// torch.ops.load_library. Not for: sparse tensors (torch_sparse_kernels.cc).
 #include <ATen/ATen.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/native/Resize.h>
@@ -31,14 +31,14 @@ namespace {
 using c10::IValue;
 using Values = std::vector<IValue>;
 
-/// A CUDA tensor as a kernel knows it: an address, which keeps nothing alive.
+/// A CUDA tensor as an operand of a kernel: an address, which keeps nothing alive.
 struct Operand {
   void* data;
   std::vector<int64_t> sizes, strides;
   at::ScalarType dtype;
   bool is_conj, is_neg;
 
-  /// `mutably`: by the call that lets write protection move the tensor first.
+  /// `mutably`: get the address by the call that lets write protection move the tensor first.
   Operand(const at::Tensor& tensor, bool mutably)
       : data(mutably ? tensor.mutable_data_ptr() : const_cast<void*>(tensor.const_data_ptr())),
         sizes(tensor.sizes().vec()),
@@ -55,14 +55,14 @@ struct Operand {
     return tensor;
   }
 
-  /// All that lies between its first and its last element.
+  /// The range from its first to its last element.
   Range range() const {
     return {data, at::detail::computeStorageNbytes(sizes, strides, c10::elementSize(dtype))};
   }
 };
 
-/// An argument of a CPU kernel that runs later: the tensors of `value`, in order, are `operands`,
-/// or themselves where there is none.
+/// An argument of a CPU kernel that runs later. `operands` replace the tensors of `value`, in
+/// order; a tensor without an operand is used itself.
 struct LaterArgument {
   IValue value;
   std::vector<std::optional<Operand>> operands;
@@ -85,7 +85,7 @@ at::Tensor onMeta(const at::Tensor& tensor) {
   return meta;
 }
 
-/// A host tensor whose values are those of now, whatever the program writes to it later.
+/// A copy of a host tensor's present values, which later writes of the program do not change.
 at::Tensor valuesOfNow(const at::Tensor& tensor) {
   if (!tensor.defined()) return tensor;
   at::Tensor copy = tensor.detach().clone();
@@ -147,7 +147,7 @@ class Call {
     return !returns.empty();
   }
 
-  /// Allocates the results, or resizes those that `out` names. False where only the values tell.
+  /// Allocates the results, or resizes those that `out` names. False if shapes depend on values.
   bool makeResults(at::Device device, Values* results) {
     if (mutates() && !writesOnlyToOut()) return true;
     if (!mutates() && !returnsTensorsOnly()) return false;
@@ -161,8 +161,7 @@ class Call {
       const at::AutoDispatchBelowADInplaceOrView below;
       op_.callBoxed(&meta);
     } catch (const std::exception&) {
-      return false;  // the shape depends on values, or the call is wrong: the CPU's kernel says
-                     // which
+      return false;  // shapes depend on values, or the call is wrong: the CPU's kernel decides
     }
     for (const size_t i : written_) {
       if (!arguments_[i].isTensor()) continue;
@@ -181,15 +180,15 @@ class Call {
     return true;
   }
 
-  /// Whether torch's own host code asks for the address of a written argument as for one that is
-  /// only read: MultiTensorApply.cuh takes all of its lists by const_data_ptr().
+  /// Whether torch's own host code gets the address of a written argument like that of a read one:
+  /// MultiTensorApply.cuh takes all of its lists by const_data_ptr().
   bool writesByConstAddress(size_t i) const {
     return arguments_[i].isTensorList() &&
            (startsWith(name_, "aten::_foreach_") || startsWith(name_, "aten::_fused_") ||
             startsWith(name_, "aten::_amp_foreach_"));
   }
 
-  /// The arguments as the kernel gets them, and the ranges that it reads and writes.
+  /// The kernel's arguments, and the ranges that it reads and writes.
   Work prepare(const Values& results) {
     Work work{name_};
     for (size_t i = 0; i < count_; ++i) {
@@ -245,8 +244,8 @@ class Call {
     countVersions();
   }
 
-  /// The _foreach_ kernels count the versions of what they write themselves; the _fused_ ones do
-  /// not.
+  /// The _foreach_ kernels themselves count the versions of the tensors that they write to; the
+  /// _fused_ kernels do not.
   void countVersions() const {
     if (!startsWith(name_, "aten::_foreach_")) return;
     for (const size_t i : written_) {
@@ -270,7 +269,7 @@ class Call {
     return made;
   }
 
-  /// What an operator returns that writes to its arguments.
+  /// The results of an operator that writes to its arguments.
   Values writtenArguments() const {
     Values result;
     if (op_.schema().returns().empty()) return result;
@@ -283,7 +282,7 @@ class Call {
   const size_t count_;
   Values arguments_;
   std::set<size_t> written_;
-  // Shared with the work, which runs when this is gone.
+  // Shared with the work, which runs after this object is gone.
   std::shared_ptr<std::vector<LaterArgument>> later_ =
       std::make_shared<std::vector<LaterArgument>>();
   std::shared_ptr<std::vector<std::optional<Operand>>> targets_ =
@@ -294,7 +293,7 @@ void standIn(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
   Call(op, *stack).run(stack);
 }
 
-/// copy_: plain memory goes torch's real way, which calls CUDA; the rest would be a kernel.
+/// copy_: copies of plain memory run torch's real code, which calls CUDA; others need a kernel.
 void copyOrStandIn(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
   const bool non_blocking = stack->back().toBool();
   at::Tensor self = (*stack)[stack->size() - 3].toTensor();
@@ -310,7 +309,7 @@ void copyOrStandIn(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stac
   stack->push_back(self);
 }
 
-/// Operators whose real code runs: they allocate, make views, or call CUDA and no kernel.
+/// Operators whose real code runs: they allocate, make views, or call CUDA without a kernel.
 bool runsItself(const std::string& name) {
   static const std::set<std::string> names = {
       "aten::_assert_async",
@@ -347,7 +346,7 @@ bool runsItself(const std::string& name) {
   return names.count(name) != 0;
 }
 
-/// Takes the operators over while it exists, which is for ever.
+/// Replaces the operators while it exists. It is never destroyed.
 class Installation {
  public:
   Installation() {

@@ -1,8 +1,8 @@
-// Stand-ins for those of torch's operators on sparse CUDA tensors that launch kernels of their own;
-// the others are made of dense operators. Each waits: its arguments go to the host, the CPU's
-// kernel runs there, and what it made or wrote comes back on the current stream. Copies report what
-// is read and written to the race detector, so a missing wait before the operator is found; one
-// after it may not be.
+// Stand-ins for torch's operators on sparse CUDA tensors that launch kernels; the other operators
+// use dense operators. Each stand-in waits: its arguments are copied to the host, the CPU's kernel
+// runs there, and the results are copied back on the current stream. The copies report reads and
+// writes to the race detector, so a missing wait before the operator is found. A missing wait after
+// it may not be found.
 #include <ATen/ATen.h>
 #include <ATen/SparseTensorImpl.h>
 #include <c10/cuda/CUDAGuard.h>
@@ -22,7 +22,8 @@ at::SparseTensorImpl* sparse(const at::Tensor& tensor) {
   return static_cast<at::SparseTensorImpl*>(tensor.unsafeGetTensorImpl());
 }
 
-/// A tensor, sparse or not, on another device; an undefined one and a number stay as they are.
+/// A tensor, sparse or not, on another device. Undefined tensors and numbers are returned
+/// unchanged.
 at::Tensor moved(const at::Tensor& tensor, at::Device device) {
   if (!tensor.defined() || tensor.unsafeGetTensorImpl()->is_wrapped_number()) return tensor;
   if (!tensor.is_sparse()) return tensor.to(device);
@@ -31,7 +32,7 @@ at::Tensor moved(const at::Tensor& tensor, at::Device device) {
   return result._coalesced_(tensor.is_coalesced());
 }
 
-/// Gives a written argument what its copy on the host has become.
+/// Copies the host's copy of a written argument back to the argument.
 void writeBack(const at::Tensor& to, const at::Tensor& host) {
   if (!to.is_sparse()) {
     to.copy_(host);

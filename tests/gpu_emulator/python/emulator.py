@@ -1,6 +1,6 @@
-"""The emulated device, as Python sees it: what was called on it and what went wrong there.
+"""Python's interface of the emulated device: its calls and its violations.
 
-NOT A GPU. Only in a process of the rig, which `tests/gpu_emulator/emulated_gpu.py` starts.
+NOT A GPU. Works only in a process of the rig, which `tests/gpu_emulator/emulated_gpu.py` starts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _device.emu_pending.restype = ctypes.c_int64
 
 
 class Call(NamedTuple):
-    """A line of the log: a call of CUDA, an operator, or WAIT: the host waits for the device."""
+    """A line of the log: a call of CUDA, an operator, or WAIT if the host waits for the device."""
 
     thread: int
     name: str
@@ -31,9 +31,9 @@ class Call(NamedTuple):
 
 
 def load() -> None:
-    """Imports both frameworks and puts the stand-ins in the place of their kernels."""
+    """Imports both frameworks and replaces their kernels with the stand-ins."""
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-    # In the order that users are told: torch has its own CUDA by it, and TensorFlow too.
+    # In the order that the docs recommend, in which each framework has its own CUDA.
     import tensor_bridge  # noqa: F401, I001
     import tensorflow as tf
     import torch
@@ -48,19 +48,22 @@ def mode() -> str:
 
 
 def pending() -> int:
-    """How many operations are queued and not done."""
+    """The number of operations that are queued and not done."""
     return int(_device.emu_pending())
 
 
 def take_violations() -> list[str]:
-    """What went wrong since the last time: races, forbidden calls. The plugin then sees none."""
+    """Removes and returns the violations since the last call: races, forbidden calls.
+
+    The plugin does not see them then.
+    """
     found = [_device.emu_violation(i).decode() for i in range(_device.emu_violations())]
     _device.emu_clear_violations()
     return found
 
 
 def take_missing_kernels() -> list[str]:
-    """Kernels that were launched since the last time and have no stand-in: they did nothing."""
+    """Removes and returns the kernels without a stand-in that were launched since the last call."""
     found = [_device.emu_unemulated_name(i).decode() for i in range(_device.emu_unemulated())]
     _device.emu_clear_unemulated()
     return found
@@ -73,7 +76,7 @@ def _call(line: str) -> Call:
 
 @contextmanager
 def logged() -> Iterator[list[Call]]:
-    """The calls of all threads during the block, in the list when it is left."""
+    """A list that has the calls of all threads during the block when the block ends."""
     calls: list[Call] = []
     _device.emu_keep_calls(1)
     try:
@@ -84,5 +87,5 @@ def logged() -> Iterator[list[Call]]:
 
 
 def host_waits(calls: list[Call]) -> list[Call]:
-    """Those at which a thread of the host waits for the device, done with its work or not."""
+    """The calls at which a host thread waits for the device, whether its work is done or not."""
     return [call for call in calls if call.name == "WAIT"]

@@ -1,8 +1,8 @@
 """pytest's plugin of the rig, `-p emulator_plugin`: tests run on the emulated device, not a GPU.
 
-A test that passed fails if the device saw a violation meanwhile, unless the test took it
-(`emulator.take_violations`). Kernels without a stand-in are reported, since what they should have
-computed is missing.
+A test that passed fails if there was a violation on the device, unless the test took it
+(`emulator.take_violations`). Kernels without a stand-in are reported, because their results are
+missing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ emulator.load()
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Fails the test for what the device saw during its call or its fixtures' end."""
+    """Fails the test for violations during its call or the end of its fixtures."""
     report = yield
     if call.when == "setup":
         return report
@@ -40,11 +40,11 @@ def pytest_runtest_makereport(
 
 
 def pytest_report_header() -> str:
-    """What the tests run on."""
+    """Says that the tests run on the emulated device."""
     return f"emulated device, not a GPU; mode {emulator.mode()}"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Which kernels did nothing."""
+    """Lists the kernels that did nothing."""
     for test, kernels in _missing.items():
         terminalreporter.write_line(f"no stand-in in {test}: {', '.join(kernels)}")

@@ -1,7 +1,7 @@
-"""Read by each Python process of the rig before its program: CUDA's runtime is the emulated one.
+"""Loads the emulated CUDA runtime in each Python process of the rig before its program.
 
-torch's libraries look for libcudart.so.13 beside NVIDIA's packages before LD_LIBRARY_PATH. What is
-loaded already under that name is taken instead, and NVIDIA's file stays as it is.
+torch's libraries look for libcudart.so.13 in NVIDIA's packages before LD_LIBRARY_PATH. They use a
+library that is already loaded under that name instead, so NVIDIA's file need not change.
 """
 
 import ctypes

@@ -16,7 +16,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def on_device() -> Iterator[None]:
-    """TensorFlow's tensors are on the device; nothing is queued when the next test begins."""
+    """Puts TensorFlow's tensors on the device. Nothing is queued when the next test begins."""
     with tf.device("GPU:0"):
         yield
     torch.cuda.synchronize()

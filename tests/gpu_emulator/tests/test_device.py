@@ -1,4 +1,4 @@
-"""The emulated device does what the README says of it: it finds what is wrong, and only that."""
+"""The emulated device behaves as its README says: it finds errors, and only errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def two_streams() -> tuple[torch.cuda.Stream, torch.cuda.Stream]:
 
 
 def write_and_read(*, ordered: bool) -> torch.Tensor:
-    """A tensor is written on one stream and read on another."""
+    """Writes a tensor on one stream and reads it on another."""
     writer, reader = two_streams()
     x = torch.zeros(SIZE, device="cuda")
     torch.cuda.synchronize()

@@ -1,4 +1,4 @@
-"""Every operator of torch that writes moves what TensorFlow has before a kernel has its address."""
+"""Every torch operator that writes moves memory shared with TensorFlow before a kernel starts."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ import torch
 import tensor_bridge
 
 WRITERS = Path(__file__).with_name("writers.py")
-# Guesses that end the process; more would be a fault of the script.
+# The most guesses that may end the process; more would be an error of the script.
 STARTS = 25
-# What a schema calls written, and the kernel leaves alone in all calls that torch takes here: a
-# buffer of the CPU's, noise and statistics outside training, an empty index. Or memory given up.
+# Arguments that a schema calls written, but that the kernel does not write to in any call that
+# torch accepts here: a buffer of the CPU, noise and statistics outside training, an empty index.
+# Also memory that is given up.
 NOT_WRITTEN = {
     "aten::_native_batch_norm_legit:running_mean",
     "aten::_native_batch_norm_legit:running_var",
@@ -34,7 +35,7 @@ NOT_WRITTEN = {
 
 
 def called(results: Path) -> dict[str, tuple[str, str]]:
-    """What each written argument of each operator did; "begin": the process ended."""
+    """The outcome for each written argument of each operator; "begin" if the process ended."""
     for _ in range(STARTS):
         command = [sys.executable, str(WRITERS), str(results)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -48,7 +49,7 @@ def called(results: Path) -> dict[str, tuple[str, str]]:
     return {key: (found, again) for key, found, again in lines}
 
 
-# Two minutes; torch's host code does the same in each mode.
+# It takes two minutes, and torch's host code does the same in each mode.
 @pytest.mark.skipif(os.environ["CUDA_EMU_MODE"] != "immediate", reason="in one mode of the rig")
 def test_every_writer_moves_or_raises(tmp_path: Path) -> None:
     found = called(tmp_path / "results")
@@ -56,8 +57,8 @@ def test_every_writer_moves_or_raises(tmp_path: Path) -> None:
     assert stays <= NOT_WRITTEN
     moved = {key for key, result in found.items() if result[0] == "moved"}
     assert {found[key] for key in moved} == {("moved", "raised")}
-    # The others refuse what is guessed: what would go to cuBLAS and cuSOLVER, which are not there,
-    # and what fits in too many ways.
+    # The other operators refuse the guesses: those that need cuBLAS and cuSOLVER, which are
+    # missing, and those with too many possible arguments.
     assert len(moved) > 0.6 * len(found), sorted(set(found) - moved)
     lists = {key for key in moved if key.startswith(("aten::_foreach_", "aten::_fused_"))}
     assert len(lists) > 100

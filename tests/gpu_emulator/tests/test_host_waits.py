@@ -1,4 +1,4 @@
-"""How often the host waits for the device: as often as TensorFlow alone makes it wait."""
+"""The host waits for the device as often as with TensorFlow alone."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def waits_in(action: Callable[[], object]) -> list[str]:
-    """Of any thread, until all that the action dropped is given back."""
+    """The waits of all threads, until everything that the action dropped is released."""
     wait_until(lambda: live_owners() == 0)
     with emulator.logged() as calls:
         action()

@@ -2,11 +2,11 @@
 
     python writers.py RESULTS
 
-Runs by itself, without the rig's kernels: torch's own are launched, and do nothing. For each
-argument that a schema says is written it looks for arguments that torch takes, with the written
-one over TensorFlow's memory, and adds lines to RESULTS: "begin", then "moved", "stays" or "refused"
-(none were found), and what on_write="raise" did. Some guesses end the process, which is then
-started again and goes on behind the last line.
+It runs without the rig's kernels: torch's own are launched, and do nothing. For each argument that
+a schema calls written, it searches for arguments that torch accepts, with the written one over
+TensorFlow's memory. It adds lines to RESULTS: "begin", then "moved", "stays" or "refused" (none
+were found), and the outcome of on_write="raise". Some guesses end the process. It is then started
+again and continues after the last line.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import tensor_bridge
 from tensor_bridge.testing import tf_data_address, torch_data_address
 
 ATTEMPTS = 60
-# Of seconds for one argument; torch waits for ever for what no kernel computes.
+# Seconds for one argument; torch waits for ever for results that no kernel computes.
 LIMIT = 20
 # Room for the largest of SHAPES, in the widest dtype.
 ELEMENTS = 4096
@@ -39,7 +39,7 @@ WORDS = ("none", "sum", "prod", "amax", "mean", "add", "linear")
 
 
 def written() -> Iterator[tuple[str, Any, str]]:
-    """Each operator with a kernel for CUDA, or a list that it writes, and each such argument."""
+    """Each operator with a kernel for CUDA or a written list, and each of its written arguments."""
     for name in sorted(torch._C._dispatch_get_all_op_names()):
         if not name.startswith("aten::"):
             continue
@@ -57,7 +57,7 @@ def written() -> Iterator[tuple[str, Any, str]]:
 
 
 class Arguments:
-    """One guess at what an operator takes, the same for the same seed."""
+    """A guess at an operator's arguments, the same for the same seed."""
 
     def __init__(self, seed: str, flat: torch.Tensor) -> None:
         self.draw = random.Random(seed)
@@ -65,7 +65,7 @@ class Arguments:
         self.shape = self.draw.choice(SHAPES)
         self.dtype = self.draw.choice((torch.float32, self.draw.choice(DTYPES)))
         self.varied = self.draw.choice((0.0, 0.2, 0.5))
-        self.written = 0  # elements of what is to be written
+        self.written = 0  # number of elements of the written argument
 
     def like(self) -> tuple[tuple[int, ...], torch.dtype]:
         vary = self.draw.random
@@ -164,7 +164,7 @@ def main(results: Path) -> None:
                 if result == "moved":
                     found, again = result, outcome(op, target, seed, t, "raise")
                     break
-                # In another mode, or with other sizes, it may write after all.
+                # In another mode, or with other sizes, it may still write.
                 found = "stays" if result == "stays" else found
             signal.alarm(0)
             file.write(json.dumps([key, found, again]) + "\n")
