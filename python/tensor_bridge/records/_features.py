@@ -345,7 +345,7 @@ _CLASSES: dict[str, type[Feature]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SequenceFeatures:
     """The spec of a tf.train.SequenceExample.
 
@@ -356,6 +356,9 @@ class SequenceFeatures:
 
     context: Mapping[str, Any] = field(default_factory=dict)
     sequence: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"records.SequenceFeatures(context={self.context!r}, sequence={self.sequence!r})"
 
 
 def _is_tensorflow(value: Any) -> bool:

@@ -53,8 +53,8 @@ def infer(paths: Any, *, records: int = 100) -> Any:
       prints as Python source.
 
     Raises:
-      RecordError: There are no records, they are not Examples, or a key has values of several
-        dtypes.
+      RecordError: There are no records, they are not Examples (TensorBoard's events and
+        ExampleListWithContext are other messages), or a key has values of several dtypes.
       RecordNotFoundError: A file is missing, or a pattern matches nothing.
     """
     from tensor_bridge.records._paths import expand
@@ -80,6 +80,7 @@ def infer_from(batch: Any) -> Any:
     maps = list(_keys(given))
     lists = _collected(maps, in_lists=True)
     context = _collected(maps, in_lists=False)
+    _check_message(given, context, lists)
     features = Spec((key, _feature(key, seen, len(given))) for key, seen in sorted(context.items()))
     if not lists:
         return features
@@ -87,6 +88,25 @@ def infer_from(batch: Any) -> Any:
         (key, _list_feature(key, seen, len(given))) for key, seen in sorted(lists.items())
     )
     return SequenceFeatures(features, sequence)
+
+
+def _check_message(given: RecordBatch, context: dict[str, _Seen], lists: dict[str, _Seen]) -> None:
+    """Refuses other messages that can be read as Examples: fields have numbers, and no names."""
+    for key in context:
+        name = key.encode("utf-8", "surrogateescape")
+        # An entry of a map of features itself: its field 1, and after it nothing or its field 2.
+        if name[:1] == b"\n" and name[1:2] and name[2 + name[1] :][:1] in (b"", b"\x12"):
+            raise RecordError(
+                "expected a tf.train.Example or SequenceExample, got examples within a message, "
+                "as in an ExampleListWithContext of TensorFlow Ranking: parse it with its own "
+                "classes, and its examples with parse_example()"
+            )
+    if not context and not lists and any(each not in (b"", b"\n\0") for each in given.to_bytes()):
+        raise RecordError(
+            "expected a tf.train.Example or SequenceExample, got records with no features, as "
+            "other messages have (events of TensorBoard, for example): parse them with their own "
+            "classes"
+        )
 
 
 def _keys(batch: RecordBatch) -> Iterator[list[tuple[bool, bytes, int, int]]]:

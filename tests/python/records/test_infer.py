@@ -55,6 +55,7 @@ def test_feature_lists_make_a_spec_of_sequences() -> None:
             "words": records.VarLenFeature("bytes"),
         },
     )
+    assert eval(repr(spec), {"records": records}) == spec
     context, sequence, lengths = records.parse_sequence_example(batch, spec.context, spec.sequence)
     assert context["id"].to_bytes() == [b"x"]
     assert sequence["rows"].tolist() == [[[1, 2], [3, 4]]]
@@ -81,3 +82,16 @@ def test_records_that_are_no_examples_and_keys_of_two_dtypes_are_refused() -> No
         )
     with pytest.raises(RecordError, match="got none"):
         infer_from([])
+
+
+def test_other_messages_that_can_be_read_as_examples_are_refused() -> None:
+    """Files of TensorBoard and of TensorFlow Ranking are TFRecord files of other messages."""
+    first = example([("utility", feature("int64", [1])), ("text", feature("bytes", [b"a word"]))])
+    ranked = example_bytes.delimited(1, first) + example_bytes.delimited(2, first)
+    assert tf.train.Example.FromString(ranked).features.feature
+    with pytest.raises(RecordError, match="ExampleListWithContext"):
+        infer_from([ranked])
+    event = b"\x09" + bytes(8) + example_bytes.delimited(3, b"brain.Event:2")
+    with pytest.raises(RecordError, match="no features, as other messages"):
+        infer_from([event])
+    assert infer_from([b"", b"\n\0"]) == {}

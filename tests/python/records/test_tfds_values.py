@@ -60,7 +60,7 @@ def test_every_feature_has_the_values_that_tfds_reads(builder, folder, split):
         assert tfds_builders.differences(a, b) == [], f"example {i}"
 
 
-def test_jpeg_is_within_four_of_what_tfds_reads(tmp_path):
+def test_jpeg_of_smooth_images_is_within_four_of_what_tfds_reads(tmp_path):
     """TFDS decodes by the fast method; test_images.py compares with the accurate one."""
     builder = tfds_builders.prepared(tfds_builders.Photos, tmp_path)
     ours = records.tfds(builder.data_path)
