@@ -1,4 +1,4 @@
-"""What every Python test shares: both interfaces, and the rule that no TensorFlow buffer leaks."""
+"""Fixtures of all Python tests: both interfaces, and the check that no TensorFlow buffer leaks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Where those that are marked `alone` are asked for, imports no file without any."""
+    """If only tests marked `alone` are run, skips files without such tests."""
     if not (config.option.markexpr.endswith(" and alone") and collection_path.suffix == ".py"):
         return None
     if _ALONE & set(collection_path.parts):
@@ -41,7 +41,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_finish() -> None:
-    """Takes what the frameworks allocated out of the collector's sight; it runs often."""
+    """Hides the frameworks' objects from the garbage collector, which runs often."""
     gc.collect()
     gc.freeze()
 
@@ -75,7 +75,7 @@ def no_owner_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def no_collector() -> Iterator[None]:
-    """What goes, goes because nothing refers to it any more."""
+    """Disables the garbage collector, so that only reference counts free objects."""
     gc.collect()
     gc.disable()
     yield

@@ -1,4 +1,4 @@
-"""After a test no torch state that a graph of TensorFlow's refers to is left."""
+"""A test leaves no torch state to which a graph of TensorFlow refers."""
 
 from __future__ import annotations
 

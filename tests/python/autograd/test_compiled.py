@@ -8,8 +8,7 @@ from fresh import BOTH, TORCH_FIRST, run_forked
 
 pytestmark = pytest.mark.timeout(600)
 
-# Imports only: what is compiled is compiled in the fork. The compiler's own pool of processes
-# would not survive one.
+# Only imports; the fork compiles. The compiler's own pool of processes would not survive a fork.
 START = """
 import os, warnings
 os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
@@ -23,7 +22,7 @@ torch.manual_seed(0)
 
 
 def run(code: str) -> str:
-    # Compilers and TensorFlow write to stderr what is no failure.
+    # Compilers and TensorFlow also write other things than errors to stderr.
     done = run_forked(code, timeout=500, after=(BOTH, START))
     assert done.code == 0, done.out + done.err
     return done.out.strip()

@@ -35,7 +35,7 @@ def small_model() -> Any:
 
 
 def images(count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Horizontal and vertical bars on noise, and which of them each image has."""
+    """Images of horizontal or vertical bars on noise, and their labels."""
     generator = torch.Generator().manual_seed(0)
     x = 0.3 * torch.randn(count, 8, 8, 1, generator=generator)
     labels = torch.arange(count) % 2
@@ -127,7 +127,7 @@ def test_what_tensorflow_changes_in_some_of_many_variables() -> None:
     with owners():
         for number in (3, 17, 49):
             variables[number].assign(tf.fill([16], 100.0))
-        scattered = variables[20]  # every read of it is a copy from now on
+        scattered = variables[20]  # from now on every read of it is a copy
         scattered.scatter_update(tf.IndexedSlices([100.0], [0]))
         expected = sum(range(50)) - 3 - 17 - 49 + 300
         assert module(torch.zeros(16)).tolist() == [expected + 80.0] + [float(expected)] * 15
@@ -268,7 +268,7 @@ def test_a_keras_backbone_with_a_torch_head_learns_images(frozen: bool) -> None:
 
 @needs.keras_3
 def test_training_equals_that_of_one_framework() -> None:
-    """The same network, step for step, with its first half in TensorFlow and wholly in torch."""
+    """A network with its first half in TensorFlow equals one in torch after every step."""
     torch.manual_seed(0)
     dense = keras.layers.Dense(6, activation="tanh")
     dense.build((None, 3))

@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 import tensor_bridge
 from tensor_bridge.autograd import GradientError, tf_to_torch
 
-# torch's own forward mode and torch.func import what uses it.
+# torch's forward mode and torch.func import modules that use it.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -116,7 +116,7 @@ def test_a_lazily_conjugated_upstream() -> None:
 
 
 class Probe:
-    """A TensorFlow identity that remembers the gradient that came in, and the one it returned."""
+    """A TensorFlow identity that keeps the gradient it gets and the gradient it returns."""
 
     def __init__(self) -> None:
         self.upstream: Any = None
@@ -353,7 +353,7 @@ def test_checkpointing(reentrant: bool) -> None:
 
 
 def test_a_change_of_an_input_between_forward_and_backward_does_not_matter() -> None:
-    """TensorFlow keeps the bytes; torch moves at its write."""
+    """TensorFlow keeps the bytes, because torch's tensor moves at the write."""
     x = value(3)
     leaf = x * 1
     kept = leaf.detach().clone()
@@ -410,7 +410,7 @@ def test_two_threads() -> None:
 
 
 class OddError(Exception):
-    """An exception that is neither framework's."""
+    """An exception of neither framework."""
 
 
 def frames(e: BaseException) -> str:

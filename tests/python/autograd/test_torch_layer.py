@@ -58,7 +58,7 @@ def test_weights_are_the_modules_parameters_and_buffers() -> None:
 
 
 def forget(layer: Any) -> None:
-    """Gives the module and the weights memory of their own.
+    """Gives the module and the weights separate memory.
 
     TensorFlow keeps the graphs that `fit` traces, and the variables they refer to, for good:
     https://github.com/tensorflow/tensorflow/issues/124972. Delete with the release that does not.
@@ -115,7 +115,7 @@ def test_fit_equals_training_in_torch() -> None:
         torch.testing.assert_close(tensor_bridge.to_torch(variable), parameter.detach())
 
 
-# Keras, as it reads variables into NumPy.
+# Keras warns when it reads variables into NumPy arrays.
 @pytest.mark.filterwarnings("ignore:__array__ implementation")
 def test_saved_and_restored_with_the_model(tmp_path: Path) -> None:
     x, y = data(8)

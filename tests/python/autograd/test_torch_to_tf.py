@@ -39,7 +39,7 @@ def close(a: Any, b: Any) -> None:
 
 
 def taped(f: Callable[..., Any], x: tf.Tensor, **options: bool) -> tuple[tf.GradientTape, Any]:
-    """A tape that saw `f(x)`, and that."""
+    """A tape that recorded `f(x)`, and the result of `f(x)`."""
     with tf.GradientTape(**options) as tape:
         tape.watch(x)
         y = f(x)
@@ -47,7 +47,7 @@ def taped(f: Callable[..., Any], x: tf.Tensor, **options: bool) -> tuple[tf.Grad
 
 
 def gradients(f: Callable[..., Any], x: tf.Tensor, orders: int) -> list[Any]:
-    """Derivatives of the sum of f, one after the other."""
+    """The first derivatives of the sum of f, in order."""
     tapes = [tf.GradientTape() for _ in range(orders)]
     for tape in tapes:
         tape.__enter__()
@@ -303,7 +303,7 @@ def test_a_keras_symbolic_tensor_is_sent_to_the_layer() -> None:
 
 
 class OddError(Exception):
-    """An exception that is neither framework's."""
+    """An exception of neither framework."""
 
 
 class Raising(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""assign() gives torch's values to a variable: shared where possible, never connected."""
+"""assign() sets a variable to torch's values: memory is shared if possible, and never linked."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ def test_assigning_inside_a_function_is_refused() -> None:
 
     traced()
     assert values_of(v) == [0.0] * 4
-    v.assign(VALUES)  # gives torch's memory back; the graph keeps the variable for a while
+    v.assign(VALUES)  # releases torch's memory; the graph keeps the variable for a while
 
 
 def test_an_uninitialised_variable_is_assigned() -> None:

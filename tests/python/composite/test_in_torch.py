@@ -1,4 +1,4 @@
-"""StringTensor and Ragged where torch and accelerate handle batches: collating, saving, moving."""
+"""StringTensor and Ragged in batches of torch and accelerate: collating, saving, moving."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_strings_of_one_shape_become_a_batch_as_tensorflow_stacks_them(seed: int
     tensors = [tf.constant(words(draw, shape), tf.string, shape) for _ in range(1 + seed % 4)]
     batch = [tensor_bridge.to_torch(t) for t in tensors]
     assert default_collate(batch) == tensor_bridge.to_torch(tf.stack(tensors))
-    # Parts of others, whose offsets do not begin at 0.
+    # Slices of others, whose offsets do not begin at 0.
     if shape and shape[0]:
         collated = default_collate([strings[-1:] for strings in batch])
         assert collated == tensor_bridge.to_torch(tf.stack([t[-1:] for t in tensors]))

@@ -1,4 +1,4 @@
-"""tf.IndexedSlices are sparse gradients in torch, and those of torch come back as them."""
+"""tf.IndexedSlices become sparse gradients in torch, and torch's become tf.IndexedSlices."""
 
 from __future__ import annotations
 

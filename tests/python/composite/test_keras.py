@@ -1,4 +1,4 @@
-"""Keras variables convert like TensorFlow's; layers and models are their weights by path."""
+"""Keras variables convert like TensorFlow's; layers and models become their weights by path."""
 
 from __future__ import annotations
 

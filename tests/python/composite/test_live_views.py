@@ -1,4 +1,4 @@
-"""A live view writes through to its variable until TensorFlow updates it, and to nothing else."""
+"""A live view writes only to its variable, until TensorFlow updates the variable."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_a_tape_keeps_what_it_read_before() -> None:
 
 
 def test_what_is_read_after_the_call_may_change_with_it() -> None:
-    """As documented: the reader shares the variable's buffer, which torch writes to."""
+    """As documented: the reader shares the variable's buffer, to which torch writes."""
     v = variable()
     view = live(v)
     later = v.read_value()
@@ -180,7 +180,7 @@ def test_an_update_ends_the_view_and_leaves_the_tensor(
         assert old.tolist() == [5.0, 6.0, 7.0, 8.0]
         old.zero_()
         assert values_of(v) == after, "a write to an ended view reaches the variable"
-        # Again, over what TensorFlow made of it.
+        # A new view of the value that TensorFlow has set.
         new = view.refresh()
         assert new is view.tensor
         assert new is not old
@@ -323,7 +323,7 @@ def test_every_dtype_is_live_or_refused_before_the_variable_moves(row: DtypeRow)
 
 
 def test_which_dtypes_are_live() -> None:
-    """A new TensorFlow may copy more of them: then they leave this list, and the docs'."""
+    """If a new TensorFlow copies more of them, remove them here and in the docs."""
     refused = []
     for row in NUMERIC:
         if not tensorflow_has_variables_of(row):

@@ -146,7 +146,7 @@ def test_an_optional_of_a_graph_is_refused() -> None:
 
 
 class Masked(tf.experimental.ExtensionType):
-    __name__ = "tensor_bridge.tests.Masked"  # or it could not be packed
+    __name__ = "tensor_bridge.tests.Masked"  # required for packing
     values: tf.Tensor
     mask: tf.Tensor
 
@@ -155,8 +155,8 @@ class Masked(tf.experimental.ExtensionType):
 
 
 class Everything(tf.experimental.ExtensionType):
-    # Not in alphabetical order, as neither is the mapping.
-    # TensorFlow 2.12 takes typing's names only.
+    # Not in alphabetical order, like the mapping.
+    # TensorFlow 2.12 only accepts typing's names.
     name: str
     masked: Masked
     many: typing.Tuple[tf.Tensor, ...]  # noqa: UP006
@@ -169,7 +169,7 @@ class Everything(tf.experimental.ExtensionType):
     sizes: typing.Tuple[int, ...]  # noqa: UP006
 
     def __init__(self, seed: int) -> None:
-        """Not the constructor that TensorFlow would write."""
+        """A constructor that differs from the one that TensorFlow would generate."""
         self.name = "everything"
         self.masked = Masked(ints(seed), tf.constant([True]))
         self.many = (ints(1), ints(2, 3))
@@ -234,7 +234,7 @@ def test_every_kind_of_field() -> None:
         "by_name['a']",
         "ragged",
     ]
-    # Inside a structure, and as the argument of a function.
+    # In a structure, and as the argument of a function.
     assert tensor_bridge.to_torch([t])[0].size == 2
     assert bool(tf.function(lambda e: e.size == 2, autograph=False)(tensor_bridge.to_tf([x])[0]))
 
@@ -332,7 +332,7 @@ def test_a_packed_extension_type() -> None:
 
 @pytest.mark.parametrize("name", ["weight", "bias", "running_mean"])
 def test_a_parameter_without_a_value_is_refused_until_it_has_one(name: str, interface: Any) -> None:
-    """To look at it is an empty tensor: converted, it would be a wrong value."""
+    """It looks like an empty tensor, which would be converted to a wrong value."""
     lazy = torch.nn.LazyBatchNorm1d()
     x = getattr(lazy, name)
     with owners():
@@ -344,7 +344,7 @@ def test_a_parameter_without_a_value_is_refused_until_it_has_one(name: str, inte
             assert explained.error is tensor_bridge.UnsupportedTypeError
             with pytest.raises(tensor_bridge.UnsupportedTypeError, match=r"^at \['a'\]\[1\]: "):
                 tensor_bridge.to_tf({"a": [torch.ones(2), x]})
-            # On the way to torch it is torch's already.
+            # to_torch() keeps it, because it is already torch's.
             passed = tensor_bridge.to_torch([ints(1), x])
             assert passed[1] is x
             del passed

@@ -1,4 +1,4 @@
-"""What composites are made of on torch's side: a loader moves and keeps them by their parts."""
+"""The torch parts of composites, by which a loader moves and keeps them."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ VALUES: dict[str, Callable[[], Any]] = {
     "sparse bsc": lambda: COO.to_sparse_bsc((2, 1)),
     "extension type": lambda: tensor_bridge.to_torch(Two(tf.constant([1, 2]), (RAGGED, RAGGED))),
 }
-# These have no tensors yet, are of a variable that stays where it is, or a form that `to_torch`
+# These have no tensors yet, belong to a variable that does not move, or have a form that `to_torch`
 # never makes.
 WITHOUT = {"uninitialized parameter", "live view", "strided nested tensor"}
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
 
 
 def plain(value: Any) -> list[torch.Tensor]:
-    """The dense tensors of a value, the parts of its parts included."""
+    """The dense tensors of a value, including the parts of its parts."""
     composite = _registry.for_torch(value)
     if composite is None:
         assert value.layout is torch.strided

@@ -1,4 +1,4 @@
-"""Ragged tensors: nested tensors where torch can say as much, else Ragged; and back exactly."""
+"""Ragged tensors become nested tensors if these can hold everything, else Ragged, and back."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def two_ragged_dimensions(splits_dtype: tf.DType = tf.int64) -> tf.RaggedTensor:
 
 
 def same(left: tf.RaggedTensor, right: tf.RaggedTensor) -> bool:
-    """Whether two ragged tensors are equal in everything, partitions included."""
+    """Whether two ragged tensors are equal in everything, including partitions."""
     if not (isinstance(left, tf.RaggedTensor) and isinstance(right, tf.RaggedTensor)):
         return (
             not isinstance(left, tf.RaggedTensor)
@@ -218,7 +218,7 @@ def test_uniform_row_lengths_come_back() -> None:
     assert again.shape.as_list() == [2, 2, None]
     only = tf.RaggedTensor.from_uniform_row_length(tf.ones([6, 2]), tf.constant(3, tf.int32))
     x = tensor_bridge.to_torch(only)
-    assert type(x) is Ragged, "a nested tensor forgets that the length is uniform"
+    assert type(x) is Ragged, "a nested tensor does not keep that the length is uniform"
     assert x.shape == (2, 3, 2)
     assert same(only, tensor_bridge.to_tf(x))
     none = tf.RaggedTensor.from_uniform_row_length(tf.ones([0, 2]), 0, nrows=4)
@@ -429,7 +429,7 @@ def test_a_ragged_tensor_of_a_graph_is_refused() -> None:
     traced(two_ragged_dimensions())
 
 
-# ---- whatever the partitions are -----------------------------------------------------------------
+# ---- any partitions ------------------------------------------------------------------------------
 
 
 @st.composite

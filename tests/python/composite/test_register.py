@@ -1,4 +1,4 @@
-"""Users register composite types of their own."""
+"""Users register their own composite types."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_an_error_names_the_component(registered: None) -> None:
 def test_it_ends_with_unregistering() -> None:
     tensor_bridge.register_composite("boxes", Boxes, TorchBoxes, **FUNCTIONS)
     tensor_bridge.unregister_composite("boxes")
-    # A dataclass is a node of a structure, rebuilt as what it was.
+    # A dataclass is a node of a structure, and is rebuilt with its own class.
     assert type(tensor_bridge.to_torch(boxes())) is Boxes
     with pytest.raises(ValueError, match="no composite named 'boxes'"):
         tensor_bridge.unregister_composite("boxes")
@@ -176,7 +176,7 @@ def test_a_class_that_was_looked_up_while_it_was_registered_is_found() -> None:
     }
     mine = Mine()
     with pytest.raises(tensor_bridge.UnsupportedTypeError):
-        tensor_bridge.to_torch(mine)  # it was looked up before it was there
+        tensor_bridge.to_torch(mine)  # the class was looked up before it was registered
     try:
         assert tensor_bridge.to_torch(mine) == "converted"
     finally:

@@ -1,4 +1,4 @@
-"""SparseTensor and COO, CSRSparseMatrix and CSR: shared, flagged truthfully, checked."""
+"""SparseTensor and COO, CSRSparseMatrix and CSR: shared, with the right flags, checked."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tensor_bridge.testing import (
 
 assert_to_tf_refused = partial(refusals.assert_to_tf_refused, tensor_bridge)
 
-# torch's, once a process, when a test makes such a tensor without check_invariants=.
+# torch warns once per process when a test makes such a tensor without check_invariants=.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Sparse .* tensor support is in beta"),
     pytest.mark.filterwarnings("ignore:Sparse invariant checks are implicitly disabled"),
@@ -46,7 +46,7 @@ def sparse(
 
 
 def coo(indices: Any, values: Any, shape: Any, **options: Any) -> torch.Tensor:
-    """By default unchecked, as torch makes them."""
+    """A COO tensor, by default unchecked like torch's."""
     return torch.sparse_coo_tensor(
         torch.tensor(indices), torch.tensor(values), shape, check_invariants=False, **options
     )

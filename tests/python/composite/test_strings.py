@@ -47,7 +47,7 @@ tensors = pytest.mark.parametrize("t", TENSORS.values(), ids=TENSORS.keys())
 
 
 def expected(t: tf.Tensor) -> Any:
-    """The strings as NumPy has them."""
+    """The strings from NumPy."""
     value = t.numpy()
     return value.tolist() if isinstance(value, np.ndarray) else value
 
@@ -134,7 +134,7 @@ def test_options(interface: Any) -> None:
         assert interface.to_torch(t, **options) == interface.to_torch(t)
     for on_write in ("copy", "raise", "alias"):
         x = interface.to_torch(t, on_write=on_write)
-        x.bytes.zero_()  # a copy: nothing to protect
+        x.bytes.zero_()  # a copy, which needs no protection
     assert_refused(interface, t, tensor_bridge.CopyRequiredError, "Use copy=None", copy=False)
     assert_refused(
         interface, t, tensor_bridge.CopyRequiredError, "Use copy=None", copy=False, strings="list"
@@ -274,7 +274,7 @@ assert grown < 100_000_000, grown  # one of them is 27 MB
 
 
 def test_tensorflow_computes_with_what_it_got() -> None:
-    """Copies of the elements outlive the tensor: they do not refer to its memory."""
+    """Copies of the elements outlive the tensor, because they do not refer to its memory."""
     words = [b"a", b"b" * 22, b"c" * 23, b"d" * 500, b""]
     t = tensor_bridge.to_tf(StringTensor.from_list(words))
     pieces = [words[0], b"z" * 40, words[2], b"z" * 40, words[4]]
@@ -294,7 +294,7 @@ def test_tensorflow_computes_with_what_it_got() -> None:
     array = tf.TensorArray(tf.string, 5).unstack(t)
     del t
     gc.collect()
-    clutter = [b"#" * 500] * 10_000  # over what was freed
+    clutter = [b"#" * 500] * 10_000  # overwrites freed memory
     for result, right in results:
         assert expected(result) == right
     assert [s.numpy() for s in stored] == words
@@ -303,7 +303,7 @@ def test_tensorflow_computes_with_what_it_got() -> None:
 
 
 def test_tensorflow_writes_into_what_it_got() -> None:
-    """An op that replaces elements in place frees each string by itself."""
+    """An op that replaces elements in place frees each string separately."""
     words = [b"c" * 23, b"d" * 500, b"e"]
     t = tensor_bridge.to_tf(StringTensor.from_list([[word] for word in words]))
     tf.raw_ops.InplaceUpdate(x=t, i=[0, 2], v=tf.constant([["new" * 20], ["x"]]))
@@ -409,7 +409,7 @@ def test_indexing_is_numpys(index: Any) -> None:
     else:
         assert found.shape == wanted.shape
         assert found.tolist() == wanted.tolist()
-    # The same of a part whose offsets do not begin at 0.
+    # The same for a slice whose offsets do not begin at 0.
     if found is not x and isinstance(found, StringTensor) and found.ndim > 1 and len(found) > 0:
         assert tensor_bridge.StringTensor.from_list(found[-1].tolist()) == found[-1]
 
@@ -535,7 +535,7 @@ def test_tensors_of_ones_own() -> None:
 
 
 def test_reading_materializes_nothing() -> None:
-    """The bytes may themselves be a tensor that shows TensorFlow's memory."""
+    """The bytes may be a tensor over TensorFlow's memory."""
     t = tf.constant(list(b"abcdef"), tf.uint8)
     data = tensor_bridge.to_torch(t)
     x = StringTensor(data, torch.tensor([0, 2, 6]))

@@ -1,4 +1,4 @@
-"""Strings that are not there yet, that never come, and on many threads."""
+"""Strings that are not computed yet, strings that never are, and many threads."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_the_gil_is_released_for_large_tensors() -> None:
     running = threading.Event()
 
     def seen_running(call: Any) -> bool:
-        """Whether this thread got its turn while the call was on."""
+        """Whether this thread could run during the call."""
         running.clear()
         ended: list[Any] = []
 
@@ -79,10 +79,10 @@ def test_the_gil_is_released_for_large_tensors() -> None:
         return seen
 
     interval = sys.getswitchinterval()
-    sys.setswitchinterval(60)  # a thread that keeps the GIL keeps it to the end
+    sys.setswitchinterval(60)  # a thread that does not release the GIL keeps it to the end
     try:
         for call in (lambda: tensor_bridge.to_torch(t), lambda: tensor_bridge.to_tf(x)):
-            # On a machine that does other things this thread may get its turn too late.
+            # On a busy machine this thread may run too late.
             end = time.monotonic() + 120
             while not (seen := seen_running(call)) and time.monotonic() < end:
                 pass

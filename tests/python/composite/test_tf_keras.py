@@ -1,4 +1,4 @@
-"""Keras 2, whose variables are TensorFlow's own, under its present name tf_keras."""
+"""Keras 2 under its present name tf_keras, whose variables are TensorFlow's own."""
 
 from __future__ import annotations
 

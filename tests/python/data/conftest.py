@@ -1,4 +1,4 @@
-"""After a test no pass is under way: one that a traceback keeps would still make elements."""
+"""A test leaves no running pass; a pass that a traceback keeps would still make elements."""
 
 from __future__ import annotations
 

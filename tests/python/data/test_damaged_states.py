@@ -1,4 +1,4 @@
-"""Positions that were damaged: an error before TensorFlow sees them, and no crash and no wait."""
+"""Damaged positions: an error before TensorFlow sees them, without a crash or a hang."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tensor_bridge import _C
 from tensor_bridge.data import ResumeError, TorchDataset, _state
 
 WORKER = SUPPORT / "mutated_states.py"
-# Of one state, on a machine that does other things.
+# Seconds for a state on a busy machine.
 DEADLINE = 60.0
 
 
 class Worker:
-    """A process that loads states; whoever asks is told when it was killed or hangs."""
+    """A process that loads states. The caller learns if it was killed or hangs."""
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
@@ -76,7 +76,7 @@ class Worker:
 
 
 def faults(numbers: range) -> list[str]:
-    """What came of mutated states that should not have."""
+    """The wrong outcomes of mutated states."""
     found, counts = [], collections.Counter[str]()
     worker = Worker()
     try:
@@ -104,7 +104,7 @@ def test_mutated_states_are_refused(numbers: range) -> None:
 
 
 def middle() -> tuple[TorchDataset, dict[str, Any]]:
-    """A dataset, and the state of another like it, with elements that wait."""
+    """A dataset, and the state of an equal dataset with queued elements."""
     other = TorchDataset(tf.data.Dataset.range(9).shuffle(9, seed=1), prefetch=2)
     elements = iter(other)
     next(elements)
@@ -180,7 +180,7 @@ def test_a_state_says_the_same_in_lists_and_tuples_and_has_one_digest() -> None:
 
 @pytest.mark.parametrize("value", [0, -1, 1, 2**40, -(2**63)])
 def test_counts_for_which_tensorflow_would_ask_for_memory_are_bounded(value: int) -> None:
-    """TensorFlow reserves room for so many elements before it looks for them, and dies of it."""
+    """TensorFlow allocates memory for that many elements before it checks them, and crashes."""
     from tensorflow.core.framework import dataset_pb2, tensor_pb2
 
     dataset, state = middle()

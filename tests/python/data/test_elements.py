@@ -1,4 +1,4 @@
-"""What elements become: values, memory, structure, and what is refused."""
+"""Conversion of elements: values, memory, structure, and refused elements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any epoch, in any order: a shuffled dataset has the orders of TensorFlow's own passes."""
+"""Epochs in any order: a shuffled dataset has the orders of TensorFlow's own passes."""
 
 from __future__ import annotations
 
@@ -90,12 +90,12 @@ def test_epochs_in_any_order_are_those_of_tensorflow(tmp_path: Path, name: str) 
     for _ in range(8):
         epoch = draw.randrange(4)
         dataset.set_epoch(epoch)
-        if draw.random() < 0.3:  # left in the middle, and begun again
+        if draw.random() < 0.3:  # stopped in the middle, and begun again
             next(iter(dataset))
             dataset.set_epoch(epoch)
         assert one_pass(dataset) == orders[epoch]
         if draw.random() < 0.5:
-            assert one_pass(dataset) == orders[epoch + 1]  # and on from there
+            assert one_pass(dataset) == orders[epoch + 1]  # the next epoch follows
 
 
 def test_a_pass_that_was_left_does_not_change_the_next_ones() -> None:

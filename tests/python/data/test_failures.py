@@ -1,4 +1,4 @@
-"""Elements that cannot be made: the failure is typed and placed, and the pass goes on behind it."""
+"""Elements that cannot be made: a typed error with the position, then the pass continues."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def failing() -> tf.data.Dataset:
 
 
 def taken(elements: Any) -> list[Any]:
-    """Elements, and ordinals of failures as strings."""
+    """The elements, and the ordinals of failures as strings."""
     found: list[Any] = []
     while True:
         try:

@@ -1,4 +1,4 @@
-"""A child of fork() has none of the threads: every entry says so, and none waits for them."""
+"""A forked child does not have the threads: every method says so, and none waits for them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PROTOCOLS = ("__iter__", "__next__", "__len__", "__getstate__")
 
 
 def entries(kind: type[Any]) -> list[str]:
-    """What can be called of an object, by its class and those that it is made of."""
+    """The methods of a class and its bases."""
     found = {}
     for base in reversed(kind.__mro__[:-1]):
         found.update(vars(base))
@@ -111,7 +111,7 @@ def test_every_entry_of_a_forked_child_raises_and_none_waits() -> None:
         ("Mover", "undelivered"),
     ):
         assert name in every[kind]
-    # The Loader's are its dataset's, but for what torch's classes ask of any object.
+    # The Loader has the methods of its dataset, except what torch's classes need of any object.
     every["LoaderBase"] = [name for name in every["LoaderBase"] if name != "__getstate__"]
     code = PRELUDE + f"ENTRIES = {every!r}\n" + CHILD
     done = run_forked(code, timeout=120)

@@ -40,7 +40,7 @@ class Things(Dataset):  # type: ignore[type-arg]
 
 
 class Stream(IterableDataset):  # type: ignore[type-arg]
-    """Counts the passes that are under way."""
+    """Counts the running passes."""
 
     def __init__(self, count: int) -> None:
         self.count = count

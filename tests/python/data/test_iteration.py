@@ -1,4 +1,4 @@
-"""Passes over a dataset: epochs, ends, breaks, threads, processes, and what is left behind."""
+"""Passes over a dataset: epochs, ends, breaks, threads, processes, and leaks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tensor_bridge.data import TorchDataset, loader
 
 
 def threads() -> int:
-    """How many threads of ours this process has."""
+    """The number of our threads in this process."""
     names = [p.read_text().strip() for p in Path("/proc/self/task").glob("*/comm")]
     return names.count("tb_data")
 
@@ -154,13 +154,13 @@ def test_dropping_an_iterator_leaves_no_thread_and_no_object(prefetch: int) -> N
 
 
 def test_closing_cancels_a_pipeline_that_never_delivers() -> None:
-    # More than the filter lets through in a lifetime.
+    # The filter needs more than a lifetime for this.
     never = tf.data.Dataset.range(2**62).filter(lambda i: i < 0)
     dataset = TorchDataset(never)
     iter(dataset)
     time.sleep(0.05)
     dataset.close()
-    assert threads() == 0  # one that cannot be cancelled is left after 10 seconds
+    assert threads() == 0  # a thread that cannot be cancelled is abandoned after 10 seconds
 
 
 def test_close_from_another_thread_ends_a_wait() -> None:
@@ -176,7 +176,7 @@ def test_close_from_another_thread_ends_a_wait() -> None:
 
 @PREFETCH
 def test_the_gil_is_free_while_an_element_is_made(prefetch: int) -> None:
-    # The pipeline itself needs the GIL, and waits for a thread that does too.
+    # The pipeline itself needs the GIL, and waits for a thread that also needs it.
     asked, given = threading.Semaphore(0), threading.Semaphore(0)
 
     def slow(i: Any) -> Any:
@@ -210,7 +210,7 @@ def test_elements_are_made_ahead_and_no_more_than_asked_for() -> None:
     deadline = time.monotonic() + 60
     while len(made) < 4 and time.monotonic() < deadline:
         time.sleep(0.01)
-    time.sleep(0.2)  # for one too many
+    time.sleep(0.2)  # time for an element too many
     assert made == [0, 1, 2, 3]
     del elements
 
@@ -226,7 +226,8 @@ def test_memory_is_bounded_by_the_queue_and_flat() -> None:
         pass
     del _element
     gc.collect()
-    # A tensor, its handle and its buffer take 500 bytes and more: one in a hundred would be 400 KB.
+    # A tensor, its handle and its buffer take at least 500 bytes: a leak of one in a hundred
+    # elements would be 400 KB.
     assert allocated() - before < 256 << 10
     assert tensor_bridge.testing.live_owners() == 0
 
@@ -286,7 +287,7 @@ def test_leaving_python_in_the_middle_of_passes() -> None:
 @pytest.mark.parametrize("prefetch", [0, 2])
 @pytest.mark.parametrize("take", ["list(dataset)", "next(iter(dataset))", "[x for x in dataset]"])
 def test_interrupts_reach_a_wait(prefetch: int, take: str) -> None:
-    """Of an element that never comes: who waited for it to be made would hear nothing."""
+    """A wait for an element that never comes can be interrupted."""
     done = run_forked(
         f"""
         import os, signal, threading, time

@@ -1,4 +1,4 @@
-"""What is dropped is gone at once, and a dataset is where it was made."""
+"""Dropped objects are freed at once, and a dataset works only in the process that made it."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_data_loader_that_adds_an_axis_is_told_so_once() -> None:
         batches = list(DataLoader(dataset))
     assert batches[0].shape == (1, 2)
     assert len(list(DataLoader(dataset))) == 2  # a second warning would be an error
-    # What was asked for is not remarked on.
+    # An explicit choice gives no warning.
     for made in (DataLoader(TorchDataset(ds), batch_size=None), loader(ds)):
         assert next(iter(made)).shape == (2,)
     unbatched = TorchDataset(tf.data.Dataset.range(4))

@@ -1,4 +1,4 @@
-"""What a Loader answers to those who take it for a DataLoader."""
+"""A Loader has the attributes that libraries expect of a DataLoader."""
 
 from __future__ import annotations
 

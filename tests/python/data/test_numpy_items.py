@@ -1,4 +1,4 @@
-"""NumPy's arrays and scalars in a torch dataset, as `from_torch` gives them to tf.data."""
+"""NumPy's arrays and scalars in a torch dataset, which `from_torch` passes to tf.data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recipes of the guide, on data made on the spot."""
+"""The recipes of the guide, on generated data."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_jpeg_images_in_tfrecords_train_a_network(tmp_path: Path) -> None:
 
 
 def test_a_dataset_in_the_manner_of_tfds() -> None:
-    # What tfds.load(..., as_supervised=True) gives: pairs, decoded on the way.
+    # Like tfds.load(..., as_supervised=True): pairs with decoded images.
     pictures = tf.random.stateless_uniform((10, 8, 8, 1), (1, 2), maxval=255, dtype=tf.int32)
     ds = tf.data.Dataset.from_tensor_slices((tf.cast(pictures, tf.uint8), tf.range(10)))
     ds = ds.cache().shuffle(10, seed=0).batch(4).prefetch(tf.data.AUTOTUNE)

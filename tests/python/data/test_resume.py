@@ -1,4 +1,4 @@
-"""Positions: what a process has delivered is not delivered again, and nothing is left out."""
+"""Positions: delivered elements are not delivered again, and no element is left out."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def seeded() -> tf.data.Dataset:
 
 
 def wait_for(dataset: TorchDataset, queued: int) -> None:
-    """Until so many elements were made ahead."""
+    """Waits until this many elements are queued."""
     deadline = time.monotonic() + 60
     while dataset.stats().queued < queued and time.monotonic() < deadline:
         time.sleep(0.001)
@@ -55,7 +55,7 @@ def test_the_rest_is_what_was_not_delivered(prefetch: int, count: int) -> None:
     first = [next(elements).tolist() for _ in range(count)]
     time.sleep(0.02)  # the queue may fill
     state = saved_and_loaded(dataset.state_dict())
-    # Asking changes nothing.
+    # Reading the state does not change the pass.
     assert first + values(elements) == epochs[1]
 
     resumed = TorchDataset(seeded(), prefetch=prefetch)
@@ -72,7 +72,7 @@ def test_undelivered_elements_are_part_of_the_state() -> None:
     state = dataset.state_dict()
     assert state["delivered"] == 1
     assert [flat[0].item() for flat in state["pending"]] == [1, 2, 3, 4]
-    # They have memory of their own.
+    # The saved elements have separate memory.
     following = next(elements)
     following.fill_(99)
     assert state["pending"][0][0] == 1
@@ -256,7 +256,7 @@ def test_auto_saves_what_can_be_saved_and_says_once_what_is_lost(make: Any) -> N
     next(elements)
     second = saved_and_loaded(dataset.state_dict())  # no warning: an error in these tests
     assert first["resume"] == second["resume"] == ("replay" if make is generator else "position")
-    # The pass goes on as if nobody had asked.
+    # Reading the state does not disturb the pass.
     assert [int(i) for i, _ in elements] == list(range(6, 20))
     for state, position in ((first, 5), (second, 6)):
         resumed = TorchDataset(make())
@@ -290,7 +290,7 @@ def test_position_keeps_the_position_exact(make: Any) -> None:
 
 
 def test_generators_are_replayed_by_count() -> None:
-    # "exact" names the Python function, which is in the way first.
+    # "exact" names the Python function, the first obstacle.
     for resume, advice in (("exact", "PyFunc.*resume='replay'"), ("position", "resume='replay'")):
         with pytest.raises(ResumeError, match=advice):
             TorchDataset(generator(), resume=resume)

@@ -39,7 +39,7 @@ for line in sys.stdin:
 
 
 class Nursery:
-    """Starts workers, and ends those that are left."""
+    """Starts workers, and ends those that still run."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -146,7 +146,7 @@ def test_a_killed_worker_is_an_error_in_time(nursery: Nursery) -> None:
     elements: Any = iter(made)
     seen = [int(next(elements)) for _ in range(5)]
     nursery.kill(own.workers[0][0])
-    elements._limit = 1.5  # not before: to start takes its time
+    elements._limit = 1.5  # only now, because starting takes longer
     last = time.monotonic()
 
     def take_all(rest: Any) -> None:

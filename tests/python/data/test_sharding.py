@@ -25,7 +25,7 @@ def records(folder: Path, files: int, per_file: int) -> list[str]:
 
 
 def parts(make: Any, world_size: int, **options: Any) -> list[list[Any]]:
-    """What each rank gets."""
+    """The elements of each rank."""
     return [
         [
             element if isinstance(element, bytes) else element.tolist()
@@ -69,7 +69,7 @@ def test_by_file_where_there_are_enough(tmp_path: Path, shard: Any, nested: bool
         if nested:
             names = tf.data.Dataset.list_files(paths, seed=2)
             ds = names.interleave(tf.data.TFRecordDataset, cycle_length=2, num_parallel_calls=2)
-            return ds.shuffle(10)  # after the files, so each rank may have an order of its own
+            return ds.shuffle(10)  # after the files, so the order may differ between ranks
         return tf.data.TFRecordDataset(paths)
 
     shards = parts(make, 2, shard=shard, strings="list")
@@ -89,7 +89,7 @@ def test_by_data_where_there_are_too_few_files(tmp_path: Path) -> None:
 def test_shards_that_would_overlap_are_refused(tmp_path: Path) -> None:
     paths = records(tmp_path, files=3, per_file=2)
     plain = tf.data.Dataset.range(10)
-    tf.random.set_seed(None)  # with one for the process, every shuffle has a seed
+    tf.random.set_seed(None)  # with a seed for the process, every shuffle has a seed
 
     def refused(ds: tf.data.Dataset, match: str, **options: Any) -> None:
         with pytest.raises(InvalidOptionError, match=match):
@@ -109,7 +109,7 @@ def test_shards_that_would_overlap_are_refused(tmp_path: Path) -> None:
     options.deterministic = False
     refused(plain.with_options(options), "deterministic=False")
     refused(plain, "no reader of files", shard="file")
-    # All of it works where nothing is shared out.
+    # Everything works without sharding.
     for ds in (plain.shuffle(10), parallel):
         assert len(list(TorchDataset(ds, rank=0, world_size=1))) == 10
         assert len(list(TorchDataset(ds, rank=0, world_size=2, shard="all"))) == 10
@@ -178,7 +178,7 @@ def test_a_dataset_is_shared_out_only_when_asked(tmp_path: Path) -> None:
     for passes, meant, none, warned in seen:
         assert passes == [[0, 1, 2, 3]] * 2
         assert meant == none == [0, 1, 2, 3]
-        (text,) = warned  # once for two passes, and not where it was said
+        (text,) = warned  # one warning for two passes, none after an explicit choice
         assert "each of 2 ranks gets every element" in text
         assert "shard='auto'" in text
 

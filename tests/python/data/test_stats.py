@@ -1,4 +1,4 @@
-"""What people see of a pass: statistics, and tqdm's bar."""
+"""What users see of a pass: statistics, and tqdm's bar."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def waits(seconds: float) -> tf.data.Dataset:
 
 
 def watched(made: Any, pause: Callable[[int], None]) -> tuple[Stats, float, float]:
-    """The statistics of a pass, and how long this loop waited and did something else.
+    """The statistics of a pass, and this loop's own times of waiting and of other work.
 
-    What the loop measures around a call holds what is measured in it, however long a thread waits
-    for its turn.
+    A time that the loop measures around a call includes the time measured in the call, even if a
+    thread waits for the processor.
     """
     elements, waited, computed = iter(made), 0.0, 0.0
     for i in range(12):

@@ -1,7 +1,7 @@
-"""Training loops of others around our data, on two ranks: each element as often as they promise.
+"""Training loops of other libraries over our data on two ranks: each element as often as promised.
 
-The judge is the same loop around a dataset of torch's own with the same elements, where the loop
-shares elements out; else each element once.
+If the loop divides the elements among ranks, the same loop over a torch dataset gives the expected
+result; otherwise each element must come once.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ def each_once(ranks: RankPair, name: str, draw: dict[str, Any]) -> None:
 
 
 def as_the_peer(ranks: RankPair, name: str, draw: dict[str, Any]) -> None:
-    """The elements of each rank, in their order, that torch's own dataset gives."""
+    """The elements of each rank, in the order of a torch dataset."""
     ours, theirs = (ranks.run(name, **draw, ours=ours) for ours in (True, False))
-    if name == "trainer_loop":  # what it tells of addresses is for another test
+    if name == "trainer_loop":  # another test checks the addresses that it returns
         ours, theirs = ([rank[:2] for rank in both] for both in (ours, theirs))
     assert ours == theirs
     assert any(rank for rank in ours)
 
 
 def in_step(ranks: RankPair, name: str, draw: dict[str, Any]) -> None:
-    """As many batches on each rank as go into the whole, no element twice in an epoch."""
+    """The same number of batches on each rank, and no element twice in an epoch."""
     seen = ranks.run(name, **draw)
     batches = -(-draw["length"] // draw["batch"]) // 2
     for part in range(2):  # training, evaluation
@@ -64,7 +64,7 @@ def in_step(ranks: RankPair, name: str, draw: dict[str, Any]) -> None:
 
 
 def in_step_by_record(ranks: RankPair, name: str, draw: dict[str, Any]) -> None:
-    """As `in_step`, of loaders that share out records, not batches."""
+    """Like `in_step`, for loaders that divide records, not batches."""
     seen = ranks.run(name, **draw)
     share = draw["length"] // 2
     batches = -(-share // draw["batch"])
@@ -203,7 +203,7 @@ def test_what_would_be_shared_out_twice_is_refused(ranks: RankPair, dispatch: bo
 def test_accelerate_steps_at_the_end_of_a_prepared_loader(
     ranks: RankPair, inner: str | None
 ) -> None:
-    # Batches of our own passes, no copies of them; dispatched ones are copies by nature.
+    # The batches are those of our passes, not copies; dispatched batches are always copies.
     draw = {"length": 16, "inner": inner}
     (taken, ours), *_ = ranks.run("accelerate_accumulates", kind="loader", **draw)
     (peers, _), *_ = ranks.run("accelerate_accumulates", kind="dataloader", **draw)
@@ -221,7 +221,7 @@ def test_accelerate_alone_adds_no_copy(ranks: RankPair) -> None:
 
 @pytest.mark.parametrize("by_rank", [False, True])
 def test_accelerate_checkpoints(ranks: RankPair, tmp_path: Path, by_rank: bool) -> None:
-    """Of each rank in a file of its own; accelerate's one file for all is left out, and told."""
+    """Each rank has its own file; accelerate's single file for all is left out with a warning."""
     draw = {"kind": "loader", "length": 16, "seed": 1, "stop": 1, "folder": str(tmp_path)}
     straight = ranks.run("plain", kind="loader", length=16, seed=1, shard="auto", epochs=2)
     seen = ranks.run("accelerate_checkpoint", by_rank=by_rank, **draw)
@@ -270,7 +270,7 @@ def test_the_trainer_says_where_it_does_not_know_the_epoch(ranks: RankPair, tmp_
 
 
 def test_the_trainer_adds_no_copy(ranks: RankPair) -> None:
-    # On several ranks it moves batches from "cpu" to "cpu:0", for which torch copies.
+    # On several ranks the Trainer moves batches from "cpu" to "cpu:0", which copies.
     for seen, _, own in ranks.run("trainer_loop", kind="loader", length=8, alone=True):
         assert sorted(i for batch in seen for i in batch) == sorted(2 * list(range(8)))
         assert len(own) == 16
@@ -283,7 +283,7 @@ def test_the_trainer_adds_no_copy(ranks: RankPair) -> None:
 @pytest.mark.parametrize("alone", [True, False])
 @pytest.mark.parametrize("step", [1, 4, pytest.param(7, marks=pytest.mark.exhaustive)])
 def test_lightning_resumes(ranks: RankPair, tmp_path: Path, step: int, alone: bool) -> None:
-    """In the middle of an epoch, and right behind its last batch."""
+    """In the middle of an epoch, and right after its last batch."""
     draw = {"kind": "loader", "length": 8 if alone else 16, "seed": 1, "alone": alone}
     folder = f"{tmp_path}/@RANK" if alone else str(tmp_path)
     straight = ranks.run("lightning_loop", folder=folder, **draw)
@@ -291,9 +291,9 @@ def test_lightning_resumes(ranks: RankPair, tmp_path: Path, step: int, alone: bo
     for rank, (whole, part) in enumerate(zip(straight, rest, strict=True)):
         assert len(whole[0]) == 8
         assert part[0] == whole[0][step:]
-        assert all(whole[3])  # the memory of our passes
+        assert all(whole[3])  # batches share the memory of our passes
         assert whole[4] == []
-        assert len(part[4]) == (not alone and rank == 1)  # it has the state of the other
+        assert len(part[4]) == (not alone and rank == 1)  # this rank has the other's state
 
 
 def test_lightning_saves_the_position_of_an_augmented_pipeline(

@@ -1,4 +1,4 @@
-"""The commands of README and docs are run; those of make are asked what they would do."""
+"""The commands of README and docs are run; make only shows what it would do."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BLOCKS = [(page, block) for page in PAGES for block in page.blocks("sh")]
 
 
 def programs(block: Block) -> set[str]:
-    """What the block calls: the first word of each command."""
+    """The programs that a block calls: the first word of each command."""
     joined = block.text.replace("\\\n", " ")
     return {line.split()[0] for line in joined.splitlines() if line.strip()}
 
@@ -39,7 +39,7 @@ CPP = Page(ROOT / "docs/guides/cpp.md")
 
 
 def run(script: str, folder: Path, python: Path = Path(sys.executable), **env: str) -> str:
-    """What a shell prints that stops at the first error and has Python's programs before others."""
+    """The output of a shell that stops at the first error and finds Python's programs first."""
     inherited = {
         name: value
         for name, value in os.environ.items()
@@ -59,7 +59,7 @@ def run(script: str, folder: Path, python: Path = Path(sys.executable), **env: s
 
 
 def copy_of_the_tree(folder: Path) -> Path:
-    """What is tracked or would be: a checkout without what was built in this one."""
+    """Copies the files that git tracks or would track, without build products."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -87,7 +87,7 @@ def test_targets_of_make_are_there(page: Page, block: Block) -> None:
             run(re.sub("^make", "make --dry-run", line), ROOT)
 
 
-# The same words stand on several pages.
+# Several pages have the same lines.
 CLI_LINES = sorted(
     {re.sub(" *#.*", "", line) for _, block in CLI for line in block.text.splitlines()}
 )
@@ -105,7 +105,7 @@ SITE = package_dir("torch").parent
 
 
 def check_application(folder: Path, configure: str) -> None:
-    """The page's CMake code and first program: configured, built, and they print what it says."""
+    """The page's CMake code and first program can be built, and print what the page says."""
     (code,) = CPP.blocks("cmake")
     program = CPP.blocks("cpp")[0]
     assert program.output is not None
@@ -139,7 +139,7 @@ def test_the_sdk_is_built_and_found_without_pip(tmp_path: Path) -> None:
 
 # --- installing -----------------------------------------------------------------------------------
 
-# Of these the reader's environment has none yet.
+# Packages that the reader's environment does not have yet.
 NOT_YET = re.compile(
     r"_?_?editable|_?tf_torch_tensor_bridge|tensor_bridge"
     r"|scikit_build_core|cmake|ninja|apache_tvm_ffi|tvm_ffi|pip\b|.*\.pth$"
@@ -155,7 +155,7 @@ assert (x.tolist(), t[0]) == ([2.0, 3.0], 1.0)
 
 
 def environment(folder: Path) -> Path:
-    """Python of a new environment that has the frameworks and neither us nor tools to build."""
+    """The Python of a new environment with the frameworks, but without us and build tools."""
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     frameworks = folder / "frameworks"
     frameworks.mkdir()
@@ -172,7 +172,7 @@ def test_what_the_pages_say_of_pip_installs_it(tmp_path: Path) -> None:
     assert Path(site.getsitepackages()[0]) == SITE
     checkout = copy_of_the_tree(tmp_path / "checkout")
     python = environment(tmp_path / "environment")
-    # The same words stand on several pages. The wheel is that of this torch alone.
+    # Several pages have the same lines. The wheel is only for this torch.
     tree, wheel = sorted(
         {block.text.replace("make wheel\n", "") for _, block in PIP},
         key=lambda text: "dist/" in text,

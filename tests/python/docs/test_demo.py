@@ -1,4 +1,4 @@
-"""`make demo` ends well; one timing of each conversion, one story of a write."""
+"""`make demo` succeeds: a timing of each conversion, and a demonstration of a write."""
 
 from __future__ import annotations
 

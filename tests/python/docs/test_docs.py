@@ -1,4 +1,4 @@
-"""What README and docs say is run: examples, tables, links, and the programs of the guides."""
+"""The examples, tables, links and programs of README and docs are checked by running them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def sessions(page: Page) -> Iterator[list[Block]]:
 
 
 def difference(block: Block, got: str, where: str) -> str | None:
-    """What is wrong with a block's output, or None."""
+    """The error in a block's output, or None."""
     if block.prints(got):
         return None
     return f"{where}:{block.line}: expected\n{block.output or ''}\ngot\n{got}"
@@ -69,8 +69,7 @@ WITH_PYTHON = [page for page in PAGES if page.blocks("python")]
 def test_python_examples_print_what_the_page_says(page: Page) -> None:
     wrong = []
     for blocks in sessions(page):
-        # In the way a reader runs it where that is what the page shows: its imports, or what has to
-        # come before them.
+        # In a new process, like a reader, if the page shows imports or what must come before them.
         imports = page.name == "README.md" or re.search(BEFORE_IMPORTS, blocks[0].text)
         run = run_python if imports else partial(run_forked, after=(BOTH, COMPILER))
         outputs = run_session(blocks, page, run)
@@ -228,7 +227,7 @@ def test_every_page_is_linked_from_another() -> None:
 def test_paths_in_the_text_exist(page: Page) -> None:
     folders = "src|include|python|tests|docs|tools|cmake|benchmarks|examples"
     named = re.findall(rf"`((?:{folders})/[\w./-]*)`", page.prose)
-    # What the programs write is not in the repository.
+    # Files that the programs write are not in the repository.
     missing = [name for name in named if not (ROOT / name).exists() and "/results/" not in name]
     assert not missing
 

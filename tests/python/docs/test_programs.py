@@ -21,7 +21,7 @@ FRAGMENTS = [(page, block) for page, block in BLOCKS if "int main(" not in block
 def test_a_program_prints_what_the_page_says(page: Page, block: Block) -> None:
     name = f"program-{page.path.stem}-{block.line}"
     printed = compile_and_run(block.text, block.language, name)
-    assert block.output is not None, f"{page.name}:{block.line}: says nothing of its output"
+    assert block.output is not None, f"{page.name}:{block.line}: the block has no output"
     assert block.prints(printed), printed
 
 

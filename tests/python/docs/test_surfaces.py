@@ -1,8 +1,9 @@
 """The tables of docs/concepts/shared_or_copied.md and docs/performance.md: each code span is run.
 
-A span of the first is a statement on `x`, a converted float32 matrix, or `flags`, a converted bool
-vector; the column says what becomes of the sharing. A span of the second is a torch tensor; the row
-says what `to_tf` does with it. Those of docs/performance.md are statements again.
+A span in the first table of the page is a statement on `x`, a converted float32 matrix, or on
+`flags`, a converted bool vector; the column says whether memory stays shared. A span in its second
+table is a torch tensor; the row says what `to_tf` does with it. The spans of docs/performance.md
+are statements.
 """
 
 from __future__ import annotations

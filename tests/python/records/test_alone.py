@@ -1,4 +1,4 @@
-"""The wing needs torch and nothing else: no NumPy, no TensorFlow, no protobuf."""
+"""records only needs torch: no NumPy, no TensorFlow, no protobuf."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands `tensor-bridge records ...`: what they print, and their exit statuses."""
+"""The output and the exit statuses of the commands `tensor-bridge records ...`."""
 
 from __future__ import annotations
 

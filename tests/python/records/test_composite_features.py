@@ -1,4 +1,4 @@
-"""RaggedFeature with partitions and SparseFeature, beside TensorFlow's."""
+"""RaggedFeature with partitions and SparseFeature, compared with TensorFlow's."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KINDS = ("RowSplits", "RowLengths", "RowStarts", "RowLimits", "ValueRowIds", "Un
 
 
 def _numbers(kind: str, lengths: list[int]) -> list[int]:
-    """What the partition's feature holds for rows of these lengths."""
+    """The values of the partition's feature for rows of these lengths."""
     ends = [sum(lengths[: i + 1]) for i in range(len(lengths))]
     if kind == "RowSplits":
         return [0, *ends]
@@ -45,7 +45,7 @@ def _rows(rng: Random, kind: str, count: int) -> list[int]:
     ends = [*cuts, count]
     lengths = [end - begin for begin, end in zip([0, *cuts], ends, strict=True)]
     if kind == "ValueRowIds":
-        # The last row has values, for the last id says how many rows there are.
+        # The last row must have values, because the last id gives the number of rows.
         while lengths and lengths[-1] == 0:
             lengths.pop()
     return lengths
@@ -164,7 +164,8 @@ def test_a_partition_that_does_not_divide_its_values_is_refused(
 
 
 def test_a_row_never_takes_values_of_another_record() -> None:
-    # The whole batch is covered, so TensorFlow gives the second record's row a value of the first.
+    # The partitions cover the whole batch, so in TensorFlow the second record's row gets a value of
+    # the first record.
     batch = [
         example_bytes.example(
             [
@@ -243,7 +244,7 @@ def test_sparse_features_whose_parts_do_not_fit_are_refused() -> None:
         )
 
     spec = {"x": records.SparseFeature("i", "v", "float32", 3)}
-    # As many indices as values in the whole batch, not in each record.
+    # The numbers of indices and of values are equal in the batch, but not in each record.
     with pytest.raises(RecordError, match="as many indices as values"):
         records.parse_example([serialized([0, 1], [1.0]), serialized([0], [1.0, 2.0])], spec)
     with pytest.raises(ValueRangeError, match="from 0 to 2"):

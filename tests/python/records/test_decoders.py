@@ -1,4 +1,4 @@
-"""Raw and TensorProto: what decode= makes of strings."""
+"""Raw and TensorProto: the values that decode= makes of strings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""torchcodec and torchvision, which load beside the builds of torch that they were made with."""
+"""torchcodec and torchvision, which load only with the builds of torch for which they were made."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from made import made
 from package_copy import copy_of_the_package
 from tree import ROOT
 
-# In another interpreter: no test module, which imports TensorFlow.
+# Runs in another interpreter without a test module, because test modules import TensorFlow.
 DECODES = """
 import json, sys
 import torch

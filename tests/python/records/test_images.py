@@ -1,4 +1,4 @@
-"""Encoded images become tensors, by each decoder that loads here."""
+"""Decoding images to tensors, with each decoder that loads here."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_gray_becomes_rgb_and_alpha_is_dropped(decoder):
 @each_decoder
 @pytest.mark.parametrize(("method", "tolerance"), [("INTEGER_ACCURATE", 0), ("INTEGER_FAST", 4)])
 def test_jpeg_is_as_tensorflow_decodes_it(decoder, method, tolerance):
-    """TensorFlow's default is the fast method, the decoders' the accurate one."""
+    """TensorFlow uses the fast method by default, and the decoders use the accurate one."""
     encoded = smooth_jpeg()
     decoded = records.decode_image(encoded, decoder=decoder)
     judge = tf.io.decode_jpeg(encoded, channels=3, dct_method=method)

@@ -1,4 +1,4 @@
-"""IterableRecordDataset: each record once, in an order that is known, from any position on."""
+"""IterableRecordDataset: each record once, in a known order, from any position."""
 
 from __future__ import annotations
 

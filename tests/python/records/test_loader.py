@@ -48,7 +48,7 @@ def record(number: int) -> bytes:
 
 
 def framed(payloads: list[bytes]) -> bytes:
-    """As a TFRecord file has them."""
+    """The bytes of a TFRecord file with these records."""
     from tensor_bridge import _C
 
     if not payloads:
@@ -122,7 +122,7 @@ def test_the_order_is_the_same_with_any_number_of_threads(
     first = numbers_of(shuffled)
     assert first == numbers_of(other)
     assert sorted(flat(first)) == list(range(25))
-    assert first != numbers_of(shuffled), "each epoch has an order of its own"
+    assert first != numbers_of(shuffled), "the epochs have the same order"
 
 
 def test_set_epoch_says_which_order(files: Path) -> None:
@@ -302,7 +302,7 @@ def test_a_pass_that_is_dropped_ends_before_the_memory_of_its_files(tmp_path: Pa
     path = tmp_path / "many"
     path.write_bytes(framed([record(n) for n in range(2000)]))
     for _ in range(30):
-        # Nothing but the pass keeps loader and files.
+        # Only the pass keeps the loader and the files alive.
         elements = iter(records.loader(path, SPEC, batch_size=400, threads=2, prefetch=5))
         next(elements)
         del elements

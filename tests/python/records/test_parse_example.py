@@ -1,6 +1,6 @@
 """parse_example, parse_single_example and parse_sequence_example, one promise at a time.
 
-That drawn specs and messages give what TensorFlow gives: test_parse_properties.py.
+test_parse_properties.py compares drawn specs and messages with TensorFlow.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def test_a_string_tensor_of_records_is_taken() -> None:
 
 
 def _both(serialized: bytes, key: str = "k") -> tuple[Any, Any]:
-    """What we and TensorFlow read as a ragged int64 feature of a batch of one."""
+    """The values that we and TensorFlow read as a ragged int64 feature of a batch of one."""
     ours = records.parse_example([serialized], {key: records.RaggedFeature("int64")})[key]
     theirs = tf.io.parse_example([serialized], {key: tf.io.RaggedFeature(tf.int64)})[key]
     return ours.values().tolist(), theirs.flat_values.numpy().tolist()
@@ -179,33 +179,33 @@ ONE, TWO = (example_bytes.feature("int64", [n]) for n in (1, 2))
 @pytest.mark.parametrize(
     ("serialized", "values"),
     [
-        # The last of two entries counts, also where two messages stand one behind the other.
+        # The last of two entries is used, also if two messages are concatenated.
         (example_bytes.example([("k", ONE), ("k", TWO)]), [2]),
         (example_bytes.example([("k", ONE)]) + example_bytes.example([("k", TWO)]), [2]),
-        # An empty one hides it.
+        # An empty entry overrides it.
         (example_bytes.example([("k", ONE), ("k", b"")]), []),
-        # The value in front of the key.
+        # The value comes before the key.
         (
             example_bytes.delimited(
                 1, example_bytes.delimited(1, example_bytes.delimited(2, ONE) + b"\x0a\x01k")
             ),
             [1],
         ),
-        # Of two packed blocks the first one counts.
+        # The first of two packed blocks is used.
         (
             example_bytes.example(
                 [("k", example_bytes.delimited(3, b"\x0a\x01\x05" + b"\x0a\x01\x06"))]
             ),
             [5],
         ),
-        # A varint with bits that no int64 has.
+        # A varint with more bits than an int64.
         (
             example_bytes.example(
                 [("k", example_bytes.delimited(3, b"\x0a\x0a" + b"\xff" * 9 + b"\x7f"))]
             ),
             [-1],
         ),
-        # A list that says that it is longer than its Feature.
+        # A list whose length exceeds its Feature.
         (example_bytes.example([("k", b"\x1a\x63\x0a\x01\x07")]), [7]),
         # Unknown fields of the message.
         (b"\x10\x01" + example_bytes.example([("k", ONE)]) + b"\x7d\1\2\3\4", [1]),
@@ -216,7 +216,7 @@ def test_what_tensorflow_accepts_is_read_as_there(serialized: bytes, values: lis
 
 
 def test_a_single_example_follows_the_parser_of_batches() -> None:
-    # Where they differ: TensorFlow's parse_single_example takes the value before an empty one.
+    # TensorFlow's parsers differ here: parse_single_example uses the value before an empty one.
     serialized = example_bytes.example([("k", ONE), ("k", b"")])
     spec = {"k": tf.io.RaggedFeature(tf.int64)}
     assert tf.io.parse_single_example(serialized, spec)["k"].numpy().tolist() == [1]

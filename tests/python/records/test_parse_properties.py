@@ -1,4 +1,4 @@
-"""Drawn specs and drawn messages, whole and damaged: TensorFlow's parsers are the judge."""
+"""Drawn specs and drawn messages, whole and damaged, compared with TensorFlow's parsers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EACH = 60
 
 
 def _examples(seed: int, *, faults: float, damage: bool) -> int:
-    """Compares batches and single records; how many were parsed."""
+    """Compares batches and single records, and returns the number that were parsed."""
     good = 0
     for number in range(EACH):
         rng = Random(1000 * seed + number)
@@ -59,7 +59,7 @@ def _examples(seed: int, *, faults: float, damage: bool) -> int:
 
 
 def overflows_in_tensorflow(got: Any) -> bool:
-    """Whether a record has more floats than fit, for which TensorFlow writes past its memory."""
+    """Whether a record has too many floats, which TensorFlow writes past the end of its memory."""
     return isinstance(got, Exception) and "values, got" in str(got)
 
 
@@ -94,7 +94,7 @@ def _sequences(seed: int, *, faults: float, damage: bool) -> int:
                 batch, context[0], lists[0]
             )
         )
-        # TensorFlow's parser writes past its memory for a sparse string that is cut off.
+        # TensorFlow's parser writes past the end of its memory for a truncated sparse string.
         if isinstance(got, Exception) and damage:
             continue
         want = parsed_by_tf(

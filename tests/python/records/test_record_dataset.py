@@ -1,4 +1,4 @@
-"""RecordDataset: the record of a number, under torch's samplers, workers and collate functions."""
+"""RecordDataset: records by number, with torch's samplers, workers and collate functions."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_torchs_default_collate_works(shards: list[str]) -> None:
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 def test_workers_read_it(shards: list[str], context: str) -> None:
     dataset = records.RecordDataset(shards, NUMBERS)
-    assert dataset[3]["n"] == 3  # mapped here, which a worker must not rely on
+    assert dataset[3]["n"] == 3  # maps the file here; a worker must not depend on that
     loader = DataLoader(
         dataset,
         batch_size=32,
@@ -152,7 +152,7 @@ def test_the_index_is_kept_and_made_anew_when_a_file_changes(tmp_path: Path) -> 
         writer.write(b"second")
     assert list(records.RecordDataset(path, index=index)) == [b"1", b"second"]
     assert index.read_bytes() != kept
-    # The same size and time: the index is used, and what it says is checked.
+    # With the same size and time the index is used, and its records are checked.
     index.write_bytes(kept)
     path.write_bytes(bytes(len(data)))
     os.utime(path, ns=(stamp, stamp))
@@ -255,7 +255,7 @@ def test_a_file_that_another_thread_maps_below_the_others_moves_no_record(
     find = _C.records_at
 
     def find_and_map(*arguments: Any) -> Any:
-        """What another thread does between the call and its use."""
+        """Does what another thread might do between the call and the use of its result."""
         found = find(*arguments)
         monkeypatch.setattr(_C, "records_at", find)
         dataset.raw(range(100))

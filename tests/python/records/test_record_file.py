@@ -1,4 +1,4 @@
-"""RecordFile: TensorFlow's files, and what damage does to them, judged by TensorFlow's reader."""
+"""RecordFile: files of TensorFlow, whole and damaged, compared with TensorFlow's reader."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def write(path: Path, contents: list[bytes], compression: str = "") -> str:
 
 
 def by_tensorflow(path: str, compression: str = "") -> tuple[list[bytes], bool]:
-    """The records that TensorFlow delivers, and whether it fails behind them."""
+    """The records that TensorFlow delivers, and whether it fails after them."""
     found = []
     try:
         for record in tf.data.TFRecordDataset(path, compression_type=compression):
@@ -105,14 +105,15 @@ def test_damage_ends_reading_where_tensorflows_reader_ends(
     expected, fails = by_tensorflow(path, compression)
     found, failed = by_us(path)
     if compression:
-        # TensorFlow does not check the stream's own checksum, and of a damaged stream it delivers
-        # what it has unpacked by then, in blocks of its own.
+        # TensorFlow does not check the stream's own checksum. From a damaged stream it delivers the
+        # blocks that it has decompressed before the damage.
         shorter = min(len(expected), len(found))
         assert found[:shorter] == expected[:shorter] == contents[:shorter]
         assert failed or found == contents or not damaged  # an empty file has no records
         assert failed or not fails
     else:
-        # TensorFlow takes an incomplete header for the file's end; it is a truncated file.
+        # TensorFlow treats an incomplete header as the end of the file; for us the file is
+        # truncated.
         cut = 0 < len(damaged) - sum(len(record) + 16 for record in expected) < 12
         assert (found, failed) == (expected, fails or cut)
 

@@ -1,4 +1,4 @@
-"""Episodes of RLDS and windows over their steps, beside what TFDS reads."""
+"""Episodes of RLDS and windows over their steps, compared with TFDS."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """on_error="skip": every way to read files leaves out the same damage, counts it and warns of it.
 
-What a `RecordFile` leaves out is judged in test_record_file.py.
+test_record_file.py tests which records a `RecordFile` leaves out.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def by_number(paths: list[str], index: str | None = None) -> Seen:
 def by_threads(paths: list[str], index: str | None = None) -> Seen:
     loader = records.loader(paths, None, batch_size=3, on_error="skip", index=index)
     seen = []
-    for _ in range(2):  # the second pass warns of nothing more
+    for _ in range(2):  # the second pass does not warn again
         found = [record for batch in loader for record in batch.to_bytes()]
         seen.append((found, loader.stats().skipped_records, loader.stats().skipped_bytes))
     assert seen[0] == seen[1]
@@ -60,7 +60,7 @@ def warned(way: Callable[..., Seen], *arguments: Any) -> tuple[Seen, list[str]]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         seen = way(*arguments)
-    # Which file, not which of its places: threads find wrong lengths first.
+    # The warning names the file, but any of its damaged places: threads find wrong lengths first.
     texts = [str(each.message) for each in caught]
     assert all(
         text.endswith("skipped, as on_error='skip' says; stats() counts it") for text in texts
@@ -99,7 +99,7 @@ def test_all_ways_leave_out_the_same(tmp_path: Path, seed: int) -> None:
     for way in (by_number, by_threads):
         index = str(tmp_path / way.__name__)
         assert warned(way, paths, index) == expected
-        # A kept index has the counts, and nothing is read that could be warned of.
+        # A saved index has the counts, so no damage is read that could be warned of.
         assert warned(way, paths, index) == (expected[0], [])
 
 
@@ -112,7 +112,7 @@ def test_a_damaged_stream_ends_its_file_in_all_ways(tmp_path: Path, seed: int) -
 
 
 def test_a_record_whose_end_is_missing_costs_no_other(tmp_path: Path) -> None:
-    """The length of the second one checks, and leads into the third one."""
+    """The second record's length is valid, and points into the third record."""
     path = tmp_path / "r"
     with records.Writer(path) as writer:
         for letter in b"abcd":
@@ -135,7 +135,7 @@ def test_an_index_of_what_was_not_compared_serves_no_dataset_that_skips(tmp_path
     assert len(records.RecordDataset(path, index=index)) == 3
     with pytest.warns(UserWarning, match="skipped"):
         assert list(records.RecordDataset(path, index=index, on_error="skip")) == [b"a", b"c"]
-    # And the other way round: what was left out is not lost without a word.
+    # The reverse: records that were left out are not lost silently.
     damaged = records.RecordDataset(path, index=index)
     assert len(damaged) == 3
     with pytest.raises(RecordError, match="byte 17"):
@@ -149,14 +149,14 @@ def test_a_loader_counts_and_warns_in_the_pass_that_meets_the_damage(tmp_path: P
             writer.write(bytes([letter]))
     data = bytearray(path.read_bytes())
     data[17 + 12] ^= 1  # the bytes of the second record
-    data[4 * 17] ^= 1  # the length of the fifth one
+    data[4 * 17] ^= 1  # the length of the fifth record
     path.write_bytes(data)
     with pytest.warns(UserWarning, match=rf"{path}, byte 68: .*length.*skipped") as told:
         loader = records.loader(path, None, batch_size=2, on_error="skip")
     assert len(told) == 1
     assert (loader.stats().skipped_records, loader.stats().skipped_bytes) == (1, 17)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # once a file
+        warnings.simplefilter("error")  # a file is warned of once
         assert [batch.to_bytes() for batch in loader] == [[b"a"], [b"c", b"d"], [b"f"]]
     assert (loader.stats().skipped_records, loader.stats().skipped_bytes) == (2, 34)
     assert "2 records skipped" in str(loader.stats())

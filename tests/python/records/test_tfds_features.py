@@ -69,11 +69,11 @@ def parsed(value):
 
 
 def shapes(feature, lengths=()):
-    """Shape and dtype of each leaf, as TFDS says them."""
+    """The shape and dtype of each leaf in TFDS' form."""
     if isinstance(feature, Leaf):
         return ((*lengths, *feature.shape), feature.dtype)
     if isinstance(feature, Repeated):
-        # TFDS says the shapes of one element of a Dataset.
+        # For a Dataset, TFDS gives the shapes of one element.
         length = () if feature.kind == "Dataset" else (feature.length,)
         return shapes(feature.feature, (*lengths, *length))
     return {name: shapes(inner, lengths) for name, inner in feature.features.items()}
@@ -192,7 +192,7 @@ ODD = [None, True, -1, 0, 2**63, 1.5, "", "x", "-1", "9" * 30, [], [[]], {}, {"x
 
 
 def mutated(value, draw):
-    """A copy with one place changed, removed, doubled or exchanged."""
+    """A copy with one value changed, removed, doubled or exchanged."""
     text = json.dumps(value)
     if draw.random() < 0.3:
         data = bytearray(text.encode())

@@ -1,4 +1,4 @@
-"""What ``split=`` selects, beside what TFDS selects."""
+"""The examples that ``split=`` selects, compared with TFDS."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def theirs(spec, splits):
         found = selected.file_instructions
     except (ValueError, NotImplementedError, KeyError, TypeError):
         return "refused"
-    # A slice that ends before it begins has a negative count, of which tf.data takes everything.
+    # A slice that ends before it begins has a negative count, for which tf.data takes everything.
     return [(i.filename.rpartition("/")[2], i.skip, i.take) for i in found if i.take > 0]
 
 
@@ -83,7 +83,7 @@ def test_drawn_percents_round_as_tfds_rounds():
     for _ in range(500):
         lengths = [draw.randint(0, 60) for _ in range(draw.randint(1, 4))]
         mine, judge = both({"train": [*lengths, 1]})
-        # Of slices that end before they begin TFDS makes others.
+        # TFDS changes slices that end before they begin.
         begin = draw.choice([0, draw.randint(1, 45), draw.uniform(1, 45)])
         end = draw.choice([0, draw.randint(55, 100), draw.uniform(55, 100)])
         low, high = (f"{x - 100 * draw.randint(0, 1):.2f}%" if x else "" for x in (begin, end))

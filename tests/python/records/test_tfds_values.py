@@ -1,4 +1,4 @@
-"""Examples of data sets that TFDS prepared, beside those that it reads."""
+"""Examples of data sets that TFDS prepared, compared with TFDS' own reading."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_every_feature_has_the_values_that_tfds_reads(builder, folder, split):
 
 
 def test_jpeg_of_smooth_images_is_within_four_of_what_tfds_reads(tmp_path):
-    """TFDS decodes by the fast method; test_images.py compares with the accurate one."""
+    """TFDS decodes with the fast method; test_images.py compares with the accurate one."""
     builder = tfds_builders.prepared(tfds_builders.Photos, tmp_path)
     ours = records.tfds(builder.data_path)
     for a, b in zip(ours, tfds_builders.in_order(builder, "train"), strict=True):
@@ -187,7 +187,7 @@ def test_numpy_tensorflow_and_protobuf_are_not_needed(tmp_path, file_format):
 
 
 def _by_hand(folder, features, *examples):
-    """A data set of features that TFDS writes and does not read, or only in some releases."""
+    """A data set of features that TFDS writes but cannot read, or only in some releases."""
     place = "tensorflow_datasets.core.features"
     (folder / "features.json").write_text(
         json.dumps(
@@ -209,7 +209,7 @@ def _by_hand(folder, features, *examples):
 
 
 def test_sequences_of_known_length_in_each_other(tmp_path):
-    """TFDS writes lengths of rows for them, too, and looks for the values without."""
+    """TFDS also writes lengths of rows for them, but reads the values without the lengths."""
     inner = {
         "type": "tensorflow_datasets.core.features.Sequence",
         "content": {
@@ -360,7 +360,7 @@ def test_little_that_unpacks_to_much_is_refused(copied):
 
 
 def test_damaged_examples_are_read_or_refused(copied):
-    """Their checksums are right: somebody wrote them so."""
+    """The checksums are right, as if the examples had been written with these errors."""
     (shard,) = copied.glob("*-train.*")
     good = [record.numpy() for record in tf.data.TFRecordDataset(str(shard))]
     draw = random.Random(5)
@@ -400,7 +400,7 @@ def test_array_record_is_read(tmp_path):
     assert ours.info.file_format == "array_record"
     source = builder.as_data_source(split="train[10:]")
     assert [example["x"].item() for example in ours] == [int(e["x"]) for e in source]
-    loader = torch.utils.data.DataLoader(  # forks after the files were read
+    loader = torch.utils.data.DataLoader(  # forks after the files were opened
         ours, batch_size=50, num_workers=2, multiprocessing_context="fork"
     )
     found = [x for batch in loader for x in batch["x"].tolist()]

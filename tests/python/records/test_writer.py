@@ -1,4 +1,4 @@
-"""Writer: what it writes, TensorFlow and we read back; files are there as a whole or not at all."""
+"""Writer: TensorFlow and we read its records back; files are complete or do not exist."""
 
 from __future__ import annotations
 
