@@ -1,4 +1,4 @@
-"""Both directions of sharing, for tests that assert the same of each."""
+"""Both directions of sharing, for tests that assert the same of both."""
 
 from __future__ import annotations
 

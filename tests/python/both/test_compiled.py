@@ -33,7 +33,7 @@ def test_compiled_pure_function_never_writes(sharing_way: Way) -> None:
     compiled = torch.compile(lambda x: (x * 2).sum(0), fullgraph=True)
     shared = sharing_way.share()
     assert torch.equal(compiled(shared.torch), (values() * 2).sum(0))
-    # Inductor's kernels ask for mutable pointers even to read.
+    # Inductor's kernels request mutable pointers even for reads.
     shared.assert_untouched()
 
 

@@ -1,9 +1,9 @@
-"""What an in-place write does through DLPack, and that it does nothing through tensor_bridge.
+"""An in-place write corrupts TensorFlow's values through DLPack, but not through tensor_bridge.
 
-TensorFlow shares buffers where nobody expects it: scalar constants and gradient seeds are cached
-in the process, datasets cache their elements, functions their constants, several operators
-return their input. Each case runs in processes of its own, because the DLPack way spoils the one
-it runs in. If a "dlpack" case fails, the frameworks have stopped sharing there: delete the case.
+TensorFlow shares buffers in unexpected places: it caches scalar constants and gradient seeds in the
+process, datasets cache their elements, functions their constants, and several operators return
+their input. Each case runs in separate processes, because the DLPack way corrupts its process. If a
+"dlpack" case fails, the frameworks no longer share there: delete the case.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ONES, ZEROS = [1, 1], [0, 0]
 
 
 class Case(NamedTuple):
-    """Code: the write on torch's side, what exists before, and what TensorFlow shows of it."""
+    """Code: the write by torch, what exists before, and the values that TensorFlow then has."""
 
     write: str = "x.zero_()"
     right: Any = ONES
@@ -42,11 +42,11 @@ class Case(NamedTuple):
 
 
 def from_tf(write: str, probe: str, right: Any, setup: str = "", wrong: Any = ZEROS) -> Case:
-    """A write through `to(tensor)`, and what looks unrelated to it in TensorFlow."""
+    """A write through `to(tensor)`, and TensorFlow values that seem unrelated to it."""
     return Case(write, right, wrong, setup, probe)
 
 
-# ---- memory of TensorFlow's ----------------------------------------------------------------------
+# ---- TensorFlow's memory -------------------------------------------------------------------------
 
 X = "x = tf.constant([10.0, 20.0])"
 MATRIX = "m = tf.constant([[1, 2], [10, 20]])"
@@ -253,7 +253,7 @@ TO_TORCH |= {
     for name, code in ALIASING.items()
 }
 
-# ---- memory of torch's ---------------------------------------------------------------------------
+# ---- torch's memory ------------------------------------------------------------------------------
 
 MODEL = """
 layer = torch.nn.Linear(16, 16, bias=False)
@@ -386,7 +386,7 @@ print(json.dumps([before, probe(), testing.live_owners()]))
 
 
 def run(direction: str, name: str, way: str) -> list[Any]:
-    """What TensorFlow shows before and after the write, and the owners that are left."""
+    """TensorFlow's values before and after the write, and the number of owners left."""
     case = CASES[direction][name]
     code = PROGRAM.format(converter=converter(direction, way), **case._asdict())
     return json.loads(run_forked(code, after=(BOTH, COMPILER)).check())
@@ -404,11 +404,11 @@ def test_dlpack_corrupts(direction: str, name: str) -> None:
 def test_tensor_bridge_does_not(direction: str, name: str, way: str) -> None:
     before, after, owners = run(direction, name, way)
     assert before == after == CASES[direction][name].right
-    # The tensor, and the gradient, that TensorFlow still holds of torch's.
+    # With to_tf, TensorFlow still holds torch's tensor and its gradient.
     assert owners <= {"to_torch": 0, "to_tf": 2}[direction]
 
 
-# What DLPack hands over wrongly before anybody writes.
+# Values that are already wrong through DLPack without a write.
 
 LOST = {
     "conjugate": ("torch.tensor([1 + 2j]).conj()", ["(1-2j)"], ["(1+2j)"]),
@@ -433,7 +433,7 @@ def test_lazy_signs(name: str, way: str) -> None:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("offset", [1, 4, 15])
 def test_misaligned_memory(offset: int, way: str) -> None:
-    """Through DLPack TensorFlow aborts in the first operation."""
+    """Through DLPack, TensorFlow aborts in the first operation."""
     program = f"x = torch.ones(64)[{offset}:]\nprint(float(tf.reduce_sum(to(x) + 1)))"
     done = run_forked(f"{converter('to_tf', way)}\n{program}")
     if way == "dlpack":

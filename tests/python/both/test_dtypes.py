@@ -1,4 +1,4 @@
-"""Bits that arithmetic would not show: NaNs with payloads, negative zeros, subnormals."""
+"""Bits that arithmetic does not show: NaNs with payloads, negative zeros, subnormals."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The first write through torch moves torch onto its own memory, and TensorFlow stays.
+"""The first write through torch moves torch to its own memory, and TensorFlow's values stay.
 
-Operators one by one are in `write_protection/test_op_db.py`; here are the ways to write: each kind
-of call, view, storage access, pointer and protocol.
+`write_protection/test_op_db.py` tests each operator. The tests here are for the ways to write: each
+kind of call, view, storage access, pointer and protocol.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def test_first_write_moves_torch_once_and_never_tensorflow(
     WRITES[write](x)
     WRITES[write](expected)
     shared.assert_moved()
-    # As bytes: raw writes make NaNs.
+    # Compared as bytes, because raw writes make NaNs.
     assert torch_bytes(x) == torch_bytes(expected)
     address = torch_data_address(x)
     WRITES[write](x)
@@ -54,7 +54,7 @@ def views(x: torch.Tensor) -> list[torch.Tensor]:
     ]
 
 
-# Before a conversion to torch there is no tensor to take views of.
+# Before a conversion to torch there is no tensor from which views could be made.
 MOMENTS = [
     pytest.param(TO_TORCH, "after", id="to_torch-after"),
     pytest.param(TO_TF, "before", id="to_tf-before", marks=needs.shares_to_tf),

@@ -1,4 +1,4 @@
-"""Reading never moves a converted tensor, except through what asks torch for a mutable pointer."""
+"""Reading never moves a converted tensor, except by calls that get a mutable pointer from torch."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ ACCESSORS: dict[str, Read] = {
     "pretty printed module": lambda x: repr(nn.ParameterList([nn.Parameter(x)])),
 }
 
-# The same memory under another tensor object.
+# Other tensor objects over the same memory.
 VIEWS: dict[str, Read] = {
     "detach": torch.Tensor.detach,
     "data": lambda x: x.data,
@@ -181,7 +181,7 @@ VIEWS: dict[str, Read] = {
     "subclass": lambda x: x.as_subclass(nn.Buffer),
 }
 
-# Reads for which torch asks for a mutable pointer; the documentation lists them.
+# Reads for which torch gets a mutable pointer; the documentation lists them.
 COPYING_READS: dict[str, Read] = {
     "data_ptr": torch.Tensor.data_ptr,
     "storage data_ptr": lambda x: x.untyped_storage().data_ptr(),

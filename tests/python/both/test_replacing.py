@@ -1,4 +1,4 @@
-"""What gives a tensor other memory, or its memory to somebody else."""
+"""Calls that give a tensor other memory, or its memory to another tensor."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def has_gpu() -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests of this folder; skips them where there is no GPU and none was promised."""
+    """Marks the tests of this folder, and skips them if there is no GPU and none was promised."""
     reason = None if REQUIRED or has_gpu() else "no GPU for both frameworks"
     for item in items:
         if HERE in item.path.parents:
@@ -35,10 +35,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_held_back() -> Iterator[None]:
-    """A test finds nothing that the one before it let go of: it could not count its own.
+    """Waits until the memory that a test dropped is released, so that the next can count its own.
 
-    A GPU's memory goes back some time after it was dropped. Set up before and torn down after
-    `on_gpu`, whose synchronisation ends what may still read it.
+    A GPU's memory is released some time after it was dropped. This fixture is set up before
+    `on_gpu` and torn down after it, because `on_gpu` synchronises with everything that may still
+    read memory.
     """
     global _kept
     _kept = live_owners() if _kept is None else _kept
@@ -46,12 +47,12 @@ def nothing_held_back() -> Iterator[None]:
     if live_owners() > _kept:
         gc.collect()
         wait_until(lambda: live_owners() <= _kept)
-    _kept = live_owners()  # more, where a test failed
+    _kept = live_owners()  # more if a test failed
 
 
 @pytest.fixture(autouse=True)
 def on_gpu(nothing_held_back: None) -> Iterator[None]:
-    # TensorFlow would place everything on the CPU without a word.
+    # Otherwise TensorFlow would silently place everything on the CPU.
     assert torch.cuda.is_available(), "torch sees no GPU"
     assert tf.config.list_physical_devices("GPU"), "TensorFlow sees no GPU"
     with tf.device("GPU:0"):

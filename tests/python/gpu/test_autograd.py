@@ -36,7 +36,7 @@ def test_tensorflow_inside_torch(graph: bool) -> None:
 
 @pytest.mark.parametrize("again", [False, True])
 def test_gradients_are_where_their_inputs_are(again: bool) -> None:
-    """Wherever TensorFlow computes them."""
+    """On whichever device TensorFlow computes them."""
     function = tf_to_torch(lambda x, y: tf.sin(x) * y, higher_order=again)
     expected = values().cpu()
     gpus = range(torch.cuda.device_count())
@@ -133,7 +133,7 @@ def test_a_keras_model_trains_with_every_kind_of_update(way: str, loaded: bool) 
     keras.utils.set_random_seed(0)
     module = TfModule(keras.Sequential([keras.Input((5,)), keras.layers.Dense(1)]))
     if loaded:
-        # From here on torch has memory of its own, and TensorFlow copies of it.
+        # From here on torch has its own memory, and TensorFlow has copies of it.
         module.load_state_dict({k: v.clone() for k, v in module.state_dict().items()})
     own = torch.nn.Linear(5, 1).cuda()
     kernel, bias = (v.clone() for v in module.state_dict().values())

@@ -1,4 +1,4 @@
-"""torch's GPU tensors to TensorFlow: complete, and never seen by a later write."""
+"""torch's GPU tensors to TensorFlow: complete values, which no later write changes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_every_dtype(dtype: torch.dtype, interface: Any) -> None:
     for device in (None, "GPU:0", "cuda:0", "CPU:0"):
         t = interface.to_tf(x, device=device)
         assert tuple(t.shape) == (3, 4)
-        # TensorFlow keeps int32 on the host in any case.
+        # TensorFlow always keeps int32 on the host.
         if device is not None and dtype != torch.int32:
             assert ("GPU" in t.device) == (device != "CPU:0")
         assert torch.equal(interface.to_torch(t, device="cpu"), x.cpu())

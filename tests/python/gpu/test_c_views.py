@@ -1,4 +1,4 @@
-"""A view of the C interface over a torch tensor on a GPU: its memory goes back when it was read."""
+"""A C view of a torch tensor on a GPU: its memory is released only after it was read."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_view_outlives_what_was_queued_on_it() -> None:
         address = tf_data_address(t)
         x = tensor_bridge.to_torch(t)
         capsule = capsule_of_view(x)
-        x.add_(1)  # moves, so that the view alone has TensorFlow's memory
+        x.add_(1)  # x moves, so that only the view has TensorFlow's memory
         torch.cuda.synchronize()
         assert wait_until(lambda: live_owners() == before + 1)
         side = torch.cuda.Stream()

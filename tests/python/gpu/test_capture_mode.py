@@ -1,4 +1,4 @@
-"""Conversions ask CUDA with their thread's captures "relaxed", and leave the thread as it was."""
+"""Conversions call CUDA in the capture mode "relaxed", and restore the thread's mode."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GLOBAL = 0
 
 
 def capture_mode() -> int:
-    """How this thread's calls go with captures: CUDA's cudaStreamCaptureMode."""
+    """This thread's cudaStreamCaptureMode."""
     exchange = ctypes.CDLL("libc10_cuda.so").cudaThreadExchangeStreamCaptureMode
     mode = ctypes.c_int(GLOBAL)
     assert exchange(ctypes.byref(mode)) == 0

@@ -21,7 +21,7 @@ from tensor_bridge.testing import live_owners, shares_memory, tf_data_address, t
 
 
 def assert_same(x: torch.Tensor, expected: torch.Tensor) -> None:
-    """The same dtype and bits, whatever the devices."""
+    """Asserts the same dtype and bits, on any devices."""
     assert x.dtype == expected.dtype
     assert torch.equal(x.cpu().view(torch.uint8), expected.cpu().view(torch.uint8))
 
@@ -106,7 +106,7 @@ def test_gpu_memory_is_not_reused_while_torch_still_reads_it(interface: Any) -> 
         t = tf.fill([1 << 20], float(i))
         x = interface.to_torch(t)
         for _ in range(20):
-            y = x * 1.0  # queued, not finished, when x goes
+            y = x * 1.0  # queued but not finished when x is deleted
         del x, t
         scratch = [tf.fill([1 << 20], -1.0) for _ in range(2)]
         assert y.unique().tolist() == [float(i)]
@@ -154,13 +154,13 @@ def keep_torch_busy() -> None:
 
 
 def overwrite(address: int) -> None:
-    """Lets TensorFlow use the memory at an address anew, if it was given back."""
+    """Makes TensorFlow reuse the memory at an address if it was released."""
     kept = []
     for _ in range(64):
         kept.append(on_device(-1.0))
         if tf_data_address(kept[-1]) == address:
             break
-    # A read of one element: what was queued before it is done.
+    # Reading an element waits for everything that was queued before.
     float(kept[-1][0])
 
 

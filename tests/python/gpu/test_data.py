@@ -48,13 +48,13 @@ def test_pinned_memory() -> None:
     assert pinned.tolist() == [1.0, 2.0]
 
 
-# ---- Elements that are more than one tensor ------------------------------------------------------
+# ---- Elements of several tensors -----------------------------------------------------------------
 
 COUNT = 1 << 12
 
 
 class Pair(tf.experimental.ExtensionType):  # type: ignore[misc]
-    """Fields that are tensors, dense and ragged."""
+    """An extension type with a dense and a ragged field."""
 
     dense: tf.Tensor
     ragged: tf.RaggedTensor
@@ -62,12 +62,12 @@ class Pair(tf.experimental.ExtensionType):  # type: ignore[misc]
 
 @cache
 def item() -> Any:
-    """A class of attrs, of which TensorFlow makes structures."""
+    """An attrs class, whose instances are structures for TensorFlow."""
     return pytest.importorskip("attrs").make_class("Item", ["dense", "sparse"])
 
 
 class Scaled(tf.experimental.ExtensionType):  # type: ignore[misc]
-    """What a user registers."""
+    """A type that a user registers."""
 
     values: tf.Tensor
 
@@ -131,7 +131,7 @@ def scaled() -> Iterator[None]:
 
 
 def tensors(value: Any) -> list[torch.Tensor]:
-    """Every block of memory of an element, found by what its objects hold."""
+    """Every tensor with memory of an element, found through its objects."""
     if isinstance(value, torch.Tensor):
         if value.layout is torch.sparse_coo:
             return [value._indices(), value._values()]
@@ -150,7 +150,7 @@ def tensors(value: Any) -> list[torch.Tensor]:
 @pytest.fixture
 def element(kind: str) -> Callable[[tf.Tensor], Any]:
     if kind == "attrs":
-        item()  # or the test is skipped
+        item()  # skips the test without attrs
     return ELEMENTS[kind]
 
 

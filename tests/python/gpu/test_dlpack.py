@@ -53,7 +53,7 @@ def test_from_torch_itself() -> None:
 
 
 class Producer:
-    """Another library's array, computed on a stream of its own, which the protocol orders."""
+    """Another library's array, computed on its own stream, which the protocol orders."""
 
     def __init__(self, value: float) -> None:
         self.stream = torch.cuda.Stream()
@@ -77,7 +77,7 @@ class Producer:
 
 
 class OldProducer(Producer):
-    """One of before version 1.0 of the protocol."""
+    """A producer of the protocol before version 1.0."""
 
     def __dlpack__(self, *, stream: Any = None) -> Any:  # type: ignore[override]
         return super().__dlpack__(stream=stream)
@@ -93,7 +93,7 @@ def test_the_stream_that_reads_waits_for_the_producer(
         with torch.cuda.stream(stream):
             taken = from_dlpack(producer, framework=framework)
             read = taken + 0 if framework == "torch" else taken
-        # torch's default stream is 0 to it, and 1 in the protocol.
+        # torch's default stream is 0 in torch, and 1 in the protocol.
         assert producer.asked == [stream.cuda_stream or 1]
         if framework == "torch":
             stream.synchronize()

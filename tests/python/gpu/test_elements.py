@@ -1,4 +1,4 @@
-"""Elements of tf.data that lie on a GPU: when their memory goes back to TensorFlow."""
+"""Elements of tf.data on a GPU: when their memory is released to TensorFlow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LARGE = 128 << 20
 
 
 def on_a_gpu(count: int, size: int) -> tf.data.Dataset:
-    """Elements of so many float32, each full of its number."""
+    """Elements of `size` float32, each filled with its number."""
     made = tf.data.Dataset.range(count).map(lambda i: tf.fill([size], tf.cast(i, tf.float32)))
     return made.apply(tf.data.experimental.copy_to_device("/gpu:0"))
 

@@ -1,4 +1,4 @@
-"""What fails in TensorFlow by a call of ours does not fail what the caller does afterwards."""
+"""A failure in TensorFlow by a call of ours does not make the caller's later operations fail."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_an_asynchronous_executor_runs_what_comes_after(act: Callable[[], None])
     act()
     executor = new_executor(enable_async=True)
     with context.executor_scope(executor):
-        # The first operation that takes a tensor to the GPU would find the error.
+        # The first operation that copies a tensor to the GPU would see the error.
         made = tf.fill([4], 1.0)
         executor.wait()
     assert made.device.endswith("GPU:0")

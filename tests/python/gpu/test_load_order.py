@@ -1,4 +1,4 @@
-"""Who is imported first: torch keeps the CUDA that it was built for, or its use is refused."""
+"""The order of imports: torch uses the CUDA that it was built for, or its use is refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.alone
 
 # The GPUs that this process sees; `run_python` hides them otherwise.
 VISIBLE = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0")}
-# What goes wrong with another CUDA than torch's own: the struct of another version is read.
+# Fails with another CUDA than torch's own, because the struct of another version is read.
 USE = """
 import torch
 import tensorflow as tf
@@ -117,7 +117,7 @@ print("explain", tensor_bridge.explain(t).action)
 
 
 def test_tensorflow_first_is_refused_where_torch_would_use_another_cuda() -> None:
-    """It works as ever where both are built for one version of CUDA."""
+    """It works if both are built for the same version of CUDA."""
     done = run(REFUSED)
     assert done.code == 0, done
     answers = dict(line.split() for line in done.out.splitlines())
@@ -131,7 +131,7 @@ BOUND = re.compile(r"binding file (\S+) \[0\] to (\S+) \[0\]: normal symbol .(cu
 
 
 def test_no_call_of_torch_s_reaches_tensorflow_s_cuda(tmp_path: Path) -> None:
-    """By the linker's own account, linear algebra included, which torch loads when it is used."""
+    """Checked with the linker's log, including linear algebra, which torch loads on first use."""
     subprocess.run(
         [
             sys.executable,

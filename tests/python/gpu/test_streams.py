@@ -1,4 +1,4 @@
-"""Who waits for whom on a GPU: torch's streams, TensorFlow's, and graphs that are captured."""
+"""The order of work on a GPU: torch's streams, TensorFlow's, and captured graphs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def on_device(value: float, count: int = COUNT) -> tf.Tensor:
 
 
 def overwrite(address: int, count: int) -> None:
-    """Lets TensorFlow use the memory at an address anew, if it was given back."""
+    """Makes TensorFlow reuse the memory at an address if it was released."""
     kept = []
     for _ in range(64):
         kept.append(on_device(-1.0, count))
@@ -89,7 +89,7 @@ def test_the_value_of_a_variable_is_complete_with_an_asynchronous_executor(inter
     ["tensor_bridge.to_tf(x)", "tensor_bridge.to_torch(t, device='cpu')"],
 )
 def test_other_threads_run_while_a_conversion_waits_for_torch(conversion: str) -> None:
-    """In a process of its own: a wait that holds the GIL would never end."""
+    """In a separate process, because a wait that holds the GIL would never end."""
     path = os.pathsep.join([SUPPORT, os.environ.get("PYTHONPATH", "")])
     code = f"""
         import sys, threading
@@ -119,7 +119,7 @@ def test_other_threads_run_while_a_conversion_waits_for_torch(conversion: str) -
 
 @contextmanager
 def releases_of_the_gil() -> Iterator[list[None]]:
-    """One entry for each time that the library would release it; it does not meanwhile."""
+    """An entry for each time that the library would release the GIL, which it keeps meanwhile."""
     library = ctypes.PyDLL(str(config.library_dir() / "libtensor_bridge.so"))
     counted: list[None] = []
 
@@ -144,7 +144,7 @@ def test_no_conversion_waits_for_tensorflow_under_the_gil(interface: Any) -> Non
     with tf.device("CPU:0"):
         host = tf.constant([1.0])
     for x in (t, host):
-        interface.to_torch(x)  # the first one imports what it needs
+        interface.to_torch(x)  # the first conversion imports modules
     for convert in (interface.to_torch, interface.explain, tf_data_address):
         with releases_of_the_gil() as releases:
             convert(host)
@@ -171,7 +171,7 @@ def write_elsewhere(x: torch.Tensor) -> None:
 def test_a_move_is_ordered_for_other_streams(
     move: Callable[[torch.Tensor], None], mover: str, late: bool, interface: Any
 ) -> None:
-    """Neither asks the user for an order: the one does not write, the other not where is read."""
+    """The user need not order them: the reader does not write, and the mover writes elsewhere."""
     reader = None if late else torch.cuda.Stream()
     stream = torch.cuda.Stream() if mover == "side" else torch.cuda.default_stream()
     t = on_device(3.0)
@@ -243,7 +243,7 @@ def test_torch_may_drop_what_it_took_by_dlpack(interface: Any) -> None:
 
 @pytest.mark.parametrize("priority", [0, -1])
 def test_a_buffer_stays_until_every_stream_has_read_it(priority: int, interface: Any) -> None:
-    """torch's record_stream() does nothing on memory that is not its own."""
+    """torch's record_stream() does nothing for memory that torch does not own."""
     before = live_owners()
     sides = [torch.cuda.Stream(priority=priority) for _ in range(3)]
     t = on_device(5.0)
@@ -263,7 +263,7 @@ def test_a_buffer_stays_until_every_stream_has_read_it(priority: int, interface:
 
 
 def test_a_stream_that_torch_did_not_make(interface: Any) -> None:
-    """It counts if it is current when the tensor is dropped."""
+    """Such a stream is waited for if it is current when the tensor is dropped."""
     before = live_owners()
     handle = torch.cuda.Stream().cuda_stream
     foreign = torch.cuda.ExternalStream(handle)
@@ -280,7 +280,7 @@ def test_a_stream_that_torch_did_not_make(interface: Any) -> None:
 
 
 LARGE = 1 << 26
-"""Bytes. 16 of them are the bound."""
+"""Number of bytes. 16 times as many are the limit."""
 
 
 def test_what_is_held_back_is_bounded(interface: Any) -> None:
@@ -309,7 +309,7 @@ def test_a_tensor_that_is_dropped_while_a_graph_is_captured(interface: Any) -> N
         out.copy_(source)
         out.add_(1)
         del x, t
-        # Nobody looks whether it can go back: that would end the capture.
+        # Nothing checks whether the memory can be released, because that would end the capture.
         assert not wait_until(lambda: live_owners() == before, seconds=0.2)
         out.add_(1)
     graph.replay()

@@ -1,4 +1,4 @@
-"""Which GPU a tensor is on: torch's number for it in every way out, whatever TensorFlow counts."""
+"""The GPU of a tensor: every interface gives torch's number, whatever TensorFlow's number is."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tensor_bridge.dlpack import exporter, from_dlpack
 VISIBLE = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0,1")}
 two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU")
 
-# Every way in which a tensor on a logical device says where it is.
+# Every interface that gives the device of a tensor on a logical device.
 EVERY_WAY = """
 import torch
 import tensor_bridge
@@ -130,7 +130,7 @@ def test_cuda_without_a_number_is_the_current_device(interface: Any) -> None:
 
 @two_gpus
 def test_a_conversion_leaves_the_current_device_as_it_was(interface: Any) -> None:
-    """TensorFlow leaves the one current that it worked on, and waits on it for a conversion."""
+    """TensorFlow makes the device current that it uses, also while a conversion waits for it."""
     for i in range(2):
         with tf.device(f"GPU:{i}"):
             t, v = tf.identity(tf.constant([1.0, 2.0])), tf.Variable([1.0, 2.0])
@@ -171,6 +171,6 @@ def test_empty_tensors_are_where_tensorflow_has_them(interface: Any) -> None:
         for copy in (None, True):
             x = interface.to_torch(t, copy=copy)
             assert x.device == torch.device("cuda", i)
-            # As torch asks of what is put together.
+            # torch.cat() requires one device.
             full = torch.ones(2, 3, device=f"cuda:{i}")
             assert torch.cat([x, full]).shape == (2, 3)

@@ -1,5 +1,5 @@
-"""Operators that write lists of tensors (_foreach_*_, _fused_*_), whose CUDA kernels take addresses
-that no hook sees: what TensorFlow has stays as it is, and torch computes what it would have."""
+"""Operators that write to lists of tensors (_foreach_*_, _fused_*_), whose CUDA kernels take
+addresses that no hook sees: TensorFlow's values stay, and torch's results are right."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ pytestmark = needs.torch_since(13, "memory on a GPU is copied")
 Step = Callable[[list[torch.Tensor], list[torch.Tensor]], None]
 """Writes to parameters, to gradients, or to both."""
 
-# With a closure, for sparse gradients, for matrices only: in STEPS.
+# Optimizers with a closure, for sparse gradients, and for matrices only. STEPS has them.
 OTHER = {"LBFGS", "SparseAdam", "Muon"}
 SHAPES = ((3, 4), (5,), ())
 
 
 def optimizers() -> Iterator[Any]:
-    """Every optimizer of torch, with each of its ways to run on a GPU."""
+    """Every optimizer of torch in each of its variants on a GPU."""
     for name, cls in vars(torch.optim).items():
         if not (inspect.isclass(cls) and issubclass(cls, torch.optim.Optimizer)):
             continue
@@ -54,7 +54,7 @@ def values() -> list[tf.Tensor]:
 
 
 def snapshot(tensors: list[tf.Tensor]) -> list[torch.Tensor]:
-    """The values, not by way of a copy that TensorFlow would keep and give out again."""
+    """The values, read without a copy that TensorFlow would keep and return again."""
     return [tensor_bridge.to_torch(t, copy=True).cpu() for t in tensors]
 
 
@@ -65,7 +65,7 @@ def assert_unchanged(tensors: list[tf.Tensor], before: list[torch.Tensor]) -> No
 
 
 def check(step: Step) -> None:
-    """`step` on parameters and gradients over TensorFlow's memory, beside it on torch's own."""
+    """Compares `step` on tensors over TensorFlow's memory with `step` on torch's own tensors."""
     parameters, gradients = values(), [g / 3.0 for g in values()]
     tensors = parameters + gradients
     before = snapshot(tensors)
@@ -321,7 +321,7 @@ def test_only_what_is_written_moves() -> None:
 
 
 def test_what_tensorflow_has_let_go_of_is_moved_too() -> None:
-    """Kernels of TensorFlow's that read it may be queued still."""
+    """TensorFlow's kernels that read it may still be queued."""
     x = tensor_bridge.to_torch(values()[0])
     address = torch_data_address(x)
     torch._foreach_mul_([x], 2.0)

@@ -1,4 +1,4 @@
-"""Tensors whose producer is still running, or failed: nothing deadlocks, errors are typed."""
+"""Tensors whose producer still runs or has failed: no deadlocks, and typed errors."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ assert x.tolist() == [1, 2, 3]
 
 
 def test_dlpack_deadlocks() -> None:
-    """TensorFlow waits under the GIL. Delete this test when it no longer does."""
+    """TensorFlow waits with the GIL held. Delete this test when it no longer does."""
     code = f"{PENDING}\ntf.experimental.dlpack.to_dlpack(y)"
     assert run_forked(code, timeout=4).code == 124
 

@@ -86,7 +86,8 @@ def test_variable_converted_while_it_is_assigned(interface: Any) -> None:
     enough = threading.Barrier(3)
     value, deadline = itertools.count(1), time.monotonic() + 60
 
-    # Who waits at the barrier lets the others run: each reader sees 10 values on any machine.
+    # A thread that waits at the barrier lets the others run, so each reader sees 10 values on any
+    # machine.
     def assign() -> None:
         while enough.n_waiting < 2 and time.monotonic() < deadline:
             variable.assign(tf.fill((64, 1024), float(next(value))))
@@ -98,7 +99,7 @@ def test_variable_converted_while_it_is_assigned(interface: Any) -> None:
         while len(seen) < 10 and time.monotonic() < deadline:
             x = interface.to_torch(variable)
             first = float(x[0, 0])
-            assert bool((x == first).all()), "half of an assignment"
+            assert bool((x == first).all()), "an incomplete assignment"
             seen.add(first)
         enough.wait(60)
         return len(seen)

@@ -87,7 +87,7 @@ def test_reader_beside_a_writer_reads_valid_memory(ends: str, sharing_way: Way) 
         x, done = shared.torch, threading.Event()
         holder, shared.tf = [shared.tf], tf.zeros(())
         if ends == "before":
-            holder.clear()  # only torch holds the buffer from here on
+            holder.clear()  # from here on only torch holds the buffer
 
         def read(x: torch.Tensor = x, done: threading.Event = done) -> float:
             total = float(x.sum())
@@ -144,7 +144,7 @@ def test_write_races_with_the_release_of_other_views() -> None:
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 def test_inter_operator_threads_of_torch_write() -> None:
-    """torch's own pool runs these, without the GIL."""
+    """torch's own thread pool runs them, without the GIL."""
 
     @torch.jit.script
     def increment(row: torch.Tensor) -> torch.Tensor:

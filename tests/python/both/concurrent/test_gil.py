@@ -1,4 +1,4 @@
-"""The GIL is free while a large copy runs: other Python threads make progress."""
+"""The GIL is released during a large copy: other Python threads make progress."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import tensorflow as tf
 import torch
 from sharing import from_bytes
 
-LARGE = 1 << 28  # bytes; a copy takes long beside the interpreter's switch interval
+LARGE = 1 << 28  # bytes; a copy takes much longer than the interpreter's switch interval
 
 
 def progress_during(work: Callable[[], Any]) -> int:
-    """How often another Python thread ran in the middle of `work`."""
+    """How often another Python thread ran during `work`."""
     ticks: list[float] = []
     stop = threading.Event()
     running = threading.Event()
@@ -44,9 +44,9 @@ def progress_during(work: Callable[[], Any]) -> int:
 
 
 def lets_others_run(work: Callable[[], Any]) -> bool:
-    """Whether another thread ran in the middle, in one of the calls of two minutes.
+    """Whether another thread ran during one of the calls within two minutes.
 
-    In a single one it may not get its turn, on a machine that does other things.
+    On a busy machine it may not run during a single call.
     """
     end = time.monotonic() + 120
     while time.monotonic() < end:
@@ -77,7 +77,7 @@ def test_move_of_a_large_tensor_by_an_operator_lets_others_run(
 
 
 def test_this_measurement_sees_a_held_gil(large: tf.Tensor) -> None:
-    """Without it the tests above would prove nothing."""
+    """Otherwise the tests above would prove nothing."""
     target = torch.empty(LARGE // 4)
     address = target.data_ptr()
     memset = ctypes.PyDLL(None).memset
@@ -89,7 +89,7 @@ def test_this_measurement_sees_a_held_gil(large: tf.Tensor) -> None:
 
     interval = sys.getswitchinterval()
     try:
-        # The loop above is one bytecode after another: nobody may switch between them.
+        # The interpreter must not switch threads between the bytecodes of the loop above.
         sys.setswitchinterval(60)
         progress = progress_during(hold)
     finally:

@@ -1,6 +1,6 @@
-"""Buffers that TensorFlow lets go of while others use them: no write reaches a holder.
+"""Buffers that TensorFlow releases while others use them: no write reaches a holder.
 
-What TensorFlow holds lies in pages that nobody may write: a write of equal bytes faults too.
+TensorFlow's buffers are in read-only pages, so that even a write of equal bytes faults.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ def test_asynchronous_executor_holds_what_it_has_not_read_yet() -> None:
 
 @pytest.mark.parametrize("threads", [2, 8])
 def test_first_writes_and_shares_at_once(threads: int) -> None:
-    """Each share keeps the values of its time, whoever was first."""
+    """Each share keeps the values of the moment it was made, in any order of the threads."""
     for _ in range(60):
         x = tensor_bridge.to_torch(tf.fill((ELEMENTS,), 1.0) + 0.0)
         shares: list[tf.Tensor] = []

@@ -1,4 +1,4 @@
-"""The last reference goes on any thread, with or without the GIL."""
+"""The last reference is released on any thread, with or without the GIL."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_by_torchs_inter_operator_threads() -> None:
         futures = [torch.jit.fork(total, tensor_bridge.to_torch(numbers())) for _ in range(100)]
         assert {float(torch.jit.wait(future)) for future in futures} == {277.0}
         del futures
-        deadline = time.monotonic() + 60  # a thread lets go of its frame when it gets its turn
+        deadline = time.monotonic() + 60  # a thread releases its frame only when it runs
         while added() > 0 and time.monotonic() < deadline:
             time.sleep(0.001)
 

@@ -1,4 +1,4 @@
-"""TensorFlow tensors that speak today's DLPack: capsules, keywords, and real consumers.
+"""TensorFlow tensors with the present DLPack protocol: capsules, keywords, and real consumers.
 
 Consumers: torch, NumPy, JAX, tvm-ffi (which uses the C exchange API).
 """
@@ -79,7 +79,7 @@ def test_capsule_of_every_dtype_that_dlpack_knows(row: DtypeRow) -> None:
     assert tensor.byte_offset == 0
     assert live_owners() == before + 1
     del capsule
-    assert live_owners() == before, "nobody consumed it"
+    assert live_owners() == before, "the capsule was not consumed"
 
 
 @pytest.mark.parametrize("row", UNSPEAKABLE, ids=lambda row: row.name)
@@ -100,7 +100,7 @@ def test_what_has_no_elements_is_refused_where_tensorflow_aborts(make: Any) -> N
 
 @needs.tensorflow_since(20, "it raises")
 def test_tensorflow_s_own_method_aborts_for_strings() -> None:
-    """The hazard is real. Delete this when TensorFlow raises."""
+    """The danger is real. Delete this when TensorFlow raises."""
     done = run_forked("tf.constant('a').__dlpack__()")
     assert done.code == -6
 
@@ -134,7 +134,7 @@ def test_copy_is_writable_and_says_so(row: DtypeRow) -> None:
 @pytest.mark.parametrize("version", [None, (0, 8), (0, 9)])
 @pytest.mark.parametrize("copy", [None, True])
 def test_old_capsules_hold_a_copy(version: tuple[int, int] | None, copy: bool | None) -> None:
-    """They cannot say that the memory is read-only."""
+    """They have no flag for read-only memory."""
     t = numbers()
     with owners():
         capsule = exporter(t).__dlpack__(max_version=version, copy=copy)
@@ -279,7 +279,7 @@ def test_many_threads() -> None:
 @needs.torch_takes_versioned
 @needs.torch_dlpack_copies
 def test_torch_shares_and_ignores_that_it_may_not_write() -> None:
-    """Why `to_torch` exists. Delete the second half when torch honours READ_ONLY."""
+    """This is why `to_torch` exists. Delete the second half when torch honours READ_ONLY."""
     t = numbers()
     with nothing_kept() as added:
         x = torch.from_dlpack(exporter(t))
@@ -382,7 +382,7 @@ def test_tvm_ffi_takes_it_as_an_argument() -> None:
     t = numbers()
     with nothing_kept():
         assert tvm_ffi.get_global_func("testing.schema_id_tensor")(exporter(t)) is not None
-        # It comes back through the exchange API, without READ_ONLY, so it is TensorFlow's own copy.
+        # The exchange API has no READ_ONLY, so the tensor that comes back is TensorFlow's own copy.
         echoed = tvm_ffi.get_global_func("testing.echo")(exporter(t))
         assert type(echoed) is Exporter
         assert tf_data_address(echoed.tensor) != tf_data_address(t)
@@ -411,7 +411,7 @@ class Header(ctypes.Structure):
 SET_ERROR = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p)
 OUT = ctypes.POINTER(ctypes.c_void_p)
 PROTOTYPE = ctypes.POINTER(dl.DLTensor)
-# The functions of DLPackExchangeAPI in dlpack.h 1.3, called with the GIL, and what they take.
+# The functions of DLPackExchangeAPI in dlpack.h 1.3, called with the GIL, and their arguments.
 FUNCTIONS = {
     "allocate": (PROTOTYPE, OUT, ctypes.c_void_p, SET_ERROR),
     "from_object": (ctypes.py_object, OUT),
@@ -447,7 +447,7 @@ def test_exchange_api_is_on_the_type(api: ExchangeApi) -> None:
     assert api.header.major == 1
     assert api.header.minor >= 2
     assert not api.header.previous
-    assert not api.borrow, "a borrowed DLTensor cannot say READ_ONLY"
+    assert not api.borrow, "a borrowed DLTensor has no READ_ONLY flag"
 
 
 def test_exchange_api_exports(api: ExchangeApi) -> None:

@@ -1,4 +1,4 @@
-"""Any DLPack producer's memory in torch or TensorFlow, protected where it is read-only.
+"""Any DLPack producer's memory in torch or TensorFlow, protected if it is read-only.
 
 Producers: NumPy, JAX, tvm-ffi, torch, TensorFlow itself, and capsules.
 """
@@ -27,7 +27,7 @@ from tensor_bridge.testing import tf_data_address, torch_data_address
 
 
 def aligned(shape: tuple[int, ...] = (4, 6), dtype: Any = np.float32, *, write: bool = True) -> Any:
-    """0, 1, 2, ... at a 64-byte boundary."""
+    """An array of 0, 1, 2, ... at a 64-byte boundary."""
     count = int(np.prod(shape))
     size = np.dtype(dtype).itemsize
     memory = np.zeros(count * size + 64, np.uint8)
@@ -62,7 +62,7 @@ def test_read_only_array_is_shared_and_protected() -> None:
 
 @needs.numpy_exports_read_only
 def test_torch_s_own_from_dlpack_writes_through() -> None:
-    """The hazard is real. Delete this when torch honours READ_ONLY."""
+    """The danger is real. Delete this when torch honours READ_ONLY."""
     array = read_only()
     torch.from_dlpack(array).zero_()
     assert array.sum() == 0
@@ -117,7 +117,7 @@ def test_array_lives_until_the_storage_dies_even_after_the_write() -> None:
     x.zero_()
     del array
     gc.collect()
-    assert ended() is not None, "a kernel of another thread may still read it"
+    assert ended() is not None, "another thread's kernel may still read the memory"
     del x
     gc.collect()
     assert ended() is None
@@ -217,7 +217,7 @@ def test_writable_memory_is_shared_both_ways() -> None:
     array[1, 1] = 7
     assert x[1, 1] == 7
     assert torch_data_address(x) == array.ctypes.data
-    # The policy is for read-only memory.
+    # on_write= only applies to read-only memory.
     y = from_dlpack(array, on_write="raise")
     y.zero_()
     assert array.sum() == 0
@@ -361,7 +361,7 @@ def test_jax_array(name: str) -> None:
 def test_write_in_torch_does_not_reach_a_jax_array() -> None:
     import jax.numpy as jnp
 
-    """JAX takes arrays to be immutable; the older capsules, which it makes, cannot say so."""
+    """JAX's arrays are immutable, but it makes older capsules, which have no flag for that."""
     a = jnp.arange(1024.0)
     address = a.unsafe_buffer_pointer()
     x = from_dlpack(a)
@@ -369,9 +369,9 @@ def test_write_in_torch_does_not_reach_a_jax_array() -> None:
     x.zero_()
     assert torch_data_address(x) != address
     assert float(a.sum()) == 1023 * 512
-    # The way of today.
+    # torch's own function still writes to the array.
     torch.from_dlpack(a).zero_()
-    assert float(a.sum()) == 0, "JAX can say READ_ONLY now: mend the docs"
+    assert float(a.sum()) == 0, "JAX now sets READ_ONLY: correct the docs"
 
 
 @needs.module("jax")
@@ -406,14 +406,14 @@ def test_torch_tensor() -> None:
     t = from_dlpack(x, framework="tensorflow")
     x.zero_()
     assert tf.reduce_sum(t).numpy() == 276
-    error = BufferError if needs.TORCH_TAKES_VERSIONED else RuntimeError  # torch's own
+    error = BufferError if needs.TORCH_TAKES_VERSIONED else RuntimeError  # raised by torch
     with pytest.raises(error, match="require gradient"):
         from_dlpack(torch.nn.Parameter(values()))
 
 
 @pytest.mark.parametrize("make", [numbers, lambda: tf.Variable(numbers())])
 def test_tensorflow_s_own_tensors_are_protected_too(make: Any) -> None:
-    """Their own method makes capsules that torch may write through."""
+    """TensorFlow's own method makes capsules through which torch may write."""
     t = make()
     with nothing_kept():
         x = from_dlpack(t)
@@ -458,7 +458,7 @@ def test_float8_of_ml_dtypes_through_a_capsule() -> None:
 
 
 class Old:
-    """The protocol before 1.0: no keywords but stream."""
+    """The protocol before 1.0, whose only keyword is stream."""
 
     def __init__(self, array: Any) -> None:
         self.array = array
@@ -513,7 +513,7 @@ def test_memory_that_the_producer_may_write_to_is_copied_for_tensorflow(
         assert tf_bytes(view) == aligned()[1:].tobytes()
         assert float(x.sum()) == 7 * 24
         del x
-    # A tensor that was written to has memory of its own, which goes to TensorFlow without a copy.
+    # A tensor that was written to has its own memory, which is shared with TensorFlow.
     if old and on_write == "copy" and needs.SHARES_TO_TF:
         y = from_dlpack(Old(array))
         y.add_(1)
@@ -523,7 +523,7 @@ def test_memory_that_the_producer_may_write_to_is_copied_for_tensorflow(
 
 
 class WithoutCopy:
-    """A producer of 1.0 that knows no copy keyword."""
+    """A producer of 1.0 without the keyword copy."""
 
     def __init__(self, array: Any) -> None:
         self.array = array

@@ -1,4 +1,4 @@
-"""DLPack structures that lie, and capsules that were used: typed errors, each deleter run once."""
+"""Wrong DLPack structures and used capsules: typed errors, and each deleter runs once."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_gpu_memory_without_a_gpu_is_refused() -> None:
 def test_another_major_version_is_only_deleted(major: int, framework: Any) -> None:
     producer = dl.Producer(flags=dl.READ_ONLY)
     producer.managed.major = major
-    producer.tensor.data = 1  # whatever is there must not be read
+    producer.tensor.data = 1  # this address must not be read
     producer.tensor.ndim = -7
     with pytest.raises(tensor_bridge.InvalidHandleError, match=f"got version {major}"):
         from_dlpack(producer, framework=framework)
@@ -141,7 +141,7 @@ def test_minor_versions_and_unknown_flags_are_read(minor: int, flags: int) -> No
     assert producer.deleted == 1
 
 
-# ---- structures that are odd and right -----------------------------------------------------------
+# ---- unusual but valid structures ----------------------------------------------------------------
 
 RIGHT: dict[str, tuple[Change, list[int], list[int]]] = {
     "no strides": (set_field("strides", None), [2, 3], [3, 1]),
@@ -247,7 +247,7 @@ def test_capsule_can_be_consumed_once(versioned: bool, framework: Any) -> None:
     for _ in range(2):
         with pytest.raises(tensor_bridge.InvalidHandleError, match="consumed already"):
             from_dlpack(capsule, framework=framework)
-    # Writable memory is copied for TensorFlow, and so done with.
+    # Writable memory is copied for TensorFlow, so the producer is released at once.
     kept = framework == "torch" or versioned
     assert producer.deleted == (not kept)
     del result, capsule
@@ -410,7 +410,7 @@ def test_any_structure_is_taken_or_refused(
             assert added() == 0
             return
         assert tuple(x.shape) == tuple(shape)
-        # Reading is for structures that stay within their memory.
+        # Only structures that stay within their memory can be read.
         if x.numel() <= 216 and extent * x.element_size() + offset < 2048:
             x.clone()
         del x

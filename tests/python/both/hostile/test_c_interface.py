@@ -1,4 +1,4 @@
-"""Every function of the C interface with null in every place, and other misuse that can be told."""
+"""Every function of the C interface with null for every pointer, and other detectable misuse."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_every_entry_has_an_argument_for_each_parameter() -> None:
         function = c_calls.FUNCTIONS[name]
         assert len(entry) == len(function.types), name
         for place, what in enumerate(entry):
-            # What may be null is a pointer; a number is none.
+            # Only a pointer may be null, not a number.
             if isinstance(what, int) or what.startswith("?"):
                 assert (place in function.pointers) == isinstance(what, str), (name, place)
 
@@ -48,7 +48,7 @@ def places(kind: type[ctypes.Structure]) -> list[tuple[str, int, int]]:
 
 
 def test_the_structs_of_capi_are_those_of_the_header() -> None:
-    """The library writes as many bytes as the header's struct has, whatever ctypes allocated."""
+    """The library writes the header's whole struct, even if ctypes allocated fewer bytes."""
     kinds = [kind for kind in vars(capi).values() if isinstance(kind, type(ctypes.Structure))]
     ours = {str(kind.__doc__).split("``")[1]: places(kind) for kind in kinds}
     assert {"tb_convert_options", "tb_convert_back_options", "tb_explanation"} <= set(ours)
@@ -60,7 +60,7 @@ def test_the_structs_of_capi_are_those_of_the_header() -> None:
 
 
 def test_what_may_be_null_is_documented() -> None:
-    """Above the function or its neighbours; of all options and places at the top."""
+    """The comment is above the function or its group; for options and out-places at the top."""
     for header in HEADERS:
         text = header.read_text(encoding="utf-8")
         silent = [
@@ -101,7 +101,7 @@ def test_null_and_misuse_give_a_status_in_every_combination(env: dict[str, str])
     assert lines[-1:] == ["done"], f"exit {done.returncode}\n{lines[-1:]}\n{done.stderr[-2000:]}"
     called = {line.split()[1] for line in lines if line.startswith("call ")}
     assert called == set(c_calls.ENTRIES)
-    # Some hundreds, and each pointer alone and all together among them.
+    # There are some hundreds of calls, among them each pointer separately and all together.
     assert "call tb_py_variable_to_torch without [0, 1, 3, 4]" in lines
 
 

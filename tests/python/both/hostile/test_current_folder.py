@@ -1,4 +1,4 @@
-"""No code comes out of the current folder, where somebody else may have planted some."""
+"""No code is loaded from the current folder, where an attacker may have planted some."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tensor_bridge.doctor._facts import run_trial
 
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="no compiler")
 
-# The arguments: a folder to go to, how to open the library there ("" where the program is linked
-# with it), a library that is called as torch's is, and the folder to go to before the adapter is
+# The arguments: a folder to go to, the path of the library from there ("" if the program is linked
+# with it), a library with the name of torch's, and the folder to go to before the adapter is
 # loaded.
 PROGRAM = r"""
 #define _GNU_SOURCE
@@ -42,7 +42,7 @@ int main(int count, char** given) {
   return 0;
 }
 """
-# Announces itself when it is loaded, and is refused then.
+# Prints a line when it is loaded, and is then refused.
 ADAPTER = r"""
 #include <stdint.h>
 #include <stdio.h>
@@ -60,7 +60,7 @@ def compiled(source: str, target: Path, *options: str | Path) -> Path:
 
 
 class Rig(NamedTuple):
-    """Two folders with the same names below them; ours is in `good`."""
+    """Two folders with the same names of files; ours are in `good`."""
 
     good: Path
     evil: Path
@@ -70,10 +70,10 @@ class Rig(NamedTuple):
     without_folder: Path
 
     def run(self, program: Path, path: str, *, start: Path | None = None, **env: str) -> str:
-        """What is said when torch is used from `evil`, after the library was opened in `start`."""
+        """The output when torch is used from `evil` after the library was opened in `start`."""
         start = self.good if start is None else start
         command = [program, start, path, self.torch, self.evil]
-        # In `start` from the beginning: what is linked is opened before the program runs.
+        # Begins in `start`, because a linked library is opened before the program runs.
         done = subprocess.run(
             command, check=True, capture_output=True, text=True, env=os.environ | env, cwd=start
         )
@@ -86,7 +86,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Rig:
     good, evil = folder / "good", folder / "evil"
     shared = ["-shared", "-fPIC"]
     for place in (good, evil):
-        # At every place where a path out of another folder could lead.
+        # At every place to which a path from another folder could lead.
         for below in (place / "lib", place):
             adapter = below / "libtensor_bridge_torch_2_13.so"
             compiled(ADAPTER, adapter, *shared, f'-DNAME="{adapter}"')
@@ -131,7 +131,7 @@ def test_the_adapter_beside_a_library_of_a_relative_path_is_loaded(
 
 @pytest.mark.parametrize("search", ["", ":/nowhere", "."])
 def test_the_adapter_of_a_library_in_the_current_folder_is_loaded(rig: Rig, search: str) -> None:
-    # Without anything to search: by a path, as a name with a slash is one.
+    # Without a search path, by a path: a name with a slash is a path.
     path = "libtensor_bridge.so" if search else "./libtensor_bridge.so"
     (found,) = loaded(rig.run(rig.program, path, LD_LIBRARY_PATH=search))
     assert os.path.realpath(found) == str(rig.good / ADAPTER_NAME)
@@ -155,7 +155,7 @@ def test_a_folder_that_cannot_be_told_is_refused(rig: Rig) -> None:
 
 
 def test_a_planted_adapter_would_announce_itself(rig: Rig, tmp_path: Path) -> None:
-    """So that the tests above can fail."""
+    """The tests above can fail."""
     shutil.copytree(rig.evil, tmp_path / "evil")
     library = shutil.copy(config.library_dir() / "libtensor_bridge.so", tmp_path / "evil" / "lib")
     (found,) = loaded(rig.run(rig.program, str(library)))
@@ -169,7 +169,7 @@ def test_the_doctors_trial_runs_nothing_of_the_current_folder(
     for name in ("re", "json", "os", "pathlib", "typing", "optree", "tensor_bridge", "torch"):
         (tmp_path / f"{name}.py").write_text("open('planted', 'w')\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    # Without the imports that take long.
+    # Without the slow imports.
     trial = run_trial(())
     assert trial.end == "raised"
     assert trial.data["error"] == "KeyError: 'torch'"

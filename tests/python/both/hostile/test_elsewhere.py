@@ -1,4 +1,4 @@
-"""Tensors whose elements are not in this process, or not in one place: typed errors, no abort."""
+"""Tensors whose elements are in another process or in several places: typed errors, no abort."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run(code: str) -> None:
     done = run_forked(PRELUDE + code)
     if needs.ALL_IS_THERE:
         done.check()
-    # Older releases of TensorFlow log what its servers and DTensor do.
+    # Older releases of TensorFlow log the work of servers and of DTensor.
     assert done.code == 0, done.err
 
 
@@ -132,7 +132,7 @@ NO_NUMBERS = ['tf.constant(["a"])', "tf.Variable(1.0).handle"]
 @needs.tensorflow_since(20, "it raises")
 @pytest.mark.parametrize("make", NO_NUMBERS)
 def test_to_dlpack_aborts(make: str) -> None:
-    """Delete it when TensorFlow no longer aborts."""
+    """Delete this test when TensorFlow no longer aborts."""
     aborted = run_forked(f"t = {make}\ntf.experimental.dlpack.to_dlpack(t)")
     assert aborted.code == -6
 

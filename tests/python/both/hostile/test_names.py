@@ -1,4 +1,4 @@
-"""Names out of files, and of files: shown with escapes by every command and in every message."""
+"""Names in files and names of files: every command and every message shows them with escapes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SEEDS = range(3)
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command; its status and the lines that it wrote, which can be shown."""
+    """Runs a command and returns its status and its lines, which must be printable."""
 
     def call(*arguments: Any) -> tuple[int, list[str]]:
         try:
@@ -116,7 +116,7 @@ def test_file_names_are_shown(seed: int, tmp_path: Path, run: Run) -> None:
     source = FORMATS["bundle"]([b"w"], tmp_path)
     shown = folder / os.fsdecode(name)
     assert run("checkpoint", "convert", source, f"{shown}.pt")[0] == 0
-    assert run("checkpoint", "convert", source, f"{shown}.pt")[0] == 2  # it exists
+    assert run("checkpoint", "convert", source, f"{shown}.pt")[0] == 2  # the target exists
     assert (
         run("checkpoint", "convert", source, f"{shown}.safetensors", "--max-shard-size=1")[0] == 0
     )
@@ -130,7 +130,7 @@ def test_file_names_are_shown(seed: int, tmp_path: Path, run: Run) -> None:
         assert run("checkpoint", "diff", source, missing)[0] == 2
     (folder / "checkpoint").write_bytes(b'model_checkpoint_path: "' + name + b'"')
     assert run("checkpoint", "ls", folder)[0] == 2
-    # Words that no command knows.
+    # Unknown words.
     assert run(os.fsdecode(name))[0] == 2
     assert run("checkpoint", "ls", source, f"--{os.fsdecode(name)}")[0] == 2
     assert run("doctor", os.fsdecode(name))[0] == 2
@@ -165,7 +165,7 @@ def test_columns_hold_for_names_of_any_width(tmp_path: Path, run: Run) -> None:
     assert by_name["w"].index("float32") == column
     assert by_name["重み"].index("float32") == column - 2
     assert by_name["e\u0301"].index("float32") == column + 1
-    assert column < 200  # one name does not make every row as long as itself
+    assert column < 200  # one long name does not lengthen every row
 
 
 @pytest.mark.alone

@@ -1,4 +1,4 @@
-"""Names in what the package says of its work: the doctor, load_into's report, explanations."""
+"""Names in the package's reports: the doctor, load_into's report, explanations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Python objects that lie, raise, recurse or do not end: typed errors, none of their code runs."""
+"""Python objects that lie, raise, recurse or never end: typed errors; their code does not run."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_eager_tensor_has_no_subclasses_to_mistake_for_it(interface: Any) -> Non
         Sub = type("Sub", (EagerTensor,), {})
         value = Sub(numbers(), "/job:localhost/replica:0/task:0/device:CPU:0", None)
     except (TypeError, AttributeError):
-        return  # TensorFlow does not let anybody
+        return  # TensorFlow does not allow it
     with pytest.raises(TypeError):
         interface.to_torch(value)
 
@@ -194,7 +194,7 @@ def test_structure_without_an_end_is_an_error(name: str, interface: Any) -> None
 
 
 def test_private_functions_of_the_extension_survive_nonsense() -> None:
-    """Nobody should call them so; a process must not die of it."""
+    """Nobody should call them like this, but the process must not crash."""
     run_forked("""
         from tensor_bridge import _C
         from tensorflow.python.eager import context

@@ -1,4 +1,4 @@
-"""The interpreter ends while torch still shows TensorFlow's memory: quietly, with status 0."""
+"""The interpreter exits while torch still shows TensorFlow's memory: without output, status 0."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_interpreter_ends_quietly(name: str) -> None:
 
 
 def test_large_copy_in_a_daemon_thread_at_exit() -> None:
-    """It has no GIL while it copies, and wants it back when the interpreter is gone."""
+    """It releases the GIL during the copy, and needs it again after the interpreter is gone."""
     run_forked(
         """
         import threading
@@ -179,7 +179,7 @@ def test_process_that_converts_before_it_imports_anything_else() -> None:
     """).check()
 
 
-# ---- what the process does to the library --------------------------------------------------------
+# ---- unusual processes ---------------------------------------------------------------------------
 
 NATIVE = """
 import ctypes, gc, threading, _ctypes
@@ -200,7 +200,7 @@ def convert(library):
 
 
 def test_naming_a_part_of_the_tensorflow_in_use_keeps_what_is_alive() -> None:
-    """libtensorflow_framework has no eager functions; the handles that are alive need them."""
+    """libtensorflow_framework lacks the eager functions, which live handles need."""
     run_forked(
         f"""{NATIVE}
 t = tf.zeros(3) + 1
@@ -242,7 +242,7 @@ thread.join()
 
 
 def test_process_without_a_pthread_key_left() -> None:
-    """A key that could not be made must not be used: number 0 is somebody else's."""
+    """If no key can be made, none may be used: key 0 belongs to other code."""
     run_forked(
         f"""{NATIVE}
 libc = ctypes.CDLL(None)

@@ -88,7 +88,7 @@ if INT4 is None:
 
 CASES["refused write"] = lambda interface: failing_write(interface.to_torch(T, on_write="raise"))
 
-# One block that leaks in a call is found by far: memory is counted, not estimated.
+# A leak of one block per call is found easily, because memory is counted, not estimated.
 TIMES = 2000
 
 
@@ -124,8 +124,8 @@ def test_millions_of_repetitions_leave_memory_flat(name: str) -> None:
         growth(lambda: CASES[name](tensor_bridge), times).assert_flat()
 
 
-# In processes of their own: in one that ran other tests the allocators have memory to reuse, and
-# the resident size says nothing.
+# In separate processes: after other tests the allocators have memory to reuse, and the resident
+# size says nothing.
 
 MEASURE = """
 import ctypes, os
@@ -164,8 +164,8 @@ assert resident() - before < 16 * MIB, resident() - before
 
 
 def test_dropping_the_last_shared_tensor_frees_tensorflows_buffer() -> None:
-    # With oneDNN, which TensorFlow uses on some processors, its allocator keeps one such buffer
-    # for the next that asks.
+    # With oneDNN, which TensorFlow uses on some processors, its allocator keeps one such buffer for
+    # later use.
     run_forked(
         f"""{MEASURE}
 before = resident()
@@ -179,7 +179,7 @@ assert resident() - before < 300 * MIB, resident() - before
     ).check()
 
 
-# Parameters that were trained and whose TensorFlow values are gone, without the gradients.
+# Trained parameters without gradients, whose TensorFlow values are gone.
 TRAINED = """
 import ctypes, gc, os, sys
 from pathlib import Path
@@ -236,7 +236,7 @@ for make in (keras_model, variables, to_tf):
 @needs.torch_since(13, "what goes to TensorFlow is copied")
 @pytest.mark.parametrize("mib", [128, pytest.param(1024, marks=pytest.mark.exhaustive)])
 def test_trained_parameters_take_one_copy_once_the_previous_is_released(mib: int) -> None:
-    # TensorFlow's allocator with oneDNN keeps for itself whatever its tensors let go of.
+    # TensorFlow's allocator with oneDNN keeps all memory that its tensors release.
     out = run_python(TRAINED, str(mib), TF_ENABLE_ONEDNN_OPTS="0").check()
     assert len(out.splitlines()) == 3
     for line in out.splitlines():

@@ -1,4 +1,4 @@
-"""Converted tensors outlive what they were converted from."""
+"""Converted tensors outlive their sources."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EXPECTED = torch.arange(24.0).reshape(SHAPE)
 
 
 def churn() -> None:
-    """Allocations that would reuse freed memory of the same size."""
+    """Makes allocations that would reuse freed memory of the same size."""
     for i in range(200):
         tf.fill(SHAPE, float(-i))
         torch.full(SHAPE, -1.0)
@@ -26,7 +26,7 @@ def churn() -> None:
 
 @pytest.fixture(autouse=True)
 def _no_garbage_of_earlier_tests() -> None:
-    """The tests here count owners, and collect garbage in between."""
+    """Collects garbage first, because the tests here count owners and collect garbage."""
     gc.collect()
 
 
@@ -102,7 +102,7 @@ def test_the_dataset_and_the_function(interface: Any) -> None:
 
 @pytest.mark.parametrize("interface", ["tensor_bridge", "TensorBridge()"])
 def test_tensorflows_context(interface: str) -> None:
-    """In a process of its own: a new context would surprise the other tests."""
+    """In a separate process, because a new context would disturb other tests."""
     run_forked(f"""
         import gc
         from tensorflow.python.eager import context
@@ -150,7 +150,7 @@ def test_reference_cycle_is_collected() -> None:
 
 
 def test_resurrected_tensor_still_works() -> None:
-    """torch gives a Python object back to a tensor that C++ kept."""
+    """torch gives a Python object back to a tensor that C++ has kept."""
     with owners():
         shared = Shared()
         w = torch.ones(SHAPE, requires_grad=True)

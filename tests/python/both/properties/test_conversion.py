@@ -1,4 +1,4 @@
-"""Any dtype, shape, bytes and keywords: bit-exact values, the sharing promised, full release."""
+"""Any dtype, shape, bytes and keywords: exact bits, sharing as promised, full release."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ options = st.fixed_dictionaries(
 
 
 def expected_action(row: DtypeRow, keywords: dict[str, Any]) -> str:
-    """From the row and the keywords alone."""
+    """The expected action, which follows from the row and the keywords."""
     raw = keywords.get("raw", False)
     if row.kind == "quantized" and not raw:
         return "refused"
@@ -108,7 +108,7 @@ test_conversion, test_conversion_thoroughly = quick_and_thorough(
 @QUICK
 @given(st.data(), interfaces)
 def test_parts_of_a_tensor(data: st.DataObject, interface: Any) -> None:
-    """Slices that show their parent's memory and slices that do not are all protected."""
+    """Slices are protected, whether they share their parent's memory or not."""
     row = data.draw(st.sampled_from([row for row in NUMERIC if row.kind == "shared"]))
     rows_, columns = data.draw(st.integers(1, 8)), data.draw(st.sampled_from([1, 3, 8, 16, 64]))
     content = data.draw(stored(row, rows_ * columns))
@@ -140,7 +140,7 @@ def test_parts_of_a_tensor(data: st.DataObject, interface: Any) -> None:
     interfaces,
 )
 def test_values_that_tensorflow_made(name: str, shape: list[int], interface: Any) -> None:
-    """The same through TensorFlow's own constructors and arithmetic, not through raw bytes."""
+    """The same for values from TensorFlow's constructors and arithmetic instead of raw bytes."""
     count = prod(shape)
     values = tf.range(count, dtype=tf.int32) - count // 2
     t = tf.reshape(tf.cast(values, tf.as_dtype(name)), shape)
@@ -175,8 +175,8 @@ subjects = st.sampled_from([*filter(needs.has, SUBJECTS), "variable"])
 
 
 def check_any_options(subject: str, keywords: dict[str, Any], interface: Any) -> None:
-    """explain never raises, and foretells exactly what the conversion does."""
-    # Where several are wrong, the first one given is named.
+    """explain never raises, and predicts exactly what the conversion does."""
+    # If several keywords are wrong, the error names the first one given.
     keywords = {name: keywords[name] for name in names if name in keywords}
     note(f"{subject} {keywords}")
     if subject == "variable":

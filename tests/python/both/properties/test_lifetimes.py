@@ -1,4 +1,4 @@
-"""Any sequence of conversions, views, writes, updates and releases, against a model of it."""
+"""Any sequence of conversions, views, writes, updates and releases, compared with a model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ contents = st.binary(min_size=SIZE, max_size=SIZE)
 
 
 class Storage:
-    """The model of one torch storage: its bytes, and whether they can be written."""
+    """The model of a torch storage: its bytes, and whether they are writable."""
 
     def __init__(self, content: bytes, on_write: str) -> None:
         self.content = bytearray(content)
@@ -31,7 +31,7 @@ class Storage:
 
 
 class View:
-    """A torch tensor and the part of the model that it must show."""
+    """A torch tensor, and the part of the model that it must show."""
 
     def __init__(self, x: torch.Tensor, storage: Storage, start: int, stop: int) -> None:
         self.x = x
@@ -44,7 +44,7 @@ class View:
 
 
 class Lifetimes(RuleBasedStateMachine):
-    """TensorFlow values and torch views of them; who may see whose writes."""
+    """TensorFlow values and torch views of them, and which writes each of them sees."""
 
     sources = Bundle("sources")
     views = Bundle("views")

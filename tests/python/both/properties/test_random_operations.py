@@ -1,7 +1,8 @@
-"""Long random programs over everything that shares or copies, against a model of the promise.
+"""Long random programs over everything that shares or copies, compared with a model.
 
-`support/sharing_model.py` has the rules, `support/random_programs.py` says what a program is. What
-fails is shrunk and printed, as a line for `found_programs.jsonl`, which every run does again.
+`support/sharing_model.py` has the rules, `support/random_programs.py` defines programs. A program
+that fails is shrunk and printed as a line for `found_programs.jsonl`, whose programs run every
+time.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def fails_so(make: Maker, program: Program, failure: Failure) -> bool:
 
 
 def report(make: Maker, seed: str, program: Program, failure: Failure) -> str:
-    """What to look at, and what to keep."""
+    """The text of a failure: what failed, and the line to keep."""
     again = fails_so(make, program, failure)
     if again:
         program = shrink(program, lambda part: fails_so(make, part, failure))
@@ -61,7 +62,7 @@ def report(make: Maker, seed: str, program: Program, failure: Failure) -> str:
 
 
 def check(folder: Path, seed: str, operations: int, library: Library | None = None) -> int:
-    """How often memory of TensorFlow's became torch's where it is."""
+    """Runs programs. Returns how often torch took over TensorFlow's memory in place."""
     made: list[Operations] = []
 
     def make() -> Operations:
@@ -91,7 +92,7 @@ def test_what_was_found_once(line: dict[str, Any], tmp_path: Path) -> None:
 def test_the_exception_for_slices_is_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If this fails, TensorFlow mended it: delete `Rules.tensorflow_writes`."""
+    """If this fails, TensorFlow has fixed it: delete `Rules.tensorflow_writes`."""
     monkeypatch.setattr(Rules, "tensorflow_writes", staticmethod(lambda node, sliced: False))
     failure = replay(lambda: Operations(tmp_path), LINES[0]["program"])
     assert failure is not None
@@ -103,7 +104,7 @@ def test_the_exception_for_slices_is_needed(
 
 @pytest.fixture
 def seed(capsys: pytest.CaptureFixture[str]) -> str:
-    """Another one each time, seen at once: a crash leaves nothing but it."""
+    """A new seed each time, printed at once, because a crash leaves nothing else."""
     chosen = os.environ.get("RANDOM_OPERATIONS_SEED") or os.urandom(4).hex()
     with capsys.disabled():
         print(f"RANDOM_OPERATIONS_SEED={chosen}", flush=True)
@@ -120,7 +121,7 @@ THREADS = 8
 
 
 def common_values() -> list[tuple[int, Any, bytes]]:
-    """Tensors that all threads have, and none writes to."""
+    """Tensors that all threads share and that no thread writes to."""
     content = bytes(range(64)) * 4
     made = [
         from_bytes(content, (16, 4), tf.float32),
@@ -132,7 +133,7 @@ def common_values() -> list[tuple[int, Any, bytes]]:
 
 
 def check_in_threads(folder: Path, seed: str, length: int) -> None:
-    """One program a thread, over values of its own and common ones."""
+    """Runs a program in each thread, over its own values and common values."""
     values = common_values()
     before = live_owners()
     machines = []
@@ -191,7 +192,7 @@ def test_many_random_operations_in_threads(seed: str, tmp_path: Path) -> None:
         check_in_threads(tmp_path, f"{seed} {i}", length)
 
 
-# ---- faults that must be found -------------------------------------------------------------------
+# ---- faults of the library that must be found ----------------------------------------------------
 
 
 class Unprotected(Library):
@@ -204,7 +205,7 @@ class Unprotected(Library):
 
 
 class AlwaysCopies(Library):
-    """A quiet copy, towards torch."""
+    """to_torch copies silently."""
 
     def to_torch(self, interface: str, t: Any, **options: Any) -> Any:
         copy = True if options.get("copy") is None and not options.get("live") else options["copy"]
@@ -212,14 +213,14 @@ class AlwaysCopies(Library):
 
 
 class NeverCopies(Library):
-    """copy=True is passed over."""
+    """copy=True is ignored."""
 
     def to_tf(self, interface: str, x: Any, **options: Any) -> Any:
         return super().to_tf(interface, x, **options | {"copy": options.get("copy") or None})
 
 
 class Unwatched(Library):
-    """TensorFlow gets torch's memory, and nothing moves torch away from it."""
+    """TensorFlow shares torch's memory, and a write does not move torch."""
 
     def to_tf(self, interface: str, x: Any, **options: Any) -> Any:
         plain = isinstance(x, torch.Tensor) and x.is_contiguous() and x.dtype == torch.float32
@@ -248,7 +249,7 @@ class WritesAfterRaise(Library):
 
 
 class ForgetsReadOnly(Library):
-    """What DLPack marks READ_ONLY can be written to."""
+    """Memory that DLPack marks READ_ONLY is writable."""
 
     def from_dlpack(self, x: Any, **options: Any) -> Any:
         if options.get("on_write") == "copy":
@@ -257,7 +258,7 @@ class ForgetsReadOnly(Library):
 
 
 class NeverReleases(Library):
-    """A buffer stays."""
+    """A buffer is never released."""
 
     def __init__(self) -> None:
         self.kept: list[Any] = []
@@ -270,7 +271,7 @@ class NeverReleases(Library):
 
 
 class KeepsPrevious(Library):
-    """What a tensor left stays with it."""
+    """A tensor keeps the memory that it moved away from."""
 
     def release_previous(self, x: Any) -> int:
         return 0
@@ -290,7 +291,7 @@ class LosesAString(Library):
 
 
 class SwapsEntries(Library):
-    """A checkpoint gives another entry of the same shape."""
+    """A checkpoint returns another entry of the same shape."""
 
     def load(self, path: Any) -> Any:
         loaded = super().load(path)
@@ -317,4 +318,4 @@ def test_a_fault_is_found_and_shrunk(fault: Callable[[], Library], tmp_path: Pat
     small = shrink(program, lambda part: fails_so(make, part, failure))
     assert 1 < len(small) <= 5
     assert fails_so(make, small, failure)
-    assert replay(lambda: Operations(tmp_path), small) is None, "it fails without the fault, too"
+    assert replay(lambda: Operations(tmp_path), small) is None, "it also fails without the fault"

@@ -1,4 +1,4 @@
-"""`explain` of a structure: a line for each leaf, which says what the conversion then does."""
+"""`explain` of a structure: a line for each leaf, which predicts the conversion."""
 
 from __future__ import annotations
 

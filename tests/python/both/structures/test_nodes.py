@@ -21,7 +21,7 @@ from ways import TO_TF, TO_TORCH, Way
 import tensor_bridge
 from tensor_bridge.testing import shares_memory
 
-# ---- of the standard library ---------------------------------------------------------------------
+# ---- classes of the standard library -------------------------------------------------------------
 
 
 def test_ordered_dict_keeps_its_order(way: Way) -> None:
@@ -159,7 +159,7 @@ def test_unset_field_stays_unset(way: Way) -> None:
 
 @dataclasses.dataclass
 class Output(collections.OrderedDict[str, Any]):
-    """As the outputs of Hugging Face's models: fields that are items too."""
+    """Like the outputs of Hugging Face's models, whose fields are items too."""
 
     loss: Any = None
     logits: Any = None
@@ -349,7 +349,7 @@ def test_error_of_a_registered_function_comes_through(way: Way) -> None:
         optree.unregister_pytree_node(Broken, namespace="tensor_bridge")
 
 
-# ---- containers that frameworks track ------------------------------------------------------------
+# ---- containers that track their values in frameworks --------------------------------------------
 
 Named = collections.namedtuple("Named", "a b")
 

@@ -1,4 +1,4 @@
-"""What a structure holds beside tensors and plain data: an error that names the path, or kept."""
+"""Other values than tensors and plain data in structures: an error with the path, or kept."""
 
 from __future__ import annotations
 

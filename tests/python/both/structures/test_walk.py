@@ -1,4 +1,4 @@
-"""Lists, tuples, dicts and named tuples: walked by the extension, as deep as they come."""
+"""Lists, tuples, dicts and named tuples of any depth, which the extension walks."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def test_deep_nesting(kinds: str, depth: int, way: Way) -> None:
 
 @pytest.mark.parametrize("kinds", ["l", "td", "n", "o", "lo"])
 def test_deeper_than_python_goes_is_a_recursion_error(kinds: str, way: Way) -> None:
-    # Python 3.12 and 3.13 let native code go 10,000 calls deep.
+    # Python 3.12 and 3.13 allow native code a depth of 10,000 calls.
     source = nested(way.leaf(), 30_000, kinds)
     with owners(), pytest.raises(RecursionError):
         way.convert(source)
@@ -280,7 +280,7 @@ def test_error_in_the_middle_leaks_nothing(position: int, way: Way) -> None:
             for source in (broken, tuple(broken), dict(enumerate(broken)), [{"k": broken}]):
                 with pytest.raises((way.bad, tensor_bridge.UnsupportedTypeError)):
                     way.convert(source)
-    # What was converted before the error is released; the sources are whole.
+    # Leaves that were converted before the error are released; the sources are unchanged.
     for leaf in leaves:
         assert way.is_converted(leaf, way.convert(leaf))
 
@@ -339,7 +339,7 @@ class MyTuple(tuple[Any, ...]):
 
 
 class FakeNamed(tuple[Any, ...]):
-    """Says that it has fields, but not as many as it has items."""
+    """Claims to have fields, but another number than it has items."""
 
     _fields = ("a", "b", "c")
     __slots__ = ()
@@ -394,7 +394,7 @@ def test_no_python_function_runs_for_a_leaf(way: Way) -> None:
         way.convert(source, copy=None)
     finally:
         sys.setprofile(None)
-    # Named tuples are made by their own _make.
+    # Named tuples are made with their own _make.
     assert set(calls) <= {"_make", "<lambda>"}, calls
 
 
@@ -464,7 +464,7 @@ def build(tree: Any, way: Way) -> Any:
 
 
 def check(source: Any, result: Any, way: Way) -> int:
-    """How many leaves were converted; asserts that everything else is the same."""
+    """Returns the number of converted leaves, and asserts that everything else is unchanged."""
     if isinstance(source, (tf.Tensor, torch.Tensor)):
         if isinstance(source, way.result):
             assert result is source
