@@ -1,4 +1,4 @@
-"""Every dtype of torch's on its way to TensorFlow, and `dtype=` for those that torch lacks."""
+"""Conversion of every torch dtype to TensorFlow, and `dtype=` for dtypes that torch lacks."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_values_agree_with_tensorflow_s(row: DtypeRow) -> None:
 
 
 def stored(name: str, numbers: list[float]) -> bytes:
-    """What TensorFlow stores for the numbers, according to ml_dtypes: one element a byte."""
+    """TensorFlow's bytes for the numbers, computed with ml_dtypes; one element per byte."""
     array = np.array(numbers).astype(getattr(ml_dtypes, name))
     bits = {"int4": 15, "uint4": 15, "int2": 3, "uint2": 3, "float4_e2m1fn": 15}.get(name, 255)
     return bytes(byte & bits for byte in array.view(np.uint8).tolist())
@@ -207,7 +207,7 @@ def test_signs_of_the_smallest_floats(interface: Any) -> None:
 @needs.dtype("float8_e4m3b11fnuz")
 def test_signs_and_nan_of_small_floats(interface: Any) -> None:
     x = torch.tensor([-0.0, 0.0, math.nan, -math.nan])
-    # It has one zero and one NaN.
+    # The dtype has one zero and one NaN.
     assert tf_bytes(interface.to_tf(x, dtype="float8_e4m3b11fnuz")) == b"\x00\x00\x80\x80"
 
 
@@ -243,7 +243,7 @@ def test_bytes_out_of_range_are_refused(
         interface.to_tf(y, dtype=name, copy=copy)
     assert live_owners() == before
     x.zero_()
-    assert torch_data_address(x) == address, "nobody holds the bytes, so nothing moves"
+    assert torch_data_address(x) == address, "the bytes have no other holder, so nothing moves"
     assert interface.to_tf(y, dtype=name, copy=copy).dtype.name == name
 
 

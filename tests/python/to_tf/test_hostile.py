@@ -1,4 +1,4 @@
-"""Subclasses, patched methods, and memory that changes under the conversion's eyes."""
+"""Subclasses, patched methods, and memory that changes during a conversion."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_patched_methods_of_torch_are_not_called(
 
 @needs.shares_to_tf
 def test_storage_resized_after_the_views_were_made(interface: Any) -> None:
-    """torch reads past the end of it; TensorFlow must not get the address."""
+    """torch reads past the end of the storage; TensorFlow must not get the address."""
     x = values((1 << 16,))
     middle, start, strided = x[1 << 15 :], x[:16], x[::2]
     x.untyped_storage().resize_(256)
@@ -71,7 +71,7 @@ def test_storage_resized_after_the_views_were_made(interface: Any) -> None:
 
 @needs.shares_to_tf
 def test_parameter_whose_storage_was_freed(interface: Any) -> None:
-    """As FSDP does it between steps."""
+    """FSDP frees storages between steps."""
     w = torch.nn.Parameter(values())
     w.untyped_storage().resize_(0)
     for copy in (None, False, True):
@@ -122,14 +122,14 @@ def test_read_only_buffer_of_python_is_not_written() -> None:
         x = torch.frombuffer(text, dtype=torch.uint8)
     x = x[-torch_data_address(x) % 64 :][:256]
     kept = shared_to_tf(x)
-    x.zero_()  # would change an immutable object, were it not shared
+    x.zero_()  # would change an immutable object if the share did not protect it
     kept.assert_moved()
     assert text == bytes(range(256)) * 16
 
 
 @needs.shares_to_tf
 def test_foreign_capsule_of_torch() -> None:
-    """torch ignores READ_ONLY, so a write would reach the array; after the share it moves torch."""
+    """torch ignores READ_ONLY, so writes reach the array; after the share a write moves torch."""
     array = np.arange(64, dtype=np.float32)
     array.flags.writeable = False
     x = torch.from_dlpack(array)
@@ -193,7 +193,7 @@ def test_many_conversions_grow_no_memory() -> None:
     assert run_forked(code).check() == "0"
 
 
-# Not a write beside it: torch's own operators abort a daemon thread that wants the GIL at exit.
+# Without a concurrent write: torch's own operators abort if a daemon thread wants the GIL at exit.
 DAEMON = """
 import threading, time
 x = {x}

@@ -1,5 +1,6 @@
-"""Tensors whose memory TensorFlow cannot use as it is: an exact copy or a typed error, never an
-abort. TensorFlow checks neither strides nor alignment; it kills the process in some later op.
+"""Tensors whose memory TensorFlow cannot use: an exact copy or a typed error, never an abort.
+
+TensorFlow checks neither strides nor alignment; a later operation would end the process.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def resized_after_the_share() -> torch.Tensor:
 
 
 def from_file() -> torch.Tensor:
-    """A private mapping of a file, as torch.load(mmap=True) makes them."""
+    """A private mapping of a file, like that of torch.load(mmap=True)."""
     path = Path(__file__)
     return torch.from_file(str(path), shared=False, size=100, dtype=torch.uint8)
 
@@ -98,7 +99,7 @@ COPIED |= {
 
 
 def dense(x: torch.Tensor) -> torch.Tensor:
-    """The values by torch's own means, contiguous."""
+    """A contiguous copy of the values, made by torch."""
     x = x.to_dense() if x.layout is torch._mkldnn else x
     return torch.clone(x.resolve_conj().resolve_neg(), memory_format=torch.contiguous_format)
 
@@ -159,7 +160,7 @@ def test_source_stays_what_it_was(name: str, interface: Any) -> None:
 
 
 def test_shared_memory_of_the_other_kind() -> None:
-    """By name, not by file descriptor: its allocator is known to torch's Python extension only."""
+    """Shared by name, not by file descriptor: only torch's Python extension has its allocator."""
     run_forked("""
         torch.multiprocessing.set_sharing_strategy("file_system")
         x = torch.ones(64).share_memory_()
@@ -183,14 +184,14 @@ def test_lazy_clone_stays_lazy() -> None:
     x.add_(1)
     y.mul_(2)
     assert tf_bytes(t) == tf_bytes(u) == torch_bytes(values())
-    # Both are ordinary now.
+    # Both are ordinary tensors now.
     shared_to_tf(x)
     shared_to_tf(y)
 
 
 @needs.shares_to_tf
 def test_lazy_clone_of_a_shared_tensor_is_torchs_to_refuse() -> None:
-    """torch's own copy-on-write wants a storage without a context. Delete this when it does not."""
+    """torch's copy-on-write needs a storage without a context. Delete this when it does not."""
     kept = shared_to_tf()
     with pytest.raises(RuntimeError, match="storage != nullptr"):
         torch._lazy_clone(kept.torch)
@@ -207,7 +208,7 @@ def test_copy_and_source_are_independent(name: str) -> None:
 
 
 def test_large_strided_tensors_are_exact() -> None:
-    """Past the size at which torch copies in parallel and the GIL is released."""
+    """Larger than the size from which torch copies in parallel and the GIL is released."""
     x = torch.randn(600, 700)
     for view in (x.T, x[:, 1:], x.expand(2, 600, 700), x.view(600, 7, 100).permute(2, 1, 0)):
         t = tensor_bridge.to_tf(view)
@@ -215,7 +216,7 @@ def test_large_strided_tensors_are_exact() -> None:
         assert_own(t, x)
 
 
-# ---- shared after all ----------------------------------------------------------------------------
+# ---- still shared --------------------------------------------------------------------------------
 
 SHARED: dict[str, Callable[[], torch.Tensor]] = {
     "scalar": lambda: torch.tensor(3.5),
@@ -264,7 +265,7 @@ def test_empty_tensor(shape: tuple[int, ...], copy: bool | None, interface: Any)
 
 
 class Dispatching(torch.Tensor):
-    """As LoggingTensor, DTensor and others are made: a wrapper without memory of its own."""
+    """A wrapper without its own memory, like LoggingTensor, DTensor and others."""
 
     @staticmethod
     def __new__(cls, inner: torch.Tensor) -> Dispatching:
@@ -364,7 +365,7 @@ def test_refused_with_advice(name: str, copy: bool | None, interface: Any) -> No
     make, error, advice = REFUSED[name]
     x = make()
     if error is tensor_bridge.OutOfMemoryError:
-        # What memory there is can only be tried.
+        # Whether there is enough memory shows only in an attempt.
         if copy is not False:
             with pytest.raises(MemoryError, match=advice):
                 interface.to_tf(x, copy=copy)
@@ -451,7 +452,7 @@ class ForbiddingFunctions(torch.overrides.TorchFunctionMode):
 
 
 class Quiet(torch.Tensor):
-    """A subclass without memory tricks: converted, and its code does not run."""
+    """A subclass with ordinary memory: it is converted, and its code does not run."""
 
     @classmethod
     def __torch_function__(cls, func: Any, *_: Any, **__: Any) -> Any:

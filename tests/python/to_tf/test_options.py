@@ -1,4 +1,4 @@
-"""Keywords of `to_tf`, devices, interfaces, and where the first call happens."""
+"""Keywords of `to_tf`, devices, interfaces, and the place of the first call."""
 
 from __future__ import annotations
 
@@ -260,7 +260,7 @@ def test_inside_a_traced_function() -> None:
 
     assert function(tf.constant(1.0)).numpy() == 1 + 2 * 276
     x.zero_()
-    assert function(tf.constant(2.0)).numpy() == 2 + 2 * 276, "captured as they were"
+    assert function(tf.constant(2.0)).numpy() == 2 + 2 * 276, "captured with their first values"
 
 
 @needs.shares_to_tf
@@ -301,7 +301,7 @@ FIRST_CALLS = {
 
 
 def test_first_tensorflow_call_of_a_process() -> None:
-    """The eager context is made by it; TensorFlow itself is not even imported."""
+    """The call makes the eager context; TensorFlow is not even imported before."""
     code = f"""
         import torch
         import tensor_bridge

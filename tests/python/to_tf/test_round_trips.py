@@ -1,4 +1,4 @@
-"""There and back again: the same buffer, one owner, and nothing shared any more after a write."""
+"""Round trips: the same buffer, one owner, and no sharing after a write."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_unwritten_tensor_goes_to_tf_as_the_same_buffer(interface: Any) -> None:
     t = interface.to_tf(shared.torch)
     assert tf_data_address(t) == tf_data_address(shared.tf)
     assert tf_bytes(t) == shared.before
-    assert live_owners() == before, "the handle itself went back"
+    assert live_owners() == before, "to_tf returned the handle itself"
     explanation = explained(interface, shared.torch)
     assert explanation.action == "shared"
     assert "TensorFlow's own" in explanation.reason
@@ -247,7 +247,7 @@ def test_write_to_one_of_the_two_moves_it_alone(writer: str) -> None:
 
 
 def test_aliased_return_of_torchs_tensor_writes_torch() -> None:
-    """The caller asked for it: on_write="alias" reaches whoever owns the memory."""
+    """With on_write="alias" writes reach the owner of the memory, as the caller requested."""
     kept = shared_to_tf()
     y = to_torch(kept.tf, on_write="alias")
     y.zero_()
@@ -306,7 +306,7 @@ def test_chain_of_any_length_keeps_one_owner(length: int, start: str, interface:
             assert added() == 1
             x = interface.to_torch(t)
             del t
-            assert added() == 2, "TensorFlow's of torch's, torch's of TensorFlow's"
+            assert added() == 2, "TensorFlow holds torch's bytes, and torch holds TensorFlow's"
         assert torch.equal(x, values())
         del x
 
@@ -365,7 +365,7 @@ SHARED = [row for row in NUMERIC if row.kind == "shared"]
 
 @st.composite
 def views(draw: Any) -> list[tuple[str, Any]]:
-    """Views by name and numbers that are reduced to what the tensor has."""
+    """Views as names and numbers, which are reduced to the tensor's sizes."""
     step = st.tuples(
         st.sampled_from(["slice", "step", "transpose", "flatten", "unsqueeze", "select", "expand"]),
         st.tuples(st.integers(0, 7), st.integers(0, 7), st.integers(1, 3)),
@@ -457,7 +457,7 @@ def check_from_tensorflow(
         expected = torch_memory(torch.clone(x, memory_format=torch.contiguous_format))
         again = interface.to_tf(x)
         fits = x.is_contiguous() and torch_data_address(x) % 64 == 0 and x.numel() > 0
-        fits = fits and on_write != "alias"  # writes through: copied
+        fits = fits and on_write != "alias"  # an aliased tensor is copied
         assert shares_memory(again, x) == fits
         assert tf_bytes(again) == expected
         assert (again.dtype.name, tuple(again.shape)) == (row.name, tuple(x.shape))
@@ -492,7 +492,7 @@ test_from_tensorflow_and_back, test_from_tensorflow_and_back_thoroughly = quick_
     )
 )
 def test_any_order_of_steps(steps: list[str]) -> None:
-    """TensorFlow's tensors keep the bytes they got, whatever happens on torch's side."""
+    """TensorFlow's tensors keep their bytes, whatever torch does."""
     with owners():
         first = values((64,))
         xs, ts = [first], []

@@ -1,7 +1,7 @@
-"""torch's memory becomes TensorFlow's without a copy, and the next write moves torch away from it.
+"""to_tf shares torch's memory without a copy, and the next write moves torch away from it.
 
-TensorFlow takes its tensors to be immutable; torch writes in place. Here are the ways to write, to
-replace memory and to let go of it; several threads are in `test_threads.py`.
+TensorFlow's tensors are immutable; torch writes in place. The tests here write to memory, replace
+it and release it; `test_threads.py` does so with several threads.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def test_either_side_may_be_released_first(first: str) -> None:
 
 
 def test_memory_is_freed_when_both_sides_are_gone() -> None:
-    """A buffer of NumPy's, whose end can be seen."""
+    """A NumPy buffer, whose release is visible."""
     import numpy as np
 
     memory = np.empty(24 + 16, np.float32)
@@ -189,10 +189,10 @@ def test_memory_from_elsewhere_is_shared_until_the_first_move() -> None:
         for _ in range(3):
             x.add_(1)
             tensor_bridge.to_tf(x)
-        assert torch_data_address(x) == address, "it stays where its last array is"
+        assert torch_data_address(x) == address, "the tensor stays with its last array"
         assert tf.reduce_sum(second).numpy() == 1024
         first.assert_untouched()
-    assert not array.any(), "what it was made from has what it had"
+    assert not array.any(), "the source keeps its values"
 
 
 def test_memory_from_elsewhere_stays_shareable_if_nothing_was_left_behind() -> None:
@@ -209,7 +209,7 @@ def test_memory_from_elsewhere_stays_shareable_if_nothing_was_left_behind() -> N
 
 
 def test_an_array_of_a_loaded_tensor_is_like_an_export() -> None:
-    """The documented limit. If this fails, the documentation is too modest."""
+    """A documented limit. If this fails, remove the limit from the docs."""
     x = saved(values())
     array = x.numpy()
     t = tensor_bridge.to_tf(x)
@@ -348,21 +348,21 @@ def test_numpy_array_taken_after_the_share_writes_torchs_copy() -> None:
     array = kept.torch.numpy()
     kept.assert_moved()
     array[0] = 7
-    assert bool((kept.torch[0] == 7).all()), "the array and the tensor stay one"
+    assert bool((kept.torch[0] == 7).all()), "the array and the tensor still share memory"
     kept.torch[1] = 8
     assert (array[1] == 8).all()
     kept.assert_untouched()
 
 
 def test_export_from_before_the_share_cannot_be_protected() -> None:
-    """The documented limit. If this fails, the documentation is too modest."""
+    """A documented limit. If this fails, remove the limit from the docs."""
     x = values()
     other = torch.from_dlpack(x)
     t = tensor_bridge.to_tf(x)
     other[0, 0] = 99
     assert t[0, 0].numpy() == 99
     x.add_(1)
-    assert other[1, 0] == 6, "after the move they are two"
+    assert other[1, 0] == 6, "after the move they no longer share memory"
 
 
 def test_pointer_taken_before_the_write_stays_valid() -> None:
@@ -449,7 +449,7 @@ def gradient(t: tf.Tensor) -> tf.Tensor:
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_operation_on_shared_memory(name: str) -> None:
-    """Each reads the shared memory, leaves it alone, and gives what it gives for a copy."""
+    """Each reads the shared memory without changing it, and has the result that a copy gives."""
     kept = shared_to_tf()
     result = OPERATIONS[name](kept.tf)
     expected = OPERATIONS[name](numbers())
@@ -479,7 +479,7 @@ def test_dataset_captures_it() -> None:
 
 @pytest.mark.parametrize("offset", [4, 16, 60])
 def test_every_operation_takes_a_misaligned_tensor(offset: int) -> None:
-    """In place TensorFlow aborts on it; nothing here may be shared."""
+    """TensorFlow would abort on a shared misaligned tensor, so nothing here may be shared."""
     x = misaligned(offset)
     for name, operation in OPERATIONS.items():
         t = tensor_bridge.to_tf(x)

@@ -1,4 +1,4 @@
-"""Several threads on tensors that TensorFlow shares."""
+"""Several threads that use tensors shared with TensorFlow."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ FIRST_WRITES = {
 
 @pytest.mark.parametrize("memory", FIRST_WRITES)
 def test_what_is_shared_right_after_a_contended_first_write_is_protected(memory: str) -> None:
-    """torch clears the hook of the slower thread when it likes: the next share must not need it."""
-    # In a process of its own: after torch.set_num_threads, with the number of before too, the
-    # operators of tests in guarded memory take ten times as long.
+    """torch may clear the slower thread's hook at any time, so the next share must not need it."""
+    # In a separate process: after torch.set_num_threads, even with the previous number, operators
+    # on guarded memory in later tests take ten times as long.
     run_forked(f"""
         from sharing import in_threads
         SIZE = 2_000_000
@@ -61,7 +61,7 @@ def test_what_is_shared_right_after_a_contended_first_write_is_protected(memory:
 
 
 def test_write_races_with_the_release() -> None:
-    """Whoever is first: torch has the new values, and TensorFlow never sees them."""
+    """In any order, torch has the new values, and TensorFlow never sees them."""
     stolen = 0
     for _ in range(200):
         x = values()
@@ -105,7 +105,7 @@ def test_conversions_of_one_tensor_at_once() -> None:
 
 @pytest.mark.parametrize("strided", [False, True])
 def test_conversion_beside_writers_is_of_some_moment_and_stays(strided: bool) -> None:
-    """No promise which moment; whatever TensorFlow got, it keeps."""
+    """The moment is not promised, but TensorFlow keeps the values that it got."""
     x = torch.zeros(64, 64)
     view = x.T if strided else x
     stop = threading.Event()
@@ -190,7 +190,7 @@ def test_list_that_changes_while_it_is_converted() -> None:
 
 
 def test_release_on_a_thread_of_tensorflow_s() -> None:
-    """A dataset's worker lets go of the last reference."""
+    """A dataset's worker releases the last reference."""
     before = live_owners()
     x = values((8, 64))
     dataset = tf.data.Dataset.from_tensor_slices(tensor_bridge.to_tf(x))
@@ -202,7 +202,7 @@ def test_release_on_a_thread_of_tensorflow_s() -> None:
 
 
 def test_array_freed_by_a_write_without_the_gil() -> None:
-    """NumPy's memory needs the GIL to be freed, while another thread waits for a write with it."""
+    """Freeing NumPy's memory needs the GIL, which a thread may hold while it waits for a write."""
     import numpy as np
 
     def shared_array() -> tuple[torch.Tensor, Any]:

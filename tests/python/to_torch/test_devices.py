@@ -1,4 +1,4 @@
-"""device=, and several logical CPU devices. GPUs have tests of their own, in gpu/."""
+"""device=, and several logical CPU devices. The tests of GPUs are in gpu/."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_gpu_that_is_not_there_is_refused(
 
 @without_gpu
 def test_fake_tensors_bring_no_gpu(interface: Any) -> None:
-    """torch sets a guard that counts one GPU when a CUDA build makes the first of them."""
+    """When a CUDA build makes its first fake tensor, torch sets a guard that counts one GPU."""
     with FakeTensorMode():
         torch.ones(1)
     for value in (tf.constant([1.0]), tf.constant(["a"])):
@@ -89,7 +89,7 @@ def test_what_is_no_device_is_refused(device: Any, interface: Any) -> None:
         assert_refused(interface, value, InvalidOptionError, r"torch\.device\(\)", device=device)
 
 
-# ---- several devices of TensorFlow's -------------------------------------------------------------
+# ---- several TensorFlow devices ------------------------------------------------------------------
 
 PRELUDE = """
 import gc

@@ -38,7 +38,7 @@ KINDS = ("shared", "viewed", "converted", "quantized", "refused", "torch only")
 SHARED = [row for row in NUMERIC if row.kind == "shared"]
 VIEWED = [row for row in NUMERIC if row.kind == "viewed"]
 CONVERTED = [row for row in NUMERIC if row.kind == "converted"]
-# Their stored bytes, or plain integers, are shared with raw=True.
+# raw=True shares their stored bytes or plain integers.
 SHARED_RAW = VIEWED + CONVERTED + QUANTIZED
 
 
@@ -58,7 +58,7 @@ def cast(t: tf.Tensor, row: DtypeRow) -> tf.Tensor:
 
 
 def has_cast(row: DtypeRow) -> bool:
-    """Whether TensorFlow itself can cast the dtype to the one that torch gets."""
+    """Whether TensorFlow itself can cast the dtype to the result's dtype."""
     try:
         cast(tf_tensor(row, (1,), b"\0"), row)
     except (tf.errors.NotFoundError, tf.errors.UnimplementedError, tf.errors.InvalidArgumentError):

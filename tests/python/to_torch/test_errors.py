@@ -1,4 +1,4 @@
-"""The exceptions: their classes, and that wrong, broken and failed values get the right one."""
+"""The exceptions: their classes, and the right one for wrong, broken and failed values."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ WRONG_TYPES: dict[str, tuple[Any, str]] = {
 }
 
 
-# What is more than one dense tensor; the module takes some of it apart, the C ABI none.
+# Values of several dense tensors. The module converts some of them, the C ABI none.
 KERAS_VARIABLE: dict[str, tuple[Any, str]] = {
     "keras variable": (lambda: tf.keras.Variable([1.0]), r"variable\.value")
 }
@@ -162,7 +162,7 @@ def test_a_keras_symbolic_tensor_is_refused(interface: Any) -> None:
 
 @pytest.fixture
 def asynchronous() -> Any:
-    """TensorFlow's executor, asynchronous, whose error is cleared in the end."""
+    """An asynchronous executor of TensorFlow, whose error is cleared at the end."""
     pending = executor.new_executor(enable_async=True)
     with context.executor_scope(pending):
         yield pending
@@ -209,7 +209,7 @@ def test_a_failure_leaves_the_next_call_alone(interface: Any) -> None:
                 interface.to_torch(strings, copy=False)
 
 
-# ---- objects that could crash a process, each tried in one of its own ----------------------------
+# ---- objects that could crash a process, each tried in a separate process ------------------------
 
 HOSTILE_PRELUDE = """
 import gc

@@ -1,6 +1,6 @@
-"""The object that explain returns: its fields, how it prints, that it changes and raises nothing.
+"""The result of explain: its fields and its text. explain changes nothing and never raises.
 
-That it agrees with the conversion is asserted where the conversions are tested.
+The tests of conversions assert that explain agrees with them.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def test_the_class_has_these_fields_and_is_frozen(interface: Any) -> None:
 
 
 def test_it_prints_on_one_line(interface: Any) -> None:
-    # Older releases of torch copy then, whoever holds it.
+    # Older releases of torch always copy then.
     held = " if TensorFlow still holds it" if needs.torch_release >= (2, 13) else ""
     assert str(interface.explain(tf.constant([1.0, 2.0]))) == (
         "shared: float32 -> torch.float32, shape (2,), 8 bytes, on cpu, copied at the first write"
@@ -138,7 +138,7 @@ def test_a_long_reason_is_not_lost(interface: Any) -> None:
 
 
 class Hostile(type):
-    """A metaclass that answers no question about its classes."""
+    """A metaclass that raises for every attribute of its classes."""
 
     def __getattribute__(cls, name: str) -> Any:
         raise RuntimeError(f"asked for {name}")

@@ -1,4 +1,4 @@
-"""The keywords: their combinations, their defaults, what they refuse, and what surrounds a call."""
+"""The keywords: their combinations, defaults and refusals, and torch's state around a call."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ WAYS = [
 
 
 def expected(source: str, copy: bool | None, on_write: str, raw: bool) -> str | type[Exception]:
-    """The policy in words: "shared", "copied", "copied by TensorFlow", or the exception."""
+    """The expected result: "shared", "copied", "copied by TensorFlow", or the exception."""
     is_variable = source in ("variable", "scattered")
     if is_variable and on_write == "alias":
         return tensor_bridge.InvalidOptionError
@@ -323,7 +323,7 @@ class NoDispatch(TorchDispatchMode):
 
 class NoFunction(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.device:  # what the caller wrote, parsed as torch does
+        if func is torch.device:  # torch parses the caller's argument
             return func(*args)
         raise AssertionError(f"a function of the conversion reached the mode: {func}")
 

@@ -46,7 +46,7 @@ def test_the_scale_is_asked_for(row: DtypeRow, interface: Any) -> None:
 def test_dtypes_that_torch_lacks_are_raw_only(row: DtypeRow, interface: Any) -> None:
     t = random_tensor(row)
     explanation = interface.explain(t)
-    assert "scale=" not in explanation.reason, "the advice would be refused in its turn"
+    assert "scale=" not in explanation.reason, "the advice would be refused too"
     assert_refused(interface, t, UnsupportedDtypeError, "raw=True gives", scale=1.0, zero_point=0)
 
 

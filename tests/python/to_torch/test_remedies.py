@@ -1,4 +1,4 @@
-"""What a refusal says to do about values that people pass, of the libraries they are of."""
+"""The advice in refusals of values that users pass, from the libraries that make them."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ for call, keywords in ((tensor_bridge.to_torch, ""), (tensor_bridge.to_tf, keywo
     ).check()
 
 
-# ---- dicts that are no dicts ---------------------------------------------------------------------
+# ---- mappings that are not dicts -----------------------------------------------------------------
 
 
 def test_encodings_of_a_tokenizer_cross_with_all_that_they_know() -> None:
@@ -135,7 +135,7 @@ def test_user_dicts_keep_their_class_and_order() -> None:
     assert [path for path, _ in tensor_bridge.explain(named).leaves] == ["['b']", "['a']['x']"]
 
 
-# ---- modules that are modules already ------------------------------------------------------------
+# ---- modules that are already torch modules ------------------------------------------------------
 
 
 def test_a_keras_model_on_the_torch_backend_is_a_module_already() -> None:

@@ -15,7 +15,7 @@ from tf_bytes import BY_DEFAULT, random_tensor, row_named, tf_memory, tf_tensor,
 from tensor_bridge import DtypeRow
 from tensor_bridge.testing import live_owners, shares_memory, tf_data_address
 
-# TensorShape::MaxDimensions() is 254, and TensorFlow refuses to reach it.
+# TensorShape::MaxDimensions() is 254, and TensorFlow only allows ranks below it.
 HIGHEST_RANK = 253
 
 EMPTY_SHAPES = [
@@ -155,7 +155,7 @@ def test_an_empty_tensor_with_forbidden_writes_has_nothing_to_write(interface: A
 @pytest.mark.parametrize(
     "make",
     [
-        lambda x: x[1:3],  # starts on a 64-byte boundary: shows the parent's memory
+        lambda x: x[1:3],  # starts on a 64-byte boundary, so it shares the parent's memory
         lambda x: x[1],
         lambda x: tf.split(x, 2)[1],
         lambda x: tf.reshape(x, [2, 2, 16]),
@@ -188,7 +188,7 @@ def test_a_slice_keeps_its_parent_s_memory(interface: Any) -> None:
 
 
 def test_a_large_tensor_shares_and_copies(interface: Any) -> None:
-    t = tf.random.stateless_uniform([1 << 20], [1, 2])  # above the size where copies drop the GIL
+    t = tf.random.stateless_uniform([1 << 20], [1, 2])  # so large that copies release the GIL
     shared = interface.to_torch(t)
     copied = interface.to_torch(t, copy=True)
     assert shares_memory(t, shared)

@@ -1,4 +1,4 @@
-"""Graph tensors have no value: refused where they occur, with what to do instead."""
+"""Graph tensors have no value: they are refused with advice, wherever they occur."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ADVICE = r"tensor_bridge\.autograd\.torch_to_tf, or tf\.py_function"
 
 
 class Probe:
-    """Stands in a graph-building function and records that the refusal was as it must be."""
+    """Used in a graph-building function, it checks the refusal and records that it ran."""
 
     def __init__(self, interface: Any) -> None:
         self._interface = interface
@@ -24,7 +24,7 @@ class Probe:
 
     def __call__(self, t: Any, advice: str = ADVICE) -> Any:
         assert_refused(self._interface, t, tensor_bridge.SymbolicTensorError, advice)
-        with pytest.raises(tensor_bridge.UnsupportedTypeError):  # the base callers may catch
+        with pytest.raises(tensor_bridge.UnsupportedTypeError):  # the base class for callers
             self._interface.convert_tf_to_pytorch(t)
         self.count += 1
         return t
@@ -34,7 +34,7 @@ class Probe:
 def probe(interface: Any) -> Iterator[Probe]:
     probe = Probe(interface)
     yield probe
-    assert probe.count, "the function that was to be traced never was"
+    assert probe.count, "the function was never traced"
 
 
 def test_in_a_function(probe: Probe) -> None:
@@ -160,7 +160,7 @@ def test_eager_tensors_convert_while_a_graph_is_built(interface: Any) -> None:
 
 
 def test_the_advice_helps(interface: Any) -> None:
-    """py_function, and running functions eagerly, give tensors that convert."""
+    """py_function and running functions eagerly give tensors that can be converted."""
     seen: list[float] = []
 
     def body(t: tf.Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Variables give snapshots: no update shows through, no write reaches them."""
+"""Variables become snapshots: no update changes them, and no write reaches the variable."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_an_update_never_shows_through(
         update(v)
         assert x.tolist() == VALUES
         assert view.tolist() == VALUES[1:]
-        assert v.numpy().tolist() != VALUES, "the update did nothing, so the test shows nothing"
+        assert v.numpy().tolist() != VALUES, "the update did nothing"
         assert not shares_memory(v, x)
         y = interface.to_torch(v)
         assert y.tolist() == v.numpy().tolist()
@@ -211,7 +211,7 @@ def test_a_variable_without_numbers_is_refused(options: dict[str, Any], interfac
     )
     error = tensor_bridge.UnsupportedDtypeError
     assert_refused(interface, tf.Variable(variants), error, "dense tensors", **options)
-    if interface is not tensor_bridge:  # which takes strings apart
+    if interface is not tensor_bridge:  # only the module converts strings
         assert_refused(interface, tf.Variable(["a", "b"]), error, "decode_raw", **options)
 
 
@@ -301,7 +301,7 @@ def test_what_tensorflow_copies_is_called_copied(scatter: Any, interface: Any) -
         assert_refused(interface, v, tensor_bridge.CopyRequiredError, "copy=None", copy=False)
         x.add_(1)
         assert v.numpy().tolist() == VALUES
-        # The mode is the caller's: no conversion switches it off.
+        # The mode belongs to the caller: no conversion switches it off.
         assert copies_at_read(v)
         v.assign(VALUES)
         assert interface.explain(v).action == "copied"
@@ -401,7 +401,7 @@ def test_a_variable_of_a_graph_is_refused_inside_and_outside(interface: Any) -> 
 @needs.keras_3
 def test_the_value_of_a_keras_variable_converts_through_every_interface(interface: Any) -> None:
     v = tf.keras.Variable(VALUES)
-    if interface is not tensor_bridge:  # which takes Keras variables themselves
+    if interface is not tensor_bridge:  # only the module accepts Keras variables
         assert_refused(interface, v, tensor_bridge.UnsupportedTypeError, r"variable\.value")
     x = interface.to_torch(v.value)
     assert shares_memory(v.value, x)

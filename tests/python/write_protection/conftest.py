@@ -10,7 +10,7 @@ from guard import Guard, guard
 
 @pytest.fixture
 def armed_guard() -> Iterator[Guard]:
-    """The write detector, listening; it must have nothing left to say at the end."""
+    """The active write detector. At the end it must have no faults."""
     detector = guard()
     with detector.armed():
         detector.reclaim()
@@ -18,7 +18,7 @@ def armed_guard() -> Iterator[Guard]:
         detector.take_changed_at_release()
         regions = detector.live_regions()
         yield detector
-        assert detector.is_armed(), "somebody else took SIGSEGV during the test"
+        assert detector.is_armed(), "other code has replaced the handler of SIGSEGV"
         assert detector.take_faults() == []
         assert detector.live_regions() == regions
         detector.reclaim()

@@ -1,4 +1,4 @@
-"""on_write="alias": writes reach TensorFlow, because the caller asked for it."""
+"""on_write="alias": writes reach TensorFlow, as the caller requested."""
 
 from __future__ import annotations
 

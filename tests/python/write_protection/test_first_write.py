@@ -1,7 +1,7 @@
-"""The first write through torch's Python API moves torch onto its own memory, TensorFlow stays.
+"""The first write through torch's Python API moves torch to its own memory.
 
-Operators one by one are in `test_op_db.py`; here are the ways to write: each kind of call, view,
-storage access, pointer and protocol.
+`test_op_db.py` tests each operator. The tests here are for the ways to write: each kind of call,
+view, storage access, pointer and protocol.
 """
 
 from __future__ import annotations

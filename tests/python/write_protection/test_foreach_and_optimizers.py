@@ -1,7 +1,7 @@
 """torch's foreach functions and optimizers on tensors that share TensorFlow's memory.
 
-They write to whole lists of tensors at once, through kernels of their own. All samples and
-configurations of torch's databases run in `make test-exhaustive`, some of them in `make test`.
+They write to whole lists of tensors at once, with special kernels. All samples and configurations
+of torch's databases run in `make test-exhaustive`, some of them in `make test`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def foreach_name(op: Any) -> str:
 
 
 def run_foreach(guard: Guard, op: Any, dtype: torch.dtype, *, only_one: bool) -> Comparison:
-    """Runs a foreach function's samples, and those of its in-place variant."""
+    """Runs the samples of a foreach function and of its in-place variant."""
     comparison = Comparison(guard)
     functions = {"forward": op.method_variant, "in place": op.inplace_variant}
     for i, sample in enumerate(samples_of(op, dtype, requires_grad=False, only_one=only_one)):
@@ -91,7 +91,7 @@ def _foreach_backward(comparison: Comparison, op: Any, sample: Any, label: str) 
 
 
 def optimizer_configurations() -> list[Any]:
-    """The optimizers of torch's database; all their configurations in the exhaustive runs."""
+    """The optimizers of torch's database; with all configurations in exhaustive runs."""
     configurations = [pytest.param(i, {}, id=i.optim_cls.__name__) for i in optim_db]
     for info in optim_db:
         for config in info.optim_inputs_func(device="cpu"):
@@ -110,7 +110,7 @@ def optimizer_configurations() -> list[Any]:
 
 
 def run_optimizer(guard: Guard, info: Any, options: dict[str, Any]) -> Comparison:
-    """A few steps over parameters and gradients that are all converted tensors."""
+    """Runs a few steps with converted tensors as parameters and gradients."""
     torch.default_generator.manual_seed(17)
     shapes = [(5, 3), (7,), ()]
     parameters = [torch.randn(shape) for shape in shapes]

@@ -1,4 +1,4 @@
-"""The write detector detects: without these, a silent `test_op_db.py` would prove nothing."""
+"""The write detector finds writes; otherwise `test_op_db.py` would prove nothing."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_other_faults_reach_the_previous_handler() -> None:
 
 
 class Unprotected(Converted):
-    """What `Converted` would be if the library did not protect."""
+    """`Converted` without the library's protection."""
 
     def _fresh(self, contiguous: torch.Tensor) -> torch.Tensor:
         made = super()._fresh(contiguous)

@@ -1,7 +1,7 @@
-"""What TensorFlow has let go of is torch's: the first write neither copies nor moves.
+"""If TensorFlow has released a buffer, torch owns it: the first write neither copies nor moves.
 
-Each holder that there can be is tried on both sides: while it holds the buffer the write moves
-torch, and when it is gone the write stays where it is.
+Every possible holder is tried on both sides: while it holds the buffer, a write moves torch; after
+it is gone, a write happens in place.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from tensor_bridge.testing import tf_data_address, torch_data_address
 
 pytestmark = needs.takes_over
 
-# Many times a page, so that no allocator packs it beside others.
+# Many pages, so that no allocator puts other memory on them.
 LARGE = 1 << 15
 DLPACK = tf.experimental.dlpack
 
 
 def stays(x: torch.Tensor) -> bool:
-    """Writes to `x`; whether it is where it was. Its values are checked."""
+    """Writes to `x`, checks its values, and returns whether it has not moved."""
     expected, before = plain(x), torch_data_address(x)
     for tensor in (x, expected):
         tensor.logical_not_() if tensor.dtype == torch.bool else tensor.add_(1)
@@ -44,7 +44,7 @@ def stays(x: torch.Tensor) -> bool:
     return torch_data_address(x) == before
 
 
-# --- what makes tensors --------------------------------------------------------------------------
+# --- makers of tensors ---------------------------------------------------------------------------
 
 
 def slope(of: Callable[[tf.Variable], tf.Tensor]) -> tf.Tensor:
@@ -122,7 +122,7 @@ ALIVE = numbers((4, 1024))
 
 
 def aligned_array() -> Any:
-    """An array that owns memory which TensorFlow takes as it is: aligned to 64 bytes, by chance."""
+    """An array whose own memory TensorFlow can use, because it is aligned to 64 bytes by chance."""
     made = []
     while not made or made[-1].ctypes.data % 64:
         made.append(np.zeros(1024 + 4 * len(made), np.float32))
@@ -174,7 +174,7 @@ def of_cache() -> tf.Tensor:
 
 @functools.cache
 def mapped_file() -> str:
-    """Large enough for TensorFlow not to fold it: it maps the file, which nobody may write to."""
+    """A file that is too large for constant folding, so that TensorFlow maps it read-only."""
     folder = tempfile.TemporaryDirectory()
     atexit.register(folder.cleanup)
     path = Path(folder.name) / "zeros"
@@ -208,7 +208,7 @@ KEPT: dict[str, Callable[[], tf.Tensor]] = {
     "memory of torch": lambda: tensor_bridge.to_tf(torch.arange(64.0)),
     "mapped file": mapped,
     "slice of a mapped file": lambda: mapped()[1 << 20 : 2 << 20],
-    # TensorFlow says of these, whose whole is gone, that they own their memory.
+    # After the whole tensor is gone, TensorFlow says that these slices own their memory.
     "slice of NumPy's": lambda: of_dlpack()[64:128],
     "slice of a numpy_function's": lambda: of_numpy_function()[64:128],
     "slice of torch's": lambda: tensor_bridge.to_tf(TORCH_MEMORY)[1:3],
@@ -240,12 +240,12 @@ def test_first_write_moves_what_tensorflow_keeps(make: str, interface: Any) -> N
     gc.collect()
     before = torch_bytes(x)
     assert not stays(x)
-    assert torch_bytes(interface.to_torch(KEPT[make]())) == before, "nobody saw the write"
+    assert torch_bytes(interface.to_torch(KEPT[make]())) == before, "the write was visible"
 
 
 @pytest.mark.parametrize("make", LET_GO)
 def test_what_made_a_tensor_makes_the_same_one_after_a_write(make: str) -> None:
-    """If anything but the tensor had the buffer, it would show the write."""
+    """If anything but the tensor held the buffer, the write would be visible in it."""
     t = LET_GO[make]()
     if make != "Keras model":  # random weights
         before = tf_bytes(t)
@@ -305,7 +305,7 @@ def test_second_torch_tensor_is_a_holder() -> None:
     del t
     assert not stays(x), "y shows the buffer"
     assert torch_bytes(y) == before
-    assert not stays(y), "x keeps the buffer for who read it before it moved"
+    assert not stays(y), "x keeps the buffer for readers from before its move"
     y = None
     t = numbers()
     x, y = tensor_bridge.to_torch(t), tensor_bridge.to_torch(t)
@@ -373,7 +373,7 @@ def test_sharing_what_was_taken_over_keeps_its_bytes_for_tensorflow() -> None:
 
 
 def test_array_over_what_was_taken_over_forbids_sharing() -> None:
-    """The array writes where nobody can see it."""
+    """Nothing notices writes through the array."""
     x = tensor_bridge.to_torch(numbers())
     before = torch_data_address(x)
     array = x.numpy()
@@ -395,7 +395,7 @@ def test_export_through_dlpack_takes_over() -> None:
     assert torch.equal(x, y)
 
 
-# What takes hold of a tensor, and its bytes there.
+# Objects that hold a tensor, and functions that read its bytes from them.
 HOLDERS: dict[str, tuple[Callable[[tf.Tensor], Any], Callable[[Any], bytes]]] = {
     "torch tensor that raises": (partial(tensor_bridge.to_torch, on_write="raise"), torch_bytes),
     "torch tensor without protection": (
@@ -502,7 +502,7 @@ def test_elements_of_a_cached_dataset_move() -> None:
             element.add_(100)
 
 
-# --- what it saves --------------------------------------------------------------------------------
+# --- memory that this saves -----------------------------------------------------------------------
 
 
 def test_pointers_that_nobody_writes_through_copy_nothing() -> None:
@@ -544,7 +544,7 @@ def test_memory_that_was_taken_over_can_be_resized_and_replaced() -> None:
 
 
 def test_nothing_is_taken_over_where_tensorflow_cannot_tell() -> None:
-    """Random orders of what can happen to a handful of tensors over one buffer."""
+    """In any order of releases, a write moves the tensor while another holder is left."""
     for order in itertools.permutations(range(3)):
         t = numbers()
         before = tf_bytes(t)

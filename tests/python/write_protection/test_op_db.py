@@ -4,7 +4,7 @@ For each operator: forward, backward, in place, in place with the tensor itself 
 arguments, and `out=`. The results must equal those on plain tensors, TensorFlow's bytes must never
 be written, not even with equal values, reads must stay shared, and everything must be released.
 
-`make test` runs one sample an operator; `make test-exhaustive` all samples in all of `DTYPES`.
+`make test` runs one sample per operator; `make test-exhaustive` all samples in all of `DTYPES`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ with warnings.catch_warnings():
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-# Cannot run on the CPU at all, and test_table_of_operators_without_cpu_is_current checks that.
+# Operators that cannot run on the CPU. test_table_of_operators_without_cpu_is_current checks that.
 NO_CPU = {
     "jiterator_2inputs_2outputs": "jiterator compiles CUDA kernels",
     "jiterator_4inputs_with_extra_args": "jiterator compiles CUDA kernels",
@@ -39,7 +39,7 @@ NO_CPU = {
     "torch_ops_aten__flash_attention_forward": "a CUDA kernel",
 }
 
-# The result is memory that nobody wrote: there is nothing to compare.
+# The result is uninitialised memory, so there is nothing to compare.
 UNINITIALISED = {
     "empty",
     "empty_like",
@@ -49,7 +49,7 @@ UNINITIALISED = {
     "new_empty_strided",
 }
 
-# LAPACK rounds differently from call to call here: two runs on plain tensors differ as well.
+# LAPACK rounds differently in each call here; two runs on plain tensors differ as well.
 ROUNDS_AS_IT_LIKES = {"linalg_lstsq", "linalg_lstsq_grad_oriented"}
 
 
@@ -58,7 +58,7 @@ def name_of(op: Any) -> str:
 
 
 def default_dtype(op: Any) -> torch.dtype:
-    """float32, or the first dtype by name that the operator takes on the CPU."""
+    """float32, or else the operator's first dtype on the CPU by name."""
     supported = op.supported_dtypes("cpu")
     return torch.float32 if torch.float32 in supported else min(supported, key=str)
 
@@ -95,7 +95,7 @@ def _in_place(comparison: Comparison, op: Any, sample: Any, label: str, **how: b
 def _out(comparison: Comparison, op: Any, sample: Any, label: str, **how: bool) -> None:
     if not op.supports_out:
         return
-    # On clones: some operators mutate an argument, and the sample must stay as it is.
+    # On clones, because some operators mutate an argument, and the sample must not change.
     tree = pytree.tree_map_only(
         torch.Tensor, torch.clone, (sample.input, sample.args, sample.kwargs)
     )
@@ -200,4 +200,4 @@ def test_table_of_operators_without_cpu_is_current() -> None:
             continue
         for sample in samples_of(op, default_dtype(op), requires_grad=False, only_one=True):
             result = outcome(_invoke(op.op), (sample.input, sample.args, sample.kwargs))
-            assert isinstance(result, Raised), f"{name} runs on the CPU: take it off the list"
+            assert isinstance(result, Raised), f"{name} runs on the CPU: remove it from the list"

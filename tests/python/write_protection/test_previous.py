@@ -1,4 +1,4 @@
-"""What a tensor that moved keeps of the memory that it left, and giving it back."""
+"""The memory that a tensor keeps after it has moved, and its release."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def guarded(detector: Guard) -> GuardedTensor:
 
 
 def moved() -> torch.Tensor:
-    """A tensor that moved, and keeps a buffer that TensorFlow has not got any more."""
+    """A tensor that has moved, and keeps a buffer that TensorFlow no longer has."""
     t = numbers()
     x = tensor_bridge.to_torch(t)
     x.add_(1)
@@ -47,7 +47,7 @@ def test_tensorflows_buffer_is_kept_and_then_given_back(armed_guard: Guard, inte
     x[0].add_(1)
     address = torch_data_address(x)
     del source
-    assert armed_guard.live_regions() == regions + 1, "kernels may read it"
+    assert armed_guard.live_regions() == regions + 1, "kernels may still read the buffer"
     assert release_previous(x) == 1
     assert armed_guard.live_regions() == regions
     assert release_previous(x) == 0
@@ -75,7 +75,7 @@ def test_pointer_from_before_a_write_leads_to_memory_until_it_is_given_back(
 
 
 def test_readers_beside_a_writer_and_then_it_is_given_back(armed_guard: Guard) -> None:
-    """The reader of each row began before the write or after it; none is left at the end."""
+    """The reader of each row began before or after the write; none is running at the end."""
     regions = armed_guard.live_regions()
     sums = [float(row.sum()) for row in VALUES]
     for _ in range(20):
@@ -95,7 +95,7 @@ def test_what_autograd_saved_reads_the_new_memory(armed_guard: Guard) -> None:
     x = tensor_bridge.to_torch(guarded(armed_guard).tensor)
     w = torch.ones(COLUMNS, requires_grad=True)
     y = x * w
-    x.data.fill_(3)  # past the counter of versions
+    x.data.fill_(3)  # without counting a version
     release_previous(x)
     y.sum().backward()
     assert w.grad is not None
@@ -135,7 +135,7 @@ def test_buffer_stays_with_its_other_holders() -> None:
 
 @needs.takes_over
 def test_last_holder_takes_the_buffer_over_after_it() -> None:
-    """`x` held it for who read it before it moved; without it `y` is alone."""
+    """`x` held the buffer for readers from before its move. Then only `y` holds it."""
     t = numbers()
     x, y = tensor_bridge.to_torch(t), tensor_bridge.to_torch(t)
     x.add_(1)
@@ -153,11 +153,11 @@ def test_bytes_that_tensorflow_shares_stay_its_own() -> None:
     x.add_(1)
     before = allocated()
     assert release_previous(x) == 1
-    assert before - allocated() < LARGE // 2, "TensorFlow has them"
+    assert before - allocated() < LARGE // 2, "TensorFlow still holds the bytes"
     assert float(u[-1]) == LARGE // 4 - 1
     assert float(x[-1]) == LARGE // 4
     del u
-    assert before - allocated() > LARGE // 2, "nobody has them"
+    assert before - allocated() > LARGE // 2, "the bytes have no holder"
 
 
 @shares_to_tf
@@ -181,7 +181,7 @@ def test_buffer_of_a_tensor_that_was_given_back_to_tensorflow(armed_guard: Guard
     assert armed_guard.live_regions() == regions + 1
     assert release_previous(x) == 1
     assert armed_guard.live_regions() == regions
-    assert release_previous(x) == 0, "what TensorFlow shares is what x shows"
+    assert release_previous(x) == 0, "x shows the memory that TensorFlow shares"
     assert tf_data_address(u) == torch_data_address(x)
     x.add_(1)
     assert float(u[0, 1]) == 2.0
@@ -206,7 +206,7 @@ def test_step_between_shares_leaves_memory_flat() -> None:
 
 @shares_to_tf
 def test_array_of_a_loaded_tensor_keeps_its_memory() -> None:
-    """numpy() leaves no mark on a tensor of torch.load, so nobody knows of the array."""
+    """numpy() leaves no mark on a tensor from torch.load, so the array cannot be noticed."""
     file = io.BytesIO()
     torch.save(torch.arange(LARGE // 4, dtype=torch.float32), file)
     file.seek(0)
@@ -247,7 +247,7 @@ def test_buffer_that_was_taken_over_is_not_given_back() -> None:
 def test_resized_tensor() -> None:
     x = moved()
     x.resize_(100)
-    assert release_previous(x) in (0, 1)  # before 2.13 it keeps the buffer, after that it went
+    assert release_previous(x) in (0, 1)  # before torch 2.13 x keeps the buffer, later it does not
     assert x[23].item() == 24.0
 
 

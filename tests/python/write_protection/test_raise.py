@@ -1,4 +1,4 @@
-"""on_write="raise": every write raises, nothing is copied, TensorFlow's bytes stay."""
+"""on_write="raise": every write raises, nothing is copied, TensorFlow's bytes do not change."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def raises(write: Callable[[], Any], error: type[Exception] = BufferError) -> No
     assert type(caught.value) is error
 
 
-# Before 2.13 an export that fails leaves the tensor alive for ever, and memory becomes shared
-# memory without a pointer that may be written through.
+# Before torch 2.13 a failed export leaves the tensor alive for ever, and share_memory_() does not
+# request a writable pointer.
 OLD = {"__dlpack__", "from_dlpack", "share_memory_", "raw: to_dlpack", "raw: from_dlpack"}
 RECENT = needs.torch_since(13, "torch's own exports and shared memory")
 
@@ -121,7 +121,7 @@ def test_optimizer_step_raises(name: str) -> None:
     weight.assert_shared(parameter)
     other = nn.Parameter(torch.zeros(SHAPE))
     other.grad = gradient.torch
-    if "fused" not in name:  # the fused kernels ask for the gradient as mutable
+    if "fused" not in name:  # the fused kernels get a mutable pointer to the gradient
         OPTIMIZERS[name]([other]).step(lambda: other.detach().sum())
         gradient.assert_shared()
 

@@ -1,7 +1,7 @@
-"""TensorFlow never writes into memory that torch still shows.
+"""TensorFlow never writes to memory that torch still shows.
 
-It reuses an operand's buffer when nobody else holds it, and updates variables in place on the same
-condition. Here torch is the only other holder: the operand is handed over without a name.
+TensorFlow reuses an operand's buffer if it has no other holder, and updates variables in place on
+the same condition. Here torch is the only other holder, because the operand has no name in Python.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def function(body: Use, **options: Any) -> Use:
 
 
 def assigned(update: Callable[[tf.Variable], Any]) -> Use:
-    """A variable that adopts the operand's buffer, and is updated then."""
+    """A variable that takes over the operand's buffer and is then updated."""
 
     def use(t: tf.Tensor) -> tf.Variable:
         variable = tf.Variable(tf.zeros((SIZE,)))
@@ -124,7 +124,7 @@ USES: dict[str, Use] = {
 def test_operation_leaves_torch_alone(use: str, written: bool, interface: Any) -> None:
     box = [numbers((SIZE,))]
     x = interface.to_torch(box[0])
-    # A pointer taken before the write shows TensorFlow's memory for as long as the storage lives.
+    # A pointer from before the write shows TensorFlow's memory as long as the storage lives.
     source = torch_data_address(x)
     if written:
         x.add_(1)
@@ -140,9 +140,9 @@ def test_operation_leaves_torch_alone(use: str, written: bool, interface: Any) -
 
 
 def test_the_one_operation_that_writes_through_aliases() -> None:
-    """It does so to every holder, TensorFlow's own aliases too, and says so: "creates an alias".
+    """It writes to every holder's memory, even TensorFlow's own, as documented: "creates an alias".
 
-    If this fails, TensorFlow no longer does: move the operation to the list above.
+    If this fails, TensorFlow no longer does that: move the operation to the list above.
     """
     t = numbers((4, 6))
     alias = tf.identity(t)
@@ -155,9 +155,9 @@ def test_the_one_operation_that_writes_through_aliases() -> None:
 
 @needs.tensorflow_since(21, "nobody looked whether it does the same")
 def test_tensorflow_takes_a_slice_of_memory_of_others_for_its_own() -> None:
-    """Without tensor_bridge: its SubBuffer does not pass OwnsMemory on.
+    """This happens without tensor_bridge too: TensorFlow's SubBuffer does not forward OwnsMemory.
 
-    If this fails, TensorFlow no longer does: delete this, `tensorflow_writes` in
+    If this fails, TensorFlow has fixed it: delete this test, `tensorflow_writes` in
     support/sharing_model.py and the paragraph on slices in docs/concepts/write_protection.md.
     """
     x = torch.zeros(8, 32)
@@ -179,7 +179,7 @@ SLICES: dict[str, Callable[[torch.Tensor], tf.Tensor]] = {
 
 @pytest.mark.parametrize("how", SLICES)
 def test_a_variable_over_a_slice_leaves_torch_alone(how: str) -> None:
-    """The two ways that the documentation names."""
+    """The two safe ways in the documentation."""
     x = torch.zeros(8, 32)
     variable = tf.Variable(SLICES[how](x))
     variable.assign_add(tf.ones(32))

@@ -1,4 +1,4 @@
-"""Training on converted weights, data and gradients writes to torch's memory only."""
+"""Training on converted weights, data and gradients only writes to torch's memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m tensor_bridge.config`: the folders of the C++ SDK, in this installation."""
+"""`python -m tensor_bridge.config`: the folders of this installation's C++ SDK."""
 
 from __future__ import annotations
 

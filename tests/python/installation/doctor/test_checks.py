@@ -1,4 +1,4 @@
-"""Each check of the doctor: silent where all is well, and what it says where it is not."""
+"""Each check of the doctor: silent if everything is right, and its finding if not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CRASHED = Trial(ORDERS[0], "import torch", "signal 6", log="LLVM ERROR: inconsis
 GPUS = {"torch": ["NVIDIA H100"], "tensorflow": ["/physical_device:GPU:0"]}
 GROWTH = {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 
-# What is wrong -> level and name of the finding, words of its text, words of its remedy.
+# An error, the level and name of the finding, words of its text, words of its remedy.
 CASES: list[tuple[dict[str, Any], str, str, str, str]] = [
     (
         {"distributions": {"tensor-bridge": "0.3.1"}},

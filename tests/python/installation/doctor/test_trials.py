@@ -1,4 +1,4 @@
-"""What the doctor sees of processes that end badly, and of this installation, which is well."""
+"""The doctor's report on processes that crash, and on this installation, which works."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tensor_bridge.doctor._facts import run_trial
 
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where a `tensorflow` can be put that is found before the real one."""
+    """The place for a fake `tensorflow` that is found before the real one."""
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     return tmp_path / "tensorflow.py"
 

@@ -1,4 +1,4 @@
-"""What waits for a module to be imported: it acts once, and the import is what it was."""
+"""Functions that wait for a module's import: they run once, and the import is unchanged."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A torch that no adapter is proven with: everything is copied, exactly, and that is said once.
+"""A torch for which no adapter is proven: everything is copied exactly, with one warning.
 
-The real torch of the tests says that it is 2.99, which is all that the package sees of its release;
-or its adapter is one that does not keep its promises.
+The tests' torch claims to be 2.99, which is all that the package sees of its release, or its
+adapter breaks its promises.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ def test_the_process_ends_well() -> None:
 
 @pytest.mark.parametrize("interface", ["tensor_bridge", "tensor_bridge.TensorBridge()"])
 def test_the_first_conversions_of_many_threads(interface: str) -> None:
-    """The adapter that copies runs Python while others wait for it."""
+    """The adapter that copies runs Python while other threads wait for it."""
     out = run_forked(
         f"""
         import sys, threading, warnings
@@ -259,7 +259,7 @@ with warnings.catch_warnings(record=True) as said:
 print(json.dumps([result, [str(w.message) for w in said if w.category is RuntimeWarning]]))
 """
 
-# Everything as in the real adapter, but that writes are said to happen in place.
+# Like the real adapter, except that it claims that writes happen in place.
 BROKEN = """
 #include <dlfcn.h>
 #include "adapters/torch_abi.h"
@@ -294,7 +294,7 @@ def adapter_of(package: Path) -> Path:
 
 
 def use(package: Path, version: str = "") -> tuple[str, list[str]]:
-    """What becomes of a tensor there, or the error; and what is said."""
+    """The outcome of a conversion with that package, or the error, and the warnings."""
     code = FROM_COPY.format(folder=str(package.parent)) + USE.format(version=version)
     done = run_forked(code, after=(TENSORFLOW_FIRST,)).check()
     result, said = json.loads(done.splitlines()[-1])

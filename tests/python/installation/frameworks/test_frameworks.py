@@ -1,8 +1,8 @@
-"""Frameworks that are missing, foreign, broken or clashing; and every order of importing them.
+"""Frameworks that are missing, foreign, broken or in conflict, and every order of imports.
 
-The simulated installations are folders on the module path of a process that has the real
-TensorFlow; the last claims use the real torch, so they also show that a mended installation works
-without a restart.
+The simulated installations are folders on the module path of a process with the real TensorFlow.
+The last claims use the real torch, so they also show that a repaired installation works without a
+restart.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ CLAIMS = {
             with torch_that(f"__version__ = {{version!r}}"):
                 fails_with(f"got torch {{version}}", {RANGE})
         """,
-    # A newer one is used through copies (test_copying.py), if it is a torch.
+    # A newer torch is used with copies (test_copying.py), but only a real one.
     "what says that it is a newer torch is not loaded": """
         for version in ("2.99.0", "2.99.0.dev20270101+cpu", "3.0.0a0+git1234567", "10.0"):
             with torch_that(f"__version__ = {version!r}"):
@@ -171,7 +171,7 @@ CLAIMS = {
                     name="tensor_bridge",
                 )
         """,
-    # From here on the real torch is loaded: two of them in one process would not do.
+    # From here on the real torch is loaded, because a process cannot have two.
     "no adapter for this torch": """
         import torch
         version = torch.__version__
@@ -395,7 +395,7 @@ IMPORTED = {
     ids=" ".join,
 )
 def test_any_order_of_imports_works(order: tuple[str, ...]) -> None:
-    # TensorFlow first is warned of where triton is installed: test_triton.py.
+    # With triton installed, importing TensorFlow first gives a warning: test_triton.py.
     code = "\n".join(f"import {name}" for name in order) + USE
     code = "import warnings\nwarnings.filterwarnings('ignore', 'TensorFlow')\n" + code
     if order[:2] in IMPORTED:
@@ -408,13 +408,13 @@ def test_any_order_of_imports_works(order: tuple[str, ...]) -> None:
 
 
 loaded_globally = pytest.mark.skipif(
-    not (2, 19) <= TF_VERSION <= (2, 21), reason="TensorFlow loads locally, and triton is no danger"
+    not (2, 19) <= TF_VERSION <= (2, 21), reason="TensorFlow loads locally, so triton is safe"
 )
 
 
 @pytest.fixture
 def triton(tmp_path: Path) -> str:
-    """Where to put on the path for a triton that does what the real one does: end the process."""
+    """A folder for the path with a triton that ends the process, like the real one."""
     (tmp_path / "triton").mkdir()
     (tmp_path / "triton" / "__init__.py").write_text("import os\nos.abort()\n")
     return str(tmp_path)
@@ -484,7 +484,7 @@ def test_global_loading_is_seen_and_row_lengths_are_known_without_triton(triton:
 def test_after_prepare_triton_may_come_to_the_path_and_tensorflow_is_as_it_is(triton: str) -> None:
     library = Path(triton, "triton", "_C", "libtriton.so")
     library.parent.mkdir()
-    library.symlink_to(_ctypes.__file__)  # Any library; which one is loaded is seen below.
+    library.symlink_to(_ctypes.__file__)  # Any library; the code below sees which one is loaded.
     run_python(
         "import tensor_bridge\ntensor_bridge.prepare()\ntensor_bridge.prepare()\n"
         f"import sys\nsys.path.insert(0, {triton!r})\n"
@@ -501,7 +501,7 @@ def test_after_prepare_triton_may_come_to_the_path_and_tensorflow_is_as_it_is(tr
 @loaded_globally
 @pytest.mark.parametrize("library", [None, "no library"])
 def test_a_triton_that_cannot_be_loaded_before_is_told_of(library: str | None, triton: str) -> None:
-    """Its import would end the process, for all we know."""
+    """Its import might end the process."""
     if library is not None:
         Path(triton, "triton", "_C").mkdir()
         Path(triton, "triton", "_C", "libtriton.so").write_text(library)

@@ -1,4 +1,4 @@
-"""What is loaded before TensorFlow's libraries. With CUDA builds: tests/python/gpu."""
+"""The libraries that are loaded before TensorFlow's. tests/python/gpu tests CUDA builds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_nothing_of_a_cpu_build_of_torch_is_loaded() -> None:
 
 @pytest.mark.skipif(torch.version.cuda is not None, reason="torch is built with CUDA")
 def test_a_torch_with_cuda_whose_libraries_do_not_load_is_left_alone(tmp_path: Path) -> None:
-    """A broken one says so when it is imported, and not while TensorFlow is."""
+    """A broken torch raises when it is imported, not while TensorFlow is imported."""
     (tmp_path / "torch" / "lib").mkdir(parents=True)
     (tmp_path / "torch" / "__init__.py").write_text("raise OSError('no CUDA library')\n")
     for name in ("cuda", "python"):

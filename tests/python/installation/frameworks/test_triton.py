@@ -1,4 +1,4 @@
-"""triton itself beside TensorFlow: nothing of ours aborts, and what would is told before."""
+"""The real triton beside TensorFlow: our code does not abort, and warns before anything would."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from fresh import TENSORFLOW_FIRST, Done, run_forked
 
 from tensor_bridge._loaded import version_pair
 
-# In a folder of its own, where what is tested is a torch without it; a CUDA build brings it along.
+# In a separate folder, if the tested torch comes without triton. A CUDA build requires it.
 FOLDER = Path(sys.prefix) / "triton"
 pytestmark = [
     pytest.mark.skipif(
         not (2, 19) <= version_pair(metadata.version("tensorflow-cpu")) <= (2, 21),
-        reason="TensorFlow loads locally, and triton is no danger",
+        reason="TensorFlow loads locally, so triton is safe",
     ),
     pytest.mark.skipif(
         not FOLDER.is_dir() and importlib.util.find_spec("triton") is None,
@@ -58,7 +58,7 @@ USES = {
         assert f(tf.zeros(2)).numpy().tolist() == [1.0, 1.0]
         assert ".entry add_one" in triton_kernel.compiled()""",
 }
-# What triton's place says: whose library answers for a symbol of TensorFlow's.
+# Whether TensorFlow's symbols are global, which depends on triton's place in the order.
 IS_GLOBAL = "import ctypes; print(hasattr(ctypes.CDLL(None), 'TFE_NewContext'))"
 
 
@@ -87,7 +87,7 @@ def test_imported_before_tensorflow_nothing_is_to_be_done(name: str) -> None:
 def test_imported_before_tensorflow_an_operator_that_counts_on_global_loading_runs(
     tmp_path: Path,
 ) -> None:
-    """TensorFlow is as it would be without us: its symbols are there for whoever names none."""
+    """TensorFlow is loaded as without us: libraries that name no dependency find its symbols."""
     library = tmp_path / "operator.so"
     source = Path(__file__).with_name("operator.c")
     done = run(
@@ -108,7 +108,7 @@ def test_imported_before_tensorflow_an_operator_that_counts_on_global_loading_ru
 
 
 def test_tensorflow_alone_is_not_altered() -> None:
-    """Who imported TensorFlow first has it as it is, and is told once what is to come."""
+    """If TensorFlow is imported first it is unchanged, and one warning tells the consequences."""
     done = run(
         f"""import warnings
         {IS_GLOBAL}
@@ -145,7 +145,7 @@ def test_tensorflow_alone_is_not_altered() -> None:
 
 
 def test_an_optimizer_of_that_process_would_abort() -> None:
-    """The danger is there: without it the tests above would prove nothing."""
+    """The danger is real; otherwise the tests above would prove nothing."""
     done = run(USES["optimizer"], TENSORFLOW_FIRST)
     # "LLVM ERROR" and SIGABRT with some releases of torch and Python, SIGSEGV with others.
     assert done.code in (-6, -11), done

@@ -1,4 +1,4 @@
-"""A kernel of triton, which reads its source from the file; compiled without a GPU."""
+"""A triton kernel, whose source triton reads from this file, compiled without a GPU."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def add_one(x: tl.tensor, n: tl.tensor, size: tl.constexpr) -> None:
 
 
 def compiled() -> str:
-    """Its PTX, made by triton's LLVM and not taken from a cache."""
+    """The kernel's PTX, made by triton's LLVM and not read from a cache."""
     source = ASTSource(add_one, {"x": "*fp32", "n": "i32", "size": "constexpr"}, {"size": 128})
     with tempfile.TemporaryDirectory() as folder, triton.knobs.cache.scope():
         triton.knobs.cache.dir = folder

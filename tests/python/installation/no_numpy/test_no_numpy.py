@@ -1,7 +1,8 @@
-"""No conversion touches NumPy: everything works while every NumPy conversion raises.
+"""No conversion uses NumPy: everything works while every conversion by NumPy raises.
 
-One process makes its inputs, replaces what leads to NumPy in NumPy, TensorFlow and torch by
-functions that raise, shows that they do, and then uses the whole API for every dtype.
+A process makes its inputs and replaces the functions of NumPy, TensorFlow and torch that lead to
+NumPy by functions that raise. It shows that they raise, and then uses the whole API with every
+dtype.
 """
 
 from __future__ import annotations
@@ -238,7 +239,8 @@ CLAIMS = {
         gc.collect()
         assert live_owners() == 0
         """,
-    # Delete this, and the exception in use_everything, when TensorFlow's constructor does not.
+    # Delete this, and the exception in use_everything, when TensorFlow's constructor no longer
+    # does.
     "TensorFlow's SparseTensor reads its own shape through NumPy": """
         parts = [tf.zeros([1, 2], tf.int64), tf.zeros([1]), tf.ones([2], tf.int64)]
         assert raises(lambda: tf.SparseTensor(*parts))

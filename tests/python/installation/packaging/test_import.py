@@ -1,4 +1,4 @@
-"""Importing the package: it loads no framework, takes no time, and shows what it promises."""
+"""Importing the package: it loads no framework, takes little time, and has the public names."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ print(json.dumps([name for name in {FRAMEWORKS!r} if name in sys.modules]))
 
 
 def loaded_by(code: str) -> list[str]:
-    """Which of the heavy modules are loaded after the code has run in a fresh interpreter."""
+    """The heavy modules that are loaded after the code has run in a new interpreter."""
     names: list[str] = json.loads(run_python(LOADED.format(code=code)).check())
     return names
 
@@ -135,14 +135,14 @@ PUBLIC_NAMES = Path(__file__).with_name("public_names.txt")
 
 
 def public_modules() -> list[ModuleType]:
-    """What docs/reference has a page or a section for."""
+    """The modules with a page or a section in docs/reference."""
     names = ["", ".autograd", ".capi", ".checkpoint", ".checkpoint.rules", ".cli", ".config"]
     names += [".data", ".dlpack", ".doctor", ".errors", ".records", ".testing"]
     return [importlib.import_module(f"tensor_bridge{name}") for name in names]
 
 
 def test_the_public_names_are_the_committed_ones() -> None:
-    """A name that goes or changes stands in the changelog under "Renamed and removed"."""
+    """Names that are removed or changed are listed in the changelog, "Renamed and removed"."""
     names = {f"{module.__name__}.{name}" for module in public_modules() for name in module.__all__}
     assert sorted(names) == PUBLIC_NAMES.read_text(encoding="utf-8").split()
 
@@ -216,11 +216,11 @@ def test_the_stub_has_the_names_of_the_extension() -> None:
 def test_the_stub_has_the_signatures_of_the_extension(name: str) -> None:
     function = getattr(_C, name)
     expected = stub_signature(stub_functions()[name])
-    # Python 3.13 gives a function of one argument a signature of its own.
+    # Python 3.13 gives functions with one argument a signature.
     if function.__text_signature__ not in (None, "($self, object, /)", "($module, object, /)"):
         assert inspect.signature(function) == expected
         return
-    # No signature text: the extension itself must take as many arguments.
+    # Without a signature text, the extension itself must accept this number of arguments.
     count = len(expected.parameters) - any(
         p.kind is p.VAR_KEYWORD for p in expected.parameters.values()
     )

@@ -1,7 +1,7 @@
-"""What holds with every supported release of torch, TensorFlow and Python. `make matrix` runs it.
+"""Promises for every supported release of torch, TensorFlow and Python. `make matrix` runs it.
 
-Only what every release has is used; what a release lacks (a dtype, sharing towards TensorFlow
-before torch 2.13) is asked of the release, so that nothing is skipped unseen.
+The tests only use what every release has. For what some releases lack (a dtype, sharing with
+TensorFlow before torch 2.13) they ask the release, so that nothing is skipped silently.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def rows(*kinds: str) -> list[Any]:
 
 
 def some(dtype: Any, shape: tuple[int, ...] = (4, 8)) -> tf.Tensor:
-    """A tensor with bytes of all kinds; of a bool, zeros and ones."""
+    """A tensor with random bytes; for bool, zeros and ones."""
     kind = np.dtype(dtype.as_numpy_dtype)
     count = int(np.prod(shape)) * kind.itemsize
     data = np.random.default_rng(7).integers(0, 256, count, dtype=np.uint8)
