@@ -1,4 +1,4 @@
-"""Moving averages of TensorFlow 1 in the place of the variables; the judge is TensorFlow."""
+"""Moving averages of TensorFlow 1 instead of the variables, compared with TensorFlow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ tf1 = tf.compat.v1
 
 
 def save(prefix: Path, averaged: tuple[str, ...], with_variables: bool = True) -> str:
-    """Three variables, of which some have an average that differs from them."""
+    """Saves three variables, some of them with an average of another value."""
     with tf.Graph().as_default(), tf1.Session() as session:
         made = {
             name: tf1.get_variable(name, initializer=tf.random.stateless_normal(shape, (1, seed)))

@@ -1,7 +1,7 @@
-"""What a small file can make of itself: memory, time and temporary files by its size.
+"""Attacks by small files: memory, time and temporary files stay in proportion to the file's size.
 
-Each attack runs in a process of its own, whose memory, time on the processor and temporary files
-are counted.
+Each attack runs in a separate process, whose memory, processor time and temporary files are
+counted.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def _v1_tensor(name: bytes, count: int) -> bytes:
 
 
 def _v1_slices(name: bytes, count: int) -> list[tuple[bytes, bytes]]:
-    """Its slices, each 1.0."""
+    """The slices of such a tensor, each of them 1.0."""
     values = _field(2, _field(3, b"\x2a\x04\0\0\x80\x3f"))
     return [(slice_key(name, (i, 1)), values) for i in range(count)]
 
@@ -165,7 +165,7 @@ def many_slices(folder: Path) -> Path:
 
 
 def packed_slices(folder: Path) -> Path:
-    """The first format: 3,000 tensors, by turns in two blocks that unpack to 16 MB each."""
+    """The first format: 3,000 tensors, alternating between two blocks that unpack to 16 MB each."""
     names = [b"%s%04d" % ((b"a", b"b")[i % 2], i) for i in range(3000)]
     description = _field(1, b"".join(_v1_tensor(name, 1) for name in names))
     records = sorted(record for name in names for record in _v1_slices(name, 1))
@@ -192,7 +192,7 @@ def archive(path: Path, weights: Callable[[Any], None], config: bytes = b"") -> 
 
 
 def bomb(folder: Path) -> Path:
-    """Half a megabyte that unpacks into as many gigabytes, none of it zeros."""
+    """Half a megabyte that unpacks to half a gigabyte without zeros."""
 
     def write(member: Any) -> None:
         for _ in range(512):
@@ -202,7 +202,7 @@ def bomb(folder: Path) -> Path:
 
 
 def many_groups(folder: Path) -> Path:
-    """Groups 2,000 deep."""
+    """Groups nested to a depth of 2,000."""
     with h5py.File(path := folder / "deep.weights.h5", "w") as file:
         group: Any = file
         for _ in range(2000):
@@ -212,7 +212,7 @@ def many_groups(folder: Path) -> Path:
 
 
 def shared_groups(folder: Path) -> Path:
-    """Each of 40 groups with two names for the next: 2 ** 40 paths."""
+    """40 groups, each with two names for the next one: 2 ** 40 paths."""
     with h5py.File(path := folder / "shared.weights.h5", "w") as file:
         group: Any = file
         for _ in range(40):
@@ -224,7 +224,7 @@ def shared_groups(folder: Path) -> Path:
 
 
 def long_names(folder: Path) -> Path:
-    """Layers whose names are nothing but slashes."""
+    """Layers whose names are only slashes."""
     with h5py.File(path := folder / "names.weights.h5", "w") as file:
         for i in range(20):
             group = file.create_group(f"layers/dense_{i}/vars")
@@ -234,7 +234,7 @@ def long_names(folder: Path) -> Path:
 
 
 def _with_text(folder: Path, count: int, size: int) -> tuple[Path, bytearray, int, int]:
-    """A file whose layers are named by an array of texts; its bytes, the descriptors, the heap."""
+    """A file with an array of texts as names of layers: path, bytes, places of texts and heap."""
     path = folder / "text.weights.h5"
     names = ["layers/dense", *["x"] * (count - 1)]
     with h5py.File(path, "w") as file:
@@ -263,7 +263,7 @@ def spelt_layers(folder: Path) -> Path:
 
 
 def long_chunk(folder: Path) -> Path:
-    """A chunk of two bytes, of which the index of chunks says that it has two megabytes."""
+    """A chunk of two bytes that has two megabytes by the index of chunks."""
     path = folder / "chunk.weights.h5"
     with h5py.File(path, "w") as file:
         file.create_dataset("layers/dense/vars/0", data=[True, False], chunks=(2,))
@@ -286,7 +286,7 @@ def claimed_text(folder: Path) -> Path:
 
 
 def shared_text(folder: Path) -> Path:
-    """4,000 texts, each the same megabyte."""
+    """4,000 texts that all refer to the same megabyte."""
     path, data, place, heap = _with_text(folder, 4000, 1 << 20)
     one = (1 << 20).to_bytes(4, "little") + heap.to_bytes(8, "little") + b"\1\0\0\0"
     assert one in data
@@ -296,7 +296,7 @@ def shared_text(folder: Path) -> Path:
 
 
 def nested_heaps(folder: Path) -> Path:
-    """Texts in 4,000 heaps, each with all those that come after it as its objects."""
+    """Texts in 4,000 heaps; each heap has all later heaps as its objects."""
     path, data, place, _ = _with_text(folder, 4000, 1)
     an_object = b"\2" + b"\0" * 7 + (16).to_bytes(8, "little")
     for at in range(place, place + 16 * 4000, 16):
@@ -333,7 +333,7 @@ def wide_config(folder: Path) -> Path:
 
 
 def quotes(folder: Path) -> Path:
-    """A list of checkpoints that is one string without an end."""
+    """A list of checkpoints that is a string without an end."""
     made(folder, b'model_checkpoint_path: "' + b'\\"' * 500_000, "checkpoint")
     return folder
 
@@ -372,7 +372,7 @@ def test_what_a_small_file_may_take(attack: Callable[[Path], Path], tmp_path: Pa
     assert found.megabytes < 400, found
     assert found.seconds < 10, found
     assert found.disk <= 65, found
-    # Paths that are many are read once each, names that are none leave the groups their own.
+    # Each of many paths is read once; groups keep their own names if the given names are invalid.
     if attack is packed_slices:
         assert (found.entries, found.refusals) == (3000, []), found
     elif attack not in (shared_groups, long_names, spelt_layers, deep_config, wide_config):
@@ -380,7 +380,7 @@ def test_what_a_small_file_may_take(attack: Callable[[Path], Path], tmp_path: Pa
 
 
 def test_a_model_of_zeros_is_read_whatever_its_size(tmp_path: Path) -> None:
-    """A thousand times as large as its archive, and no place on the disk."""
+    """The model is a thousand times as large as its archive, and takes no space on the disk."""
     with h5py.File(tmp_path / "w.h5", "w") as file:
         file.create_dataset("layers/dense/vars/0", data=np.zeros(32 << 20, np.float32))
         file["layers/dense/vars/1"] = np.arange(100.0)
@@ -396,7 +396,7 @@ def test_a_model_of_zeros_is_read_whatever_its_size(tmp_path: Path) -> None:
     assert found.entries == 2
     assert found.refusals == []
     assert found.disk <= 1
-    # By their sizes: the names without a configuration are those of the file.
+    # Found by size, because without a configuration the names are those of the file.
     one, two = checkpoint.load(path).values()
     assert one.shape == (32 << 20,)
     assert int(one[:: 1 << 16].count_nonzero()) == 0
@@ -423,7 +423,7 @@ def test_data_sets_that_share_bytes_are_refused(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     place = data.find(places[1].to_bytes(8, "little"))
     data[place : place + 8] = places[0].to_bytes(8, "little")
-    # Bytes of the second are there for nobody: without them the two do not fit.
+    # Without the bytes of the second member, the two do not fit.
     path.write_bytes(data[: places[1]])
     with pytest.raises(CheckpointError):
         checkpoint.load(path)

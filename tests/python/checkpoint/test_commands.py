@@ -1,4 +1,4 @@
-"""The commands of `tensor-bridge checkpoint`: what they print, and their exit statuses."""
+"""The output and the exit statuses of the commands of `tensor-bridge checkpoint`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What torch's modules compute differently from the layers that a file describes."""
+"""Differences between the computations of torch's modules and of the layers in a file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def described(layer: Any) -> Layer:
 
 
 def found(module: nn.Module, layers: Mapping[str, Any], **flattened: tuple[int, ...]) -> list[str]:
-    """What is told of a model whose module "part" takes the weights of the layer "part"."""
+    """The differences of a model whose module "part" takes the weights of the layer "part"."""
     modules = dict(nn.ModuleDict({"part": module}).named_modules())
     given = {name: described(layer) for name, layer in layers.items()}
     return compared(modules, {"part": ["part"]}, given, flattened)
@@ -44,7 +44,7 @@ def norm(kind: Any, *sizes: Any, **options: Any) -> nn.Module:
     return kind(*sizes, **options).eval()
 
 
-# A layer, a module, and what is told of the two.
+# A layer, a module, and the difference that is reported.
 DIFFERENT = {
     "conv_that_is_depthwise": (L.Conv2D(4, 3, use_bias=False),
         nn.Conv2d(4, 16, 3, groups=4, bias=False),
@@ -164,7 +164,7 @@ def test_a_difference_is_told_with_both_values(name: str) -> None:
 
 
 class Same(nn.Conv2d):
-    """Pads as TensorFlow does, nobody knows how."""
+    """A subclass that pads like TensorFlow, which its attributes do not show."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(nn.functional.pad(x, (0, 1, 0, 1)))
@@ -215,7 +215,7 @@ def test_nothing_is_told_of_what_is_the_same_or_unknown(name: str) -> None:
 
 
 def chain(*layers: Any) -> dict[str, Layer]:
-    """Layers that feed each other; the last is "part"."""
+    """Consecutive layers; the last one is "part"."""
     names = [f"layer_{i}" for i in range(len(layers) - 1)] + ["part"]
     given = {}
     for i, (name, layer) in enumerate(zip(names, map(described, layers), strict=True)):
@@ -256,7 +256,7 @@ def test_zeros_may_be_put_in_front_on_either_side() -> None:
 
 
 def in_sequential(modules: list[nn.Module], layers: Mapping[str, Layer], at: int) -> list[str]:
-    """What is told of a module in an nn.Sequential."""
+    """The differences of a module in an nn.Sequential."""
     named = dict(nn.Sequential(*modules).named_modules())
     return compared(named, {str(at): ["part"]}, layers, {})
 
@@ -329,7 +329,7 @@ def test_a_flattened_picture_is_told_of(flat: Any, between: list[Any]) -> None:
     [
         [L.InputLayer((4, 5, 2)), L.Conv2D(1, 3), L.Flatten()],  # one channel
         [L.InputLayer((3, 3, 2)), L.Conv2D(30, 3), L.Flatten()],  # one place
-        [L.InputLayer((5, 6)), L.Flatten()],  # a sequence that no convolution made
+        [L.InputLayer((5, 6)), L.Flatten()],  # a sequence, but not from a convolution
         [L.InputLayer((4, 5, 2)), L.Conv2D(30, 3), L.GlobalAveragePooling2D(), L.Flatten()],
         [L.InputLayer((2, 4, 5)), L.Conv2D(5, 3, data_format="channels_first"), L.Flatten()],
     ],
@@ -361,7 +361,7 @@ def test_what_has_no_weights_has_no_order_behind_a_flattened_picture() -> None:
 
 
 class Scaling(L.Layer):  # type: ignore[misc]
-    """A layer that is not Keras' own."""
+    """A custom layer."""
 
 
 COUNTED = "counts channels last, torch's pictures have them first"
@@ -430,7 +430,7 @@ def test_a_picture_that_each_step_flattens_is_told_of(tmp_path: Path) -> None:
 
 
 def behind(module: nn.Module, *layers: Any, **flattened: tuple[int, ...]) -> list[str]:
-    """What is told of the first of some layers that feed each other, behind an input of 4."""
+    """The differences of the first of consecutive layers, after an input of size 4."""
     given = {"input": described(L.InputLayer((4,)))}
     last = "input"
     for i, layer in enumerate(map(described, layers)):

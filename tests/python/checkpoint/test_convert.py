@@ -1,4 +1,4 @@
-"""Out of checkpoints and back into them; each file is complete, or absent."""
+"""Converting checkpoints to other files and back; every file is complete or absent."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def bundle(folder: Path, **tensors: Any) -> str:
 
 @pytest.fixture
 def every_dtype(tmp_path: Path) -> str:
-    # A byte first: nothing that follows is aligned.
+    # A byte comes first, so that nothing after it is aligned.
     tensors = {"a": tf.constant(True)}
     for row in BY_DEFAULT:
         tensors[row.name] = random_tensor(row, (3, 5), 1)
@@ -52,7 +52,7 @@ def test_torch_save_holds_every_dtype(every_dtype: str, tmp_path: Path) -> None:
     assert_same(torch.load(path), checkpoint.load(every_dtype))
 
 
-# What safetensors has no name for.
+# Dtypes that safetensors has no name for.
 UNNAMED = {"complex128", "float8_e4m3fnuz", "float8_e5m2fnuz"}
 
 
@@ -205,7 +205,7 @@ print(*(peaks[kind] - start[kind] for kind in peaks), len(calls))
 
 
 def big_bundle(folder: Path, tensors: int, elements: int, dtype: str) -> str:
-    """A checkpoint of zeros, every tensor misaligned, whose data file takes no space."""
+    """A checkpoint of zeros with misaligned tensors, whose data file takes no disk space."""
     from bundles import entry, write
 
     row = next(row for row in tensor_bridge.dtypes() if row.name == dtype)
@@ -220,7 +220,7 @@ def big_bundle(folder: Path, tensors: int, elements: int, dtype: str) -> str:
 
 
 def converted_growth(folder: Path, prefix: str, target: str) -> tuple[int, int, int]:
-    """Growth of anonymous and of mapped memory at its peak, and the calls of progress."""
+    """The peak growth of anonymous and of mapped memory, and the number of calls of progress."""
     done = subprocess.run(
         [sys.executable, "-c", GROWTH, prefix, str(folder / target)],
         check=True,
@@ -245,7 +245,7 @@ def test_a_gigabyte_converts_in_less_than_200_megabytes(tmp_path: Path, target: 
 @pytest.mark.alone
 @pytest.mark.parametrize("parts", [16, pytest.param(64, marks=pytest.mark.exhaustive)])
 def test_values_made_of_the_bytes_are_let_go_one_by_one(tmp_path: Path, parts: int) -> None:
-    """Values of int4 are made of the stored bytes; those of float32 are stored as they lie."""
+    """int4 values are made from the stored bytes; float32 values are stored as in memory."""
     prefix = big_bundle(tmp_path, parts, 16 << 20, "int4")
     anonymous, mapped, calls = converted_growth(tmp_path, prefix, "out.pt")
     assert anonymous < 100e6
@@ -305,7 +305,7 @@ def test_tensorflow_restores_objects(tmp_path: Path) -> None:
     assert torch.equal(tensor_bridge.to_torch(layer.w), state["net.0.w"])
     assert torch.equal(tensor_bridge.to_torch(layer.b), state["net.0.b"])
     layer.w.assign(tf.zeros((2, 3)))
-    # restore() wants a save_counter too, which only checkpoints of save() have.
+    # restore() also expects a save_counter, which only checkpoints from save() have.
     target.restore(prefix).expect_partial()
     assert torch.equal(tensor_bridge.to_torch(layer.w), state["net.0.w"])
 

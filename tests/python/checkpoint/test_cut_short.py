@@ -1,4 +1,4 @@
-"""A file that is truncated while it is open: what copies it raises, and the process goes on."""
+"""A file that is truncated while it is open: copying raises, and the process goes on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import nn
 
 from tensor_bridge import CheckpointError, checkpoint
 
-# Each file of each checkpoint in turn becomes empty once it is open.
+# Truncates each file of each checkpoint in turn after it was opened.
 CUT = """
 import json, os, sys
 from tensor_bridge import checkpoint

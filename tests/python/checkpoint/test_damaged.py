@@ -73,7 +73,7 @@ def test_every_changed_byte_of_the_index_is_found(saved: str) -> None:
         else:
             unseen.append(at)
     assert files <= {str(index), str(data_of(saved))}
-    # The footer has no checksum: the handle of the empty metaindex block, and the padding.
+    # The footer has no checksum. It has the handle of the empty metaindex block, and padding.
     assert all(at >= len(good) - 48 for at in unseen)
 
 
@@ -182,7 +182,7 @@ def test_slices_must_exist_and_make_up_the_whole(tmp_path: Path) -> None:
 
     def part(start: int, length: int) -> tuple[str, bytes]:
         key = slice_key(b"w", (start, length)).decode("latin-1")
-        # Each where no other is: entries do not share bytes.
+        # Entries must not share bytes, so each has its own place.
         offset = 16 * start
         return key, bundles.entry(dtype=F32, shape=(length,), offset=offset, size=4 * length)
 

@@ -1,4 +1,4 @@
-"""No tensor is lost because another has its name."""
+"""No tensor is lost because another has the same name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tensor_bridge import CheckpointError, checkpoint
 from tensor_bridge.checkpoint.read._names import Stored, names_of
 
 SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
-# Parts that meet when they are unescaped and joined, one of which is the suffix of every key.
+# Parts that give equal names when they are unescaped and joined. Every key has one as its suffix.
 PARTS = [
     "a",
     "b",
@@ -37,7 +37,7 @@ def test_names_of_keys_that_meet_are_distinct(seed: int) -> None:
     dice = Random(seed)
     paths = ["/".join(parts) for n in (1, 2, 3, 4) for parts in product(PARTS, repeat=n)]
     keys = [path + SUFFIX for path in dice.sample(paths, 60)]
-    # What is called as the keys of others are.
+    # Names that equal keys of other tensors.
     keys += [f"{dice.choice(keys).replace('.', '..')}{SUFFIX}" for _ in range(20)]
     keys = sorted(
         set(keys) | {"a/b" + SUFFIX, "a.Sb" + SUFFIX, f"a/b/..ATTRIBUTES{SUFFIX[12:]}{SUFFIX}"}

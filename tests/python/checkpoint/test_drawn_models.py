@@ -1,7 +1,7 @@
-"""Models drawn at random, saved by Keras in every format and loaded into the torch twin.
+"""Random models, saved by Keras in every format and loaded into their torch twins.
 
-Either the twin computes what Keras does, or it is refused for something that torch's module cannot
-compute; and a twin with an option of its own is refused, or computes the same.
+A twin computes the same as Keras, or it is refused for something that torch's module cannot
+compute. A twin with another option is refused, or computes the same.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def library(generation: int) -> Any:
 
 
 def compute_with(generation: int, dtype: str) -> None:
-    """Sets what new layers compute with, and what constants are."""
+    """Sets the dtype of new layers and of constants."""
     chosen = library(generation)
     chosen.backend.set_floatx(dtype)
     policies = chosen.config if generation == 3 else chosen.mixed_precision
@@ -49,7 +49,7 @@ def compute_with(generation: int, dtype: str) -> None:
 
 @pytest.fixture(params=[2, 3])
 def generation(request: pytest.FixtureRequest) -> Iterator[int]:
-    """Keras 2 and 3, with 64 bits: rounding is not what is looked for."""
+    """Keras 2 and 3, with 64 bits so that rounding does not matter."""
     compute_with(request.param, "float64")
     yield request.param
     compute_with(request.param, "float32")
@@ -57,7 +57,7 @@ def generation(request: pytest.FixtureRequest) -> Iterator[int]:
 
 
 def made(seed: int, generation: int) -> KerasSide:
-    # Automatic names begin anew; clear_session does that too, and takes seconds.
+    # Resets automatic names; clear_session would too, but takes seconds.
     if generation == 3:
         from keras.src.utils import naming
 
@@ -68,20 +68,20 @@ def made(seed: int, generation: int) -> KerasSide:
 
 
 def loaded(twin: Twin, file: checkpoint.Checkpoint, given: list[Any], **options: Any) -> Any:
-    # What draws random numbers keeps a state beside the weights.
+    # Layers that draw random numbers keep a state beside the weights.
     given = [(r"seed_generator(_\d+)?/", None), *given]
     options.setdefault("flattened", twin.flattened)
     return checkpoint.load_into(twin, file, rules=given, **options)
 
 
 def known_to_a_user(side: KerasSide, kind: str, file: checkpoint.Checkpoint) -> list[Any]:
-    """The rules of a user who knows both models, for what is not in the file."""
+    """The rules of a user who knows both models, for facts that the file does not have."""
     given: list[Any] = [] if knows_names(side, kind) else rules(side, file)
     return given if file.layers else [*given, *roles(side)]
 
 
 def same(side: KerasSide, twin: Twin) -> bool:
-    """Whether Keras' model and torch's give the same."""
+    """Whether Keras' model and torch's model have the same output."""
     expected = tensor_bridge.to_torch(side.output)
     with torch.no_grad():
         found = twin.eval()(tensor_bridge.to_torch(side.example))
@@ -91,7 +91,7 @@ def same(side: KerasSide, twin: Twin) -> bool:
 
 
 class Outcome(Counter[str]):
-    """How often a model agreed, and why others were refused."""
+    """Counts of models that agreed, and of the reasons of refusals."""
 
     def try_model(self, seed: int, generation: int) -> None:
         side = made(seed, generation)
@@ -103,7 +103,7 @@ class Outcome(Counter[str]):
         self["agreed" if not causes else f"refused: {', '.join(sorted(causes))}"] += 1
 
     def _try_file(self, side: KerasSide, kind: str, file: checkpoint.Checkpoint) -> set[str]:
-        """Why the file was refused."""
+        """The reasons why the file was refused."""
         drawn = side.drawn
         twin = Twin(drawn, side.paths).double()
         where = f"draw({drawn.seed}, {drawn.generation}), {drawn.style}, {kind}"
@@ -116,7 +116,7 @@ class Outcome(Counter[str]):
             except MismatchError:
                 pass
             else:
-                assert said or causes or same(side, twin), f"{where}: swapped in silence"
+                assert said or causes or same(side, twin), f"{where}: swapped silently"
         twin = Twin(drawn, side.paths).double()
         try:
             made_with = {} if said else {"reset_after": True}
@@ -127,7 +127,7 @@ class Outcome(Counter[str]):
             return causes
         assert report.complete, where
         if not same(side, twin):
-            # What only a configuration tells, a file without one cannot.
+            # A file without a configuration cannot tell what only a configuration has.
             assert causes, f"{where}: loaded, but the outputs differ"
             assert not said, f"{where}: {causes} was not seen"
             self[f"the file does not say: {', '.join(sorted(causes))}"] += 1
@@ -135,7 +135,7 @@ class Outcome(Counter[str]):
 
 
 def try_faults(seed: int, generation: int) -> str:
-    """A twin with one option changed, and one whose user knows nothing of the flattened picture."""
+    """Tries a twin with one changed option, and a user who does not mention a flattened image."""
     side = made(seed, generation)
     drawn = side.drawn
     if drawn.style == "subclassed" or drawn.causes():
@@ -160,7 +160,7 @@ def try_faults(seed: int, generation: int) -> str:
         try:
             equal = same(side, twin)
         except RuntimeError:
-            return "an error of torch"  # the sizes of pictures do not fit: nobody is misled
+            return "an error of torch"  # the sizes of images do not fit, so the user notices
         assert equal, f"draw({seed}, {generation}): {fault} was not seen"
         return "makes no difference"
 

@@ -1,4 +1,4 @@
-"""Frozen graphs: the constants that TensorFlow's freezer writes, as TensorFlow reads them."""
+"""Frozen graphs: the constants that TensorFlow's freezer writes, compared with TensorFlow."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
 def assert_same(found: Any, proto: Any) -> None:
-    """Byte for byte what TensorFlow's own C++ makes of a message."""
+    """Asserts the same bytes as TensorFlow's C++ reads from a message."""
     expected = tf.io.parse_tensor(proto.SerializeToString(), tf.as_dtype(proto.dtype))
     if expected.dtype == tf.string:
         assert found.tolist() == graphs.texts(expected)
@@ -32,7 +32,7 @@ def assert_same(found: Any, proto: Any) -> None:
     assert found.dtype == wanted.dtype
     assert found.shape == wanted.shape
     if "int4" in expected.dtype.name:
-        wanted = wanted & 15  # TensorFlow may keep bits above, which are none of the value's
+        wanted = wanted & 15  # TensorFlow may keep higher bits, which are not part of the value
     assert found.reshape(-1).view(torch.uint8).equal(wanted.reshape(-1).view(torch.uint8))
 
 
@@ -54,7 +54,7 @@ def test_every_constant_of_a_frozen_graph_is_read(tmp_path: Path, graph: Any) ->
 
 def test_what_a_freezer_made_of_variables_is_a_variable(tmp_path: Path) -> None:
     first = checkpoint.load(graphs.write(tmp_path, graphs.frozen_1()))
-    # An integer that was a variable, and a shape that was none.
+    # `scale` was an integer variable; a shape was not a variable.
     assert set(first) == {"dense/kernel", "dense/bias", "scale"}
     assert first["scale"].item() == 7
     assert set(first.metadata) == {"Reshape/shape"}
@@ -116,7 +116,7 @@ def test_the_freezer_and_tensorflow_agree_on_a_saved_model(tmp_path: Path) -> No
 
 def test_a_graph_as_text_is_refused_by_name(tmp_path: Path) -> None:
     graph = graphs.frozen_1()
-    # As write_graph(as_text=True) would, which fails in TensorFlow 2.20 with protobuf 7.
+    # Like write_graph(as_text=True), which fails in TensorFlow 2.20 with protobuf 7.
     (tmp_path / "graph.pbtxt").write_text(str(graph))
     tf.io.write_graph(graph, str(tmp_path), "graph.pb", as_text=False)
     assert len(checkpoint.load(tmp_path / "graph.pb")) == 3
@@ -134,7 +134,7 @@ def test_a_graph_as_text_is_refused_by_name(tmp_path: Path) -> None:
         b"\x0a\x03abc",
         graph_pb2.GraphDef().SerializeToString(),
         tensor_pb2.TensorProto(dtype=1, float_val=[1, 2]).SerializeToString(),
-        # ONNX: its version, and who made it.
+        # ONNX: its version and its producer.
         b"\x08\x0a\x12\x07pytorch\x1a\x031.0\x3a\x10" + bytes(16),
         meta_graph_pb2.MetaGraphDef.MetaInfoDef(tags=["serve"]).SerializeToString(),
         b"node of a story",
@@ -146,7 +146,7 @@ def test_other_files_are_no_graphs(tmp_path: Path, data: bytes) -> None:
 
 
 def test_aligned_constants_are_views_of_the_file(tmp_path: Path) -> None:
-    """Of four names, each a byte longer, one leaves the values at a multiple of four."""
+    """Of four names, each a byte longer, one puts the values at a multiple of four."""
     values = np.arange(1000, dtype=np.float32).tobytes()
     shared = 0
     for i in range(4):
@@ -167,7 +167,7 @@ def test_aligned_constants_are_views_of_the_file(tmp_path: Path) -> None:
     assert shared == 1
 
 
-# --- values as fields, by TensorFlow's rule ------------------------------------------------------
+# --- values in fields, by TensorFlow's rule ------------------------------------------------------
 
 INTEGERS = {3: 4, 4: 1, 5: 2, 6: 1, 11: 1, 12: 1, 13: 4, 15: 2, 16: 2, 17: 2, 29: 1, 30: 1}
 FIELDS = {
@@ -220,7 +220,7 @@ def _values(dtype: int, count: int, rng: random.Random) -> Any:
 
 
 def _unpacked(proto: Any) -> bytes:
-    """The fields of fixed width one value at a time, as TensorFlow before 1.0 could write them."""
+    """The fields of fixed width with one value each, which TensorFlow before 1.0 could write."""
     rest = tensor_pb2.TensorProto()
     rest.CopyFrom(proto)
     data = b""
@@ -288,7 +288,7 @@ def test_values_one_at_a_time(tmp_path: Path) -> None:
 
 
 def test_every_dtype_is_read(tmp_path: Path) -> None:
-    """What a dtype of the table becomes, exact values and raw, as for TensorFlow's tensors."""
+    """Each dtype of the table becomes the same as from TensorFlow's tensors, exact and raw."""
     seen = 0
     for row in needs.rows():
         if row.tf_enum not in FIELDS or row.name == "string":
@@ -313,7 +313,7 @@ def test_every_dtype_is_read(tmp_path: Path) -> None:
     assert seen > 12
 
 
-# --- claims, and what does not fit ---------------------------------------------------------------
+# --- wrong claims and mismatches -----------------------------------------------------------------
 
 
 def test_one_value_repeated_is_made_when_it_is_read(tmp_path: Path) -> None:
@@ -373,7 +373,7 @@ def test_dtypes_that_nobody_can_read_leave_the_rest(tmp_path: Path) -> None:
             loaded.metadata[name]
 
 
-# --- what else works with a checkpoint -----------------------------------------------------------
+# --- other functions for checkpoints -------------------------------------------------------------
 
 
 def test_a_frozen_graph_goes_into_a_module_and_a_file(tmp_path: Path) -> None:

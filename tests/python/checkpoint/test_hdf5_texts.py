@@ -1,4 +1,4 @@
-"""Texts of HDF5's attributes, found without HDF5: those that h5py gives."""
+"""Texts of HDF5 attributes, read without HDF5 and compared with h5py."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def drawn_text(dice: random.Random) -> str:
 
 
 def write_drawn(item: Any, dice: random.Random, committed: Any) -> None:
-    """Up to 8 attributes, some made anew, so that there are gaps and continued headers."""
+    """Writes up to 8 attributes, some of them twice, for gaps and continued headers."""
     for _ in range(dice.randrange(14)):
         shape, name = dice.choice(SHAPES), f"t{dice.randrange(8)}"
         kind = dice.choice((h5py.string_dtype(), h5py.string_dtype("ascii"), committed, "S4"))
@@ -71,7 +71,7 @@ def test_they_are_those_that_h5py_gives(tmp_path: Path, libver: str, track_order
 
 
 def test_texts_that_are_elsewhere_are_refused_and_told(tmp_path: Path) -> None:
-    """Later versions of the format keep more than 8 attributes outside the header."""
+    """Later versions of the format store more than 8 attributes outside the header."""
     path = tmp_path / "many.h5"
     with h5py.File(path, "w", libver="latest") as file:
         for number in range(12):

@@ -145,7 +145,7 @@ def test_other_data_sets(tmp_path: Path) -> None:
         file["none"] = np.zeros((0, 3), np.float32)
         file.create_dataset("fill", (5,), chunks=(2,), dtype="f4", fillvalue=3.5)
         file.create_dataset("late", (5,), dtype="f4")
-        # As Keras stores what HDF5 lacks.
+        # Like Keras, which stores dtypes that HDF5 lacks as integers.
         bf16 = file.create_dataset("bf16", data=np.array([0x3F80, 0x4000], np.uint16))
         bf16.attrs["dtype"] = "bfloat16"
         file["link"] = h5py.SoftLink("/big")
@@ -220,7 +220,7 @@ def test_an_archive_without_weights_is_refused(tmp_path: Path) -> None:
         checkpoint.load(tmp_path / "a.keras")
 
 
-# Keras 3.15 asks TensorFlow 2.21 for NumPy arrays in a way that NumPy 2 warns of.
+# Keras 3.15 gets NumPy arrays from TensorFlow 2.21 in a way that NumPy 2 warns about.
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @needs.keras_3
 def test_weights_in_several_files(tmp_path: Path, model: keras.Model) -> None:

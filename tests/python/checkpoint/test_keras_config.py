@@ -1,4 +1,4 @@
-"""The layers that a Keras file describes, and descriptions that are damaged or made to do harm."""
+"""The layers that a Keras file describes, and damaged or malicious descriptions."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_layers_have_their_class_configuration_and_inputs(
     loaded = checkpoint.load(tmp_path / f"m{suffix}")
     layers = loaded.layers
     found = {name: (layer.class_name, layer.inputs) for name, layer in layers.items()}
-    # Keras 2 does not name models inside of models in an .h5 file.
+    # Keras 2 does not name nested models in an .h5 file.
     deepest = (
         "inner/deepest" if (generation, suffix) == ("tf_keras", ".h5") else "inner/deep/deepest"
     )

@@ -1,4 +1,4 @@
-"""Names of layers: whatever a Keras file says, and no other."""
+"""Names of layers: exactly those that a Keras file has."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def saved(model: Any, path: Path) -> checkpoint.Checkpoint:
 
 
 def without_names(path: Path) -> checkpoint.Checkpoint:
-    """As a release before Keras 3.6 wrote a file of weights."""
+    """A file of weights in the form of releases before Keras 3.6."""
     with h5py.File(path, "a") as file:
         strip(file)
     return checkpoint.load(path)
@@ -53,7 +53,7 @@ def strip(file: h5py.File) -> None:
 
 
 def compare(loaded: checkpoint.Checkpoint, names: dict[float, set[str]]) -> int:
-    """How many names are known; each is one of the weight's."""
+    """Returns the number of known names, and checks that each is a name of its weight."""
     found = {float(x.flatten()[0]): name for name, x in loaded.items()}
     assert set(found) == set(names)
     known = {value: name for value, name in found.items() if loaded.entries[name].named}
@@ -74,13 +74,13 @@ def check(seed: int, generation: str, tmp_path: Path) -> None:
     compare(without_names(bare), model.names)
     if model.kind == "subclassed":
         return
-    # Keras 2 does not save models in models with two layers of one name.
+    # Keras 2 does not save nested models with two layers of the same name.
     with contextlib.suppress(ValueError):
         compare_top(saved(model.model, tmp_path / f"{seed}.h5"), model.names)
 
 
 def compare_top(loaded: checkpoint.Checkpoint, names: dict[float, set[str]]) -> None:
-    """Files with the variables' own names: the layer of the outermost model and the last one."""
+    """Files with the variables' own names, which have the outermost model's layer and the last."""
     assert loaded.names_known
     found = {float(x.flatten()[0]): name.split("/") for name, x in loaded.items()}
     assert set(found) == set(names)
@@ -116,8 +116,8 @@ def test_archives_of_releases_that_count_layers_otherwise(
     pytest.importorskip("tf_keras")
     from tf_keras.src.saving import saving_lib
 
-    # What they had of their own: another list of layers, which names each layer with weights
-    # twice, and in 2.13 what was saved already counted too.
+    # Their difference: another list of layers, which names each layer with weights twice. In 2.13
+    # layers that were already saved counted too.
     listed = saving_lib.ATTR_SKIPLIST - {"_layer_checkpoint_dependencies"}
     monkeypatch.setattr(saving_lib, "ATTR_SKIPLIST", listed)
     monkeypatch.setattr(saving_lib, "sorted", lambda names, reverse: names, raising=False)
@@ -150,7 +150,7 @@ def _all_counted(saving_lib: Any) -> Any:
 
 
 def two_layers(of_keras: Any) -> Any:
-    """Made in another order than they are called."""
+    """Two layers that are made in another order than they are called."""
     layers = of_keras.layers
     a, b = layers.Dense(3, name="dense"), layers.Dense(3, name="dense_1")
     x = of_keras.Input((3,))
@@ -190,7 +190,7 @@ def test_a_file_of_weights_without_names_says_so(tmp_path: Path, generation: str
 
 
 def subclassed(of_keras: Any, attributes: list[str]) -> Any:
-    """Its layers are called dense, dense_1, ... in that order."""
+    """A subclassed model whose layers are named dense, dense_1, ... in that order."""
     of_keras.backend.clear_session()
 
     class Somebodys(of_keras.Model):  # type: ignore[misc, name-defined]
@@ -228,8 +228,8 @@ def test_a_layer_of_a_subclassed_model_is_its_attribute(
 
 @needs.keras_3
 def test_attributes_behind_layers_in_the_alphabet_are_not_in_the_file(tmp_path: Path) -> None:
-    # "lstm" and the like: Keras lists the layers of a model before it comes to them, and the names
-    # that they have are Keras' own.
+    # Names like "lstm": Keras lists the layers of a model before it visits them, and their names
+    # are Keras' own.
     model = subclassed(keras, ["m_1", "dense", "z"])
     loaded = saved(model, tmp_path / "m.weights.h5")
     known = {name for name, entry in loaded.entries.items() if entry.named}
@@ -273,12 +273,12 @@ def rewrite(archive: Path, change: Callable[[h5py.File], None]) -> None:
 
 
 def with_backslashes(file: h5py.File) -> None:
-    """As Windows joins the path of a layer: one group "layers\\dense" with "vars" in it."""
+    """A layer's path as joined on Windows: a group "layers\\dense" with "vars" in it."""
     paths: list[str] = []
     file.visit(paths.append)
     found = [path.removesuffix("/vars") for path in paths if path.endswith("/vars")]
     for path in found:
-        # A new group each: what is in it stays where it is.
+        # A new group each time; the contents of "vars" are not changed.
         file.move(f"{path}/vars", "moved")
         file.move("moved", path.replace("/", "\\") + "/vars")
 

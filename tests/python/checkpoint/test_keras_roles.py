@@ -1,4 +1,4 @@
-"""What the numbered variables of Keras' layers are, against the layers themselves."""
+"""The roles of the numbered variables of Keras' layers, compared with the layers themselves."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ ONLY_KERAS_3: list[tuple[Maker, tuple[int, ...]]] = [
 
 
 def model_of(keras: Any, cases: list[tuple[Maker, tuple[int, ...]]]) -> Any:
-    """All layers side by side in one model."""
+    """A model with all layers in parallel."""
     inputs = [keras.Input(shape) for _, shape in cases]
     layers = [make(keras, f"layer_{number}") for number, (make, _) in enumerate(cases)]
     outputs = [layer(x) for layer, x in zip(layers, inputs, strict=True)]

@@ -1,6 +1,6 @@
-"""A process that is killed while it writes: what has the name is old or new, and whole.
+"""A process is killed while it writes: the file with the name is the old or the new one, and whole.
 
-Killed at every system call that changes the folder or a file, and at random moments.
+It is killed at every system call that changes the folder or a file, and at random moments.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tensor_bridge import checkpoint
 pytestmark = pytest.mark.alone
 
 OLD, NEW = 1.0, 2.0
-# What a killed process may leave behind.
+# Names of files that a killed process may leave behind.
 HEX = re.compile(r"[0-9a-f]{8,16}")
 LEFT = re.compile(r"\.tensor_bridge-[0-9a-f]{16}\.partial|out(-[0-9a-f]{8})?-\d{5}-of-\d{5}\..*")
 
@@ -36,13 +36,13 @@ def writers() -> Iterator[Writers]:
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[float, str]:
-    """Checkpoints to convert: three tensors, all of the value."""
+    """Checkpoints to convert, with three tensors that have the same value."""
     folder = tmp_path_factory.mktemp("sources")
     return {v: checkpoint.save(state(v), folder / f"ck{v}") for v in (OLD, NEW)}
 
 
 def checked(kind: Kind, folder: Path) -> float | str | None:
-    """The value that is there, whole; "mixed" if the files of a checkpoint are told apart."""
+    """The value in the complete files; "mixed" if the files of a checkpoint do not fit together."""
     for path in folder.iterdir():
         assert path.name in kind.files or LEFT.fullmatch(path.name), path
     try:
@@ -92,7 +92,7 @@ def test_killed_at_every_call(
         calls.add(call)
         left = " ".join(sorted(HEX.sub("", path.name) for path in folder.iterdir()))
         if left not in left_before:
-            # What was left behind is in nobody's way.
+            # Files that were left behind do not disturb the next writer.
             left_before.add(left)
             writers.run(again)
             assert checked(kind, folder) == NEW

@@ -1,4 +1,4 @@
-"""Weights apart from what training keeps beside them: the model itself says which are which."""
+"""Weights are separated from training state, compared with what the model itself says."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ VERSIONS = [
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Frameworks warn of formats that they call old, of optimizers and of their own calls."""
+    """Ignores the frameworks' warnings about old formats, optimizers and their own calls."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -50,7 +50,7 @@ def stored(loaded: checkpoint.Checkpoint) -> list[bytes]:
 
 
 def assert_weights(path: Any, variables: Any) -> checkpoint.Checkpoint:
-    """The variables of the file are those, none is missing and none is beside them."""
+    """Asserts that the file has exactly these variables."""
     loaded = checkpoint.load(path)
     assert stored(loaded) == weights(variables)
     kinds = (loaded, loaded.slots, loaded.counters, loaded.state, loaded.metadata)
@@ -59,7 +59,7 @@ def assert_weights(path: Any, variables: Any) -> checkpoint.Checkpoint:
 
 
 def model_of(keras: Any, style: str) -> Any:
-    """A trained model. Its weights are random, so that no two are alike."""
+    """A trained model with random weights, so that no two are equal."""
     layers = keras.layers
     inside = [
         layers.Dense(4, name="metrics"),
@@ -141,7 +141,7 @@ def trained(keras: Any, style: str, optimizer: str) -> Any:
 
 
 def weights_of(model: Any) -> list[Any]:
-    """The weights without those of metrics, which Keras 2 counts among them."""
+    """The weights without those of metrics, which Keras 2 includes."""
     metrics = {id(variable) for metric in model.metrics for variable in metric.variables}
     return [variable for variable in model.weights if id(variable) not in metrics]
 
@@ -198,7 +198,7 @@ def test_models_of_keras(tmp_path: Path, version: int, style: str) -> None:
             continue
         with quiet():
             path = write(model, tmp_path)
-        # Nothing in this file tells a metric of the model's own from a layer with two numbers.
+        # This file cannot distinguish the model's own metric from a layer with two numbers.
         alike = (version, style) == (2, "subclassed") and name in (".keras", ".weights.h5")
         assert_weights(path, weights_of(model) + (model.tracker.variables if alike else []))
 
@@ -298,7 +298,7 @@ def test_two_variables_of_an_export_that_differ_stay(tmp_path: Path) -> None:
     ]
 
 
-# --- models that are called as training is --------------------------------------------------------
+# --- models with the names of training state ------------------------------------------------------
 
 WORDS = [
     "optimizer",
@@ -376,7 +376,7 @@ def test_a_module_called_optimizer_has_weights(tmp_path: Path) -> None:
 
 def test_what_is_taken_for_state_is_missed_by_a_module_that_has_it(tmp_path: Path) -> None:
     source = tf.Module()
-    source.scale = tf.Module()  # as Keras' metrics are, to the last letter
+    source.scale = tf.Module()  # exactly like Keras' metrics
     source.scale.total = tf.Variable(1.0, name="total")
     source.scale.count = tf.Variable(2.0, name="count")
     prefix = tf.train.Checkpoint(source).write(str(tmp_path / "taken"))
@@ -402,7 +402,7 @@ def test_slots_are_called_for_the_names_of_their_variables(tmp_path: Path) -> No
 
 
 class TestGraphs:
-    """Object graphs that nobody saved."""
+    """Object graphs that no program saved."""
 
     def graph(self, *nodes: Any) -> Any:
         from tensor_bridge.checkpoint.read._graph_kinds import GraphKinds
@@ -538,7 +538,7 @@ def test_optimizers_of_tensorflow_1(tmp_path: Path, name: str, scope: str) -> No
         ("Adam/lr", (), "state"),
         ("metrics/acc/total", (), "state"),
         ("metrics/acc/count", (), "state"),
-        # What is called so and is none of these.
+        # Similar names that are ordinary variables.
         ("other/kernel/adam_m", (3, 2), "variable"),
         ("embedding_slot_v", (3, 2), "variable"),
         ("training/dense/momentum", (3, 2), "variable"),

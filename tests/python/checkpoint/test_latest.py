@@ -1,4 +1,4 @@
-"""Folders with a file ``checkpoint``, against tf.train.latest_checkpoint; moved ones and others."""
+"""Folders with a file ``checkpoint``, compared with tf.train.latest_checkpoint; moved folders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tensor_bridge import CheckpointNotFoundError, checkpoint
 
-# Names that protobuf's text escapes, and some that it does not.
+# Names that protobuf's text format escapes, and names that it does not escape.
 NAMES = ["model", "model.ckpt", "ü", "a b", "it's", 'say "x"', "back\\slash", "#1", "日本", "n\tt"]
 
 
@@ -28,7 +28,7 @@ def save_v1(path: str, value: float) -> None:
 
 
 def state(folder: Path, path: str, *older: str) -> None:
-    """Writes the file as TensorFlow does."""
+    """Writes the file like TensorFlow."""
     tf.compat.v1.train.update_checkpoint_state(
         str(folder), path, all_model_checkpoint_paths=[*older, path]
     )
@@ -52,7 +52,7 @@ def assert_latest(folder: Path, value: float = 2.0) -> None:
     loaded = checkpoint.load(folder)
     assert loaded["w"].item() == value
     latest = tf.train.latest_checkpoint(folder)
-    # TensorFlow looks for a pattern, in which a backslash stands for what follows it.
+    # TensorFlow expands the path as a pattern, in which a backslash escapes the next character.
     assert (latest is None) == ("\\" in loaded.path)
     if latest is not None:
         assert os.path.realpath(loaded.path) == os.path.realpath(latest)
@@ -78,7 +78,7 @@ def test_a_moved_folder_is_read_all_the_same(tmp_path: Path, seed: int) -> None:
     draw(tmp_path / "run", random.Random(seed))
     shutil.move(tmp_path / "run", tmp_path / "moved")
     assert checkpoint.load(tmp_path / "moved")["w"].item() == 2
-    # As a path from Windows, where no name has a backslash.
+    # A path from Windows, where names have no backslash.
     file = tmp_path / "moved/checkpoint"
     text = file.read_text()
     if 2 * "\\" in text:
@@ -95,7 +95,7 @@ def test_paths_of_other_machines(tmp_path: Path, path: str) -> None:
     inner = tmp_path / "sub" if "sub" in path else tmp_path
     inner.mkdir(exist_ok=True)
     save_v2(str(inner / "step-1"), 1.0)
-    if inner != tmp_path:  # of two the one with more of the path
+    if inner != tmp_path:  # of two candidates, the one that matches more of the path
         save_v2(str(tmp_path / "step-1"), 2.0)
     state(tmp_path, path)
     loaded = checkpoint.load(tmp_path)
@@ -105,7 +105,7 @@ def test_paths_of_other_machines(tmp_path: Path, path: str) -> None:
 
 @pytest.mark.parametrize("where", ["/old/run/", "C:\\\\run\\\\"])
 def test_a_name_may_be_empty(tmp_path: Path, where: str) -> None:
-    save_v2(f"{tmp_path}/", 1.0)  # as Saver.save(session, "folder/") does
+    save_v2(f"{tmp_path}/", 1.0)  # like Saver.save(session, "folder/")
     assert (tmp_path / ".index").is_file()
     state(tmp_path, where)
     assert checkpoint.load(tmp_path)["w"].item() == 1

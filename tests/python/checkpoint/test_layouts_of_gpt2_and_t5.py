@@ -1,4 +1,4 @@
-"""The names that GPT-2 and T5 have for weights, by the equations of their code.
+"""The names of weights in GPT-2 and T5, compared by the equations of their code.
 
 https://github.com/openai/gpt-2/blob/master/src/model.py: ``conv1d`` multiplies by w of
 (1, in, out), ``norm`` by g and adds b. The layer_norm of https://github.com/tensorflow/mesh
@@ -22,7 +22,7 @@ from tensor_bridge import checkpoint
 
 
 def saved(directory: Path, values: dict[str, tuple[int, ...]]) -> tuple[Path, dict[str, Any]]:
-    """A checkpoint of TensorFlow 1 with random values under the names."""
+    """A checkpoint of TensorFlow 1 with random values for these names."""
     made = {
         name: tf.random.stateless_uniform(shape, (i, 5), -1.0, 1.0)
         for i, (name, shape) in enumerate(values.items())
@@ -101,7 +101,7 @@ def test_the_norm_of_t5(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "weights", "message"),
     [
-        # Which way round it is nobody can tell from a name that both libraries use.
+        # Both libraries use this name, so it does not tell the kernel's orientation.
         (nn.Linear(3, 3), {"weight": (3, 3)}, r"expected kernel, bias, got 'weight'"),
         (nn.Linear(3, 3), {"w": (3, 3), "kernel": (3, 3)}, r"expected one 'kernel', got two: w, k"),
         (
@@ -109,9 +109,9 @@ def test_the_norm_of_t5(tmp_path: Path) -> None:
             {"w": (2, 3)},
             r"of \(3, 2\), got \(2, 3\), which is torch's layout; a rule",
         ),
-        # Outputs before and behind the inputs, as EinsumDense may have them.
+        # Outputs before and after the inputs, which EinsumDense may have.
         (nn.Linear(3, 8), {"kernel": (2, 3, 4)}, r"of inputs before outputs, \(3, 8\), got \(2, 3"),
-        # A digit, and a number, that are none for Python.
+        # A digit and a number that Python's int() refuses.
         (nn.Linear(3, 3), {"\u00b2": (3, 3)}, r"expected kernel, bias, got '\u00b2'"),
         (nn.Linear(3, 3), {"9" * 5000: (3, 3)}, r"expected kernel, bias, got '9999"),
         (nn.LSTM(3, 3), {f"l{'9' * 5000}/kernel": (3, 12)}, r"of one recurrent layer, got 'l9999"),

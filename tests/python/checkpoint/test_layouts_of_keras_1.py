@@ -1,4 +1,4 @@
-"""Files of Keras 1 into torch. The judge is Keras 2, which converts them for its own layers."""
+"""Files of Keras 1 in torch, compared with Keras 2, which converts them for its own layers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ L = tf_keras.layers
 
 
 def written(path: Path, weights: dict[str, Any], **attributes: str) -> Path:
-    """A file of Keras 1 with one layer, "part"; names as its variables have them."""
+    """A file of Keras 1 with one layer, "part", and the names of its variables."""
     with h5py.File(path, "w") as file:
         file.attrs["layer_names"] = [b"part"]
         for name, value in attributes.items():
@@ -37,7 +37,7 @@ def written(path: Path, weights: dict[str, Any], **attributes: str) -> Path:
 
 
 def converted(layer: Any, shape: tuple[int, ...], weights: dict[str, Any]) -> Any:
-    """A layer of Keras 2 with the weights, by Keras' own conversion."""
+    """A layer of Keras 2 with the weights, converted by Keras."""
     from tf_keras.src.saving.legacy.hdf5_format import preprocess_weights_for_loading
 
     layer.build((None, *shape))
@@ -104,7 +104,7 @@ def test_dense_embedding_and_prelu(tmp_path: Path) -> None:
     same(written(tmp_path / "p.h5", alphas), nn.PReLU(3), layer, (4, 5, 3))
 
 
-CONVOLUTIONS = [  # of Keras 2, of torch, sizes of the kernel, shape of the input
+CONVOLUTIONS = [  # Keras 2's class, torch's class, sizes of the kernel, shape of the input
     ("Conv1D", nn.Conv1d, (3,), (7, 3)),
     ("Conv2D", nn.Conv2d, (3, 3), (6, 7, 3)),
     ("Conv2D", nn.Conv2d, (2, 3), (6, 7, 3)),
@@ -137,7 +137,7 @@ def test_convolutions_of_the_order_th(
     source = converted(
         getattr(L, kind)(4, sizes, **options), shape if not options else first, weights
     )
-    layer = getattr(L, kind)(4, sizes)  # TensorFlow computes no channels first on a CPU.
+    layer = getattr(L, kind)(4, sizes)  # TensorFlow does not compute channels first on a CPU.
     layer.build((None, *shape))
     layer.set_weights(source.get_weights())
     same(written(tmp_path / "m.h5", weights), target(3, 4, sizes), layer, shape)

@@ -1,4 +1,4 @@
-"""Sonnet's modules into torch's: same input, same output. The judge is Sonnet."""
+"""Sonnet's modules in torch's modules: the same output for the same input."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ snt = pytest.importorskip("sonnet")
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")
 DATA = ROOT / "tests/data/checkpoints"
 
-# Of a module: Sonnet's, torch's, the shape of the input, and how torch's is run.
+# Sonnet's module, torch's module, the shape of the input, and a function that runs torch's module.
 Drawn = tuple[Any, nn.Module, tuple[int, ...], Callable[[nn.Module, torch.Tensor], torch.Tensor]]
 
 
@@ -34,7 +34,7 @@ def plain(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 
 def linear(draw: random.Random) -> Drawn:
-    # As many inputs as outputs: no shape tells a kernel that is turned from one that is not.
+    # If there are as many inputs as outputs, the shape does not show a transposed kernel.
     size, out, bias = draw.choice([3, 4]), draw.choice([3, 4]), draw.random() < 0.7
     return snt.Linear(out, with_bias=bias), nn.Linear(size, out, bias=bias), (2, size), plain
 
@@ -86,7 +86,7 @@ DRAWN = {f.__name__: f for f in (linear, conv, conv_transpose, depthwise, batch_
 
 
 def with_random_weights(module: Any, call: Callable[[], Any]) -> None:
-    """Builds a module, and gives every floating variable values."""
+    """Builds a module, and sets every floating-point variable to random values."""
     call()
     for i, variable in enumerate(module.variables):
         if variable.dtype.is_floating:
@@ -106,7 +106,7 @@ def test_a_module_gives_the_same_output(tmp_path: Path, name: str, seed: int) ->
     with torch.no_grad():
         found = run(target.eval(), tensor_bridge.to_torch(x))
     expected = tensor_bridge.to_torch(source(x, **training))
-    # A transposed convolution without padding has further rows, of the bias alone.
+    # A transposed convolution without padding has more rows, which only have the bias.
     expected = expected[tuple(slice(size) for size in found.shape)]
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
@@ -136,7 +136,7 @@ def test_the_layers_of_an_mlp(tmp_path: Path) -> None:
 
 
 def unrolled(core: Any, x: Any) -> Any:
-    """Outputs of a core, batch first."""
+    """The outputs of a core, batch first."""
     state, outputs = core.initial_state(x.shape[0]), []
     for step in tf.unstack(x, axis=1):
         output, state = core(step, state)
@@ -150,7 +150,7 @@ def core_of(draw: random.Random) -> tuple[Any, nn.Module, int]:
     units = draw.choice([3, 4])
     size = draw.choice([units, units + 1])
     if kind == "VanillaRNN":
-        # Torch's two biases do for Sonnet's one.
+        # Torch has two biases instead of Sonnet's one.
         core = lambda: snt.VanillaRNN(units)  # noqa: E731
         target: nn.Module = nn.RNN(size, units, layers, batch_first=True)
     else:

@@ -1,4 +1,4 @@
-"""Several recurrent layers of Keras in one module of torch. The judge is Keras."""
+"""Several recurrent layers of Keras in one torch module, compared with Keras."""
 
 from __future__ import annotations
 

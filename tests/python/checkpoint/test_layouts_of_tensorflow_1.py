@@ -1,4 +1,4 @@
-"""The recurrent cells of TensorFlow 1 into torch's. The judge is TensorFlow."""
+"""The recurrent cells of TensorFlow 1 in torch's layers, compared with TensorFlow."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = [
     )
 ]
 v1 = tf.compat.v1
-# The layer of torch and the cell of TensorFlow that computes the same.
+# TensorFlow's cells, and the torch layers that compute the same.
 KINDS = {"BasicLSTMCell": nn.LSTM, "LSTMCell": nn.LSTM, "BasicRNNCell": nn.RNN}
 
 
@@ -40,7 +40,7 @@ def trained(
     """Makes a graph, gives its variables random values and saves them.
 
     Returns:
-      The input, batch first, and what the graph makes of it.
+      The input, batch first, and the graph's output.
     """
     with tf.Graph().as_default(), v1.Session() as session:
         x = tf.random.stateless_normal(shape, (1, 2))
@@ -89,7 +89,7 @@ def test_more_cells_in_one_or_both_directions(tmp_path: Path, seed: int) -> None
 def drawn_cells(tmp_path: Path, seed: int) -> None:
     draw = random.Random(seed)
     name = draw.choice(sorted(KINDS))
-    # As many inputs as units, so that shapes do not tell the two parts of a kernel apart.
+    # With as many inputs as units, shapes do not distinguish the two parts of a kernel.
     units, layers, both = draw.choice([1, 3, 4]), draw.choice([1, 2, 3]), draw.random() < 0.5
     size = draw.choice([units, units + 1])
     forget = draw.choice([0.0, 1.0, -0.5])
@@ -251,7 +251,7 @@ def test_two_cells_for_one_layer_are_refused() -> None:
 
 
 def slim_separable(x: Any) -> Any:
-    """tf.contrib.layers.separable_conv2d with batch_norm, by their names."""
+    """tf.contrib.layers.separable_conv2d with batch_norm, rebuilt with their names."""
     with v1.variable_scope("part"):
         depthwise = v1.get_variable("depthwise_weights", (3, 3, 3, 2))
         pointwise = v1.get_variable("pointwise_weights", (1, 1, 6, 6))
@@ -273,7 +273,7 @@ def test_the_names_of_slim(tmp_path: Path) -> None:
     report = checkpoint.load_into(module, tmp_path / "model.ckpt", rules=rules)
     assert report.complete
     assert sorted(report.ignored) == ["norm/norm/moving_mean/biased", "norm/renorm_mean"]
-    module["norm"].running_var.abs_()  # Random values may be below zero.
+    module["norm"].running_var.abs_()  # random values may be negative
     with torch.no_grad():
         found = module["norm"].eval()(part(x.movedim(-1, 1))).movedim(1, -1)
     torch.testing.assert_close(found, y, rtol=1e-4, atol=1e-4)

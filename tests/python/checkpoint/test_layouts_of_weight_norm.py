@@ -1,4 +1,4 @@
-"""Weight normalization into torch, by the equations of TensorFlow Addons and of the paper's code.
+"""Weight normalization in torch, by the equations of TensorFlow Addons and of the paper's code.
 
 https://github.com/tensorflow/addons/blob/v0.23.0/tensorflow_addons/layers/wrappers.py and
 https://github.com/openai/weightnorm/blob/master/tensorflow/nn.py.
@@ -66,7 +66,7 @@ def test_the_kernel_is_that_which_the_layer_computes(
         source["_initialized"] = tf.constant(True)
         module = nn.Conv2d(3, out, (2, 3))
     else:
-        # More inputs than outputs, so that g says whose size it has.
+        # More inputs than outputs, so that the size of g is unambiguous.
         source = tensors(V=(2, 3, out, 5), g=(out,), b=(out,))
         x = tf.random.stateless_normal((2, 4, 3, 5), (5, 5))
         kernel = tf.reshape(source["g"], (1, 1, -1, 1)) * tf.nn.l2_normalize(source["V"], [0, 1, 3])

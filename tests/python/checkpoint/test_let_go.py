@@ -1,4 +1,4 @@
-"""Descriptors and mappings go with the last view, without the collector."""
+"""Descriptors and mappings are closed with the last view, without the garbage collector."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_failed_loads_leave_nothing(tmp_path: Path, no_collector: None) -> None:
     path.write_bytes(b"\x89HDF\r\n\x1a\n" + b"\0" * 1000)
     before = held(tmp_path)
     for _ in range(30):
-        # Not pytest.raises, which keeps what it catches in cycles of its own.
+        # Not pytest.raises, which keeps caught exceptions in reference cycles.
         failed = 0
         for call in (checkpoint.load, MappedFile):
             try:
