@@ -1,4 +1,4 @@
-"""TensorFlow's checkpoints, of both kinds and as SavedModels, against TensorFlow's own reader."""
+"""TensorFlow's checkpoints of both kinds and SavedModels, compared with TensorFlow's reader."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def module_of(**variables: Any) -> tf.Module:
 
 
 def mappings(path: str) -> list[tuple[int, int, str]]:
-    """(begin, end, permissions) of what this process has mapped of a file."""
+    """(begin, end, permissions) of this process's mappings of a file."""
     found = []
     for line in Path("/proc/self/maps").read_text().splitlines():
         place, permissions, *_, name = line.split()
@@ -51,7 +51,7 @@ def is_mapped(x: torch.Tensor, path: str) -> bool:
 def test_every_dtype_is_read(tmp_path: Path, row: tensor_bridge.DtypeRow) -> None:
     shapes = [(), (5,), (2, 3), (0, 4)]
     tensors = {f"t{i}": random_tensor(row, shape, i) for i, shape in enumerate(shapes)}
-    # A byte first, so that some are not aligned.
+    # A byte comes first, so that some tensors are not aligned.
     prefix = bundles.save(tmp_path / "all", {"a": True, **tensors})
     loaded = checkpoint.load(prefix, verify=True)
     assert set(loaded) == {"a", *tensors}
@@ -183,7 +183,7 @@ def test_several_data_files(tmp_path: Path) -> None:
 
 @pytest.fixture
 def saved(tmp_path: Path) -> str:
-    # flag's byte moves what follows it off its alignment.
+    # The byte of the flag misaligns what follows it.
     model = module_of(a_flag=True, b_odd=tf.range(6.0), c_odd=tf.range(8))
     aligned = module_of(w=tf.random.stateless_normal((64, 64), seed=(1, 2)))
     variables = {"w": aligned.w, "flag": model.a_flag, "odd": model.b_odd}
@@ -295,8 +295,8 @@ def test_near_misses_are_suggested(saved: str, tmp_path: Path) -> None:
         checkpoint.load(tmp_path / "ckk")
 
 
-# What reading some files needs, and a plain checkpoint does not: each costs the first `load` of a
-# process milliseconds, all of them together more than 50.
+# Modules that only some files need. Each costs the first `load` of a process milliseconds, all of
+# them together more than 50.
 NOT_FOR_EVERY_FILE = {"difflib", "h5py", "json", "numpy", "tensorflow", "torch", "zipfile"} | {
     "tensor_bridge.composite",
     "tensor_bridge.checkpoint.into_module",
@@ -310,7 +310,7 @@ NOT_FOR_EVERY_FILE = {"difflib", "h5py", "json", "numpy", "tensorflow", "torch",
 
 
 def brought_by_first_load(path: str) -> set[str]:
-    """Those of NOT_FOR_EVERY_FILE that a new process has after its first load."""
+    """The modules of NOT_FOR_EVERY_FILE that a new process has after its first load."""
     done = run_python(
         f"""
         import sys, tensor_bridge

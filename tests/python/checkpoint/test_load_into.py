@@ -1,4 +1,4 @@
-"""Keras' layers into torch's: same input, same output; and what does not fit is told."""
+"""Keras' layers in torch's modules: the same output for the same input; mismatches are reported."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from torch import nn
 import tensor_bridge
 from tensor_bridge import MismatchError, checkpoint
 
-# Keras itself takes arrays in ways that NumPy deprecates.
+# Keras itself uses arrays in ways that NumPy deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:keras")
 
 L = keras.layers
 
 
 def first(x: torch.Tensor) -> torch.Tensor:
-    """Channels first, as torch wants them."""
+    """The values with channels first, as in torch."""
     return x.movedim(-1, 1)
 
 
@@ -239,7 +239,7 @@ def test_checkpoints_of_tensorflow_by_the_names_of_their_variables(tmp_path: Pat
 
 
 def cudnn_weights(kind: str, units: int, size: int) -> tuple[list[Any], list[Any]]:
-    """Random weights in cuDNN's form, and tf_keras' own conversion of them."""
+    """Random weights in cuDNN's form, and the same converted by tf_keras."""
     import numpy as np
     import tf_keras
     from tf_keras.src.saving.legacy import hdf5_format
@@ -286,7 +286,7 @@ def test_a_flattened_picture_is_turned(tmp_path: Path) -> None:
     same_output(model, module, Case(L.Dense, (6, 5, 3), nn.Module, lambda m, x: m(first(x))), 1e-4)
 
 
-# --- what does not fit ----------------------------------------------------------------------------
+# --- mismatches -----------------------------------------------------------------------------------
 
 
 def small() -> tuple[nn.Module, dict[str, torch.Tensor]]:
@@ -601,7 +601,7 @@ def test_the_parts_of_an_encoder_layer(tmp_path: Path) -> None:
 def test_integers_of_a_quantized_layer_are_no_weights(
     tmp_path: Path, name: str, layer: str
 ) -> None:
-    """A kernel and its scale, which are as many as a kernel and its bias."""
+    """A kernel and its scale are two variables, like a kernel and its bias."""
     made = (
         L.Dense(4, use_bias=False, name="part")
         if layer == "Dense"

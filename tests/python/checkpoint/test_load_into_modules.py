@@ -1,5 +1,6 @@
-"""`load_into` and the modules that torch users have: lazy, tied, wrapped, parametrized, on meta;
-and what it says of arguments of a wrong kind.
+"""`load_into` with kinds of modules: lazy, tied, wrapped, parametrized, on meta.
+
+Also its errors for arguments of a wrong kind.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tensor_bridge.checkpoint import Entry
 
 
 def refused(module: nn.Module, source: Any, message: str, **options: Any) -> Any:
-    """The report of a refusal that leaves the module as it was."""
+    """The report of a refusal, which must leave the module unchanged."""
     before = copy.deepcopy(module.state_dict())
     with pytest.raises(MismatchError, match=message) as caught:
         checkpoint.load_into(module, source, **options)
@@ -112,7 +113,7 @@ def test_a_flattened_picture_is_turned_in_every_layout() -> None:
         assert torch.equal(module.weight, expected)
 
 
-# --- what the report says -------------------------------------------------------------------------
+# --- the text of the report -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -358,7 +359,7 @@ def test_tied_tensors_refuse_two_sources_that_differ(assign: bool) -> None:
 
 
 class Sliced(nn.Module):
-    """A parameter, and a buffer that is a part of it, transposed."""
+    """A parameter, and a buffer that is a transposed part of it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -487,7 +488,7 @@ def test_memory_need_not_lie_in_order(assign: bool) -> None:
 
 
 class Picky(nn.Module):
-    """Refuses in the middle: its first part is loaded by then."""
+    """Refuses in the middle, after its first part was loaded."""
 
     def __init__(self, how: str) -> None:
         super().__init__()
@@ -559,7 +560,7 @@ print(sorted(big & set(sys.modules) - loaded))
     assert done.stdout.strip() == "[]"
 
 
-# --- names that the file does not know ------------------------------------------------------------
+# --- names that the file does not have ------------------------------------------------------------
 
 
 class Stored(Entry):
@@ -568,7 +569,7 @@ class Stored(Entry):
 
 
 class Source:
-    """Two layers of which the file only says that they are Dense, and a third with its name."""
+    """Two layers for which the file only has the class Dense, and a third with a name."""
 
     format = "hdf5"
 
@@ -599,7 +600,7 @@ def test_a_name_that_fits_by_chance_places_nothing() -> None:
     assert module["dense"].bias.eq(1).all()
 
 
-# --- names of variables that several have ---------------------------------------------------------
+# --- variables with equal names -------------------------------------------------------------------
 
 
 def test_a_name_that_several_variables_have_is_an_error_only_where_it_is_wanted(

@@ -1,4 +1,4 @@
-"""Mutated files of the formats that Python reads: a typed error in time, whatever is in them."""
+"""Mutated files of the formats that Python reads: a typed error in time, for any contents."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import pytest
 
 @pytest.fixture(scope="module")
 def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for each kind, in it one for each seed, whose name says what is loaded."""
+    """A folder for each kind, with a folder for each seed, whose name says what to load."""
     folder = tmp_path_factory.mktemp("seeds")
     whole = every_format.model()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Keras' own, when it saves
+        warnings.simplefilter("ignore")  # Keras warns when it saves
         made = {
             "joins": every_format.joined(folder / "made" / "joins"),
             "hdf5": every_format.write_hdf5(folder / "made" / "hdf5", whole),
@@ -56,7 +56,7 @@ def test_a_mutated_file_is_read_or_refused(
 ) -> None:
     outcome = mutated_files.run(kind, seeds, tmp_path, count, seed=19)
     assert outcome.wrong == []
-    # Mutations that all are refused, or all are harmless, would find nothing.
+    # If all mutations were refused, or all harmless, the test would find nothing.
     assert outcome.counts["loaded"] > count // 20
     assert sum(n for what, n in outcome.counts.items() if "Error" in what) > count // 20
     print(kind, count, dict(outcome.counts.most_common()))

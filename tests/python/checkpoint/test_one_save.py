@@ -1,6 +1,6 @@
-"""The files of one `save` know each other: a mix of two is told when it is opened.
+"""The files of one `save` belong together: a mix of two checkpoints is refused when it is opened.
 
-TensorFlow reads them as any others, and what TensorFlow wrote is opened as before.
+TensorFlow reads the files like any others, and TensorFlow's own files are opened as before.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def test_a_mix_with_files_of_tensorflow_is_told(tmp_path: Path) -> None:
 
 
 def test_the_index_that_was_there_does_not_fit_the_data_that_came(tmp_path: Path) -> None:
-    """As after a kill between the two: the names, shapes and places are all the same."""
+    """Like after a kill between the two files, with the same names, shapes and places."""
     prefix = checkpoint.save({"w": torch.ones(2)}, tmp_path / "ck")
     index = index_of(prefix).read_bytes()
     checkpoint.save({"w": torch.zeros(2)}, tmp_path / "ck", overwrite=True)
@@ -164,7 +164,7 @@ def test_what_tensorflow_merges_is_opened(tmp_path: Path) -> None:
         "b": [2.0] * 3,
         "c": [3.0] * 3,
     }
-    # Another data file of ours under the same name is told, when it is opened.
+    # Another of our data files under the same name is refused when it is opened.
     other = checkpoint.save({"a": torch.full((3,), 9.0)}, tmp_path / "z", object_based=False)
     shutil.copy(data_of(other), f"{prefix}.data-00000-of-00003")
     with pytest.raises(tensor_bridge.CheckpointError, match="of the same save"):
@@ -179,7 +179,7 @@ def test_one_of_ours_that_tensorflow_merged_alone_is_opened(tmp_path: Path) -> N
 
 
 def test_a_tensor_of_tensorflow_may_hold_a_file_of_ours(tmp_path: Path) -> None:
-    """Its data file begins as ours does."""
+    """TensorFlow's data file then begins like ours."""
     ours = checkpoint.save({"a": torch.ones(3)}, tmp_path / "a", object_based=False)
     content = list(data_of(ours).read_bytes())
     theirs = by_tensorflow(

@@ -1,4 +1,4 @@
-"""What lies behind a name is opened only if it is a regular file, and never waited for."""
+"""Only regular files are opened, and nothing waits for other kinds of files."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 
 from tensor_bridge import CheckpointError, CheckpointNotFoundError, checkpoint
 
-# Nothing writes to the FIFOs and nobody answers at the sockets: what waits for them waits until
-# pytest-timeout ends the test.
+# Nothing writes to the FIFOs and nothing answers at the sockets: code that waits for them waits
+# until pytest-timeout ends the test.
 KINDS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "fifo": ("a FIFO", os.mkfifo),
     "link to a fifo": ("a FIFO", lambda path: _linked(path, os.mkfifo)),
@@ -30,7 +30,7 @@ def _linked(path: Path, make: Callable[[Path], None]) -> None:
 
 
 def _bound(path: Path) -> None:
-    # Its name may have 107 bytes, that of a folder of pytest's has more.
+    # A socket's path may have 107 bytes; that of pytest's folders is longer.
     where = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     with socket.socket(socket.AF_UNIX) as at:
         at.bind(f"/proc/self/fd/{where}/{path.name}")
@@ -52,7 +52,7 @@ def files_of(path: Path) -> list[Path]:
 
 
 def refusal(path: Path) -> Exception | None:
-    """What stands in the way of reading everything."""
+    """The error that reading everything raises, or None."""
     try:
         loaded = checkpoint.load(path)
         for problem in loaded.problems():
@@ -87,7 +87,7 @@ def test_what_is_no_regular_file_is_refused_wherever_a_name_leads(
 
 
 def test_names_beside_the_checkpoint_are_not_waited_for(tmp_path: Path) -> None:
-    """Names that are looked at only because they might belong to a checkpoint."""
+    """Files that are only considered because they might belong to a checkpoint."""
     os.mkfifo(tmp_path / "ck-00000-of-00001")
     with pytest.raises(CheckpointNotFoundError):
         checkpoint.load(tmp_path / "ck")
@@ -116,7 +116,7 @@ def test_hdf5_opens_no_file_that_a_file_names(tmp_path: Path) -> None:
 
 
 def test_a_file_that_ends_nowhere_is_read_as_far_as_it_says() -> None:
-    # A regular file of no bytes, from which bytes come without an end.
+    # A regular file of size 0 from which endless bytes can be read.
     with pytest.raises(CheckpointError):
         checkpoint.load("/proc/self/mem")
 

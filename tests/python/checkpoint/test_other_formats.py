@@ -1,4 +1,4 @@
-"""What is no checkpoint, and what cannot be written: the message names it, and what to do."""
+"""Other files than checkpoints, and unwritable targets: the error names them and the remedy."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def zipped(path: Path, **members: str) -> None:
 def graph_text(path: Path) -> None:
     with tf.Graph().as_default() as graph:
         tf.constant(1.0)
-    path.write_text(str(graph.as_graph_def()))  # write_graph(as_text=True) wants protobuf below 7
+    path.write_text(str(graph.as_graph_def()))  # write_graph(as_text=True) needs protobuf below 7
 
 
 FILES: dict[str, tuple[str, Callable[[Path], Any], str]] = {
@@ -101,7 +101,7 @@ def test_a_file_of_another_format_is_named(tmp_path: Path, name: str) -> None:
         checkpoint.load(path)
     assert str(caught.value).startswith(f"{path}: expected ")
     assert caught.value.file == str(path)
-    # The name is no evidence.
+    # The contents decide, not the name.
     other = path.rename(tmp_path / "renamed")
     if name != "data":
         with pytest.raises(tensor_bridge.UnsupportedFileError, match=f"(?s){text}"):
@@ -166,7 +166,7 @@ def test_a_prefix_that_ends_as_another_format_is_refused(tmp_path: Path, name: s
     with pytest.raises(tensor_bridge.InvalidOptionError, match="expected a prefix"):
         checkpoint.save({"w": torch.ones(1)}, tmp_path / name)
     assert not list(tmp_path.iterdir())
-    # As TensorFlow's own are called.
+    # A name like those of TensorFlow's checkpoints.
     checkpoint.save({"w": torch.ones(1)}, tmp_path / "model.ckpt-100")
 
 
@@ -217,7 +217,7 @@ def test_a_full_disk_names_the_file(
 
 
 def test_a_limit_of_the_system_names_the_file(prefix: str, tmp_path: Path) -> None:
-    # The kernel refuses what lies beyond the limit: EFBIG, as a full disk is ENOSPC.
+    # The kernel refuses writes beyond the limit with EFBIG, like ENOSPC on a full disk.
     done = run_python(
         f"""
         import resource, signal

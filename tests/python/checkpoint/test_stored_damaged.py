@@ -1,4 +1,4 @@
-"""Damaged and hostile graphs and models of TensorFlow Lite: a typed error, or what others read."""
+"""Damaged and hostile graphs and TensorFlow Lite models: a typed error, or others' values."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from tensor_bridge import CheckpointError, UnsupportedDtypeError, checkpoint
 pytestmark = [
     needs.tensorflow_since(21, "it writes models of TensorFlow Lite by an older schema"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    # Drawn bits are no numbers that NumPy expects.
+    # NumPy warns about random bits.
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),
 ]
 
-# What the package flatbuffers raises for offsets that lead out of the file.
+# Exceptions of the package flatbuffers for offsets outside the file.
 UNCHECKED = (struct.error, ValueError, TypeError, IndexError, AttributeError)
 MEANT = (CheckpointError, UnsupportedDtypeError)
 
 
 def mutated(good: bytes, rng: random.Random) -> bytes:
-    """A few bytes changed, cut out or doubled."""
+    """The bytes with a few of them changed, cut out or doubled."""
     bad = bytearray(good)
     for _ in range(rng.randint(1, 3)):
         at = rng.randrange(len(bad))
@@ -54,7 +54,7 @@ def mutated(good: bytes, rng: random.Random) -> bytes:
 
 
 def read_all(path: Path, raw: bool) -> tuple[Counter[str], dict[str, Any]]:
-    """How many tensors were read and refused, and those that were read."""
+    """The numbers of tensors that were read and refused, and the tensors that were read."""
     outcomes: Counter[str] = Counter()
     found: dict[str, Any] = {}
     try:
@@ -89,7 +89,7 @@ def small_graph() -> Any:
 
 
 def as_tensorflow(data: bytes, found: dict[str, Any]) -> int:
-    """Compares with what TensorFlow makes of the same bytes, as far as it takes them."""
+    """Compares with TensorFlow's values of the same bytes, as far as it accepts them."""
     try:
         expected = graphs.constants(graph_pb2.GraphDef.FromString(data))
     except DecodeError:
@@ -97,7 +97,7 @@ def as_tensorflow(data: bytes, found: dict[str, Any]) -> int:
     same = 0
     for name, x in found.items():
         proto = expected.get(name)
-        if proto is None:  # twice the same name, or another message
+        if proto is None:  # a repeated name, or another message
             continue
         try:
             tensor = tf.io.parse_tensor(proto.SerializeToString(), tf.as_dtype(proto.dtype))
@@ -126,7 +126,7 @@ def small_model() -> bytes:
 
 
 def as_flatbuffers(data: bytes, found: dict[str, Any]) -> int:
-    """Compares floats with what the package flatbuffers reads, as far as it does."""
+    """Compares floats with the package flatbuffers, as far as it reads them."""
     if not found:
         return 0
     with contextlib.suppress(*UNCHECKED):
@@ -148,7 +148,7 @@ def as_flatbuffers(data: bytes, found: dict[str, Any]) -> int:
 
 
 class Kind(NamedTuple):
-    """Two files to damage, and what compares the tensors of one with what others read."""
+    """Two files to damage, and a function that compares the tensors of one with other readers."""
 
     sources: Callable[[], tuple[bytes, bytes]]
     name: str

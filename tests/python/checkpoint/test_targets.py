@@ -1,7 +1,7 @@
-"""What is written is read back by the peer's own reader, to the bit, or refused with no file.
+"""Written files are read back exactly by the target's own reader, or refused without a file.
 
-Names, dtypes and shapes are drawn. What each target can hold is written down here a second time, so
-that refusing too much is seen as well.
+Names, dtypes and shapes are drawn. The limits of each target are written down here a second time,
+so that refusing too much is noticed as well.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ T = TypeVar("T")
 SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 SHAPES: list[tuple[int, ...]] = [(), (1,), (3,), (0,), (2, 0, 3), (2, 3), (1, 1, 1, 1, 5), (7, 3)]
-# What torch has and safetensors has no name for, of what a checkpoint can become.
+# torch dtypes that a checkpoint can become and that safetensors has no name for.
 NOT_IN_SAFETENSORS = {torch.complex128, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz}
-# Of `BY_DEFAULT`, what TensorFlow's own writer of checkpoints takes.
+# The rows of `BY_DEFAULT` that TensorFlow's own writer of checkpoints accepts.
 ROWS = [row for row in BY_DEFAULT if row.name != "string"]
 
 
@@ -69,7 +69,7 @@ def outcome(call: Callable[[], T]) -> tuple[T | None, TensorBridgeError | None]:
 
 
 def drawn_checkpoint(dice: Random, folder: Path, tame: bool) -> Path:
-    """By TensorFlow; ``tame`` names are of ordinary letters, so that most files can be written."""
+    """A checkpoint by TensorFlow; ``tame`` names have ordinary letters, mostly writable."""
     names = [f"layer_{i}/w".encode() if tame else name for i, name in enumerate(draw_many(dice, 6))]
     rows = [dice.choice(ROWS) for _ in names]
     tensors = [random_tensor(row, dice.choice(SHAPES), dice.randrange(99)) for row in rows]
@@ -103,7 +103,7 @@ def read_back(paths: list[Path]) -> dict[str, torch.Tensor]:
 
 
 def can_be_written(loaded: checkpoint.Checkpoint, target: Path) -> bool:
-    # Strings are no tensors in torch; of TensorFlow's quantized numbers nobody knows the scale.
+    # torch has no tensors of strings, and the scale of TensorFlow's quantized numbers is unknown.
     if any(
         e.dtype == "string" or e.dtype.startswith(("qint", "quint"))
         for e in loaded.entries.values()
@@ -116,7 +116,7 @@ def can_be_written(loaded: checkpoint.Checkpoint, target: Path) -> bool:
 
 
 def check_convert(source: Path, target: Path, limit: int | None) -> bool:
-    """Whether it was written; both ways are compared with what there should be."""
+    """Returns whether the file was written; both outcomes are compared with the expected one."""
     loaded = checkpoint.load(source)
     before = files(target.parent)
     possible = can_be_written(loaded, target)
@@ -280,7 +280,7 @@ ODD = [
 
 
 def drawn_tensor(dice: Random) -> tuple[Any, bool]:
-    """A tensor, and whether TensorFlow has its like."""
+    """A tensor, and whether TensorFlow has such tensors."""
     kind = dice.choice(("dense",) * 12 + ("odd", "string"))
     shape = dice.choice(SHAPES)
     if kind == "string":
@@ -313,7 +313,7 @@ def drawn_tensor(dice: Random) -> tuple[Any, bool]:
         data = data % 2
     try:
         return data.clone().view(dtype).reshape(shape), dtype in IN_TENSORFLOW
-    except RuntimeError:  # torch itself cannot view it so
+    except RuntimeError:  # torch itself cannot make this view
         return torch.empty(shape, dtype=dtype), dtype in IN_TENSORFLOW
 
 
@@ -385,7 +385,7 @@ def assert_tensorflow_has(prefix: str, values: dict[str, Any], object_based: boo
 @pytest.fixture(autouse=True)
 def quiet_torch() -> Any:
     with warnings.catch_warnings():
-        # Sparse, nested, quantized: torch says of each that it is in beta.
+        # torch warns that sparse, nested and quantized tensors are in beta.
         warnings.simplefilter("ignore", UserWarning)
         yield
 

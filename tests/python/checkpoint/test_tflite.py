@@ -1,4 +1,4 @@
-"""Models of TensorFlow Lite: what its converter writes, as its own interpreter reads it."""
+"""Models of TensorFlow Lite's converter, compared with its own interpreter."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tensor_bridge.checkpoint import Quantization
 
 pytestmark = [
     needs.tensorflow_since(21, "it writes models of TensorFlow Lite by an older schema"),
-    # tf.lite.Interpreter is to move to another package.
+    # tf.lite.Interpreter will move to another package.
     pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated:UserWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
@@ -46,9 +46,9 @@ def write(folder: Path, *subgraphs: Any, **options: Any) -> Path:
 
 
 def assert_as_the_interpreter(path: Path) -> int:
-    """Values, dtypes and quantization of every tensor, by the interpreter; how many there are.
+    """Compares every tensor's values, dtype and quantization with the interpreter's.
 
-    It tells of the first subgraph.
+    Returns the number of tensors. The interpreter only has those of the first subgraph.
     """
     interpreter = tflite_models.interpreter(path.read_bytes())
     details = {detail["name"]: detail for detail in interpreter.get_tensor_details()}
@@ -100,7 +100,7 @@ def test_what_the_converter_writes_is_what_the_interpreter_reads(converted: Path
     assert assert_as_the_interpreter(converted) == 6
     loaded = checkpoint.load(converted)
     assert loaded.format == "tflite"
-    # Shapes are no weights; everything else of the net is.
+    # Shapes are not weights; everything else in the net is.
     assert [x.dtype for x in loaded.metadata.values()] == [torch.int32]
     assert len(loaded) == 5
 
@@ -320,7 +320,7 @@ def test_values_are_views_of_the_file(tmp_path: Path) -> None:
     assert path.read_bytes()[loaded.entries["w"].offset :][:4] == bytes(4)
 
 
-# --- what else works with a checkpoint -----------------------------------------------------------
+# --- other functions for checkpoints -------------------------------------------------------------
 
 
 def test_quantized_weights_go_into_a_module_as_real_numbers(tmp_path: Path) -> None:
@@ -338,7 +338,7 @@ def test_quantized_weights_go_into_a_module_as_real_numbers(tmp_path: Path) -> N
 
 
 def test_a_square_kernel_needs_a_rule_that_says_how_it_lies(tmp_path: Path) -> None:
-    """The converter turns the kernel of a fully connected layer."""
+    """The converter transposes the kernel of a fully connected layer."""
     kernel = np.float32([[1, 2], [3, 4]])
     path = write(tmp_path, [Drawn("fc/MatMul", T.FLOAT32, (2, 2), kernel.tobytes())])
     module = nn.ModuleDict({"fc": nn.Linear(2, 2, bias=False)})
@@ -404,7 +404,7 @@ def test_commands_tell_of_quantization(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def _by_flatbuffers(data: bytes) -> dict[str, tuple[tuple[int, ...], bytes]]:
-    """Shape and bytes of each tensor with values, as the package flatbuffers reads them."""
+    """Shape and bytes of each tensor with values, read by the package flatbuffers."""
     model = schema.Model.GetRootAs(data)
     found = {}
     for i in range(model.SubgraphsLength()):
@@ -419,7 +419,7 @@ def _by_flatbuffers(data: bytes) -> dict[str, tuple[tuple[int, ...], bytes]]:
 
 
 def assert_as_flatbuffers(path: Path) -> Counter[str]:
-    """Every tensor of a file, by the package flatbuffers; how many there are of a kind."""
+    """Compares every tensor of a file with the package flatbuffers, and counts them by kind."""
     expected = _by_flatbuffers(path.read_bytes())
     outcomes: Counter[str] = Counter()
     entries = checkpoint.load(path).all_entries
@@ -476,7 +476,7 @@ def test_a_real_model_is_the_saved_model_that_it_was_made_of() -> None:
     path = folder / "nmp.tflite"
     assert assert_as_flatbuffers(path) == {"float32": 24, "int32": 43}
     assert assert_as_the_interpreter(path) == 67
-    # The kernels of its convolutions have their axes in another order there.
+    # The kernels of convolutions have their axes in another order there.
     saved = checkpoint.load(folder / "nmp")
     assert saved.format == "bundle"
     sums = [float(x.double().sum()) for x in saved.values() if x.ndim == 4]

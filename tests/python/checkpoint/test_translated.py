@@ -1,4 +1,4 @@
-"""Whatever goes wrong in code that reads a format is one class, with file and place."""
+"""Every error in code that reads a format becomes one class, with file and place."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_attributes_in_hdf5_may_be_anything(attribute: str, value: object, tmp_p
         file.attrs["layer_names"] = [b"dense"]
         place = file["dense"] if attribute == "weight_names" else file
         place.attrs[attribute] = value
-    # A text that is no configuration is an error; what is no text is none.
+    # A text that is not a configuration is an error; something else than a text is not.
     refused: list[CheckpointError] = []
     for call in (_values, lambda at: checkpoint.load(at).layers):
         try:
@@ -123,7 +123,7 @@ def test_shapes_whose_product_is_no_number_are_refused_where_they_are_read(tmp_p
 
 
 def test_a_heap_that_leads_hdf5_nowhere_is_refused(tmp_path: Path) -> None:
-    """HDF5 itself never comes back from it, nor can it be interrupted."""
+    """HDF5 itself would never return from it, and could not be interrupted."""
     with h5py.File(path := tmp_path / "w.weights.h5", "w") as file:
         file["layers/dense/vars/0"] = [1.0]
         file["layers/dense/vars"].attrs["name"] = "dense"
@@ -153,12 +153,12 @@ def test_lengths_of_another_size_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_attribute_of_a_type_that_is_no_text_is_not_read(tmp_path: Path) -> None:
-    """h5py ends the process at a text whose type was made one of lists, whose size does not fit."""
+    """h5py crashes on a text whose type was changed to a list of another size."""
     with h5py.File(path := tmp_path / "w.weights.h5", "w") as file:
         file["layers/dense/vars/0"] = [1.0]
         file["layers/dense/vars"].attrs["name"] = "dense"
     data = bytearray(path.read_bytes())
-    # Class, version and what kind of list: 1 is text (H5Odtype.c).
+    # Class, version and kind of list: 1 is text (H5Odtype.c).
     place = data.index(b"name\0") + 8
     kind = data.index(b"\x19\x01", place)
     assert kind < place + 16
@@ -168,7 +168,7 @@ def test_an_attribute_of_a_type_that_is_no_text_is_not_read(tmp_path: Path) -> N
 
 
 def test_names_in_several_attributes_are_read(tmp_path: Path) -> None:
-    """As Keras 2 writes them where one would be too large."""
+    """Keras 2 writes several attributes if one would be too large."""
     with h5py.File(path := tmp_path / "w.h5", "w") as file:
         for name in "ba":
             file[f"{name}/{name}/kernel:0"] = [1.0]

@@ -1,4 +1,4 @@
-"""Checkpoints of TensorFlow's first format, against TensorFlow's own reader of it."""
+"""Checkpoints of TensorFlow's first format, compared with TensorFlow's own reader."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tensor_bridge import CheckpointError, CheckpointNotFoundError, checkpoint
 
 v1 = tf.compat.v1
 DATA = ROOT / "tests/data/checkpoints"
-# TensorFlow's TensorSliceWriter has no others.
+# TensorFlow's TensorSliceWriter has only these.
 DTYPES = [
     "float32", "float64", "int32", "uint8", "int16", "int8", "complex64", "int64", "bool", "uint16",
     "complex128", "float16",
@@ -48,7 +48,7 @@ def write(path: Path | str, tensors: dict[str, Any]) -> str:
 
 
 def restored(path: str, name: str, dtype: tf.DType) -> tf.Tensor:
-    """What TensorFlow reads, of every dtype and of several slices too."""
+    """The tensor that TensorFlow reads, of every dtype and also from several slices."""
     return tf.raw_ops.RestoreSlice(
         file_pattern=path, tensor_name=name, shape_and_slice="", dt=dtype
     )
@@ -73,7 +73,7 @@ def assert_like_tensorflow(loaded: checkpoint.Checkpoint, pattern: str) -> None:
 
 
 def pack(path: str, seed: int) -> None:
-    """The file again, some of its blocks packed by Snappy as early TensorFlows did."""
+    """Packs some of a file's blocks with Snappy, like early releases of TensorFlow."""
     file = Path(path)
     file.write_bytes(tables.pack(tables.records_of(file.read_bytes()), random.Random(seed)))
 
@@ -81,7 +81,7 @@ def pack(path: str, seed: int) -> None:
 @pytest.mark.parametrize(
     ("path", "pattern", "names"),
     [
-        # The file `checkpoint` names a folder of the machine that it was made on.
+        # The file `checkpoint` names a folder of the machine on which it was made.
         ("serving_bad_half_plus_two", "export", ["Variable", "Variable_1"]),
         ("serving_session_bundle/export", "export-?????-of-00001", ["a", "b"]),
     ],
@@ -170,7 +170,7 @@ def test_several_files_are_one_checkpoint(tmp_path: Path, by: str) -> None:
         with v1.device(place):
             for name in ("w0", "w1"):
                 v1.get_variable(name, (3,), initializer=v1.random_normal_initializer())
-            # Of its two slices each file has one.
+            # Each file has one of its two slices.
             v1.get_variable(
                 "part",
                 (10, 3),
@@ -230,7 +230,7 @@ def mapped_files() -> str:
 
 
 def test_aligned_values_are_views_of_the_file(tmp_path: Path) -> None:
-    # The name's length moves the values: of four names in a row one is aligned.
+    # The name's length moves the values, so one of four consecutive names has aligned values.
     path = write(tmp_path / "views", {"w" * i: tf.random.normal((50, 50)) for i in range(1, 9)})
     loaded = checkpoint.load(path)
     before = Path(path).read_bytes()
@@ -310,7 +310,7 @@ def test_every_changed_byte_is_found(tmp_path: Path) -> None:
         except CheckpointError:
             continue
         unseen.append(at)
-    # The footer has no checksum: the handle of the empty metaindex block, and the padding.
+    # The footer has no checksum. It has the handle of the empty metaindex block, and padding.
     assert all(at >= len(good) - 48 for at in unseen)
 
 
