@@ -7,6 +7,7 @@ from typing import Any
 
 from tensor_bridge.composite import StringTensor
 from tensor_bridge.records._record_dataset import ParsedRecords
+from tensor_bridge.records._shared import in_worker, packed
 
 __all__ = ["collate"]
 
@@ -25,8 +26,10 @@ def collate(examples: Sequence[Any]) -> Any:
       key. Other values, and tensors whose shapes differ, stay a list.
     """
     if isinstance(examples, ParsedRecords):
-        return examples.parser.parse(examples.batch)
-    return _collated(list(examples))
+        parser, batch = examples.parser, examples.batch
+        return parser.parse_to_share(batch) if in_worker() else parser.parse(batch)
+    collated = _collated(list(examples))
+    return packed(collated) if in_worker() else collated
 
 
 def _collated(values: list[Any]) -> Any:

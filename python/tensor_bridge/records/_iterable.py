@@ -13,6 +13,7 @@ from tensor_bridge.errors import InvalidOptionError, ResumeError
 from tensor_bridge.records._paths import expand
 from tensor_bridge.records._record_file import RecordStats, check_on_error
 from tensor_bridge.records._sequence import RecordSequence
+from tensor_bridge.records._shared import in_worker
 from tensor_bridge.records._singles import singles
 from tensor_bridge.records._spec_parser import SpecParser
 
@@ -284,6 +285,7 @@ class IterableRecordDatasetBase:
         at_once = self._shuffle or self._batch_size or _AT_ONCE
         at_once = -(-at_once // size) * size  # whole batches in each block
         part = now.part[0]
+        parse = self._parser.parse_to_share if in_worker() else self._parser.parse
         while not now.ended:
             block = now.sequence.read(at_once)
             if block is None:
@@ -309,7 +311,7 @@ class IterableRecordDatasetBase:
                     continue
                 now.delivered = begin + size
                 if begin + size <= count or not self._drop_last:
-                    yield self._parser.parse(block[begin : begin + size])
+                    yield parse(block[begin : begin + size])
             now.block += 1
             now.delivered = 0
             now.start = now.sequence.position()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
 import weakref
@@ -12,10 +13,11 @@ from typing import Any
 from tensor_bridge import _regular_files
 from tensor_bridge.records._damage import damaged, not_found
 
-__all__ = ["Mapping", "open_file"]
+__all__ = ["Mapping", "open_file", "populate"]
 
 _PAGE = mmap.PAGESIZE
 _DONTNEED = 4  # MADV_DONTNEED
+_POPULATE_WRITE = 23  # MADV_POPULATE_WRITE, of Linux 5.14
 
 
 @cache
@@ -27,6 +29,18 @@ def _libc() -> Any:
     libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
     libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     return libc
+
+
+def populate(address: int, size: int) -> bool:
+    """Makes all pages of writable memory present. False if there is no memory for them.
+
+    Before Linux 5.14 it does nothing, and returns True.
+    """
+    begin = address // _PAGE * _PAGE
+    if not size or not _libc().madvise(begin, address + size - begin, _POPULATE_WRITE):
+        return True
+    # EFAULT: a write would raise SIGBUS.
+    return ctypes.get_errno() not in (errno.ENOMEM, errno.EFAULT)
 
 
 def open_file(path: str) -> int:

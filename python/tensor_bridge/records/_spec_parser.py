@@ -5,7 +5,8 @@ Not for: sources of records (`_batch`), the public functions (`_parse`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,6 +31,7 @@ from tensor_bridge.records._features import (
     as_feature,
 )
 from tensor_bridge.records._partitions import Values, assembled, finished, partitioned
+from tensor_bridge.records._shared import SharedBlock, packed, size_in_block
 
 if TYPE_CHECKING:
     import torch
@@ -108,6 +110,10 @@ class SpecParser:
         self._index: dict[tuple[bool, str], int] = {}
         self._parts: dict[str, dict[str, _Make]] = {}
         self._native: Any = None
+        self._decodes = False
+        # How often row splits are made of each column: for ragged values, and for partitions.
+        self._splits: Counter[int] = Counter()
+        self._divides: Counter[int] = Counter()
         if spec is None:
             return
         sequence = isinstance(spec, SequenceFeatures)
@@ -157,9 +163,25 @@ class SpecParser:
           RecordError: A record is not such a message, lacks a feature, or has another dtype or
             another number of values than the spec.
         """
+        value, _ = self._parse(batch, shared=False)
+        return value
+
+    def parse_to_share(self, batch: RecordBatch) -> Any:
+        """As `parse`, in shared memory: one block for all tensors of the batch.
+
+        Raises:
+          OutOfMemoryError: There is not enough shared memory.
+          RecordError: As `parse`.
+        """
+        return packed(*self._parse(batch, shared=True))
+
+    def _parse(self, batch: RecordBatch, *, shared: bool) -> tuple[Any, SharedBlock | None]:
+        """The values, and the block that they are in if they were parsed into one."""
         if self._native is None:
-            return batch.to_strings()
-        return self._values(_Parsed(self._columns(batch), len(batch), single=False))
+            return batch.to_strings(), None
+        # What decoders make is in other memory.
+        columns, block = self._columns(batch, shared=shared and not self._decodes)
+        return self._values(_Parsed(columns, len(batch), single=False)), block
 
     def parse_one(self, batch: RecordBatch) -> Any:
         """Parses a batch of one record, without the leading dimension.
@@ -172,7 +194,8 @@ class SpecParser:
             raise MismatchError(f"expected one record, got {len(batch)}")
         if self._native is None:
             return batch.to_bytes()[0]
-        return self._values(_Parsed(self._columns(batch), 1, single=True))
+        columns, _ = self._columns(batch, shared=False)
+        return self._values(_Parsed(columns, 1, single=True))
 
     @property
     def native(self) -> Any:
@@ -202,6 +225,7 @@ class SpecParser:
             feature = as_feature(given, key)
             make = self._feature(key, feature, sequence, in_lists)
             decode = getattr(feature, "decode", None)
+            self._decodes |= decode is not None
             makes[key] = make if decode is None else _decoding(make, decode)
         return makes
 
@@ -211,6 +235,7 @@ class SpecParser:
             strings = feature.dtype == "bytes"
             kind = _RAGGED if strings else _SPARSE
             at = self._column(_Asked(in_lists, key, feature.dtype, kind))
+            self._splits[at] += strings
             return (_ragged_strings if strings else _sparse)(at, in_lists)
         if isinstance(feature, RaggedFeature):
             return self._ragged(key, feature, in_lists)
@@ -281,6 +306,8 @@ class SpecParser:
             )
             for partition in reversed(feature.partitions)
         ]
+        self._splits[at] += 1
+        self._divides.update(column for _, column in partitions if column is not None)
         dtype = feature.row_splits_dtype
 
         def make(parsed: _Parsed) -> Any:
@@ -328,10 +355,13 @@ class SpecParser:
 
     # ---- parsing ---------------------------------------------------------------------------------
 
-    def _columns(self, batch: RecordBatch) -> list[_Column]:
-        """The columns of a batch, each in new memory."""
+    def _columns(
+        self, batch: RecordBatch, *, shared: bool
+    ) -> tuple[list[_Column], SharedBlock | None]:
+        """The columns of a batch, each in new memory, or all in one block to share."""
         count = len(batch)
         asked = self._asked
+        block = None
         try:
             native, sizes = _C.example_scan(
                 self._native,
@@ -341,14 +371,30 @@ class SpecParser:
                 count,
                 len(asked),
             )
+            split = [sizes[5 * i : 5 * i + 5] for i in range(len(asked))]
+            if shared:
+                block = SharedBlock(self._size_in_block(count, split))
             columns: list[_Column] = []
             addresses: list[int] = []
-            for i, column in enumerate(asked):
-                columns.append(_allocate(column, count, sizes[5 * i : 5 * i + 5], addresses))
+            for column, size in zip(asked, split, strict=True):
+                columns.append(_allocate(column, count, size, block, addresses))
             _C.example_fill(native, addresses)
         except CheckpointError as e:
             raise _record_error(e, batch) from None
-        return columns
+        return columns, block
+
+    def _size_in_block(self, count: int, sizes: Sequence[Any]) -> int:
+        """The number of bytes that the columns take in a block, and row splits made of them."""
+        total = 0
+        for at, (asked, each) in enumerate(zip(self._asked, sizes, strict=True)):
+            number, _, rows, *_ = each
+            parts = [part for part in _parts(asked, count, each) if part is not None]
+            total += sum(size_in_block(prod(shape), dtype.itemsize) for shape, dtype in parts)
+            splits = size_in_block(count + 1, 8) + (size_in_block(rows + 1, 8) if rows else 0)
+            total += self._splits[at] * splits
+            # A partition of row ids has no more rows than ids if none of the rows is empty.
+            total += self._divides[at] * (splits + size_in_block(number + 1, 8))
+        return total
 
     def _values(self, parsed: _Parsed) -> Any:
         parts = {
@@ -403,35 +449,53 @@ def _of_capsules(
     return _Column(values, index, lengths, max_rows, max_values)
 
 
-def _allocate(asked: _Asked, count: int, sizes: Any, addresses: list[int]) -> _Column:
+# Shape and dtype of a part of a column.
+_Part = tuple[tuple[int, ...], Any]
+
+
+def _parts(asked: _Asked, count: int, sizes: Any) -> list[_Part | None]:
+    """The parts of a column: values (bytes, of strings), offsets, index, lengths."""
+    import torch
+
+    number, nbytes, rows, max_rows, _ = sizes
+    parts: list[_Part | None] = [None] * 4
+    if asked.dtype == "bytes":
+        parts[:2] = ((nbytes,), torch.uint8), ((number + 1,), torch.int64)
+    else:
+        parts[0] = asked.shape_of(count, number, max_rows), getattr(torch, asked.dtype)
+    if asked.kind == _SPARSE:
+        parts[2] = (3 if asked.in_lists else 2, number), torch.int64
+    elif asked.kind == _RAGGED:
+        parts[2] = (count + 1 + (rows + 1 if asked.in_lists else 0),), torch.int64
+    elif asked.in_lists:
+        parts[3] = (count,), torch.int64
+    return parts
+
+
+def _allocate(
+    asked: _Asked, count: int, sizes: Any, block: SharedBlock | None, addresses: list[int]
+) -> _Column:
     """Allocates a column, and appends the addresses for `_C.example_fill` to `addresses`."""
     import torch
 
-    number, nbytes, rows, max_rows, max_values = sizes
-    strings = asked.dtype == "bytes"
-    shape = asked.shape_of(count, number, max_rows)
-    index = lengths = offsets = None
+    def empty(part: _Part | None) -> torch.Tensor | None:
+        if part is None:
+            return None
+        if block is not None:
+            return block.empty(*part)
+        return torch.empty(part[0], dtype=part[1], device="cpu")
+
     try:
-        if strings:
-            values = torch.empty(nbytes, dtype=torch.uint8, device="cpu")
-            offsets = torch.empty(number + 1, dtype=torch.int64, device="cpu")
-        else:
-            dtype = torch.float32 if asked.dtype == "float32" else torch.int64
-            values = torch.empty(shape, dtype=dtype, device="cpu")
-        if asked.kind == _SPARSE:
-            index = torch.empty((3 if asked.in_lists else 2, number), dtype=torch.int64)
-        elif asked.kind == _RAGGED:
-            inner = rows + 1 if asked.in_lists else 0
-            index = torch.empty(count + 1 + inner, dtype=torch.int64, device="cpu")
-        elif asked.in_lists:
-            lengths = torch.empty(count, dtype=torch.int64, device="cpu")
+        made = [empty(part) for part in _parts(asked, count, sizes)]
     except RuntimeError as e:
         raise OutOfMemoryError(f"feature {asked.key!r} of a batch of {count} records: {e}") from e
-    addresses += [
-        0 if tensor is None else tensor.data_ptr() for tensor in (values, offsets, index, lengths)
-    ]
-    if strings:
-        values = StringTensor._unchecked(values, offsets, torch.Size(shape))
+    addresses += [0 if tensor is None else tensor.data_ptr() for tensor in made]
+    values: Any
+    values, offsets, index, lengths = made
+    number, _, _, max_rows, max_values = sizes
+    if offsets is not None:
+        shape = torch.Size(asked.shape_of(count, number, max_rows))
+        values = StringTensor._unchecked(values, offsets, shape)
     return _Column(values, index, lengths, max_rows, max_values)
 
 
