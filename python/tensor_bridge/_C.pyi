@@ -141,26 +141,27 @@ def tensor_strings(
 def tflite_unpack(address: int, bits: int, count: int, out_address: int, /) -> None: ...
 def tflite_strings(address: int, size: int, count: int, offsets_address: int, /) -> None: ...
 
-# Of tuples (in lists, key, type, kind, stride, required, defaults, where each default string ends);
-# the numbers are those of formats/feature.h and formats/example.h.
+# Columns are tuples (in lists, key, type, kind, stride, required, defaults, ends of default
+# strings), with the numbers of formats/feature.h and formats/example.h.
 def example_spec(
     columns: tuple[tuple[int, bytes, int, int, int, int, bytes, tuple[int, ...]], ...],
     sequence: int,
     /,
 ) -> Any: ...
 
-# A batch, which refers to the records' memory; and for each column five numbers: values, bytes,
-# rows, most rows of a record, most values of a record or row.
+# Returns a batch, which refers to the records' memory, and five numbers for each column: values,
+# bytes, rows, most rows of a record, most values of a record or row.
 def example_scan(
     spec: Any, address: int, begins: int, sizes: int, count: int, columns: int, /
 ) -> tuple[Any, tuple[int, ...]]: ...
 
-# Whether it is a row of a feature list, key, type (0 for an empty Feature), number of values.
+# For each feature: whether it is a row of a feature list, key, type (0 for an empty Feature),
+# number of values.
 def example_keys(address: int, size: int, /) -> list[tuple[bool, bytes, int, int]]: ...
 
-# Threads that make batches of the spec (None: of raw records) out of files in memory, which the
-# caller keeps there: arrays of addresses, sizes and the number behind each one's last record, how
-# many files, and the place of each record in its file.
+# Threads that make batches by the spec (None: raw records) from files in memory, which the caller
+# keeps alive: arrays of the files' addresses, sizes and numbers of records up to their ends, the
+# number of files, and an array of each record's offset in its file.
 def example_queue(
     spec: Any,
     files: int,
@@ -176,10 +177,10 @@ def example_queue(
 def example_queue_submit(queue: Any, numbers: int, count: int, /) -> None: ...
 def example_queue_ready(queue: Any, /) -> int: ...
 
-# Waits for the oldest batch. Why there is none: 1, or 2 for lack of memory; a fault's number, file,
-# place and message. For each column its values, offsets, index and lengths as DLPack capsules; how
-# many values, the most rows of a record, the most values of a record or row. Then records, bytes,
-# skipped records, their bytes, nanoseconds.
+# Waits for the oldest batch. Returns, after a failure, 1, or 2 if out of memory, with the number of
+# a fault, the file, the offset and a message; for each column its values, offsets, index and
+# lengths as DLPack capsules, the number of values, the most rows of a record, the most values of a
+# record or row; then the number of records, bytes, skipped records, their bytes, and nanoseconds.
 def example_queue_take(
     queue: Any, /
 ) -> tuple[
@@ -193,12 +194,12 @@ def example_queue_take(
 ]: ...
 def example_queue_close(queue: Any, /) -> None: ...
 
-# Four addresses for each column, 0 where it has nothing: values, offsets, index, lengths.
+# Four addresses for each column, 0 if it does not need them: values, offsets, index, lengths.
 def example_fill(batch: Any, addresses: list[int], /) -> None: ...
 
-# Records of a TFRecord file in memory from a place on: how many were found; then place, searching
-# and budget for the next call; the number and the place of a fault; skipped records, skipped bytes.
-# The numbers are those of formats/tfrecord.h.
+# Finds records of a TFRecord file in memory from a position on. Returns their number; position,
+# searching and budget for the next call; the number and the offset of a fault; skipped records and
+# skipped bytes. The numbers are those of formats/tfrecord.h.
 def records_scan(
     address: int,
     size: int,
@@ -214,8 +215,8 @@ def records_scan(
     /,
 ) -> tuple[int, int, int, int, int, int, int, int]: ...
 
-# Records by their numbers: how many were found before the file that is not in memory or that has a
-# fault; the number of that file, -1 for none; and of that fault, 0 for none.
+# Finds records by number. Returns the count of records before a file that is not in memory or has a
+# fault; the number of that file, -1 for none; and the number of the fault, 0 for none.
 def records_at(
     files: int,
     file_sizes: int,

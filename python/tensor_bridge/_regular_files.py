@@ -1,6 +1,7 @@
 """Opens regular files for reading. Not for: their content.
 
-A name may lead to anything: a FIFO, whose opening waits for a writer, an endless device, a socket.
+A name may belong to something else: a FIFO, whose opening waits for a writer, an endless device, a
+socket.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _KINDS = {
 
 
 class NotRegularError(OSError):
-    """A name leads to something other than a regular file."""
+    """A name belongs to something other than a regular file."""
 
 
 def open_regular(path: str | Path) -> int:

@@ -1,4 +1,4 @@
-"""What stored values become in torch: the dtype of their bytes, and what decodes them."""
+"""Stored values in torch: the dtype of their bytes, and their decoders."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _PART = 1 << 18
 
 
 def stored_dtype(row: DtypeRow, raw: bool, advice: str = "") -> torch.dtype:
-    """The torch dtype that the bytes are looked at with.
+    """The torch dtype with which stored bytes are viewed.
 
     Args:
-      row: The dtype that is stored.
-      raw: Whether the plain integers of a quantized one are meant.
-      advice: How to get them; by default that of `checkpoint.load`.
+      row: The stored dtype.
+      raw: Whether quantized values are viewed as plain integers.
+      advice: How to get the plain integers; by default with `checkpoint.load`.
 
     Raises:
-      UnsupportedDtypeError: torch has nothing for the dtype.
+      UnsupportedDtypeError: torch has no counterpart of the dtype.
     """
     if row.kind == "shared":
         name = row.torch_name
@@ -48,9 +48,9 @@ def stored_dtype(row: DtypeRow, raw: bool, advice: str = "") -> torch.dtype:
 
 
 def decoder_of(row: DtypeRow, raw: bool) -> Decoder | None:
-    """What makes exact values of the stored bytes of a dtype that torch lacks; None elsewhere.
+    """A function that makes exact values from stored bytes of a dtype that torch lacks, else None.
 
-    It takes the shape, and the bytes in as many parts as one likes.
+    The function takes the shape, and the bytes in any number of parts.
     """
     found = None if raw else _C.narrow_values(row.tf_enum)
     if found is None:

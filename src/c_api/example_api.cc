@@ -1,4 +1,4 @@
-// Examples: the private C ABI over formats/example.h.
+// The private C ABI of Examples over formats/example.h.
 
 #include "c_api/example_handles.h"
 #include "c_api/placed.h"

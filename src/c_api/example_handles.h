@@ -1,4 +1,4 @@
-// The handles of Examples that two files of this folder use. Not for: their functions.
+// Handles of Examples that two files of this folder share. Not for: their functions.
 #ifndef TENSOR_BRIDGE_C_API_EXAMPLE_HANDLES_H_
 #define TENSOR_BRIDGE_C_API_EXAMPLE_HANDLES_H_
 

@@ -1,4 +1,4 @@
-// Queues of batches: the private C ABI over formats/example_queue.h.
+// The private C ABI of queues of batches over formats/example_queue.h.
 
 #include <atomic>
 

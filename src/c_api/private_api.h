@@ -264,7 +264,7 @@ TB_EXPORT tb_status tb_tflite_strings(const void* data, size_t size, int64_t cou
 
 /* ---- files of records ---------------------------------------------------------------------- */
 
-/* A position in a TFRecord file, and what was found on the way; formats/tfrecord.h. */
+/* A position in a TFRecord file, and the result of a scan; formats/tfrecord.h. */
 typedef struct tb_record_scan {
   uint32_t struct_size; /* set by the caller */
   int32_t verify;       /* 1: compare the checksums of the bytes, too */
@@ -272,45 +272,46 @@ typedef struct tb_record_scan {
   int32_t final;        /* 1: the file ends where the memory does */
   int32_t searching;    /* 0 in a new file */
   int32_t fault;        /* 0 none, 1 truncated, 2 the length's checksum, 3 the bytes' */
-  int64_t next;         /* where to go on, from the first byte of the memory */
-  int64_t budget;       /* of bytes that a search may read in vain */
+  int64_t next;         /* the next position, from the first byte of the memory */
+  int64_t budget;       /* bytes that a search may read without a record */
   int64_t fault_at;
   int64_t skipped_records;
   int64_t skipped_bytes;
 } tb_record_scan;
 
-/* Writes where at most `most` records begin and their sizes; both have room for them. */
+/* Writes the beginnings and sizes of at most `most` records; both arrays have room for them. */
 TB_EXPORT tb_status tb_records_scan(const void* data, int64_t size, tb_record_scan* scan,
                                     int64_t most, int64_t* begins, int64_t* sizes, int64_t* count);
 
-/* Files whose records are numbered through. */
+/* Files whose records are numbered consecutively. */
 typedef struct tb_record_files {
   uint32_t struct_size;    /* set by the caller */
-  const void* const* data; /* of each file; null: not in memory yet */
+  const void* const* data; /* each file's bytes; null: not in memory yet */
   const int64_t* sizes;
-  const int64_t* ends; /* for each file the number behind its last record */
+  const int64_t* ends; /* for each file the number of records up to its end */
   int64_t count;
-  const int64_t* offsets; /* of each record in its file */
+  const int64_t* offsets; /* each record's offset in its file */
 } tb_record_files;
 
-/* Why tb_records_at() ended early. */
+/* The reason why tb_records_at() ended early. */
 typedef struct tb_record_stop {
   uint32_t struct_size; /* set by the caller */
   int32_t fault;        /* as in tb_record_scan; 0: the file is not in memory */
-  int64_t done;         /* records before */
-  int64_t file;         /* -1: it did not */
+  int64_t done;         /* number of records before */
+  int64_t file;         /* -1: it did not end early */
 } tb_record_stop;
 
-/* Where the records `numbers` begin, from `base`, which may be null, and their sizes. */
+/* Writes the beginnings of the records `numbers`, from `base`, which may be null, and their sizes.
+ */
 TB_EXPORT tb_status tb_records_at(const tb_record_files* files, const int64_t* numbers,
                                   int64_t count, int32_t verify, const void* base, int64_t* begins,
                                   int64_t* sizes, tb_record_stop* stop);
 
-/* Copies records one behind the other to `out`, and writes count + 1 offsets. */
+/* Copies records consecutively to `out`, and writes count + 1 offsets. */
 TB_EXPORT tb_status tb_records_gather(const void* base, const int64_t* begins, const int64_t* sizes,
                                       int64_t count, void* out, int64_t* offsets);
 
-/* Writes records as a file has them: 16 bytes more for each than its size. */
+/* Writes records in the form of a file, each with 16 bytes more than its size. */
 TB_EXPORT tb_status tb_records_frame(const void* base, const int64_t* begins, const int64_t* sizes,
                                      int64_t count, void* out);
 
@@ -323,16 +324,16 @@ typedef struct tb_example_column {
   int32_t type;         /* 1 bytes, 2 float32, 3 int64 */
   int32_t kind;         /* 0 fixed, 1 padded, 2 sparse, 3 ragged; formats/example.h */
   int32_t required;     /* 1: a record without it is an error */
-  int64_t stride;       /* values of a record (fixed), of a row (padded) */
+  int64_t stride;       /* number of values in a record (fixed) or in a row (padded) */
   int64_t key_size;
   const char* key;
-  const void* defaults; /* as in memory, `stride` (fixed) or one (padded); of strings the bytes */
+  const void* defaults; /* `stride` values (fixed) or one (padded) as in memory; strings: bytes */
   int64_t defaults_size;
-  const int64_t* default_ends; /* where each string ends in them */
+  const int64_t* default_ends; /* the end of each string in `defaults` */
   int64_t num_default_ends;
 } tb_example_column;
 
-/* How much memory a column of a batch needs; formats/example.h. */
+/* The memory that a column of a batch needs; formats/example.h. */
 typedef struct tb_example_size {
   uint32_t struct_size; /* set by the caller */
   int64_t values;
@@ -342,10 +343,10 @@ typedef struct tb_example_size {
   int64_t max_values;
 } tb_example_size;
 
-/* Where a column is written to; null where its kind and type need nothing. */
+/* The memory that a column is written to; null where its kind and type need nothing. */
 typedef struct tb_example_memory {
   void* values;     /* `values` numbers, or `bytes` bytes */
-  int64_t* offsets; /* of strings: `values` + 1 */
+  int64_t* offsets; /* strings: `values` + 1 */
   int64_t* index;   /* sparse: [2, or 3 in lists, values]; ragged: records + 1, then in lists
                        rows + 1 */
   int64_t* lengths; /* padded, in lists: one a record */
@@ -357,29 +358,29 @@ typedef struct tb_example_batch tb_example_batch;
 /* Copies everything that the columns refer to. Several threads may use a spec. */
 TB_EXPORT tb_status tb_example_spec_new(const tb_example_column* columns, int32_t count,
                                         int32_t sequence, tb_example_spec** out);
-/* NULL is ignored; no batch of it may live. */
+/* NULL is ignored. No batch of the spec may be alive. */
 TB_EXPORT void tb_example_spec_release(tb_example_spec* spec);
 
-/* Looks through `count` records: record i is sizes[i] bytes at `base` + begins[i]. The batch refers
- * to them and to the spec. On TB_CHECKPOINT `place`, which may be null, says where from `base`. */
+/* Scans `count` records: record i is sizes[i] bytes at `base` + begins[i]. The batch refers to them
+ * and to the spec. On TB_CHECKPOINT `place`, which may be null, has the offset from `base`. */
 TB_EXPORT tb_status tb_example_scan(const tb_example_spec* spec, const void* base,
                                     const int64_t* begins, const int64_t* sizes, int64_t count,
                                     tb_example_batch** out, tb_bundle_place* place);
 TB_EXPORT tb_status tb_example_size_get(const tb_example_batch* batch, int32_t column,
                                         tb_example_size* out);
-/* Decodes all columns; `count` is how many there are. */
+/* Decodes all columns; `count` is their number. */
 TB_EXPORT tb_status tb_example_fill(const tb_example_batch* batch, const tb_example_memory* columns,
                                     int32_t count, tb_bundle_place* place);
 /* NULL is ignored. */
 TB_EXPORT void tb_example_batch_release(tb_example_batch* batch);
 
-/* The features of one Example or SequenceExample, which it refers to. */
+/* The features of one Example or SequenceExample. It refers to the record. */
 typedef struct tb_example_keys tb_example_keys;
 typedef struct tb_example_key {
   uint32_t struct_size; /* set by the caller */
   int32_t in_lists;     /* 1: a row of a feature list */
   int32_t type;         /* 1 bytes, 2 float32, 3 int64; 0: an empty Feature */
-  int64_t count;        /* of values */
+  int64_t count;        /* number of values */
   int64_t key_size;
   const char* key;
 } tb_example_key;
@@ -395,22 +396,23 @@ TB_EXPORT void tb_example_keys_release(tb_example_keys* keys);
 /* Threads that read, check and parse whole batches ahead of the caller; formats/example_queue.h. */
 typedef struct tb_example_queue tb_example_queue;
 
-/* `spec` may be null: raw records. It, and what `files` refers to, outlive the queue. */
+/* `spec` may be null: raw records. The spec and the memory that `files` refers to must outlive the
+ * queue. */
 TB_EXPORT tb_status tb_example_queue_new(const tb_example_spec* spec, const tb_record_files* files,
                                          int32_t verify, int32_t skip, int32_t threads,
                                          tb_example_queue** out);
-/* Asks for a batch of the records with these numbers. */
+/* Submits a batch of the records with these numbers. */
 TB_EXPORT tb_status tb_example_queue_submit(tb_example_queue* queue, const int64_t* numbers,
                                             int64_t count);
-/* How many that were asked for are ready. */
+/* The number of submitted batches that are ready. */
 TB_EXPORT int64_t tb_example_queue_ready(tb_example_queue* queue);
 
-/* A batch out of the queue, or why there is none; the pointers live as long as it does. */
+/* A batch from the queue, or the reason why it failed; the pointers live as long as it does. */
 typedef struct tb_parsed_batch tb_parsed_batch;
 typedef struct tb_parsed_info {
   uint32_t struct_size; /* set by the caller */
-  int32_t failed;       /* 1: what follows says why; 2: for lack of memory */
-  int32_t fault;        /* of a record's frame, as in tb_record_scan */
+  int32_t failed;       /* 1: the next fields have the reason; 2: out of memory */
+  int32_t fault;        /* of a record, as in tb_record_scan */
   int32_t columns;
   int64_t file; /* -1: of no file */
   int64_t offset;
@@ -427,7 +429,7 @@ typedef struct tb_parsed_column {
   int32_t type;         /* 1 bytes, 2 float32, 3 int64 */
   /* As in tb_example_memory, each with the number of its elements. */
   void* values;
-  int64_t num_values; /* bytes, if they are strings */
+  int64_t num_values; /* number of bytes, if they are strings */
   int64_t* offsets;
   int64_t num_offsets;
   int64_t* index;
@@ -440,17 +442,18 @@ typedef struct tb_parsed_column {
   int64_t max_values;
 } tb_parsed_column;
 
-/* Waits for the oldest batch that was asked for; TB_INVALID_OPTION if none was. */
+/* Waits for the oldest submitted batch; TB_INVALID_OPTION if there is none. */
 TB_EXPORT tb_status tb_example_queue_take(tb_example_queue* queue, tb_parsed_batch** out);
 TB_EXPORT tb_status tb_parsed_batch_info(const tb_parsed_batch* batch, tb_parsed_info* out);
 /* Column `index`; TB_INVALID_OPTION past the end. */
 TB_EXPORT tb_status tb_parsed_column_get(const tb_parsed_batch* batch, int64_t index,
                                          tb_parsed_column* out);
-/* One reference more. On any thread, as the release, which frees the memory with the last one. */
+/* Adds a reference. It and the release may be called on any thread; the last release frees the
+ * memory. */
 TB_EXPORT void tb_parsed_batch_retain(tb_parsed_batch* batch);
 /* NULL is ignored. */
 TB_EXPORT void tb_parsed_batch_release(tb_parsed_batch* batch);
-/* Waits for batches that are being made. NULL is ignored. */
+/* Waits for the batches in work. NULL is ignored. */
 TB_EXPORT void tb_example_queue_release(tb_example_queue* queue);
 
 /* ---- checkpoints of the first format ------------------------------------------------------- */

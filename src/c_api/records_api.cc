@@ -1,4 +1,4 @@
-// Files of records: the private C ABI over formats/tfrecord.h.
+// The private C ABI of files of records over formats/tfrecord.h.
 
 #include <cstring>
 

@@ -21,7 +21,7 @@ void destroyBatch(PyObject* capsule) {
   Py_XDECREF(static_cast<PyObject*>(PyCapsule_GetContext(capsule)));
 }
 
-// One column out of (in_lists, key, type, kind, stride, required, defaults, default ends).
+// Reads a column from (in_lists, key, type, kind, stride, required, defaults, default ends).
 bool readColumn(PyObject* tuple, tb_example_column* out, std::vector<int64_t>* ends) {
   *out = sized<tb_example_column>();
   long long stride = 0;
@@ -47,7 +47,7 @@ bool readColumn(PyObject* tuple, tb_example_column* out, std::vector<int64_t>* e
   return PyErr_Occurred() == nullptr;
 }
 
-// Py_BuildValue releases what "N" got, and fails if one of them is null.
+// Py_BuildValue releases the arguments of "N", and fails if one of them is null.
 PyObject* keyTuple(const tb_example_key& key) {
   return Py_BuildValue("(NNiL)", PyBool_FromLong(key.in_lists), bytesOf(key.key, key.key_size),
                        key.type, static_cast<long long>(key.count));

@@ -1,5 +1,5 @@
-// The functions of tensor_bridge._C that parse Examples. Not for: files of records, what tensors
-// the columns become (python/tensor_bridge/records).
+// The functions of tensor_bridge._C that parse Examples. Not for: files of records, the tensors
+// that columns become (python/tensor_bridge/records).
 #ifndef TENSOR_BRIDGE_EXTENSION_EXAMPLE_H_
 #define TENSOR_BRIDGE_EXTENSION_EXAMPLE_H_
 

@@ -10,7 +10,7 @@ namespace {
 constexpr const char* kQueue = "tensor_bridge.example_queue";
 constexpr const char* kTensor = "dltensor";
 
-// In the place of a queue that was closed.
+// Stands for a closed queue in a capsule.
 char closed;
 
 struct Tensor {
@@ -31,7 +31,7 @@ void destroyQueue(PyObject* capsule) {
   Py_XDECREF(static_cast<PyObject*>(PyCapsule_GetContext(capsule)));
 }
 
-// Null with an exception set for a queue that is closed.
+// The queue of a capsule; null with an exception set if it is closed.
 tb_example_queue* queueOf(PyObject* capsule) {
   void* queue = PyCapsule_GetPointer(capsule, kQueue);
   if (queue != &closed) return static_cast<tb_example_queue*>(queue);
@@ -57,7 +57,7 @@ PyObject* tensorOf(tb_parsed_batch* batch, void* data, int64_t size, DLDataType 
   inner.shape = &tensor->size;
   tb_parsed_batch_retain(batch);
   tensor->managed.manager_ctx = batch;
-  // On any thread, without the GIL. The structure is the first member of what was allocated.
+  // Called on any thread, without the GIL. The structure is the first member of Tensor.
   tensor->managed.deleter = [](DLManagedTensor* self) {
     tb_parsed_batch_release(static_cast<tb_parsed_batch*>(self->manager_ctx));
     delete reinterpret_cast<Tensor*>(self);
@@ -75,7 +75,7 @@ PyObject* columnTuple(tb_parsed_batch* batch, const tb_parsed_column& column) {
   const auto tensor = [&](void* data, int64_t size, DLDataType dtype) {
     return data == nullptr ? Py_NewRef(Py_None) : tensorOf(batch, data, size, dtype);
   };
-  // Py_BuildValue releases what "N" got, and fails if one of them is null.
+  // Py_BuildValue releases the arguments of "N", and fails if one of them is null.
   return Py_BuildValue(
       "(NNNNLLL)", tensor(column.values, column.num_values, values),
       tensor(column.offsets, column.num_offsets, kInt64),
@@ -161,7 +161,7 @@ PyObject* exampleQueueTake(PyObject*, PyObject* capsule) {
   auto info = sized<tb_parsed_info>();
   const tb_status described = tb_parsed_batch_info(taken, &info);
   if (described != TB_OK) return raiseStatus(described);
-  // Py_BuildValue releases what "N" got, and fails if one of them is null.
+  // Py_BuildValue releases the arguments of "N", and fails if one of them is null.
   return Py_BuildValue("(NNLLLLL)", failureOf(info), columnList(taken, info.columns),
                        static_cast<long long>(info.count), static_cast<long long>(info.bytes),
                        static_cast<long long>(info.skipped_records),

@@ -1,5 +1,5 @@
-// The functions of tensor_bridge._C that read and write files of records. Not for: what records
-// hold (example.h), how files are opened (python/tensor_bridge/records).
+// The functions of tensor_bridge._C that read and write files of records. Not for: the contents of
+// records (example.h), opening files (python/tensor_bridge/records).
 #ifndef TENSOR_BRIDGE_EXTENSION_RECORDS_H_
 #define TENSOR_BRIDGE_EXTENSION_RECORDS_H_
 

@@ -1,4 +1,4 @@
-"""Users' mistakes that a checker has to find: one on each line that says so, none elsewhere."""
+"""Users' mistakes that a checker must find: one on each line marked "error", none elsewhere."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Users' code with types: all public names, checked by mypy and pyright in strict mode, never run.
 
-What has no one type, because a framework may be absent or the value decides, is `Any`.
+A value is `Any` if its type depends on other values, or on a framework that may be absent.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def dtypes() -> dict[str, str | None]:
     return {row.name: row.tf_name for row in rows}
 
 
-# ---- what some values become ---------------------------------------------------------------------
+# ---- types of some results -----------------------------------------------------------------------
 
 
 def composites(values: torch.Tensor, splits: torch.Tensor) -> None:
@@ -225,7 +225,7 @@ def pipelines(ds: Any) -> Iterator[torch.Tensor]:
 
 
 def with_torchs_loader(ds: Any) -> Any:
-    # It is an iterable dataset to torch's own loader.
+    # torch's own loader accepts it as an iterable dataset.
     loader = DataLoader(TorchDataset(ds), batch_size=None)
     return data.from_torch(loader, element_spec=None)
 

@@ -29,8 +29,8 @@ class Case:
 
 
 def drawn_values(rng: Random, dtype: str, count: int) -> list[Any]:
-    # Bytes of these floats make no long varints: a damaged length must not let TensorFlow, which
-    # believes it, take gigabytes.
+    # The bytes of these floats are not long varints. TensorFlow trusts a damaged length, which must
+    # not make it allocate gigabytes.
     if dtype == "float32":
         return [float(rng.randrange(-8, 8)) for _ in range(count)]
     if dtype == "int64":
@@ -117,14 +117,14 @@ class Drawing:
         count = _drawn_count(rng, kind, arguments)
         packed = rng.random() < 0.6
         if self.fault():
-            # TensorFlow writes past its memory for more floats than fit that are not packed.
+            # For too many unpacked floats, TensorFlow writes past the end of its memory.
             count, packed = max(0, count + rng.choice((-1, 1, 2))), True
         if self.fault():
             return b""
         return example_bytes.feature(dtype, drawn_values(rng, dtype, count), packed=packed)
 
     def entries(self, kinds: list[Any], *, lists: bool) -> list[tuple[str, bytes]]:
-        """The entries of a record's map: some missing, some twice, some that nobody asked for."""
+        """The entries of a record's map: some missing, some twice, some not in the spec."""
         rng = self.rng
         made = []
         for key, dtype, kind, arguments in kinds:
@@ -132,7 +132,7 @@ class Drawing:
             for _ in range(copies):
                 if not lists:
                     feature = self.feature(dtype, kind, arguments)
-                    # TensorFlow's two parsers of Examples differ in an empty one behind another.
+                    # TensorFlow's two parsers of Examples differ if an empty entry follows another.
                     if feature or copies == 1:
                         made.append((key, feature))
                     continue
@@ -151,7 +151,7 @@ class Drawing:
         if not self.sequence:
             made = self.entries(context, lists=False)
             cut = rng.randrange(len(made) + 1) if rng.random() < 0.1 else 0
-            # Two messages one after the other are one.
+            # Two concatenated messages are one message.
             parts = [example_bytes.example(part) for part in (made[:cut], made[cut:]) if part]
             return b"".join(parts) + unknown
         return unknown + example_bytes.sequence_example(
@@ -180,7 +180,7 @@ def mutated(rng: Random, data: bytes) -> bytes:
 
 
 def _strings_of_sparse(sparse: Any) -> Any:
-    """What a tf.SparseTensor of strings is in torch: nested lists of its rows."""
+    """A tf.SparseTensor of strings as nested lists of its rows."""
     shape = [int(size) for size in sparse.dense_shape]
     values = sparse.values.numpy().tolist()
     if len(shape) == 1:
@@ -197,7 +197,7 @@ def _strings_of_sparse(sparse: Any) -> Any:
 
 
 def _without_empty_ends(rows: Any) -> Any:
-    """Nested lists without what a sparse tensor does not keep: empty rows at the end."""
+    """Nested lists without empty rows at the end, which a sparse tensor does not keep."""
     if not isinstance(rows, list):
         return rows
     rows = [_without_empty_ends(row) for row in rows]
@@ -207,7 +207,7 @@ def _without_empty_ends(rows: Any) -> Any:
 
 
 def assert_same(got: Any, want: Any, what: str) -> None:
-    """`got` is what `to_torch` makes of `want`, a value of TensorFlow's."""
+    """Asserts that `got` equals `to_torch(want)`, for a TensorFlow value `want`."""
     if isinstance(want, tf.SparseTensor) and want.dtype == tf.string:
         if isinstance(got, Ragged):
             got = got.to_list()
@@ -219,7 +219,7 @@ def assert_same(got: Any, want: Any, what: str) -> None:
 
 
 def assert_equal(got: Any, want: Any, what: str) -> None:
-    """Two torch values are of one kind, dtype, shape and value."""
+    """Asserts that two torch values have the same class, dtype, shape and values."""
     assert type(got) is type(want), what
     if isinstance(want, StringTensor):
         assert got == want, what
@@ -243,7 +243,7 @@ def assert_equal(got: Any, want: Any, what: str) -> None:
 
 
 def outcome(call: Any, errors: tuple[type[Exception], ...]) -> Any:
-    """What a call returns, or the error that it raises."""
+    """The result of a call, or the error that it raises."""
     try:
         return call()
     except errors as e:
@@ -251,7 +251,7 @@ def outcome(call: Any, errors: tuple[type[Exception], ...]) -> Any:
 
 
 def assert_agree(ours: Any, theirs: Any, what: str) -> bool:
-    """Both parsers refuse, or both give the same dict. Whether they gave one."""
+    """Asserts that both parsers refuse, or return the same dict. Returns whether they did."""
     assert isinstance(ours, Exception) == isinstance(theirs, Exception), (what, ours, theirs)
     if isinstance(ours, Exception):
         return False
@@ -262,10 +262,10 @@ def assert_agree(ours: Any, theirs: Any, what: str) -> bool:
 
 
 def parsed(call: Any) -> Any:
-    """What one of ours returns or raises."""
+    """The result or the error of one of our functions."""
     return outcome(call, (RecordError,))
 
 
 def parsed_by_tf(call: Any) -> Any:
-    """What one of TensorFlow's returns or raises."""
+    """The result or the error of one of TensorFlow's functions."""
     return outcome(call, TF_ERRORS)

@@ -1,4 +1,4 @@
-"""tf.train.Example and SequenceExample made byte by byte, also as no library writes them."""
+"""tf.train.Example and SequenceExample made byte by byte, also in forms that no library writes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ FIELD = {"bytes": 1, "float32": 2, "int64": 3}
 
 
 def varint(value: int) -> bytes:
-    """Of an int64, as two's complement."""
+    """The varint of an int64, in two's complement."""
     value &= 2**64 - 1
     out = bytearray()
     while value > 0x7F:
@@ -42,7 +42,7 @@ def feature_list(features: Iterable[bytes]) -> bytes:
 
 
 def entries(pairs: Iterable[tuple[str, bytes]]) -> bytes:
-    """The entries of a map, in this order, a key perhaps more than once."""
+    """The entries of a map in this order; a key may be repeated."""
     return b"".join(
         delimited(1, delimited(1, key.encode()) + delimited(2, value)) for key, value in pairs
     )

@@ -1,4 +1,4 @@
-"""Data sets that TFDS prepares for the tests, and its values beside ours."""
+"""Data sets that TFDS prepares for the tests, and the comparison of its values with ours."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ F = tfds.features
 
 
 def _find_dm_tree():
-    """TFDS imports dm-tree when it needs it, under the name that a module beside this one has."""
+    """Makes TFDS import dm-tree, whose name `tree` a module in this folder also has."""
     ours, path = sys.modules.pop("tree", None), sys.path
     sys.path = [folder for folder in path if Path(folder).resolve() != Path(__file__).parent]
     try:
@@ -29,7 +29,7 @@ def _find_dm_tree():
 
 _find_dm_tree()
 
-# Their last three dimensions are those of images: ours have the channels first.
+# The last three dimensions of these are an image's; ours have the channels first.
 IMAGES = {"image", "labeled", "png16", "floats", "video", "images", "frame"}
 
 
@@ -156,7 +156,7 @@ class Numbers(_Builder):
 
 
 class Photos(_Builder):
-    """JPEG."""
+    """JPEG images."""
 
     @staticmethod
     def made_features():
@@ -213,20 +213,20 @@ class Episodes(_Builder):
 
 
 def prepared(builder, folder, shards=1, file_format=None):
-    """A builder whose data are in a folder."""
+    """A builder with its prepared data in a folder."""
     made = builder(data_dir=str(folder), file_format=file_format)
     made.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=shards))
     return made
 
 
 def in_order(builder, split, **options):
-    """The examples as TFDS reads them, in the order of the shards."""
+    """TFDS' examples in the order of the shards."""
     config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
     return builder.as_dataset(split=split, read_config=config, shuffle_files=False, **options)
 
 
 def differences(ours, theirs, path=""):
-    """Where a value of ours is not that of TFDS."""
+    """The places where our value differs from TFDS' value."""
     name = path.rpartition("/")[2]
     if isinstance(theirs, dict):
         if set(ours) != set(theirs):
