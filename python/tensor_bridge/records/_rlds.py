@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge.errors import InvalidOptionError
+from tensor_bridge.errors import InvalidOptionError, ResumeError
 from tensor_bridge.records._tfds import TfdsDataset
 from tensor_bridge.records._tfds_values import Steps, stack
 
@@ -16,11 +18,28 @@ if TYPE_CHECKING:
 
 __all__ = ["RldsDatasetBase", "rlds", "rlds_dataset_class"]
 
+_VERSION = 1
+
+
+@dataclass
+class _Pass:
+    """A pass over this process's episodes, and its position."""
+
+    epoch: int
+    part: tuple[int, int]
+    episode: int = 0  # among those of this process
+    windows: int = 0  # of that episode that have been delivered
+
 
 class RldsDatasetBase:
     """Episodes, or windows over their steps, for `torch.utils.data.DataLoader`; made by `rlds`.
 
-    A `torch.utils.data.IterableDataset`. The workers of a DataLoader read different episodes.
+    A `torch.utils.data.IterableDataset`. The workers of a DataLoader read different episodes, and
+    workers that persist see the epoch that `set_epoch` sets.
+
+    `state_dict` is exact to the window, also in the workers of torchdata's StatefulDataLoader.
+    After `load_state_dict` only the episode of the next window is parsed again, and the windows
+    before it are not decoded. Without ``window``, ``len()`` is the number of this rank's episodes.
 
     Attributes:
       episodes: The data set of episodes, a `TfdsDataset`, for random access and for `info`.
@@ -37,6 +56,8 @@ class RldsDatasetBase:
         shard: tuple[int, int],
     ) -> None:
         """Takes the arguments of `rlds`."""
+        import torch
+
         self.episodes = episodes
         self._window = window
         self._stride = stride
@@ -44,42 +65,133 @@ class RldsDatasetBase:
         self._shuffle = shuffle
         self._seed = seed
         self._shard = shard
-        self._epoch = 0
+        # Shared, so that persistent workers see the epoch that set_epoch() sets.
+        self._epoch = torch.zeros(1, dtype=torch.int64, device="cpu").share_memory_()
+        self._pass: _Pass | None = None
+        self._resumed: _Pass | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_pass": None}
+
+    def __len__(self) -> int:
+        """The number of this rank's episodes.
+
+        Raises:
+          TypeError: Elements are windows, whose number is known only when the episodes are parsed.
+        """
+        if self._window is not None:
+            raise TypeError("the number of windows is known only when all episodes are parsed")
+        index, count = self._shard
+        return len(range(index, len(self.episodes), count))
 
     def set_epoch(self, epoch: int) -> None:
-        """Sets the order of a shuffled dataset for the following iterations."""
-        self._epoch = epoch
+        """Sets the order of a shuffled dataset for the following iterations.
+
+        Args:
+          epoch: At least 0.
+        """
+        if epoch < 0:
+            raise InvalidOptionError(f"expected an epoch of at least 0, got {epoch!r}")
+        self._epoch[0] = epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the position of the next element of the current pass, as numbers and lists."""
+        now = self._resumed or self._pass or _Pass(int(self._epoch), self._part())
+        return self._state(now)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Makes the next pass begin at a position from `state_dict`, in the epoch of that pass.
+
+        A pass that had ended has no elements left. The data set, the keywords, and the number of
+        workers have to be the same.
+
+        Raises:
+          ResumeError: It is not such a state, or it is of another dataset.
+        """
+        mine = self._state(_Pass(0, (0, 1)))
+        if set(state) != set(mine):
+            raise ResumeError("expected a state from state_dict() of this dataset")
+        if state["version"] != _VERSION or state["dataset"] != mine["dataset"]:
+            raise ResumeError(
+                "this state is of another data set or other keywords; make the dataset as it was "
+                "when the state was saved"
+            )
+        number, parts = state["part"]
+        self._resumed = _Pass(state["epoch"], (number, parts), state["episode"], state["windows"])
+
+    def _state(self, now: _Pass) -> dict[str, Any]:
+        order = (self._window, self._stride, self._short, self._shuffle, self._seed, self._shard)
+        data = (self.episodes.info.name, self.episodes.split, len(self.episodes))
+        return {
+            "version": _VERSION,
+            "dataset": zlib.crc32(repr((data, order)).encode()),
+            "epoch": now.epoch,
+            "part": list(now.part),
+            "episode": now.episode,
+            "windows": now.windows,
+        }
 
     def __iter__(self) -> Iterator[Any]:
-        for number in self._numbers():
+        """Begins a pass over this process's episodes.
+
+        Raises:
+          RecordError: A file or an episode is damaged.
+          ResumeError: A loaded state is of another number of workers.
+        """
+        part = self._part()
+        now, self._resumed = self._resumed or _Pass(int(self._epoch), part), None
+        if now.part != part:
+            raise ResumeError(
+                f"this state is of worker {now.part[0]} of {now.part[1]}, and this process is "
+                f"{part[0]} of {part[1]}; use as many workers as when it was saved"
+            )
+        self._pass = now
+        return self._elements(now)
+
+    def _elements(self, now: _Pass) -> Iterator[Any]:
+        for number in self._numbers(now)[now.episode :]:
             episode = self.episodes[number]
             if self._window is None:
+                now.episode += 1
                 yield episode
-            else:
-                yield from self._windows(episode, self._window)
+                continue
+            # Positions move before the yield: whoever asks for the state has this element.
+            for window in self._windows(episode, self._window, now.windows):
+                now.windows += 1
+                yield window
+            now.episode, now.windows = now.episode + 1, 0
 
-    def _numbers(self) -> list[int]:
+    def _part(self) -> tuple[int, int]:
+        """The number of this worker and the number of workers."""
+        from torch.utils.data import get_worker_info
+
+        worker = get_worker_info()
+        return (0, 1) if worker is None else (worker.id, worker.num_workers)
+
+    def _numbers(self, now: _Pass) -> list[int]:
         """The numbers of this process's episodes, in the order of reading."""
         import torch
-        from torch.utils.data import get_worker_info
 
         numbers = list(range(len(self.episodes)))
         if self._shuffle:
-            generator = torch.Generator().manual_seed(self._seed + self._epoch)
+            generator = torch.Generator().manual_seed(self._seed + now.epoch)
             numbers = torch.randperm(len(numbers), generator=generator).tolist()
         index, count = self._shard
-        numbers = numbers[index::count]
-        worker = get_worker_info()
-        return numbers if worker is None else numbers[worker.id :: worker.num_workers]
+        number, workers = now.part
+        return numbers[index::count][number::workers]
 
-    def _windows(self, episode: dict[str, Any], window: int) -> Iterator[dict[str, Any]]:
+    def _windows(
+        self, episode: dict[str, Any], window: int, first: int
+    ) -> Iterator[dict[str, Any]]:
+        """The windows of an episode from number `first` on."""
         steps: Steps = episode["steps"]
         length = len(steps)
         if length < window and self._short == "keep":
             window = length
         # A step that is in several windows is decoded once.
         decoded: dict[int, Any] = {}
-        for begin in range(0, length - window + 1 if window else 0, self._stride):
+        begins = range(0, length - window + 1 if window else 0, self._stride)
+        for begin in begins[first:]:
             decoded = {
                 i: decoded[i] if i in decoded else steps[i] for i in range(begin, begin + window)
             }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import tfds_builders
 import torch
 
 from tensor_bridge import records
-from tensor_bridge.errors import InvalidOptionError
+from tensor_bridge.errors import InvalidOptionError, ResumeError
 from tensor_bridge.records import _images
 from tensor_bridge.records._spec_parser import SpecParser
 
@@ -148,6 +150,110 @@ def test_the_order_is_drawn_by_seed_and_epoch(folder):
         orders.add(tuple(order(dataset)))
     assert len(orders) > 2
     assert {tuple(sorted(each)) for each in orders} == {(0, 1, 2, 3)}
+
+
+VARIANTS = [
+    {"window": 2},
+    {"window": 3, "stride": 2, "short": "keep", "shuffle": True, "seed": 3},
+    {"features": ["steps/reward"], "shuffle": True},
+    {"window": 2, "shard": (1, 2)},
+]
+
+
+def seen(element):
+    """The rewards of a window or an episode."""
+    steps = element["steps"]
+    return (steps.stacked() if isinstance(steps, records.Steps) else steps)["reward"].tolist()
+
+
+@pytest.mark.parametrize("options", VARIANTS)
+def test_a_state_is_exact_at_every_element(folder, options):
+    dataset = records.rlds(folder, **options)
+    dataset.set_epoch(2)
+    whole = [seen(element) for element in dataset]
+    for stop in range(len(whole) + 1):
+        elements = iter(dataset)
+        assert [seen(next(elements)) for _ in range(stop)] == whole[:stop]
+        state = json.loads(json.dumps(dataset.state_dict()))
+        other = records.rlds(folder, **options)
+        other.load_state_dict(state)
+        assert other.state_dict() == state
+        assert [seen(element) for element in other] == whole[stop:]
+        assert [seen(element) for element in other] == [
+            seen(e) for e in records.rlds(folder, **options)
+        ]
+
+
+def test_a_resumed_pass_decodes_nothing_before_its_position(folder, decoded, parsed):
+    options = {"window": 2, "features": ["steps/observation/frame"]}
+    dataset = records.rlds(folder, **options)
+    elements = iter(dataset)
+    for _ in range(2 + 4 + 3):  # three windows of the third episode
+        next(elements)
+    other = records.rlds(folder, **options)
+    other.load_state_dict(dataset.state_dict())
+    decoded.clear()
+    parsed.clear()
+    next(iter(other))
+    assert (len(decoded), len(parsed)) == (2, 1)
+
+
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # torchdata 0.11, torch 2.13
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stateful_dataloader_resumes_exactly(folder, workers):
+    pytest.importorskip("torchdata")
+    from torchdata.stateful_dataloader import StatefulDataLoader
+
+    def make():
+        dataset = records.rlds(folder, window=2, shuffle=True, seed=4, features=["steps/reward"])
+        return StatefulDataLoader(dataset, batch_size=3, num_workers=workers)
+
+    def rows(batches):
+        return [batch["steps"]["reward"].tolist() for batch in batches]
+
+    whole = rows(make())
+    for stop in (1, 4):
+        first = make()
+        elements = iter(first)
+        taken = rows(next(elements) for _ in range(stop))
+        state = first.state_dict()
+        del elements
+        second = make()
+        second.load_state_dict(state)
+        assert taken + rows(second) == whole
+
+
+def test_workers_that_persist_see_the_epoch(folder):
+    dataset = records.rlds(folder, window=2, shuffle=True, features=["steps/reward"])
+    loader = torch.utils.data.DataLoader(
+        dataset, batch_size=None, num_workers=1, persistent_workers=True
+    )
+    for epoch in (0, 1, 2):
+        dataset.set_epoch(epoch)
+        assert [seen(element) for element in loader] == [seen(element) for element in dataset]
+
+
+def test_a_state_of_something_else_is_refused(folder):
+    dataset = records.rlds(folder, window=2)
+    state = dataset.state_dict()
+    for other in (records.rlds(folder, window=3), records.rlds(folder, window=2, seed=1)):
+        with pytest.raises(ResumeError, match="other keywords"):
+            other.load_state_dict(state)
+    with pytest.raises(ResumeError, match="expected a state"):
+        dataset.load_state_dict({})
+    dataset.load_state_dict({**state, "part": [0, 2]})
+    with pytest.raises(ResumeError, match="as many workers"):
+        iter(dataset)
+    with pytest.raises(InvalidOptionError, match="epoch"):
+        dataset.set_epoch(-1)
+
+
+def test_the_length_is_that_of_episodes_and_unknown_for_windows(folder):
+    assert len(records.rlds(folder)) == 4
+    assert [len(records.rlds(folder, shard=(rank, 3))) for rank in range(3)] == [2, 1, 1]
+    with pytest.raises(TypeError, match="number of windows"):
+        len(records.rlds(folder, window=2))
+    assert len(list(records.rlds(folder, window=2))) == sum(length - 1 for length in LENGTHS)
 
 
 @pytest.mark.parametrize(
