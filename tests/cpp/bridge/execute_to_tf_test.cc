@@ -174,8 +174,9 @@ class ExecuteSame : public ExecuteToTf {
     same_ = this;
     BorrowedTensor::make(api_, dtypeInfo(Dtype::kUInt8).tf_enum, shape_, 1, &buffer_, &tensor_);
     inside_ = tensor_.tensor;
-    api_.TensorHandle_Tensor = [](void*, const TFE_TensorHandle*, const void** tensor) {
+    api_.TensorHandle_Tensor = [](const TFE_TensorHandle*, const void** tensor) {
       *tensor = inside_;
+      return TfApi::ReturnedStatus{};
     };
     api_.TFE_DeleteTensorHandle = [](TFE_TensorHandle*) { ++same_->releases_; };
     api_.TFE_TensorHandleResolve = [](TFE_TensorHandle*, TF_Status*) {

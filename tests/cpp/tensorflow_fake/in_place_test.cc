@@ -32,8 +32,9 @@ class InPlaceTest : public FakeTensorflowTest {
     api_.TF_TensorData = [](const TF_Tensor*) { return said_.data; };
     api_.TF_TensorBitcastFrom = [](const TF_Tensor*, int, TF_Tensor*, const int64_t*, int,
                                    TF_Status*) {};
-    api_.TensorHandle_Tensor = [](void*, const TFE_TensorHandle*, const void** tensor) {
+    api_.TensorHandle_Tensor = [](const TFE_TensorHandle*, const void** tensor) {
       *tensor = inside_;
+      return TfApi::ReturnedStatus{};
     };
     lie(1);
   }
