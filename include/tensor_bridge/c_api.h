@@ -50,7 +50,8 @@ enum {
   TB_OUT_OF_MEMORY = 11,
   TB_INTERNAL = 12,
   TB_VALUE_OUT_OF_RANGE = 13, /* an element that the dtype cannot hold, an offset out of range */
-  TB_CHECKPOINT = 14          /* a file of a checkpoint is damaged or of another format */
+  TB_CHECKPOINT = 14,         /* a file of a checkpoint is damaged or of another format */
+  TB_UNSUPPORTED_FILE = 15    /* the same, of a kind that others can read */
 };
 
 /* Returns the message of this thread's latest failure; "" before the first. Valid until this

@@ -26,6 +26,7 @@ enum class ErrorCode : tb_status {
   kInternal = TB_INTERNAL,
   kValueOutOfRange = TB_VALUE_OUT_OF_RANGE,
   kCheckpoint = TB_CHECKPOINT,
+  kUnsupportedFile = TB_UNSUPPORTED_FILE,
 };
 
 /// Every function of the C++ SDK that can fail throws it. what() says what was expected, what the

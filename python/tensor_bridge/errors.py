@@ -175,7 +175,7 @@ class CheckpointError(TensorBridgeError, ValueError):
 
 
 class UnsupportedFileError(CheckpointError):
-    """A file is not a checkpoint, or has a format that is not read."""
+    """A file is not a checkpoint, or one in a format or a version that is not read."""
 
 
 class CheckpointNotFoundError(TensorBridgeError, FileNotFoundError):
@@ -225,5 +225,6 @@ BY_STATUS: dict[int, type[TensorBridgeError]] = {
     12: InternalError,
     13: ValueRangeError,
     14: CheckpointError,
+    15: UnsupportedFileError,
 }
 """The class for each ``tb_status`` of ``tensor_bridge/c_api.h``."""

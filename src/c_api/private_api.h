@@ -172,7 +172,7 @@ typedef struct tb_bundle_block {
 } tb_bundle_block;
 
 /* Reads an index file that is in memory. Every length, offset and shape in it is checked, checksums
- * are not. On TB_CHECKPOINT `place`, which may be null, says where. */
+ * are not. On a failure `place`, which may be null, says where. */
 TB_EXPORT tb_status tb_bundle_read(const void* data, size_t size, tb_bundle** out,
                                    tb_bundle_place* place);
 TB_EXPORT int32_t tb_bundle_num_shards(const tb_bundle* bundle);

@@ -116,6 +116,8 @@ const char* statusName(tb_status status) noexcept {
       return "VALUE_OUT_OF_RANGE";
     case TB_CHECKPOINT:
       return "CHECKPOINT";
+    case TB_UNSUPPORTED_FILE:
+      return "UNSUPPORTED_FILE";
     default:
       return "UNKNOWN";
   }

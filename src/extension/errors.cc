@@ -36,7 +36,7 @@ PyObject* raiseStatusAt(tb_status status, const char* path) {
 
 PyObject* raisePlaced(tb_status status, const tb_bundle_place& place) {
   raiseStatus(status);
-  if (status != TB_CHECKPOINT) return nullptr;
+  if (status != TB_CHECKPOINT && status != TB_UNSUPPORTED_FILE) return nullptr;
   ErrorState error;
   const Owned offset(PyLong_FromLongLong(place.offset));
   const Owned entry(PyUnicode_DecodeUTF8(place.entry, place.entry_size, "surrogateescape"));

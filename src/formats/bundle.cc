@@ -55,8 +55,10 @@ class IndexReader : private ProtobufReader {
       return true;
     });
     if (endianness != 0) {
-      fail(record.next(), "expected a checkpoint of a little-endian machine, got endianness %llu",
-           static_cast<unsigned long long>(endianness));
+      failUnsupported(record.next(),
+                      formatted("expected a checkpoint of a little-endian machine, got endianness "
+                                "%llu; write it on such a machine",
+                                static_cast<unsigned long long>(endianness)));
     }
     // A file's name has five digits for their number.
     if (shards < 1 || shards > 99999) {

@@ -11,11 +11,13 @@
 
 namespace tensor_bridge {
 
-/// Error{kCheckpoint} with the place in the file, and the entry if it is known.
+/// Error{kCheckpoint} or {kUnsupportedFile} with the place in the file, and the entry if it is
+/// known.
 class FormatError : public Error {
  public:
-  FormatError(int64_t offset, std::string entry, const std::string& message)
-      : Error(ErrorCode::kCheckpoint, message), offset_(offset), entry_(std::move(entry)) {}
+  FormatError(int64_t offset, std::string entry, const std::string& message,
+              ErrorCode code = ErrorCode::kCheckpoint)
+      : Error(code, message), offset_(offset), entry_(std::move(entry)) {}
   int64_t offset() const noexcept { return offset_; }
   const std::string& entry() const noexcept { return entry_; }
 

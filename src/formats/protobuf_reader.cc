@@ -3,6 +3,8 @@
 #include <cstdarg>
 #include <cstdio>
 
+#include "core/error.h"
+
 namespace tensor_bridge {
 namespace {
 
@@ -19,6 +21,11 @@ void ProtobufReader::fail(const uint8_t* place, const char* format, ...) const {
   throw FormatError(Origin{data_, packed_at_}.offsetOf(place), entry_, text);
 }
 
+void ProtobufReader::failUnsupported(const uint8_t* place, const std::string& message) const {
+  throw FormatError(Origin{data_, packed_at_}.offsetOf(place), entry_, message,
+                    ErrorCode::kUnsupportedFile);
+}
+
 void ProtobufReader::checkVersion(WireReader message, uint64_t known) const {
   uint64_t needed = 0;  // min_consumer of tensorflow/core/framework/versions.proto
   eachField(message, "versions", [&](uint32_t number, uint32_t type, WireReader* field) {
@@ -26,8 +33,11 @@ void ProtobufReader::checkVersion(WireReader message, uint64_t known) const {
     return field->skip(type);
   });
   if (needed > known) {
-    fail(message.next(), "expected a checkpoint for readers of version %llu, got one for %llu",
-         static_cast<unsigned long long>(known), static_cast<unsigned long long>(needed));
+    failUnsupported(
+        message.next(),
+        formatted("expected a checkpoint for readers of version %llu, got one for %llu; a newer "
+                  "tensor_bridge may read it",
+                  static_cast<unsigned long long>(known), static_cast<unsigned long long>(needed)));
   }
 }
 

@@ -24,6 +24,8 @@ class ProtobufReader {
  protected:
   [[noreturn]] __attribute__((format(printf, 3, 4))) void fail(const uint8_t* place,
                                                                const char* format, ...) const;
+  /// The file is not damaged; other readers can read it.
+  [[noreturn]] void failUnsupported(const uint8_t* place, const std::string& message) const;
 
   /// Calls visit(number, wire type, &reader) for each field; visit reads or skips the value and
   /// returns whether it could.

@@ -109,7 +109,7 @@ TEST(Formatted, GivesTheTextOnly) {
 
 TEST(StatusName, NamesEachStatusOnce) {
   std::set<std::string> names;
-  for (tb_status status = TB_OK; status <= TB_CHECKPOINT; ++status) {
+  for (tb_status status = TB_OK; status <= TB_UNSUPPORTED_FILE; ++status) {
     const std::string name = statusName(status);
     EXPECT_THAT(name, Not(HasSubstr("UNKNOWN"))) << status;
     EXPECT_TRUE(names.insert(name).second) << name;
@@ -120,7 +120,7 @@ TEST(StatusName, NamesEachStatusOnce) {
 
 TEST(StatusName, KnowsWhatIsNoStatus) {
   EXPECT_STREQ(statusName(-1), "UNKNOWN");
-  EXPECT_STREQ(statusName(TB_CHECKPOINT + 1), "UNKNOWN");
+  EXPECT_STREQ(statusName(TB_UNSUPPORTED_FILE + 1), "UNKNOWN");
   EXPECT_STREQ(statusName(2147483647), "UNKNOWN");
 }
 

@@ -77,13 +77,17 @@ TEST(V1Checkpoint, WrongDescriptionsAreRefused) {
   refused(record("a", ""), {"as the first record"});
   refused(record("", ""), {"a description of the tensors"});
   refused(record("", "\xff"), {"protobuf"});
-  refused(record("", bytes(1, bytes(2, number(2, 2)))), {"readers of version 1", "for 2"});
   refused(description(tensor("w", {2}, kFloat, "")), {"expected slices", "got 0"});
   refused(description(tensor("w", {}, kFloat, bytes(4, "") + bytes(4, ""))), {"got 2"});
   refused(description(tensor("w", {2}, -1, kWhole)), {"a dtype"});
   refused(description(tensor("w", {2, 2}, kFloat, kWhole)), {"2 extents", "got 1"});
   refused(description(tensor("w", {2}, kFloat, kWhole) + tensor("w", {2}, kFloat, kWhole)),
           {"once", "twice"});
+}
+
+TEST(V1Checkpoint, WhatOnlyOtherReadersReadIsNotDamaged) {
+  expectError(ErrorCode::kUnsupportedFile, {"readers of version 1", "for 2"},
+              [] { read(record("", bytes(1, bytes(2, number(2, 2))))); });
 }
 
 TEST(V1Checkpoint, ValuesAreFoundWhereTheyLie) {

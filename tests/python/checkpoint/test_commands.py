@@ -305,7 +305,9 @@ def test_a_file_without_variables_is_not_converted(tmp_path: Path, main: Any) ->
 def test_errors_have_one_status_in_all_commands(tmp_path: Path, main: Any) -> None:
     other = tmp_path / "array.npy"
     np.save(other, np.ones(3))
-    for path in (other, tmp_path / "nowhere", "gs://bucket/model"):
+    later = tmp_path / "later.index"
+    later.write_bytes(bundles.index_bytes([(b"", bundles.header(version={"min_consumer": 2}))]))
+    for path in (other, tmp_path / "nowhere", "gs://bucket/model", later.with_suffix("")):
         for command in (
             ("ls", path),
             ("show", path, "w"),

@@ -141,6 +141,23 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         checkpoint.load(path)
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"version": {"min_consumer": 2}}, "readers of version 1, got one for 2"),
+        ({"endianness": 1}, "little-endian machine"),
+    ],
+)
+def test_checkpoints_that_others_can_read_are_not_damaged(
+    tmp_path: Path, fields: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / "made.index"
+    path.write_bytes(bundles.index_bytes([(b"", bundles.header(**fields))]))
+    with pytest.raises(tensor_bridge.UnsupportedFileError, match=message) as caught:
+        checkpoint.load(tmp_path / "made")
+    assert_error(caught.value, str(path), "", None)
+
+
 F32, STRING = 1, 7
 
 

@@ -59,8 +59,8 @@ def entry(**fields: Any) -> bytes:
     return proto.SerializeToString()
 
 
-def header(shards: int = 1) -> bytes:
-    return tensor_bundle_pb2.BundleHeaderProto(num_shards=shards).SerializeToString()
+def header(shards: int = 1, **fields: Any) -> bytes:
+    return tensor_bundle_pb2.BundleHeaderProto(num_shards=shards, **fields).SerializeToString()
 
 
 def write(folder: Path, entries: dict[str, bytes], data: bytes, shards: int = 1) -> str:

@@ -8,12 +8,17 @@ from typing import Any
 from tensor_bridge.errors import CheckpointError, TensorBridgeError
 
 
-def damaged(file: str, message: str, *, entry: str = "", offset: int = -1) -> CheckpointError:
+def damaged(
+    file: str,
+    message: str,
+    *,
+    entry: str = "",
+    offset: int = -1,
+    kind: type[CheckpointError] = CheckpointError,
+) -> CheckpointError:
     """The error for ``file``, with its attributes set and the place in its message."""
     place = f"{file}, " + (f"entry {entry!r}, " if entry else "")
-    error = CheckpointError(
-        f"{place}byte {offset}: {message}" if offset >= 0 else f"{place[:-2]}: {message}"
-    )
+    error = kind(f"{place}byte {offset}: {message}" if offset >= 0 else f"{place[:-2]}: {message}")
     error.file, error.entry, error.offset = file, entry, offset
     return error
 
@@ -42,7 +47,8 @@ def translated(
     if isinstance(error, CheckpointError) and not error.file:
         offset = error.offset
         offset = begin + offset if begin >= 0 <= offset else begin or -1
-        return damaged(file, str(error), entry=entry or error.entry, offset=offset)
+        entry = entry or error.entry
+        return damaged(file, str(error), entry=entry, offset=offset, kind=type(error))
     if isinstance(error, (TensorBridgeError, ImportError)):
         return error
     message = f"expected {expected}, got {type(error).__name__}: {error}"
