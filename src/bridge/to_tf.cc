@@ -275,8 +275,8 @@ ToTfPlan decideToTf(const TorchFacts& facts, const tb_convert_back_options& opti
   }
   if (facts.requires_grad && options.grad == TB_GRAD_RAISE) {
     throwError(ErrorCode::kInvalidOption,
-               "grad=\"raise\" and the tensor requires grad: TensorFlow would get its values "
-               "alone. detach() it, or use grad=\"detach\"");
+               "grad=\"raise\" and the tensor requires grad: TensorFlow would get only its "
+               "values. detach() it, or use grad=\"detach\"");
   }
   ToTfPlan plan{ToTfAction::kShare,
                 facts.dtype,

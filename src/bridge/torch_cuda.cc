@@ -42,7 +42,7 @@ void requireTorchCuda() {
                  "TensorFlow was imported before tensor_bridge and torch, and its libraries have "
                  "taken the place of torch's; using a GPU would crash. Instead import "
                  "tensor_bridge (or torch) before TensorFlow, in the file that starts the program "
-                 "above all that imports it",
+                 "above every import that loads TensorFlow",
                  named(reached).c_str(), named(own).c_str());
     }
   }
