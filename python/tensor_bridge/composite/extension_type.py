@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from tensor_bridge import _explanation
+from tensor_bridge._explanation import Explanation
 from tensor_bridge.composite._registry import (
     TO_TF,
     TO_TORCH,
     Assembly,
     Composite,
+    Conversion,
     Direction,
     Options,
     Parts,
@@ -133,8 +136,31 @@ def _to_torch(value: Any, options: Options) -> Assembly:
     return "Extension", [(*leaf, options, None) for leaf in leaves], extension
 
 
+def _is_tensor(v: Any) -> bool:
+    return isinstance(v, Explanation) or TO_TORCH.takes(v)
+
+
+def _fits(spec: Any, v: Any) -> bool:
+    """Whether a converted field, or its explanation, is of the kind and dtype of ``spec``."""
+    import tensorflow as tf
+
+    if isinstance(v, Explanation):
+        found = v.tf_dtype
+        same_kind = (v.kind in (None, "string")) == issubclass(spec.value_type, tf.Tensor)
+    else:
+        found = _name_of(getattr(v, "dtype", None))
+        same_kind = isinstance(v, spec.value_type)
+    # That of IndexedSlices is private. Without it any dtype goes.
+    wanted = _name_of(getattr(spec, "dtype", getattr(spec, "_values_dtype", None)))
+    return same_kind and (None in (wanted, found) or wanted == found)
+
+
+def _name_of(dtype: Any) -> Any:
+    return getattr(dtype, "name", None)
+
+
 def _matched(value: Extension, fields: Mapping[str, Any]) -> list[Any]:
-    """The tensors of converted fields, in the order of the specification.
+    """The tensors of converted fields, or their explanations, in the order of the specification.
 
     Raises:
       MismatchError: a tensor has another dtype, or a value that is no tensor was replaced. Only
@@ -150,18 +176,14 @@ def _matched(value: Extension, fields: Mapping[str, Any]) -> list[Any]:
         fits = len(specs) == len(values)
         for spec, v in zip(specs, values, strict=False):
             if isinstance(spec, tf.TypeSpec):
-                fits = (
-                    fits
-                    and TO_TORCH.takes(v)
-                    and getattr(spec, "dtype", None) == getattr(v, "dtype", None)
-                )
+                fits = fits and _fits(spec, v)
                 components.append(v)
             else:
-                fits = fits and not TO_TORCH.takes(v) and bool(spec == v)
+                fits = fits and not _is_tensor(v) and bool(spec == v)
         if not fits:
             raise MismatchError(
                 f"field {name!r} of {kind} was replaced by something of another kind; expected "
-                f"{specs}, got {values}. Make a new {kind} instead"
+                f"{specs}, got {tf.nest.flatten((value.fields[name],))}. Make a new {kind} instead"
             )
     return components
 
@@ -181,6 +203,16 @@ def _to_tf(value: Extension, options: Options) -> Assembly:
     return value.kind.__name__, parts, extension_type
 
 
+def _explain_to_tf(value: Extension, options: Options) -> Explanation:
+    name, parts, _ = _to_tf(value, options)
+    explained = TO_TF.explain_parts(parts)
+    explanation = _explanation.combined(name, explained)
+    if explanation.action != "refused":
+        _, make = _take_fields(value.fields, TO_TF)
+        _matched(value, make([part for _, part in explained]))
+    return explanation
+
+
 def _parts_of(value: Extension) -> Parts:
     leaves, make = _take_fields(value.fields, TO_TF)
     return [leaf for _, leaf in leaves], lambda parts: Extension(
@@ -194,7 +226,7 @@ COMPOSITES = (
         tf_keys=("tensorflow.python.framework.extension_type.ExtensionType",),
         torch_keys=("tensor_bridge.composite.extension_type.Extension",),
         to_torch=of_parts(TO_TORCH, _to_torch),
-        to_tf=of_parts(TO_TF, _to_tf),
+        to_tf=Conversion(of_parts(TO_TF, _to_tf).convert, _explain_to_tf),
         parts=_parts_of,
     ),
 )

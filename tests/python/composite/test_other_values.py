@@ -276,11 +276,31 @@ def test_replaced_fields_go_to_tf() -> None:
         (e.replace(size=3), "'size' of Everything"),
         (e.replace(size=torch.tensor(3)), "'size'"),
         (e.replace(many=e.many[:1]), "'many'"),
+        (e.replace(masked=torch.tensor([7])), "'masked'"),
+        (e.replace(ragged=e.many[0]), "'ragged'"),
     ):
         with pytest.raises(mismatch, match=f"field {field}") as caught:
             tensor_bridge.to_tf(wrong)
         assert type(caught.value) is mismatch
+        explanation = tensor_bridge.explain(wrong)
+        assert (explanation.action, explanation.error) == ("refused", mismatch)
+        assert explanation.reason == str(caught.value)
     assert tensor_bridge.explain(y).action == needs.SHARED_TO_TF
+    assert tensor_bridge.explain(e).action == needs.SHARED_TO_TF
+
+
+def test_a_field_may_be_sparse_rows() -> None:
+    class Sliced(tf.experimental.ExtensionType):
+        rows: tf.IndexedSlices
+
+    t = Sliced(tf.IndexedSlices(tf.ones((1, 2)), tf.constant([0], tf.int64), tf.constant([3, 2])))
+    x = tensor_bridge.to_torch(t)
+    assert tensor_bridge.explain(x).action == needs.SHARED_TO_TF
+    assert tensor_bridge.to_tf(x).rows.values.numpy().tolist() == [[1, 1]]
+    other = x.replace(rows=x.rows.to(torch.float64))
+    assert tensor_bridge.explain(other).error is tensor_bridge.MismatchError
+    with pytest.raises(tensor_bridge.MismatchError, match="field 'rows' of Sliced"):
+        tensor_bridge.to_tf(other)
 
 
 def test_keywords_and_errors_of_fields() -> None:
