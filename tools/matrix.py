@@ -162,6 +162,17 @@ def outcomes(report: Path) -> dict[str, Any]:
     }
 
 
+def selection(arguments: Sequence[str]) -> list[str]:
+    """pytest's arguments for what was named, or for all that tells about a release.
+
+    Paths are relative to the repository. What is named runs although the others leave it out.
+    """
+    if not arguments:
+        left_out = [f"--ignore={TESTS / path}" for path in LEFT_OUT]
+        return ["-m", MARKS, *left_out, str(TESTS)]
+    return [str(ROOT / a) if (ROOT / a.split("::")[0]).exists() else a for a in arguments]
+
+
 def examine(
     environment: Environment, wheel: Path, arguments: list[str], *, keep: bool
 ) -> dict[str, Any]:
@@ -179,11 +190,10 @@ def examine(
         report.unlink(missing_ok=True)
         command = [python, "-m", "pytest", "--rootdir", ROOT, "-c", ROOT / "pyproject.toml"]
         # Old frameworks warn about their own dependencies; our warnings are tested elsewhere.
-        command += ["-o", "filterwarnings=", "-q", "-m", MARKS, "-p", "no:cacheprovider"]
+        command += ["-o", "filterwarnings=", "-q", "-p", "no:cacheprovider"]
         command += ["-n", "2", "--dist", "worksteal", f"--junitxml={report}"]
-        command += [f"--ignore={TESTS / path}" for path in LEFT_OUT]
         begin = time.monotonic()
-        done = run(*command, *(arguments or [TESTS]), env=env)
+        done = run(*command, *selection(arguments), env=env)
         (SCRATCH / f"{environment.name}.log").write_text(done.stdout + done.stderr)
         # 1: some tests failed. Other codes: pytest was interrupted, or ran no tests.
         if done.returncode not in (0, 1) or not report.exists():
@@ -270,7 +280,7 @@ def main(arguments: list[str]) -> int:
             kept = json.loads(path.read_text("utf-8"))
             if kept["wheel"]["sha256"] == digest(wheel):
                 continue
-        result = examine(environment, wheel, [str(ROOT / test) for test in tests], keep=keep)
+        result = examine(environment, wheel, tests, keep=keep)
         if not tests:
             path.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
         failed = failed or bool(result["failed"])

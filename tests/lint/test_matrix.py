@@ -27,6 +27,17 @@ def test_results_are_of_environments_that_there_are() -> None:
         assert result["tests"] == ["tests/python"]
 
 
+def test_what_is_named_runs_whatever_is_left_out() -> None:
+    everything = matrix.selection([])
+    assert str(matrix.TESTS) in everything
+    assert matrix.MARKS in everything
+    measured = "tests/python/both/lifetime"  # marked alone in part
+    left_out = f"tests/python/{min(matrix.LEFT_OUT)}"
+    named = matrix.selection([measured, f"{left_out}::test", "-k", "release"])
+    paths = [str(matrix.ROOT / measured), str(matrix.ROOT / left_out) + "::test"]
+    assert named == [*paths, "-k", "release"]
+
+
 def test_every_supported_torch_is_in_an_environment() -> None:
     minors = {".".join(e.torch.split(".")[:2]) for e in matrix.ENVIRONMENTS}
     assert minors == set(torch_wheels.RELEASES)
