@@ -24,6 +24,8 @@ from tensor_bridge.checkpoint.read._names import slice_key
 DATA = c_header.ROOT / "tests" / "data" / "checkpoints"
 OK, INVALID_OPTION, INVALID_HANDLE = 0, 1, 7
 UNTOUCHED = b"\xa5" * 8
+# The wait for an element, which a busy machine does not reach.
+MILLISECONDS_OF_A_FAULT = 600_000
 HEADER = c_header.text()
 STRUCTS = c_header.structs(HEADER)
 FUNCTIONS = c_header.functions(HEADER)
@@ -403,7 +405,8 @@ class World:
         return self._opened(self.iterator_resource(), self.data_options())
 
     def _element(self, iterator: int) -> int:
-        return self._made("tb_py_data_next", iterator, 1000, self.make("tb_data_outcome"), ...)
+        outcome = self.make("tb_data_outcome")
+        return self._made("tb_py_data_next", iterator, MILLISECONDS_OF_A_FAULT, outcome, ...)
 
     def element(self) -> int:
         return self._element(self.iterator())
