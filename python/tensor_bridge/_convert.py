@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tensor_bridge import _C, _explanation, _structures
 from tensor_bridge.composite import _registry
 from tensor_bridge.composite._registry import TO_TF, TO_TORCH
-from tensor_bridge.errors import TensorBridgeError
+from tensor_bridge.errors import TensorBridgeError, UnsupportedTypeError
 
 if TYPE_CHECKING:
     from tensor_bridge._explanation import Explanation, StructureExplanation
@@ -157,13 +157,16 @@ def explain(
     try:
         if _is_value(x) or isinstance(x, _structures.PLAIN) or not _structures.is_node(x):
             return _explain_leaf(x, options)
-        return _explanation.StructureExplanation(
-            tuple(
-                (path, _explain_leaf(value, options))
-                for path, value in _structures.leaves(x, _is_value)
-                if not isinstance(value, _structures.PLAIN)
-                and (unknown != "keep" or _is_value(value))
-            )
+        leaves = tuple(
+            (path, _explain_leaf(value, options))
+            for path, value in _structures.leaves(x, _is_value)
+            if not isinstance(value, _structures.PLAIN) and (unknown != "keep" or _is_value(value))
         )
+        if not leaves:
+            raise UnsupportedTypeError(
+                "expected a structure with TensorFlow or torch values in it, got a "
+                f"{type(x).__name__} without any"
+            )
+        return _explanation.StructureExplanation(leaves)
     except Exception as e:
         return _explanation.refused(e)

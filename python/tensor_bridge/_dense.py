@@ -23,7 +23,7 @@ def explain_to_tf(
     x: torch.Tensor, *, device: Any = None, copy: bool | None = None, **options: Any
 ) -> Explanation:
     """What `convert_pytorch_to_tf` would do with a torch.Tensor."""
-    explanation = _explanation.from_native(_C.explain_to_tf(x, copy=copy, **options))
+    explanation = _explanation.from_native(_C.explain_to_tf(x, copy=copy, **options), "to_tf")
     return explanation if device is None else _options.explain_place(explanation, device, copy)
 
 

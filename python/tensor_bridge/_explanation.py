@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -17,6 +19,7 @@ _ACTIONS: tuple[Literal["shared"], Literal["copied"], Literal["refused"]] = (
     "copied",
     "refused",
 )
+Direction = Literal["to_torch", "to_tf"]
 _ON_WRITE = ("copy", "raise", "alias")
 
 
@@ -27,13 +30,47 @@ def _copied_at_first_write() -> str:
     return "copied at the first write" + ("" if always else " if TensorFlow still holds it")
 
 
-@dataclass(frozen=True)
-class Explanation:
-    """What `convert_tf_to_pytorch` would do with a value, and why.
+# Without a terminal: what fits a page and a log.
+_COLUMNS = 80
+
+# A part of a composite or of a structure: how far its text is indented, its name, and the text.
+_Line = tuple[int, str, str]
+
+
+def _wrapped(lines: Sequence[_Line]) -> str:
+    """The lines, broken to the terminal's width; what follows a break is indented further."""
+    columns = shutil.get_terminal_size((_COLUMNS, 24)).columns
+    wrapped = []
+    for indent, name, text in lines:
+        # Under the text after the path of a leaf; the name of a part begins its text.
+        hanging = len(name) if name.endswith("  ") else 4
+        wrapped += textwrap.wrap(
+            name + text,
+            max(40, columns),
+            initial_indent=" " * indent,
+            subsequent_indent=" " * min(indent + hanging, columns // 3),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    return "\n".join(wrapped)
+
+
+class _Printed:
+    """What prints as its text, in an interpreter too."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+@dataclass(frozen=True, repr=False)
+class Explanation(_Printed):
+    """What a conversion would do with a value, and why.
+
+    It prints as a text that is wrapped to the width of the terminal.
 
     Attributes:
-      action: "shared": torch would show TensorFlow's memory. "copied": it would get memory of its
-        own. "refused": the conversion would raise ``error``.
+      action: "shared": the result would show the source's memory. "copied": it would get memory of
+        its own. "refused": the conversion would raise ``error``.
       reason: Why, in one or two sentences.
       tf_dtype: TensorFlow's name of the dtype, or None.
       torch_dtype: torch's name of the result's dtype, or None where refused.
@@ -45,6 +82,7 @@ class Explanation:
       error: The exception that the conversion would raise, or None.
       kind: Name of the composite, or None for one dense tensor.
       parts: (name, explanation) of the tensors that a composite is made of.
+      direction: "to_torch" or "to_tf"; None where the value has no way to the other framework.
     """
 
     action: Literal["shared", "copied", "refused"]
@@ -58,12 +96,18 @@ class Explanation:
     error: type[Exception] | None = None
     kind: str | None = None
     parts: tuple[tuple[str, Explanation], ...] = ()
+    direction: Direction | None = None
 
     def __str__(self) -> str:
-        lines = [self._line()]
-        for name, part in self.parts:
-            lines.append(f"  {printable(name)}: " + str(part).replace("\n", "\n  "))
-        return "\n".join(lines)
+        return _wrapped(self._lines(0, ""))
+
+    def _lines(self, indent: int, name: str) -> list[_Line]:
+        """The text, and those of the parts beneath it."""
+        lines = [(indent, name, self._line())]
+        inner = indent + (len(name) or 2)
+        for part_name, part in self.parts:
+            lines += part._lines(inner, f"{printable(part_name)}: ")
+        return lines
 
     def _line(self) -> str:
         if self.action == "refused":
@@ -74,7 +118,8 @@ class Explanation:
         if self.kind is not None:
             facts.append(self.kind)
         if self.tf_dtype is not None or self.torch_dtype is not None:
-            facts.append(f"{self.tf_dtype} -> {self.torch_dtype}")
+            names = (str(self.tf_dtype), str(self.torch_dtype))
+            facts.append(" -> ".join(reversed(names) if self.direction == "to_tf" else names))
         if self.shape is not None or self.kind is None:
             facts.append(f"shape {self.shape}")
         facts.append(f"{self.nbytes} bytes")
@@ -87,9 +132,9 @@ class Explanation:
         return f"{self.action}: {', '.join(facts)}; {self.reason}"
 
 
-@dataclass(frozen=True)
-class StructureExplanation:
-    """What a conversion would do with each leaf of a nested structure.
+@dataclass(frozen=True, repr=False)
+class StructureExplanation(_Printed):
+    """What a conversion would do with each leaf of a nested structure; prints as `Explanation`.
 
     Attributes:
       leaves: (path, explanation) of every leaf that is not plain data, in order.
@@ -113,20 +158,18 @@ class StructureExplanation:
     def __str__(self) -> str:
         paths = [printable(path) for path, _ in self.leaves]
         width = max(map(len, paths), default=0)
-        indent = "\n" + " " * (width + 2)
-        lines = [
-            f"{path:<{width}}  " + str(explanation).replace("\n", indent)
-            for path, (_, explanation) in zip(paths, self.leaves, strict=True)
-        ]
+        lines: list[_Line] = []
+        for path, (_, explanation) in zip(paths, self.leaves, strict=True):
+            lines += explanation._lines(0, f"{path:<{width}}  ")
         counts = {action: sum(e.action == action for _, e in self.leaves) for action in _ACTIONS}
         total = ", ".join(f"{count} {action}" for action, count in counts.items() if count)
-        return "\n".join([*lines, f"{len(self.leaves)} values: {total or 'none'}"])
+        return _wrapped([*lines, (0, "", f"{len(self.leaves)} values: {total}")])
 
 
 _Native = tuple[int, int, int, "tuple[int, ...] | None", int, str, str, str, str]
 
 
-def from_native(native: _Native) -> Explanation:
+def from_native(native: _Native, direction: Direction) -> Explanation:
     """The object for the tuple that the extension returns."""
     action, status, on_write, shape, nbytes, tf_dtype, torch_dtype, device, reason = native
     return Explanation(
@@ -139,6 +182,7 @@ def from_native(native: _Native) -> Explanation:
         nbytes=None if nbytes < 0 else nbytes,
         on_write=None if on_write < 0 else _ON_WRITE[on_write],
         error=BY_STATUS.get(status),
+        direction=direction,
     )
 
 
@@ -192,7 +236,8 @@ def combined(
         reason = "every part is copied"
     else:
         reason = f"copied: {', '.join(copied)}; the rest is shared"
-    shape, like = None, Explanation("shared", "")
+    direction = parts[0][1].direction if parts else None
+    shape, like = None, Explanation("shared", "", direction=direction)
     if not isinstance(kind, str):
         kind, shape = kind()
         like = parts[0][1]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from tensor_bridge._explanation import Explanation
+    from tensor_bridge._explanation import Direction, Explanation
     from tensor_bridge.composite.string import StringTensor
 
 __all__ = ["TensorBridge"]
@@ -147,12 +147,12 @@ def _number_of(name: str, value: Any, numbers: dict[str, int]) -> int:
     return numbers[value]
 
 
-def _as_explanation(native: _Explanation, shape: Any) -> Explanation:
+def _as_explanation(native: _Explanation, shape: Any, direction: Direction) -> Explanation:
     sizes = None if native.ndim < 0 else tuple(shape[: native.ndim])
     texts = (native.tf_dtype.decode(), native.torch_dtype.decode(), native.device.decode())
     reason = native.reason.decode(errors="replace")
     numbers = (native.action, native.status, native.on_write)
-    return _explanation.from_native((*numbers, sizes, native.nbytes, *texts, reason))
+    return _explanation.from_native((*numbers, sizes, native.nbytes, *texts, reason), direction)
 
 
 def _is_dense(x: Any) -> bool:
@@ -300,12 +300,13 @@ class TensorBridge:
             options = self._options(copy, device, on_write, raw, scale, zero_point, axis)
             if not eager:
                 variable = self._variable(t)
-                return self._explained(self._library.tb_py_variable_explain, *variable, options)
+                explain = self._library.tb_py_variable_explain
+                return self._explained("to_torch", explain, *variable, options)
             if not self._is_string(t):
-                return self._explained(self._library.tb_py_tf_explain, t, options)
+                return self._explained("to_torch", self._library.tb_py_tf_explain, t, options)
             explain = self._library.tb_strings_explain
             with self._tf_strings(t) as view:
-                explanation = self._explained_strings(explain, view, options)
+                explanation = self._explained_strings("to_torch", explain, view, options)
             return _explanation.of_strings(explanation, as_list=strings == "list")
         except Exception as e:
             return _explanation.refused(e)
@@ -324,10 +325,11 @@ class TensorBridge:
             self._ensure_to_tf_ready()
             options = self._to_tf_options(copy, dtype, grad)
             if dense:
-                return self._explained(self._library.tb_py_torch_explain, x, options)
+                return self._explained("to_tf", self._library.tb_py_torch_explain, x, options)
             explain = self._library.tb_strings_explain_back
             with self._torch_strings(x) as view:
-                return _explanation.of_strings(self._explained_strings(explain, view, options))
+                explanation = self._explained_strings("to_tf", explain, view, options)
+            return _explanation.of_strings(explanation)
         except Exception as e:
             return _explanation.refused(e)
 
@@ -337,15 +339,17 @@ class TensorBridge:
         self._check(function(*arguments, ctypes.byref(result)))
         return _take_reference(result)
 
-    def _explained(self, function: Any, *arguments: Any) -> Explanation:
+    def _explained(self, direction: Direction, function: Any, *arguments: Any) -> Explanation:
         native, shape = _Explanation(struct_size=ctypes.sizeof(_Explanation)), _SHAPE()
         self._check(function(*arguments, native, shape, _MAX_DIMS))
-        return _as_explanation(native, shape)
+        return _as_explanation(native, shape, direction)
 
-    def _explained_strings(self, function: Any, view: Any, options: Any) -> Explanation:
+    def _explained_strings(
+        self, direction: Direction, function: Any, view: Any, options: Any
+    ) -> Explanation:
         native = _Explanation(struct_size=ctypes.sizeof(_Explanation))
         self._check(function(view, options, native))
-        return _as_explanation(native, self._library.tb_strings_shape(view))
+        return _as_explanation(native, self._library.tb_strings_shape(view), direction)
 
     @contextmanager
     def _strings(self, function: Any, *arguments: Any) -> Iterator[ctypes.c_void_p]:

@@ -258,7 +258,7 @@ class Direction:
 
 
 def _explain_tf(value: Any, **options: Any) -> Explanation:
-    return _explanation.from_native(_C.explain_to_torch(value, **options))
+    return _explanation.from_native(_C.explain_to_torch(value, **options), "to_torch")
 
 
 TO_TORCH = Direction(

@@ -45,7 +45,7 @@ def check_live(variable: Any, options: Options) -> Explanation:
         )
     source = _refusals.variable_source(variable)
     keywords = dense(options) | {"copy": None, "on_write": "copy"}
-    found = _explanation.from_native(_C.explain_variable(*source, **keywords))
+    found = _explanation.from_native(_C.explain_variable(*source, **keywords), "to_torch")
     if found.action == "refused":
         _C.variable_to_torch(*source, **keywords)  # raises it
     # If TensorFlow copies the variable at each read, giving it its own buffer ends that.

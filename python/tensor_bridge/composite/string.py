@@ -350,7 +350,8 @@ def _to_torch(t: Any, options: Options) -> Any:
 
 
 def _explain(t: Any, options: Options) -> Explanation:
-    explanation = _explanation.from_native(_C.explain_strings_to_torch(t, **dense(options)))
+    native = _C.explain_strings_to_torch(t, **dense(options))
+    explanation = _explanation.from_native(native, "to_torch")
     return _explanation.of_strings(explanation, as_list=options.get("strings") == "list")
 
 
@@ -375,7 +376,7 @@ def _to_tf(x: StringTensor, options: Options) -> Any:
 
 def _explain_to_tf(x: StringTensor, options: Options) -> Explanation:
     native = _C.explain_strings_to_tf(*_arguments(x), **_without_device(options))
-    return _explanation.of_strings(_explanation.from_native(native))
+    return _explanation.of_strings(_explanation.from_native(native, "to_tf"))
 
 
 def _parts_of(x: StringTensor) -> Parts:

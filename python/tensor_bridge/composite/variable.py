@@ -49,7 +49,7 @@ def _explain(variable: Any, options: Options) -> Explanation:
     if for_tf_dtype(variable.dtype.name) is not None:
         return TO_TORCH.explain(read_value(variable), options)
     source = _refusals.variable_source(variable)
-    return _explanation.from_native(_C.explain_variable(*source, **dense(options)))
+    return _explanation.from_native(_C.explain_variable(*source, **dense(options)), "to_torch")
 
 
 # ---- Keras ---------------------------------------------------------------------------------------

@@ -313,6 +313,6 @@ def test_explain_says_what_a_conversion_does(
     assert explanation.nbytes == x.nbytes
     assert explanation.device == str(x.device)
     assert explanation.on_write == ("copy" if shares_memory(t, x) else None)
-    text = str(explanation)
+    text = " ".join(str(explanation).split())
     assert text.startswith(f"{explanation.action}: {row.name} -> {x.dtype}")
     assert f"{x.nbytes} bytes" in text

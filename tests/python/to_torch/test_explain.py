@@ -13,6 +13,7 @@ import needs
 import pytest
 import tensorflow as tf
 import torch
+from refusals import explained
 from sharing import owners
 from tf_bytes import NUMERIC, random_tensor, row_named, tf_memory
 
@@ -32,7 +33,12 @@ FIELDS = (
     "error",
     "kind",
     "parts",
+    "direction",
 )
+
+
+def unwrapped(explanation: Any) -> str:
+    return " ".join(str(explanation).split())
 
 
 def test_fields_of_a_shared_tensor(interface: Any) -> None:
@@ -50,6 +56,7 @@ def test_fields_of_a_shared_tensor(interface: Any) -> None:
         "error": None,
         "kind": None,
         "parts": (),
+        "direction": "to_torch",
     }
 
 
@@ -85,20 +92,66 @@ def test_the_class_has_these_fields_and_is_frozen(interface: Any) -> None:
     assert hash(explanation) == hash(interface.explain(tf.constant(1.0)))
 
 
-def test_it_prints_on_one_line(interface: Any) -> None:
+def test_it_prints_what_it_would_do(interface: Any) -> None:
     # Older releases of torch always copy then.
     held = " if TensorFlow still holds it" if needs.torch_release >= (2, 13) else ""
-    assert str(interface.explain(tf.constant([1.0, 2.0]))) == (
+    assert unwrapped(interface.explain(tf.constant([1.0, 2.0]))) == (
         "shared: float32 -> torch.float32, shape (2,), 8 bytes, on cpu, copied at the first write"
         f"{held}; both frameworks have the dtype; the memory is shared"
     )
-    assert str(interface.explain(tf.constant(1), copy=True)) == (
+    assert unwrapped(interface.explain(tf.constant(1), copy=True)) == (
         "copied: int32 -> torch.int32, shape (), 4 bytes, on cpu; copy=True"
     )
     refused = str(interface.explain(tf.Variable([1.0]).handle))
     assert refused.startswith("refused (UnsupportedDtypeError) resource: ")
     assert str(interface.explain(None)).startswith("refused (UnsupportedTypeError): ")
-    assert repr(interface.explain(None)).startswith("Explanation(action='refused'")
+    assert repr(interface.explain(None)) == str(interface.explain(None))
+
+
+def test_the_arrow_points_from_the_source_to_the_result(interface: Any) -> None:
+    x = torch.ones(2)
+    there = explained(interface, x)
+    assert (there.direction, there.tf_dtype, there.torch_dtype) == (
+        *("to_tf", "float32", "torch.float32"),
+    )
+    assert "torch.float32 -> float32, shape (2,)" in unwrapped(there)
+    strings = interface.to_torch(tf.constant(["a"]))
+    assert "string, torch.uint8 -> string" in unwrapped(explained(interface, strings))
+    assert "string, string -> torch.uint8" in unwrapped(interface.explain(tf.constant(["a"])))
+    nested = tensor_bridge.explain(torch.eye(2).to_sparse())
+    assert nested.direction == "to_tf"
+    assert "SparseTensor, torch.float32 -> float32" in unwrapped(nested)
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_lines_end_at_the_edge_of_the_terminal(
+    columns: int, interface: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = interface.explain(tf.constant([1.0, 2.0]))
+    several = tensor_bridge.explain({"a": tf.sparse.eye(3), "a longer name": torch.ones(2)})
+    whole = unwrapped(several)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for explanation in (one, several):
+        lines = str(explanation).splitlines()
+        assert max(map(len, lines)) <= columns
+        assert min(map(len, lines)) > 0
+    assert unwrapped(several) == whole
+    lines = str(one).splitlines()
+    assert len(lines) == (1 if columns == 200 else len(lines))
+    assert all(line.startswith("    ") for line in lines[1:])
+
+
+@pytest.mark.parametrize("value", [{}, [], {"step": 3}, [None]])
+def test_a_structure_without_tensors_says_so(value: Any) -> None:
+    explanation = tensor_bridge.explain(value)
+    assert explanation.error is tensor_bridge.UnsupportedTypeError
+    kind = type(value).__name__
+    assert unwrapped(explanation).endswith(
+        f"TensorFlow or torch values in it, got a {kind} without any"
+    )
+    for convert in (tensor_bridge.to_torch, tensor_bridge.to_tf):
+        with pytest.raises(tensor_bridge.UnsupportedTypeError, match=f"got a {kind} without any"):
+            convert(value)
 
 
 def test_interfaces_explain_alike() -> None:
