@@ -1,5 +1,9 @@
 #include "adapters/tensorflow/tensor_layout.h"
 
+#include <fcntl.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
 #include <cstdlib>
 #include <cstring>
 #include <typeinfo>
@@ -9,6 +13,51 @@
 
 namespace tensor_bridge {
 namespace {
+
+// Asks the kernel whether memory can be read. In a TensorFlow of another layout, what is taken for
+// an address is none, and the trial must find that out instead of crashing.
+class Probe {
+ public:
+  Probe() noexcept {
+    if (pipe2(ends_, O_CLOEXEC | O_NONBLOCK) != 0) ends_[0] = ends_[1] = -1;
+  }
+  ~Probe() {
+    if (ends_[0] >= 0) close(ends_[0]);
+    if (ends_[1] >= 0) close(ends_[1]);
+  }
+  Probe(const Probe&) = delete;
+  Probe& operator=(const Probe&) = delete;
+
+  // Whether `size` bytes, less than a page, can be read. False if the kernel cannot be asked.
+  bool bytes(const void* memory, size_t size) const noexcept {
+    auto* first = static_cast<char*>(const_cast<void*>(memory));
+    const iovec both[] = {{first, 1}, {first + size - 1, 1}};
+    char read_back[2];
+    return writev(ends_[1], both, 2) == 2 && read(ends_[0], read_back, 2) == 2;
+  }
+  // A tensorflow::Tensor, and its buffer if there is one.
+  bool tensor(const void* tensor) const noexcept {
+    if (!bytes(tensor, tensor_layout::kTensorBytes)) return false;
+    const TensorBuffer* buffer = bufferOf(tensor);
+    return buffer == nullptr || bytes(buffer, sizeof(*buffer));
+  }
+  // An object with virtual functions, and the name of its class.
+  bool object(const void* object) const noexcept {
+    const char* vtable;
+    if (!bytes(object, sizeof(vtable))) return false;
+    std::memcpy(&vtable, object, sizeof(vtable));
+    const std::type_info* type;
+    if (!bytes(vtable - sizeof(type), sizeof(type))) return false;
+    std::memcpy(&type, vtable - sizeof(type), sizeof(type));
+    return type == nullptr || (bytes(type, sizeof(*type)) && bytes(type->name(), 1));
+  }
+  bool insideOf(const void* tf_tensor) const noexcept {
+    return bytes(tf_tensor, sizeof(void*)) && tensor(tensorInside(tf_tensor));
+  }
+
+ private:
+  int ends_[2];
+};
 
 struct Sample {
   int tf_enum;
@@ -33,7 +82,7 @@ int64_t countOf(const Sample& sample) {
   return count;
 }
 
-bool agrees(const TfApi& api, const Sample& sample, TF_Status* status) {
+bool agrees(const TfApi& api, const Probe& probe, const Sample& sample, TF_Status* status) {
   const int64_t count = countOf(sample);
   const TfTensor made =
       owned(api, api.TF_AllocateTensor(sample.tf_enum, sample.shape, sample.ndim,
@@ -46,21 +95,22 @@ bool agrees(const TfApi& api, const Sample& sample, TF_Status* status) {
   int64_t shape[6];
   TensorFields fields;
   // Every sample is readable by design, so a failed read is a mismatch.
-  bool same = tensor != nullptr && readTensorFields(tensor, shape, &fields) &&
-              fields.tf_enum == api.TFE_TensorHandleDataType(handle) &&
-              fields.ndim == api.TFE_TensorHandleNumDims(handle, status) &&
-              fields.num_elements == count;
+  bool same =
+      tensor != nullptr && probe.tensor(tensor) && readTensorFields(tensor, shape, &fields) &&
+      fields.tf_enum == api.TFE_TensorHandleDataType(handle) &&
+      fields.ndim == api.TFE_TensorHandleNumDims(handle, status) && fields.num_elements == count;
   for (int i = 0; same && i < sample.ndim; ++i) {
     same = shape[i] == api.TFE_TensorHandleDim(handle, i, status);
   }
   return same && (count == 0 || fields.data == api.TFE_TensorHandleDevicePointer(handle, status));
 }
 
-bool shows(const TfApi& api, const void* tf_tensor, const Sample& sample, const void* data) {
+bool shows(const TfApi& api, const Probe& probe, const void* tf_tensor, const Sample& sample,
+           const void* data) {
   const auto* tensor = static_cast<const TF_Tensor*>(tf_tensor);
   int64_t shape[6];
   TensorFields fields;
-  bool same = readTensorFields(tensorInside(tensor), shape, &fields) &&
+  bool same = probe.insideOf(tensor) && readTensorFields(tensorInside(tensor), shape, &fields) &&
               fields.tf_enum == sample.tf_enum && fields.ndim == sample.ndim &&
               fields.data == data && api.TF_TensorType(tensor) == sample.tf_enum &&
               api.TF_NumDims(tensor) == sample.ndim && api.TF_TensorData(tensor) == data;
@@ -71,7 +121,7 @@ bool shows(const TfApi& api, const void* tf_tensor, const Sample& sample, const 
 }
 
 // A reference to the buffer of `made`, once `made` is gone.
-bool bufferAgrees(const TfApi& api, const Sample& sample) {
+bool bufferAgrees(const TfApi& api, const Probe& probe, const Sample& sample) {
   const auto bytes = static_cast<size_t>(countOf(sample) * sample.itemsize);
   void* memory = nullptr;
   if (posix_memalign(&memory, 64, bytes + 64) != 0) return false;
@@ -80,7 +130,7 @@ bool bufferAgrees(const TfApi& api, const Sample& sample) {
       owned(api, api.TF_NewTensor(
                      sample.tf_enum, sample.shape, sample.ndim, memory, bytes,
                      [](void*, size_t, void* flag) { *static_cast<bool*>(flag) = true; }, &freed));
-  bool same = made != nullptr && shows(api, made.get(), sample, memory);
+  bool same = made != nullptr && shows(api, probe, made.get(), sample, memory);
   TensorBuffer* buffer = same ? bufferOf(tensorInside(made.get())) : nullptr;
   same = buffer != nullptr && buffer->references == 1 && buffer->data == memory;
   if (same) retainBuffer(buffer);
@@ -90,7 +140,7 @@ bool bufferAgrees(const TfApi& api, const Sample& sample) {
     same =
         !freed && buffer->references == 1 &&
         BorrowedTensor::make(api, sample.tf_enum, sample.shape, sample.ndim, buffer, &borrowed) &&
-        shows(api, &borrowed, sample, memory);
+        shows(api, probe, &borrowed, sample, memory);
     dropBuffer(api, buffer);
     same = same && freed;
   }
@@ -256,6 +306,24 @@ bool bufferLetGo(const TfApi& api, const TensorBuffer* buffer) noexcept {
 
 namespace {
 
+// Whether bufferLetGo() finds what it reads of a buffer and of a part of it. Not the allocator of a
+// BufferBase: no function of the C API makes such a buffer, only kernels do.
+bool classesAreKnown(const TfApi& api, TensorSlice slice) {
+  const Probe probe;
+  const auto known = [&](const TensorBuffer* buffer) {
+    return buffer != nullptr && probe.bytes(buffer, sizeof(*buffer) + sizeof(void*)) &&
+           probe.object(buffer);
+  };
+  const TfTensor made = allocateRows(api);
+  if (made == nullptr || !probe.insideOf(made.get())) return false;
+  const TensorBuffer* whole = bufferOf(tensorInside(made.get()));
+  if (!known(whole)) return false;
+  TensorBytes part = slice(tensorInside(made.get()), 1, 3);
+  const bool same = known(bufferOf(part.bytes)) && firstMember(bufferOf(part.bytes)) == whole;
+  api.Tensor_destroy(part.bytes);
+  return same;
+}
+
 void startBorrowed(const TfApi& api, int tf_enum, int ndim, int64_t count,
                    const TensorBuffer* buffer, BorrowedTensor* out) noexcept {
   out->interface = &out->interface_vtable;
@@ -302,7 +370,8 @@ void BorrowedTensor::makeFlat(const TfApi& api, int tf_enum, int64_t count,
 
 const void* interfaceVtable(const TfApi& api) noexcept {
   const TfTensor made = allocateRows(api);
-  if (made == nullptr) return nullptr;
+  const Probe probe;
+  if (made == nullptr || !probe.insideOf(made.get())) return nullptr;
   const void* vtable;
   std::memcpy(&vtable, static_cast<const uint8_t*>(tensorInside(made.get())) - sizeof(void*),
               sizeof(vtable));
@@ -310,20 +379,22 @@ const void* interfaceVtable(const TfApi& api) noexcept {
 }
 
 bool tensorBufferAgrees(const TfApi& api) noexcept {
+  const Probe probe;
   bool same = true;
-  for (const Sample& sample : kSamples) same = same && bufferAgrees(api, sample);
+  for (const Sample& sample : kSamples) same = same && bufferAgrees(api, probe, sample);
   return same;
 }
 
 bool tensorLetGoAgrees(const TfApi& api, TensorSlice slice) noexcept {
-  return countsReferences(api) && seesTheRoot(api, slice) && seesForeignMemory(api, slice) &&
-         seesHandles(api);
+  return classesAreKnown(api, slice) && countsReferences(api) && seesTheRoot(api, slice) &&
+         seesForeignMemory(api, slice) && seesHandles(api);
 }
 
 bool tensorLayoutAgrees(const TfApi& api) noexcept {
   TF_Status* status = api.TF_NewStatus();
+  const Probe probe;
   bool same = true;
-  for (const Sample& sample : kSamples) same = same && agrees(api, sample, status);
+  for (const Sample& sample : kSamples) same = same && agrees(api, probe, sample, status);
   api.TF_DeleteStatus(status);
   return same;
 }

@@ -11,6 +11,7 @@
 
 #include "adapters/tensorflow/handles.h"
 #include "core/owner_counter.h"
+#include "core/tensor_ref.h"
 #include "support/fake_tensorflow.h"
 #include "support/owner_scope.h"
 
