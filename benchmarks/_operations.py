@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -87,11 +88,11 @@ def operations(tensor_bridge: ModuleType, folder: str) -> Iterator[tuple[Contend
 
 
 def endless(tensor_bridge: ModuleType) -> Iterator[object]:
-    """A loader's elements."""
+    """A loader's elements, each made when it is asked for: ahead, how many depends on the time."""
     import tensorflow as tf
 
     dataset = tf.data.Dataset.from_tensors(tf.ones((2, 2))).repeat()
-    return iter(tensor_bridge.data.loader(dataset))
+    return iter(tensor_bridge.data.loader(dataset, prefetch=0))
 
 
 def saved(tensors: Sequence[object], folder: str) -> str:
@@ -120,8 +121,8 @@ def nested(leaves: Mapping[str, object]) -> list[dict[str, object]]:
     ]
 
 
-def count(label: str, package: str, client: ctypes.CDLL) -> None:
-    """Dumps counts of each operation of the package, labelled `LABEL|operation|calls`."""
+def count(label: str, package: str, client: ctypes.CDLL, only: str) -> None:
+    """Dumps counts of operations of the package, labelled `LABEL|operation|calls`."""
     if package:
         # The finder of the editable install would come first.
         finder = "ScikitBuildRedirectingFinder"
@@ -133,7 +134,11 @@ def count(label: str, package: str, client: ctypes.CDLL) -> None:
         raise SystemExit(f"imported {tensor_bridge.__file__}, not from {package}")
     with tempfile.TemporaryDirectory() as folder:
         # Warming up is several times faster while callgrind does not count.
-        prepared = list(operations(tensor_bridge, folder))
+        prepared = [
+            (contender, large)
+            for contender, large in operations(tensor_bridge, folder)
+            if re.search(only, contender.name)
+        ]
         client.startCounting()
         for contender, large in prepared:
             few, more = (FEW_LARGE, MORE_LARGE) if large else (FEW, MORE)
@@ -149,6 +154,7 @@ def count(label: str, package: str, client: ctypes.CDLL) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--client", required=True, help="the built callgrind_client.c")
+    parser.add_argument("--only", default="", help="a pattern of the operations' names")
     parser.add_argument("packages", nargs="+", metavar="LABEL=FOLDER", help="'' is the installed")
     options = parser.parse_args()
     import tensorflow as tf
@@ -161,7 +167,7 @@ def main() -> int:
         child = os.fork()
         if child == 0:
             try:
-                count(label, package, client)
+                count(label, package, client, options.only)
             except BaseException as error:
                 print(f"{label}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
                 os._exit(1)

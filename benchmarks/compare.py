@@ -1,12 +1,14 @@
 """Compares two commits by the instructions that a call takes, counted by callgrind.
 
 Instructions are counted, not timed: other work on the machine does not change them, and one run of
-each commit is enough. They do not tell the time: a cache miss counts like a hit.
+each commit is enough. They do not tell the time: a cache miss counts like a hit. What TensorFlow's
+threads do while they wait for work is not counted.
 
-    python benchmarks/compare.py BASE [--fail-above PERCENT] [--profiles]
+    python benchmarks/compare.py BASE [--only PATTERN] [--fail-above PERCENT] [--profiles]
 
 BASE is built in a separate worktree and kept under build/compare; it is compared with the installed
-package. With --profiles the counts of each operation are kept beside it, for callgrind_annotate.
+package. BASE may be HEAD's own commit with --force: the differences are those of the measure. With
+--profiles the counts of each operation are kept beside it, for callgrind_annotate.
 """
 
 from __future__ import annotations
@@ -32,11 +34,15 @@ BUILD = ROOT / "build" / "compare"
 MEASURED = ("src", "include", "python", "cmake", "CMakeLists.txt", "pyproject.toml")
 # Smaller differences come from the addresses of the tensors' memory.
 NOTABLE = 0.01
+# A thread of TensorFlow's that waits for work looks for it some thousand times: half of what a
+# gradient takes, and 7 % more or less of it from one run to the next.
+WAITS = "Eigen::ThreadPoolTempl<*>::MaybeGetTask*"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("base", help="commit to compare with")
+    parser.add_argument("--only", metavar="PATTERN", default="", help="operations to be counted")
     parser.add_argument(
         "--fail-above", type=float, metavar="PERCENT", help="exit with 1 where a call takes more"
     )
@@ -54,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
     packages = {"base": built(base), "now": Path()}
-    counts = counted(packages, keep=options.profiles)
+    counts = counted(packages, only=options.only, keep=options.profiles)
     title = f"Instructions a call: {base} and the working tree"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("operation", no_wrap=True)
@@ -115,8 +121,8 @@ def built(commit: str) -> Path:
     return target
 
 
-def counted(packages: Mapping[str, Path], *, keep: bool) -> dict[str, dict[str, float]]:
-    """Counts of each operation for each package, all from one process under callgrind."""
+def counted(packages: Mapping[str, Path], *, only: str, keep: bool) -> dict[str, dict[str, float]]:
+    """Counts of the operations for each package, all from one process under callgrind."""
     profiles = BUILD / "profiles"
     shutil.rmtree(profiles, ignore_errors=True)
     profiles.mkdir(parents=True)
@@ -126,8 +132,10 @@ def counted(packages: Mapping[str, Path], *, keep: bool) -> dict[str, dict[str, 
     subprocess.run([*compile_it, str(source), "-o", str(client)], check=True)
     command = [
         *("valgrind", "--tool=callgrind", "--instr-atstart=no", "--quiet"),
+        # In this order: the first turns the second off.
+        *(f"--toggle-collect={WAITS}", "--collect-atstart=yes"),
         f"--callgrind-out-file={profiles}/%p",
-        *(sys.executable, str(HERE / "_operations.py"), "--client", str(client)),
+        *(sys.executable, str(HERE / "_operations.py"), "--client", str(client), "--only", only),
         *(f"{label}={'' if folder == Path() else folder}" for label, folder in packages.items()),
     ]
     settings = {
