@@ -133,6 +133,7 @@ def trained(keras: Any, style: str, optimizer: str) -> Any:
             "mse",
             metrics=["mae", keras.metrics.MeanSquaredError()],
             weighted_metrics=["mse"],
+            run_eagerly=style != "functional",  # tracing takes most of the time
         )
         model.fit(rng.random((4, 3)), rng.random((4, 2)), verbose=0)
     for variable in weights_of(model):
