@@ -1,7 +1,7 @@
 """The extension module: CPython's limited API over the C ABI of libtensor_bridge.so."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, SupportsIndex
 
 import torch
 
@@ -159,9 +159,28 @@ def example_scan(
 # number of values.
 def example_keys(address: int, size: int, /) -> list[tuple[bool, bytes, int, int]]: ...
 
-# Threads that make batches by the spec (None: raw records) from files in memory, which the caller
-# keeps alive: arrays of the files' addresses, sizes and numbers of records up to their ends, the
-# number of files, and an array of each record's offset in its file.
+# What the columns of parsed records become. For each its key, kind, whether it is in feature lists
+# and the shape of a record (of a row); the form: 0 a list of columns (values, index, lengths, most
+# rows of a record, most values of a record or row), 1 a dict of values, 2 the first one's values.
+def example_plan(
+    columns: tuple[tuple[str, int, bool, tuple[int, ...]], ...],
+    form: int,
+    string_tensor: Any,
+    size: Any,
+    /,
+) -> Any: ...
+
+# The records one by one, each in the plan's form 1 and in memory of its own; those before one that
+# does not fit the spec.
+def example_singles(
+    spec: Any, plan: Any, address: int, begins: int, sizes: int, count: int, /
+) -> list[dict[str, Any]]: ...
+
+# Threads that make batches of the spec (None: of raw records) from files in memory, which the
+# caller keeps: arrays of addresses and sizes; the numbers of records up to each file's end, the
+# number of files, each record's offset in its file. Then the numbers of the records and how many
+# these are; or 0, and every step-th record from the first one on, which needs neither ends nor
+# offsets.
 def example_queue(
     spec: Any,
     files: int,
@@ -169,29 +188,26 @@ def example_queue(
     ends: int,
     count: int,
     offsets: int,
+    numbers: int,
+    num_numbers: int,
+    first: int,
+    step: int,
+    batch_size: int,
+    ahead: int,
+    threads: int,
     verify: int,
     skip: int,
-    threads: int,
+    drop_last: int,
     /,
 ) -> Any: ...
-def example_queue_submit(queue: Any, numbers: int, count: int, /) -> None: ...
 def example_queue_ready(queue: Any, /) -> int: ...
 
-# Waits for the oldest batch. Returns, after a failure, 1, or 2 if out of memory, with the number of
-# a fault, the file, the offset and a message; for each column its values, offsets, index and
-# lengths as DLPack capsules, the number of values, the most rows of a record, the most values of a
-# record or row; then the number of records, bytes, skipped records, their bytes, and nanoseconds.
+# Waits for the next batch; None at the end. Why there is none: 1, or 2 for lack of memory; a
+# fault's number, file, place and message. The batch by the plan. Then records, bytes, skipped
+# records, their bytes, nanoseconds.
 def example_queue_take(
-    queue: Any, /
-) -> tuple[
-    tuple[int, int, int, int, str] | None,
-    list[tuple[Any, Any, Any, Any, int, int, int]],
-    int,
-    int,
-    int,
-    int,
-    int,
-]: ...
+    queue: Any, plan: Any, /
+) -> tuple[tuple[int, int, int, int, str] | None, Any, int, int, int, int, int] | None: ...
 def example_queue_close(queue: Any, /) -> None: ...
 
 # Four addresses for each column, 0 if it does not need them: values, offsets, index, lengths.
@@ -231,6 +247,19 @@ def records_at(
     sizes: int,
     /,
 ) -> tuple[int, int, int]: ...
+
+# The bytes of a record by its number, from the end if it is below 0; None if there is none, if its
+# file is not in memory, or if it has a fault.
+def record_bytes(
+    files: int,
+    file_sizes: int,
+    ends: int,
+    num_files: int,
+    offsets: int,
+    number: SupportsIndex,
+    verify: int,
+    /,
+) -> bytes | None: ...
 def records_gather(
     address: int, begins: int, sizes: int, count: int, out: int, offsets: int, /
 ) -> None: ...

@@ -1,12 +1,21 @@
-// Handles of Examples that two files of this folder share. Not for: their functions.
+// The handles of Examples that several files of this folder use. Not for: their functions.
 #ifndef TENSOR_BRIDGE_C_API_EXAMPLE_HANDLES_H_
 #define TENSOR_BRIDGE_C_API_EXAMPLE_HANDLES_H_
 
+#include <atomic>
+#include <memory>
+
 #include "c_api/private_api.h"
 #include "formats/example.h"
+#include "formats/parsed_batch.h"
 
 struct tb_example_spec {
   tensor_bridge::ExampleSpec spec;
+};
+
+struct tb_parsed_batch {
+  std::unique_ptr<tensor_bridge::ParsedBatch> batch;
+  std::atomic<int64_t> references{1};
 };
 
 namespace tensor_bridge {

@@ -393,21 +393,7 @@ TB_EXPORT tb_status tb_example_key_get(const tb_example_keys* keys, int64_t inde
 /* NULL is ignored. */
 TB_EXPORT void tb_example_keys_release(tb_example_keys* keys);
 
-/* Threads that read, check and parse whole batches ahead of the caller; formats/example_queue.h. */
-typedef struct tb_example_queue tb_example_queue;
-
-/* `spec` may be null: raw records. The spec and the memory that `files` refers to must outlive the
- * queue. */
-TB_EXPORT tb_status tb_example_queue_new(const tb_example_spec* spec, const tb_record_files* files,
-                                         int32_t verify, int32_t skip, int32_t threads,
-                                         tb_example_queue** out);
-/* Submits a batch of the records with these numbers. */
-TB_EXPORT tb_status tb_example_queue_submit(tb_example_queue* queue, const int64_t* numbers,
-                                            int64_t count);
-/* The number of submitted batches that are ready. */
-TB_EXPORT int64_t tb_example_queue_ready(tb_example_queue* queue);
-
-/* A batch from the queue, or the reason why it failed; the pointers live as long as it does. */
+/* A batch of parsed records, or why there is none; the pointers live as long as it does. */
 typedef struct tb_parsed_batch tb_parsed_batch;
 typedef struct tb_parsed_info {
   uint32_t struct_size; /* set by the caller */
@@ -442,8 +428,10 @@ typedef struct tb_parsed_column {
   int64_t max_values;
 } tb_parsed_column;
 
-/* Waits for the oldest submitted batch; TB_INVALID_OPTION if there is none. */
-TB_EXPORT tb_status tb_example_queue_take(tb_example_queue* queue, tb_parsed_batch** out);
+/* Parses `count` records, as tb_example_scan() is given them. */
+TB_EXPORT tb_status tb_example_parse(const tb_example_spec* spec, const void* base,
+                                     const int64_t* begins, const int64_t* sizes, int64_t count,
+                                     tb_parsed_batch** out, tb_bundle_place* place);
 TB_EXPORT tb_status tb_parsed_batch_info(const tb_parsed_batch* batch, tb_parsed_info* out);
 /* Column `index`; TB_INVALID_OPTION past the end. */
 TB_EXPORT tb_status tb_parsed_column_get(const tb_parsed_batch* batch, int64_t index,
@@ -453,7 +441,39 @@ TB_EXPORT tb_status tb_parsed_column_get(const tb_parsed_batch* batch, int64_t i
 TB_EXPORT void tb_parsed_batch_retain(tb_parsed_batch* batch);
 /* NULL is ignored. */
 TB_EXPORT void tb_parsed_batch_release(tb_parsed_batch* batch);
-/* Waits for the batches in work. NULL is ignored. */
+/* A new torch.Tensor of this shape over part of a column: 0 values, 1 offsets, 2 index, 3 lengths;
+ * it keeps the batch alive. TB_FRAMEWORK if torch's memory layout is not known in this process. */
+TB_EXPORT tb_status tb_py_parsed_tensor(tb_parsed_batch* batch, int64_t column, int32_t part,
+                                        const int64_t* shape, int32_t ndim, struct _object** out);
+
+/* Threads that read, check and parse whole batches ahead of the caller; formats/example_queue.h. */
+typedef struct tb_example_queue tb_example_queue;
+typedef struct tb_queue_options {
+  uint32_t struct_size; /* set by the caller */
+  int32_t verify;
+  int32_t skip;
+  int32_t drop_last;
+  int32_t threads;
+  int32_t reserved;
+  int64_t batch_size;
+  int64_t ahead; /* batches that are made and not taken */
+  /* The records: by number; or, if NULL, every `step`-th from `first` on, for which the files need
+   * neither ends nor offsets. */
+  const int64_t* numbers;
+  int64_t num_numbers;
+  int64_t first;
+  int64_t step;
+} tb_queue_options;
+
+/* `spec` may be null: raw records. It, and what `files` and `options` refer to, outlive the queue.
+ */
+TB_EXPORT tb_status tb_example_queue_new(const tb_example_spec* spec, const tb_record_files* files,
+                                         const tb_queue_options* options, tb_example_queue** out);
+/* How many batches are ready. */
+TB_EXPORT int64_t tb_example_queue_ready(tb_example_queue* queue);
+/* Waits for the next batch; NULL at the end. */
+TB_EXPORT tb_status tb_example_queue_take(tb_example_queue* queue, tb_parsed_batch** out);
+/* Waits for batches that are being made. NULL is ignored. */
 TB_EXPORT void tb_example_queue_release(tb_example_queue* queue);
 
 /* ---- checkpoints of the first format ------------------------------------------------------- */

@@ -57,20 +57,26 @@ tb_status tb_records_at(const tb_record_files* files, const int64_t* numbers, in
     const int64_t total = files->count == 0 ? 0 : files->ends[files->count - 1];
     stop->file = -1;
     stop->fault = 0;
-    for (stop->done = 0; stop->done < count; ++stop->done) {
-      const int64_t i = stop->done;
-      checkIndex(numbers[i], static_cast<size_t>(total));
-      int64_t file = 0;
-      const RecordAt record = recordOf(found, numbers[i], verify != 0, &file);
-      if (found.data[file] == nullptr || record.fault != RecordFault::kNone) {
-        stop->file = file;
-        stop->fault = static_cast<int32_t>(record.fault);
-        return;
-      }
-      begins[i] = (found.data[file] - static_cast<const uint8_t*>(base)) +
-                  files->offsets[numbers[i]] + kRecordHeader;
+    for (int64_t i = 0; i < count; ++i) checkIndex(numbers[i], static_cast<size_t>(total));
+    RecordPlace next{};
+    if (count > 0) next = placeOf(found, numbers[0]);
+    for (int64_t i = 0; i < count; ++i) {
+      const RecordPlace place = next;
+      const uint8_t* data = found.data[place.file];
+      if (i + 1 < count) next = placeOf(found, numbers[i + 1]);
+      stop->done = i;
+      stop->file = place.file;
+      if (data == nullptr) return;
+      // An address that is not read; of a file that is not in memory it means nothing.
+      const void* ahead = i + 1 < count ? found.data[next.file] + next.offset : nullptr;
+      const RecordAt record = recordAt(found, place, verify != 0, ahead);
+      stop->fault = static_cast<int32_t>(record.fault);
+      if (record.fault != RecordFault::kNone) return;
+      begins[i] = (data - static_cast<const uint8_t*>(base)) + place.offset + kRecordHeader;
       sizes[i] = record.size;
     }
+    stop->done = count;
+    stop->file = -1;
   });
 }
 

@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "extension/example_plan.h"
 #include "extension/reading.h"
 
 namespace tensor_bridge::python {
@@ -119,6 +120,33 @@ PyObject* exampleScan(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
     return PyLong_FromLongLong(numbers[i % 5]);
   });
   return Py_BuildValue("(NN)", capsule, counts);
+}
+
+PyObject* exampleSingles(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
+  const Integers integers(args, nargs, 6, "example_singles");
+  if (integers.failed()) return nullptr;
+  const auto* spec = static_cast<tb_example_spec*>(PyCapsule_GetPointer(args[0], kExampleSpec));
+  ExamplePlan* plan = spec == nullptr ? nullptr : ExamplePlan::of(args[1]);
+  if (plan == nullptr) return nullptr;
+  const void* base = integers.address(2);
+  const auto* begins = static_cast<const int64_t*>(integers.address(3));
+  const auto* sizes = static_cast<const int64_t*>(integers.address(4));
+  const int64_t count = integers.number(5);
+  Owned list(integers.failed() ? nullptr : PyList_New(0));
+  for (int64_t i = 0; list && i < count; ++i) {
+    // Another thread could not do much while a few kB are parsed.
+    constexpr int64_t kGilFreeBytes = 64 * 1024;
+    tb_parsed_batch* parsed = nullptr;
+    const auto parse = [&] {
+      return tb_example_parse(spec, base, begins + i, sizes + i, 1, &parsed, nullptr);
+    };
+    const tb_status status = sizes[i] > kGilFreeBytes ? withoutGil(parse) : parse();
+    if (status == TB_CHECKPOINT) break;  // the caller parses it again, for the message
+    if (status != TB_OK) return raiseStatus(status);
+    const HandlePointer<tb_parsed_batch, tb_parsed_batch_release> batch(parsed);
+    if (!append(list, plan->value(parsed, 1, /*single=*/true))) return nullptr;
+  }
+  return list.release();
 }
 
 PyObject* exampleFill(PyObject*, PyObject* const* args, Py_ssize_t nargs) {

@@ -13,11 +13,11 @@ constexpr const char* kExampleSpec = "tensor_bridge.example_spec";
 PyObject* exampleSpec(PyObject* module, PyObject* const* args, Py_ssize_t nargs);
 PyObject* exampleScan(PyObject* module, PyObject* const* args, Py_ssize_t nargs);
 PyObject* exampleQueue(PyObject* module, PyObject* const* args, Py_ssize_t nargs);
-PyObject* exampleQueueSubmit(PyObject* module, PyObject* const* args, Py_ssize_t nargs);
 PyObject* exampleQueueReady(PyObject* module, PyObject* queue);
-PyObject* exampleQueueTake(PyObject* module, PyObject* queue);
+PyObject* exampleQueueTake(PyObject* module, PyObject* const* args, Py_ssize_t nargs);
 PyObject* exampleQueueClose(PyObject* module, PyObject* queue);
 PyObject* exampleKeys(PyObject* module, PyObject* const* args, Py_ssize_t nargs);
+PyObject* exampleSingles(PyObject* module, PyObject* const* args, Py_ssize_t nargs);
 PyObject* exampleFill(PyObject* module, PyObject* const* args, Py_ssize_t nargs);
 
 }  // namespace tensor_bridge::python

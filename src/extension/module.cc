@@ -11,6 +11,7 @@
 #include "extension/dataset.h"
 #include "extension/dlpack.h"
 #include "extension/example.h"
+#include "extension/example_plan.h"
 #include "extension/frameworks.h"
 #include "extension/memory.h"
 #include "extension/object.h"
@@ -192,14 +193,16 @@ PyMethodDef kMethods[] = {
     {"example_spec", asCFunction(exampleSpec), METH_FASTCALL, nullptr},
     {"example_scan", asCFunction(exampleScan), METH_FASTCALL, nullptr},
     {"example_queue", asCFunction(exampleQueue), METH_FASTCALL, nullptr},
-    {"example_queue_submit", asCFunction(exampleQueueSubmit), METH_FASTCALL, nullptr},
     {"example_queue_ready", exampleQueueReady, METH_O, nullptr},
-    {"example_queue_take", exampleQueueTake, METH_O, nullptr},
+    {"example_queue_take", asCFunction(exampleQueueTake), METH_FASTCALL, nullptr},
     {"example_queue_close", exampleQueueClose, METH_O, nullptr},
     {"example_keys", asCFunction(exampleKeys), METH_FASTCALL, nullptr},
+    {"example_plan", asCFunction(examplePlan), METH_FASTCALL, nullptr},
+    {"example_singles", asCFunction(exampleSingles), METH_FASTCALL, nullptr},
     {"example_fill", asCFunction(exampleFill), METH_FASTCALL, nullptr},
     {"records_scan", asCFunction(recordsScan), METH_FASTCALL, nullptr},
     {"records_at", asCFunction(recordsAt), METH_FASTCALL, nullptr},
+    {"record_bytes", asCFunction(recordBytes), METH_FASTCALL, nullptr},
     {"records_gather", asCFunction(recordsGather), METH_FASTCALL, nullptr},
     {"records_frame", asCFunction(recordsFrame), METH_FASTCALL, nullptr},
     {"v1_index", asCFunction(v1Index), METH_FASTCALL, nullptr},

@@ -69,6 +69,41 @@ PyObject* recordsAt(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
                        static_cast<long long>(stop.file), static_cast<int>(stop.fault));
 }
 
+PyObject* recordBytes(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
+  const Integers integers(args, nargs, 7, "record_bytes");
+  auto files = sized<tb_record_files>();
+  files.data = static_cast<const void* const*>(integers.address(0));
+  files.sizes = numbers(integers, 1);
+  files.ends = numbers(integers, 2);
+  files.count = integers.number(3);
+  files.offsets = numbers(integers, 4);
+  if (integers.failed()) return nullptr;
+  const Py_ssize_t asked = PyNumber_AsSsize_t(args[5], PyExc_IndexError);
+  const int64_t verify = integers.number(6);
+  if (integers.failed()) return nullptr;
+  const int64_t total = files.count == 0 ? 0 : files.ends[files.count - 1];
+  const int64_t number = asked < 0 ? asked + total : asked;
+  if (number < 0 || number >= total) Py_RETURN_NONE;
+  int64_t begin = 0;
+  int64_t size = 0;
+  auto stop = sized<tb_record_stop>();
+  const auto find = [&](bool checks) {
+    const int32_t checked = checks ? 1 : 0;
+    return tb_records_at(&files, &number, 1, checked, nullptr, &begin, &size, &stop);
+  };
+  // Without the checksum first, which is computed without the GIL if that takes longer than its
+  // release.
+  constexpr int64_t kGilFreeBytes = 64 * 1024;
+  tb_status status = find(false);
+  if (status == TB_OK && stop.file < 0 && verify != 0) {
+    const auto check = [&] { return find(true); };
+    status = size > kGilFreeBytes ? withoutGil(check) : check();
+  }
+  if (status != TB_OK) return raiseStatus(status);
+  if (stop.file >= 0) Py_RETURN_NONE;
+  return PyBytes_FromStringAndSize(reinterpret_cast<const char*>(begin), size);
+}
+
 PyObject* recordsGather(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
   const Integers integers(args, nargs, 6, "records_gather");
   const void* base = integers.address(0);

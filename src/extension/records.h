@@ -9,6 +9,7 @@ namespace tensor_bridge::python {
 
 PyObject* recordsScan(PyObject* module, PyObject* const* args, Py_ssize_t nargs);
 PyObject* recordsAt(PyObject* module, PyObject* const* args, Py_ssize_t nargs);
+PyObject* recordBytes(PyObject* module, PyObject* const* args, Py_ssize_t nargs);
 PyObject* recordsGather(PyObject* module, PyObject* const* args, Py_ssize_t nargs);
 PyObject* recordsFrame(PyObject* module, PyObject* const* args, Py_ssize_t nargs);
 

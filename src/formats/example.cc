@@ -81,8 +81,11 @@ class NumberWriter {
 class StringWriter {
  public:
   StringWriter(const ExampleColumn& column, const ColumnMemory& out)
-      : column_(column), out_(static_cast<uint8_t*>(out.values)), ends_(out.offsets) {
-    *ends_++ = 0;
+      : column_(column),
+        out_(static_cast<uint8_t*>(out.values)),
+        ends_(out.offsets),
+        at_(out.begin) {
+    *ends_++ = at_;
   }
 
   bool put(const FeatureList& list) {
@@ -107,7 +110,7 @@ class StringWriter {
   const ExampleColumn& column_;
   uint8_t* out_;
   int64_t* ends_;
-  int64_t at_ = 0;
+  int64_t at_;
 };
 
 // Adds a * b to *sum.
@@ -156,6 +159,15 @@ class ExampleBatch::Scanner {
   explicit Scanner(ExampleBatch* batch)
       : batch_(*batch), spec_(batch->spec_), found_(spec_.columns().size()) {}
 
+  // Forgets keys in the memory of records that may no longer be there.
+  void begin() {
+    for (Map* map : {&features_, &lists_}) {
+      for (Known& known : map->known) {
+        if (known.column < 0) known.column = kForgotten;
+      }
+    }
+  }
+
   void scan(int64_t number, FeatureCursor record) {
     number_ = number;
     for (Found& found : found_) found.there = false;
@@ -187,9 +199,10 @@ class ExampleBatch::Scanner {
     FeatureCursor message;
     bool there = false;
   };
+  static constexpr int32_t kForgotten = -2;
   struct Known {
-    std::string_view key;
-    int32_t column = -1;
+    std::string_view key;  // the spec's, or in the record if no column has it
+    int32_t column = kForgotten;
   };
   // The keys of the previous record. Most writers keep their order, so that one comparison finds
   // nearly every key.
@@ -229,12 +242,16 @@ class ExampleBatch::Scanner {
 
   int32_t columnOf(Map* map, size_t index, FeatureCursor key) const {
     const std::string_view name(reinterpret_cast<const char*>(key.next), key.left());
-    if (index < map->known.size() && map->known[index].key == name) {
-      return map->known[index].column;
+    if (index < map->known.size()) {
+      const Known& known = map->known[index];
+      if (known.column != kForgotten && known.key == name) return known.column;
     }
     const int32_t column = spec_.find(name, map->in_lists);
     if (index >= map->known.size() && index < kRemembered) map->known.resize(index + 1);
-    if (index < map->known.size()) map->known[index] = {name, column};
+    if (index < map->known.size()) {
+      const auto at = static_cast<size_t>(column);
+      map->known[index] = {column < 0 ? name : spec_.columns()[at].key, column};
+    }
     return column;
   }
 
@@ -393,14 +410,31 @@ class ExampleBatch::Scanner {
   int64_t number_ = 0;
 };
 
+ExampleBatch::ExampleBatch(const ExampleSpec& spec)
+    : spec_(spec), columns_(spec.columns().size()), scanner_(std::make_unique<Scanner>(this)) {}
+
 ExampleBatch::ExampleBatch(const ExampleSpec& spec, const uint8_t* base, const int64_t* begins,
                            const int64_t* sizes, int64_t count)
-    : spec_(spec), base_(base), count_(count), columns_(spec.columns().size()) {
-  for (Column& column : columns_) column.lists.reserve(static_cast<size_t>(count));
-  Scanner scanner(this);
+    : ExampleBatch(spec) {
+  scan(base, begins, sizes, count);
+}
+
+ExampleBatch::~ExampleBatch() = default;
+
+void ExampleBatch::scan(const uint8_t* base, const int64_t* begins, const int64_t* sizes,
+                        int64_t count, int64_t first) {
+  base_ = base;
+  count_ = count;
+  for (Column& column : columns_) {
+    column.lists.clear();
+    column.lists.reserve(static_cast<size_t>(count));
+    column.row_ends.clear();
+    column.size = {};
+  }
+  scanner_->begin();
   for (int64_t i = 0; i < count; ++i) {
     const uint8_t* record = base + begins[i];
-    scanner.scan(i, {record, record + sizes[i]});
+    scanner_->scan(first + i, {record, record + sizes[i]});
   }
   for (size_t i = 0; i < columns_.size(); ++i) measure(static_cast<int32_t>(i));
 }

@@ -5,6 +5,7 @@
 #define TENSOR_BRIDGE_FORMATS_EXAMPLE_H_
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -71,17 +72,27 @@ struct ColumnMemory {
   // are records; if they have rows, then one more than there are rows.
   int64_t* index = nullptr;
   int64_t* lengths = nullptr;  // kPadded: rows of each record
+  int64_t begin = 0;           // strings: where in `values` the first one goes
 };
 
 /// Records after the first pass: the place and the size of each column's values. It refers to the
-/// spec and to the records' memory. Several threads may use it at once.
+/// spec and to the records' memory. Several threads may use what is const at once.
 class ExampleBatch {
  public:
-  /// Record i is `sizes[i]` bytes at `base + begins[i]`. Throws FormatError, with the offset from
-  /// `base` and the key as its entry, for records that TensorFlow's parser refuses. Memory is in
-  /// proportion to the records' size, and to the number of columns times the number of records.
+  explicit ExampleBatch(const ExampleSpec& spec);
+  /// With scan().
   ExampleBatch(const ExampleSpec& spec, const uint8_t* base, const int64_t* begins,
                const int64_t* sizes, int64_t count);
+  ~ExampleBatch();
+  ExampleBatch(const ExampleBatch&) = delete;
+  ExampleBatch& operator=(const ExampleBatch&) = delete;
+
+  /// Goes through these records instead of those before. Record i is `sizes[i]` bytes at
+  /// `base + begins[i]`; messages call it `first + i`. Throws FormatError, with the offset from
+  /// `base` and the key as its entry, for records that TensorFlow's parser refuses. Memory is in
+  /// proportion to the records' size, and to the number of columns times the number of records.
+  void scan(const uint8_t* base, const int64_t* begins, const int64_t* sizes, int64_t count,
+            int64_t first = 0);
 
   const ExampleSpec& spec() const noexcept { return spec_; }
   const ColumnSize& size(int32_t column) const { return columns_[column].size; }
@@ -107,9 +118,10 @@ class ExampleBatch {
   void eachRecord(const Column& column, Visit visit) const;
 
   const ExampleSpec& spec_;
-  const uint8_t* base_;
-  int64_t count_;
+  const uint8_t* base_ = nullptr;
+  int64_t count_ = 0;
   std::vector<Column> columns_;
+  std::unique_ptr<Scanner> scanner_;
 };
 
 }  // namespace tensor_bridge

@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstring>
+#include <condition_variable>
+#include <deque>
+#include <mutex>
 #include <new>
 #include <utility>
 
@@ -14,28 +16,71 @@
 namespace tensor_bridge {
 namespace {
 
-// Torch aligns its own memory to this, and TensorFlow requires it.
-constexpr int64_t kAlignment = 64;
+// A batch that a thread works on.
+struct Job {
+  std::vector<RecordPlace> places;
+  // A fault that ended the search for them, of the last place.
+  RecordFault fault = RecordFault::kNone;
+  std::unique_ptr<ParsedBatch> made;
+  bool done = false;
+};
 
-int64_t aligned(int64_t size) { return (size + kAlignment - 1) / kAlignment * kAlignment; }
+// Finds the records of one batch after the other.
+class Finder {
+ public:
+  Finder(const RecordFiles& files, const RecordOrder& order)
+      : files_(files), order_(order), walk_(files) {
+    to_pass_ = order.first;
+  }
 
-// Reads, checks and parses one batch.
+  // The next `most` records, fewer at the end and at a fault.
+  void find(int64_t most, Job* job) {
+    job->places.reserve(static_cast<size_t>(most));
+    if (order_.numbers != nullptr) {
+      for (; most > 0 && next_ < order_.count; --most) {
+        job->places.push_back(placeOf(files_, order_.numbers[next_++]));
+      }
+      return;
+    }
+    RecordPlace place;
+    while (most > 0 && walk_.next(&place, &job->fault)) {
+      const bool faulty = job->fault != RecordFault::kNone;
+      if (!faulty && to_pass_-- > 0) continue;
+      if (!faulty) to_pass_ = order_.step - 1;
+      job->places.push_back(place);
+      if (faulty) return;
+      --most;
+    }
+  }
+
+ private:
+  const RecordFiles& files_;
+  const RecordOrder& order_;
+  RecordWalk walk_;
+  int64_t next_ = 0;     // among numbers
+  int64_t to_pass_ = 0;  // records before the next one
+};
+
+// Reads, checks and parses one batch after the other.
 class BatchMaker {
  public:
-  BatchMaker(const ExampleSpec* spec, const RecordFiles& files, bool verify, bool skip)
-      : spec_(spec), files_(files), verify_(verify), skip_(skip) {}
+  BatchMaker(const ExampleSpec* spec, const RecordFiles& files,
+             const ExampleQueue::Options& options)
+      : spec_(spec), files_(files), verify_(options.verify), skip_(options.skip) {
+    if (spec != nullptr) scratch_ = std::make_unique<ExampleBatch>(*spec);
+  }
 
-  std::unique_ptr<ParsedBatch> make(const std::vector<int64_t>& numbers,
-                                    const std::shared_ptr<BlockPool>& pool) {
+  std::unique_ptr<ParsedBatch> make(Job* job, const std::shared_ptr<BlockPool>& pool) {
     auto batch = std::make_unique<ParsedBatch>();
     batch->pool = pool;
     const auto begin = std::chrono::steady_clock::now();
+    base_ = nullptr;
     try {
-      if (find(numbers, batch.get())) parse(batch.get());
+      read(job, batch.get());
     } catch (const FormatError& e) {
       batch->failed = true;
       batch->message = e.what();
-      place(e.offset(), batch.get());
+      locate(e.offset(), batch.get());
     } catch (const std::bad_alloc&) {
       batch->failed = batch->out_of_memory = true;
     } catch (const std::exception& e) {
@@ -48,109 +93,84 @@ class BatchMaker {
   }
 
  private:
-  // Finds the records, as offsets from base_. False for a damaged record.
-  bool find(const std::vector<int64_t>& numbers, ParsedBatch* batch) {
-    for (const int64_t number : numbers) {
-      int64_t file = 0;
-      const RecordAt record = recordOf(files_, number, verify_, &file);
+  const uint8_t* address(RecordPlace place) const { return files_.data[place.file] + place.offset; }
+
+  void read(Job* job, ParsedBatch* batch) {
+    std::vector<RecordPlace>& places = job->places;
+    int64_t bytes = 0;
+    if (!measure(job, batch, &bytes)) return;
+    // As many as the first cache holds, with what becomes of them.
+    constexpr size_t kAtOnce = 8;
+    const auto count = static_cast<int64_t>(places.size());
+    const bool at_once = !BatchBuilder::fits(spec_, bytes, count);
+    if (at_once) {
+      if (!check(places, 0, places.size(), batch)) return;
+      parseRecords(scratch_.get(), base_, begins_.data(), sizes_.data(), found(), batch);
+      return;
+    }
+    BatchBuilder builder(scratch_.get(), bytes, count, batch);
+    for (size_t i = 0; i < places.size(); i += kAtOnce) {
+      if (!check(places, i, std::min(i + kAtOnce, places.size()), batch)) return;
+      builder.add(base_, begins_.data(), sizes_.data(), found());
+    }
+    builder.finish();
+  }
+
+  int64_t found() const { return static_cast<int64_t>(begins_.size()); }
+
+  // Sets the sizes of the records, as far as they are not known. Returns false at a fault.
+  bool measure(Job* job, ParsedBatch* batch, int64_t* bytes) const {
+    constexpr size_t kAhead = 8;
+    std::vector<RecordPlace>& places = job->places;
+    for (size_t i = 0; i < places.size(); ++i) {
+      RecordPlace& place = places[i];
+      RecordFault fault = i + 1 == places.size() ? job->fault : RecordFault::kNone;
+      if (place.size < 0) {
+        if (i + kAhead < places.size()) __builtin_prefetch(address(places[i + kAhead]));
+        const RecordAt record = recordAt(files_, place, /*verify=*/false, nullptr);
+        fault = record.fault;
+        place.size = record.size;
+      }
+      if (fault != RecordFault::kNone) return failed(fault, place, batch);
+      *bytes += place.size;
+    }
+    return true;
+  }
+
+  static bool failed(RecordFault fault, RecordPlace place, ParsedBatch* batch) {
+    batch->failed = true;
+    batch->fault = fault;
+    batch->file = place.file;
+    batch->offset = place.offset;
+    return false;
+  }
+
+  // Checks records and writes where they are from base_. Returns false at a fault.
+  bool check(const std::vector<RecordPlace>& places, size_t begin, size_t end, ParsedBatch* batch) {
+    begins_.clear();
+    sizes_.clear();
+    for (size_t i = begin; i < end; ++i) {
+      const RecordPlace place = places[i];
+      const void* ahead = i + 1 < places.size() ? address(places[i + 1]) : nullptr;
+      RecordAt record = recordAt(files_, place, verify_, ahead);
       if (record.fault == RecordFault::kDataCheck && skip_) {
         ++batch->skipped_records;
         batch->skipped_bytes += record.size + kRecordHeader + kRecordFooter;
         continue;
       }
-      if (record.fault != RecordFault::kNone) {
-        batch->failed = true;
-        batch->fault = record.fault;
-        batch->file = file;
-        batch->offset = files_.offsets[number];
-        return false;
-      }
-      const uint8_t* at = files_.data[file] + (record.end - kRecordFooter - record.size);
+      // The room for it was taken for this size.
+      if (record.size != place.size) record.fault = RecordFault::kLengthCheck;
+      if (record.fault != RecordFault::kNone) return failed(record.fault, place, batch);
+      const uint8_t* at = address(place) + kRecordHeader;
       if (base_ == nullptr) base_ = at;
       begins_.push_back(at - base_);
       sizes_.push_back(record.size);
     }
-    batch->count = static_cast<int64_t>(begins_.size());
     return true;
   }
 
-  void parse(ParsedBatch* batch) {
-    if (spec_ == nullptr) {
-      gather(batch);
-      return;
-    }
-    const ExampleBatch parsed(*spec_, base_, begins_.data(), sizes_.data(), batch->count);
-    for (size_t i = 0; i < spec_->columns().size(); ++i) {
-      const ExampleColumn& asked = spec_->columns()[i];
-      ParsedBatch::Column& column = batch->columns.emplace_back();
-      column.type = asked.type;
-      column.size = parsed.size(static_cast<int32_t>(i));
-      const ColumnSize& size = column.size;
-      const bool strings = asked.type == FeatureType::kBytes;
-      column.elements[0] = strings ? size.bytes : size.values;
-      if (strings) column.elements[1] = size.values + 1;
-      if (asked.kind == ColumnKind::kSparse) {
-        column.elements[2] = (asked.in_lists ? 3 : 2) * size.values;
-      } else if (asked.kind == ColumnKind::kRagged) {
-        column.elements[2] = batch->count + 1 + (asked.in_lists ? size.rows + 1 : 0);
-      } else if (asked.in_lists) {
-        column.elements[3] = batch->count;
-      }
-    }
-    allocate(batch);
-    for (size_t i = 0; i < batch->columns.size(); ++i) {
-      parsed.fill(static_cast<int32_t>(i), batch->columns[i].memory);
-    }
-  }
-
-  // Copies raw records to one column of strings.
-  void gather(ParsedBatch* batch) const {
-    ParsedBatch::Column& column = batch->columns.emplace_back();
-    column.size.values = batch->count;
-    for (const int64_t each : sizes_) column.size.bytes += each;
-    column.elements[0] = column.size.bytes;
-    column.elements[1] = batch->count + 1;
-    allocate(batch);
-    auto* out = static_cast<uint8_t*>(column.memory.values);
-    int64_t* offsets = column.memory.offsets;
-    *offsets = 0;
-    for (size_t i = 0; i < sizes_.size(); ++i) {
-      if (sizes_[i] > 0) std::memcpy(out, base_ + begins_[i], static_cast<size_t>(sizes_[i]));
-      out += sizes_[i];
-      offsets[i + 1] = offsets[i] + sizes_[i];
-    }
-  }
-
-  // One block for all columns: a batch is one allocation, and one release.
-  static void allocate(ParsedBatch* batch) {
-    const auto each = [&](auto visit) {
-      for (ParsedBatch::Column& column : batch->columns) {
-        for (int part = 0; part < 4; ++part) {
-          const bool bytes = part == 0 && column.type == FeatureType::kBytes;
-          const bool floats = part == 0 && column.type == FeatureType::kFloat;
-          visit(&column, part, aligned(column.elements[part] * (bytes ? 1 : floats ? 4 : 8)));
-        }
-      }
-    };
-    each([&](ParsedBatch::Column*, int, int64_t size) {
-      if (__builtin_add_overflow(batch->bytes, size, &batch->bytes)) throw std::bad_alloc();
-    });
-    batch->memory = batch->pool->take(static_cast<size_t>(batch->bytes + kAlignment));
-    uint8_t* at = batch->memory.data.get();
-    at += (kAlignment - reinterpret_cast<uintptr_t>(at) % kAlignment) % kAlignment;
-    each([&](ParsedBatch::Column* column, int part, int64_t size) {
-      void* place = column->elements[part] == 0 && part > 0 ? nullptr : at;
-      at += size;
-      auto* numbers = static_cast<int64_t*>(place);
-      if (part == 0) column->memory.values = place;
-      if (part == 1) column->memory.offsets = numbers;
-      if (part == 2) column->memory.index = numbers;
-      if (part == 3) column->memory.lengths = numbers;
-    });
-  }
-
-  // Finds the file, and the offset in it, of an offset from base_.
-  void place(int64_t offset, ParsedBatch* batch) const {
+  // The file, and the offset in it, of what is at an offset from base_.
+  void locate(int64_t offset, ParsedBatch* batch) const {
     if (offset == -1 || base_ == nullptr) return;
     const auto at = reinterpret_cast<uintptr_t>(base_) + static_cast<uintptr_t>(offset);
     for (int64_t i = 0; i < files_.count; ++i) {
@@ -166,6 +186,7 @@ class BatchMaker {
   const RecordFiles& files_;
   bool verify_;
   bool skip_;
+  std::unique_ptr<ExampleBatch> scratch_;
   const uint8_t* base_ = nullptr;
   std::vector<int64_t> begins_;
   std::vector<int64_t> sizes_;
@@ -173,54 +194,63 @@ class BatchMaker {
 
 }  // namespace
 
-BlockPool::Block BlockPool::take(size_t size) {
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    for (Block& block : free_) {
-      // A much larger block would keep memory that batches no longer need.
-      if (block.size < size || block.size / 2 > size) continue;
-      std::swap(block, free_.back());
-      Block found = std::move(free_.back());
-      free_.pop_back();
-      return found;
-    }
-    // No block fits, so the sizes of batches have changed.
-    free_.clear();
-  }
-  const size_t rounded = size + size / 8;  // the next batch may be a little larger
-  return {std::unique_ptr<uint8_t[]>(new uint8_t[rounded]), rounded};
-}
-
-void BlockPool::give(Block block) noexcept {
-  constexpr size_t kKept = 4;
-  if (block.data == nullptr) return;
-  try {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (free_.size() < kKept) free_.push_back(std::move(block));
-  } catch (const std::exception&) {
-    // The block is freed, as without a pool.
-  }
-}
-
-// The state that the threads share. Each thread holds a reference.
+// What the threads share; each holds a reference to it.
 struct ExampleQueue::State {
+  State(const ExampleSpec* its_spec, const RecordFiles& its_files, const RecordOrder& its_order,
+        const Options& its_options)
+      : spec(its_spec),
+        files(its_files),
+        order(its_order),
+        options(its_options),
+        finder(files, order) {}
+
+  // The next batch to make; null at the end. Threads find their records one after the other, so
+  // that batches are in order, and make them at the same time.
+  std::shared_ptr<Job> claim() {
+    const std::lock_guard<std::mutex> turn(finding);
+    {
+      std::unique_lock<std::mutex> lock(mutex);
+      room.wait(lock, [&] { return ends || static_cast<int64_t>(claimed.size()) < options.ahead; });
+      if (ends) return nullptr;
+    }
+    auto job = std::make_shared<Job>();
+    finder.find(options.batch_size, job.get());
+    const auto found = static_cast<int64_t>(job->places.size());
+    const bool faulty = job->fault != RecordFault::kNone;
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (found == 0 || (options.drop_last && !faulty && found < options.batch_size)) {
+      end();
+      return nullptr;
+    }
+    claimed.push_back(job);
+    return job;
+  }
+
+  // There is no further batch. The mutex is held.
+  void end() {
+    ends = true;
+    made.notify_all();
+    room.notify_all();
+  }
+
   const ExampleSpec* spec;
   RecordFiles files;
+  RecordOrder order;
   Options options;
   std::shared_ptr<BlockPool> pool = std::make_shared<BlockPool>();
+  std::mutex finding;
+  Finder finder;  // guarded by `finding`, everything below by `mutex`
   std::mutex mutex;
-  std::condition_variable asked;
+  std::condition_variable room;
   std::condition_variable made;
-  std::deque<std::shared_ptr<Job>> todo;
-  std::deque<std::shared_ptr<Job>> order;  // all jobs that were not taken
-  bool ends = false;
+  std::deque<std::shared_ptr<Job>> claimed;  // not taken, in order
+  bool ends = false;                         // no batch is claimed any more
+  bool out_of_memory = false;
 };
 
-ExampleQueue::ExampleQueue(const ExampleSpec* spec, const RecordFiles& files, Options options)
-    : state_(std::make_shared<State>()), process_(getpid()) {
-  state_->spec = spec;
-  state_->files = files;
-  state_->options = options;
+ExampleQueue::ExampleQueue(const ExampleSpec* spec, const RecordFiles& files,
+                           const RecordOrder& order, const Options& options)
+    : state_(std::make_shared<State>(spec, files, order, options)), process_(getpid()) {
   try {
     for (int32_t i = 0; i < options.threads; ++i) {
       threads_.emplace_back([state = state_] { work(state); });
@@ -234,71 +264,60 @@ ExampleQueue::ExampleQueue(const ExampleSpec* spec, const RecordFiles& files, Op
 
 ExampleQueue::~ExampleQueue() {
   if (getpid() != process_) {
-    // A thread that does not exist in this process may hold the mutex.
+    // The mutex may be held by a thread that is not here.
     new std::shared_ptr<State>(state_);
     new std::vector<std::thread>(std::move(threads_));
     return;
   }
   {
     const std::lock_guard<std::mutex> lock(state_->mutex);
-    state_->ends = true;
-    state_->todo.clear();
+    state_->end();
   }
-  state_->asked.notify_all();
   for (std::thread& thread : threads_) thread.join();
 }
 
 void ExampleQueue::work(const std::shared_ptr<State>& state) {
-  std::unique_lock<std::mutex> lock(state->mutex);
-  while (true) {
-    state->asked.wait(lock, [&] { return state->ends || !state->todo.empty(); });
-    if (state->ends) return;
-    const std::shared_ptr<Job> job = std::move(state->todo.front());
-    state->todo.pop_front();
-    lock.unlock();
-    const Options& options = state->options;
-    std::unique_ptr<ParsedBatch> made;
-    try {
-      made = BatchMaker(state->spec, state->files, options.verify, options.skip)
-                 .make(job->numbers, state->pool);
-    } catch (...) {
-      // Only if there is no memory for the result itself. take() then throws std::bad_alloc.
+  try {
+    BatchMaker maker(state->spec, state->files, state->options);
+    while (const std::shared_ptr<Job> job = state->claim()) {
+      std::unique_ptr<ParsedBatch> made;
+      try {
+        made = maker.make(job.get(), state->pool);
+      } catch (const std::bad_alloc&) {
+        // Only for lack of the few bytes of a result; take() says so.
+      }
+      const std::lock_guard<std::mutex> lock(state->mutex);
+      job->made = std::move(made);
+      job->done = true;
+      if (!state->claimed.empty() && state->claimed.front() == job) state->made.notify_one();
     }
-    lock.lock();
-    job->made = std::move(made);
-    job->done = true;
-    state->made.notify_all();
+  } catch (const std::bad_alloc&) {
+    const std::lock_guard<std::mutex> lock(state->mutex);
+    state->out_of_memory = true;
+    state->end();
   }
-}
-
-void ExampleQueue::submit(const int64_t* numbers, int64_t count) {
-  auto job = std::make_shared<Job>();
-  job->numbers.assign(numbers, numbers + count);
-  {
-    const std::lock_guard<std::mutex> lock(state_->mutex);
-    state_->order.push_back(job);
-    state_->todo.push_back(std::move(job));
-  }
-  state_->asked.notify_one();
-}
-
-int64_t ExampleQueue::waiting() {
-  const std::lock_guard<std::mutex> lock(state_->mutex);
-  return static_cast<int64_t>(state_->order.size());
 }
 
 int64_t ExampleQueue::ready() {
   const std::lock_guard<std::mutex> lock(state_->mutex);
-  return std::count_if(state_->order.begin(), state_->order.end(),
+  return std::count_if(state_->claimed.begin(), state_->claimed.end(),
                        [](const std::shared_ptr<Job>& job) { return job->done; });
 }
 
 std::unique_ptr<ParsedBatch> ExampleQueue::take() {
-  std::unique_lock<std::mutex> lock(state_->mutex);
-  if (state_->order.empty()) return nullptr;
-  const std::shared_ptr<Job> job = state_->order.front();
-  state_->made.wait(lock, [&] { return job->done; });
-  state_->order.pop_front();
+  std::shared_ptr<Job> job;
+  {
+    std::unique_lock<std::mutex> lock(state_->mutex);
+    std::deque<std::shared_ptr<Job>>& claimed = state_->claimed;
+    state_->made.wait(lock, [&] { return claimed.empty() ? state_->ends : claimed.front()->done; });
+    if (claimed.empty()) {
+      if (std::exchange(state_->out_of_memory, false)) throw std::bad_alloc();
+      return nullptr;
+    }
+    job = std::move(claimed.front());
+    claimed.pop_front();
+  }
+  state_->room.notify_one();
   if (job->made == nullptr) throw std::bad_alloc();
   return std::move(job->made);
 }

@@ -112,6 +112,25 @@ bool FeatureCursor::longVarint(uint64_t* out) noexcept {
   return false;
 }
 
+// Without a branch on the length, which is hard to foresee where values differ.
+bool FeatureCursor::shortVarint(uint64_t* out) noexcept {
+  constexpr uint64_t kMore = 0x8080808080808080;
+  if (left() < sizeof(uint64_t)) return false;
+  uint64_t value = 0;
+  std::memcpy(&value, next, sizeof value);
+  const uint64_t ends = ~value & kMore;
+  if (ends == 0) return false;
+  // The bytes up to the first one without the bit that says that another one follows.
+  value &= ends ^ (ends - 1);
+  value &= ~kMore;
+  value = (value & 0x007f007f007f007f) | (value & 0x7f007f007f007f00) >> 1;
+  value = (value & 0x00003fff00003fff) | (value & 0x3fff00003fff0000) >> 2;
+  value = (value & 0x000000000fffffff) | (value & 0x0fffffff00000000) >> 4;
+  next += __builtin_ctzll(ends) / 8 + 1;
+  *out = value;
+  return true;
+}
+
 bool FeatureCursor::skipField() noexcept {
   uint32_t tag = 0;
   uint64_t value = 0;
@@ -178,7 +197,7 @@ bool decodeInt64s(const FeatureList& list, int64_t* out) noexcept {
   for (int64_t i = 0; i < list.count; ++i) {
     uint64_t value = 0;
     if (!list.packed) ++cursor.next;  // the tag
-    if (!cursor.varint(&value)) return false;
+    if (!cursor.shortVarint(&value) && !cursor.varint(&value)) return false;
     out[i] = static_cast<int64_t>(value);
   }
   return true;

@@ -39,6 +39,9 @@ struct FeatureCursor {
     return longVarint(out);
   }
 
+  /// varint() of at most 8 bytes where at least 8 are left; false for another one, which it leaves.
+  bool shortVarint(uint64_t* out) noexcept;
+
   bool varint32(uint32_t* out) noexcept {
     uint64_t value = 0;
     if (!varint(&value)) return false;

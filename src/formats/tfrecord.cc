@@ -8,6 +8,8 @@
 namespace tensor_bridge {
 namespace {
 
+constexpr uintptr_t kWalkedAhead = 4;  // records
+
 // Both processors that the package is built for are little-endian, as the format is.
 template <typename Number>
 Number load(const uint8_t* data) noexcept {
@@ -32,7 +34,7 @@ bool lengthChecks(const uint8_t* header) noexcept {
 
 }  // namespace
 
-RecordAt recordAt(const uint8_t* data, int64_t size, int64_t at, bool verify) noexcept {
+RecordAt recordAt(const uint8_t* data, int64_t size, int64_t at) noexcept {
   RecordAt record;
   const int64_t left = size - at;
   if (left < kRecordHeader) {
@@ -52,11 +54,16 @@ RecordAt recordAt(const uint8_t* data, int64_t size, int64_t at, bool verify) no
   record.end = at + kRecordHeader + record.size + kRecordFooter;
   if (length > static_cast<uint64_t>(left) || record.end > size) {
     record.fault = RecordFault::kTruncated;
-  } else if (verify && masked(header + kRecordHeader, record.size) !=
-                           load<uint32_t>(header + kRecordHeader + record.size)) {
-    record.fault = RecordFault::kDataCheck;
   }
   return record;
+}
+
+void checkBytes(const uint8_t* data, const void* ahead, RecordAt* record) noexcept {
+  const uint8_t* footer = data + record->end - kRecordFooter;
+  const auto size = static_cast<size_t>(record->size);
+  if (maskedCrc32c(crc32cAhead(footer - size, size, ahead)) != load<uint32_t>(footer)) {
+    record->fault = RecordFault::kDataCheck;
+  }
 }
 
 int64_t RecordScan::scan(const uint8_t* data, int64_t size, int64_t most, int64_t* begins,
@@ -66,7 +73,8 @@ int64_t RecordScan::scan(const uint8_t* data, int64_t size, int64_t most, int64_
   int64_t count = 0;
   while (count < most && next < size) {
     if (searching && !search(data, size)) break;
-    const RecordAt record = recordAt(data, size, next, verify);
+    RecordAt record = recordAt(data, size, next);
+    if (verify && record.fault == RecordFault::kNone) checkBytes(data, data + record.end, &record);
     if (record.fault == RecordFault::kNone) {
       begins[count] = next + kRecordHeader;
       sizes[count] = record.size;
@@ -114,7 +122,8 @@ bool RecordScan::search(const uint8_t* data, int64_t size) noexcept {
   const int64_t from = next;
   for (; next + kRecordHeader <= size && budget > 0; ++next) {
     if (!lengthChecks(data + next)) continue;
-    const RecordAt record = recordAt(data, size, next, /*verify=*/true);
+    RecordAt record = recordAt(data, size, next);
+    if (record.fault == RecordFault::kNone) checkBytes(data, nullptr, &record);
     if (record.fault == RecordFault::kTruncated && !final) {
       skipped_bytes += next - from;
       return false;
@@ -130,12 +139,41 @@ bool RecordScan::search(const uint8_t* data, int64_t size) noexcept {
   return !searching;
 }
 
-RecordAt recordOf(const RecordFiles& files, int64_t number, bool verify, int64_t* file) noexcept {
-  *file = std::upper_bound(files.ends, files.ends + files.count, number) - files.ends;
-  if (files.data[*file] == nullptr) return {};
-  const int64_t at = files.offsets[number];
-  if (at < 0 || at > files.sizes[*file]) return {RecordFault::kTruncated, 0, 0};
-  return recordAt(files.data[*file], files.sizes[*file], at, verify);
+RecordPlace placeOf(const RecordFiles& files, int64_t number) noexcept {
+  return {std::upper_bound(files.ends, files.ends + files.count, number) - files.ends,
+          files.offsets[number]};
+}
+
+RecordAt recordAt(const RecordFiles& files, RecordPlace place, bool verify,
+                  const void* ahead) noexcept {
+  const uint8_t* data = files.data[place.file];
+  const int64_t size = files.sizes[place.file];
+  if (place.offset < 0 || place.offset > size) return {RecordFault::kTruncated, 0, 0};
+  RecordAt record = recordAt(data, size, place.offset);
+  if (verify && record.fault == RecordFault::kNone) checkBytes(data, ahead, &record);
+  return record;
+}
+
+bool RecordWalk::next(RecordPlace* place, RecordFault* fault) noexcept {
+  while (at_.file < files_.count && at_.offset >= files_.sizes[at_.file]) at_ = {at_.file + 1, 0};
+  if (at_.file >= files_.count) return false;
+  const uint8_t* data = files_.data[at_.file];
+  const RecordAt record = recordAt(data, files_.sizes[at_.file], at_.offset);
+  *place = {at_.file, at_.offset, record.size};
+  *fault = record.fault;
+  if (record.fault != RecordFault::kNone) {
+    at_.offset = files_.sizes[at_.file];
+    return true;
+  }
+  // Where the length of a later record is if records are as long as this one: each length would
+  // otherwise be waited for.
+  const auto guess = reinterpret_cast<uintptr_t>(data) + static_cast<uintptr_t>(record.end) +
+                     kWalkedAhead * static_cast<uintptr_t>(record.end - at_.offset);
+  for (const uintptr_t line : {guess - 64, guess}) {
+    __builtin_prefetch(reinterpret_cast<const void*>(line));
+  }
+  at_.offset = record.end;
+  return true;
 }
 
 void frameRecords(const uint8_t* base, const int64_t* begins, const int64_t* sizes, int64_t count,

@@ -27,9 +27,12 @@ struct RecordAt {
   int64_t end = 0;   // end of the record; past the end of the memory if kTruncated
 };
 
-/// The record at offset `at`. `verify`: also compare the checksum of the bytes. The length's
-/// checksum is always compared.
-RecordAt recordAt(const uint8_t* data, int64_t size, int64_t at, bool verify) noexcept;
+/// The record at offset `at`. Its length's checksum is compared, that of its bytes is not.
+RecordAt recordAt(const uint8_t* data, int64_t size, int64_t at) noexcept;
+
+/// Compares the checksum of the bytes of a record that recordAt() found without a fault. `ahead` is
+/// where the next record is that will be read, or null.
+void checkBytes(const uint8_t* data, const void* ahead, RecordAt* record) noexcept;
 
 /// Finds records in part of a file, from front to back. Each call continues where the last one
 /// ended. The memory may change between calls: the caller may drop bytes before `next` and append
@@ -72,9 +75,34 @@ struct RecordFiles {
   const int64_t* offsets = nullptr;      // each record's offset in its file
 };
 
-/// The record with this number, which must be below the last of `ends`. `file` is set even if the
-/// record is damaged.
-RecordAt recordOf(const RecordFiles& files, int64_t number, bool verify, int64_t* file) noexcept;
+/// The offset of a record in the file with this index.
+struct RecordPlace {
+  int64_t file = 0;
+  int64_t offset = 0;
+  int64_t size = -1;  // bytes of data; below 0: not known yet
+};
+
+/// The place of the record with this number, which must be below the last of `ends`.
+RecordPlace placeOf(const RecordFiles& files, int64_t number) noexcept;
+
+/// The record at a place of a file that is in memory. `ahead`: as for checkBytes(), if `verify`.
+RecordAt recordAt(const RecordFiles& files, RecordPlace place, bool verify,
+                  const void* ahead) noexcept;
+
+/// Goes through the records of files in order, by their lengths; the numbers and offsets of records
+/// are not needed.
+class RecordWalk {
+ public:
+  explicit RecordWalk(const RecordFiles& files) : files_(files) {}
+
+  /// Writes the place of the next record; false at the end. Where a fault is written, the rest of
+  /// that file is left out.
+  bool next(RecordPlace* place, RecordFault* fault) noexcept;
+
+ private:
+  RecordFiles files_;
+  RecordPlace at_;
+};
 
 /// Writes consecutive records with lengths and checksums to `out`, which must have room for
 /// kRecordHeader + size + kRecordFooter bytes of each.

@@ -95,8 +95,9 @@ def loader(
 
     Raises:
       RecordNotFoundError: A file is missing, or a pattern matches nothing.
-      RecordError: A file is damaged. Damage in a batch is raised when the batch is requested; the
-        next call continues after that batch.
+      RecordError: A file is damaged. It is raised when the batch is requested; the next call
+        continues after that batch, and with the next file if a record's length is damaged or
+        missing. That damage is raised by ``len()`` too, and with `shuffle` when a pass begins.
       InvalidOptionError, UnsupportedDtypeError: A keyword or the spec is invalid.
     """
     ensure()
@@ -148,6 +149,7 @@ class RecordBatchesBase:
         self.verify = verify
         self.files = MappedFiles(expand(paths), skip=self.skip, verify=verify, index=index)
         self.batch_size, self.threads, self.prefetch = batch_size, threads, prefetch
+        self.drop_last = drop_last
         self._order: dict[str, Any] = {
             "batch_size": batch_size,
             "shuffle": bool(shuffle),
@@ -192,18 +194,27 @@ class RecordBatchesBase:
         full, rest = divmod(records, self.batch_size)
         return full + (rest > 0 and not self._order["drop_last"])
 
-    def numbers(self, epoch: int, rank: int, world_size: int) -> torch.Tensor:
-        """The numbers of a pass's records in order, int64 of shape ``(count,)``."""
+    def numbers(self, epoch: int, rank: int, world_size: int, begin: int) -> torch.Tensor | None:
+        """The numbers of a pass's records in order, int64 of shape ``(count,)``.
+
+        None if they are every `world_size`-th record of the files from `rank` on, and are to be
+        found while they are read: a pass over large files need not wait until all their lengths
+        have been read.
+        """
         import torch
 
+        order = self._order
+        shared = world_size > 1 and (order["equal_steps"] or self.files.located)
+        if not (order["shuffle"] or self.skip or begin or shared):
+            return None
         count = len(self.files)
-        if self._order["shuffle"]:
+        if order["shuffle"]:
             generator = torch.Generator().manual_seed(self.seed + epoch)
-            order = torch.randperm(count, generator=generator, device="cpu")
+            drawn = torch.randperm(count, generator=generator, device="cpu")
         else:
-            order = torch.arange(count, device="cpu")
-        mine = order[rank::world_size][: self._records(rank, world_size)]
-        return mine[: self._batches(mine.shape[0]) * self.batch_size].contiguous()
+            drawn = torch.arange(count, device="cpu")
+        mine = drawn[rank::world_size][: self._records(rank, world_size)]
+        return mine[begin * self.batch_size :].contiguous()
 
     # ---- what a Loader calls ---------------------------------------------------------------------
 
@@ -290,57 +301,52 @@ class _Pass:
         self, dataset: RecordBatchesBase, epoch: int, place: tuple[int, int], begin: int
     ) -> None:
         self._dataset, self._epoch, self._place = dataset, epoch, place
-        self._numbers = dataset.numbers(epoch, *place)
-        size = dataset.batch_size
-        self._count = (self._numbers.shape[0] + size - 1) // size
-        self._delivered = self._asked = min(begin, self._count)
+        self._delivered = self._begin = begin
         self._bytes = self._failures = 0
         found = dataset.files.skipped
         self._skipped, self._skipped_bytes = found.skipped_records, found.skipped_bytes
         self._wait = self._compute = self._make = 0.0
         self._left: float | None = None
+        self._plan = dataset.parser.plan
         files = dataset.files
+        self._numbers = numbers = dataset.numbers(epoch, *place, begin)
+        ends, offsets = (None, None) if numbers is None else files.places()
         self._queue: Any = _C.example_queue(
             dataset.parser.native,
             files.addresses.data_ptr(),
             files.sizes.data_ptr(),
-            files.ends.data_ptr(),
+            _address(ends),
             len(files.paths),
-            files.offsets.data_ptr(),
+            _address(offsets),
+            _address(numbers),
+            0 if numbers is None else numbers.shape[0],
+            *place,
+            dataset.batch_size,
+            dataset.prefetch,
+            dataset.threads,
             int(dataset.verify),
             int(dataset.skip),
-            dataset.threads,
+            int(dataset.drop_last),
         )
         # Ends the threads before the memory that they read is released, also at exit.
-        self._end = weakref.finalize(self, _end, self._queue, files, dataset.parser)
-        self._ask()
-
-    def _ask(self) -> None:
-        """Submits batches until `prefetch` of them are in work."""
-        size = self._dataset.batch_size
-        end = min(self._count, self._delivered + self._dataset.prefetch)
-        while self._asked < end:
-            part = self._numbers[self._asked * size : (self._asked + 1) * size]
-            _C.example_queue_submit(self._queue, part.data_ptr(), part.shape[0])
-            self._asked += 1
+        self._end = weakref.finalize(self, _end, self._queue, files, dataset.parser, numbers)
 
     def __iter__(self) -> _Pass:
         return self
 
     def __next__(self) -> Any:
         self._dataset.check_process()
-        if self._queue is None or self._delivered == self._count:
-            self.close()
+        if self._queue is None:
             raise StopIteration
         begin = time.perf_counter()
         if self._left is not None:
             self._compute += begin - self._left
-        failure, columns, count, nbytes, skipped, skipped_bytes, took = _C.example_queue_take(
-            self._queue
-        )
-        begun = self._delivered * self._dataset.batch_size
+        taken = _C.example_queue_take(self._queue, self._plan)
+        if taken is None:
+            self.close()
+            raise StopIteration
+        failure, made, count, nbytes, skipped, skipped_bytes, took = taken
         self._delivered += 1
-        self._ask()
         self._left = time.perf_counter()
         self._wait += self._left - begin
         self._make += took / 1e9
@@ -351,9 +357,15 @@ class _Pass:
             raise self._error(*failure)
         self._bytes += nbytes
         if skipped:
-            batch = self._numbers[begun : begun + self._dataset.batch_size]
-            self._dataset.files.tell_of(batch)
-        return self._dataset.parser.taken(columns, count)
+            self._tell()
+        return self._dataset.parser.taken(made, count)
+
+    def _tell(self) -> None:
+        """Warns of the damage in the latest batch."""
+        size = self._dataset.batch_size
+        begin = (self._delivered - 1 - self._begin) * size
+        assert self._numbers is not None  # they are needed where damage is skipped
+        self._dataset.files.tell_of(self._numbers[begin : begin + size])
 
     def _error(self, kind: int, fault: int, file: int, offset: int, message: str) -> Exception:
         if kind == 2:
@@ -394,6 +406,10 @@ class _Pass:
         """Ends the threads and the pass."""
         self._queue = None
         self._end()
+
+
+def _address(tensor: torch.Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr() or 1  # torch gives 0 for an empty one
 
 
 def _end(queue: Any, *_memory: Any) -> None:

@@ -59,15 +59,19 @@ def _opened(path: str, skip: bool) -> Mapping | _Unpacked:
     return _Unpacked(path, compression, skip) if compression else mapping
 
 
+def _numbers(values: Sequence[int]) -> torch.Tensor:
+    import torch
+
+    return torch.tensor(values, dtype=torch.int64, device="cpu")
+
+
 class MappedFiles:
-    """Several files, whose records are numbered consecutively, with each record's place.
+    """Files in memory whose records are numbered consecutively.
 
     Attributes:
       paths: The files.
       addresses: Address of each file's first byte, int64 of shape ``(files,)``.
       sizes: Number of bytes of each file, int64 of shape ``(files,)``.
-      ends: For each file the number of records up to its end, int64 of shape ``(files,)``.
-      offsets: Offset of each record in its file, int64 of shape ``(records,)``.
       skipped: Damage that was left out when the records were found, in `skipped_records` and
         `skipped_bytes`. Records whose bytes are damaged are found when they are read.
     """
@@ -75,7 +79,7 @@ class MappedFiles:
     def __init__(
         self, paths: Sequence[str], *, skip: bool, verify: bool, index: str | None = None
     ) -> None:
-        """Maps the files and finds their records in one pass over the lengths.
+        """Maps the files. With `skip` it also finds their records.
 
         Args:
           paths: The files.
@@ -85,37 +89,52 @@ class MappedFiles:
 
         Raises:
           RecordNotFoundError: A file is missing.
-          RecordError: A file is damaged, unless `skip`; or it cannot have an index.
+          RecordError: A file cannot be read, or it cannot have an index; or a compressed stream is
+            damaged, unless `skip`.
         """
-        import torch
-
         self.paths = tuple(paths)
         self.skipped = RecordStats()
+        self._skip, self._verify = skip, verify
         self._told: set[str] = set()
+        self._places: tuple[torch.Tensor, torch.Tensor] | None = None
         found = None if index is None else index_of(list(paths), index, skip=skip)
         self._files = [_opened(path, skip) for path in self.paths]
-
-        def numbers(values: Sequence[int]) -> torch.Tensor:
-            return torch.tensor(values, dtype=torch.int64, device="cpu")
-
-        self.addresses = numbers([file.address for file in self._files])
-        self.sizes = numbers([file.size for file in self._files])
+        self.addresses = _numbers([file.address for file in self._files])
+        self.sizes = _numbers([file.size for file in self._files])
         if found is not None:
             for number, file in enumerate(self._files):
                 found.check(number, file.size)
-            self.skipped, self.ends, self.offsets = found.stats, found.ends, found.offsets
-            return
-        parts = [
-            self._find(path, file, skip, verify)
-            for path, file in zip(self.paths, self._files, strict=True)
-        ]
-        self.ends = numbers([part.shape[0] for part in parts]).cumsum(0)
-        self.offsets = torch.cat(parts) if parts else numbers([])
+            self.skipped, self._places = found.stats, (found.ends, found.offsets)
+        elif skip:
+            self.places()
+
+    @property
+    def located(self) -> bool:
+        """Whether the places of the records are known."""
+        return self._places is not None
+
+    def places(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where the records are. The first call reads the lengths of all of them.
+
+        Returns:
+          For each file the number of records up to its end, int64 of shape ``(files,)``, and each
+          record's offset in its file, int64 of shape ``(records,)``.
+
+        Raises:
+          RecordError: A file is damaged, unless damage is left out.
+        """
+        if self._places is None:
+            import torch
+
+            parts = [self._find(*each) for each in zip(self.paths, self._files, strict=True)]
+            ends = _numbers([part.shape[0] for part in parts]).cumsum(0)
+            self._places = ends, torch.cat(parts) if parts else _numbers([])
+        return self._places
 
     def __len__(self) -> int:
-        return int(self.offsets.shape[0])
+        return int(self.places()[1].shape[0])
 
-    def _find(self, path: str, file: Any, skip: bool, verify: bool) -> torch.Tensor:
+    def _find(self, path: str, file: Any) -> torch.Tensor:
         import torch
 
         failure = getattr(file, "failure", None)
@@ -128,7 +147,7 @@ class MappedFiles:
                 file.address,
                 file.size,
                 *position,
-                int(careful and verify),
+                int(careful and self._verify),
                 int(careful),
                 int(failure is None),  # what a damaged stream has cut is part of its damage
                 most,
@@ -142,7 +161,7 @@ class MappedFiles:
             position = Position(at, searching, budget)
             if fault:
                 error = damaged(path, FAULTS[fault], fault_at)
-                if not skip:
+                if not self._skip:
                     raise error
                 if careful:
                     self._tell(path, error)
@@ -171,21 +190,21 @@ class MappedFiles:
         """Warns of damaged records among those with `numbers`, once for each file."""
         import torch
 
+        ends, offsets = self.places()
         place = torch.empty(2, dtype=torch.int64, device="cpu")
         for at in range(numbers.shape[0]):
             _, file, fault = _C.records_at(
                 *(self.addresses.data_ptr(), self.sizes.data_ptr()),
-                *(self.ends.data_ptr(), len(self.paths), self.offsets.data_ptr()),
+                *(ends.data_ptr(), len(self.paths), offsets.data_ptr()),
                 *(numbers[at:].data_ptr(), 1, 1, 0, place.data_ptr(), place.data_ptr() + 8),
             )
             if fault:
-                offset = int(self.offsets[numbers[at]])
+                offset = int(offsets[numbers[at]])
                 self._tell(self.paths[file], damaged(self.paths[file], FAULTS[fault], offset))
 
     def digest(self) -> str:
-        """A digest of the files' sizes and numbers of records, but not of their names."""
-        text = f"{self.sizes.tolist()} {self.ends.tolist()}"
-        return hashlib.sha256(text.encode()).hexdigest()
+        """A digest of the files' sizes, but not of their names."""
+        return hashlib.sha256(str(self.sizes.tolist()).encode()).hexdigest()
 
     def __reduce__(self) -> Any:
         raise TypeError(f"the memory of {os.fspath(self.paths[0])} cannot be pickled")

@@ -41,6 +41,8 @@ __all__ = ["SpecParser"]
 # As in formats/feature.h and formats/example.h.
 _TYPES = {"bytes": 1, "float32": 2, "int64": 3}
 _FIXED, _PADDED, _SPARSE, _RAGGED = range(4)
+# As in extension/example_plan.h.
+_COLUMNS, _DICT, _FIRST = range(3)
 
 
 class _Asked(NamedTuple):
@@ -114,6 +116,8 @@ class SpecParser:
         # How often row splits are made of each column: for ragged values, and for partitions.
         self._splits: Counter[int] = Counter()
         self._divides: Counter[int] = Counter()
+        self._plan: Any = None
+        self._plain = False
         if spec is None:
             return
         sequence = isinstance(spec, SequenceFeatures)
@@ -129,6 +133,8 @@ class SpecParser:
             )
         if not self._asked:
             raise InvalidOptionError("expected a spec with at least one feature, got none")
+        fixed = all(asked.kind == _FIXED for asked in self._asked)
+        self._plain = fixed and not sequence and not self._decodes
         self._native = _C.example_spec(
             tuple(
                 (
@@ -199,19 +205,34 @@ class SpecParser:
 
     @property
     def native(self) -> Any:
-        """The compiled spec for `_C.example_scan` and `_C.example_queue`; None for raw records."""
+        """The spec for `_C.example_queue`; None for raw records."""
         return self._native
 
-    def taken(self, columns: Any, count: int) -> Any:
-        """The result of `parse` for a batch from `_C.example_queue_take`, in the batch's memory."""
-        asked = self._asked if self._native is not None else [_RAW]
-        made = [
-            _of_capsules(column, count, *parts)
-            for column, parts in zip(asked, columns, strict=True)
-        ]
-        if self._native is None:
-            return made[0].values
-        return self._values(_Parsed(made, count, single=False))
+    @property
+    def plan(self) -> Any:
+        """What `_C.example_queue_take` makes of a batch, for `taken`."""
+        if self._plan is None:
+            import torch
+
+            asked = [_RAW] if self._native is None else self._asked
+            columns = tuple(
+                (column.key, column.kind, column.in_lists, column.shape) for column in asked
+            )
+            form = _FIRST if self._native is None else _DICT if self.plain else _COLUMNS
+            self._plan = _C.example_plan(columns, form, StringTensor, torch.Size)
+        return self._plan
+
+    @property
+    def plain(self) -> bool:
+        """Whether every value is a column, of the same shape in all records."""
+        return self._plain
+
+    def taken(self, made: Any, count: int) -> Any:
+        """The batch that `_C.example_queue_take` made by the plan, as from `parse`."""
+        if self._plain or self._native is None:
+            return made
+        columns = [_Column(*column) for column in made]
+        return self._values(_Parsed(columns, count, single=False))
 
     # ---- compiling -------------------------------------------------------------------------------
 
@@ -416,37 +437,6 @@ def _record_error(error: CheckpointError, batch: RecordBatch) -> RecordError:
     made = RecordError(f"{place}{error}")
     made.path, made.offset = batch.path, error.offset if batch.path else -1
     return made
-
-
-def _of_capsules(
-    asked: _Asked,
-    count: int,
-    values: Any,
-    offsets: Any,
-    index: Any,
-    lengths: Any,
-    number: int,
-    max_rows: int,
-    max_values: int,
-) -> _Column:
-    """A column from `_C.example_queue_take`, in the batch's memory."""
-    import torch
-
-    made = torch.from_dlpack
-    shape = asked.shape_of(count, number, max_rows)
-    if offsets is not None:
-        values = StringTensor._unchecked(made(values), made(offsets), torch.Size(shape))
-    else:
-        values = made(values).view(shape)
-    if index is not None:
-        index = made(index)
-    if asked.kind == _SPARSE:
-        # A column without values has no index.
-        index = torch.empty(0, dtype=torch.int64, device="cpu") if index is None else index
-        index = index.view(3 if asked.in_lists else 2, number)
-    if lengths is not None:
-        lengths = made(lengths)
-    return _Column(values, index, lengths, max_rows, max_values)
 
 
 # Shape and dtype of a part of a column.

@@ -247,8 +247,35 @@ def test_a_damaged_record_is_an_error_of_its_batch_or_left_out(tmp_path: Path) -
     with pytest.warns(UserWarning, match=f"byte {begin}: .*skipped"):
         assert numbers_of(skipping) == [[0, 1, 2], [3, 5], [6, 7, 8]]
     (tmp_path / "cut").write_bytes(whole[:-3])
+
+
+def test_a_file_whose_lengths_are_damaged_ends_there_and_the_next_one_goes_on(
+    tmp_path: Path,
+) -> None:
+    for name in ("a", "b"):
+        whole = framed([record(n) for n in range(5)])
+        (tmp_path / name).write_bytes(whole[:-3] if name == "a" else whole)
+    paths = [tmp_path / "a", tmp_path / "b"]
+    loader = records.loader(paths, SPEC, batch_size=3)
+    elements = iter(loader)
+    assert next(elements)["n"].tolist() == [0, 1, 2]
+    with pytest.raises(RecordError, match="truncated") as caught:
+        next(elements)
+    assert caught.value.path == str(tmp_path / "a")
+    assert [batch["n"].tolist() for batch in elements] == [[0, 1, 2], [3, 4]]
+    # What needs the number of records, or an order of all of them.
     with pytest.raises(RecordError, match="truncated"):
-        records.loader(tmp_path / "cut", SPEC)
+        len(loader)
+    with pytest.raises(RecordError, match="truncated"):
+        iter(records.loader(paths, SPEC, shuffle=True))
+
+
+def test_records_are_found_while_they_are_read(files: Path) -> None:
+    one = records.loader(files, SPEC, batch_size=4)
+    found = numbers_of(one)
+    assert not one.dataset.files.located
+    assert len(one) == len(found)
+    assert numbers_of(one) == found
 
 
 def test_a_record_that_does_not_fit_its_spec_names_its_place(files: Path) -> None:

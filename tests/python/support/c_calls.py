@@ -159,12 +159,15 @@ ENTRIES: dict[str, tuple[str | int, ...]] = {
     "tb_example_keys_read": ("characters", 0, "out", "?tb_bundle_place"),
     "tb_example_key_get": ("example_keys", 0, "tb_example_key"),
     "tb_example_keys_release": ("?example_keys",),
-    "tb_example_queue_new": ("?example_spec", "record_files", 1, 0, 1, "out"),
-    "tb_example_queue_submit": ("example_queue", "room", 0),
+    "tb_example_parse": (
+        *("example_spec", "characters", "room", "room", 1, "out", "?tb_bundle_place"),
+    ),
+    "tb_example_queue_new": ("?example_spec", "record_files", "queue_options", "out"),
     "tb_example_queue_ready": ("example_queue",),
-    "tb_example_queue_take": ("asked_queue", "out"),
+    "tb_example_queue_take": ("example_queue", "out"),
     "tb_parsed_batch_info": ("parsed_batch", "tb_parsed_info"),
     "tb_parsed_column_get": ("parsed_batch", 0, "tb_parsed_column"),
+    "tb_py_parsed_tensor": ("parsed_batch", 0, 0, "room", 1, "out"),
     "tb_parsed_batch_retain": ("parsed_batch",),
     "tb_parsed_batch_release": ("?parsed_batch",),
     "tb_example_queue_release": ("?example_queue",),
@@ -451,17 +454,18 @@ class World:
         made.ends, made.offsets, made.count = self.make("shape"), self.make("room"), 1
         return made
 
-    def example_queue(self) -> int:
-        files = self.make("record_files")
-        return self._made("tb_example_queue_new", self.example_spec(), files, 1, 0, 1, ...)
+    def queue_options(self) -> Any:
+        made = self._struct("tb_queue_options")
+        made.threads = made.batch_size = made.ahead = made.step = 1
+        return made
 
-    def asked_queue(self) -> int:
-        queue = self.example_queue()
-        assert self.call("tb_example_queue_submit", queue, self.make("room"), 0) == OK
-        return queue
+    def example_queue(self) -> int:
+        files, options = self.make("record_files"), self.make("queue_options")
+        return self._made("tb_example_queue_new", self.example_spec(), files, options, ...)
 
     def parsed_batch(self) -> int:
-        return self._made("tb_example_queue_take", self.asked_queue(), ...)
+        records = (self.make("characters"), self.make("room"), self.make("room"), 1)
+        return self._made("tb_example_parse", self.example_spec(), *records, ..., None)
 
     def example_keys(self) -> int:
         return self._made(
