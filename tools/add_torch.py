@@ -135,7 +135,8 @@ def main(arguments: list[str]) -> int:
         remove()
         return 0
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    newest = max(matrix.ENVIRONMENTS, key=lambda e: [int(part) for part in e.torch.split(".")])
+    both = [environment for environment in matrix.ENVIRONMENTS if environment.tensorflow]
+    newest = max(both, key=lambda e: [int(part) for part in e.torch.split(".")])
     parser.add_argument("release", help="such as 2.16.0")
     parser.add_argument("--python", default=newest.python, help="Python in the matrix")
     parser.add_argument("--tensorflow", default=newest_tensorflow(), help="release in the matrix")

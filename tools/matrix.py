@@ -44,11 +44,17 @@ class Environment:
 
     python: str
     torch: str
-    tensorflow: str
+    tensorflow: str | None
+    """None: not installed, and neither is NumPy; what needs neither is tested."""
 
     @property
     def name(self) -> str:
-        return f"python{self.python}-torch{self.torch}-tensorflow{self.tensorflow}"
+        end = f"tensorflow{self.tensorflow}" if self.tensorflow else "without-tensorflow"
+        return f"python{self.python}-torch{self.torch}-{end}"
+
+    @property
+    def tests(self) -> Path:
+        return TESTS if self.tensorflow else ROOT / "tests" / "without_tensorflow"
 
 
 ENVIRONMENTS = (
@@ -63,6 +69,8 @@ ENVIRONMENTS = (
     Environment("3.10", "2.7.1", "2.14.1"),
     Environment("3.12", "2.9.1", "2.17.1"),
     Environment("3.11", "2.11.0", "2.14.1"),
+    # Of a Python that TensorFlow has no wheel for.
+    Environment("3.14", "2.15.0", None),
 )
 TESTS = ROOT / "tests" / "python"
 # Tests that tell nothing about a release of the frameworks, or take too long.
@@ -131,7 +139,9 @@ def create(environment: Environment, folder: Path, extra: Sequence[str] = ()) ->
         ]
         # The newest releases for that Python: the pinned ones may not support it any more.
         tests = [re.split("[=;]", requirement)[0] for requirement in pinned]
-        wanted = [f"torch=={environment.torch}", f"tensorflow-cpu=={environment.tensorflow}"]
+        # Without TensorFlow images are decoded by Pillow; elsewhere the tests skip them.
+        other = f"tensorflow-cpu=={environment.tensorflow}" if environment.tensorflow else "pillow"
+        wanted = [f"torch=={environment.torch}", other]
         done = uv("pip", "install", "--quiet", "--python", python, *wanted, *tests, *extra)
         if done.returncode != 0:
             raise SystemExit(f"{environment.name} cannot be installed:\n{done.stderr[-3000:]}")
@@ -162,14 +172,14 @@ def outcomes(report: Path) -> dict[str, Any]:
     }
 
 
-def selection(arguments: Sequence[str]) -> list[str]:
+def selection(arguments: Sequence[str], everything: Path = TESTS) -> list[str]:
     """pytest's arguments for what was named, or for all that tells about a release.
 
     Paths are relative to the repository. What is named runs although the others leave it out.
     """
     if not arguments:
         left_out = [f"--ignore={TESTS / path}" for path in LEFT_OUT]
-        return ["-m", MARKS, *left_out, str(TESTS)]
+        return ["-m", MARKS, *left_out, str(everything)]
     return [str(ROOT / a) if (ROOT / a.split("::")[0]).exists() else a for a in arguments]
 
 
@@ -183,7 +193,7 @@ def examine(
         python = install(environment, wheel, folder / "venv")
         env = {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
         doctor = run(python, "-m", "tensor_bridge", "doctor", "--json", env=env)
-        if doctor.returncode != 0:
+        if doctor.returncode != 0 and environment.tensorflow:
             raise SystemExit(f"{environment.name}: the doctor says:\n{doctor.stdout[-3000:]}")
         summary = json.loads(doctor.stdout)["summary"]
         report = folder / "report.xml"
@@ -193,7 +203,7 @@ def examine(
         command += ["-o", "filterwarnings=", "-q", "-p", "no:cacheprovider"]
         command += ["-n", "2", "--dist", "worksteal", f"--junitxml={report}"]
         begin = time.monotonic()
-        done = run(*command, *selection(arguments), env=env)
+        done = run(*command, *selection(arguments, environment.tests), env=env)
         (SCRATCH / f"{environment.name}.log").write_text(done.stdout + done.stderr)
         # 1: some tests failed. Other codes: pytest was interrupted, or ran no tests.
         if done.returncode not in (0, 1) or not report.exists():
@@ -209,8 +219,8 @@ def examine(
             },
             "date": time.strftime("%Y-%m-%d"),
             "doctor": summary,
-            "tests": [str(TESTS.relative_to(ROOT))],
-            "left out": sorted(LEFT_OUT),
+            "tests": [str(environment.tests.relative_to(ROOT))],
+            "left out": sorted(LEFT_OUT) if environment.tensorflow else [],
             "seconds": round(time.monotonic() - begin),
             **outcomes(report),
         }
@@ -222,7 +232,13 @@ def examine(
 
 def results() -> list[dict[str, Any]]:
     found = [json.loads(path.read_text("utf-8")) for path in RESULTS.glob("*.json")]
-    return sorted(found, key=lambda r: [int(p) for p in r["environment"]["torch"].split(".")])
+
+    def order(result: dict[str, Any]) -> Any:
+        environment = result["environment"]
+        torch = [int(part) for part in environment["torch"].split(".")]
+        return torch, environment["tensorflow"] is None
+
+    return sorted(found, key=order)
 
 
 def table() -> str:
@@ -235,11 +251,12 @@ def table() -> str:
         environment, doctor = result["environment"], result["doctor"]
         cells = [
             environment["torch"],
-            environment["tensorflow"],
+            environment["tensorflow"] or "none",
             environment["python"],
-            doctor["adapter in use"],
-            doctor["tf to torch"],
-            doctor["torch to tf"],
+            *(
+                doctor[fact] if environment["tensorflow"] else "-"
+                for fact in ("adapter in use", "tf to torch", "torch to tf")
+            ),
             f"{result['passed']:,}",
             str(len(result["failed"])),
         ]

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = matrix.RESULTS / "source"
 # The oldest release, two releases without a DLPack header that the build can use, and the newest.
 TORCHES = ("2.6.0", "2.7.1", "2.8.0", "2.15.0")
-ENVIRONMENTS = tuple(e for e in matrix.ENVIRONMENTS if e.torch in TORCHES)
+ENVIRONMENTS = tuple(e for e in matrix.ENVIRONMENTS if e.tensorflow and e.torch in TORCHES)
 
 
 def lines_of(page: str, block: int) -> list[str]:
