@@ -29,6 +29,16 @@ class OtherLayout : public FakeTensorflowTest {
     FakeTensorflowTest::SetUp();
     api_ = api();
     api_.Tensor_destroy = [](void*) { ADD_FAILURE() << "destroys what is no tensor"; };
+    make_ = [] {
+      const FakeSpec spec;
+      return fake_->tensor(&spec);
+    };
+    // Lets go of the memory at once, so that the trial frees it.
+    api_.TF_NewTensor = [](int, const int64_t*, int, void* data, size_t size,
+                           void (*deallocator)(void*, size_t, void*), void* argument) {
+      deallocator(data, size, argument);
+      return make_();
+    };
     api_.TFE_NewTensorHandle = [](const TF_Tensor*, TF_Status*) {
       const FakeSpec spec;
       return fake_->handle(&spec);
@@ -45,8 +55,7 @@ class OtherLayout : public FakeTensorflowTest {
     pointing_.interface = &pointing_.vtable;
     inside_ = pointing_.tensor;
     api_.TF_AllocateTensor = [](int, const int64_t*, int, size_t) { return made(); };
-    api_.TF_NewTensor = [](int, const int64_t*, int, void*, size_t, void (*)(void*, size_t, void*),
-                           void*) { return made(); };
+    make_ = made;
     api_.TF_DeleteTensor = [](TF_Tensor*) {};
   }
   static TF_Tensor* made() { return reinterpret_cast<TF_Tensor*>(&pointing_); }
@@ -61,6 +70,7 @@ class OtherLayout : public FakeTensorflowTest {
   }
 
   TfApi api_;
+  static inline TF_Tensor* (*make_)() = nullptr;
   static inline Pointing pointing_;
   static inline const void* inside_ = kNowhere;
 };
