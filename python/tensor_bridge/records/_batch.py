@@ -36,6 +36,11 @@ class RecordBatch:
     sizes: torch.Tensor
     path: str = ""
 
+    def __post_init__(self) -> None:
+        # Parsers read them by address: the steps of a slice would be lost.
+        object.__setattr__(self, "begins", self.begins.contiguous())
+        object.__setattr__(self, "sizes", self.sizes.contiguous())
+
     def __len__(self) -> int:
         return int(self.begins.shape[0])
 

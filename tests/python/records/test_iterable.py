@@ -280,3 +280,26 @@ def test_good_examples_come_before_one_that_does_not_fit(tmp_path: Path) -> None
     assert [next(items)["n"].item() for _ in range(3)] == [7, 7, 7]
     with pytest.raises(RecordError, match="expected a tf"):
         next(items)
+
+
+@pytest.mark.parametrize("batch_size", [None, 3])
+def test_the_records_of_a_part_are_parsed_and_no_others(tmp_path: Path, batch_size: Any) -> None:
+    path = tmp_path / "r"
+    spec = {"n": records.FixedLenFeature((), "int64"), "s": records.FixedLenFeature((), bytes)}
+    with records.Writer(path, spec) as writer:
+        for number in range(20):
+            writer.write({"n": number, "s": b"%d" % number})
+    for rank in range(3):
+        part: Any = records.IterableRecordDataset(
+            path, spec, batch_size=batch_size, rank=rank, world_size=3, shard="data"
+        )
+        values = [(value["n"], value["s"]) for value in part]
+        expected = list(range(rank, 20, 3))
+        if batch_size is None:
+            assert [(int(n), s.item()) for n, s in values] == [(n, b"%d" % n) for n in expected]
+        else:
+            assert [n for ns, _ in values for n in ns.tolist()] == expected
+            assert [int(s) for _, each in values for s in each.to_bytes()] == expected
+    batch = records.RecordFile(path).read(20)
+    assert batch is not None
+    assert records.parse_example(batch[1::4], spec)["n"].tolist() == [1, 5, 9, 13, 17]
