@@ -293,8 +293,12 @@ def _of(features: Mapping[str, Any], record: Any) -> dict[str, bytes]:
     return made
 
 
-def examples_of(batch: Any) -> Iterator[Any]:
+def examples_of(batch: Any, *, sequence: bool = False) -> Iterator[Any]:
     """Yields the values of each record of a batch.
+
+    Args:
+      batch: Values by key; for SequenceExamples the dicts "context", "sequence" and "lengths".
+      sequence: Whether the records are SequenceExamples.
 
     Raises:
       MismatchError: The values have different leading dimensions.
@@ -302,13 +306,34 @@ def examples_of(batch: Any) -> Iterator[Any]:
     """
     if not isinstance(batch, Mapping):
         raise UnsupportedTypeError(f"expected a dict of values, got a {type(batch).__name__}")
+    if sequence:
+        yield from _sequence_examples_of(_checked(batch, {"context", "sequence", "lengths"}))
+        return
     if any(isinstance(value, Mapping) for value in batch.values()):
-        raise UnsupportedTypeError("a batch of SequenceExamples cannot be written; write each one")
+        raise UnsupportedTypeError("expected a tensor for each feature of a batch, got a dict")
     counts = {key: _length(value) for key, value in batch.items() if value is not None}
     if len(set(counts.values())) > 1:
         raise MismatchError(f"expected values of one leading dimension, got {counts}")
     for i in range(next(iter(counts.values()), 0)):
         yield {key: _item(batch[key], i) for key in counts}
+
+
+def _sequence_examples_of(batch: Mapping[str, Any]) -> Iterator[Any]:
+    parts = {name: batch.get(name) or {} for name in ("context", "sequence", "lengths")}
+    flat = {
+        (name, key): value
+        for name, part in parts.items()
+        for key, value in _checked(part, set(part)).items()
+    }
+    for values in examples_of(flat):
+        record: dict[str, dict[str, Any]] = {"context": {}, "sequence": {}}
+        for (name, key), value in values.items():
+            if name == "lengths":
+                continue
+            length = values.get(("lengths", key)) if name == "sequence" else None
+            # Rows behind the record's own are padding.
+            record[name][key] = value if length is None else value[: int(length)]
+        yield record
 
 
 def _length(value: Any) -> int:

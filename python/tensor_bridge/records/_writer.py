@@ -16,6 +16,7 @@ from tensor_bridge.composite import StringTensor
 from tensor_bridge.errors import InvalidOptionError, UnsupportedTypeError
 from tensor_bridge.records._batch import RecordBatch
 from tensor_bridge.records._encode import encoder_of, examples_of
+from tensor_bridge.records._features import SequenceFeatures
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -123,6 +124,7 @@ class Writer:
         if shards < 1:
             raise InvalidOptionError(f"expected at least 1 shard, got {shards!r}")
         self._encode = None if spec is None else encoder_of(spec)
+        self._sequence = isinstance(spec, SequenceFeatures)
         base = os.fspath(path)
         self.paths = (
             [base]
@@ -165,7 +167,10 @@ class Writer:
         """Writes the records of a batch.
 
         Args:
-          batch: With a spec, values of the form that `parse_example` returns. Without a spec, raw
+          batch: With a spec, values of the form that `parse_example` returns. For a
+            `SequenceFeatures` a dict of the dicts "context", "sequence" and "lengths", as
+            `loader` gives it: rows of padded lists beyond the lengths are not written; without
+            lengths all are. A sparse list has as many rows in each record. Without a spec, raw
             records: a StringTensor, a list of bytes or a `RecordBatch`.
 
         Raises:
@@ -173,7 +178,7 @@ class Writer:
             values have different leading dimensions.
         """
         if self._encode is not None:
-            records: Iterable[Any] = examples_of(batch)
+            records: Iterable[Any] = examples_of(batch, sequence=self._sequence)
         elif isinstance(batch, StringTensor):
             records = batch.reshape(-1).to_bytes()
         else:

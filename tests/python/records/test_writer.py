@@ -152,6 +152,69 @@ def test_sequence_examples_are_written(tmp_path: Path) -> None:
     assert got[1]["x"].tolist() == [[[1, 2], [3, 4]]]
 
 
+def test_a_batch_of_sequence_examples_is_written_as_its_records(tmp_path: Path) -> None:
+    spec = records.SequenceFeatures(
+        context={
+            "label": records.FixedLenFeature((), "int64"),
+            "tags": records.VarLenFeature(bytes),
+            "ids": records.VarLenFeature("int64"),
+        },
+        sequence={
+            "x": records.FixedLenSequenceFeature((2,), "float32"),
+            "s": records.FixedLenSequenceFeature((), bytes),
+            "words": records.VarLenFeature(bytes),
+            "numbers": records.VarLenFeature("int64"),
+            "ragged": records.RaggedFeature("float32", row_splits_dtype="int64"),
+        },
+    )
+    with records.Writer(tmp_path / "one", spec) as writer:
+        for rows in (2, 0, 3):
+            context = {"label": rows, "tags": [b"t"] * (rows // 2), "ids": range(rows)}
+            sequence = {
+                "x": [[float(i), -i] for i in range(rows)],
+                "s": [b"%d" % i for i in range(rows)],
+                "words": [[b"w"] * i for i in range(rows)],
+                # Its last row has a value in the longest record.
+                "numbers": [list(range(i + 1)) for i in range(rows)],
+                "ragged": [[0.5] * i for i in range(rows)],
+            }
+            writer.write({"context": context, "sequence": sequence})
+    (batch,) = records.loader(tmp_path / "one", spec)
+    with records.Writer(tmp_path / "two", spec) as writer:
+        writer.write_batch(batch)
+    raw = [list(records.RecordFile(tmp_path / name)) for name in ("one", "two")]
+    assert len(raw[1]) == 3
+    lists = {
+        "x": tf.io.FixedLenSequenceFeature((2,), tf.float32),
+        "s": tf.io.FixedLenSequenceFeature((), tf.string),
+        "words": tf.io.RaggedFeature(tf.string),
+        "numbers": tf.io.VarLenFeature(tf.int64),
+        "ragged": tf.io.RaggedFeature(tf.float32),
+    }
+    context = {
+        "label": tf.io.FixedLenFeature((), tf.int64),
+        "tags": tf.io.RaggedFeature(tf.string),
+        "ids": tf.io.VarLenFeature(tf.int64),
+    }
+    first, second = (tf.io.parse_sequence_example(each, context, lists) for each in raw)
+    for mine, its in zip(second, first, strict=True):
+        for key in its:
+            a, b = to_torch(mine[key]), to_torch(its[key])
+            assert equal(a, b), key
+    # Without the lengths padding is written too.
+    with records.Writer(tmp_path / "padded", spec) as writer:
+        writer.write_batch({**batch, "lengths": {}})
+    (padded,) = records.loader(tmp_path / "padded", spec)
+    assert padded["lengths"]["x"].tolist() == [3, 3, 3]
+    with records.Writer(tmp_path / "wrong", spec) as writer:
+        with pytest.raises(MismatchError, match="leading dimension"):
+            writer.write_batch({"context": {"label": [1]}, "sequence": {"s": [[b"a"], [b"b"]]}})
+        with pytest.raises(UnsupportedTypeError, match="dict of values"):
+            writer.write_batch({"context": [1]})
+        with pytest.raises(InvalidOptionError, match="no feature 'label'"):
+            writer.write_batch({"label": [1]})
+
+
 def test_shards_get_records_by_turns(tmp_path: Path) -> None:
     with records.Writer(tmp_path / "r", shards=3) as writer:
         for n in range(7):
