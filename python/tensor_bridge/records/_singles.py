@@ -11,7 +11,7 @@ from tensor_bridge.records._batch import RecordBatch
 from tensor_bridge.records._features import FixedLenFeature, as_feature
 from tensor_bridge.records._spec_parser import SpecParser
 
-__all__ = ["singles"]
+__all__ = ["singles", "split"]
 
 
 def singles(parser: SpecParser, batch: RecordBatch) -> Iterator[Any]:
@@ -33,7 +33,7 @@ def singles(parser: SpecParser, batch: RecordBatch) -> Iterator[Any]:
             pass  # parse one by one, so that the records before the wrong one are delivered
         else:
             keys = tuple(columns)
-            for values in zip(*map(_split, columns.values()), strict=True):
+            for values in zip(*map(split, columns.values()), strict=True):
                 yield dict(zip(keys, values, strict=True))
             return
     for number in range(len(batch)):
@@ -47,7 +47,7 @@ def _has_fixed_shapes(spec: Any) -> bool:
     return all(isinstance(each, FixedLenFeature) and each.decode is None for each in features)
 
 
-def _split(column: Any) -> Any:
+def split(column: Any) -> Any:
     """The values of each record."""
     if not isinstance(column, StringTensor):
         return column.unbind(0)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tensor_bridge.errors import InvalidOptionError, RecordError
-from tensor_bridge.records._spec_parser import SpecParser
+from tensor_bridge.records._tfds_examples import ExampleParser
 from tensor_bridge.records._tfds_features import Features, Repeated
 from tensor_bridge.records._tfds_info import TfdsInfo, read_info
 from tensor_bridge.records._tfds_shards import Shards
@@ -72,7 +72,7 @@ class TfdsDataset:
                 )
             features = sorted(_names(self._supervised))
         self._plan = Plan(self.info.features, features, decode=decode, decoder=decoder)
-        self._parser = SpecParser(self._plan.spec)
+        self._parser = ExampleParser(self._plan.spec)
         self._shards = Shards(self._arguments[0], self.info.file_format)
 
     def __reduce__(self) -> Any:
@@ -118,9 +118,10 @@ class TfdsDataset:
         for number, places in by_range.items():
             asked = self._ranges[number]
             batch = self._shards.read(asked.file, asked.length, [at for _, at in places])
-            for i, (place, at) in enumerate(places):
+            parsed = self._parser.parse(batch)
+            for place, at in places:
                 try:
-                    found[place] = self._example(self._parser.parse_one(batch[i : i + 1]))
+                    found[place] = self._example(next(parsed))
                 except RecordError as e:
                     error = RecordError(f"{asked.file}, example {at}: {e}")
                     error.path, error.offset = str(Path(self._arguments[0], asked.file)), e.offset
