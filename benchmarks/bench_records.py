@@ -10,13 +10,16 @@ other readers in a separate folder, because their requirements contradict those 
 
 from __future__ import annotations
 
+import ctypes
 import io
+import mmap
 import os
 import random
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -32,6 +35,7 @@ import torch  # noqa: E402
 from _allocated import allocated  # noqa: E402
 from _records import SPEC as TF_SPEC  # noqa: E402
 from _records import write_examples  # noqa: E402
+from crc32c import crc32c  # noqa: E402
 
 from tensor_bridge import data, records  # noqa: E402
 
@@ -52,7 +56,7 @@ LEGEND = {
     "tfrecord": "tfrecord.reader.tfrecord_loader: a dict of NumPy arrays; no checksums",
     "tfrecords": "tfrecords: raw records",
     "grain": "grain.experimental.TFRecordIterDataset: raw records",
-    "CRC and copy": "the checksum of the same bytes, and a copy of them: the limit",
+    "CRC and copy": "checksum and copy of the same bytes, from and into warm memory: the limit",
     "empty tensors": "a DataLoader that yields empty tensors of the same shapes",
     "the decoder": "the image decoder alone",
 }
@@ -129,11 +133,15 @@ def _parsed(path: str) -> dict[str, Way]:
         )
         for threads in (1, 2)
     }
-    return ways | {
-        "data.loader": lambda: data.loader(parsed),
-        "rustfrecord": _Peer("rustfrecord", path),
-        "tfrecord": _Peer("tfrecord", path),
-    }
+    return (
+        ways
+        | _limits(path)
+        | {
+            "data.loader": lambda: data.loader(parsed),
+            "rustfrecord": _Peer("rustfrecord", path),
+            "tfrecord": _Peer("tfrecord", path),
+        }
+    )
 
 
 def _single(path: str) -> dict[str, Way]:
@@ -144,9 +152,8 @@ def _single(path: str) -> dict[str, Way]:
 
 
 def _raw(path: str) -> dict[str, Way]:
-    return {
+    return _limits(path) | {
         "records.loader": lambda: records.loader(path, None, batch_size=BATCH),
-        "CRC and copy": lambda: _limit(path),
         "tfrecords": _Peer("tfrecords", path),
         "grain": _Peer("grain", path),
     }
@@ -198,11 +205,48 @@ class _Empty(torch.utils.data.IterableDataset[Any]):
             }
 
 
-def _limit(path: str) -> Iterator[Any]:
-    from crc32c import crc32c
+class _Limit:
+    """The checksum of a file's bytes and a copy of them, of memory and into memory that is warm."""
 
-    content = Path(path).read_bytes()
-    yield crc32c(content), bytearray(content)
+    PIECE = 1 << 18  # about a batch
+
+    def __init__(self, path: str, threads: int) -> None:
+        with Path(path).open("rb") as file:
+            self._content = memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
+        self._outs = [bytearray(self.PIECE) for _ in range(threads)]
+
+    def __call__(self) -> Iterable[Any]:
+        # Both functions release the GIL.
+        threads = [
+            threading.Thread(target=self._part, args=(number,))
+            for number in range(1, len(self._outs))
+        ]
+        for thread in threads:
+            thread.start()
+        self._part(0)
+        for thread in threads:
+            thread.join()
+        return ()
+
+    def _part(self, number: int) -> None:
+        out = self._outs[number]
+        target = (ctypes.c_char * len(out)).from_buffer(out)
+        source = _address(self._content)
+        for at in range(number * self.PIECE, len(self._content), len(self._outs) * self.PIECE):
+            piece = self._content[at : at + self.PIECE]
+            crc32c(piece)
+            ctypes.memmove(target, source + at, len(piece))
+
+
+def _address(view: memoryview) -> int:
+    return int(torch.frombuffer(view, dtype=torch.uint8).data_ptr())
+
+
+def _limits(path: str) -> dict[str, Way]:
+    return {
+        "CRC and copy, 1 thread": _Limit(path, 1),
+        "CRC and copy, 2 threads": _Limit(path, 2),
+    }
 
 
 # ---- peers ---------------------------------------------------------------------------------------

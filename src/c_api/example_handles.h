@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <memory>
+#include <mutex>
 
 #include "c_api/private_api.h"
 #include "formats/example.h"
@@ -11,6 +12,11 @@
 
 struct tb_example_spec {
   tensor_bridge::ExampleSpec spec;
+  // For tb_example_parse(): what one call leaves to the next. Nobody waits for the mutex, which a
+  // thread of a forked child's parent may have held.
+  mutable std::mutex mutex{};
+  mutable std::unique_ptr<tensor_bridge::ExampleBatch> scratch{};
+  std::shared_ptr<tensor_bridge::BlockPool> pool = std::make_shared<tensor_bridge::BlockPool>();
 };
 
 struct tb_parsed_batch {

@@ -29,8 +29,16 @@ tb_status tb_example_parse(const tb_example_spec* spec, const void* base, const 
     require(out, "a place for the result");
     checkRecords(base, begins, sizes, count);
     auto batch = std::make_unique<ParsedBatch>();
-    ExampleBatch scratch(spec->spec);
-    parseRecords(&scratch, static_cast<const uint8_t*>(base), begins, sizes, count, batch.get());
+    batch->pool = spec->pool;
+    const auto* bytes = static_cast<const uint8_t*>(base);
+    const std::unique_lock<std::mutex> lock(spec->mutex, std::try_to_lock);
+    if (lock) {
+      if (spec->scratch == nullptr) spec->scratch = std::make_unique<ExampleBatch>(spec->spec);
+      parseRecords(spec->scratch.get(), bytes, begins, sizes, count, batch.get());
+    } else {
+      ExampleBatch scratch(spec->spec);
+      parseRecords(&scratch, bytes, begins, sizes, count, batch.get());
+    }
     *out = new tb_parsed_batch{std::move(batch)};
   });
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "dlpack/dlpack.h"
+#include "extension/frameworks.h"
 #include "extension/reading.h"
 
 namespace tensor_bridge::python {
@@ -193,6 +194,8 @@ PyObject* examplePlan(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
   if (integers.failed()) return nullptr;
   const int64_t form = integers.number(1);
   if (integers.failed()) return nullptr;
+  // Without it tensors are made by torch's own function.
+  if (!ensureReady()) PyErr_Clear();
   auto* plan = new ExamplePlan;
   const auto destroy = [](PyObject* capsule) { delete ExamplePlan::of(capsule); };
   PyObject* capsule = PyCapsule_New(plan, kPlan, destroy);

@@ -51,28 +51,41 @@ int64_t itemSize(FeatureType type) { return type == FeatureType::kFloat ? 4 : 8;
 BlockPool::Block BlockPool::take(size_t size) {
   {
     const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
-    for (size_t i = 0; lock && i < free_.size(); ++i) {
+    // The latest ones, which may be in the processor's cache.
+    constexpr size_t kLooked = 8;
+    const size_t count = lock ? free_.size() : 0;
+    for (size_t i = count; i > 0 && count - i < kLooked;) {
+      --i;
       Block& block = free_[i];
       // One that is much larger would keep memory that no batch needs any more.
       if (block.size < size || block.size / 2 > size) continue;
       std::swap(block, free_.back());
       Block found = std::move(free_.back());
       free_.pop_back();
+      free_bytes_ -= found.size;
       return found;
     }
-    // None fits, so the batches have another size now.
-    if (lock) free_.clear();
+    // None fits: the oldest one may never fit again.
+    if (count > 0) {
+      free_bytes_ -= free_.front().size;
+      free_.erase(free_.begin());
+    }
   }
   const size_t rounded = size + size / 8;  // the next one may be a little larger
   return {std::unique_ptr<uint8_t[]>(new uint8_t[rounded]), rounded};
 }
 
 void BlockPool::give(Block block) noexcept {
-  constexpr size_t kKept = 4;
+  constexpr size_t kKept = 4;                     // of any size
+  constexpr size_t kKeptBytes = size_t{1} << 20;  // small ones, which are many
   if (block.data == nullptr) return;
   try {
     const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
-    if (lock && free_.size() < kKept) free_.push_back(std::move(block));
+    if (!lock) return;
+    if (free_.size() >= kKept && free_bytes_ + block.size > kKeptBytes) return;
+    const size_t size = block.size;
+    free_.push_back(std::move(block));
+    free_bytes_ += size;
   } catch (const std::exception&) {
     // The block is freed, as without a pool.
   }

@@ -33,6 +33,7 @@ class BlockPool {
  private:
   std::mutex mutex_;
   std::vector<Block> free_;
+  size_t free_bytes_ = 0;
 };
 
 /// A batch of parsed records, or the reason why there is none.

@@ -127,9 +127,12 @@ class RecordDatasetBase:
         # Address and size of each mapped file, and the lowest of the addresses.
         self._memory = torch.zeros((2, files), dtype=torch.int64, device="cpu")
         self._base = 0
+        ends, offsets = self._index.ends.data_ptr(), self._index.offsets.data_ptr()
+        memory = self._memory.data_ptr()
+        self._native = memory, memory + 8 * files, ends, files, offsets
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_mappings": None, "_memory": None}
+        return {**self.__dict__, "_mappings": None, "_memory": None, "_native": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -149,6 +152,11 @@ class RecordDatasetBase:
           IndexError: There is no such record.
           RecordError: The record is damaged, or does not match the spec.
         """
+        if self._parser.spec is None:
+            # None where there is more to do, or to say.
+            record = _C.record_bytes(*self._native, index, self._verify)
+            if record is not None:
+                return record
         return self._parser.parse_one(self.raw([index]))
 
     def __iter__(self) -> Iterator[Any]:

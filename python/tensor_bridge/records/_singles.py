@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from tensor_bridge.composite import StringTensor
-from tensor_bridge.errors import RecordError
 from tensor_bridge.records._batch import RecordBatch
-from tensor_bridge.records._features import FixedLenFeature, as_feature
 from tensor_bridge.records._spec_parser import SpecParser
 
 __all__ = ["singles", "split"]
 
+# As many as a processor's cache holds with their tensors.
+_AT_ONCE = 16
+
 
 def singles(parser: SpecParser, batch: RecordBatch) -> Iterator[Any]:
     """Yields the result of ``parser.parse_one`` for each record.
-
-    If every value has the same shape in all records, the batch is parsed as a whole and the
-    examples are views of its columns, which takes a fraction of the time.
 
     Raises:
       RecordError: As `SpecParser.parse_one`, after yielding the records before the wrong one.
@@ -26,25 +24,15 @@ def singles(parser: SpecParser, batch: RecordBatch) -> Iterator[Any]:
     if parser.spec is None:
         yield from batch.to_bytes()
         return
-    if len(batch) > 1 and _has_fixed_shapes(parser.spec):
-        try:
-            columns = parser.parse(batch)
-        except RecordError:
-            pass  # parse one by one, so that the records before the wrong one are delivered
-        else:
-            keys = tuple(columns)
-            for values in zip(*map(split, columns.values()), strict=True):
-                yield dict(zip(keys, values, strict=True))
-            return
-    for number in range(len(batch)):
-        yield parser.parse_one(batch[number : number + 1])
-
-
-def _has_fixed_shapes(spec: Any) -> bool:
-    if not isinstance(spec, Mapping):
-        return False
-    features = [as_feature(given, key) for key, given in spec.items()]
-    return all(isinstance(each, FixedLenFeature) and each.decode is None for each in features)
+    at, count = 0, len(batch)
+    while at < count:
+        end = min(at + _AT_ONCE, count)
+        made = parser.singles(batch, at, end)
+        yield from made
+        at += len(made)
+        if at < end:  # the next one is wrong, or more than its columns
+            yield parser.parse_one(batch[at : at + 1])
+            at += 1
 
 
 def split(column: Any) -> Any:

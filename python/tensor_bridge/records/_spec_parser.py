@@ -200,8 +200,29 @@ class SpecParser:
             raise MismatchError(f"expected one record, got {len(batch)}")
         if self._native is None:
             return batch.to_bytes()[0]
+        if made := self.singles(batch, 0, 1):
+            return made[0]
         columns, _ = self._columns(batch, shared=False)
         return self._values(_Parsed(columns, 1, single=True))
+
+    def singles(self, batch: RecordBatch, begin: int, end: int) -> list[Any]:
+        """The values of each of these records, as from `parse_one`, in memory of its own.
+
+        Returns:
+          The records before the first one that does not match the spec. None at all if the values
+          of the spec's features are more than columns.
+        """
+        if not self._plain:
+            return []
+        made: list[Any] = _C.example_singles(
+            self._native,
+            self.plan,
+            batch.address,
+            batch.begins.data_ptr() + 8 * begin,
+            batch.sizes.data_ptr() + 8 * begin,
+            end - begin,
+        )
+        return made
 
     @property
     def native(self) -> Any:
