@@ -76,6 +76,14 @@ def in_step_by_record(ranks: RankPair, name: str, draw: dict[str, Any]) -> None:
             assert len(set(epoch)) == len(epoch) == 2 * share, seen
 
 
+def each_once_in_steps(ranks: RankPair, name: str, draw: dict[str, Any]) -> None:
+    """Every element on one rank in each epoch, as often in training as in evaluation."""
+    seen = ranks.run(name, **draw)
+    for part in range(2):
+        counts = Counter(i for rank in seen for batch in rank[part] for i in batch)
+        assert counts == dict.fromkeys(range(draw["length"]), 2), seen
+
+
 Case = tuple[Callable[[RankPair, str, dict[str, Any]], None], str, dict[str, Any]]
 LOOPS: dict[str, Case] = {
     **{
@@ -112,6 +120,40 @@ LOOPS: dict[str, Case] = {
         "lightning_loop",
         {"kind": "loader", "source": "records"},
     ),
+    # Datasets by number: samplers share them out.
+    **{
+        f"{loop} {source} {kind}": (as_the_peer, name, {"kind": kind, "source": source})
+        for source in ("by_number", "tfds")
+        for loop, name, kind in (
+            ("accelerate", "accelerate_loop", "dataloader"),
+            ("accelerate", "accelerate_loop", "stateful"),
+            ("trainer", "trainer_loop", "dataset"),
+            ("lightning", "lightning_loop", "dataloader"),
+        )
+    },
+    **{
+        f"plain iterable {kind}": (each_once, "plain", {"kind": kind, "source": "iterable"})
+        for kind in ("dataloader", "stateful")
+    },
+    **{
+        f"accelerate iterable {dispatch}": (
+            as_the_peer,
+            "accelerate_loop",
+            {"kind": "dataloader", "source": "iterable", "dispatch": dispatch},
+        )
+        for dispatch in (None, True, False)
+    },
+    # Not dispatched: where nobody knows the length, accelerate's ranks wait for each other.
+    "trainer iterable": (
+        as_the_peer,
+        "trainer_loop",
+        {"kind": "dataset", "source": "iterable", "dispatch": False},
+    ),
+    "lightning iterable": (
+        each_once_in_steps,
+        "lightning_loop",
+        {"kind": "dataloader", "source": "iterable", "shard": "data"},
+    ),
     "trainer loader": (in_step, "trainer_loop", {"kind": "loader"}),
     "lightning loader": (in_step, "lightning_loop", {"kind": "loader"}),
     "lightning dataloader": (in_step, "lightning_loop", {"kind": "dataloader"}),
@@ -129,14 +171,21 @@ def drawn(loop: str, number: int) -> dict[str, Any]:
     ):  # by file, only the elements tell how many there are
         files = draw.choice([0, 0, 1, 3, 5])
     shortest = 1 if judge is each_once or judge is as_the_peer else 2 * batch
+    length = draw.randint(shortest, max(shortest, 30))
+    if judge is each_once_in_steps:  # each rank has to have as many steps
+        length -= length % (2 * batch)
     values = {
         **options,
         "batch": batch,
-        "length": draw.randint(shortest, max(shortest, 30)),
+        "length": length,
         "seed": draw.choice([None, 1, 7]),
         "world_first": draw.random() < 0.5,
         "files": files,
     }
+    if options.get("source") == "iterable":
+        values["seed"] = None
+        # Two epochs, which the Trainer cannot compute without a length.
+        values["max_steps"] = 2 * -(-length // (2 * batch))
     if options.get("kind") in ("dataloader", "stateful") and "dispatch" in options:
         values["stateful"] = draw.random() < 0.5
         values["breaks"] = draw.random() < 0.3
@@ -163,6 +212,14 @@ QUICK = (
     "accelerate records",
     "trainer records",
     "lightning records",
+    "accelerate by_number dataloader",
+    "trainer by_number dataset",
+    "lightning by_number dataloader",
+    "accelerate tfds stateful",
+    "plain iterable stateful",
+    "accelerate iterable False",
+    "trainer iterable",
+    "lightning iterable",
 )
 
 

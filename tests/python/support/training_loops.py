@@ -6,6 +6,7 @@ They run on the ranks of `rank_pair` and return the elements that a rank has see
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import tempfile
@@ -32,6 +33,10 @@ transformers.logging.set_verbosity_error()
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
 Seen = list[list[int]]
+SPEC = {
+    "x": records.FixedLenFeature((1,), "float32"),
+    "labels": records.FixedLenFeature((), "int64"),
+}
 
 
 class Draw:
@@ -78,13 +83,9 @@ class Draw:
         if self.more.get("source") != "records":
             return loader(self.pipeline(), **options)
         options.pop("shard", None)
-        spec = {
-            "x": records.FixedLenFeature((1,), "float32"),
-            "labels": records.FixedLenFeature((), "int64"),
-        }
         return records.loader(
             self._record_files(),
-            spec,
+            SPEC,
             batch_size=self.batch,
             shuffle=self.seed is not None,
             seed=self.seed or 0,
@@ -93,7 +94,10 @@ class Draw:
 
     def _record_files(self) -> list[str]:
         folder, count = Path(tempfile.mkdtemp()), self.more.get("files") or 1
-        names = [str(folder / str(number)) for number in range(count)]
+        # As TFDS names them.
+        names = [
+            str(folder / f"n-train.tfrecord-{number:05d}-of-{count:05d}") for number in range(count)
+        ]
         for number, name in enumerate(names):
             with tf.io.TFRecordWriter(name) as writer:
                 for i in range(number, self.length, count):
@@ -110,9 +114,70 @@ class Draw:
         return [str(folder / str(number)) for number in range(count)]
 
     def dataset(self, batched: bool = True, length: int | None = None, **options: Any) -> Any:
-        """The TorchDataset, or torch's own dataset of the same elements."""
-        made = self.pipeline(batched, length)
-        return TorchDataset(made, **options) if self.ours else Plain(made, self.epochs + 2)
+        """The TorchDataset or dataset of records, or torch's own dataset of the same elements."""
+        source = self.more.get("source")
+        if source is None:
+            made = self.pipeline(batched, length)
+            return TorchDataset(made, **options) if self.ours else Plain(made, self.epochs + 2)
+        if self.ours:
+            return getattr(self, f"_{source}")(batched, options.get("shard"))
+        count = self.more.get("files") or 1
+        order = torch.tensor(
+            [i for first in range(count) for i in range(first, self.length, count)]
+        )
+        parts = order.split(self.batch) if batched and source == "iterable" else order
+        elements = [{"x": part.float().unsqueeze(-1), "labels": part} for part in parts]
+        if source == "iterable":
+            return Unsized(elements)
+        return elements
+
+    def _iterable(self, batched: bool, shard: str | None) -> Any:
+        size = self.batch if batched else None
+        return records.IterableRecordDataset(
+            self._record_files(), SPEC, batch_size=size, shard=shard
+        )
+
+    def _by_number(self, *_: Any) -> Any:
+        return records.RecordDataset(self._record_files(), SPEC)
+
+    def _tfds(self, *_: Any) -> Any:
+        files = self._record_files()
+        folder = Path(files[0]).parent
+        lengths = [str(len(range(i, self.length, len(files)))) for i in range(len(files))]
+        template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+        split = {"name": "train", "shardLengths": lengths, "filepathTemplate": template}
+        info = {"fileFormat": "tfrecord", "name": "n", "version": "1.0.0", "splits": [split]}
+        (folder / "dataset_info.json").write_text(json.dumps(info))
+        features = "tensorflow_datasets.core.features"
+        tensors = {
+            "x": {"dtype": "float32", "encoding": "none", "shape": {"dimensions": ["1"]}},
+            "labels": {"dtype": "int64", "encoding": "none", "shape": {}},
+        }
+        kinds = {"x": f"{features}.tensor_feature.Tensor", "labels": f"{features}.scalar.Scalar"}
+        tree = {name: {"pythonClassName": kinds[name], "tensor": tensors[name]} for name in kinds}
+        whole = {"pythonClassName": f"{features}.features_dict.FeaturesDict"}
+        whole |= {"featuresDict": {"features": tree}}
+        (folder / "features.json").write_text(json.dumps(whole))
+        return records.tfds(folder, "train")
+
+    def dataloader(self, kind: Any = DataLoader, batched: bool = True, **options: Any) -> Any:
+        """A DataLoader over the dataset. Datasets by number are batched and shuffled by it."""
+        made = self.dataset(batched, **options)
+        if isinstance(made, IterableDataset):
+            return kind(made, batch_size=None if batched else self.batch)
+        torch.manual_seed(self.seed or 0)
+        own = {"collate_fn": records.collate} if self.ours else {}
+        return kind(made, batch_size=self.batch, shuffle=self.seed is not None, **own)
+
+
+class Unsized(IterableDataset[Any]):
+    """Elements as a torch dataset that does not know how many they are."""
+
+    def __init__(self, elements: list[Any]) -> None:
+        self._elements = elements
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._elements)
 
 
 class Plain(IterableDataset[Any]):
@@ -195,7 +260,7 @@ def plain(draw: Draw) -> Seen:
         made = draw.loader(shard=draw.more["shard"])
     else:
         kinds = {"dataloader": DataLoader, "stateful": StatefulDataLoader}
-        made = kinds[kind](draw.dataset(shard=draw.more["shard"]), batch_size=None)
+        made = draw.dataloader(kinds[kind], shard=draw.more["shard"])
     begin_world()
     return [[i for batch in made for i in numbers(batch)] for _ in range(draw.epochs)]
 
@@ -243,7 +308,7 @@ def accelerate_loop(draw: Draw) -> Seen:
         data: Any = draw.loader(**draw.more.get("options", {}))
     else:
         kinds = {"dataloader": DataLoader, "stateful": StatefulDataLoader}
-        data = kinds[kind](draw.dataset(batched), batch_size=None if batched else draw.batch)
+        data = draw.dataloader(kinds[kind], batched)
     if not draw.world_first:
         made = accelerator(draw)
     prepared = made.prepare(data)
@@ -457,7 +522,7 @@ def lightning_loop(draw: Draw) -> Any:
         if draw.more["kind"] == "loader":
             return draw.loader(equal_steps=True)
         kind = StatefulDataLoader if draw.more["kind"] == "stateful" else DataLoader
-        return kind(draw.dataset(shard="auto", equal_steps=True), batch_size=None)
+        return draw.dataloader(kind, shard=draw.more.get("shard", "auto"), equal_steps=True)
 
     callbacks = []
     if draw.more.get("folder"):
