@@ -62,6 +62,7 @@ def tried(commands: list[str], folder: Path, python: Path) -> dict[str, Any]:
         done = matrix.run("sh", "-c", f"cd {folder} && {command}", env=env)
         if done.returncode != 0:
             said = " ".join((done.stdout + done.stderr).partition("(message):")[2].split())
+            said = re.sub(r"(?<!\S)/\S+", "PATH", said)  # of this machine
             return {"ends": "failed", "says": said[:300] or done.stderr[-1500:]}
     seconds = round(time.monotonic() - begin)
     doctor = matrix.run(python, "-m", "tensor_bridge", "doctor", "--json", env=env)
