@@ -43,7 +43,9 @@ tb_status reportPythonError() {
     if (bytes) message = PyBytes_AsString(bytes.get());
   }
   PyErr_Clear();
-  full = full || message.find("can't allocate memory") != std::string::npos;
+  // The second are torch's words on aarch64.
+  full = full || message.find("can't allocate memory") != std::string::npos ||
+         message.find("not enough memory") != std::string::npos;
   return g_host->setError(full ? TB_OUT_OF_MEMORY : TB_TORCH, message.c_str());
 }
 

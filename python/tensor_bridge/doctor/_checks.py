@@ -72,8 +72,8 @@ def installed(facts: Facts) -> Iterator[Finding]:
                 "error", name, f"{name} {version} is installed; expected {words}", install
             )
     several = [name for name in TENSORFLOW_DISTRIBUTIONS if name in facts.distributions]
-    # The plain package depends on a platform's own one.
-    if len(set(several) - {"tensorflow-intel"}) > 1:
+    # The plain package depends on a platform's own one; up to 2.15 on tensorflow-cpu-aws.
+    if len(set(several) - {"tensorflow-intel", "tensorflow-cpu-aws"}) > 1:
         yield Finding(
             "warning",
             "several TensorFlows",

@@ -23,6 +23,7 @@ TENSORFLOW_DISTRIBUTIONS = (
     "tensorflow",
     "tensorflow-cpu",
     "tensorflow-intel",
+    "tensorflow-cpu-aws",
     "tensorflow-rocm",
     "tensorflow-gpu",
     "tf-nightly",

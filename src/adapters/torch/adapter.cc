@@ -43,8 +43,9 @@ tb_status reportException() noexcept {
     return g_host->setError(TB_OUT_OF_MEMORY, e.what_without_backtrace());
   } catch (const c10::Error& e) {
     const char* message = e.what_without_backtrace();
-    // The CPU allocator throws a plain c10::Error.
-    const bool memory = std::strstr(message, "can't allocate memory") != nullptr;
+    // The CPU allocator throws a plain c10::Error; the second are its words on aarch64.
+    const bool memory = std::strstr(message, "can't allocate memory") != nullptr ||
+                        std::strstr(message, "not enough memory") != nullptr;
     return g_host->setError(memory ? TB_OUT_OF_MEMORY : TB_TORCH, message);
   } catch (const std::bad_alloc&) {
     return g_host->setError(TB_OUT_OF_MEMORY, "out of memory");

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import signal
 import subprocess
@@ -86,12 +87,12 @@ def test_each_operator_is_recorded_anew(armed_guard: Guard) -> None:
 
 def test_every_page_and_thread_is_watched(armed_guard: Guard) -> None:
     pages = 512
-    values = torch.zeros(pages * 1024)
+    values = torch.zeros(pages * mmap.PAGESIZE // 4)
     source = guarded(armed_guard, values)
     with armed_guard.operator("fill_"):
         unprotected_dlpack(source.tensor).fill_(0)
     offsets = sorted(fault.offset for fault in armed_guard.take_faults())
-    assert [offset // 4096 for offset in offsets] == list(range(pages))
+    assert [offset // mmap.PAGESIZE for offset in offsets] == list(range(pages))
 
 
 def test_reads_are_not_recorded(armed_guard: Guard) -> None:

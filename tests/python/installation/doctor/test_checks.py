@@ -229,6 +229,7 @@ def test_what_is_wrong_is_found(
         {"on_library_path": (LIBRARIES[1],)},
         {"environment": {"KMP_DUPLICATE_LIB_OK": "0", "LD_PRELOAD": "/usr/lib/libasan.so"}},
         {"distributions": {"tensorflow-intel": "2.21.0"}},
+        {"distributions": {"tensorflow-cpu-aws": "2.15.1"}},
         {"distributions": {"torch": "2.15.0+cu130", "tensorflow": "2.12.0"}},
     ],
 )

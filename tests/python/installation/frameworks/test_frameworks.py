@@ -8,7 +8,6 @@ restart.
 from __future__ import annotations
 
 import _ctypes
-from importlib import metadata
 from pathlib import Path
 
 import needs
@@ -17,9 +16,8 @@ from claims import claims_test
 from fresh import TENSORFLOW_FIRST, TORCH_FIRST, WITHOUT_TORCH, run_forked, run_python
 
 from tensor_bridge._frameworks import adapters
-from tensor_bridge._loaded import version_pair
 
-TF_VERSION = version_pair(metadata.version("tensorflow-cpu"))
+TF_VERSION = needs.tensorflow_release
 
 INSTALLED = '''
 import contextlib, gc, importlib, sys, tempfile

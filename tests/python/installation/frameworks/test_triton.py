@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from importlib import metadata
 from pathlib import Path
 
+import needs
 import pytest
 from fresh import TENSORFLOW_FIRST, Done, run_forked
-
-from tensor_bridge._loaded import version_pair
 
 # In a separate folder, if the tested torch comes without triton. A CUDA build requires it.
 FOLDER = Path(sys.prefix) / "triton"
 pytestmark = [
     pytest.mark.skipif(
-        not (2, 19) <= version_pair(metadata.version("tensorflow-cpu")) <= (2, 21),
+        not (2, 19) <= needs.tensorflow_release <= (2, 21),
         reason="TensorFlow loads locally, so triton is safe",
     ),
     pytest.mark.skipif(
