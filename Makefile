@@ -37,7 +37,7 @@ help:
 	@echo 'make bench-compare    instructions of each operation against a commit (BASE=HEAD)'
 	@echo 'make docs             the documentation as a site, in build/docs; warnings are errors'
 	@echo 'make docs-look        every page of it in a browser, at the width of a desk and of a phone'
-	@echo 'make wheel            the one wheel for every supported Python, torch and TensorFlow, in dist/'
+	@echo 'make wheel            the one wheel for every supported Python, torch and TensorFlow (ARCH=aarch64)'
 	@echo 'make wheel-check      the same with the symbols of the real torch libraries, which it reads'
 	@echo 'make matrix           that wheel with many releases of Python and the frameworks; an hour, 7 GB'
 	@echo 'make memory-order     the first write on every order of memory accesses; minutes'
@@ -104,12 +104,17 @@ build: $(STAMPS)/package
 dev: build $(STAMPS)/models $(STAMPS)/interop $(STAMPS)/loops $(STAMPS)/triton $(STAMPS)/docs $(STAMPS)/system-tests $(STAMPS)/system-docs
 	@echo 'Ready: . $(VENV)/bin/activate'
 
+# ARCH=aarch64: for that processor, with a cross compiler on another.
+ARCH ?=
+export TENSOR_BRIDGE_ARCH := $(ARCH)
+CROSS := $(if $(filter-out $(shell uname -m),$(ARCH)),$(STAMPS)/system-cross)
+
 # Reads the headers out of a torch wheel of each group, 54 MB, once; what is linked is in lists.
-wheel: $(STAMPS)/wheel
+wheel: $(STAMPS)/wheel $(CROSS)
 	$(BIN)/python tools/build_wheel.py
 
 # On demand: with the symbols of the real libraries of every supported torch. Writes the lists anew.
-wheel-check: $(STAMPS)/wheel
+wheel-check: $(STAMPS)/wheel $(CROSS)
 	$(BIN)/python tools/build_wheel.py --real
 	git diff --exit-code --stat -- tools/torch_symbols
 
@@ -144,7 +149,7 @@ emulated-gpu-peers: $(STAMPS)/venv
 # Everything there is to a release, on a clean clone: hours, because of what `make wheel-check` reads and
 # the tests that take minutes. The results of `make matrix` are those that are committed.
 release-check: test test-exhaustive test-asan test-tsan fuzz docs-look wheel-check $(STAMPS)/release
-	tests/consumer/run.sh $(BIN)/python dist/*.whl
+	tests/consumer/run.sh $(BIN)/python dist/*_$(shell uname -m).whl
 	$(BIN)/python tools/release_check.py
 
 # --- what it is for ---------------------------------------------------------------------------

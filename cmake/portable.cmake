@@ -3,13 +3,19 @@
 # older version, which newer ones keep, or brought along. Not for other builds: they need none of it.
 
 # tb_stand_in(<name> <soname>): a library of cmake/portable/<name>.cc, with the symbol versions of
-# <name>.map. Linked against in front of the real one of that soname, never installed.
+# <processor>/<name>.map: glibc's first version differs, and one that it never had is found out when the
+# library is loaded. Linked against in front of the real one of that soname, never installed.
 function(tb_stand_in name soname)
   set(target "tb_portable_${name}")
   add_library(${target} SHARED "${PROJECT_SOURCE_DIR}/cmake/portable/${name}.cc")
   # The file has a name of its own, or -l would find it in place of the real one.
   set_target_properties(${target} PROPERTIES NO_SONAME ON INTERPROCEDURAL_OPTIMIZATION OFF)
-  set(map "${PROJECT_SOURCE_DIR}/cmake/portable/${name}.map")
+  set(map "${PROJECT_SOURCE_DIR}/cmake/portable/${CMAKE_SYSTEM_PROCESSOR}/${name}.map")
+  if(NOT EXISTS "${map}")
+    message(FATAL_ERROR
+      "TENSOR_BRIDGE_PORTABLE is for Linux on x86_64 and aarch64, not for ${CMAKE_SYSTEM_PROCESSOR}; "
+      "build without it")
+  endif()
   target_compile_options(${target} PRIVATE -fno-builtin -w)
   target_link_options(
     ${target} PRIVATE -nostdlib "-Wl,-soname,${soname}" "-Wl,--version-script=${map}")

@@ -86,7 +86,8 @@ function(tb_torch_headers target torch_dir)
     target_compile_features(${target} PRIVATE cxx_std_17)
   endif()
   if(version VERSION_LESS 2.7)
-    # PyPI's builds have the old ABI, some others of 2.6 the new one; an installed torch says which.
+    # PyPI's builds for x86-64 have the old ABI, those for aarch64 and some others of 2.6 the new one;
+    # torch says which.
     set(abi 0)
     set(config "${torch_dir}/share/cmake/Torch/TorchConfig.cmake")
     if(EXISTS "${config}")

@@ -15,6 +15,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import target
+
 LISTS = Path(__file__).resolve().parents[1] / "tests" / "lint" / "exported_symbols"
 ADAPTER = re.compile(r"^libtensor_bridge_torch_\d+_\d+\.so$")
 
@@ -27,6 +29,7 @@ RUNTIME = {
     "libdl.so.2",
     "libpthread.so.0",
     "ld-linux-x86-64.so.2",
+    "ld-linux-aarch64.so.1",
 }
 # List of symbols -> the libraries that such a library must need besides RUNTIME, and no others.
 NEEDED = {
@@ -77,7 +80,7 @@ def run(*command: str) -> str:
 
 def exported(library: Path) -> set[str]:
     """The names that `library` defines for others."""
-    lines = run("nm", "-D", "--defined-only", str(library)).splitlines()
+    lines = run(target.tool("nm"), "-D", "--defined-only", str(library)).splitlines()
     return {line.split()[-1] for line in lines}
 
 
@@ -114,7 +117,7 @@ def dynamic_violations(library: Path, required: set[str], runpath: list[str]) ->
 
 def taken(library: Path) -> set[str]:
     """The names that `library` takes from others, without their versions."""
-    lines = run("nm", "-D", "--undefined-only", str(library)).splitlines()
+    lines = run(target.tool("nm"), "-D", "--undefined-only", str(library)).splitlines()
     return {line.split()[-1].partition("@")[0] for line in lines}
 
 

@@ -4,6 +4,7 @@
     python tools/build_wheel.py --real     # with the real libraries' symbols; writes the lists anew
     python tools/build_wheel.py --check WHEEL
 
+For this machine's processor, or with a cross compiler for the one in TENSOR_BRIDGE_ARCH (target.py).
 The adapters are compiled with the headers of release wheels and linked against stand-ins
 (torch_wheels.py). auditwheel decides on the platform tag, TENSOR_BRIDGE_PORTABLE makes it an
 old one. A wheel that breaks a rule of `violations` is not left in dist/. Two builds of a commit, by
@@ -18,20 +19,25 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import target
 import torch_wheels
 
 ROOT = Path(__file__).resolve().parents[1]
 DIST = ROOT / "dist"
-BUILD = ROOT / "build" / "wheel"
-PLATFORM = "manylinux_2_28_x86_64"
+BUILD = ROOT / "build" / f"wheel{target.SUFFIX}"
 # The commit of the tree that the wheel was built from.
-COMMIT = DIST / "commit.txt"
-NAME = re.compile(rf"tf_torch_tensor_bridge-[\w.]+-cp310-abi3-(\w+\.)*{PLATFORM}(\.\w+)*\.whl")
+COMMIT = DIST / f"commit{target.SUFFIX}.txt"
+# manylinux_2_28 or older.
+NAME = re.compile(
+    r"tf_torch_tensor_bridge-[\w.]+-cp310-abi3-(\w+\.)*"
+    rf"manylinux_2_(1\d|2[0-8])_{target.ARCH}(\.\w+)*\.whl"
+)
 MAX_BYTES = 5 * 1000 * 1000
 # A function of libtorch_python that the adapter looks up by this name.
 WRAP = re.compile(rb"_Z\d+THPVariable_Wrap\w+")
@@ -43,7 +49,7 @@ def adapter_name(group: list[str]) -> str:
 
 def undefined(library: Path) -> set[str]:
     """The names that the library takes from others, those of glibc and libstdc++ left out."""
-    command = ["nm", "-D", "--undefined-only", library]
+    command = [target.tool("nm"), "-D", "--undefined-only", library]
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     found = [line.split() for line in lines]
     # Weak ones may be missing; versioned ones are the system's, which auditwheel looks at.
@@ -98,7 +104,7 @@ def violations(wheel: Path, symbols: Symbols | None = None) -> Iterator[str]:
     """What is wrong with a wheel; its adapters are held to `symbols`, or to the lists."""
     symbols = symbols or torch_wheels.symbols
     if not NAME.fullmatch(wheel.name):
-        yield f"{wheel.name}: expected a cp310-abi3 wheel for {PLATFORM}"
+        yield f"{wheel.name}: expected a cp310-abi3 wheel for {target.PLATFORM}"
     if wheel.stat().st_size > MAX_BYTES:
         yield f"{wheel.name}: {wheel.stat().st_size} bytes, more than {MAX_BYTES}"
     with zipfile.ZipFile(wheel) as archive, tempfile.TemporaryDirectory() as folder:
@@ -122,8 +128,17 @@ def violations(wheel: Path, symbols: Symbols | None = None) -> Iterator[str]:
         yield from (done.stdout + done.stderr).splitlines()
 
 
+def python_config(folder: Path) -> Path:
+    """A folder of pyconfig.h where Debian's header of that name, for all processors, looks for it."""
+    own = Path(sysconfig.get_config_h_filename())
+    beside = folder / f"{target.ARCH}-linux-gnu" / f"python3.{sys.version_info.minor}"
+    beside.mkdir(parents=True, exist_ok=True)
+    shutil.copy(own, beside / "pyconfig.h")
+    return folder
+
+
 def build(folder: Path) -> Path:
-    """The wheel as the toolchain makes it, with the tag of this machine."""
+    """The wheel as the toolchain makes it, with the tag of the machine that it is for."""
     first = [torch_wheels.directory(group[0]) for group in torch_wheels.groups()]
     # The build takes the DLPack header of the newest torch.
     torches = ";".join(str(path) for path in reversed(first))
@@ -134,18 +149,27 @@ def build(folder: Path) -> Path:
     }
     # Paths of this machine that torch's macros write down.
     flags = f"-ffile-prefix-map={ROOT}=. -frandom-seed=tensor_bridge"
+    env = dict(os.environ)
+    if target.CROSS:
+        # The headers of this Python: the limited API is the same on every processor of 64 bits.
+        settings["cmake.define.Python_INCLUDE_DIR"] = sysconfig.get_path("include")
+        flags += f" -idirafter {python_config(BUILD / 'include')}"
+        env["_PYTHON_HOST_PLATFORM"] = f"linux-{target.ARCH}"
+        env["CMAKE_TOOLCHAIN_FILE"] = str(target.TOOLCHAIN)
     settings["cmake.define.CMAKE_CXX_FLAGS"] = flags
     options = [f"--config-settings={name}={value}" for name, value in settings.items()]
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
     command += ["--no-build-isolation", *options, "--wheel-dir", str(folder), str(ROOT)]
-    subprocess.run(command, check=True)
+    subprocess.run(command, check=True, env=env)
     (wheel,) = folder.glob("*.whl")
     return wheel
 
 
 def repair(wheel: Path, folder: Path) -> Path:
     """The same wheel under the platform tag that auditwheel grants. It adds no library."""
-    command = [sys.executable, "-m", "auditwheel", "repair", "--plat", PLATFORM]
+    # For another processor it takes no platform by name, and finds the oldest that will do.
+    platform = "auto" if target.CROSS else target.PLATFORM
+    command = [sys.executable, "-m", "auditwheel", "repair", "--plat", platform]
     command += [f"--exclude={library}" for library in torch_wheels.LINKED]
     subprocess.run([*command, "--wheel-dir", str(folder), str(wheel)], check=True)
     (repaired,) = folder.glob("*.whl")
@@ -201,7 +225,7 @@ def main(arguments: list[str]) -> int:
                 archive.extractall(scratch)
             write_lists(Path(scratch) / "tensor_bridge")
         DIST.mkdir(exist_ok=True)
-        for old in DIST.glob("*.whl"):
+        for old in DIST.glob(f"*_{target.ARCH}.whl"):
             old.unlink()
         COMMIT.write_text(commit() + "\n", encoding="utf-8")
         shutil.copy(wheel, DIST)

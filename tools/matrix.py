@@ -28,6 +28,7 @@ from typing import Any
 
 import build_wheel
 import install_group
+import target
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "tests" / "matrix"
@@ -83,7 +84,8 @@ MARKS = "not exhaustive and not gpu and not alone"
 
 
 def the_wheel() -> Path:
-    wheels = sorted((ROOT / "dist").glob("tf_torch_tensor_bridge-*-cp310-abi3-manylinux*.whl"))
+    name = f"tf_torch_tensor_bridge-*-cp310-abi3-manylinux*_{target.ARCH}.whl"
+    wheels = sorted((ROOT / "dist").glob(name))
     if len(wheels) != 1:
         raise SystemExit(f"expected one wheel in dist/, found {len(wheels)}; run `make wheel`")
     return wheels[0]

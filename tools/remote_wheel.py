@@ -25,9 +25,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import target
+
 BLOCK = 1 << 18
 OPTIONS = ["--no-deps", "--only-binary=:all:", "--python-version=3.11", "--implementation=cp"]
-OPTIONS += [f"--platform={p}_x86_64" for p in ("manylinux_2_28", "manylinux2014", "manylinux1")]
+OPTIONS += [
+    f"--platform={p}_{target.ARCH}" for p in ("manylinux_2_28", "manylinux2014", "manylinux1")
+]
 
 
 class NoRangesError(Exception):
@@ -94,7 +98,9 @@ def ask_pip(name: str, version: str) -> tuple[Any, Any]:
     except (ImportError, AttributeError, TypeError) as error:
         raise NoRangesError(f"this pip does not name the file ({error})") from error
     if best is None:
-        raise SystemExit(f"pip finds no wheel of {name} {version} for Linux on x86-64 on its index")
+        raise SystemExit(
+            f"pip finds no wheel of {name} {version} for Linux on {target.ARCH} on its index"
+        )
     return session, best.link
 
 

@@ -8,6 +8,7 @@
 #   tools/system_deps.sh PYTHON benchmarks    Google Benchmark
 #   tools/system_deps.sh PYTHON fuzz          clang with libFuzzer, for make fuzz
 #   tools/system_deps.sh PYTHON valgrind      callgrind, for make bench-compare
+#   tools/system_deps.sh PYTHON cross         a compiler for aarch64, for make wheel ARCH=aarch64
 set -euo pipefail
 
 python=$1
@@ -72,8 +73,11 @@ for what in "$@"; do
       need gcc command -v gcc
       need valgrind has_header valgrind/callgrind.h
       ;;
+    cross)
+      need g++-aarch64-linux-gnu command -v aarch64-linux-gnu-g++
+      ;;
     *)
-      echo "system_deps: unknown part '$what' (build, tests, docs, browser, benchmarks, fuzz, valgrind)" >&2
+      echo "system_deps: unknown part '$what' (build, tests, docs, browser, benchmarks, fuzz, valgrind, cross)" >&2
       exit 2
       ;;
   esac

@@ -2,14 +2,15 @@
 
     python tools/torch_wheels.py [--real] [MINOR...]      # e.g. 2.8 2.10; by default all
 
-Keeps in build/torch/<minor>/torch, of each release:
+Keeps in build/torch/<minor>/torch, of each release (for another processor in build/torch-<processor>):
 
-    include/             of the first release of each group, read out of its wheel
+    include/             of the first release of each group, read out of its wheel; share/ too, which
+                         has torch's CMake package
     lib/libc10.so ...    stand-ins to link against: no code, but every symbol of the list, so that
                          the linker finds what is missing
     real/libc10.gz ...   with --real: all names that the real library exports
 
-The lists are tools/torch_symbols/<minor>.txt: of which wheel, and which of its symbols the adapters
+The lists are tools/torch_symbols/<processor>/<minor>.txt: of which wheel, and which of its symbols the adapters
 use. `make wheel-check` writes them anew from the real libraries.
 """
 
@@ -26,10 +27,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import remote_wheel
+import target
 
 ROOT = Path(__file__).resolve().parents[1]
-CACHE = ROOT / "build" / "torch"
-LISTS = Path(__file__).resolve().parent / "torch_symbols"
+CACHE = ROOT / "build" / f"torch{target.SUFFIX}"
+LISTS = Path(__file__).resolve().parent / "torch_symbols" / target.ARCH
 # For each minor, the release whose wheel is read.
 RELEASES = {
     "2.6": "2.6.0",
@@ -46,6 +48,8 @@ RELEASES = {
 # The libraries to link against, and the one in which a function is looked up.
 LINKED = ("libc10.so", "libtorch_cpu.so")
 SEARCHED = "libtorch_python.so"
+# Says which of libstdc++'s ABIs the wheel is built for.
+CONFIG = "torch/share/cmake/Torch/TorchConfig.cmake"
 # Kept in another way by an earlier release of this tool: read again.
 _FORMAT = 3
 # Functions of libstdc++ that leak out of some builds of libtorch_cpu; the real ones are to be used.
@@ -101,7 +105,7 @@ class Listed:
         ]
         for library, names in sorted(self.symbols.items()):
             lines += [f"{library} {kind} {name}" for name, kind in sorted(names.items())]
-        LISTS.mkdir(exist_ok=True)
+        LISTS.mkdir(parents=True, exist_ok=True)
         (LISTS / f"{minor}.txt").write_text("\n".join(lines) + "\n", "utf-8")
 
 
@@ -123,15 +127,15 @@ def exported(library: Path) -> dict[str, str]:
     found = {}
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     for line in printed.splitlines():
-        # Num: Value Size Type Bind Vis Ndx Name
-        words = line.split()
+        # Num: Value Size Type Bind Vis Ndx Name; on aarch64 also a note in brackets before the Ndx.
+        words = re.sub(r"\[[^]]*\]", "", line).split()
         if len(words) < 8 or words[6] == "UND" or words[4] == "LOCAL" or words[7] == "Name":
             continue
         found[words[7].split("@")[0]] = words[3] if words[3] in _TYPES else "FUNC"
     return found
 
 
-def write_stand_in(target: Path, defined: dict[str, str]) -> None:
+def write_stand_in(library: Path, defined: dict[str, str]) -> None:
     """A library with those symbols and nothing behind them."""
     lines = []
     for kind, section in _SECTIONS.items():
@@ -141,9 +145,10 @@ def write_stand_in(target: Path, defined: dict[str, str]) -> None:
                 lines.append(f".globl {name}\n.type {name},@{_TYPES[kind]}\n.size {name},8")
                 lines.append(f"{name}:")
         lines.append(".zero 8")
-    source = target.with_suffix(".s")
+    source = library.with_suffix(".s")
     source.write_text("\n".join([*lines, '.section .note.GNU-stack,"",@progbits', ""]))
-    command = ["gcc", "-shared", "-nostdlib", f"-Wl,-soname,{target.name}", "-o", target, source]
+    command = [target.tool("gcc"), "-shared", "-nostdlib", f"-Wl,-soname,{library.name}"]
+    command += ["-o", str(library), str(source)]
     subprocess.run(command, check=True)
     source.unlink()
 
@@ -159,7 +164,7 @@ def _read(minor: str, part: str, take: Iterable[str], *, check: bool) -> remote_
     """Members of the release's wheel, below `part`; with `check` it has to be that of the list."""
     release = RELEASES[minor]
     CACHE.mkdir(parents=True, exist_ok=True)
-    target = directory(minor).parent
+    folder = directory(minor).parent
     with (
         tempfile.TemporaryDirectory(dir=CACHE) as scratch,
         remote_wheel.opened("torch", release, Path(scratch)) as wheel,
@@ -169,13 +174,13 @@ def _read(minor: str, part: str, take: Iterable[str], *, check: bool) -> remote_
             found = (wheel.name, wheel.sha256, wheel.record_sha256)
             if found != (listed.wheel, listed.sha256, listed.record_sha256):
                 raise SystemExit(
-                    f"torch {release}: pip chooses {found}, and tools/torch_symbols/{minor}.txt is "
+                    f"torch {release}: pip chooses {found}, and {LISTS.relative_to(ROOT)}/{minor}.txt is "
                     f"of {(listed.wheel, listed.sha256, listed.record_sha256)}. Let pip use PyPI, "
                     "or write the lists anew with `make wheel-check`"
                 )
         names = [name for name in wheel.archive.namelist() if name.startswith(tuple(take))]
-        shutil.rmtree(target / "torch" / part, ignore_errors=True)
-        wheel.extract((name for name in names if not name.endswith("/")), target)
+        shutil.rmtree(folder / "torch" / part, ignore_errors=True)
+        wheel.extract((name for name in names if not name.endswith("/")), folder)
         print(f"torch {release}: {wheel.fetched / 1e6:.1f} MB of {wheel.name}", flush=True)
         return wheel
 
@@ -192,7 +197,7 @@ def _is_kept(minor: str, what: str) -> bool:
 def provide(minor: str, *, check: bool = True) -> Path:
     """The directory of a release with its headers; reads what is not there yet."""
     if not _is_kept(minor, "headers.complete"):
-        _read(minor, "include", ["torch/include/"], check=check)
+        _read(minor, "include", ["torch/include/", CONFIG], check=check)
         (directory(minor) / "headers.complete").write_text(_mark(minor), "utf-8")
     return directory(minor)
 
@@ -215,9 +220,10 @@ def provide_real(minor: str) -> Listed:
 
 
 def main(arguments: list[str]) -> int:
+    real = "--real" in arguments
     for minor in [each for each in arguments if each != "--real"] or RELEASES:
-        print(provide(minor), flush=True)
-        if "--real" in arguments:
+        print(provide(minor, check=not real), flush=True)
+        if real:
             provide_real(minor)
     return 0
 

@@ -89,7 +89,7 @@ def undefined(library: Path) -> set[tuple[str, str, tuple[int, ...]]]:
 def brought_along(folder: Path) -> set[str]:
     """The functions that the release wheel binds to an older version, or defines itself."""
     portable = ROOT / "cmake" / "portable"
-    names = {n for path in portable.glob("*.map") for n in re.findall(r"(\w+);", path.read_text())}
+    names = {n for path in portable.rglob("*.map") for n in re.findall(r"(\w+);", path.read_text())}
     sources = sorted(portable.glob("added*.cc"))
     subprocess.run(["g++", "-std=c++17", "-c", *sources], cwd=folder, check=True)
     listed = subprocess.run(

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import build_wheel
 import pytest
+import target
 import torch_wheels
 from binaries import library_dir
 
-NAME = "tf_torch_tensor_bridge-0.1.0-cp310-abi3-manylinux_2_24_x86_64.manylinux_2_28_x86_64.whl"
+NAME = f"tf_torch_tensor_bridge-0.1.0-cp310-abi3-{target.PLATFORM}.whl"
 
 
 def test_a_wheel_of_every_supported_minor_is_looked_at() -> None:
@@ -25,7 +26,7 @@ def test_a_wheel_of_every_supported_minor_is_looked_at() -> None:
 def test_a_list_says_of_which_wheel_it_is(minor: str) -> None:
     listed = torch_wheels.Listed.read(minor)
     assert listed.wheel.startswith(f"torch-{torch_wheels.RELEASES[minor]}-")
-    assert listed.wheel.endswith("_x86_64.whl")
+    assert listed.wheel.endswith(f"_{target.ARCH}.whl")
     assert len(listed.sha256) == len(listed.record_sha256) == 64
     assert listed.symbols.keys() == {*torch_wheels.LINKED, torch_wheels.SEARCHED}
     assert all(listed.symbols.values())
@@ -93,7 +94,9 @@ def test_a_right_wheel_passes(wheel: Path) -> None:
     assert list(build_wheel.violations(wheel)) == []
 
 
-@pytest.mark.parametrize("tag", ["cp310-abi3-linux_x86_64", "cp311-cp311-manylinux_2_28_x86_64"])
+@pytest.mark.parametrize(
+    "tag", [f"cp310-abi3-linux_{target.ARCH}", f"cp311-cp311-{target.PLATFORM}"]
+)
 def test_another_tag_is_found(wheel: Path, tag: str) -> None:
     renamed = wheel.rename(wheel.with_name(f"tf_torch_tensor_bridge-0.1.0-{tag}.whl"))
     (found,) = build_wheel.violations(renamed)
