@@ -18,7 +18,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 .NOTPARALLEL:
 .SUFFIXES:
 .DELETE_ON_ERROR:
-.PHONY: help dev build wheel wheel-check add-torch matrix release-check demo memory-order emulated-gpu emulated-gpu-mutants emulated-gpu-peers bench bench-draw bench-compare docs docs-look test test-cpp test-consumers test-python test-exhaustive fuzz \
+.PHONY: help dev build wheel wheel-check test-aarch64 add-torch matrix release-check demo memory-order emulated-gpu emulated-gpu-mutants emulated-gpu-peers bench bench-draw bench-compare docs docs-look test test-cpp test-consumers test-python test-exhaustive fuzz \
   test-asan test-tsan lint format clean FORCE
 
 help:
@@ -40,6 +40,7 @@ help:
 	@echo 'make wheel            the one wheel for every supported Python, torch and TensorFlow (ARCH=aarch64)'
 	@echo 'make wheel-check      the same with the symbols of the real torch libraries, which it reads'
 	@echo 'make matrix           that wheel with many releases of Python and the frameworks; an hour, 7 GB'
+	@echo 'make test-aarch64     the tests for aarch64 on another machine, emulated; hours, 10 GB'
 	@echo 'make memory-order     the first write on every order of memory accesses; minutes'
 	@echo 'make emulated-gpu     tests of the GPU path on an emulated device (no GPU); 7 GB'
 	@echo 'make emulated-gpu-mutants  whether those tests notice a missing wait; -peers: other ways there'
@@ -122,6 +123,13 @@ wheel-check: $(STAMPS)/wheel $(CROSS)
 MATRIX_ARGS ?=
 matrix: $(STAMPS)/matrix
 	$(BIN)/python tools/matrix.py $(MATRIX_ARGS)
+
+# On demand only. That wheel's tests and the C++ tests under an emulated aarch64; AARCH64_ARGS: parts, -- and
+# paths for pytest.
+AARCH64_ARGS ?=
+test-aarch64: $(STAMPS)/wheel $(STAMPS)/matrix $(STAMPS)/system-cross $(STAMPS)/system-emulation
+	TENSOR_BRIDGE_ARCH=aarch64 $(BIN)/python tools/build_wheel.py
+	$(BIN)/python tools/aarch64.py $(AARCH64_ARGS)
 
 # Adds a release of torch: layout, texts, wheel, an environment of the matrix. RELEASE: such as 2.16.0.
 add-torch: $(STAMPS)/wheel $(STAMPS)/matrix

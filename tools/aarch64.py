@@ -4,11 +4,11 @@
     python tools/aarch64.py PART...      # of: c++ newest middle
     python tools/aarch64.py newest -- PATH...   # files or folders of tests only
 
-Makes in build/aarch64 a root of Debian's packages, which are unpacked and not configured, with the tree of
-the commit and an environment for each entry of ENVIRONMENTS in it. Programs run there in a user namespace
-that has an entry of its own for the emulator (Linux 6.7 or newer). The wheel is that of `make wheel
-ARCH=aarch64`. What ran, how it ended and what was left out is in tests/aarch64/result.json; files that did
-not run yet are counted there.
+Makes in build/aarch64 a root of Debian's packages, which are unpacked and not configured, with the
+tree of the commit and an environment for each entry of ENVIRONMENTS in it. Programs run there in a
+user namespace that has an entry of its own for the emulator (Linux 6.7 or newer). The wheel is that
+of `make wheel ARCH=aarch64`. What ran, how it ended and what was left out is in
+tests/aarch64/result.json, and which files did not run yet.
 """
 
 from __future__ import annotations
@@ -65,9 +65,7 @@ ENVIRONMENTS = {
     "newest": Environment(
         "2.13.0", "2.21.0", ("test", "helpers", "interop", "loops"), ("models",), "tests/python"
     ),
-    "middle": Environment(
-        "2.6.0", "2.18.0", ("test",), (), "tests/python/installation/releases"
-    ),
+    "middle": Environment("2.6.0", "2.18.0", ("test",), (), "tests/python/installation/releases"),
 }
 # Left out, beside what the matrix leaves out.
 LEFT_OUT = {path: matrix.LEFT_OUT[path] for path in matrix.LEFT_OUT} | {
@@ -185,9 +183,10 @@ def make_environment(name: str, wheel: Path) -> None:
     environment = ENVIRONMENTS[name]
     folder = ARM / "opt" / name
     complete = folder / "complete"
-    groups = install_group.tomllib.loads(install_group.PYPROJECT.read_text("utf-8"))
+    project = install_group.tomllib.loads(install_group.PYPROJECT.read_text("utf-8"))
+    groups = project["dependency-groups"]
     wanted, alone = (
-        [r for group in each for r in install_group.requirements(groups["dependency-groups"], group)]
+        [r for group in each for r in install_group.requirements(groups, group)]
         for each in (environment.groups, environment.alone)
     )
     frameworks = [f"torch=={environment.torch}", f"tensorflow=={environment.tensorflow}"]
@@ -233,7 +232,8 @@ def run_python(name: str, results: Path, only: list[str]) -> None:
         (results / f"{aarch64_inside.slug(file)}.ended").unlink(missing_ok=True)
     if not wanted:
         return
-    options = [f"--rootdir=/{TREE.relative_to(ARM)}", "-c", f"/{TREE.relative_to(ARM)}/pyproject.toml"]
+    tree = f"/{TREE.relative_to(ARM)}"
+    options = [f"--rootdir={tree}", "-c", f"{tree}/pyproject.toml"]
     options += ["-o", "filterwarnings=", "-q", "-m", MARKS, "-p", "no:cacheprovider"]
     options += ["-p", "no:xdist", "-o", "junit_family=xunit1", "--timeout=3600"]
     env = {
@@ -245,7 +245,7 @@ def run_python(name: str, results: Path, only: list[str]) -> None:
     python = f"/opt/{name}/bin/python"
     script = "tools/aarch64_inside.py"
     words = [python, script, f"/{results.relative_to(ARM)}", str(JOBS), *options]
-    there = f"cd /{TREE.relative_to(ARM)} && exec {shlex.join(words)}"
+    there = f"cd {tree} && exec {shlex.join(words)}"
     command = inside("/bin/bash", "-c", there, env=env)
     subprocess.run(command, input="\n".join(wanted), text=True, check=True)
 

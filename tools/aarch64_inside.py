@@ -1,8 +1,8 @@
 """Runs files of Python tests, each in a fork of one process that has imported the frameworks.
 
-Called by aarch64.py under the emulator, where the imports take minutes. For each file that comes on stdin
-there are then in FOLDER a JUnit report, if pytest reached its end, or else a file with how it ended, and
-what was printed.
+Called by aarch64.py under the emulator, where the imports take minutes. For each file that comes on
+stdin there are then in FOLDER a JUnit report, if pytest reached its end, or else a file with how it
+ended, and what was printed.
 
     python tools/aarch64_inside.py FOLDER JOBS [pytest options] < names of files
 """

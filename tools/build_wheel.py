@@ -4,7 +4,7 @@
     python tools/build_wheel.py --real     # with the real libraries' symbols; writes the lists anew
     python tools/build_wheel.py --check WHEEL
 
-For this machine's processor, or with a cross compiler for the one in TENSOR_BRIDGE_ARCH (target.py).
+For this machine's processor, or with a cross compiler for that in TENSOR_BRIDGE_ARCH (target.py).
 The adapters are compiled with the headers of release wheels and linked against stand-ins
 (torch_wheels.py). auditwheel decides on the platform tag, TENSOR_BRIDGE_PORTABLE makes it an
 old one. A wheel that breaks a rule of `violations` is not left in dist/. Two builds of a commit, by
@@ -129,7 +129,7 @@ def violations(wheel: Path, symbols: Symbols | None = None) -> Iterator[str]:
 
 
 def python_config(folder: Path) -> Path:
-    """A folder of pyconfig.h where Debian's header of that name, for all processors, looks for it."""
+    """A folder of pyconfig.h where Debian's header of that name, for all of them, looks for it."""
     own = Path(sysconfig.get_config_h_filename())
     beside = folder / f"{target.ARCH}-linux-gnu" / f"python3.{sys.version_info.minor}"
     beside.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@
 #   tools/system_deps.sh PYTHON fuzz          clang with libFuzzer, for make fuzz
 #   tools/system_deps.sh PYTHON valgrind      callgrind, for make bench-compare
 #   tools/system_deps.sh PYTHON cross         a compiler for aarch64, for make wheel ARCH=aarch64
+#   tools/system_deps.sh PYTHON emulation     an emulator of aarch64 and a root for it, for make test-aarch64
 set -euo pipefail
 
 python=$1
@@ -76,8 +77,13 @@ for what in "$@"; do
     cross)
       need g++-aarch64-linux-gnu command -v aarch64-linux-gnu-g++
       ;;
+    emulation)
+      need qemu-user-static command -v qemu-aarch64-static
+      need debootstrap eval 'command -v debootstrap || test -x /usr/sbin/debootstrap'
+      need libgtest-dev test -d /usr/src/googletest
+      ;;
     *)
-      echo "system_deps: unknown part '$what' (build, tests, docs, browser, benchmarks, fuzz, valgrind, cross)" >&2
+      echo "system_deps: unknown part '$what' (build, tests, docs, browser, benchmarks, fuzz, valgrind, cross, emulation)" >&2
       exit 2
       ;;
   esac

@@ -2,16 +2,17 @@
 
     python tools/torch_wheels.py [--real] [MINOR...]      # e.g. 2.8 2.10; by default all
 
-Keeps in build/torch/<minor>/torch, of each release (for another processor in build/torch-<processor>):
+Keeps in build/torch/<minor>/torch (for another processor in build/torch-<processor>), of each
+release:
 
-    include/             of the first release of each group, read out of its wheel; share/ too, which
-                         has torch's CMake package
+    include/             of the first release of each group, read out of its wheel
+    share/cmake/         the file that says which of libstdc++'s ABIs it is built for
     lib/libc10.so ...    stand-ins to link against: no code, but every symbol of the list, so that
                          the linker finds what is missing
     real/libc10.gz ...   with --real: all names that the real library exports
 
-The lists are tools/torch_symbols/<processor>/<minor>.txt: of which wheel, and which of its symbols the adapters
-use. `make wheel-check` writes them anew from the real libraries.
+The lists are tools/torch_symbols/<processor>/<minor>.txt: of which wheel, and which of its symbols
+the adapters use. `make wheel-check` writes them anew from the real libraries.
 """
 
 from __future__ import annotations
@@ -174,8 +175,9 @@ def _read(minor: str, part: str, take: Iterable[str], *, check: bool) -> remote_
             found = (wheel.name, wheel.sha256, wheel.record_sha256)
             if found != (listed.wheel, listed.sha256, listed.record_sha256):
                 raise SystemExit(
-                    f"torch {release}: pip chooses {found}, and {LISTS.relative_to(ROOT)}/{minor}.txt is "
-                    f"of {(listed.wheel, listed.sha256, listed.record_sha256)}. Let pip use PyPI, "
+                    f"torch {release}: pip chooses {found}, and "
+                    f"{LISTS.relative_to(ROOT)}/{minor}.txt is of "
+                    f"{(listed.wheel, listed.sha256, listed.record_sha256)}. Let pip use PyPI, "
                     "or write the lists anew with `make wheel-check`"
                 )
         names = [name for name in wheel.archive.namelist() if name.startswith(tuple(take))]
