@@ -193,8 +193,9 @@ def _nested(
         # length would make torch import torch._dynamo (seconds) and triton, to mark it as dynamic.
         import torch
 
-        for name, length in zip(("_min_seqlen_tensor", "_max_seqlen_tensor"), lengths, strict=True):
-            setattr(nested, name, torch.zeros(length, 0))
+        # The properties beside it have no setter in some releases (2.6).
+        for name, length in zip(("min_seqlen", "max_seqlen"), lengths, strict=True):
+            nested._metadata_cache[name] = torch.zeros(length, 0)
     return nested
 
 
