@@ -38,6 +38,13 @@ def empty(
     return flat.resize_(shape) if strides is None else flat.as_strided(shape, strides), address
 
 
+def from_capsule(capsule: object) -> torch.Tensor:
+    """A tensor on the memory of a DLPack capsule ("dltensor"), which it keeps and then releases."""
+    import torch
+
+    return torch.from_dlpack(capsule)
+
+
 def _address(x: torch.Tensor) -> int:
     # data_ptr() would end torch's own copy-on-write sharing.
     read: Any = getattr(x, "const_data_ptr", x.data_ptr)

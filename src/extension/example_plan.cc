@@ -4,6 +4,7 @@
 
 #include "dlpack/dlpack.h"
 #include "extension/frameworks.h"
+#include "extension/hooks.h"
 #include "extension/reading.h"
 
 namespace tensor_bridge::python {
@@ -45,8 +46,7 @@ PyObject* fromDlpack(tb_parsed_batch* batch, void* data, DLDataType dtype, const
     made->tensor.deleter(&made->tensor);
     return nullptr;
   }
-  const Owned torch(PyImport_ImportModule("torch"));
-  return torch ? PyObject_CallMethod(torch.get(), "from_dlpack", "(O)", capsule.get()) : nullptr;
+  return hooks::copying_from_capsule.call("(O)", capsule.get()).release();
 }
 
 // Part 0 to 3 of a column (tb_py_parsed_tensor); None for a part that it does not have.

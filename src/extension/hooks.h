@@ -64,6 +64,7 @@ inline Hook exporter_of_capsule{"tensor_bridge.dlpack", "exporter_of_capsule"};
 inline Hook copying_describe{"tensor_bridge._copying", "describe"};
 inline Hook copying_empty{"tensor_bridge._copying", "empty"};
 inline Hook copying_values{"tensor_bridge._copying", "values"};
+inline Hook copying_from_capsule{"tensor_bridge._copying", "from_capsule"};
 
 }  // namespace hooks
 }  // namespace tensor_bridge::python
