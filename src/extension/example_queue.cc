@@ -3,6 +3,7 @@
 #include "extension/example.h"
 #include "extension/example_plan.h"
 #include "extension/reading.h"
+#include "extension/records.h"
 
 namespace tensor_bridge::python {
 namespace {
@@ -50,17 +51,9 @@ PyObject* exampleQueue(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
     if (spec == nullptr) return nullptr;
   }
   const auto flag = [&](int index) { return static_cast<int32_t>(integers.number(index)); };
-  const auto numbers = [&](int index) {
-    return static_cast<const int64_t*>(integers.address(index));
-  };
-  auto files = sized<tb_record_files>();
-  files.data = static_cast<const void* const*>(integers.address(1));
-  files.sizes = numbers(2);
-  files.ends = numbers(3);
-  files.count = integers.number(4);
-  files.offsets = numbers(5);
+  const tb_record_files files = recordFiles(integers, 1);
   auto options = sized<tb_queue_options>();
-  options.numbers = numbers(6);
+  options.numbers = numbers(integers, 6);
   options.num_numbers = integers.number(7);
   options.first = integers.number(8);
   options.step = integers.number(9);

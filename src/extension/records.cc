@@ -1,7 +1,5 @@
 #include "extension/records.h"
 
-#include "extension/reading.h"
-
 namespace tensor_bridge::python {
 namespace {
 
@@ -13,11 +11,21 @@ bool released(Call call) {
   return status == TB_OK;
 }
 
+}  // namespace
+
 int64_t* numbers(const Integers& integers, int index) {
   return static_cast<int64_t*>(integers.address(index));
 }
 
-}  // namespace
+tb_record_files recordFiles(const Integers& integers, int first) {
+  auto files = sized<tb_record_files>();
+  files.data = static_cast<const void* const*>(integers.address(first));
+  files.sizes = numbers(integers, first + 1);
+  files.ends = numbers(integers, first + 2);
+  files.count = integers.number(first + 3);
+  files.offsets = numbers(integers, first + 4);
+  return files;
+}
 
 PyObject* recordsScan(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
   const Integers integers(args, nargs, 11, "records_scan");
@@ -47,12 +55,7 @@ PyObject* recordsScan(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
 
 PyObject* recordsAt(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
   const Integers integers(args, nargs, 11, "records_at");
-  auto files = sized<tb_record_files>();
-  files.data = static_cast<const void* const*>(integers.address(0));
-  files.sizes = numbers(integers, 1);
-  files.ends = numbers(integers, 2);
-  files.count = integers.number(3);
-  files.offsets = numbers(integers, 4);
+  const tb_record_files files = recordFiles(integers, 0);
   const int64_t* asked = numbers(integers, 5);
   const int64_t count = integers.number(6);
   const auto verify = static_cast<int32_t>(integers.number(7));
@@ -71,12 +74,7 @@ PyObject* recordsAt(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
 
 PyObject* recordBytes(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
   const Integers integers(args, nargs, 7, "record_bytes");
-  auto files = sized<tb_record_files>();
-  files.data = static_cast<const void* const*>(integers.address(0));
-  files.sizes = numbers(integers, 1);
-  files.ends = numbers(integers, 2);
-  files.count = integers.number(3);
-  files.offsets = numbers(integers, 4);
+  const tb_record_files files = recordFiles(integers, 0);
   if (integers.failed()) return nullptr;
   const Py_ssize_t asked = PyNumber_AsSsize_t(args[5], PyExc_IndexError);
   const int64_t verify = integers.number(6);

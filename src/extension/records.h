@@ -5,7 +5,16 @@
 
 #include <Python.h>
 
+#include "extension/reading.h"
+
 namespace tensor_bridge::python {
+
+/// An argument that is the address of int64.
+int64_t* numbers(const Integers& integers, int index);
+
+/// Files in five arguments from `first` on: addresses of the files' addresses, sizes and ends, the
+/// number of files, and the address of the offsets.
+tb_record_files recordFiles(const Integers& integers, int first);
 
 PyObject* recordsScan(PyObject* module, PyObject* const* args, Py_ssize_t nargs);
 PyObject* recordsAt(PyObject* module, PyObject* const* args, Py_ssize_t nargs);

@@ -11,10 +11,12 @@ constexpr int64_t kAlignment = 64;
 
 int64_t aligned(int64_t size) { return (size + kAlignment - 1) / kAlignment * kAlignment; }
 
+int64_t itemSize(FeatureType type) {
+  return type == FeatureType::kBytes ? 1 : type == FeatureType::kFloat ? 4 : 8;
+}
+
 int64_t partBytes(const ParsedBatch::Column& column, int part) {
-  const bool bytes = part == 0 && column.type == FeatureType::kBytes;
-  const bool floats = part == 0 && column.type == FeatureType::kFloat;
-  return aligned(column.elements[part] * (bytes ? 1 : floats ? 4 : 8));
+  return aligned(column.elements[part] * (part == 0 ? itemSize(column.type) : 8));
 }
 
 // One block for all columns: a batch is one allocation, and one release.
@@ -43,8 +45,6 @@ void allocate(ParsedBatch* batch) {
     if (part == 3) column->memory.lengths = numbers;
   });
 }
-
-int64_t itemSize(FeatureType type) { return type == FeatureType::kFloat ? 4 : 8; }
 
 }  // namespace
 
