@@ -5,6 +5,7 @@
 #define TENSOR_BRIDGE_ADAPTERS_TORCH_ABI_H_
 
 #include <cstdint>
+#include <cstring>
 
 #include "core/owner_kinds.h"
 #include "core/tensor_ref.h"
@@ -13,6 +14,13 @@
 namespace tensor_bridge {
 
 constexpr uint32_t kTorchAdapterAbi = 11;
+
+/// Whether torch's CPU allocator says with this message that there is no memory: it throws a plain
+/// c10::Error. The second are its words on aarch64.
+inline bool saysOutOfMemory(const char* message) noexcept {
+  return std::strstr(message, "can't allocate memory") != nullptr ||
+         std::strstr(message, "not enough memory") != nullptr;
+}
 
 /// The bridge's functions for an adapter.
 struct TorchHost {

@@ -44,8 +44,7 @@ tb_status reportPythonError() {
   }
   PyErr_Clear();
   // The second are torch's words on aarch64.
-  full = full || message.find("can't allocate memory") != std::string::npos ||
-         message.find("not enough memory") != std::string::npos;
+  full = full || saysOutOfMemory(message.c_str());
   return g_host->setError(full ? TB_OUT_OF_MEMORY : TB_TORCH, message.c_str());
 }
 

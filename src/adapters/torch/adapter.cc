@@ -7,7 +7,6 @@
 #include <dlfcn.h>
 
 #include <atomic>
-#include <cstring>
 #include <new>
 
 #include "adapters/torch/copy_on_write.h"
@@ -43,10 +42,7 @@ tb_status reportException() noexcept {
     return g_host->setError(TB_OUT_OF_MEMORY, e.what_without_backtrace());
   } catch (const c10::Error& e) {
     const char* message = e.what_without_backtrace();
-    // The CPU allocator throws a plain c10::Error; the second are its words on aarch64.
-    const bool memory = std::strstr(message, "can't allocate memory") != nullptr ||
-                        std::strstr(message, "not enough memory") != nullptr;
-    return g_host->setError(memory ? TB_OUT_OF_MEMORY : TB_TORCH, message);
+    return g_host->setError(saysOutOfMemory(message) ? TB_OUT_OF_MEMORY : TB_TORCH, message);
   } catch (const std::bad_alloc&) {
     return g_host->setError(TB_OUT_OF_MEMORY, "out of memory");
   } catch (const std::exception& e) {
