@@ -52,6 +52,14 @@ def check_place(rank: int | None, world_size: int | None) -> tuple[int, int] | N
     return rank, world_size
 
 
+def worker() -> tuple[int, int]:
+    """The number of this worker of a DataLoader, and of workers; (0, 1) in another process."""
+    from torch.utils.data import get_worker_info
+
+    info = get_worker_info()
+    return (0, 1) if info is None else (info.id, info.num_workers)
+
+
 def place() -> tuple[int, int]:
     """The current (rank, world size) of torch.distributed; (0, 1) if it is not initialised."""
     distributed = _distributed()

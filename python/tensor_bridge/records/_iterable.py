@@ -219,10 +219,7 @@ class IterableRecordDatasetBase:
 
     def _part(self) -> tuple[int, int]:
         """The number of this process's part, and the number of parts."""
-        import torch
-
-        worker = torch.utils.data.get_worker_info()
-        number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        number, workers = _sharding.worker()
         rank, world = 0, 1
         if self._shard != "all":
             rank, world = self._place or _sharding.place()

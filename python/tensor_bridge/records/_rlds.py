@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from tensor_bridge.data import _sharding
 from tensor_bridge.errors import InvalidOptionError, ResumeError
 from tensor_bridge.records._tfds import TfdsDataset
 from tensor_bridge.records._tfds_values import Steps, stack
@@ -96,7 +97,7 @@ class RldsDatasetBase:
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the position of the next element of the current pass, as numbers and lists."""
-        now = self._resumed or self._pass or _Pass(int(self._epoch), self._part())
+        now = self._resumed or self._pass or _Pass(int(self._epoch), _sharding.worker())
         return self._state(now)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -138,7 +139,7 @@ class RldsDatasetBase:
           RecordError: A file or an episode is damaged.
           ResumeError: A loaded state is of another number of workers.
         """
-        part = self._part()
+        part = _sharding.worker()
         now, self._resumed = self._resumed or _Pass(int(self._epoch), part), None
         if now.part != part:
             raise ResumeError(
@@ -160,13 +161,6 @@ class RldsDatasetBase:
                 now.windows += 1
                 yield window
             now.episode, now.windows = now.episode + 1, 0
-
-    def _part(self) -> tuple[int, int]:
-        """The number of this worker and the number of workers."""
-        from torch.utils.data import get_worker_info
-
-        worker = get_worker_info()
-        return (0, 1) if worker is None else (worker.id, worker.num_workers)
 
     def _numbers(self, now: _Pass) -> list[int]:
         """The numbers of this process's episodes, in the order of reading."""

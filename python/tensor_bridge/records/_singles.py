@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tensor_bridge.composite import StringTensor
 from tensor_bridge.records._batch import RecordBatch
 from tensor_bridge.records._spec_parser import SpecParser
 
-__all__ = ["singles", "split"]
+__all__ = ["singles"]
 
 # As many as a processor's cache holds with their tensors.
 _AT_ONCE = 16
@@ -33,21 +32,3 @@ def singles(parser: SpecParser, batch: RecordBatch) -> Iterator[Any]:
         if at < end:  # the next one is wrong, or more than its columns
             yield parser.parse_one(batch[at : at + 1])
             at += 1
-
-
-def split(column: Any) -> Any:
-    """The values of each record."""
-    if not isinstance(column, StringTensor):
-        return column.unbind(0)
-    shape = column.shape[1:]
-    count = shape.numel()
-    if not count:
-        return [column.reshape(-1).reshape(shape)] * column.shape[0]
-    # Each record's offsets, counted from its first byte.
-    offsets = column.offsets.unfold(0, count + 1, count)
-    own = offsets - offsets[:, :1]
-    parts = column.bytes.split(own[:, -1].tolist())
-    return [
-        StringTensor._unchecked(data, where, shape)
-        for data, where in zip(parts, own.unbind(0), strict=True)
-    ]

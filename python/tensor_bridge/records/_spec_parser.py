@@ -117,6 +117,7 @@ class SpecParser:
         self._splits: Counter[int] = Counter()
         self._divides: Counter[int] = Counter()
         self._plan: Any = None
+        # Whether every value is a column, of the same shape in all records.
         self._plain = False
         if spec is None:
             return
@@ -239,14 +240,9 @@ class SpecParser:
             columns = tuple(
                 (column.key, column.kind, column.in_lists, column.shape) for column in asked
             )
-            form = _FIRST if self._native is None else _DICT if self.plain else _COLUMNS
+            form = _FIRST if self._native is None else _DICT if self._plain else _COLUMNS
             self._plan = _C.example_plan(columns, form, StringTensor, torch.Size)
         return self._plan
-
-    @property
-    def plain(self) -> bool:
-        """Whether every value is a column, of the same shape in all records."""
-        return self._plain
 
     def taken(self, made: Any, count: int) -> Any:
         """The batch that `_C.example_queue_take` made by the plan, as from `parse`."""

@@ -7,11 +7,10 @@ from itertools import pairwise
 from math import prod
 from typing import Any
 
-from tensor_bridge.composite import Ragged
+from tensor_bridge.composite import Ragged, StringTensor
 from tensor_bridge.errors import RecordError
 from tensor_bridge.records._batch import RecordBatch
 from tensor_bridge.records._features import FixedLenSequenceFeature, RaggedFeature
-from tensor_bridge.records._singles import split
 from tensor_bridge.records._spec_parser import SpecParser
 
 __all__ = ["ExampleParser"]
@@ -57,7 +56,7 @@ class ExampleParser:
     def _split(self, key: str, column: Any) -> Any:
         shape = self._rows.get(key)
         if shape is None:
-            return split(column)
+            return _split(column)
         if isinstance(column, Ragged):
             values, splits = column.values, column.row_splits[0].tolist()
         else:
@@ -69,3 +68,21 @@ class ExampleParser:
             values[begin:end].reshape((end - begin) // size, *shape)
             for begin, end in pairwise(splits)
         ]
+
+
+def _split(column: Any) -> Any:
+    """The values of each record."""
+    if not isinstance(column, StringTensor):
+        return column.unbind(0)
+    shape = column.shape[1:]
+    count = shape.numel()
+    if not count:
+        return [column.reshape(-1).reshape(shape)] * column.shape[0]
+    # Each record's offsets, counted from its first byte.
+    offsets = column.offsets.unfold(0, count + 1, count)
+    own = offsets - offsets[:, :1]
+    parts = column.bytes.split(own[:, -1].tolist())
+    return [
+        StringTensor._unchecked(data, where, shape)
+        for data, where in zip(parts, own.unbind(0), strict=True)
+    ]
