@@ -22,11 +22,15 @@ def test_a_wheel_of_every_supported_minor_is_looked_at() -> None:
         assert release.startswith(f"{minor}.")
 
 
+@pytest.mark.parametrize("arch", target.SUPPORTED)
 @pytest.mark.parametrize("minor", torch_wheels.RELEASES)
-def test_a_list_says_of_which_wheel_it_is(minor: str) -> None:
+def test_a_list_says_of_which_wheel_it_is(
+    minor: str, arch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch_wheels, "LISTS", torch_wheels.LISTS.parent / arch)
     listed = torch_wheels.Listed.read(minor)
     assert listed.wheel.startswith(f"torch-{torch_wheels.RELEASES[minor]}-")
-    assert listed.wheel.endswith(f"_{target.ARCH}.whl")
+    assert listed.wheel.endswith(f"_{arch}.whl")
     assert len(listed.sha256) == len(listed.record_sha256) == 64
     assert listed.symbols.keys() == {*torch_wheels.LINKED, torch_wheels.SEARCHED}
     assert all(listed.symbols.values())
