@@ -47,7 +47,7 @@ def draw(panels: Sequence[Panel], ours: str, folder: Path, name: str, about: str
             rows,
             columns,
             figsize=(9, rows * (0.6 + 0.4 * contenders)),
-            sharey=True,
+            sharey=len({tuple(times) for _, times in panels}) == 1,
             sharex=True,
             squeeze=False,
         )

@@ -211,7 +211,8 @@ def quantity(value: float, unit: str) -> str:
             if abs(value) >= scale:
                 return f"{value / (1024 if name == 'KB' else scale):,.1f} {name}"
         return f"{value:,.0f} B"
-    return f"{value:.2f}{'' if unit == '1' else f' {unit}'}"
+    shown = f"{value:,.0f}" if value >= 1000 else f"{value:.2f}"
+    return shown if unit == "1" else f"{shown} {unit}"
 
 
 def ratio(value: float) -> str:

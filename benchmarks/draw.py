@@ -30,6 +30,8 @@ SHARED_OR_COPIED = "docs/concepts/shared_or_copied.md"
 OURS, PAIR, DETACH = "tensor_bridge", "DLPack pair", "detach"
 OWN, GONE, HELD, ALONE = "torch's own", "tf.Tensor gone", "tf.Tensor held", "no loader"
 FIRST_WRITES = ("first write, loader's element", "first write, op's result")
+PARSED, SINGLE, RAW = "parsed, batches of 64", "parsed, one by one", "raw, batches of 64"
+ONE_THREAD, LIMIT = "records.loader, 1 thread", "CRC and copy, 1 thread"
 PEERS = ("tvm-ffi", "arraybridge", "eagerpy", "Keras ops")
 
 
@@ -178,6 +180,38 @@ def aims() -> Iterator[Aim]:
         ours = value("threads", two, "conversions of 16 B", way)
         what = f"two threads over one, `{way}`, and `x.detach()` in the same way"
         yield Aim(what, ours, floor, at_most=False)
+    yield from aims_of_records()
+
+
+def aims_of_records() -> Iterator[Aim]:
+    """Rates of `tensor_bridge.records` over those of other readers."""
+
+    def at_least(what: str, group: str, one: str, other: str, limit: float) -> Aim:
+        rate = over("records", group, "rate", one, other)
+        return Aim(f"records, {what}", rate, limit, at_most=False)
+
+    one, two = ONE_THREAD, "records.loader, 2 threads"
+    dataset = "records.IterableRecordDataset"
+    for other, limit in (("data.loader", 6), ("rustfrecord", 6), ("tfrecord", 14)):
+        yield at_least(f"parsed, one thread, over `{other}`", PARSED, one, other, limit)
+    yield at_least("parsed, two threads over one", PARSED, two, one, 1.7)
+    yield at_least("one by one, over `rustfrecord`", SINGLE, dataset, "rustfrecord", 1.5)
+    for other, limit in (("grain", 8), ("tfrecords", 4)):
+        yield at_least(f"raw, one thread, over `{other}`", RAW, one, other, limit)
+    yield at_least(f"raw, one thread, over {LIMIT}", RAW, one, LIMIT, 0.5)
+    batches, raw = "records.RecordDataset, batches of 64", "records.RecordDataset, raw"
+    yield at_least("64 random ones parsed, over sequential", "random access", batches, one, 0.5)
+    rate = value("records", "random access", "rate", raw)
+    yield Aim("records, random access, raw", rate, 200_000, at_most=False, unit="records/s")
+    for size in (64, 1024):
+        workers = f"2 workers, batches of {size}"
+        yield at_least(f"{workers}, over empty tensors", workers, dataset, "empty tensors", 0.9)
+    yield at_least("JPEG, over the decoder alone", "JPEG", "records.loader", "the decoder", 0.95)
+    for group, limit, unit in (("opening", 1e8, "ns"), ("first batch", 3e8, "ns")):
+        ((case, took),) = ((row["case"], row["value"]) for row in rows("records", group))
+        yield Aim(f"records, {group}, {case}", took, limit, unit=unit)
+    ((case, grown),) = ((row["case"], row["value"]) for row in rows("records", "memory"))
+    yield Aim(f"records, memory, {case}", grown, 2**20, unit="B")
 
 
 # --- tables -------------------------------------------------------------------------------------
@@ -273,6 +307,24 @@ def first_calls() -> str:
     return markdown((group, *ways.values()), body)
 
 
+RATES = (PARSED, SINGLE, RAW, "random access", "2 workers, batches of 1024", "JPEG")
+
+
+def record_rates(group: str) -> str:
+    """Records a second of each way, and the ratio to the first way of ours."""
+    found = rows("records", group)
+    ours = next(row["value"] for row in found if row["contender"].startswith("records."))
+    body = (
+        (
+            row["contender"].replace("CRC and copy", "checksum and copy"),
+            f"{round(row['value'], -3):,}",
+            ratio(row["value"] / ours),
+        )
+        for row in sorted(found, key=lambda row: -row["value"])
+    )
+    return markdown(("", "records a second", "ratio"), body)
+
+
 def listed(*tables: str) -> str:
     return "\n" + "\n".join(tables) + "\n"
 
@@ -313,6 +365,14 @@ TABLES: tuple[dtype_table.Table, ...] = (
     (PAGE, "import", lambda: listed(times("memory", "import"))),
     (PAGE, "threads", lambda: listed(times("threads", "two threads over one"))),
     ("docs/guides/data.md", "machine", lambda: listed(load("data") + "\n")),
+    (
+        "docs/guides/records.md",
+        "rates",
+        lambda: listed(
+            *(f"{group[0].upper()}{group[1:]}:\n\n{record_rates(group)}" for group in RATES),
+            load("records") + "\n",
+        ),
+    ),
     ("docs/guides/autograd.md", "machine", lambda: listed(load("autograd") + "\n")),
     ("docs/guides/checkpoints.md", "machine", lambda: listed(load("checkpoint") + "\n")),
     (
@@ -390,12 +450,28 @@ def files() -> list[tuple[str, dict[str, float]]]:
     ]
 
 
+def stored() -> list[tuple[str, dict[str, float]]]:
+    """Nanoseconds a record."""
+    names = {ONE_THREAD: OURS, "data.loader": "TensorFlow's parser", LIMIT: "checksum and copy"}
+    return [
+        (
+            f"{group[0].upper()}{group[1:]}",
+            {names.get(c, c): 1e9 / value("records", group, "rate", c) for c in contenders},
+        )
+        for group, contenders in (
+            (PARSED, (ONE_THREAD, "data.loader", "rustfrecord", "tfrecord")),
+            (RAW, (ONE_THREAD, "tfrecords", "grain", LIMIT)),
+        )
+    ]
+
+
 # File name of a chart, its title, its data, and the highlighted contender.
 CHARTS = (
     ("conversion", "Nanoseconds of one conversion, TensorFlow to PyTorch", conversions, OURS),
     ("first-write", "Nanoseconds of a first write in place", first_writes, "TensorFlow has let go"),
     ("data", "Nanoseconds an element", pipelines, "tensor_bridge.data.loader"),
     ("autograd", "Nanoseconds forward and backward, tanh(x) * x of 8 x 8", gradients, "wrapped"),
+    ("records", "Nanoseconds a record of 3.6 kB", stored, OURS),
     ("checkpoint", "Nanoseconds for a checkpoint of 4 GiB", files, OURS),
 )
 
