@@ -141,9 +141,9 @@ def create(environment: Environment, folder: Path, extra: Sequence[str] = ()) ->
         ]
         # The newest releases for that Python: the pinned ones may not support it any more.
         tests = [re.split("[=;]", requirement)[0] for requirement in pinned]
-        # Without TensorFlow images are decoded by Pillow; elsewhere the tests skip them.
-        other = f"tensorflow-cpu=={environment.tensorflow}" if environment.tensorflow else "pillow"
-        wanted = [f"torch=={environment.torch}", other]
+        wanted = [f"torch=={environment.torch}", "pillow"]
+        if environment.tensorflow:
+            wanted.append(f"tensorflow-cpu=={environment.tensorflow}")
         done = uv("pip", "install", "--quiet", "--python", python, *wanted, *tests, *extra)
         if done.returncode != 0:
             raise SystemExit(f"{environment.name} cannot be installed:\n{done.stderr[-3000:]}")

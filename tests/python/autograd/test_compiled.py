@@ -104,7 +104,7 @@ IMPORTS = {
 def test_conversions_break_a_graph_without_a_word(order: str) -> None:
     run_forked(
         """
-import sys, tensor_bridge
+import inspect, sys, tensor_bridge
 t = tf.constant([1.0, 2.0])
 
 def through(x):
@@ -117,7 +117,8 @@ whole = torch.compile(through, backend="eager", fullgraph=True)
 try:
     whole(torch.ones(2))
 except torch._dynamo.exc.Unsupported as e:
-    assert "tensor_bridge.autograd.compile_conversions()" in str(e), e
+    if "msg" in inspect.signature(torch._dynamo.graph_break).parameters:  # torch 2.7 and newer
+        assert "tensor_bridge.autograd.compile_conversions()" in str(e), e
     assert "issue" not in str(e), e
 else:
     raise AssertionError("a graph without its conversions")

@@ -15,9 +15,11 @@ import tensor_bridge
 from tensor_bridge.autograd import torch_to_tf
 from tensor_bridge.testing import shares_memory
 
-if not needs.KERAS_3:
-    pytest.skip("TorchLayer is a layer of Keras 3", allow_module_level=True)
 TorchLayer = tensor_bridge.autograd.TorchLayer
+if not needs.KERAS_3:
+    with pytest.raises(tensor_bridge.errors.UnsupportedTypeError, match=r"expected Keras 3, got"):
+        TorchLayer(torch.nn.Linear(2, 2))
+    pytest.skip("TorchLayer is a layer of Keras 3", allow_module_level=True)
 
 
 @keras.saving.register_keras_serializable("tensor_bridge_tests")

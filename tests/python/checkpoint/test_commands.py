@@ -344,7 +344,7 @@ def test_the_command_needs_no_tensorflow(tmp_path: Path) -> None:
         import sys
         sys.modules["tensorflow"] = sys.modules["numpy"] = None
         from tensor_bridge.cli import main
-        print(main(["checkpoint", "verify", {prefix!r}]))
+        print(int(main(["checkpoint", "verify", {prefix!r}])))
         """
     )
     assert done.check() == "1 of 1 tensors have a checksum; no damage found\n0"

@@ -16,8 +16,9 @@ from tensor_bridge import MismatchError, checkpoint
 from tensor_bridge.checkpoint import Layer
 from tensor_bridge.checkpoint.into_module._computation import compared
 
+if not needs.KERAS_3:
+    pytest.skip("layers of Keras 3", allow_module_level=True)
 pytestmark = [
-    needs.keras_3,
     needs.module("tf_keras"),
     pytest.mark.filterwarnings("ignore"),  # of Keras, about its own files and NumPy
 ]

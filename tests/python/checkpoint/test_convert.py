@@ -233,13 +233,13 @@ def converted_growth(folder: Path, prefix: str, target: str) -> tuple[int, int, 
 
 @pytest.mark.alone
 @pytest.mark.parametrize("target", ["out.safetensors", "out.pt"])
-def test_a_gigabyte_converts_in_less_than_200_megabytes(tmp_path: Path, target: str) -> None:
-    prefix = big_bundle(tmp_path, 16, (64 << 20) // 4, "float32")
+def test_half_a_gigabyte_converts_in_less_than_200_megabytes(tmp_path: Path, target: str) -> None:
+    prefix = big_bundle(tmp_path, 8, (64 << 20) // 4, "float32")
     anonymous, mapped, calls = converted_growth(tmp_path, prefix, target)
     assert anonymous < 200e6
     assert mapped < 200e6
-    assert calls >= 16
-    assert (tmp_path / target).stat().st_size > 1 << 30
+    assert calls >= 8
+    assert (tmp_path / target).stat().st_size > 1 << 29
 
 
 @pytest.mark.alone

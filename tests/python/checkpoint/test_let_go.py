@@ -7,10 +7,13 @@ from pathlib import Path
 
 import bundles
 import every_format
+import needs
 import pytest
 import torch
 
 from tensor_bridge import CheckpointError, checkpoint
+
+pytestmark = needs.keras_3
 
 
 @pytest.fixture(scope="module")

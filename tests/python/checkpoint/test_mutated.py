@@ -10,7 +10,10 @@ from pathlib import Path
 
 import every_format
 import mutated_files
+import needs
 import pytest
+
+pytestmark = needs.keras_3
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import every_format
 import h5py
+import needs
 import pytest
 
 from tensor_bridge import CheckpointError, CheckpointNotFoundError, checkpoint
@@ -65,6 +66,7 @@ def refusal(path: Path) -> Exception | None:
     return None
 
 
+@needs.keras_3
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_no_regular_file_is_refused_wherever_a_name_leads(
     kind: str, formats: dict[str, Path], tmp_path: Path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Tuple  # noqa: UP035
 
 import pytest
 import tensorflow as tf
@@ -17,7 +17,7 @@ class Two(tf.experimental.ExtensionType):  # type: ignore[misc]
     """An extension type whose fields are nested."""
 
     first: tf.Tensor
-    others: tuple[tf.RaggedTensor, ...]
+    others: Tuple[tf.RaggedTensor, ...]  # noqa: UP006 (TensorFlow 2.12 knows no other)
 
 
 COO = torch.tensor([[0.0, 2.0, 0.0, 0.0], [3.0, 0.0, 0.0, 4.0]])

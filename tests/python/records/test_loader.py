@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import example_bytes
+import needs
 import pytest
 import torch
 
@@ -351,6 +352,7 @@ def test_a_forked_child_is_told_and_ends(files: Path) -> None:
     assert next(elements)["n"].tolist() == [2, 3]
 
 
+@needs.module("accelerate")
 def test_elements_count_exactly_under_accelerate(files: Path) -> None:
     from accelerate import Accelerator
 

@@ -6,8 +6,8 @@ import json
 import random
 
 import pytest
-import tensorflow_datasets as tfds
 import tfds_builders
+from tfds_builders import tfds
 
 from tensor_bridge import records
 from tensor_bridge.errors import RecordError, TensorBridgeError

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 import pytest
-import tensorflow_datasets as tfds
 import tfds_builders
+from tfds_builders import tfds
 
 from tensor_bridge import records
 from tensor_bridge.errors import InvalidOptionError, RecordError

@@ -6,11 +6,11 @@ import random
 import sys
 from pathlib import Path
 
+import pytest
 import tensorflow as tf
-import tensorflow_datasets as tfds
 import torch
-from tensorflow_datasets.core.utils import lazy_imports_utils
 
+tfds = pytest.importorskip("tensorflow_datasets")
 F = tfds.features
 
 
@@ -18,6 +18,8 @@ def _find_dm_tree():
     """Makes TFDS import dm-tree, whose name `tree` a module in this folder also has."""
     ours, path = sys.modules.pop("tree", None), sys.path
     sys.path = [folder for folder in path if Path(folder).resolve() != Path(__file__).parent]
+    from tensorflow_datasets.core.utils import lazy_imports_utils
+
     try:
         assert lazy_imports_utils.tree.map_structure
     finally:

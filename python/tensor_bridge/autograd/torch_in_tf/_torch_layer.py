@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C, _dtypes, composite
 from tensor_bridge._frameworks import ensure_tensorflow
+from tensor_bridge._loaded import version_pair
 from tensor_bridge.autograd.torch_in_tf import _torch_function
 from tensor_bridge.errors import InvalidOptionError, UnsupportedTypeError
 
@@ -56,7 +57,7 @@ class TorchLayerBase(_Layer):
       **kwargs: The keywords of keras.layers.Layer.
 
     Raises:
-      UnsupportedTypeError: there is no module, or Keras has another backend.
+      UnsupportedTypeError: there is no module, or Keras has another backend, or is Keras 2.
 
     Example:
       >>> import keras, tensorflow as tf, torch
@@ -75,9 +76,16 @@ class TorchLayerBase(_Layer):
         output_signature: Any = None,
         **kwargs: Any,
     ) -> None:
+        import keras
         import torch
 
         ensure_tensorflow()
+        if version_pair(keras.__version__) < (3, 0):
+            raise UnsupportedTypeError(
+                f"expected Keras 3, got Keras {keras.__version__}; TensorFlow 2.16 and newer come "
+                "with Keras 3; with this one call the module in a tf.function by "
+                "tensor_bridge.autograd.torch_to_tf"
+            )
         if (module is None) == (factory is None):
             raise InvalidOptionError("expected module or factory, and not both")
         if factory is not None:
@@ -288,7 +296,8 @@ def torch_layer_class() -> type[TorchLayerBase]:
         )
     members = {"__doc__": TorchLayerBase.__doc__, "__module__": "tensor_bridge.autograd"}
     made = type("TorchLayer", (TorchLayerBase, keras.layers.Layer), members)
-    registered: type[TorchLayerBase] = keras.saving.register_keras_serializable("tensor_bridge")(
+    # Keras 2.12 has that function only here.
+    registered: type[TorchLayerBase] = keras.utils.register_keras_serializable("tensor_bridge")(
         made
     )
     return registered

@@ -37,7 +37,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 def test_how_a_framework_ends_the_process_is_seen(fake: Path, code: str, end: str) -> None:
     fake.write_text(f"import sys\nprint('last words', file=sys.stderr)\n{code}\n")
-    trial = run_trial(("tensorflow", "torch"), timeout=15 if end == "timeout" else 240)
+    trial = run_trial(("tensorflow", "torch"), timeout=6 if end == "timeout" else 240)
     assert (trial.stage, trial.end) == ("import tensorflow", end)
     loaded = [Path(path).name for path in trial.data.pop("libraries")]
     assert loaded == ["libtensor_bridge.so"]
