@@ -96,8 +96,9 @@ def test_and_comes_back(t: tf.Tensor, interface: Any) -> None:
 
 def test_the_result_is_torchs_own() -> None:
     t = tf.constant([b"abc", b"d" * 100])
+    before = live_owners()
     x = tensor_bridge.to_torch(t)
-    assert live_owners() == 0
+    assert live_owners() == before
     for tensor in (x.bytes, x.offsets):
         assert tensor.is_contiguous()
         assert tensor.is_leaf
@@ -113,13 +114,12 @@ def test_the_result_is_torchs_own() -> None:
 
 def test_under_modes_that_change_what_torch_makes() -> None:
     t = TENSORS["matrix"]
-    before = torch.get_default_device()
     try:
         torch.set_default_device("meta")
         x = tensor_bridge.to_torch(t)
         made = StringTensor.from_list(expected(t))
     finally:
-        torch.set_default_device(before)
+        torch.set_default_device(None)
     assert x.device.type == made.device.type == "cpu"
     assert x == made
     with torch.inference_mode():

@@ -242,4 +242,5 @@ for options in (dict(shard="all"), dict(rank=0, world_size=1)):
 """,
         timeout=60,
     )
-    assert done.check().split() == ["raised", "raised"]
+    # Gloo writes lines of its own before torch 2.9.
+    assert done.check().splitlines().count("raised") == 2
