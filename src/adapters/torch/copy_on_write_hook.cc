@@ -117,7 +117,7 @@ void deleteMoved(void* moved) { delete static_cast<Moved*>(moved); }
 //
 // tests/memory_order searches all orders of x86-64 and of a processor like ARMv8 for what goes
 // wrong, with each of these rules and without it (`make memory-order`).
-void waitForOtherThreads() {
+void fenceOtherThreads() {
 #if !defined(__x86_64__)
   static const bool registered =
       syscall(__NR_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0) == 0;
@@ -128,7 +128,7 @@ void waitForOtherThreads() {
 void publish(c10::DataPtr&& own, c10::StorageImpl* storage) {
   std::atomic_thread_fence(std::memory_order_release);
   storage->set_data_ptr_noswap(std::move(own));
-  waitForOtherThreads();
+  fenceOtherThreads();
 }
 
 void moveOnto(std::unique_ptr<Moved> moved, c10::StorageImpl* storage) {
