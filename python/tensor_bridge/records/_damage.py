@@ -33,6 +33,6 @@ def not_found(path: str, message: str = "no such file") -> RecordNotFoundError:
 
 
 def tell_skipped(damage: RecordError | str, stacklevel: int = 6) -> None:
-    """Warns that ``on_error="skip"`` left something out: once a file, which the caller sees to."""
+    """Warns that ``on_error="skip"`` left something out. The caller calls it once a file."""
     text = f"{damage}; skipped, as on_error='skip' says; stats() counts it"
     warnings.warn(text, stacklevel=stacklevel)

@@ -165,7 +165,7 @@ def _load(
         return None
     if int(ends[-1]) != count or int(ends[0]) < 0 or bool((ends.diff() < 0).any()):
         return None
-    # Records that one index leaves out must not be missing without a word in a dataset that raises.
+    # An index made with skip leaves records out, and a dataset that raises must not miss them.
     if skip != skips and (skips or stats.skipped_records):
         return None
     offsets = (

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C, _dtypes, composite
 from tensor_bridge._frameworks import ensure_tensorflow
-from tensor_bridge._loaded import version_pair
 from tensor_bridge.autograd.torch_in_tf import _torch_function
 from tensor_bridge.errors import InvalidOptionError, UnsupportedTypeError
 
@@ -80,7 +79,7 @@ class TorchLayerBase(_Layer):
         import torch
 
         ensure_tensorflow()
-        if version_pair(keras.__version__) < (3, 0):
+        if not hasattr(keras, "ops"):
             raise UnsupportedTypeError(
                 f"expected Keras 3, got Keras {keras.__version__}; TensorFlow 2.16 and newer come "
                 "with Keras 3; with this one call the module in a tf.function by "
