@@ -26,7 +26,14 @@ version = re.search(
 release = version
 
 root_doc = "docs/index"
-include_patterns = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs/**"]
+include_patterns = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "SECURITY.md",
+    "CODE_OF_CONDUCT.md",
+    "docs/**",
+]
 exclude_patterns = [".*", "build", "dist", "docs/site"]
 extensions = [
     "breathe",

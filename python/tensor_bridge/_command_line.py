@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import unicodedata
 from argparse import ArgumentParser
@@ -15,17 +16,43 @@ from tensor_bridge._printable import printable
 _WIDEST = 120
 
 
-def say(*lines: str, file: TextIO | None = None) -> None:
+# The codes of ECMA-48.
+_CODES = {"red": 31, "yellow": 33, "cyan": 36}
+
+
+def say(*lines: str, file: TextIO | None = None, colour: str | None = None) -> None:
     """Prints each text as one line, with escapes for what a terminal does not show as text.
 
     Args:
       lines: What to print.
       file: Where to; standard output by default.
+      colour: "red", "yellow" or "cyan", for a terminal that shows colours.
     """
     target = sys.stdout if file is None else file
     text = "\n".join(map(printable, lines))
     encoding = getattr(target, "encoding", None) or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), file=target)
+    text = text.encode(encoding, "backslashreplace").decode(encoding)
+    if colour is not None and _shows_colours(target):
+        text = f"\x1b[{_CODES[colour]}m{text}\x1b[0m"
+    print(text, file=target)
+
+
+def _shows_colours(target: TextIO) -> bool:
+    """Whether it is a terminal whose user has not asked for none (https://no-color.org)."""
+    return target.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+@contextmanager
+def activity(text: str) -> Iterator[None]:
+    """Shows on a terminal what takes some seconds, until it is done."""
+    shown = sys.stderr is not None and sys.stderr.isatty()
+    if shown:
+        print(f"{text} ...", end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        if shown:
+            print(f"\r{' ' * (len(text) + 4)}\r", end="", file=sys.stderr, flush=True)
 
 
 def _width(text: str) -> int:
@@ -51,7 +78,7 @@ def padded(texts: list[str], right: bool = False) -> list[str]:
 @contextmanager
 def progress_bar(text: str) -> Iterator[Callable[[int, int], None] | None]:
     """A progress bar on a terminal, where rich is installed: a function of done and total bytes."""
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         yield None
         return
     try:

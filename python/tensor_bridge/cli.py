@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from tensor_bridge import __version__
-from tensor_bridge._command_line import CommandParser, say
+from tensor_bridge._command_line import CommandParser, activity, say
+from tensor_bridge._completion import SCRIPTS, completions
 from tensor_bridge._exit_status import ExitStatus
 from tensor_bridge.checkpoint import _commands as checkpoint_commands
 from tensor_bridge.errors import TensorBridgeError
@@ -19,20 +21,32 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+_COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
+
 
 def _doctor(options: Namespace) -> int:
     from tensor_bridge import doctor
 
-    report = doctor.examine()
-    say(*(report.to_json() if options.json else str(report)).split("\n"))
+    with activity("importing both frameworks, in processes of their own"):
+        report = doctor.examine()
+    for line in (report.to_json() if options.json else str(report)).split("\n"):
+        say(line, colour=None if options.json else _COLOURS.get(line.partition(":")[0]))
     return report.exit_code
+
+
+def _completion(options: Namespace) -> int:
+    if options.shell == "words":
+        say(*completions(_parser(), options.words))
+    else:
+        print(SCRIPTS[options.shell].strip())
+    return ExitStatus.DONE
 
 
 def _parser() -> CommandParser:
     parser = CommandParser(
         prog="tensor-bridge", description="TensorFlow values become PyTorch values and back."
     )
-    parser.add_argument("--version", action="version", version=f"tensor_bridge {__version__}")
+    parser.add_argument("-V", "--version", action="version", version=f"tensor_bridge {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     text = "checkpoints, SavedModels and Keras weights"
     checkpoint_commands.add_commands(commands.add_parser("checkpoint", help=text, description=text))
@@ -46,6 +60,11 @@ def _parser() -> CommandParser:
     )
     doctor.add_argument("--json", action="store_true", help="for programs")
     doctor.set_defaults(run=_doctor)
+    text = "prints the code by which a shell completes commands and options"
+    completion = commands.add_parser("completion", help=text, description=text)
+    completion.add_argument("shell", choices=[*SCRIPTS, "words"], help="words: for that code")
+    completion.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    completion.set_defaults(run=_completion)
     return parser
 
 
@@ -56,9 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
       arguments: the arguments after the command's name; by default the process's own.
 
     Returns:
-      The exit status; the table in the guide "Checkpoints" lists them, the same for all commands.
+      The exit status; the guide "The command line" has a table of them.
     """
     options = _parser().parse_args(arguments)
+    if sys.stdout is None:  # `tensor-bridge ... >&-`
+        say("tensor-bridge: standard output is closed", file=sys.stderr)
+        return ExitStatus.ERROR
     try:
         status: int = options.run(options)
         sys.stdout.flush()

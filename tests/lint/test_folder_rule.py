@@ -194,6 +194,7 @@ PY_EDGES: dict[str, set[str]] = {
     "_previous": {"_C", "_refusals", "_structures", "errors"},
     "data": CONVERT | {"_py_function", "_lazy"},
     "_exit_status": set(),
+    "_completion": set(),
     "_regular_files": set(),
     "_folder": set(),
     "_output": DENSE | {"_folder"},
@@ -206,6 +207,7 @@ PY_EDGES: dict[str, set[str]] = {
     "cli": CONVERT
     | {
         "_command_line",
+        "_completion",
         "_exit_status",
         "config",
         "data",
