@@ -226,19 +226,22 @@ fuzz-%: build $(STAMPS)/system-fuzz
 test-consumers: test-cpp build
 	tests/consumer/run.sh $(BIN)/python
 
-# Most tests in one process a core, then those that count, in processes that ran no others: $(3) has
-# how many. 5: none was selected.
+# Most tests in one process a core, then those that count, in processes that ran no others. $(3) and
+# $(4) say how each part is shared out; 5: none was selected.
 PYTEST := $(BIN)/python -m pytest tests/python
 define pytest-marked
-	$(PYTEST) -m '$(1) and not alone' -n $(JOBS) --dist worksteal $(2) $(PYTEST_ARGS) || test $$? -eq 5
+	$(PYTEST) -m '$(1) and not alone' -n $(JOBS) $(4) $(2) $(PYTEST_ARGS) || test $$? -eq 5
 	$(PYTEST) -m '$(1) and alone' $(3) $(2) $(PYTEST_ARGS) || test $$? -eq 5
 endef
 
+# What a file prepares for its tests is prepared once, in one process. The last files are short.
+WHOLE_FILES := --dist loadfile --no-loadscope-reorder
+
 test-python: dev
-	$(call pytest-marked,not exhaustive,,-n $(JOBS) --dist loadfile)
+	$(call pytest-marked,not exhaustive,,-n $(JOBS) --dist loadfile,$(WHOLE_FILES))
 
 test-exhaustive: dev $(STAMPS)/large-models
-	$(call pytest-marked,exhaustive,--timeout 7200)
+	$(call pytest-marked,exhaustive,--timeout 7200,,--dist worksteal)
 
 CXX_FILES = $(shell git ls-files --cached --others --exclude-standard -- '*.cc' '*.h' '*.c')
 
