@@ -93,7 +93,17 @@ CLI_LINES = sorted(
 )
 
 
-@pytest.mark.parametrize("line", CLI_LINES)
+# Makes the same trials as without --json; doctor/test_trials.py runs it and reads its output.
+AGAIN = "tensor-bridge doctor --json"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(line, marks=pytest.mark.exhaustive if line == AGAIN else [])
+        for line in CLI_LINES
+    ],
+)
 def test_the_command_line_ends_well(line: str, tmp_path: Path) -> None:
     assert run(line, tmp_path)
 
