@@ -100,7 +100,10 @@ IMPORTS = {
 }
 
 
-@pytest.mark.parametrize("order", IMPORTS)
+# Each order imports the frameworks and the compiler anew.
+@pytest.mark.parametrize(
+    "order", needs.parameters(IMPORTS, {"torch first": pytest.mark.exhaustive})
+)
 def test_conversions_break_a_graph_without_a_word(order: str) -> None:
     run_forked(
         """

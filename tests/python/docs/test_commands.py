@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import needs
 import pytest
 from native import package_dir
 from pages import PAGES, ROOT, Block, Page
@@ -97,13 +98,7 @@ CLI_LINES = sorted(
 AGAIN = "tensor-bridge doctor --json"
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        pytest.param(line, marks=pytest.mark.exhaustive if line == AGAIN else [])
-        for line in CLI_LINES
-    ],
-)
+@pytest.mark.parametrize("line", needs.parameters(CLI_LINES, {AGAIN: pytest.mark.exhaustive}))
 def test_the_command_line_ends_well(line: str, tmp_path: Path) -> None:
     assert run(line, tmp_path)
 

@@ -497,7 +497,9 @@ def test_after_prepare_triton_may_come_to_the_path_and_tensorflow_is_as_it_is(tr
 
 
 @loaded_globally
-@pytest.mark.parametrize("library", [None, "no library"])
+@pytest.mark.parametrize(
+    "library", [pytest.param(None, marks=pytest.mark.exhaustive), "no library"]
+)
 def test_a_triton_that_cannot_be_loaded_before_is_told_of(library: str | None, triton: str) -> None:
     """Its import might end the process."""
     if library is not None:
