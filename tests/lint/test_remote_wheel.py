@@ -89,7 +89,8 @@ def index(
         monkeypatch.delenv(name, raising=False)
     with Index(tmp_path / NAME, ranges) as server:
         monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/simple")
-        thread = threading.Thread(target=server.serve_forever)
+        # shutdown() waits for the end of an interval, which is half a second by default.
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server
         server.shutdown()
