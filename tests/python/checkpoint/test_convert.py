@@ -161,17 +161,19 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_a_killed_process_leaves_nothing_under_the_name(tmp_path: Path) -> None:
     prefix = bundle(tmp_path, **{f"w{i}": tf.zeros(1 << 16) for i in range(20)})
     code = f"""
+import threading
 from tensor_bridge import checkpoint
-def slow(done, total):
-    print(done, flush=True)
-    time.sleep(0.2)
-checkpoint.convert({prefix!r}, {str(tmp_path / "out.safetensors")!r}, progress=slow)
+def stop(done, total):
+    if done > total // 2:
+        print(done, flush=True)
+        threading.Event().wait()
+checkpoint.convert({prefix!r}, {str(tmp_path / "out.safetensors")!r}, progress=stop)
 """
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        for _ in range(3):
-            process.stdout.readline()
-        process.send_signal(signal.SIGKILL)
+        assert int(process.stdout.readline()) > 0
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
     assert not (tmp_path / "out.safetensors").exists()
 
 
