@@ -36,4 +36,6 @@ def attributes(
         module[name] = value
         return value
 
-    return find, lambda: sorted(set(module) | set(module["__all__"]))
+    # Only what is public: the rest of the globals are imports and the package's own modules.
+    dunders = {name for name in module if name.startswith("__")}
+    return find, lambda: sorted(dunders | set(module["__all__"]))

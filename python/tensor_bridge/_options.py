@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tensor_bridge import _C, _devices, _refusals
 from tensor_bridge.errors import InvalidOptionError, UnsupportedDeviceError
@@ -30,6 +32,21 @@ def check_extra(name: str, value: Any) -> None:
         raise InvalidOptionError(
             f"{name} must be {' or '.join(repr(a) for a in allowed)}, got {value!r}"
         )
+
+
+def refuse_keyword(name: str, expected: str) -> NoReturn:
+    """Refuses a keyword that does not exist.
+
+    Args:
+      name: The keyword.
+      expected: Those that there are, with commas and "or".
+
+    Raises:
+      TypeError: always.
+    """
+    nearest = get_close_matches(name, re.findall(r"\w+", expected.replace(" or ", " ")), 1)
+    hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    raise TypeError(f"got an unexpected keyword argument {name!r}; expected {expected}{hint}")
 
 
 def device_pair(device: Any) -> tuple[int, int]:

@@ -54,6 +54,16 @@ def class_name(value: Any) -> str:
     return f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
 
 
+def a_class(value: Any) -> str:
+    """Name of the value's class, after "a" or "an"."""
+    return with_article(class_name(value))
+
+
+def with_article(name: str) -> str:
+    """The name after "a" or "an"."""
+    return f"{'an' if name[:1] in 'aeiouAEIO' else 'a'} {name}"
+
+
 def is_resource_variable(value: Any) -> bool:
     """Whether the value is a TensorFlow 2 variable (not a Keras or distributed one)."""
     return RESOURCE_VARIABLE in class_names(value)
@@ -193,6 +203,7 @@ def refusal_to_torch(value: Any) -> TensorBridgeError:
     """The exception that says why ``value`` is not converted to torch, and what to do."""
     names = class_names(value)
     kind = names[0].removeprefix("builtins.")
+    got = with_article(kind)
     if any(name in names for name in _GRAPH_TENSOR):
         return SymbolicTensorError(
             f"expected an eager tf.Tensor, got a graph tensor ({kind}): inside a tf.function there "
@@ -222,15 +233,15 @@ def refusal_to_torch(value: Any) -> TensorBridgeError:
     remedy = _remedy(value, names, "to_torch")
     if remedy is not None:
         return UnsupportedTypeError(
-            f"expected a tf.Tensor or tf.Variable, got a {kind}; {remedy}{_not_loaded()}"
+            f"expected a tf.Tensor or tf.Variable, got {got}; {remedy}{_not_loaded()}"
         )
     if _COMPOSITE in names or kind.startswith("tensorflow."):
         return UnsupportedTypeError(
-            f"expected a tf.Tensor or tf.Variable, got a {kind}; convert the dense tensors "
+            f"expected a tf.Tensor or tf.Variable, got {got}; convert the dense tensors "
             "inside it (components, value or values)"
         )
     return UnsupportedTypeError(
-        f"expected a tf.Tensor or tf.Variable, got a {kind}; convert the tensors inside it one by "
+        f"expected a tf.Tensor or tf.Variable, got {got}; convert the tensors inside it one by "
         f"one, or make one of it first (tf.convert_to_tensor){_registration(names[0])}"
         f"{_not_loaded()}"
     )
@@ -240,9 +251,10 @@ def refusal_to_tf(value: Any) -> TensorBridgeError:
     """The exception that says why ``value`` is not converted to TensorFlow, and what to do."""
     names = class_names(value)
     kind = names[0].removeprefix("builtins.")
+    got = with_article(kind)
     if any(name in names for name in _GRAPH_TENSOR) or kind.startswith("tensorflow."):
         return UnsupportedTypeError(
-            f"expected a torch.Tensor, got a {kind}: it is TensorFlow's already, nothing to convert"
+            f"expected a torch.Tensor, got {got}: it is TensorFlow's already, nothing to convert"
         )
     if "numpy.ndarray" in names:
         return UnsupportedTypeError(
@@ -250,11 +262,11 @@ def refusal_to_tf(value: Any) -> TensorBridgeError:
         )
     if UNINITIALIZED in names:
         return UnsupportedTypeError(
-            f"expected a torch.Tensor with a value, got a {kind}: the lazy module that it belongs "
+            f"expected a torch.Tensor with a value, got {got}: the lazy module that it belongs "
             "to has not seen an input yet. Call the module once, then convert"
         )
     remedy = _remedy(value, names, "to_tf") or (
         "convert the tensors inside it one by one, or make one of it first (torch.as_tensor)"
         + _registration(names[0])
     )
-    return UnsupportedTypeError(f"expected a torch.Tensor, got a {kind}; {remedy}")
+    return UnsupportedTypeError(f"expected a torch.Tensor, got {got}; {remedy}")

@@ -218,6 +218,9 @@ class TensorBridge:
         self._ready = False
         self._to_tf_ready = False
 
+    def __repr__(self) -> str:
+        return f"TensorBridge({self._library._name!r})"
+
     @property
     def version(self) -> str:
         """Version of the library, "major.minor.patch"."""

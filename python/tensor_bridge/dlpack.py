@@ -166,7 +166,7 @@ def _capsule(x: Any) -> Any:
     method = getattr(type(x), "__dlpack__", None)
     if method is None:
         raise UnsupportedTypeError(
-            f"expected an object with __dlpack__ or a DLPack capsule, got a {type(x).__name__}"
+            f"expected an object with __dlpack__ or a DLPack capsule, got {_refusals.a_class(x)}"
         )
     stream = _stream(x)
     try:

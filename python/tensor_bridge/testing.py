@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 from tensor_bridge import _C, _dense
@@ -33,9 +34,22 @@ def torch_data_address(x: Any) -> int:
     return _dense.torch_address(x)
 
 
-def shares_memory(t: Any, x: Any) -> bool:
-    """Whether a TensorFlow value and a torch tensor start at the same address.
+def shares_memory(one: Any, other: Any) -> bool:
+    """Whether two values, each an eager tf.Tensor, a variable or a torch.Tensor, share memory.
 
-    The call never moves a protected tensor. Tensors without elements share nothing.
+    That is, whether they start at the same address; tensors without elements share nothing. The
+    call never moves a protected tensor.
     """
-    return bool(x.numel() > 0 and tf_data_address(t) == torch_data_address(x))
+    return _elements(one) > 0 and _elements(other) > 0 and _address(one) == _address(other)
+
+
+def _is_torch(value: Any) -> bool:
+    return hasattr(value, "untyped_storage")
+
+
+def _elements(value: Any) -> int:
+    return int(value.numel()) if _is_torch(value) else prod(value.shape)
+
+
+def _address(value: Any) -> int:
+    return torch_data_address(value) if _is_torch(value) else tf_data_address(value)

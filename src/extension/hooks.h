@@ -47,6 +47,7 @@ inline Hook device_pair{"tensor_bridge._options", "device_pair"};
 inline Hook tf_dtype_number{"tensor_bridge._options", "tf_dtype_number"};
 inline Hook quantization_lists{"tensor_bridge._options", "quantization_lists"};
 inline Hook check_extra{"tensor_bridge._options", "check_extra"};
+inline Hook refuse_keyword{"tensor_bridge._options", "refuse_keyword"};
 
 // Values that are not one plain tensor on the host.
 inline Hook other_to_torch{"tensor_bridge._convert", "other_to_torch"};

@@ -87,9 +87,9 @@ def _variables(target: Any) -> list[Any]:
             "expected one variable, got a sharded one; assign to its parts one by one: "
             "for shard, x in zip(variable.variables, tensors)"
         )
-    kind = _refusals.class_name(target)
+    kind = _refusals.a_class(target)
     raise UnsupportedTypeError(
-        f"expected a tf.Variable, a Keras variable or a Keras layer to assign to, got a {kind}"
+        f"expected a tf.Variable, a Keras variable or a Keras layer to assign to, got {kind}"
     )
 
 
@@ -98,8 +98,8 @@ def _plan_assign(target: Any, x: Any, copy: bool | None) -> tuple[list[Any], Any
     if isinstance(x, LiveView):
         x = x.tensor
     if not _C.is_torch_tensor(x):
-        kind = _refusals.class_name(x)
-        raise UnsupportedTypeError(f"expected a torch.Tensor to assign, got a {kind}")
+        kind = _refusals.a_class(x)
+        raise UnsupportedTypeError(f"expected a torch.Tensor to assign, got {kind}")
     variables = _variables(target)
     for variable in variables:
         _refusals.variable_handle(variable)  # raises inside a graph

@@ -57,9 +57,9 @@ def pairs(layer: Any, source: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """
     found = for_tensorflow(layer)
     if found is None or found.name != "keras layer":
-        kind = _refusals.class_name(layer)
+        kind = _refusals.a_class(layer)
         raise UnsupportedTypeError(
-            f"expected a Keras layer or model to assign a mapping to, got a {kind}"
+            f"expected a Keras layer or model to assign a mapping to, got {kind}"
         )
     weights = _weights(layer)
     missing = [path for path in weights if path not in source]

@@ -78,7 +78,7 @@ class StringTensor:
             tensor = getattr(self, name)
             if not _C.is_torch_tensor(tensor):
                 raise UnsupportedTypeError(
-                    f"expected {name} to be a torch.Tensor, got a {type(tensor).__name__}; "
+                    f"expected {name} to be a torch.Tensor, got {_refusals.a_class(tensor)}; "
                     "StringTensor.from_list() takes lists of bytes or str"
                 )
             if tensor.dtype != dtype:
@@ -238,7 +238,10 @@ class StringTensor:
         import torch
 
         if self.ndim > 0 and type(index) in (int, slice):
-            rows = range(self.shape[0])[index]
+            count = self.shape[0]
+            if isinstance(index, int) and not -count <= index < count:
+                raise IndexError(f"index {index} is out of range for {count} strings")
+            rows = range(count)[index]
             inner = self.shape[1:]
             if isinstance(rows, int):
                 if not inner:
@@ -330,8 +333,8 @@ def _flatten(strings: Any) -> tuple[list[Any], list[int]]:
     for item in level:
         if not isinstance(item, (str, bytes, bytearray)):
             raise UnsupportedTypeError(
-                f"expected bytes, bytearray or str in lists or tuples of one shape, got a "
-                f"{type(item).__name__}"
+                "expected bytes, bytearray or str in lists or tuples of one shape, got "
+                f"{_refusals.a_class(item)}"
             )
     return level, shape
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tensor_bridge import _C, _options
 from tensor_bridge._frameworks import ensure, ensure_tensorflow
-from tensor_bridge._refusals import class_name
+from tensor_bridge._refusals import a_class
 from tensor_bridge.data import _accelerate, _pipeline, _resume, _sharding
 from tensor_bridge.data._elements import Elements, Settings
 from tensor_bridge.data._in_step import InStep
@@ -153,8 +153,8 @@ class TorchDatasetBase(OfOneProcess):
             self._use(self._of_epoch(0))
         else:
             raise UnsupportedTypeError(
-                "expected a tf.data.Dataset, or a function that makes the one of an epoch, got a "
-                f"{class_name(ds)}"
+                "expected a tf.data.Dataset, or a function that makes the one of an epoch, got "
+                f"{a_class(ds)}"
             )
         if self._service is None:
             _resume.check_dataset(self._like, self._resume)
@@ -167,6 +167,9 @@ class TorchDatasetBase(OfOneProcess):
         self._epoch_chosen = False
         self._warned = self._told_of_batches = False
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._source or self._like!r})"
+
     # ---- the dataset -----------------------------------------------------------------------------
 
     def _of_epoch(self, epoch: int) -> Any:
@@ -174,7 +177,7 @@ class TorchDatasetBase(OfOneProcess):
         dataset = self._source(epoch)
         if not is_dataset(dataset):
             raise UnsupportedTypeError(
-                f"expected the function to return a tf.data.Dataset, got a {class_name(dataset)}"
+                f"expected the function to return a tf.data.Dataset, got {a_class(dataset)}"
             )
         return dataset
 

@@ -10,7 +10,7 @@ from typing import Any
 from tensor_bridge import _C, _structures
 from tensor_bridge._frameworks import ensure, ensure_tensorflow
 from tensor_bridge._py_function import py_function
-from tensor_bridge._refusals import class_name
+from tensor_bridge._refusals import a_class
 from tensor_bridge.composite import StringTensor, for_torch
 from tensor_bridge.data._buffers import has_buffer, read
 from tensor_bridge.errors import MismatchError, TensorBridgeError, UnsupportedTypeError
@@ -65,7 +65,7 @@ def from_torch(data: Any, *, element_spec: Any = None) -> Any:
     if not indexed and (not hasattr(data, "__iter__") or isinstance(data, Iterator)):
         raise UnsupportedTypeError(
             "expected a torch Dataset, IterableDataset or DataLoader, which can be iterated more "
-            f"than once, got a {class_name(data)}"
+            f"than once, got {a_class(data)}"
         )
     if element_spec is None:
         element_spec = _first_spec(data, indexed, batched=loads)

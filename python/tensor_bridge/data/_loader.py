@@ -69,6 +69,9 @@ class LoaderBase:
         if device is not None:
             Mover(iter(()), device, self.pin_memory)  # refuses a missing device at once
 
+    def __repr__(self) -> str:
+        return f"Loader({self.dataset!r}, device={self.device!r}, pin_memory={self.pin_memory!r})"
+
     def __len__(self) -> int:
         """The number of elements of an epoch; TypeError if it is not known."""
         return len(self.dataset)

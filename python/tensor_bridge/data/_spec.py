@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tensor_bridge import _C
+from tensor_bridge import _C, _refusals
 from tensor_bridge._dtypes import row_of
 from tensor_bridge.composite import StringTensor
 from tensor_bridge.composite.coo import assemble_coo
@@ -180,7 +180,7 @@ def _walk(spec: Any, plan: ElementPlan, path: str) -> Any:
         return ("call", type(spec), *parts)
     raise UnsupportedTypeError(
         f"{_at(path)}expected dicts, tuples, named tuples and attrs classes of tensors in the "
-        f"elements of the dataset, got a {type(spec).__name__}; map() them into one of those"
+        f"elements of the dataset, got {_refusals.a_class(spec)}; map() them into one of those"
     )
 
 
@@ -276,7 +276,7 @@ def _foreign(spec: Any, plan: ElementPlan, path: str) -> Any:
     if specs is None:
         raise UnsupportedTypeError(
             f"{_at(path)}expected tensors and composite values in the elements of the dataset, "
-            f"got a {type(spec).__name__}; map() it into tensors"
+            f"got {_refusals.a_class(spec)}; map() it into tensors"
         )
     if specs:
         plan.has_opaque = True

@@ -8,6 +8,7 @@ from itertools import pairwise
 from math import prod
 from typing import Any
 
+from tensor_bridge import _refusals
 from tensor_bridge.composite import Ragged, StringTensor
 from tensor_bridge.errors import (
     InvalidOptionError,
@@ -277,7 +278,7 @@ def encoder_of(spec: Any) -> Callable[[Any], bytes]:
 def _checked(record: Any, known: set[str]) -> Mapping[str, Any]:
     if not isinstance(record, Mapping):
         raise UnsupportedTypeError(
-            f"expected a dict of values by feature, got a {type(record).__name__}"
+            f"expected a dict of values by feature, got {_refusals.a_class(record)}"
         )
     if unknown := set(record) - known:
         raise InvalidOptionError(f"the spec has no feature {sorted(map(str, unknown))[0]!r}")
@@ -305,7 +306,7 @@ def examples_of(batch: Any, *, sequence: bool = False) -> Iterator[Any]:
       UnsupportedTypeError: The batch is not a dict of values.
     """
     if not isinstance(batch, Mapping):
-        raise UnsupportedTypeError(f"expected a dict of values, got a {type(batch).__name__}")
+        raise UnsupportedTypeError(f"expected a dict of values, got {_refusals.a_class(batch)}")
     if sequence:
         yield from _sequence_examples_of(_checked(batch, {"context", "sequence", "lengths"}))
         return

@@ -6,6 +6,7 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tensor_bridge import _refusals
 from tensor_bridge.errors import InvalidOptionError, RecordError, UnsupportedTypeError
 from tensor_bridge.records._image_decoders import MODES, find_decoder
 
@@ -93,7 +94,7 @@ def decode_image(
         data = torch.frombuffer(bytearray(data) or bytearray(1), dtype=torch.uint8)[: len(data)]
     elif not isinstance(data, torch.Tensor):
         raise UnsupportedTypeError(
-            f"expected the bytes of an image or a uint8 tensor, got a {type(data).__name__}"
+            f"expected the bytes of an image or a uint8 tensor, got {_refusals.a_class(data)}"
         )
     if data.dtype != torch.uint8 or data.dim() != 1 or data.device.type != "cpu":
         raise UnsupportedTypeError(

@@ -261,6 +261,9 @@ class IterableRecordDatasetBase:
         now.start = sequence.position()
         return now
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self.paths)} files, batch_size={self._batch_size})"
+
     def __iter__(self) -> Iterator[Any]:
         """A pass over this process's part.
 

@@ -165,6 +165,9 @@ class RecordBatchesBase:
         self._pass: Callable[[], _Pass | None] = lambda: None
         self._placed = False  # whether a position was set after the latest pass began
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self.files.paths)} files, batch_size={self.batch_size})"
+
     def __reduce__(self) -> Any:
         raise WorkerProcessError(_ELSEWHERE)
 

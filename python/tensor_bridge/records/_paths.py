@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
+from tensor_bridge import _refusals
 from tensor_bridge.errors import FrameworkError, UnsupportedTypeError
 from tensor_bridge.records._damage import damaged, not_found
 
@@ -84,7 +85,7 @@ def expand(paths: Any) -> list[str]:
         return found
     if isinstance(paths, (bytes, bytearray)) or not isinstance(paths, Iterable):
         raise UnsupportedTypeError(
-            f"expected a path, a pattern, a URL or a list of them, got a {type(paths).__name__}"
+            f"expected a path, a pattern, a URL or a list of them, got {_refusals.a_class(paths)}"
         )
     found = [path for each in paths for path in expand(each)]
     if not found:

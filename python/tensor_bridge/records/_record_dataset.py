@@ -138,6 +138,9 @@ class RecordDatasetBase:
         self.__dict__.update(state)
         self._unmap()
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self.paths)} files, {len(self)} records)"
+
     def __len__(self) -> int:
         return len(self._index)
 

@@ -183,6 +183,9 @@ class RecordFile:
                     )
         self._position = target
 
+    def __repr__(self) -> str:
+        return f"RecordFile({self.path!r}, compression={self.compression!r})"
+
     def __iter__(self) -> Iterator[bytes]:
         """The remaining records, as bytes. Raises the errors of `read`."""
         while (batch := self.read(64)) is not None:

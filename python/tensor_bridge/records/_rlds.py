@@ -132,6 +132,9 @@ class RldsDatasetBase:
             "windows": now.windows,
         }
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.episodes!r}, window={self._window})"
+
     def __iter__(self) -> Iterator[Any]:
         """Begins a pass over this process's episodes.
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from tensor_bridge import _refusals
 from tensor_bridge.errors import InvalidOptionError
 
 __all__ = ["ShardRange", "Split", "select"]
@@ -58,7 +59,7 @@ def select(spec: str, splits: Mapping[str, Split]) -> list[ShardRange]:
       InvalidOptionError: The specification is invalid, or names an unknown split.
     """
     if not isinstance(spec, str):
-        raise InvalidOptionError(f"expected split= as str, got a {type(spec).__name__}")
+        raise InvalidOptionError(f"expected split= as str, got {_refusals.a_class(spec)}")
     if spec in splits:
         return _ranges(splits[spec], 0, splits[spec].num_examples)
     found = []

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge import _C
+from tensor_bridge import _C, _refusals
 from tensor_bridge._output import Output, outputs
 from tensor_bridge.composite import StringTensor
 from tensor_bridge.errors import InvalidOptionError, UnsupportedTypeError
@@ -137,6 +137,9 @@ class Writer:
         files = self._outputs.enter_context(outputs([Path(name) for name in self.paths], overwrite))
         self._shards = [_Shard(file, compression) for file in files]
 
+    def __repr__(self) -> str:
+        return f"Writer({', '.join(self.paths)}, {self._count} records)"
+
     def write(self, record: Any) -> None:
         """Writes one record.
 
@@ -158,7 +161,7 @@ class Writer:
             data = bytes(record)
         else:
             raise UnsupportedTypeError(
-                f"expected bytes, since there is no spec, got a {type(record).__name__}"
+                f"expected bytes, since there is no spec, got {_refusals.a_class(record)}"
             )
         self._shards[self._count % len(self._shards)].write(data)
         self._count += 1

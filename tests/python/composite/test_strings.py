@@ -437,6 +437,8 @@ def test_indexing_that_fails() -> None:
     for index in (2, -3, (0, 0), [5]):
         with pytest.raises(IndexError):
             x[index]
+    with pytest.raises(IndexError, match="index -3 is out of range for 2 strings"):
+        x[-3]
     with pytest.raises(IndexError):
         StringTensor.from_list("a")[0]
     assert StringTensor.from_list("a")[()] == b"a"

@@ -135,7 +135,7 @@ def test_loaders_whose_batches_are_arrays_have_batches_of_unknown_size() -> None
         (np.longdouble(1.0), UnsupportedDtypeError, r"(longdouble|float128).*float128.*astype"),
         (np.zeros(2, [("a", "i4")]), UnsupportedDtypeError, r"fields"),
         (np.array(["2020-01-01"], "M8[D]"), UnsupportedTypeError, r"datetime64\[D\].*astype"),
-        (np.array([1, None], object), UnsupportedTypeError, r"got a int.*dtype object"),
+        (np.array([1, None], object), UnsupportedTypeError, r"got an int.*dtype object"),
         (np.ma.array([1, 2], mask=[1, 0]), UnsupportedTypeError, r"masked.*x\.filled\(0\)"),
     ],
     ids=lambda x: repr(x) if isinstance(x, np.ndarray) else "",

@@ -124,7 +124,7 @@ def test_info_counts_each_shard(builder):
 def test_a_split_that_there_is_not_is_named_with_those_that_are(builder):
     with pytest.raises(InvalidOptionError, match=r"no split 'valid'; there are: train, test"):
         records.tfds(builder.data_path, "valid")
-    with pytest.raises(InvalidOptionError, match="got a int"):
+    with pytest.raises(InvalidOptionError, match="got an int"):
         records.tfds(builder.data_path, 3)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pathlib
 from typing import Any
 
@@ -56,9 +57,19 @@ def test_wrong_arguments(
         interface.to_tf(*arguments, **keywords)
 
 
-def test_message_names_the_keywords() -> None:
-    with pytest.raises(TypeError, match=r"'on_write'.*copy, device, dtype or grad"):
-        tensor_bridge.to_tf(values(), on_write="copy")
+@pytest.mark.parametrize("name", ["to_torch", "to_tf"])
+def test_the_message_names_all_keywords_and_the_nearest(name: str) -> None:
+    value = values() if name == "to_tf" else tf.constant([1.0])
+    convert = getattr(tensor_bridge, name)
+    with pytest.raises(TypeError, match="; expected copy, device") as caught:
+        convert(value, nothing_like_it=1)
+    listed = str(caught.value).partition("; expected ")[2].replace(" or ", ", ").split(", ")
+    others = {"dtype", "grad"} if name == "to_torch" else {"on_write", "raw", "strings", "live"}
+    others |= set() if name == "to_torch" else {"scale", "zero_point", "axis"}
+    assert set(listed) == set(inspect.signature(tensor_bridge.explain).parameters) - {"x"} - others
+    for keyword in listed:
+        with pytest.raises(TypeError, match=f"did you mean {keyword}[?]"):
+            convert(value, **{f"{keyword}_": None})
 
 
 @pytest.mark.parametrize("copy", [0, 1, "None", "copy", 0.0, [], object(), tf.constant(True)])

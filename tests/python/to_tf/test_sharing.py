@@ -485,3 +485,15 @@ def test_every_operation_takes_a_misaligned_tensor(offset: int) -> None:
         t = tensor_bridge.to_tf(x)
         assert tf_data_address(t) % 64 == 0, name
         operation(t)
+
+
+def test_sharing_is_symmetric_and_of_any_two_values() -> None:
+    x = values()
+    t, v = tensor_bridge.to_tf(x, copy=True), tf.Variable([1.0])
+    y, z = tensor_bridge.to_torch(t), tensor_bridge.to_torch(v)
+    for one, other in ((t, y), (v, z), (t, tf.identity(t)), (y, y.detach())):
+        assert shares_memory(one, other)
+        assert shares_memory(other, one)
+    for one, other in ((t, x), (t, v), (y, z), (tf.zeros(0), torch.zeros(0))):
+        assert not shares_memory(one, other)
+        assert not shares_memory(other, one)

@@ -299,12 +299,12 @@ def tf_to_torch(
     """
     if not callable(fn):
         raise UnsupportedTypeError(
-            f"expected a TensorFlow callable, got a {type(fn).__qualname__}; for a SavedModel "
+            f"expected a TensorFlow callable, got {_refusals.a_class(fn)}; for a SavedModel "
             "give one of its signatures: loaded.signatures['serving_default']"
         )
     if _refusals.TORCH_MODULE in _refusals.class_names(fn):
         raise UnsupportedTypeError(
-            f"expected a TensorFlow callable, got a {type(fn).__qualname__}, which is a "
+            f"expected a TensorFlow callable, got {_refusals.a_class(fn)}, which is a "
             "torch.nn.Module already, as are Keras' models and layers on the torch backend; use it "
             "as it is"
         )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from tensor_bridge import _refusals
 from tensor_bridge._frameworks import ensure_tensorflow
 from tensor_bridge.autograd.tf_in_torch import _mirror
 from tensor_bridge.autograd.tf_in_torch._tf_function import TfFunction, tf_to_torch
@@ -37,13 +38,13 @@ def _variables_of(fn: Any, given: Iterable[Any] | None) -> list[Any]:
     if found is None or callable(found):
         raise UnsupportedTypeError(
             f"expected an object that knows its variables (a Keras layer or model, a tf.Module, a "
-            f"signature of a SavedModel), got a {type(fn).__qualname__}; give them: "
+            f"signature of a SavedModel), got {_refusals.a_class(fn)}; give them: "
             "TfModule(fn, variables=[...])"
         )
     variables = list(found)
     if not variables and getattr(fn, "built", True) is False:
         raise UnsupportedTypeError(
-            f"expected a model with variables, got a {type(fn).__qualname__} that is not built "
+            f"expected a model with variables, got {_refusals.a_class(fn)} that is not built "
             "yet: call it once on data, or model.build(input_shape), then wrap it"
         )
     return variables

@@ -78,7 +78,7 @@ def call(
             continue
         if not (_C.is_eager_tensor(leaf) or _refusals.is_graph_tensor(leaf)):
             raise UnsupportedTypeError(
-                f"expected dense tensors inside a tf.function, got a {type(leaf).__qualname__}; "
+                f"expected dense tensors inside a tf.function, got {_refusals.a_class(leaf)}; "
                 "give its components (values, row_splits, indices) to the torch function"
             )
         places.append(i)

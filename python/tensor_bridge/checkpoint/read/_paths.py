@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from tensor_bridge import _refusals
 from tensor_bridge.errors import InvalidOptionError, UnsupportedTypeError
 
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/{1,2}")
@@ -32,7 +33,7 @@ def local_path(value: Any, hint: str = "") -> Path:
       InvalidOptionError: It is empty, or a URL or another address that is not a local file.
     """
     if not isinstance(value, (str, os.PathLike)) or isinstance(os.fspath(value), bytes):
-        raise UnsupportedTypeError(f"expected a path, got a {type(value).__name__}{hint}")
+        raise UnsupportedTypeError(f"expected a path, got {_refusals.a_class(value)}{hint}")
     text = str(os.fspath(value))
     if not text or "\0" in text or not _is_path(text):
         raise InvalidOptionError(f"expected a path, got {text!r}")

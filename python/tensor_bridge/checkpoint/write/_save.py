@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge import _C, _dense
+from tensor_bridge import _C, _dense, _refusals
 from tensor_bridge._dtypes import row_of
 from tensor_bridge._output import Output, dense_bytes, outputs
 from tensor_bridge.checkpoint.read import _crc
@@ -130,7 +130,7 @@ def _check_mapping(state: Any) -> None:
     if not isinstance(state, Mapping):
         advice = "; its state_dict() is one" if hasattr(state, "state_dict") else ""
         raise UnsupportedTypeError(
-            f"expected a mapping from names to tensors, got a {type(state).__name__}{advice}"
+            f"expected a mapping from names to tensors, got {_refusals.a_class(state)}{advice}"
         )
     for name in state:
         if not isinstance(name, str):
@@ -161,7 +161,7 @@ def _check_value(name: str, value: Any) -> None:
         return
     if not _C.is_torch_tensor(value):
         raise UnsupportedTypeError(
-            f"{name!r}: expected a torch.Tensor or StringTensor, got a {type(value).__name__}"
+            f"{name!r}: expected a torch.Tensor or StringTensor, got {_refusals.a_class(value)}"
         )
     import torch
 

@@ -157,6 +157,21 @@ def test_all_names_exist_and_are_public(module: ModuleType) -> None:
     exec(f"from {module.__name__} import *", {})
 
 
+@pytest.mark.parametrize("module", public_modules(), ids=lambda module: module.__name__)
+def test_completion_shows_public_names_only(module: ModuleType) -> None:
+    if hasattr(module, "_LAZY"):
+        shown = {name for name in dir(module) if not name.startswith("__")}
+        assert shown == {name for name in module.__all__ if not name.startswith("__")}
+
+
+@pytest.mark.parametrize("module", public_modules(), ids=lambda module: module.__name__)
+def test_every_class_says_what_its_objects_are(module: ModuleType) -> None:
+    for name in module.__all__:
+        if inspect.isclass(kind := getattr(module, name)):
+            protocol = getattr(kind, "_is_protocol", False)
+            assert protocol or kind.__repr__ is not object.__repr__, name
+
+
 def test_every_public_name_is_in_all_and_listed() -> None:
     assert set(tensor_bridge._LAZY) < set(tensor_bridge.__all__)
     assert set(tensor_bridge.__all__) <= set(dir(tensor_bridge))
