@@ -53,7 +53,7 @@ def test_every_format_is_asked(formats: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("count", [30, pytest.param(1000, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("count", [10, pytest.param(1000, marks=pytest.mark.exhaustive)])
 def test_nothing_is_left_of_loads(
     name: str, count: int, formats: dict[str, Path], no_collector: None
 ) -> None:
