@@ -51,6 +51,36 @@ def unrun(name: str, text: str) -> Iterator[str]:
             yield f"{name}:{number}: {line.strip()!r} is not run; write ```python at the margin"
 
 
+FRESH = re.compile(r"^```python[^\n]* fresh\b", re.MULTILINE)
+
+
+def unannounced(name: str, text: str) -> Iterator[str]:
+    """The blocks that the tests run in a new process, where the paragraph above does not say so."""
+    for fence in FRESH.finditer(text):
+        above = text[: fence.start()].strip().rpartition("\n\n")[2]
+        if "new process" not in " ".join(above.split()).lower():
+            line = text.count("\n", 0, fence.start()) + 1
+            yield f'{name}:{line}: the paragraph above does not say "in a new process"'
+
+
+def test_pages_say_where_an_example_needs_a_new_process() -> None:
+    found = [problem for name, text in files("*.md") for problem in unannounced(name, text)]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("above", "problems"),
+    [
+        ("In a new process:", 0),
+        ("All of it, in a new\nprocess:", 0),
+        ("In a process:", 1),
+        ("In a new process:\n\nAnother paragraph:", 1),
+    ],
+)
+def test_an_example_without_the_words_is_found(above: str, problems: int) -> None:
+    assert len(list(unannounced("page.md", f"{above}\n\n```python fresh\n1\n```\n"))) == problems
+
+
 def test_every_example_of_the_pages_is_run() -> None:
     found = [problem for name, text in files("*.md") for problem in unrun(name, text)]
     assert not found, "\n".join(found)

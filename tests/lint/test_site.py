@@ -163,10 +163,22 @@ def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
     assert list(remote("@import '//fonts.example/a.css';"))
 
 
-def test_every_page_has_a_title(site: Path) -> None:
+def heading(text: str) -> str:
+    """What a list of found pages shows: the text of the page's first heading."""
+    (first,) = re.findall(r"<h1>(.*?)</h1>", text, re.DOTALL)[:1] or [""]
+    return re.sub(r"<a class=\"headerlink.*?</a>|<[^>]*>", "", first, flags=re.DOTALL).strip()
+
+
+def test_every_page_has_a_title_of_its_own(site: Path) -> None:
+    titles: dict[str, list[str]] = {}
     for path in pages(site):
         text = path.read_text(encoding="utf-8")
         assert re.search(r"<title>[^<]*\w[^<]*</title>", text), path
+        if path.name not in ("search.html", "genindex.html") and path != site / "index.html":
+            titles.setdefault(heading(text), []).append(path.relative_to(site).as_posix())
+    assert "" not in titles, titles[""]
+    assert not [names for names in titles.values() if len(names) > 1]
+    assert len(titles) > 50
 
 
 # --- reference ------------------------------------------------------------------------------------
