@@ -8,12 +8,13 @@ Makes in build/aarch64 a root of Debian's packages, which are unpacked and not c
 tree of the commit and an environment for each entry of ENVIRONMENTS in it. Programs run there in a
 user namespace that has an entry of its own for the emulator (Linux 6.7 or newer). The wheel is that
 of `make wheel ARCH=aarch64`. What ran, how it ended and what was left out is in
-tests/aarch64/result.json, and which files did not run yet.
+tests/aarch64/result.json, and which files did not run yet, also after an interruption.
 """
 
 from __future__ import annotations
 
 import collections
+import itertools
 import json
 import os
 import re
@@ -27,7 +28,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-os.environ["TENSOR_BRIDGE_ARCH"] = "aarch64"
+# The checks of a release import this file, and are of this machine's processor.
+if __name__ == "__main__":
+    os.environ["TENSOR_BRIDGE_ARCH"] = "aarch64"
 
 import aarch64_inside
 import build_wheel
@@ -210,11 +213,22 @@ def make_environment(name: str, wheel: Path) -> None:
     uv_install(name, "--no-deps", wheel)
 
 
+def by_turns(names: list[str]) -> list[str]:
+    """The first file of each folder of tests/python, then the second of each, and so on.
+
+    A run of hours is often ended before all of them.
+    """
+    folders = collections.defaultdict(list)
+    for name in sorted(names):
+        folders[name.removeprefix("tests/python/").partition("/")[0]].append(name)
+    turns = itertools.zip_longest(*folders.values())
+    return [name for turn in turns for name in turn if name]
+
+
 def files(tests: str) -> list[str]:
-    found = sorted((TREE / tests).rglob("test_*.py"))
-    names = [str(path.relative_to(TREE)) for path in found]
+    names = [str(path.relative_to(TREE)) for path in (TREE / tests).rglob("test_*.py")]
     left_out = tuple(f"tests/python/{path}" for path in LEFT_OUT)
-    return [name for name in names if not name.startswith(left_out)]
+    return by_turns([name for name in names if not name.startswith(left_out)])
 
 
 def run_python(name: str, results: Path, only: list[str]) -> None:
@@ -276,11 +290,21 @@ def python_result(name: str, results: Path) -> dict[str, Any]:
         "tensorflow": environment.tensorflow,
         "tests": environment.tests,
         "files": done,
-        "files that did not run": left,
+        "files that did not run": sorted(left),
         "passed": passed,
         "skipped": dict(sorted(skipped.items())),
         "failed": sorted(failed),
     }
+
+
+PARTS = ("c++", *ENVIRONMENTS)
+
+
+def violations(result: dict[str, Any]) -> list[str]:
+    """The parts that did not run, and what failed in the others."""
+    missing = [f"{part}: did not run" for part in PARTS if part not in result]
+    failed = [f"{p}: {each}" for p in PARTS if p in result for each in result[p]["failed"]]
+    return missing + failed
 
 
 def build_googletest() -> Path:
@@ -331,11 +355,18 @@ def run_cpp() -> dict[str, Any]:
     return {"programs passed": passed, "tests passed": tests, "failed": failed}
 
 
+def keep(result: dict[str, Any], part: str, of_part: dict[str, Any]) -> None:
+    """Writes what ran of a part."""
+    result |= {part: of_part, "date": time.strftime("%Y-%m-%d")}
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+    print(json.dumps({part: of_part}, indent=2), flush=True)
+
+
 def main(arguments: list[str]) -> int:
     split = arguments.index("--") if "--" in arguments else len(arguments)
     parts, only = arguments[:split], arguments[split + 1 :]
-    known = ("c++", *ENVIRONMENTS)
-    if set(parts) - set(known):
+    if set(parts) - set(PARTS):
         raise SystemExit(__doc__)
     wheel = matrix.the_wheel()
     make_root()
@@ -354,19 +385,17 @@ def main(arguments: list[str]) -> int:
     if any(kept.get(name) != value for name, value in what.items()):
         kept = {}
     result = what | {"left out": LEFT_OUT | MARKS_LEFT_OUT} | kept
-    for part in parts or known:
+    for part in parts or PARTS:
         if part in ENVIRONMENTS:
             make_environment(part, wheel)
-            run_python(part, results / part, only)
-            result[part] = python_result(part, results / part)
+            try:
+                run_python(part, results / part, only)
+            finally:  # An interruption keeps what has ended.
+                keep(result, part, python_result(part, results / part))
         else:
             make_environment("newest", wheel)
-            result[part] = run_cpp()
-        result["date"] = time.strftime("%Y-%m-%d")
-        RESULT.parent.mkdir(exist_ok=True)
-        RESULT.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
-        print(json.dumps({part: result[part]}, indent=2), flush=True)
-    return int(any(result[part]["failed"] for part in parts or known))
+            keep(result, part, run_cpp())
+    return int(any(result[part]["failed"] for part in parts or PARTS))
 
 
 if __name__ == "__main__":

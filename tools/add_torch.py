@@ -6,7 +6,8 @@
 1. Reads the headers of the release and compares the layout of its classes with the newest group's
    (torch_layout.py). If they are the same, the release joins that group; else it begins a new one.
 2. Writes the release into the lists and texts of the tree; `git diff` shows where.
-3. Builds the wheel with the symbols of the release (build_wheel.py --real), which writes its list.
+3. Builds the wheel for each processor, with a cross compiler for another than this machine's, and
+   with the symbols of the release (build_wheel.py --real), which writes its lists.
 4. Installs the wheel beside the release, tries it (the adapter tests itself when it is loaded, the
    doctor converts both ways) and runs the tests (matrix.py, which keeps the result unless tests are
    named).
@@ -17,12 +18,14 @@ If step 3 or 4 fails, look in the table "What breaks with a new torch" of CONTRI
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import matrix
+import target
 import torch_layout
 import torch_wheels
 
@@ -100,7 +103,8 @@ def remove() -> None:
     release = re.escape(torch_wheels.RELEASES[minor])
     edit("torch_wheels.py", rf'^    "{re.escape(minor)}": "{release}",\n', "")
     edit("matrix.py", rf'^    Environment\("[\d.]+", "{release}", "[\d.]+"\),\n', "")
-    (torch_wheels.LISTS / f"{minor}.txt").unlink(missing_ok=True)
+    for arch in target.SUPPORTED:
+        (torch_wheels.LISTS.parent / arch / f"{minor}.txt").unlink(missing_ok=True)
 
 
 def add(release: str, environment: matrix.Environment) -> None:
@@ -130,6 +134,13 @@ def newest_tensorflow() -> str:
     return f"{major}.{minor}.0"
 
 
+def steps(environment: str, tests: list[str]) -> list[list[str]]:
+    """Steps 3 and 4: for which processor, the script, its arguments."""
+    lists = [[arch, "build_wheel.py", "--real"] for arch in target.SUPPORTED]
+    named = ["--", *tests] if tests else []
+    return [*lists, [target.ARCH, "matrix.py", environment, *named]]
+
+
 def main(arguments: list[str]) -> int:
     if arguments == ["--remove"]:
         remove()
@@ -144,12 +155,11 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     environment = matrix.Environment(given.python, given.release, given.tensorflow)
     add(given.release, environment)
-    # Separate processes, so that they read the files that were written here.
-    for script, *words in (
-        ["build_wheel.py", "--real"],
-        ["matrix.py", environment.name, *(["--", *given.tests] if given.tests else [])],
-    ):
-        done = subprocess.run([sys.executable, ROOT / "tools" / script, *words], check=False)
+    for arch, script, *words in steps(environment.name, given.tests):
+        # Separate processes, so that they read the files that were written here.
+        command = [sys.executable, ROOT / "tools" / script, *words]
+        env = os.environ | {"TENSOR_BRIDGE_ARCH": arch}
+        done = subprocess.run(command, env=env, check=False)
         if done.returncode != 0:
             return done.returncode
     return 0

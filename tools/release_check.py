@@ -3,24 +3,28 @@
     python tools/release_check.py
 
 Expects the wheel of `make wheel` in dist/, puts the source distribution beside it, and prints every
-violation: version and changelog, metadata, the limited API, the results of the matrix, and a source
-distribution that builds where only one torch is installed.
+violation: version and changelog, metadata, the limited API, the results of the matrix, of source
+installs and of aarch64, and a source distribution that builds where only one torch is installed.
 """
 
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import aarch64
 import build_wheel
 import install_group
 import matrix
+import source_installs
 import torch_wheels
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -90,6 +94,35 @@ def matrix_violations() -> Iterator[str]:
             yield f"matrix: {name}: {failure}"
     if matrix.PAGE.read_text("utf-8") != matrix.updated_page():
         yield "docs/versions.md: not the table of the results; python tools/matrix.py --table"
+
+
+def is_in_history(commit: str) -> bool:
+    """Whether the commit is this one or one before it. Files that were changed are of no commit."""
+    command = ["git", "merge-base", "--is-ancestor", commit, "HEAD"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0
+
+
+def kept_violations(path: Path, violations: Callable[[dict[str, Any]], list[str]]) -> Iterator[str]:
+    """Checks for a result that is kept of a commit of this history, and for what it says."""
+    if not path.exists():
+        yield f"{path.stem}: no result; expected {path}"
+        return
+    result = json.loads(path.read_text("utf-8"))
+    if not is_in_history(commit := result["commit"]):
+        yield f"{path.name}: the result is of {commit}, no commit of this history; run it again"
+    for each in violations(result):
+        yield f"{path.name}: {each}"
+
+
+def on_demand_violations() -> Iterator[str]:
+    """Checks the results of installs from source, and of aarch64.
+
+    Both take too long to be run for every commit, so they may be of older sources.
+    """
+    for environment in source_installs.ENVIRONMENTS:
+        path = source_installs.RESULTS / f"{environment.name}.json"
+        yield from kept_violations(path, source_installs.violations)
+    yield from kept_violations(aarch64.RESULT, aarch64.violations)
 
 
 def build_sdist() -> Path:
@@ -174,6 +207,7 @@ def main() -> int:
     found = list(changelog_violations((ROOT / "CHANGELOG.md").read_text("utf-8"), version()))
     found += wheel_violations(wheel)
     found += matrix_violations()
+    found += on_demand_violations()
     code, text = run(sys.executable, "-m", "twine", "check", "--strict", wheel, sdist)
     if code != 0:
         found.append(f"twine check:\n{text}")

@@ -6,6 +6,7 @@ import subprocess
 
 import add_torch
 import pytest
+import target
 import torch_wheels
 from tree import ROOT
 
@@ -54,3 +55,10 @@ def test_each_list_and_range_gets_the_next_release() -> None:
 def test_a_release_that_is_not_the_next_is_refused() -> None:
     with pytest.raises(SystemExit, match="expected a release of torch"):
         add_torch.add("2.99.0", add_torch.matrix.ENVIRONMENTS[0])
+
+
+def test_lists_are_written_for_each_processor_and_this_one_is_tested() -> None:
+    *lists, tested = add_torch.steps("an environment", ["a test"])
+    assert [arch for arch, *_ in lists] == list(target.SUPPORTED)
+    assert all(words == ["build_wheel.py", "--real"] for _, *words in lists)
+    assert tested == [target.ARCH, "matrix.py", "an environment", "--", "a test"]

@@ -7,9 +7,11 @@ import json
 import tarfile
 from pathlib import Path
 
+import aarch64
 import matrix
 import pytest
 import release_check
+import source_installs
 from tree import ROOT
 
 
@@ -32,6 +34,37 @@ def test_a_missing_and_a_failed_result_are_found(
     missing = [text for text in found if "no result" in text]
     assert len(missing) == len(matrix.ENVIRONMENTS) - 1
     assert any("not the table of the results" in text for text in found)
+
+
+def test_a_result_is_of_a_commit_of_this_history_and_without_failures(tmp_path: Path) -> None:
+    head = release_check.build_wheel.git("rev-parse", "--short=12", "HEAD")
+    right = {"commit": head} | {part: {"failed": []} for part in aarch64.PARTS}
+    path = tmp_path / "result.json"
+
+    def found(result: dict[str, object]) -> list[str]:
+        path.write_text(json.dumps(result))
+        return list(release_check.kept_violations(path, aarch64.violations))
+
+    assert found(right) == []
+    for commit in ("0" * 12, f"{head}-dirty"):
+        (said,) = found(right | {"commit": commit})
+        assert f"the result is of {commit}, no commit of this history" in said
+    assert found(right | {"c++": {"failed": ["a program"]}}) == ["result.json: c++: a program"]
+    del right["newest"]
+    assert found(right) == ["result.json: newest: did not run"]
+    path.unlink()
+    (said,) = release_check.kept_violations(path, aarch64.violations)
+    assert "result: no result" in said
+
+
+def test_results_of_source_installs_and_of_aarch64_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_installs, "RESULTS", tmp_path)
+    monkeypatch.setattr(aarch64, "RESULT", tmp_path / "result.json")
+    found = list(release_check.on_demand_violations())
+    names = [environment.name for environment in source_installs.ENVIRONMENTS]
+    assert [text.partition(": no result")[0] for text in found] == [*names, "result"]
 
 
 def test_what_a_source_distribution_lacks_is_found(tmp_path: Path) -> None:
