@@ -8,7 +8,9 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import inspect
+import platform
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,16 @@ SHARES_TO_TF = torch_release >= (2, 13)
 SHARED_TO_TF = "shared" if SHARES_TO_TF else "copied"
 # The releases that `make test` runs with, and newer ones.
 ALL_IS_THERE = torch_release >= (2, 13) and tensorflow_release >= (2, 21)
+
+# There torch gives products to oneDNN (addmm_impl_cpu_ in ATen/native/LinearAlgebra.cpp, where
+# AT_MKLDNN_ACL_ENABLED), which asks for a mutable pointer to what it reads (itensor_view_from_dense
+# in ATen/native/mkldnn/MKLDNNCommon.cpp, with from_const_data_ptr=false).
+ONEDNN_COPIES = platform.machine() == "aarch64"
+
+
+def reading_in_place() -> AbstractContextManager[None]:
+    """Without oneDNN, where its products copy what they read."""
+    return torch.backends.mkldnn.flags(enabled=False) if ONEDNN_COPIES else nullcontext()
 
 
 def tf_has(row: DtypeRow) -> bool:
