@@ -105,6 +105,14 @@ def symbol_violations(library: Path, allowed: set[str]) -> list[str]:
     ]
 
 
+def has_erased_path(library: Path) -> bool:
+    """Whether a run path was erased: zeros among the names, as many as the path had characters."""
+    sections = run("readelf", "--sections", "--wide", str(library))
+    (place,) = re.findall(r"\.dynstr\s+STRTAB\s+\w+\s+(\w+)\s+(\w+)", sections)
+    offset, size = (int(number, 16) for number in place)
+    return b"\0\0" in library.read_bytes()[offset : offset + size]
+
+
 def dynamic_violations(library: Path, required: set[str], runpath: list[str]) -> list[str]:
     """How the dependencies of `library` differ from `required`, and its run path from `runpath`."""
     needed, paths = dynamic(library)
@@ -112,6 +120,10 @@ def dynamic_violations(library: Path, required: set[str], runpath: list[str]) ->
     found += [f"{library.name} does not need {name}" for name in sorted(required - needed)]
     if paths != runpath:
         found.append(f"{library.name} has the run path {paths}, expected {runpath}")
+    if has_erased_path(library):
+        found.append(
+            f"{library.name} has room of an erased run path: SKIP_BUILD_RPATH keeps it away"
+        )
     return found
 
 

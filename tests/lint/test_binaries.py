@@ -14,6 +14,7 @@ from binaries import (
     RUNPATH,
     dynamic_violations,
     hardening_violations,
+    has_erased_path,
     kind_of,
     libraries,
     planned,
@@ -206,3 +207,14 @@ def test_files_are_held_to_the_right_list() -> None:
     assert kind_of(Path("libtensor_bridge_torch_2_10.so")) == "torch_adapter"
     assert kind_of(Path("libtensor_bridge.so")) == "libtensor_bridge"
     assert kind_of(Path("libother.so")) is None
+
+
+def test_an_erased_run_path_is_found(tmp_path: Path) -> None:
+    library, folder = tmp_path / "lib.so", "/a/folder/of/a/build"
+    command = ["gcc", "-shared", "-x", "c", "/dev/null", f"-Wl,-rpath,{folder}", "-o", str(library)]
+    subprocess.run(command, check=True)
+    assert not has_erased_path(library)
+    built = library.read_bytes()
+    assert built.count(folder.encode()) == 1
+    library.write_bytes(built.replace(folder.encode(), bytes(len(folder))))
+    assert has_erased_path(library)
