@@ -4,13 +4,9 @@
 #include <cstdio>
 
 #include "core/error.h"
+#include "core/tensor_ref.h"
 
 namespace tensor_bridge {
-namespace {
-
-constexpr int kMaxDims = 254;  // TensorFlow's own limit
-
-}  // namespace
 
 void ProtobufReader::fail(const uint8_t* place, const char* format, ...) const {
   char text[512];
@@ -108,7 +104,7 @@ int64_t ProtobufReader::elements(const std::vector<int64_t>& shape, const uint8_
   int64_t count = 1;
   bool empty = false;
   for (const int64_t size : shape) {
-    // Of an empty tensor too: strides are products of the other sizes.
+    // Zero sizes are left out of the product: an empty tensor's strides must not overflow either.
     empty |= size == 0;
     if (size != 0 && (__builtin_mul_overflow(count, size, &count) || count > INT64_MAX / 64)) {
       fail(place, "expected a shape that memory can hold, got one with too many elements");

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "core/dtype.h"
+#include "core/tensor_ref.h"
 #include "formats/flatbuffer.h"
 
 namespace tensor_bridge {
@@ -32,8 +33,6 @@ constexpr unsigned kBufferSize = 2;
 
 // The minimal size of a tensor with values in a file: its own tables, a name, a shape.
 constexpr uint64_t kSmallestTensor = 64;
-
-constexpr uint32_t kMaxDims = 254;  // TensorFlow's own limit
 
 // TensorType of the schema, by its number.
 constexpr Dtype kTypes[] = {
@@ -126,7 +125,8 @@ class ModelReader {
 
   void readShape(const FlatTable& table, TfliteTensor* tensor) {
     const FlatVector shape = file_.vector(table, kTensorShape, 4);
-    if (shape.count > kMaxDims) file_.fail(shape.begin, "expected at most 254 dimensions");
+    if (shape.count > kMaxDims)
+      file_.fail(shape.begin, formatted("expected at most %d dimensions", kMaxDims));
     int64_t elements = 1;
     for (uint32_t i = 0; i < shape.count; ++i) {
       const auto size = file_.element<int32_t>(shape, i);
