@@ -485,7 +485,8 @@ class TorchDatasetBase(OfOneProcess):
 def _adds_an_axis(frame: FrameType) -> bool:
     """Whether the caller is a DataLoader with the default batch_size and collate_fn.
 
-    Its iterator makes the fetcher, which begins the pass (torch/utils/data/_utils/fetch.py).
+    Its iterator makes the fetcher, which begins the pass. The frames between are those of torch 2.6
+    to 2.15 (torch/utils/data/_utils/fetch.py).
     """
     from torch.utils.data import default_collate
 
