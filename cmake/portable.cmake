@@ -1,10 +1,10 @@
-# Binaries for older systems than the one they are built on: TENSOR_BRIDGE_PORTABLE, for the release
-# wheel. What glibc after 2.28 and libstdc++ after GCC 8 have moved or added is either bound to its
-# older version, which newer ones keep, or brought along. Not for other builds: they need none of it.
+# TENSOR_BRIDGE_PORTABLE: binaries for older systems than the one that builds them, for the release
+# wheel. A symbol that glibc after 2.28 or libstdc++ after GCC 8 moved or added is bound to its older
+# version, which newer libraries keep, or is included in the binary. Other builds do not need this.
 
 # tb_stand_in(<name> <soname>): a library of cmake/portable/<name>.cc, with the symbol versions of
-# <processor>/<name>.map: glibc's first version differs, and one that it never had is found out when the
-# library is loaded. Linked against in front of the real one of that soname, never installed.
+# <processor>/<name>.map: glibc's first version differs between processors, and a wrong one fails only
+# when the library is loaded. It is linked before the real library of that soname and never installed.
 function(tb_stand_in name soname)
   set(target "tb_portable_${name}")
   add_library(${target} SHARED "${PROJECT_SOURCE_DIR}/cmake/portable/${name}.cc")

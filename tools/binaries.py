@@ -39,7 +39,7 @@ NEEDED = {
 }
 # ... and the run path it has.
 RUNPATH = {"libtensor_bridge": [], "torch_adapter": [], "_C": ["$ORIGIN"]}
-# Functions of _FORTIFY_SOURCE that it must call. The other libraries call none of them.
+# Functions of _FORTIFY_SOURCE that each library must call. Libraries not listed here call none.
 CHECKED = {"libtensor_bridge": {"__snprintf_chk", "__vsnprintf_chk"}}
 
 

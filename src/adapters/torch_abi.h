@@ -15,8 +15,8 @@ namespace tensor_bridge {
 
 constexpr uint32_t kTorchAdapterAbi = 11;
 
-/// Whether torch's CPU allocator says with this message that there is no memory: it throws a plain
-/// c10::Error. The second are its words on aarch64.
+/// Whether this message of torch's CPU allocator, which throws a plain c10::Error, says that there
+/// is no memory. The second text is the one on aarch64.
 inline bool saysOutOfMemory(const char* message) noexcept {
   return std::strstr(message, "can't allocate memory") != nullptr ||
          std::strstr(message, "not enough memory") != nullptr;

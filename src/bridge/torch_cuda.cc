@@ -10,7 +10,7 @@
 namespace tensor_bridge {
 namespace {
 
-// torch's library that calls the runtime for all others.
+// The one library of torch that calls the CUDA runtime; torch's others call it.
 constexpr const char* kTorch = "libc10_cuda.so";
 
 // 13000 for CUDA 13.0; 0 without a runtime. Does not start CUDA.

@@ -12,8 +12,8 @@
 
 struct tb_example_spec {
   tensor_bridge::ExampleSpec spec;
-  // For tb_example_parse(): what one call leaves to the next. Nobody waits for the mutex, which a
-  // thread of a forked child's parent may have held.
+  // For tb_example_parse(): one call reuses the memory of the call before. Nobody waits for the
+  // mutex: in a forked child, a thread of the parent may have held it.
   mutable std::mutex mutex{};
   mutable std::unique_ptr<tensor_bridge::ExampleBatch> scratch{};
   std::shared_ptr<tensor_bridge::BlockPool> pool = std::make_shared<tensor_bridge::BlockPool>();

@@ -93,7 +93,7 @@ tb_status tb_py_parsed_tensor(tb_parsed_batch* batch, int64_t column, int32_t pa
     checkIndex(part, 4);
     checkIndex(ndim, kMaxDims + 1);
     const TorchAdapter* adapter = torchAdapterInUse();
-    // No exception: the caller then makes a tensor in another way, each time.
+    // Returned, not thrown: it happens for each tensor, and the caller has another way.
     if (adapter == nullptr || adapter->copies) return TB_FRAMEWORK;
     const ParsedBatch::Column& from = batch->batch->columns[static_cast<size_t>(column)];
     void* const parts[] = {from.memory.values, from.memory.offsets, from.memory.index,

@@ -67,7 +67,7 @@ tb_status tb_records_at(const tb_record_files* files, const int64_t* numbers, in
       stop->done = i;
       stop->file = place.file;
       if (data == nullptr) return;
-      // An address that is not read; of a file that is not in memory it means nothing.
+      // Only prefetched, never read: it is meaningless if the file is not in memory.
       const void* ahead = i + 1 < count ? found.data[next.file] + next.offset : nullptr;
       const RecordAt record = recordAt(found, place, verify != 0, ahead);
       stop->fault = static_cast<int32_t>(record.fault);

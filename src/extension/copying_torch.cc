@@ -43,7 +43,6 @@ tb_status reportPythonError() {
     if (bytes) message = PyBytes_AsString(bytes.get());
   }
   PyErr_Clear();
-  // The second are torch's words on aarch64.
   full = full || saysOutOfMemory(message.c_str());
   return g_host->setError(full ? TB_OUT_OF_MEMORY : TB_TORCH, message.c_str());
 }

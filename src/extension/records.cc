@@ -89,8 +89,8 @@ PyObject* recordBytes(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
     const int32_t checked = checks ? 1 : 0;
     return tb_records_at(&files, &number, 1, checked, nullptr, &begin, &size, &stop);
   };
-  // Without the checksum first, which is computed without the GIL if that takes longer than its
-  // release.
+  // First without the checksum. Its computation releases the GIL if it takes longer than the
+  // release does.
   constexpr int64_t kGilFreeBytes = 64 * 1024;
   tb_status status = find(false);
   if (status == TB_OK && stop.file < 0 && verify != 0) {

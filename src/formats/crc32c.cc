@@ -143,8 +143,8 @@ uint32_t crc32c(const uint8_t* data, size_t size, uint32_t before) noexcept {
 }
 
 uint32_t crc32cAhead(const uint8_t* data, size_t size, const void* ahead) noexcept {
-  // A request for a line between pieces that are summed, and none while many are on their way: the
-  // processor's own prefetching ends at each page.
+  // Requests lines between pieces, so that few requests are outstanding at once. The processor's
+  // own prefetching stops at the end of each page.
   constexpr size_t kPiece = 768;
   constexpr size_t kLine = 64;
   constexpr size_t kMostAhead = 4096;

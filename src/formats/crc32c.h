@@ -14,8 +14,8 @@ uint32_t crc32c(const uint8_t* data, size_t size, uint32_t before = 0) noexcept;
 /// The same without the processor's instruction, as on machines that lack it.
 uint32_t crc32cByTable(const uint8_t* data, size_t size, uint32_t before = 0) noexcept;
 
-/// crc32c(), and meanwhile brings bytes that are needed next into the processor's cache: the rest
-/// of these, then as many at `ahead`, which is never accessed and may be any address, or null.
+/// crc32c() that also prefetches the bytes needed next: the rest of these, then the same number at
+/// `ahead`. `ahead` is never accessed: it may be any address, or null.
 uint32_t crc32cAhead(const uint8_t* data, size_t size, const void* ahead) noexcept;
 
 /// The form in which a file stores a checksum. Unmasked, the checksum of bytes that contain their

@@ -19,7 +19,7 @@ namespace {
 // A batch that a thread works on.
 struct Job {
   std::vector<RecordPlace> places;
-  // A fault that ended the search for them, of the last place.
+  // The fault of the last place, which ended the search for records.
   RecordFault fault = RecordFault::kNone;
   std::unique_ptr<ParsedBatch> made;
   bool done = false;
@@ -99,7 +99,7 @@ class BatchMaker {
     std::vector<RecordPlace>& places = job->places;
     int64_t bytes = 0;
     if (!measure(job, batch, &bytes)) return;
-    // As many as the first cache holds, with what becomes of them.
+    // So many records and their parsed values fit in the first-level cache.
     constexpr size_t kAtOnce = 8;
     const auto count = static_cast<int64_t>(places.size());
     const bool at_once = !BatchBuilder::fits(spec_, bytes, count);
@@ -118,7 +118,7 @@ class BatchMaker {
 
   int64_t found() const { return static_cast<int64_t>(begins_.size()); }
 
-  // Sets the sizes of the records, as far as they are not known. Returns false at a fault.
+  // Sets the sizes that are not known yet. Returns false at a fault.
   bool measure(Job* job, ParsedBatch* batch, int64_t* bytes) const {
     constexpr size_t kAhead = 8;
     std::vector<RecordPlace>& places = job->places;
@@ -158,7 +158,7 @@ class BatchMaker {
         batch->skipped_bytes += record.size + kRecordHeader + kRecordFooter;
         continue;
       }
-      // The room for it was taken for this size.
+      // The batch has room for the size that was measured.
       if (record.size != place.size) record.fault = RecordFault::kLengthCheck;
       if (record.fault != RecordFault::kNone) return failed(record.fault, place, batch);
       const uint8_t* at = address(place) + kRecordHeader;
@@ -284,7 +284,7 @@ void ExampleQueue::work(const std::shared_ptr<State>& state) {
       try {
         made = maker.make(job.get(), state->pool);
       } catch (const std::bad_alloc&) {
-        // Only for lack of the few bytes of a result; take() says so.
+        // Not even an empty result could be allocated; take() reports it.
       }
       const std::lock_guard<std::mutex> lock(state->mutex);
       job->made = std::move(made);

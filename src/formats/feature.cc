@@ -112,7 +112,7 @@ bool FeatureCursor::longVarint(uint64_t* out) noexcept {
   return false;
 }
 
-// Without a branch on the length, which is hard to foresee where values differ.
+// Has no branch on the length: processors predict it badly where lengths differ.
 bool FeatureCursor::shortVarint(uint64_t* out) noexcept {
   constexpr uint64_t kMore = 0x8080808080808080;
   if (left() < sizeof(uint64_t)) return false;
@@ -120,7 +120,7 @@ bool FeatureCursor::shortVarint(uint64_t* out) noexcept {
   std::memcpy(&value, next, sizeof value);
   const uint64_t ends = ~value & kMore;
   if (ends == 0) return false;
-  // The bytes up to the first one without the bit that says that another one follows.
+  // Keep the bytes up to the first one whose continuation bit is clear.
   value &= ends ^ (ends - 1);
   value &= ~kMore;
   value = (value & 0x007f007f007f007f) | (value & 0x7f007f007f007f00) >> 1;

@@ -39,7 +39,7 @@ struct FeatureCursor {
     return longVarint(out);
   }
 
-  /// varint() of at most 8 bytes where at least 8 are left; false for another one, which it leaves.
+  /// A varint of at most 8 bytes, if at least 8 bytes are left. Otherwise false, nothing consumed.
   bool shortVarint(uint64_t* out) noexcept;
 
   bool varint32(uint32_t* out) noexcept {
@@ -89,7 +89,7 @@ struct FeatureList {
 enum class FeatureRules { kExample, kSequence };
 
 /// Reads the list of `type` after its tag. `cursor` is left where TensorFlow's parser would
-/// continue. False if it is no such list. Everything but the encoding of packed int64 is checked.
+/// continue. False if it is not such a list. Checks everything except the encoding of packed int64.
 bool findFeatureList(FeatureCursor* cursor, FeatureType type, FeatureRules rules,
                      FeatureList* out) noexcept;
 

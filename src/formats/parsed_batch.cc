@@ -51,13 +51,13 @@ void allocate(ParsedBatch* batch) {
 BlockPool::Block BlockPool::take(size_t size) {
   {
     const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
-    // The latest ones, which may be in the processor's cache.
+    // Looks at the latest blocks only, which may be in the processor's cache.
     constexpr size_t kLooked = 8;
     const size_t count = lock ? free_.size() : 0;
     for (size_t i = count; i > 0 && count - i < kLooked;) {
       --i;
       Block& block = free_[i];
-      // One that is much larger would keep memory that no batch needs any more.
+      // A much larger block would hold memory that no batch needs.
       if (block.size < size || block.size / 2 > size) continue;
       std::swap(block, free_.back());
       Block found = std::move(free_.back());
@@ -65,7 +65,7 @@ BlockPool::Block BlockPool::take(size_t size) {
       free_bytes_ -= found.size;
       return found;
     }
-    // None fits: the oldest one may never fit again.
+    // No block fits. Free the oldest one, which may never fit again.
     if (count > 0) {
       free_bytes_ -= free_.front().size;
       free_.erase(free_.begin());

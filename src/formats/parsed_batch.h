@@ -16,8 +16,8 @@
 namespace tensor_bridge {
 
 /// Blocks of memory that batches gave back and later batches use again. New memory costs a page
-/// fault for every 4 kB, a third of a batch's time. A forked child may use it, whatever the threads
-/// of its parent were doing: nobody waits for the mutex.
+/// fault for every 4 kB, a third of a batch's time. A forked child may use it even if a thread of
+/// its parent held the mutex: nobody waits for the mutex.
 class BlockPool {
  public:
   struct Block {
@@ -78,12 +78,12 @@ void parseRecords(ExampleBatch* scratch, const uint8_t* base, const int64_t* beg
 /// records have as many values, the memory of a batch is known before they are parsed.
 class BatchBuilder {
  public:
-  /// Whether batches of `count` records, of `bytes` bytes, can be built so. Without a spec they are
-  /// raw records.
+  /// Whether a batch of `count` records, together `bytes` bytes, can be built in this way. A null
+  /// spec stands for raw records.
   static bool fits(const ExampleSpec* spec, int64_t bytes, int64_t count);
 
-  /// For that many records at most; `scratch` is null for raw records. `batch` has its pool set.
-  /// Throws std::bad_alloc.
+  /// Allocates memory for at most `count` records, together `bytes` bytes. `scratch` is null for
+  /// raw records; the pool of `batch` is set. Throws std::bad_alloc.
   BatchBuilder(ExampleBatch* scratch, int64_t bytes, int64_t count, ParsedBatch* batch);
 
   /// Adds records as parseRecords() takes them. Throws FormatError.

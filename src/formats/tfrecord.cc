@@ -165,8 +165,8 @@ bool RecordWalk::next(RecordPlace* place, RecordFault* fault) noexcept {
     at_.offset = files_.sizes[at_.file];
     return true;
   }
-  // Where the length of a later record is if records are as long as this one: each length would
-  // otherwise be waited for.
+  // Prefetches the length of a later record, on the guess that records are as long as this one.
+  // Otherwise each step would wait for memory.
   const auto guess = reinterpret_cast<uintptr_t>(data) + static_cast<uintptr_t>(record.end) +
                      kWalkedAhead * static_cast<uintptr_t>(record.end - at_.offset);
   for (const uintptr_t line : {guess - 64, guess}) {

@@ -15,8 +15,8 @@
 namespace tensor_bridge {
 namespace {
 
-// Asks the kernel whether memory can be read. In a TensorFlow of another layout, what is taken for
-// an address is none, and the trial must find that out instead of crashing.
+// Asks the kernel whether memory can be read. If TensorFlow has another layout, a field that is
+// read as an address may hold something else; the trial must notice this instead of crashing.
 class Probe {
  public:
   Probe() noexcept {
@@ -262,7 +262,7 @@ bool refCountIsOne(const TfApi& api, const TensorBuffer* buffer) noexcept {
   return api.Tensor_RefCountIsOne(&tensor);
 }
 
-// The name of the class of an object with virtual functions; "" if it cannot be told.
+// The name of the class of an object with virtual functions; "" if it is not known.
 const char* className(const void* object) noexcept {
   const char* vtable;
   std::memcpy(&vtable, object, sizeof(vtable));
@@ -280,7 +280,7 @@ const void* firstMember(const TensorBuffer* buffer) noexcept {
 }
 
 // The buffer that contains a part, found by the part's class: the position of root_buffer() among
-// the virtual functions differs between releases. Null for a buffer whose class cannot be told.
+// the virtual functions differs between releases. Null for a buffer whose class is unknown.
 const TensorBuffer* rootOf(const TensorBuffer* buffer) noexcept {
   const char* name = className(buffer);
   if (*name == '\0') return nullptr;

@@ -3,13 +3,13 @@
 // Not for: linking; no TensorFlow library is on our link line, no TensorFlow header is included.
 //
 // Note [Calling C++ by its mangled name]
-// No header checks such a pointer's type, so what it returns and takes has to be passed as the
-// class in TensorFlow or torch is. A class with a destructor or copy constructor is returned
-// through memory, whose address is the first argument on x86-64 and has a register of its own on
-// AArch64: declare a class with a destructor (ReturnedStatus), or one larger than two words
-// (TensorBytes), which is returned in the same way. A class without, of two words (c10::Stream), is
-// returned in registers on both. References are pointers, `this` is the first argument, and a
-// destructor returns nothing.
+// No header checks the type of such a pointer. Our declaration has to pass arguments and results
+// as the compiler passes TensorFlow's or torch's own classes:
+// - A class with a destructor or copy constructor is returned through memory. Its address is the
+//   first argument on x86-64, and has a register of its own on AArch64. Declare a class with a
+//   destructor (ReturnedStatus), or one larger than two words (TensorBytes): both are returned so.
+// - A class of at most two words without them (c10::Stream) is returned in registers on both.
+// - References are pointers, `this` is the first argument, and a destructor returns nothing.
 #ifndef TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_TF_API_H_
 #define TENSOR_BRIDGE_ADAPTERS_TENSORFLOW_TF_API_H_
 

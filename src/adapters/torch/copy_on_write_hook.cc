@@ -109,10 +109,10 @@ void deleteMoved(void* moved) { delete static_cast<Moved*>(moved); }
 // - torch lowers hook and flag one after the other. Between the two to_tf must not set them, or
 //   the flag goes down for good: shareStorage() looks at both.
 //
-// Not ours to mend: at::TensorBase::mutable_data_ptr<T>() looks at the pointer before the flag
-// (storage_initialized()), and compilers keep what they have read. A thread that is stopped between
-// the two, while another one's first write begins and ends, writes to the memory as it was before:
-// to what TensorFlow sees. mutable_data_ptr() and data_ptr(), which TensorIterator uses, read the
+// The bridge cannot mend one case: at::TensorBase::mutable_data_ptr<T>() reads the pointer before
+// the flag (storage_initialized()), and compilers keep the value. If a thread is stopped between
+// the two reads while another thread does a whole first write, it then writes to the old memory,
+// which TensorFlow sees. mutable_data_ptr() and data_ptr(), which TensorIterator uses, read the
 // pointer after the flag.
 //
 // tests/memory_order searches all orders of x86-64 and of a processor like ARMv8 for what goes
@@ -252,8 +252,8 @@ void markContended(c10::StorageImpl* storage, c10::DataPtr& current) {
   if (current.get_deleter() == deleteMoved) {
     static_cast<Moved*>(current.get_context())->contended = true;
   } else if (isOrdinary(current)) {
-    // Memory from resize_, with the hook still set: the next call would be the second one. What was
-    // taken over had its first call.
+    // Memory of torch's allocator comes from resize_, which leaves the hook set: this is its first
+    // call. Memory that was taken over has had its first call, so this is the second one.
     auto moved = std::make_unique<Moved>();
     moved->contended = current.get_deleter() != ordinaryDeleter();
     moved->own = std::move(current);
