@@ -346,8 +346,10 @@ def _flatten(strings: Any) -> tuple[list[Any], list[int]]:
 
 def _to_torch(t: Any, options: Options) -> Any:
     if options.get("strings") != "list":
-        bytes_, offsets, shape = _C.strings_to_torch(t, **dense(options))
-        return StringTensor(bytes_, offsets, shape)
+        import torch
+
+        bytes_, offsets, shape = _C.strings_to_torch(t, **(dense(options) if options else {}))
+        return StringTensor._unchecked(bytes_, offsets, torch.Size(shape))
     _refusals.require_copy_allowed(options.get("copy"), _explanation.LIST_REASON)
     return _C.tf_strings_list(t)
 
