@@ -434,7 +434,8 @@ def test_repr_tells_name_shape_and_dtype() -> None:
 def test_a_child_that_was_forked_while_views_were_counted_can_count_them() -> None:
     run_forked(
         """
-import os, signal, threading
+import os, signal, threading, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 on: of a fork beside threads
 from tensor_bridge.composite import live_view
 v = tf.Variable([1.0])
 view = tensor_bridge.to_torch(v, live=True)
