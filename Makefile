@@ -36,7 +36,7 @@ help:
 	@echo 'make bench-draw       charts and tables of the docs from the numbers of make bench'
 	@echo 'make bench-compare    instructions of each operation against a commit (BASE=HEAD)'
 	@echo 'make docs             the documentation as a site, in build/docs; warnings are errors'
-	@echo 'make docs-look        every page of it in a browser, at the width of a desk and of a phone'
+	@echo 'make docs-look        every page of it in a browser, at six widths, light and dark'
 	@echo 'make wheel            the one wheel for every supported Python, torch and TensorFlow (ARCH=aarch64)'
 	@echo 'make wheel-check      the same with the symbols of the real torch libraries, which it reads'
 	@echo 'make matrix           that wheel with many releases of Python and the frameworks; an hour, 7 GB'

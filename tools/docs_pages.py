@@ -2,10 +2,11 @@
 
     python tools/docs_pages.py [--shots FOLDER] [PAGE...]
 
-At the width of a desktop and of a phone, in light and dark: no page may scroll sideways, every
-image must exist, and there must be no network requests and no messages on the console. PAGE is part
-of a name ("guides/"). With --shots each view is kept as a picture. Not for links: Sphinx and the
-tests check those.
+At widths from a phone's to a large screen's, in light and dark: no page may scroll sideways, no
+code may be wider than its box, on a desk no table either, every image must exist and be of the
+scheme, text must have the contrast of WCAG AA by axe, and there must be no network requests and no
+messages on the console. PAGE is part of a name ("guides/"). With --shots each view is kept as a
+picture. Not for links: Sphinx and the tests check those.
 """
 
 from __future__ import annotations
@@ -16,16 +17,21 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from playwright.sync_api import Browser, sync_playwright
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, sync_playwright
 
 SITE = Path(__file__).resolve().parent.parent / "build" / "docs"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-WIDTHS = {"desk": 1440, "phone": 390}
+PHONE = 390
+WIDTHS = (PHONE, 768, 1024, 1280, 1440, 1920)
+# The colours are the same at every width, and axe takes a second a page.
+CONTRAST_AT = 1440
 SCHEMES = ("light", "dark")
 
-# Finds elements that extend beyond the right edge without being in a scrolling box, and images that
-# did not load. `width` is the screen's: a phone makes its view as wide as the widest element. On a
-# phone the theme lets the whole article scroll, which does not count as such a box.
+# Finds elements beyond the right edge without a scrolling box, code and tables wider than
+# their boxes (a table of many columns scrolls on a small screen), images of the other scheme, and
+# images that did not load. `width` is the screen's: a phone makes its view as wide as the widest
+# element. There the theme lets the whole article scroll, which is no such box.
 PROBLEMS = """width => {
   const found = [];
   if (document.documentElement.scrollWidth > width) found.push("scrolls sideways");
@@ -37,6 +43,15 @@ PROBLEMS = """width => {
     const widest = wide[wide.length - 1];
     found.push(`<${widest.localName}> is cut off: ${widest.textContent.slice(0, 60)}`);
   }
+  for (const box of document.querySelectorAll("article pre, article .table-wrapper"))
+    if (box.clientWidth && box.scrollWidth > box.clientWidth + 1
+        && (box.localName === "pre" || width >= 1440))
+      found.push(`${box.localName === "pre" ? "code" : "table"} is ${box.scrollWidth} wide in `
+        + `${box.clientWidth}: ${box.textContent.trim().slice(0, 60)}`);
+  const other = matchMedia("(prefers-color-scheme: dark)").matches ? "-light.svg" : "-dark.svg";
+  for (const image of document.images)
+    if (image.checkVisibility() && image.src.endsWith(other))
+      found.push(`an image of the other scheme: ${image.src}`);
   for (const image of document.images)
     if (!image.complete || image.naturalWidth === 0) found.push(`no image ${image.src}`);
   if (document.querySelectorAll("h1").length !== 1 && !document.querySelector("#search-results"))
@@ -45,28 +60,60 @@ PROBLEMS = """width => {
 }"""
 
 
-# A page with every problem that PROBLEMS finds.
-BAD = """<article style="width: 3000px"><p>wide</p></article><img src="file:///no/such.png">"""
+# A page with every problem that is looked for, and a word of each report.
+BAD = """<article style="width: 3000px"><p style="color: #eee; background: #fff">wide</p>
+<pre style="width: 9px; overflow: auto">import tensor_bridge</pre>
+<div class="table-wrapper" style="width: 9px; overflow: auto"><table><td>tensor_bridge</table>
+</div>
+</article><img src="file:///no/such-dark.svg">"""
+WORDS = (
+    "sideways",
+    "is cut off",
+    "code is",
+    "table is",
+    "other scheme",
+    "no image",
+    "one h1",
+    "axe",
+)
 
 
-def overlooks(browser: Browser) -> bool:
-    """Whether the check misses the problems of a bad page."""
-    page = browser.new_page(viewport={"width": 390, "height": 900})
+def low_contrast(page: Page) -> Iterator[str]:
+    """The elements whose text axe finds too weak."""
+    options = {"runOnly": ["color-contrast"], "resultTypes": ["violations"]}
+    for violation in Axe().run(page, options=options).response["violations"]:
+        for node in violation["nodes"]:
+            colours = node["any"][0]["data"]
+            yield (
+                f"axe: contrast {colours['contrastRatio']} of {colours['fgColor']} on "
+                f"{colours['bgColor']}: {node['html'][:80]}"
+            )
+
+
+def problems(page: Page, width: int) -> Iterator[str]:
+    yield from page.evaluate(PROBLEMS, width)
+    if width == CONTRAST_AT:
+        yield from low_contrast(page)
+
+
+def overlooked(browser: Browser) -> list[str]:
+    """The problems of a bad page that the check misses."""
+    page = browser.new_page(viewport={"width": CONTRAST_AT, "height": 900}, color_scheme="light")
     page.set_content(BAD, wait_until="load")
-    found = "\n".join(page.evaluate(PROBLEMS, 390))
+    found = "\n".join(problems(page, CONTRAST_AT))
     page.close()
-    return not all(words in found for words in ("sideways", "is cut off", "no image", "one h1"))
+    return [word for word in WORDS if word not in found]
 
 
 def views(browser: Browser, pages: list[Path], shots: Path | None) -> Iterator[str]:
     """Opens each page in each view; yields its problems."""
-    for name, width in WIDTHS.items():
+    for width in WIDTHS:
         for scheme in SCHEMES:
             page = browser.new_page(
                 viewport={"width": width, "height": 900},
                 color_scheme=scheme,
-                is_mobile=name == "phone",
-                has_touch=name == "phone",
+                is_mobile=width == PHONE,
+                has_touch=width == PHONE,
             )
             heard: list[str] = []
             page.on("console", lambda m, to=heard: to.append(f"{m.type}: {m.text}"))
@@ -81,10 +128,10 @@ def views(browser: Browser, pages: list[Path], shots: Path | None) -> Iterator[s
                 heard.clear()
                 page.goto(path.as_uri(), wait_until="load")
                 where = path.relative_to(SITE).with_suffix("").as_posix()
-                for problem in (*page.evaluate(PROBLEMS, width), *heard):
-                    yield f"{where}, {name}, {scheme}: {problem}"
+                for problem in (*problems(page, width), *heard):
+                    yield f"{where}, {width}, {scheme}: {' '.join(problem.split())}"
                 if shots is not None:
-                    file = shots / f"{where.replace('/', '_')}-{name}-{scheme}.png"
+                    file = shots / f"{where.replace('/', '_')}-{width}-{scheme}.png"
                     page.screenshot(path=file, full_page=True)
             page.close()
 
@@ -114,8 +161,8 @@ def main(arguments: list[str]) -> int:
     with sync_playwright() as playwright:
         # A container's root cannot use Chromium's sandbox; the pages are our own.
         browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        if overlooks(browser):
-            print("docs_pages: the check does not see what is wrong with a bad page")
+        if missed := overlooked(browser):
+            print(f"docs_pages: the check does not see of a bad page: {', '.join(missed)}")
             return 2
         found = list(views(browser, pages, options.shots))
         browser.close()
