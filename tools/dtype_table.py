@@ -56,13 +56,12 @@ def order(row: DtypeRow) -> tuple[int, int, str]:
 
 def result(row: DtypeRow) -> str:
     """The result of a conversion without keywords."""
-    if row.name == "string":
-        return "copied to a `StringTensor`"
     return {
         "shared": "shared",
         "viewed": f"shared as `{row.nearest}`",
         "converted": f"copied to `{row.nearest}`",
         "quantized": "refused",
+        "copied": "copied to a `StringTensor`",
         "refused": "refused",
     }[row.kind]
 
@@ -85,7 +84,7 @@ def summary() -> str:
     for row in sorted(dtypes(), key=order):
         if row.kind == "torch only":
             continue
-        remark = row.reason if row.kind == "refused" else with_keywords(row)
+        remark = row.reason if row.kind in ("copied", "refused") else with_keywords(row)
         if row.kind == "converted":
             remark = f"every value is exact; {remark}"
         if row.kind == "quantized":
@@ -97,7 +96,7 @@ def summary() -> str:
         if row.kind == "viewed":
             remark = "TensorFlow keeps one element a byte"
         groups.setdefault((row.kind, result(row), remark), []).append(row)
-    kinds = ("shared", "viewed", "converted", "quantized", "refused")
+    kinds = ("shared", "viewed", "converted", "quantized", "copied", "refused")
     rows = [
         (code(row.name for row in members), how, remark)
         for (kind, how, remark), members in sorted(

@@ -22,9 +22,9 @@ class DtypeRow(NamedTuple):
       itemsize: Bytes per element in TensorFlow's memory; 0 where that is not fixed.
       torch_name: "torch.float32"; "" where torch has no such dtype.
       kind: "shared", "viewed" (shared under another dtype), "converted" (exact values, one pass),
-        "quantized", "refused", or "torch only".
+        "quantized", "copied" (strings, to a `StringTensor`), "refused", or "torch only".
       nearest: torch dtype of the default result; for "quantized" the one of ``raw=True``; "" where
-        refused.
+        there is none.
       reason: Why a framework lacks it, and what to do.
     """
 
@@ -46,7 +46,9 @@ class DtypeRow(NamedTuple):
 @cache
 def dtypes() -> tuple[DtypeRow, ...]:
     """Every row of the dtype table."""
-    return tuple(DtypeRow(*row) for row in _C.dtype_rows())
+    rows = [DtypeRow(*row) for row in _C.dtype_rows()]
+    # The library makes one dense tensor, so it refuses strings; `to_torch` makes a StringTensor.
+    return tuple(row._replace(kind="copied") if row.name == "string" else row for row in rows)
 
 
 @cache

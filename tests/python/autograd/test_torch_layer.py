@@ -180,3 +180,19 @@ def test_mixed_precision_runs_under_autocast(policy: str) -> None:
         torch.testing.assert_close(
             tensor_bridge.to_torch(a), tensor_bridge.to_torch(b), rtol=0.1, atol=0.02
         )
+
+
+@pytest.mark.parametrize("batch", [None, 7])
+def test_an_input_of_the_wrong_width_is_told_by_its_shape(
+    batch: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    layer = TorchLayer(torch.nn.Linear(3, 1))
+    with pytest.raises(tensor_bridge.GradientError) as caught:
+        layer(keras.Input((4,), batch_size=batch))
+    text = str(caught.value)
+    assert "the torch function 'Linear' fails for the shapes of its arguments: Runtime" in text
+    assert f"got [{batch or 96}, 4] X [3, 1]" in text
+    assert "Give arguments of shapes that it takes; if it needs values, " in text
+    assert ("(96 stands for an unknown size)" in text) == (batch is None)
+    # torch logs the failure of an operation on fake tensors, with its traceback.
+    assert [record for record in caplog.records if record.name.startswith("torch.")] == []

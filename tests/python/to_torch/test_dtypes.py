@@ -34,7 +34,7 @@ import tensor_bridge
 from tensor_bridge import CopyRequiredError, DtypeRow, UnsupportedDtypeError
 from tensor_bridge.testing import shares_memory
 
-KINDS = ("shared", "viewed", "converted", "quantized", "refused", "torch only")
+KINDS = ("shared", "viewed", "converted", "quantized", "copied", "refused", "torch only")
 SHARED = [row for row in NUMERIC if row.kind == "shared"]
 VIEWED = [row for row in NUMERIC if row.kind == "viewed"]
 CONVERTED = [row for row in NUMERIC if row.kind == "converted"]
@@ -97,7 +97,7 @@ def test_a_row_tells_the_truth_about_torch(row: DtypeRow) -> None:
     if row.torch_name:
         dtype = torch_dtype(row.torch_name)
         assert dtype.itemsize == row.itemsize
-    if row.kind in ("refused", "torch only"):
+    if row.kind in ("copied", "refused", "torch only"):
         assert row.nearest == ""
     else:
         assert torch_dtype(row.nearest).itemsize >= row.itemsize
@@ -117,6 +117,11 @@ def test_rows_are_unique_and_read_only() -> None:
     assert all(row.tf_enum == 0 and row.tf_name is None for row in torch_only)
     with pytest.raises(AttributeError):
         rows[0].name = "other"  # type: ignore[misc]
+
+
+def test_only_strings_are_copied_whole() -> None:
+    assert [row.name for row in ROWS if row.kind == "copied"] == ["string"]
+    assert tensor_bridge.explain(tf.constant("a")).action == "copied"
 
 
 # ---- the default ---------------------------------------------------------------------------------
@@ -189,9 +194,7 @@ def test_a_conversion_to_other_values_is_never_called_shared(row: DtypeRow, inte
 OPTIONS = [{}, {"raw": True}, {"copy": True}, {"copy": False}]
 
 
-@pytest.mark.parametrize(
-    "row", [row for row in ROWS if row.kind == "refused" and row.name != "string"], ids=by_name
-)
+@pytest.mark.parametrize("row", [row for row in ROWS if row.kind == "refused"], ids=by_name)
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_dtypes_without_numbers_are_refused(
     row: DtypeRow, options: dict[str, Any], interface: Any

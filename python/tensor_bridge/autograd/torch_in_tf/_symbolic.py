@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C, _dtypes, _refusals, _triton
@@ -223,8 +226,9 @@ def infer(
     _triton.check("finding the shapes of a torch function, by torch's fake tensors,")
     import tensorflow as tf
 
+    name = getattr(fn, "__name__", type(fn).__name__)
+
     def refuse(why: str) -> GradientError:
-        name = getattr(fn, "__name__", type(fn).__name__)
         return GradientError(
             f"the shapes that the torch function {name!r} returns cannot be found without running "
             f"it: {why}. Give them: torch_to_tf(fn, output_signature=tf.TensorSpec(shape, dtype))"
@@ -237,9 +241,17 @@ def infer(
     results = []
     for size in _SIZES if unknown else _SIZES[:1]:
         try:
-            results.append(_run_fake(fn, spec, leaves, places, size))
+            with _unlogged():
+                results.append(_run_fake(fn, spec, leaves, places, size))
         except Exception as e:
-            raise refuse(f"{type(e).__name__}: {e}".splitlines()[0]) from e
+            stands = f" ({size} stands for an unknown size)" if unknown else ""
+            why = f"{type(e).__name__}: {e}".splitlines()[0].rstrip(".")
+            raise GradientError(
+                f"the torch function {name!r} fails for the shapes of its arguments: {why}{stands}"
+                ". Give arguments of shapes that it takes; if it needs values, which are not known "
+                "while a graph is built, give the shapes of its results: "
+                "output_signature=tf.TensorSpec(shape, dtype)"
+            ) from e
     first, last = results[0], results[-1]
     if len(first.tensors) != len(last.tensors):
         raise refuse("their number depends on an unknown size")
@@ -252,6 +264,22 @@ def infer(
         )
         specs.append(tf.TensorSpec(shape, _dtypes.tf_dtype(x.dtype)))
     return first, specs
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Leaves out what torch logs of operations that fail on fake tensors: the error says it."""
+    thread = threading.get_ident()
+
+    def others(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    logger.addFilter(others)
+    try:
+        yield
+    finally:
+        logger.removeFilter(others)
 
 
 def _run_fake(

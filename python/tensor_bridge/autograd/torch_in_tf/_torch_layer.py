@@ -169,6 +169,7 @@ class TorchLayerBase(_Layer):
                 raise RuntimeError("the TorchLayer that this graph calls is gone")
             return layer._functional(*values)
 
+        functional.__name__ = type(self.module).__name__  # in messages
         result, moved = call(
             functional,
             signature,
