@@ -4,7 +4,8 @@
 
 Expects the wheel of `make wheel` in dist/, puts the source distribution beside it, and prints every
 violation: version and changelog, metadata, the limited API, the results of the matrix, of source
-installs and of aarch64, and a source distribution that builds where only one torch is installed.
+installs and of aarch64, what people are told to install, and a source distribution that builds
+where only one torch is installed.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import aarch64
+import advice
 import build_wheel
 import install_group
 import matrix
@@ -208,6 +210,7 @@ def main() -> int:
     found += wheel_violations(wheel)
     found += matrix_violations()
     found += on_demand_violations()
+    found += advice.violations()
     code, text = run(sys.executable, "-m", "twine", "check", "--strict", wheel, sdist)
     if code != 0:
         found.append(f"twine check:\n{text}")

@@ -105,7 +105,8 @@ def _plan_assign(target: Any, x: Any, copy: bool | None) -> tuple[list[Any], Any
         _refusals.variable_handle(variable)  # raises inside a graph
         if not variable.shape.is_compatible_with(tuple(x.shape)):
             raise MismatchError(
-                f"expected shape {tuple(variable.shape)}, the variable's, got {tuple(x.shape)}"
+                f"expected shape {tuple(variable.shape)}, the variable's, got {tuple(x.shape)}; "
+                "give x.reshape(), x.expand() or a part of x that has it"
             )
     variable = variables[0]
     options: dict[str, Any] = {"copy": copy}

@@ -130,7 +130,8 @@ def _other_version(state: Any) -> ResumeError:
         )
     got = f"version {_short(state.get('version'))}" if isinstance(state, dict) else _short(state)
     return ResumeError(
-        f"expected a state made by state_dict() of this release (version {VERSION}), got {got}"
+        f"expected a state made by state_dict() of this release (version {VERSION}), got {got}; "
+        "load it with the release that saved it, or begin an epoch (set_epoch)"
     )
 
 

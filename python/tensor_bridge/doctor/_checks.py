@@ -154,7 +154,7 @@ def sharing(facts: Facts) -> Iterator[Finding]:
             f"to_tf copies with torch {version}: before 2.13 torch cannot be made to leave memory "
             "that TensorFlow holds; and two threads must not make the first write to a converted "
             "tensor at the same time",
-            "pip install 'torch>=2.13,<2.16' to share in both directions",
+            "to share in both directions: pip install 'torch>=2.13,<2.16'",
         )
 
 

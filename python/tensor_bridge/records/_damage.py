@@ -10,7 +10,8 @@ __all__ = ["FAULTS", "damaged", "not_found", "tell_skipped"]
 
 # By the numbers of formats/tfrecord.h.
 FAULTS = {
-    1: "the file ends within this record; it is truncated",
+    1: "expected a whole record, got the end of the file; the file is truncated, or is not a "
+    "TFRecord file",
     2: "expected a record whose length matches its checksum; the file is damaged, or is not a "
     "TFRecord file",
     3: "expected a record whose bytes match their checksum; the record is damaged",
