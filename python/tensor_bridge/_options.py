@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tensor_bridge import _C, _devices, _refusals
@@ -34,19 +32,24 @@ def check_extra(name: str, value: Any) -> None:
         )
 
 
-def refuse_keyword(name: str, expected: str) -> NoReturn:
+def refuse_keyword(name: str, known: str) -> NoReturn:
     """Refuses a keyword that does not exist.
 
     Args:
       name: The keyword.
-      expected: Those that there are, with commas and "or".
+      known: Those that there are, with spaces between them.
 
     Raises:
       TypeError: always.
     """
-    nearest = get_close_matches(name, re.findall(r"\w+", expected.replace(" or ", " ")), 1)
+    from difflib import get_close_matches
+
+    *others, last = known.split()
+    nearest = get_close_matches(name, [*others, last], 1)
     hint = f"; did you mean {nearest[0]}?" if nearest else ""
-    raise TypeError(f"got an unexpected keyword argument {name!r}; expected {expected}{hint}")
+    raise TypeError(
+        f"got an unexpected keyword argument {name!r}; expected {', '.join(others)} or {last}{hint}"
+    )
 
 
 def device_pair(device: Any) -> tuple[int, int]:

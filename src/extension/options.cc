@@ -20,8 +20,8 @@ bool keep(PyObject* value, PyObject** place) {
   return true;
 }
 
-bool unexpected(PyObject* name, const char* expected) {
-  return static_cast<bool>(hooks::refuse_keyword.call("(Os)", name, expected));
+bool unexpected(PyObject* name, const char* known) {
+  return static_cast<bool>(hooks::refuse_keyword.call("(Os)", name, known));
 }
 
 // False, with an error set, at the first keyword that `parse` refuses.
@@ -157,10 +157,10 @@ bool parseToTorchOptions(PyObject* names, PyObject* const* values, ExtraKeywords
     if (is(name, "scale")) return keep(value, &scale);
     if (is(name, "zero_point")) return keep(value, &zero_point);
     if (extras == kWithExtras && isExtra(name)) return checkExtra(name, value);
-    return unexpected(name, extras == kWithExtras
-                                ? "copy, device, on_write, raw, scale, zero_point, axis, strings, "
-                                  "unknown or live"
-                                : "copy, device, on_write, raw, scale, zero_point or axis");
+    return unexpected(name,
+                      extras == kWithExtras
+                          ? "copy device on_write raw scale zero_point axis strings unknown live"
+                          : "copy device on_write raw scale zero_point axis");
   };
   if (!forEachKeyword(names, values, parse)) return false;
   if (!isNone(scale) || !isNone(zero_point)) return parseQuantization(scale, zero_point, out);
@@ -178,8 +178,8 @@ bool parseToTfOptions(PyObject* names, PyObject* const* values, ExtraKeywords ex
     if (is(name, "device")) return keep(value, &out->device);
     if (is(name, "dtype")) return isNone(value) || parseTfDtype(value, options);
     if (extras == kWithExtras && is(name, "unknown")) return checkExtra(name, value);
-    return unexpected(name, extras == kWithExtras ? "copy, device, dtype, grad or unknown"
-                                                  : "copy, device, dtype or grad");
+    return unexpected(
+        name, extras == kWithExtras ? "copy device dtype grad unknown" : "copy device dtype grad");
   });
 }
 

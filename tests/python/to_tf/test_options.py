@@ -64,9 +64,12 @@ def test_the_message_names_all_keywords_and_the_nearest(name: str) -> None:
     with pytest.raises(TypeError, match="; expected copy, device") as caught:
         convert(value, nothing_like_it=1)
     listed = str(caught.value).partition("; expected ")[2].replace(" or ", ", ").split(", ")
-    others = {"dtype", "grad"} if name == "to_torch" else {"on_write", "raw", "strings", "live"}
-    others |= set() if name == "to_torch" else {"scale", "zero_point", "axis"}
-    assert set(listed) == set(inspect.signature(tensor_bridge.explain).parameters) - {"x"} - others
+    of_the_other = {
+        "to_torch": {"dtype", "grad"},
+        "to_tf": {"on_write", "raw", "scale", "zero_point", "axis", "strings", "live"},
+    }[name]
+    every = set(inspect.signature(tensor_bridge.explain).parameters) - {"x"}
+    assert set(listed) == every - of_the_other
     for keyword in listed:
         with pytest.raises(TypeError, match=f"did you mean {keyword}[?]"):
             convert(value, **{f"{keyword}_": None})
