@@ -20,15 +20,18 @@ _WIDEST = 120
 _CODES = {"red": 31, "yellow": 33, "cyan": 36}
 
 
-def say(*lines: str, file: TextIO | None = None, colour: str | None = None) -> None:
+def say(*lines: str, error: bool = False, colour: str | None = None) -> None:
     """Prints each text as one line, with escapes for what a terminal does not show as text.
 
     Args:
       lines: What to print.
-      file: Where to; standard output by default.
+      error: Whether to print to standard error, not to standard output. What is closed (None in
+        ``sys``) takes nothing, and the other one nothing in its place.
       colour: "red", "yellow" or "cyan", for a terminal that shows colours.
     """
-    target = sys.stdout if file is None else file
+    target = sys.stderr if error else sys.stdout
+    if target is None:
+        return
     text = "\n".join(map(printable, lines))
     encoding = getattr(target, "encoding", None) or "utf-8"
     text = text.encode(encoding, "backslashreplace").decode(encoding)

@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     if sys.stdout is None:  # `tensor-bridge ... >&-`
-        say("tensor-bridge: standard output is closed", file=sys.stderr)
+        say("tensor-bridge: standard output is closed", error=True)
         return ExitStatus.ERROR
     try:
         status: int = options.run(options)
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return ExitStatus.DONE
     except (TensorBridgeError, OSError) as e:
-        say(f"tensor-bridge: {e}", file=sys.stderr)
+        say(f"tensor-bridge: {e}", error=True)
         return ExitStatus.ERROR
     except KeyboardInterrupt:
         return ExitStatus.INTERRUPTED

@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         say(*[str(find()) for find in finds])
     except FrameworkError as e:
-        say(f"tensor_bridge.config: {e}", file=sys.stderr)
+        say(f"tensor_bridge.config: {e}", error=True)
         return 1
     return 0
 

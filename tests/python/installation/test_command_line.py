@@ -104,6 +104,9 @@ def test_closed_and_full_outputs_are_errors_without_a_traceback() -> None:
         assert "Traceback" not in done.stderr
     line = f"{sys.executable} -m tensor_bridge completion bash >&- 2>&-"
     assert subprocess.run(["sh", "-c", line], check=False).returncode == 2
+    line = f"{sys.executable} -m tensor_bridge checkpoint ls --json nothing-there 2>&-"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
     line = f"{sys.executable} -m tensor_bridge completion words -- | head -0"
     done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -114,9 +117,10 @@ def test_colours_are_for_terminals_whose_user_wants_them(monkeypatch: pytest.Mon
     monkeypatch.delenv("NO_COLOR", raising=False)
     ours, theirs = pty.openpty()
     with os.fdopen(theirs, "w") as terminal, os.fdopen(ours, "rb", buffering=0) as shown:
+        monkeypatch.setattr(sys, "stderr", terminal)
 
         def seen() -> bytes:
-            say("error: \x1b[2J", file=terminal, colour="red")
+            say("error: \x1b[2J", error=True, colour="red")
             terminal.flush()
             return shown.read(100)
 
@@ -126,7 +130,6 @@ def test_colours_are_for_terminals_whose_user_wants_them(monkeypatch: pytest.Mon
         monkeypatch.setenv("NO_COLOR", "")
         monkeypatch.setenv("TERM", "dumb")
         assert seen() == b"error: \\x1b[2J\r\n"
-        monkeypatch.setattr(sys, "stderr", terminal)
         with activity("looking"):
             assert shown.read(100) == b"looking ..."
         assert shown.read(100) == b"\r           \r"
