@@ -131,7 +131,8 @@ test-aarch64: $(STAMPS)/wheel $(STAMPS)/matrix $(STAMPS)/system-cross $(STAMPS)/
 	TENSOR_BRIDGE_ARCH=aarch64 $(BIN)/python tools/build_wheel.py
 	$(BIN)/python tools/aarch64.py $(AARCH64_ARGS)
 
-# Adds a release of torch: layout, texts, wheels of both processors, an environment of the matrix. RELEASE: such as 2.16.0.
+# Adds a release of torch: layout, texts, wheels of both processors, an environment of the matrix.
+# RELEASE: such as 2.16.0.
 add-torch: $(STAMPS)/wheel $(STAMPS)/matrix $(STAMPS)/system-cross
 	$(BIN)/python tools/add_torch.py $(RELEASE)
 

@@ -207,11 +207,10 @@ def aims_of_records() -> Iterator[Aim]:
         workers = f"2 workers, batches of {size}"
         yield at_least(f"{workers}, over empty tensors", workers, dataset, "empty tensors", 0.9)
     yield at_least("JPEG, over the decoder alone", "JPEG", "records.loader", "the decoder", 0.95)
-    for group, limit, unit in (("opening", 1e8, "ns"), ("first batch", 3e8, "ns")):
-        ((case, took),) = ((row["case"], row["value"]) for row in rows("records", group))
-        yield Aim(f"records, {group}, {case}", took, limit, unit=unit)
-    ((case, grown),) = ((row["case"], row["value"]) for row in rows("records", "memory"))
-    yield Aim(f"records, memory, {case}", grown, 2**20, unit="B")
+    amounts = (("opening", 1e8, "ns"), ("first batch", 3e8, "ns"), ("memory", 2**20, "B"))
+    for group, limit, unit in amounts:
+        (row,) = rows("records", group)
+        yield Aim(f"records, {group}, {row['case']}", row["value"], limit, unit=unit)
 
 
 # --- tables -------------------------------------------------------------------------------------
@@ -310,6 +309,11 @@ def first_calls() -> str:
 RATES = (PARSED, SINGLE, RAW, "random access", "2 workers, batches of 1024", "JPEG")
 
 
+def heading(group: str) -> str:
+    """The group's name with a capital."""
+    return f"{group[0].upper()}{group[1:]}"
+
+
 def record_rates(group: str) -> str:
     """Records a second of each way, and the ratio to the first way of ours."""
     found = rows("records", group)
@@ -369,7 +373,7 @@ TABLES: tuple[dtype_table.Table, ...] = (
         "docs/guides/records.md",
         "rates",
         lambda: listed(
-            *(f"{group[0].upper()}{group[1:]}:\n\n{record_rates(group)}" for group in RATES),
+            *(f"{heading(group)}:\n\n{record_rates(group)}" for group in RATES),
             load("records") + "\n",
         ),
     ),
@@ -455,7 +459,7 @@ def stored() -> list[tuple[str, dict[str, float]]]:
     names = {ONE_THREAD: OURS, "data.loader": "TensorFlow's parser", LIMIT: "checksum and copy"}
     return [
         (
-            f"{group[0].upper()}{group[1:]}",
+            heading(group),
             {names.get(c, c): 1e9 / value("records", group, "rate", c) for c in contenders},
         )
         for group, contenders in (

@@ -39,7 +39,7 @@ complete -c tensor-bridge -a '(__tensor_bridge)'
 
 def completions(parser: ArgumentParser, words: Sequence[str]) -> list[str]:
     """The words that may stand in place of the last one, which is the beginning of a word."""
-    before, begun = list(words[:-1]), words[-1] if words else ""
+    *before, begun = words or [""]
     for word in before:
         parser = _commands(parser).get(word, parser)
     return sorted(word for word in _next(parser, before, begun) if word.startswith(begun))

@@ -43,13 +43,9 @@ def shares_memory(one: Any, other: Any) -> bool:
     return _elements(one) > 0 and _elements(other) > 0 and _address(one) == _address(other)
 
 
-def _is_torch(value: Any) -> bool:
-    return hasattr(value, "untyped_storage")
-
-
 def _elements(value: Any) -> int:
-    return int(value.numel()) if _is_torch(value) else prod(value.shape)
+    return int(value.numel()) if _C.is_torch_tensor(value) else prod(value.shape)
 
 
 def _address(value: Any) -> int:
-    return torch_data_address(value) if _is_torch(value) else tf_data_address(value)
+    return torch_data_address(value) if _C.is_torch_tensor(value) else tf_data_address(value)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import prod
 from pathlib import Path
 from random import Random
@@ -27,6 +27,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import tensor_bridge
 from tensor_bridge import (
+    DtypeRow,
     InvalidOptionError,
     StringTensor,
     TensorBridgeError,
@@ -248,15 +249,17 @@ def test_shards_whose_name_is_not_utf8_are_refused(tmp_path: Path) -> None:
 TORCH_DTYPES = [
     x for x in map(torch.__dict__.get, sorted(vars(torch))) if isinstance(x, torch.dtype)
 ]
-IN_TENSORFLOW = {
-    getattr(torch, row.torch_name.removeprefix("torch.")) for row in ROWS if row.kind == "shared"
-}
+
+
+def shared(rows: Iterable[DtypeRow]) -> set[torch.dtype]:
+    """The dtypes of this torch that TensorFlow has as they are."""
+    names = (row.torch_name.removeprefix("torch.") for row in rows if row.kind == "shared")
+    return {getattr(torch, name) for name in names if hasattr(torch, name)}
+
+
+IN_TENSORFLOW = shared(ROWS)
 # Those that newer releases of TensorFlow have too: the file is written without TensorFlow.
-SHARED = {
-    getattr(torch, row.torch_name.removeprefix("torch."), None)
-    for row in tensor_bridge.dtypes()
-    if row.kind == "shared"
-}
+SHARED = shared(tensor_bridge.dtypes())
 ORDINARY = [
     "w",
     "layer.w",
