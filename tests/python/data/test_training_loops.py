@@ -7,6 +7,7 @@ result; otherwise each element must come once.
 from __future__ import annotations
 
 import random
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -245,6 +246,15 @@ def test_the_judges_find_what_is_lost(ranks: RankPair) -> None:
     lost = {"kind": "dataloader", "length": 8, "shard": "all"}
     with pytest.raises(AssertionError):
         each_once(ranks, "plain", lost)
+
+
+@pytest.mark.exhaustive
+def test_a_rank_that_fails_is_told_at_once_and_the_next_run_has_new_ranks(ranks: RankPair) -> None:
+    started = time.monotonic()
+    with pytest.raises(AssertionError, match="rank 1 fails"):
+        ranks.run("fail_on_one_rank", length=1)
+    assert time.monotonic() - started < 60
+    each_once(ranks, "plain", {"kind": "loader", "length": 8, "shard": "data"})
 
 
 # ---- accelerate ----------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import json
 import os
 import random
 import selectors
+import signal
 import socket
 import subprocess
 import sys
@@ -23,10 +24,18 @@ _SUPPORT = Path(__file__).parent
 
 
 class RankPair:
-    """The two processes, from the tests' side."""
+    """The two processes, from the tests' side.
+
+    They are started when a run needs them: for the first one, and after one in which a rank gave
+    no answer, for it may wait for the other forever.
+    """
 
     def __init__(self, errors: Path) -> None:
         self._errors = errors
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ends: list[socket.socket] = []
+
+    def _start(self) -> None:
         pairs = [socket.socketpair() for _ in range(2)]
         theirs = [pair[1].fileno() for pair in pairs]
         environment = {
@@ -36,7 +45,7 @@ class RankPair:
             "CUDA_VISIBLE_DEVICES": "-1",
             "OMP_NUM_THREADS": "1",
         }
-        with errors.open("w") as file:
+        with self._errors.open("w") as file:
             self._process = subprocess.Popen(
                 [sys.executable, str(_SUPPORT / "rank_pair.py"), *map(str, theirs)],
                 pass_fds=theirs,
@@ -44,6 +53,7 @@ class RankPair:
                 stdout=file,
                 stderr=file,
                 env=environment,
+                start_new_session=True,  # so that `close` can end both
             )
         self._ends = [pair[0] for pair in pairs]
         for _, end in pairs:
@@ -61,10 +71,9 @@ class RankPair:
           timeout: Seconds.
           draw: The arguments of `training_loops.Draw`; "@RANK" in them is the rank's number.
         """
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            port = free.getsockname()[1]
-        line = json.dumps([name, draw, alone, port]).encode() + b"\n"
+        if self._process is None:
+            self._start()
+        line = json.dumps([name, draw, alone]).encode() + b"\n"
         for end in self._ends:
             end.sendall(line)
         return self._receive(timeout)
@@ -72,47 +81,82 @@ class RankPair:
     def _receive(self, timeout: float) -> list[Any]:
         lines = [b"", b""]
         deadline = time.monotonic() + timeout
+        failed = False
         with selectors.DefaultSelector() as selector:
             for number, end in enumerate(self._ends):
                 selector.register(end, selectors.EVENT_READ, number)
-            while not all(line.endswith(b"\n") for line in lines):
+            while selector.get_map():
                 events = selector.select(max(0.0, deadline - time.monotonic()))
                 if not events:
-                    raise AssertionError(f"no answer in time: {lines}\n{self._said()}")
+                    break
                 for key, _ in events:
                     part = key.fileobj.recv(1 << 16)  # type: ignore[union-attr]
-                    if not part:
-                        raise AssertionError(f"a rank ended\n{self._said()}")
                     lines[key.data] += part
-        answers = [json.loads(line) for line in lines]
+                    if part and not part.endswith(b"\n"):
+                        continue
+                    selector.unregister(key.fileobj)
+                    if not failed and (not part or json.loads(lines[key.data])[0] is not None):
+                        failed = True  # the other may fail too, or wait for this one
+                        deadline = min(deadline, time.monotonic() + 5)
+        ended = [line.endswith(b"\n") for line in lines]
+        answers = [json.loads(line) for line, whole in zip(lines, ended, strict=True) if whole]
+        if not all(ended):
+            self._kill()
         for error, _ in answers:
             assert error is None, f"{error}\n{self._said()}"
+        assert all(ended), f"no answer in time, or a rank ended: {lines}\n{self._said()}"
         return [value for _, value in answers]
 
     def _said(self) -> str:
         return self._errors.read_text()[-6000:]
 
+    def _kill(self) -> None:
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self.close()
+
     def close(self) -> None:
+        if self._process is None:
+            return
         for end in self._ends:
             end.close()
         try:
             self._process.wait(20)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+        self._process = None
 
 
-def _serve(rank: int, end: socket.socket) -> None:
+def _serve(rank: int, end: socket.socket, other: socket.socket) -> None:
     import torch
     import training_loops
 
-    # Lightning removes some of it.
-    environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "localhost"}
     torch.set_num_threads(1)
     end.sendall(b"[null, null]\n")
+    ports = other.makefile()
     for line in end.makefile():
-        name, draw, alone, port = json.loads(line.replace("@RANK", str(rank)))
-        os.environ.update({k: str(v) for k, v in {**environment, "MASTER_PORT": port}.items()})
+        name, draw, alone = json.loads(line.replace("@RANK", str(rank)))
+        # Rank 0 has the store and tells its port. If a port is chosen before, another process
+        # may take it, or rank 1, which asks until somebody answers, gets itself as the peer.
+        if rank == 0:
+            store = torch.distributed.TCPStore(
+                "localhost", 0, is_master=True, wait_for_workers=False
+            )  # until the next run, as the other rank needs it longer than this one
+            port = store.port
+            other.sendall(f"{port}\n".encode())
+        else:
+            port = int(ports.readline())
+        # Each time, for Lightning removes some of it.
+        environment = {
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "WORLD_SIZE": 2,
+            "MASTER_ADDR": "localhost",
+            "MASTER_PORT": port,
+            "TORCHELASTIC_USE_AGENT_STORE": True,
+        }
+        os.environ.update({key: str(value) for key, value in environment.items()})
         random.seed(0)
         # A rank that waits for the other forever shows where it waits.
         faulthandler.dump_traceback_later(90)
@@ -131,11 +175,13 @@ def _main(ends: list[socket.socket]) -> None:
     import tensor_bridge  # noqa: F401  # before TensorFlow
 
     gc.freeze()
+    between = socket.socketpair()
     second = os.fork()
     rank = 0 if second else 1
-    ends[1 - rank].close()
+    for pair in (ends, between):
+        pair[1 - rank].close()
     try:
-        _serve(rank, ends[rank])
+        _serve(rank, ends[rank], between[rank])
     finally:
         if rank == 1:
             os._exit(0)

@@ -222,6 +222,14 @@ def begin_world() -> None:
         torch.distributed.init_process_group("gloo")
 
 
+def fail_on_one_rank(draw: Draw) -> None:
+    """Rank 1 fails where rank 0 waits for it."""
+    begin_world()
+    if torch.distributed.get_rank() == 1:
+        raise ValueError("rank 1 fails")
+    torch.distributed.barrier()
+
+
 class Addresses:
     """Whether the tensors of a step are at the addresses where a pass made them."""
 
