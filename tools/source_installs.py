@@ -35,7 +35,7 @@ def lines_of(page: str, block: int) -> list[str]:
 
 
 def ways(sdist: str) -> dict[str, list[str]]:
-    """The commands of each way. The files that one way leaves behind must not help another."""
+    """The commands of each way."""
     return {
         "README": lines_of("README.md", 0),
         "uv pip install .": ["uv pip install ."],
@@ -48,6 +48,12 @@ def ways(sdist: str) -> dict[str, list[str]]:
 
 # An isolated build of uv does not see torch. Its error must begin with this remedy.
 REFUSED = {"uv pip install .": "Build without isolation, where torch is installed: "}
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
 
 
 def tried(commands: list[str], folder: Path, python: Path) -> dict[str, Any]:
@@ -84,8 +90,7 @@ def examine(environment: matrix.Environment) -> dict[str, Any]:
         python = matrix.create(environment, scratch / "venv", extra=["pip"])
         archive = scratch / "tree.tar"
         subprocess.run(["git", "archive", "-o", archive, "HEAD"], cwd=ROOT, check=True)
-        with tarfile.open(archive) as tar:
-            tar.extractall(scratch / "tree", filter="data")
+        _unpack(archive, scratch / "tree")
         made = matrix.uv(
             "build", "--sdist", "--quiet", "--out-dir", scratch / "sdist", scratch / "tree"
         )
@@ -94,6 +99,7 @@ def examine(environment: matrix.Environment) -> dict[str, Any]:
         (sdist,) = (scratch / "sdist").glob("*.tar.gz")
         found = {}
         for way, commands in ways(str(sdist)).items():
+            _unpack(archive, scratch / "tree")  # without what the last way built
             found[way] = tried(commands, scratch / "tree", python)
             print(f"{environment.name}: {way}: {found[way]}", flush=True)
         return {"commit": build_wheel.commit(), "date": time.strftime("%Y-%m-%d"), "ways": found}
