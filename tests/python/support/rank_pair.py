@@ -102,8 +102,8 @@ class RankPair:
         answers = [json.loads(line) for line, whole in zip(lines, ended, strict=True) if whole]
         if not all(ended):
             self._kill()
-        for error, _ in answers:
-            assert error is None, f"{error}\n{self._said()}"
+        errors = [error for error, _ in answers if error is not None]
+        assert not errors, "\n".join([*errors, self._said()])
         assert all(ended), f"no answer in time, or a rank ended: {lines}\n{self._said()}"
         return [value for _, value in answers]
 

@@ -218,7 +218,12 @@ def end_world() -> None:
 
 
 def begin_world() -> None:
-    if not torch.distributed.is_initialized():
+    """Begins the world, unless there is one or the process is alone.
+
+    There may be one world in a run: the ranks of a second one on the same store find the
+    addresses of the first.
+    """
+    if "WORLD_SIZE" in os.environ and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("gloo")
 
 
@@ -262,8 +267,8 @@ class Addresses:
 def plain(draw: Draw) -> Seen:
     kind = draw.more["kind"]
     made: Any
-    if not draw.world_first:
-        end_world()
+    if draw.world_first:
+        begin_world()
     if kind == "loader":
         made = draw.loader(shard=draw.more["shard"])
     else:
@@ -275,6 +280,7 @@ def plain(draw: Draw) -> Seen:
 
 def left_and_resumed(draw: Draw) -> Seen:
     """An interrupted pass, and one that continues from its state."""
+    begin_world()
 
     def make() -> Any:
         if draw.more["kind"] == "loader":
@@ -307,7 +313,6 @@ def accelerator(draw: Draw, **options: Any) -> Any:
 
 
 def accelerate_loop(draw: Draw) -> Seen:
-    end_world()
     kind = draw.more["kind"]
     batched = draw.more.get("dispatch") is not False
     if draw.world_first:
@@ -333,7 +338,6 @@ def accelerate_loop(draw: Draw) -> Seen:
 
 def accelerate_accumulates(draw: Draw) -> Any:
     """The steps that the optimizer took, and whether the batches are our pass's own."""
-    end_world()
     made = accelerator(draw, gradient_accumulation_steps=3)
     if draw.more["kind"] == "loader":
         data: Any = loader(draw.pipeline(), equal_steps=True)
@@ -361,8 +365,7 @@ def accelerate_accumulates(draw: Draw) -> Any:
 def accelerate_checkpoint(draw: Draw) -> Any:
     """save_state() in the middle of an epoch, load_state() into new objects."""
     kind = draw.more["kind"]
-
-    forget_accelerate()
+    begin_world()
 
     def make() -> tuple[Any, Any]:
         forget_accelerate()
@@ -394,7 +397,6 @@ def accelerate_checkpoint(draw: Draw) -> Any:
 
 
 def accelerate_shared_twice(draw: Draw) -> str:
-    end_world()
     made = accelerator(draw)
     batched = draw.more.get("dispatch") is not False
     data = DataLoader(
@@ -441,7 +443,6 @@ class HookedTrainer(transformers.Trainer):
 
 def trainer_loop(draw: Draw) -> Any:
     """Elements of training, of evaluation, and whether steps had the memory of the pass."""
-    end_world()
     hooked = draw.more["kind"] == "loader"
     folder = draw.more.get("folder") or tempfile.mkdtemp()
 
@@ -523,8 +524,8 @@ def lightning_loop(draw: Draw) -> Any:
     """Elements of training, of validation, of prediction, whether steps had their memory; and what
     was told of positions.
     """
-    if not draw.world_first:
-        end_world()
+    if draw.world_first:
+        begin_world()
 
     def make() -> Any:
         if draw.more["kind"] == "loader":
@@ -571,7 +572,7 @@ def lightning_loop(draw: Draw) -> Any:
 
 def guide(draw: Draw) -> list[int]:
     """The values in `seen` after the Python blocks of a page; their output is ignored."""
-    forget_accelerate()
+    begin_world()
     namespace: dict[str, Any] = {"__name__": "guide"}
     os.chdir(tempfile.mkdtemp())
     seen: list[int] = []
@@ -586,21 +587,18 @@ def guide(draw: Draw) -> list[int]:
 @contextlib.contextmanager
 def no_world() -> Iterator[None]:
     """Makes the process like a program that was started without a world."""
-    end_world()
     kept = {name: os.environ.pop(name) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
     try:
         yield
     finally:
-        forget_accelerate()
         os.environ.update(kept)
 
 
 def run(name: str, draw: dict[str, Any], alone: bool = False) -> Any:
     """Calls the function of that name; our warnings are errors, except those that it catches."""
+    end_world()  # of the last run, of which both ranks have given the result
     with warnings.catch_warnings(), no_world() if alone else contextlib.nullcontext():
         warnings.filterwarnings("error", module="tensor_bridge.*")
         warnings.filterwarnings("error", message=".*(TorchDataset|tensor_bridge).*")
         warnings.filterwarnings("ignore", message="'set_vital' is deprecated")
-        if not alone and draw.get("world_first", True):
-            begin_world()
         return globals()[name](Draw(**draw))
