@@ -101,6 +101,7 @@ html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_extra_path = ["extra"]
 html_copy_source = False
+html_search_scorer = str(SITE / "scorer.js")
 # The search finds names.
 html_use_index = False
 html_domain_indices = False

