@@ -7,10 +7,12 @@ import zlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge.data import _sharding
 from tensor_bridge.errors import InvalidOptionError, ResumeError
+from tensor_bridge.records._collate import collate
 from tensor_bridge.records._tfds import TfdsDataset
 from tensor_bridge.records._tfds_values import Steps, stack
 
@@ -55,6 +57,8 @@ class RldsDatasetBase:
         shuffle: bool,
         seed: int,
         shard: tuple[int, int],
+        batch_size: int | None,
+        drop_last: bool,
     ) -> None:
         """Takes the arguments of `rlds`."""
         import torch
@@ -66,6 +70,7 @@ class RldsDatasetBase:
         self._shuffle = shuffle
         self._seed = seed
         self._shard = shard
+        self._batch_size, self._drop_last = batch_size, drop_last
         # Shared, so that persistent workers see the epoch that set_epoch() sets.
         self._epoch = torch.zeros(1, dtype=torch.int64, device="cpu").share_memory_()
         self._pass: _Pass | None = None
@@ -150,7 +155,13 @@ class RldsDatasetBase:
                 f"{part[0]} of {part[1]}; use as many workers as when it was saved"
             )
         self._pass = now
-        return self._elements(now)
+        elements = self._elements(now)
+        return elements if self._batch_size is None else self._batches(elements, self._batch_size)
+
+    def _batches(self, elements: Iterator[Any], size: int) -> Iterator[Any]:
+        while batch := list(islice(elements, size)):
+            if len(batch) == size or not self._drop_last:
+                yield collate(batch)
 
     def _elements(self, now: _Pass) -> Iterator[Any]:
         for number in self._numbers(now)[now.episode :]:
@@ -208,9 +219,9 @@ def rlds_dataset_class() -> type[RldsDatasetBase]:
     return RldsDataset
 
 
-def _check_steps(name: str, count: Any) -> None:
+def _check_count(name: str, count: Any, what: str) -> None:
     if not isinstance(count, int) or count < 1:
-        raise InvalidOptionError(f"expected {name}= of at least 1 step, got {count!r}")
+        raise InvalidOptionError(f"expected {name}= of at least 1 {what}, got {count!r}")
 
 
 def rlds(
@@ -226,6 +237,9 @@ def rlds(
     shuffle: bool = False,
     seed: int = 0,
     shard: tuple[int, int] = (0, 1),
+    batch_size: int | None = None,
+    drop_last: bool = False,
+    on_error: str = "raise",
 ) -> RldsDataset:
     """Opens a data set of episodes (RLDS, Open X-Embodiment) that TFDS has prepared.
 
@@ -248,6 +262,10 @@ def rlds(
       seed: Seed of that order.
       shard: ``(rank, world_size)``: reads only the episodes of this rank. The workers of a
         DataLoader always divide the episodes.
+      batch_size: The number of windows, or of episodes, in a batch, which `collate` makes; None
+        gives them one by one. Use ``DataLoader(dataset, batch_size=None)``.
+      drop_last: Whether each process leaves out a last batch that is not full.
+      on_error: As for `tfds`.
 
     Returns:
       An `RldsDataset`. Its elements are dicts with the features of an episode. The "steps" of a
@@ -258,19 +276,24 @@ def rlds(
       InvalidOptionError: A keyword is invalid, or the data set has no Dataset "steps".
       RecordError, RecordNotFoundError, FrameworkError: As for `tfds`.
     """
-    _check_steps("window", 1 if window is None else window)
-    _check_steps("stride", stride)
+    _check_count("window", 1 if window is None else window, "step")
+    _check_count("stride", stride, "step")
+    _check_count("batch_size", 1 if batch_size is None else batch_size, "element")
     if short not in ("drop", "keep"):
         raise InvalidOptionError(f'expected short="drop" or "keep", got {short!r}')
     index, count = shard
     if not 0 <= index < count:
         raise InvalidOptionError(f"expected shard=(rank, world_size), got {shard!r}")
-    episodes = TfdsDataset(folder, split, features=features, decode=decode, decoder=decoder)
+    episodes = TfdsDataset(
+        folder, split, features=features, decode=decode, decoder=decoder, on_error=on_error
+    )
     if not episodes.has_dataset("steps"):
         raise InvalidOptionError(
             f'{episodes.info.name}: expected a Dataset "steps" among the features, as in RLDS; '
             "records.tfds() reads other data sets"
         )
     cls: Any = rlds_dataset_class()
-    made: RldsDataset = cls(episodes, window, stride, short, shuffle, seed, tuple(shard))
+    made: RldsDataset = cls(
+        *(episodes, window, stride, short, shuffle, seed, tuple(shard), batch_size, drop_last)
+    )
     return made

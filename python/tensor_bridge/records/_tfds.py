@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from tensor_bridge.errors import InvalidOptionError, RecordError
+from tensor_bridge.records._record_file import RecordStats
 from tensor_bridge.records._tfds_examples import ExampleParser
 from tensor_bridge.records._tfds_features import Features, Repeated
 from tensor_bridge.records._tfds_info import TfdsInfo, read_info
 from tensor_bridge.records._tfds_shards import Shards
-from tensor_bridge.records._tfds_splits import select
+from tensor_bridge.records._tfds_splits import Split, select
 from tensor_bridge.records._tfds_values import Plan
 
 __all__ = ["TfdsDataset", "tfds"]
@@ -45,8 +46,10 @@ class TfdsDataset:
         features: Collection[str] | None = None,
         decode: bool = True,
         decoder: str | None = None,
+        on_error: str = "raise",
+        shards: Shards | None = None,
     ) -> None:
-        """Takes the arguments of `tfds`."""
+        """Takes the arguments of `tfds`, and files of the folder that are open already."""
         self._arguments = (
             str(Path(folder).expanduser()),
             split,
@@ -55,11 +58,14 @@ class TfdsDataset:
                 "features": features,
                 "decode": decode,
                 "decoder": decoder,
+                "on_error": on_error,
             },
         )
         self.info: TfdsInfo = read_info(self._arguments[0])
         self.split = split
-        self._ranges = select(split, self.info.splits)
+        self._shards = shards or Shards(self._arguments[0], self.info.file_format, on_error)
+        splits = self.info.splits
+        self._ranges = select(split, _Left(self._shards, splits) if self._shards.skips else splits)
         self._ends = list(accumulate(found.end - found.begin for found in self._ranges))
         self._supervised: Any = None
         if as_supervised:
@@ -73,11 +79,17 @@ class TfdsDataset:
             features = sorted(_names(self._supervised))
         self._plan = Plan(self.info.features, features, decode=decode, decoder=decoder)
         self._parser = ExampleParser(self._plan.spec)
-        self._shards = Shards(self._arguments[0], self.info.file_format)
 
     def __reduce__(self) -> Any:
         folder, split, options = self._arguments
-        return _make, (type(self), folder, split, options)
+        return _make, (type(self), folder, split, {**options, "shards": self._shards})
+
+    def stats(self) -> RecordStats:
+        """Returns what was counted in the files that this process has opened.
+
+        With ``on_error="skip"`` these are all files of the selected splits.
+        """
+        return self._shards.stats()
 
     def has_dataset(self, name: str) -> bool:
         """Whether examples have a nested Dataset of that name."""
@@ -140,6 +152,22 @@ class TfdsDataset:
         return f"<TfdsDataset {self.info.name} {self.split!r}, {len(self)} examples>"
 
 
+class _Left(Mapping[str, Split]):
+    """Splits with the records that can be read. Files are read when their split is asked for."""
+
+    def __init__(self, shards: Shards, splits: Mapping[str, Split]) -> None:
+        self._shards, self._splits = shards, splits
+
+    def __getitem__(self, name: str) -> Split:
+        return self._shards.left(self._splits[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._splits)
+
+    def __len__(self) -> int:
+        return len(self._splits)
+
+
 def _make(cls: Any, folder: str, split: str, options: dict[str, Any]) -> Any:
     return cls(folder, split, **options)
 
@@ -169,6 +197,7 @@ def tfds(
     features: Collection[str] | None = None,
     decode: bool = True,
     decoder: str | None = None,
+    on_error: str = "raise",
 ) -> TfdsDataset:
     """Opens a data set prepared by TensorFlow Datasets, without that package and TensorFlow.
 
@@ -188,6 +217,9 @@ def tfds(
         "steps/observation/image"; other features are not decoded. All features if left out.
       decode: Whether to decode images and encoded tensors; otherwise they are bytes.
       decoder: The library that decodes images, as for `decode_image`.
+      on_error: "raise", or "skip" to leave out damaged records, which reads all bytes of the split
+        at once. `split` then counts the records that are left. An intact record that does not match
+        features.json, or an image that cannot be decoded, is an error in either case.
 
     Returns:
       A `TfdsDataset`, whose `info` has the names of classes, the splits and their counts.
@@ -206,4 +238,5 @@ def tfds(
         features=features,
         decode=decode,
         decoder=decoder,
+        on_error=on_error,
     )

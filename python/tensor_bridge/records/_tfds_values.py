@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tensor_bridge.composite import StringTensor, ragged
 from tensor_bridge.errors import InvalidOptionError, RecordError
@@ -309,8 +309,8 @@ class Steps(Sequence[Any]):
     ``steps[i]`` is an element, ``steps[a:b]`` is a `Steps`, and `stacked` stacks all elements.
     """
 
-    def __init__(self, plan: Plan, columns: dict[str, Stored], where: range) -> None:
-        self._plan = plan
+    def __init__(self, build: _Build, columns: dict[str, Stored], where: range) -> None:
+        self._build = build
         self._columns = columns
         self._where = where
 
@@ -319,9 +319,9 @@ class Steps(Sequence[Any]):
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return Steps(self._plan, self._columns, self._where[index])
+            return Steps(self._build, self._columns, self._where[index])
         i = self._where[index]
-        return self._plan.build({key: stored[i] for key, stored in self._columns.items()})
+        return self._build({key: stored[i] for key, stored in self._columns.items()})
 
     def __iter__(self) -> Iterator[Any]:
         return (self[i] for i in range(len(self)))
@@ -353,6 +353,45 @@ def stack(elements: list[Any]) -> Any:
     return elements
 
 
+# Functions that build a value from the stored leaves, by key. They are instances of classes, since
+# workers of a DataLoader send Steps, which have one.
+_Build: TypeAlias = "Callable[[dict[str, Stored]], Any]"
+
+
+@dataclass(frozen=True)
+class _BuildLeaf:
+    decoding: _Decoding
+    column: _Column
+    sequences: int
+
+    def __call__(self, columns: dict[str, Stored]) -> Any:
+        return self.decoding.value(self.column, columns[self.column.key], self.sequences)
+
+
+@dataclass(frozen=True)
+class _BuildDict:
+    builds: dict[str, _Build]
+
+    def __call__(self, columns: dict[str, Stored]) -> Any:
+        return {name: build(columns) for name, build in self.builds.items()}
+
+
+@dataclass(frozen=True)
+class _BuildSteps:
+    path: str
+    element: _Build
+    keys: list[str]
+
+    def __call__(self, columns: dict[str, Stored]) -> Steps:
+        own = {key: columns[key] for key in self.keys}
+        counts = {len(stored) for stored in own.values()}
+        if len(counts) != 1:
+            raise RecordError(
+                f"feature {self.path!r}: expected the same number of each, got {counts}"
+            )
+        return Steps(self.element, own, range(counts.pop()))
+
+
 class Plan:
     """The selected features of a tree, compiled to a spec and a function that builds values.
 
@@ -362,7 +401,7 @@ class Plan:
     """
 
     spec: dict[str, Any]
-    build: Callable[[dict[str, Stored]], Any]
+    build: _Build
 
     def __init__(
         self,
@@ -415,9 +454,7 @@ class Plan:
         """The value of an Example that was parsed with `spec`."""
         return self.build({column.key: column.stored(parsed) for column in self._columns})
 
-    def _compile(
-        self, tree: Feature, path: str, lengths: tuple[int | None, ...]
-    ) -> Callable[[dict[str, Stored]], Any] | None:
+    def _compile(self, tree: Feature, path: str, lengths: tuple[int | None, ...]) -> _Build | None:
         if isinstance(tree, Leaf):
             return self._compile_leaf(tree, path, lengths)
         if isinstance(tree, Features):
@@ -426,16 +463,14 @@ class Plan:
                 build = self._compile(inner, f"{path}/{name}" if path else name, lengths)
                 if build is not None:
                     builds[name] = build
-            if not builds:
-                return None
-            return lambda columns: {name: build(columns) for name, build in builds.items()}
+            return _BuildDict(builds) if builds else None
         if tree.kind == "Dataset":
             return self._compile_dataset(tree, path, lengths)
         return self._compile(tree.feature, path, (*lengths, tree.length))
 
     def _compile_leaf(
         self, leaf: Leaf, path: str, lengths: tuple[int | None, ...]
-    ) -> Callable[[dict[str, Stored]], Any] | None:
+    ) -> _Build | None:
         if self._wanted is not None and not any(_within(path, want) for want in self._wanted):
             return None
         if leaf.encoding == "unsupported":
@@ -444,12 +479,11 @@ class Plan:
             )
         column = _Column(path, leaf, lengths)
         self._columns.append(column)
-        decoding, sequences = self._decoding, len(lengths)
-        return lambda columns: decoding.value(column, columns[path], sequences)
+        return _BuildLeaf(self._decoding, column, len(lengths))
 
     def _compile_dataset(
         self, tree: Repeated, path: str, lengths: tuple[int | None, ...]
-    ) -> Callable[[dict[str, Stored]], Any] | None:
+    ) -> _Build | None:
         if lengths:
             raise RecordError(f"feature {path!r}: a Dataset within a sequence is not read")
         before = len(self._columns)
@@ -457,24 +491,9 @@ class Plan:
         build = self._compile_element(tree, path)
         if build is None:
             return None
-        keys = [column.key for column in self._columns[before:]]
-        element = Plan.__new__(Plan)
-        element.build = build
+        return _BuildSteps(path, build, [column.key for column in self._columns[before:]])
 
-        def make(columns: dict[str, Stored]) -> Steps:
-            own = {key: columns[key] for key in keys}
-            counts = {len(stored) for stored in own.values()}
-            if len(counts) != 1:
-                raise RecordError(
-                    f"feature {path!r}: expected the same number of each, got {counts}"
-                )
-            return Steps(element, own, range(counts.pop()))
-
-        return make
-
-    def _compile_element(
-        self, tree: Repeated, path: str
-    ) -> Callable[[dict[str, Stored]], Any] | None:
+    def _compile_element(self, tree: Repeated, path: str) -> _Build | None:
         first = len(self._columns)
         build = self._compile(tree.feature, path, ())
         for i in range(first, len(self._columns)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
@@ -129,6 +130,59 @@ def test_workers_have_episodes_of_their_own(folder):
         assert sorted(found) == expected
 
 
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.parametrize("options", [{}, {"batch_size": 2}])
+def test_whole_episodes_cross_from_a_worker(folder, context, options):
+    loader = torch.utils.data.DataLoader(
+        records.rlds(folder, **options),
+        batch_size=None,
+        num_workers=1,
+        multiprocessing_context=context,
+        collate_fn=copy.copy,  # as it is
+    )
+    found = [steps for element in loader for steps in _listed(element["steps"])]
+    assert all(isinstance(steps, records.Steps) for steps in found)
+    assert [len(steps) for steps in found] == LENGTHS
+    for steps, expected in zip(found, records.rlds(folder), strict=True):
+        assert steps[1]["observation"]["frame"].equal(expected["steps"][1]["observation"]["frame"])
+        assert steps[1:][0]["text"] == b"step 1"
+
+
+def _listed(value):
+    return value if isinstance(value, list) else [value]
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 100])
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_a_batch_is_what_collate_makes_of_its_windows(folder, size, drop_last):
+    windows = list(records.rlds(folder, window=2))
+    parts = [windows[begin : begin + size] for begin in range(0, len(windows), size)]
+    expected = [records.collate(part) for part in parts if len(part) == size or not drop_last]
+    found = list(records.rlds(folder, window=2, batch_size=size, drop_last=drop_last))
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        ours, theirs = a["steps"], b["steps"]
+        assert ours["observation"]["frame"].equal(theirs["observation"]["frame"])
+        assert ours["observation"]["frame"].shape[1:] == (2, 3, 2, 3)
+        assert ours["text"].tolist() == theirs["text"].tolist()
+        assert a["episode_id"].equal(b["episode_id"])
+
+
+def test_batches_in_workers_have_all_windows(folder):
+    expected = sorted(map(tuple, rewards(records.rlds(folder, window=2))))
+    for context in ("fork", "spawn"):
+        loader = torch.utils.data.DataLoader(
+            records.rlds(folder, window=2, batch_size=4),
+            batch_size=None,
+            num_workers=2,
+            multiprocessing_context=context,
+        )
+        batches = list(loader)
+        found = [tuple(row) for batch in batches for row in batch["steps"]["reward"].tolist()]
+        assert sorted(found) == expected
+        assert batches[0]["steps"]["text"].tolist()[0] == [b"step 0", b"step 1"]
+
+
 def test_ranks_have_episodes_of_their_own_when_asked(folder):
     found = [
         [episode["episode_id"].item() for episode in records.rlds(folder, shard=(rank, 3))]
@@ -157,6 +211,8 @@ VARIANTS = [
     {"window": 3, "stride": 2, "short": "keep", "shuffle": True, "seed": 3},
     {"features": ["steps/reward"], "shuffle": True},
     {"window": 2, "shard": (1, 2)},
+    {"window": 2, "batch_size": 3, "shuffle": True},
+    {"window": 2, "batch_size": 4, "drop_last": True},
 ]
 
 
@@ -263,6 +319,8 @@ def test_the_length_is_that_of_episodes_and_unknown_for_windows(folder):
         {"window": 2.0},
         {"window": 2, "stride": 0},
         {"short": "pad"},
+        {"window": 2, "batch_size": 0},
+        {"window": 2, "on_error": "ignore"},
         {"shard": (2, 2)},
         {"features": ["episode_id"]},
     ],
