@@ -156,6 +156,34 @@ CLAIMS = {
         nested = tensor_bridge.to_torch(ragged)
         assert [r.tolist() for r in nested.unbind()] == [[1.0], [2.0, 3.0]]
         """,
+    "batches of records": """
+        import os, tempfile
+        from tensor_bridge import records
+        spec = {
+            "x": records.FixedLenFeature((2,), "float32"),
+            "s": records.FixedLenFeature((), bytes),
+            "v": records.VarLenFeature("int64"),
+            "r": records.RaggedFeature("int64"),
+        }
+        path = os.path.join(tempfile.mkdtemp(), "a.tfrecord")
+        with records.Writer(path, spec) as writer:
+            for i in range(5):
+                row = list(range(i))
+                writer.write({"x": [i, -i], "s": b"s" * i, "v": row, "r": row})
+        dataset = records.RecordDataset(path, spec)
+        collated = records.collate(dataset.__getitems__(list(range(5))))
+        for batch in (*records.loader(path, spec, batch_size=5), collated):
+            assert batch["x"].tolist() == [[i, -i] for i in range(5)]
+            assert batch["s"].tolist() == [b"s" * i for i in range(5)]
+            assert [row.tolist() for row in batch["r"].unbind()] == [list(range(i)) for i in range(5)]
+            sparse = batch["v"].coalesce()
+            assert sparse.shape == (5, 4)
+            assert sparse.values().tolist() == [k for i in range(5) for k in range(i)]
+            assert sparse.indices()[0].tolist() == [i for i in range(5) for k in range(i)]
+            batch["x"].add_(1)
+        for i, single in enumerate(dataset):
+            assert single["x"].tolist() == [i, -i] and single["s"].item() == b"s" * i
+    """,
     "tf.data and its thread": """
         ds = tf.data.Dataset.range(6).batch(2)
         got = [batch.tolist() for batch in tensor_bridge.data.loader(ds)]
