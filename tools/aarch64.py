@@ -8,7 +8,9 @@ Makes in build/aarch64 a root of Debian's packages, which are unpacked and not c
 tree of the commit and an environment for each entry of ENVIRONMENTS in it. Programs run there in a
 user namespace that has an entry of its own for the emulator (Linux 6.7 or newer). The wheel is that
 of `make wheel ARCH=aarch64`. What ran, how it ended and what was left out is in
-tests/aarch64/result.json, and which files did not run yet, also after an interruption.
+tests/aarch64/result.json, and which files did not run yet, also after an interruption. A run
+continues with the files without an outcome there, also in another clone, and then with those whose
+outcome is of another commit.
 """
 
 from __future__ import annotations
@@ -231,17 +233,29 @@ def files(tests: str) -> list[str]:
     return by_turns([name for name in names if not name.startswith(left_out)])
 
 
-def run_python(name: str, results: Path, only: list[str]) -> None:
-    """Runs the files without a result."""
+def run_python(name: str, results: Path, only: list[str], done: dict[str, Any]) -> None:
+    """Runs files of tests.
+
+    Args:
+      name: A key of ENVIRONMENTS.
+      results: The folder for their reports. Files with a report there are not run again.
+      only: What the names of the files begin with, in the order of running; all if empty.
+      done: The outcomes of this commit, whose files are not run, and of others, whose files are
+        run last.
+    """
     results.mkdir(parents=True, exist_ok=True)
+    commit = (SCRATCH / "tree.commit").read_text()
     wanted = [
         file
         for file in files(ENVIRONMENTS[name].tests)
         if not (results / f"{aarch64_inside.slug(file)}.xml").exists()
+        and done.get(file, {}).get("commit") != commit
         and (not only or file.startswith(tuple(only)))
     ]
     order = {path: i for i, path in enumerate(only)}
-    wanted.sort(key=lambda f: min((i for p, i in order.items() if f.startswith(p)), default=0))
+    wanted.sort(
+        key=lambda f: (f in done, min((i for p, i in order.items() if f.startswith(p)), default=0))
+    )
     for file in wanted:
         (results / f"{aarch64_inside.slug(file)}.ended").unlink(missing_ok=True)
     if not wanted:
@@ -264,36 +278,46 @@ def run_python(name: str, results: Path, only: list[str]) -> None:
     subprocess.run(command, input="\n".join(wanted), text=True, check=True)
 
 
-def python_result(name: str, results: Path) -> dict[str, Any]:
-    environment = ENVIRONMENTS[name]
+def outcome(report: Path) -> dict[str, Any] | None:
+    """How the tests of a file ended; None if they did not run."""
+    ended = report.with_suffix(".ended")
+    if ended.exists():
+        return {"passed": 0, "skipped": {}, "failed": [f"ended with {ended.read_text().strip()}"]}
+    if not report.exists():
+        return None
     skipped: collections.Counter[str] = collections.Counter()
-    passed, failed, done, left = 0, [], 0, []
-    for file in files(environment.tests):
-        report = results / f"{aarch64_inside.slug(file)}.xml"
-        if report.with_suffix(".ended").exists():
-            failed.append(f"{file}: ended with {report.with_suffix('.ended').read_text().strip()}")
-        elif not report.exists():
-            left.append(file)
-            continue
-        done += 1
-        for case in ET.parse(report).getroot().iter("testcase") if report.exists() else []:
-            why = case.find("skipped")
-            if case.find("failure") is not None or case.find("error") is not None:
-                failed.append(f"{file}::{case.get('name')}")
-            elif why is not None:
-                skipped[why.get("message") or ""] += 1
-            else:
-                passed += 1
+    passed, failed = 0, []
+    for case in ET.parse(report).getroot().iter("testcase"):
+        why = case.find("skipped")
+        if case.find("failure") is not None or case.find("error") is not None:
+            failed.append(str(case.get("name")))
+        elif why is not None:
+            skipped[why.get("message") or ""] += 1
+        else:
+            passed += 1
+    return {"passed": passed, "skipped": dict(sorted(skipped.items())), "failed": sorted(failed)}
+
+
+def python_result(name: str, results: Path, commit: str, done: dict[str, Any]) -> dict[str, Any]:
+    """The outcome of each file, new or from `done`, and what they are together."""
+    environment = ENVIRONMENTS[name]
+    names = sorted(files(environment.tests))
+    new = {file: outcome(results / f"{aarch64_inside.slug(file)}.xml") for file in names}
+    outcomes = done | {file: {"commit": commit} | found for file, found in new.items() if found}
+    outcomes = {file: outcomes[file] for file in names if file in outcomes}
     return {
         "python": PYTHON,
         "torch": environment.torch,
         "tensorflow": environment.tensorflow,
         "tests": environment.tests,
-        "files": done,
-        "files that did not run": sorted(left),
-        "passed": passed,
-        "skipped": dict(sorted(skipped.items())),
-        "failed": sorted(failed),
+        "passed": sum(found["passed"] for found in outcomes.values()),
+        "failed": [
+            f"{file}::{each}" for file, found in outcomes.items() for each in found["failed"]
+        ],
+        "files": len(outcomes),
+        "files of another commit": sum(o["commit"] != commit for o in outcomes.values()),
+        "files that did not run": [file for file in names if file not in outcomes],
+        "outcomes": outcomes,
     }
 
 
@@ -301,10 +325,17 @@ PARTS = ("c++", *ENVIRONMENTS)
 
 
 def violations(result: dict[str, Any]) -> list[str]:
-    """The parts that did not run, and what failed in the others."""
-    missing = [f"{part}: did not run" for part in PARTS if part not in result]
-    failed = [f"{p}: {each}" for p in PARTS if p in result for each in result[p]["failed"]]
-    return missing + failed
+    """What did not run, what failed, and what is of another commit than the rest."""
+    found = [f"{part}: did not run" for part in PARTS if part not in result]
+    for part in PARTS:
+        of_part = result.get(part, {})
+        found += [f"{part}: {each}" for each in of_part.get("failed", ())]
+        found += [f"{part}: {f}: did not run" for f in of_part.get("files that did not run", ())]
+        others = {
+            o["commit"] for o in (of_part, *of_part.get("outcomes", {}).values()) if "commit" in o
+        }
+        found += [f"{part}: of commit {other}" for other in sorted(others - {result["commit"]})]
+    return found
 
 
 def build_googletest() -> Path:
@@ -338,12 +369,17 @@ def run_cpp() -> dict[str, Any]:
     passed, failed, tests = 0, [], 0
     for test in listed["tests"]:
         command = " ".join(shlex.quote(word) for word in test["command"])
-        done = subprocess.run(
-            inside("/bin/bash", "-c", f"cd {made} && exec {command}"),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                inside("/bin/bash", "-c", f"cd {made} && exec {command}"),
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=aarch64_inside.LIMIT,
+            )
+        except subprocess.TimeoutExpired:
+            failed.append(f"{test['name']}: not ended after {aarch64_inside.LIMIT} s")
+            continue
         (SCRATCH / f"{test['name']}.log").write_text(done.stdout + done.stderr)
         found = re.search(r"\[  PASSED  \] (\d+) test", done.stdout)
         tests += int(found[1]) if found else 0
@@ -360,7 +396,8 @@ def keep(result: dict[str, Any], part: str, of_part: dict[str, Any]) -> None:
     result |= {part: of_part, "date": time.strftime("%Y-%m-%d")}
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
-    print(json.dumps({part: of_part}, indent=2), flush=True)
+    told = {name: value for name, value in of_part.items() if name != "outcomes"}
+    print(json.dumps({part: told}, indent=2), flush=True)
 
 
 def main(arguments: list[str]) -> int:
@@ -382,19 +419,18 @@ def main(arguments: list[str]) -> int:
     }
     results = RESULTS / f"{commit}-{what['wheel']['sha256'][:12]}"
     kept = json.loads(RESULT.read_text("utf-8")) if RESULT.exists() else {}
-    if any(kept.get(name) != value for name, value in what.items()):
-        kept = {}
-    result = what | {"left out": LEFT_OUT | MARKS_LEFT_OUT} | kept
+    result = kept | what | {"left out": LEFT_OUT | MARKS_LEFT_OUT}
     for part in parts or PARTS:
         if part in ENVIRONMENTS:
             make_environment(part, wheel)
+            done = kept.get(part, {}).get("outcomes", {})
             try:
-                run_python(part, results / part, only)
+                run_python(part, results / part, only, done)
             finally:  # An interruption keeps what has ended.
-                keep(result, part, python_result(part, results / part))
+                keep(result, part, python_result(part, results / part, commit, done))
         else:
             make_environment("newest", wheel)
-            keep(result, part, run_cpp())
+            keep(result, part, {"commit": commit} | run_cpp())
     return int(any(result[part]["failed"] for part in parts or PARTS))
 
 

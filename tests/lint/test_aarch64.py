@@ -24,7 +24,16 @@ def test_what_ended_before_an_interruption_is_kept(
 ) -> None:
     names = [f"tests/python/{folder}/test_a.py" for folder in ("data", "records", "to_tf")]
 
-    def interrupted(name: str, results: Path, only: list[str]) -> None:
+    names.append("tests/python/to_torch/test_a.py")
+    earlier = {"commit": "another", "passed": 5, "skipped": {}, "failed": []}
+    (tmp_path / "result.json").write_text(
+        json.dumps(
+            {"commit": "another", "newest": {"outcomes": {names[0]: earlier, names[3]: earlier}}}
+        )
+    )
+
+    def interrupted(name: str, results: Path, only: list[str], done: dict[str, object]) -> None:
+        assert list(done) == [names[0], names[3]]
         results.mkdir(parents=True)
         case = "<testsuite><testcase name='t'/></testsuite>"
         (results / "data.test_a.xml").write_text(case)
@@ -47,7 +56,18 @@ def test_what_ended_before_an_interruption_is_kept(
         aarch64.main(["newest"])
     kept = json.loads((tmp_path / "result.json").read_text("utf-8"))
     assert kept["commit"] == "a commit"
-    assert kept["newest"]["files"] == 2
-    assert kept["newest"]["passed"] == 1
-    assert kept["newest"]["failed"] == [f"{names[1]}: ended with -11"]
-    assert kept["newest"]["files that did not run"] == names[2:]
+    newest = kept["newest"]
+    assert newest["files"] == 3
+    assert newest["files of another commit"] == 1
+    assert newest["passed"] == 1 + 5
+    assert newest["failed"] == [f"{names[1]}::ended with -11"]
+    assert newest["files that did not run"] == [names[2]]
+    assert newest["outcomes"][names[3]] == earlier
+    assert newest["outcomes"][names[0]]["commit"] == "a commit"
+    assert aarch64.violations(kept) == [
+        "c++: did not run",
+        "middle: did not run",
+        f"newest: {names[1]}::ended with -11",
+        f"newest: {names[2]}: did not run",
+        "newest: of commit another",
+    ]
