@@ -27,10 +27,12 @@ class Model:
     """The loaded SavedModel.
 
     Attributes:
+        folder: Where it is.
         saved: What TensorFlow loaded; it keeps the variables alive.
         languages: Language names by the label that the model gives, for instance "py" to "Python".
     """
 
+    folder: Path
     saved: Any
     languages: dict[str, str]
 
@@ -66,6 +68,7 @@ def load_model() -> Model:
     data = Path(spec.submodule_search_locations[0]) / "data"
     labels = json.loads((data / "languages.json").read_text())
     return Model(
+        data / "model",
         tf.saved_model.load(str(data / "model")),
         {label: language for language, label in labels.items()},
     )

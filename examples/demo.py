@@ -2,7 +2,9 @@
 
 Loads the SavedModel inside the PyPI package guesslang, runs it in TensorFlow on this repository's
 own source files, converts everything to PyTorch, checks and times it beside the two ways that
-people use today, and shows what an in-place write does each way. Fails if any check fails.
+people use today, and shows what an in-place write does each way. Then reads the model's file and a
+TFRecord file without TensorFlow, and differentiates through both frameworks. Fails if any check
+fails.
 
     python examples/demo.py
 """
@@ -14,6 +16,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import timeit
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -31,6 +34,7 @@ from rich.table import Table
 
 import tensor_bridge
 from tensor_bridge import testing
+from tensor_bridge.autograd import tf_to_torch
 
 HERE = Path(__file__).resolve().parent
 TIMING_ROUNDS = 25
@@ -82,6 +86,8 @@ def main() -> int:
     outputs = run_model(model, checks)
     convert_all(model, outputs, checks)
     write_in_place(checks)
+    read_files(model, outputs, checks)
+    differentiate(model, outputs, checks)
     console.print()
     for failure in checks.failures:
         console.print(f"[bold red]FAILED[/]  {escape(failure)}")
@@ -351,6 +357,103 @@ def answer(outcome: Outcome, question: str, good: bool) -> str:
     """A coloured cell."""
     text = outcome.death or outcome.after.get(question, "no answer")
     return f"[{'green' if good else 'bold red'}]{escape(text)}[/]"
+
+
+# --- 4: files without TensorFlow ------------------------------------------------------------------
+
+
+def read_files(model: _demo_model.Model, outputs: Mapping[str, tf.Tensor], checks: Checks) -> None:
+    """Reads the model's file, and a TFRecord file of texts and guesses, in another process."""
+    heading("4. The model's file and a TFRecord file, read in a process without TensorFlow")
+    texts, labels = outputs["texts (input)"].numpy(), outputs["classes"][:, 0].numpy()
+    with tempfile.TemporaryDirectory() as folder:
+        path, result = f"{folder}/guesses.tfrecord", f"{folder}/result"
+        with tf.io.TFRecordWriter(path) as writer:
+            for text, label in zip(texts, labels, strict=True):
+                writer.write(example(text=text, label=label).SerializeToString())
+        size = Path(path).stat().st_size
+        done = subprocess.run(
+            [sys.executable, str(HERE / "_demo_files.py"), str(model.folder), path, result],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        if not checks.expect(done.returncode == 0, f"the files are read ({done.stderr[-300:]})"):
+            return
+        said, found = json.loads(done.stdout.splitlines()[-1]), torch.load(result)
+    checks.expect(not said["tensorflow"], "the files are read without TensorFlow")
+
+    weights = {v.name.removesuffix(":0"): v for v in model.variables if v.dtype.is_floating}
+    checks.expect(found["weights"].keys() == weights.keys(), "the file has the model's weights")
+    for name, x in found["weights"].items():
+        same = torch.equal(raw_bytes(x), raw_bytes(tensor_bridge.to_torch(weights[name])))
+        checks.expect(same, f"{name}: the file has the bytes that TensorFlow loaded")
+    checks.expect(found["text"].tolist() == texts.tolist(), "the records have every text")
+    checks.expect(found["label"].tolist() == labels.tolist(), "the records have every guess")
+
+    table = plain_table()
+    for column in ("", "holds", "MB", "ms"):
+        table.add_column(column, justify="right" if column in ("MB", "ms") else "left")
+    stored = sum(x.nbytes for x in found["weights"].values())
+    rows = (
+        ("SavedModel", f"{len(found['weights'])} weights", stored, said["weights_ms"]),
+        ("TFRecord file", f"{len(texts)} texts, {len(labels)} guesses", size, said["records_ms"]),
+    )
+    for name, holds, nbytes, milliseconds in rows:
+        table.add_row(name, holds, f"{nbytes / 1e6:.1f}", f"{milliseconds:.0f}")
+    console.print(table)
+
+
+def example(**features: bytes) -> tf.train.Example:
+    """Bytes features as a tf.train.Example."""
+    stored = {
+        name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+        for name, value in features.items()
+    }
+    return tf.train.Example(features=tf.train.Features(feature=stored))
+
+
+# --- 5: a gradient through both -------------------------------------------------------------------
+
+
+def differentiate(
+    model: _demo_model.Model, outputs: Mapping[str, tf.Tensor], checks: Checks
+) -> None:
+    """Torch's loss over TensorFlow's layers: its gradient, beside that of TensorFlow alone."""
+    heading("5. PyTorch's loss over the model's TensorFlow layers: one gradient through both")
+    weights = {variable.name.removesuffix(":0"): variable for variable in model.variables}
+    layers = ("dnn/hiddenlayer_0", "dnn/hiddenlayer_1", "dnn/logits")
+
+    def logits(inputs: tf.Tensor) -> tf.Tensor:
+        for layer in layers:
+            inputs = inputs @ weights[f"{layer}/kernel"] + weights[f"{layer}/bias"]
+            inputs = inputs if layer == layers[-1] else tf.nn.relu(inputs)
+        return inputs
+
+    inputs = tf.random.stateless_normal((64, 70), seed=(1, 2))
+    classes = outputs["class_ids"][:64, 0]
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits(inputs))
+        loss = tf.reduce_mean(losses)
+    expected = tensor_bridge.to_torch(tape.gradient(loss, inputs))
+
+    x = tensor_bridge.to_torch(inputs).clone().requires_grad_()
+    scores = tf_to_torch(logits)(x)
+    torch.nn.functional.cross_entropy(scores, tensor_bridge.to_torch(classes)).backward()
+    assert x.grad is not None
+    agree = torch.allclose(x.grad, expected, rtol=1e-4, atol=1e-7)
+    checks.expect(bool(expected.any()), "the gradient is not zero")
+    checks.expect(agree, "the gradient through both frameworks is TensorFlow's")
+    difference = ((x.grad - expected).norm() / expected.norm()).item()
+    console.print(
+        f"  [cyan]{escape('cross_entropy(tf_to_torch(logits)(x), classes).backward()')}[/]"
+    )
+    console.print(
+        f"  x.grad is the gradient that TensorFlow alone computes: {'yes' if agree else 'NO'} "
+        f"(relative difference {difference:.0e})"
+    )
 
 
 # --- display --------------------------------------------------------------------------------------
