@@ -175,7 +175,7 @@ CLAIMS = {
         for batch in (*records.loader(path, spec, batch_size=5), collated):
             assert batch["x"].tolist() == [[i, -i] for i in range(5)]
             assert batch["s"].tolist() == [b"s" * i for i in range(5)]
-            assert [row.tolist() for row in batch["r"].unbind()] == [list(range(i)) for i in range(5)]
+            assert [row.tolist() for row in batch["r"].unbind()] == [[*range(i)] for i in range(5)]
             sparse = batch["v"].coalesce()
             assert sparse.shape == (5, 4)
             assert sparse.values().tolist() == [k for i in range(5) for k in range(i)]
