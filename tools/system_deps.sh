@@ -103,8 +103,10 @@ fi
 if command -v apt-get >/dev/null && [ "${as_root[0]:-}" != false ]; then
   echo "system_deps: installing ${missing[*]}"
   # An image may come without package lists. One list that cannot be had is no reason to stop.
-  "${as_root[@]}" apt-get update -qq || true
-  if "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"; then exit 0; fi
+  # A new machine often installs updates meanwhile, and has the lock.
+  wait=(-o DPkg::Lock::Timeout=600)
+  "${as_root[@]}" apt-get "${wait[@]}" update -qq || true
+  if "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get "${wait[@]}" install -y -qq --no-install-recommends "${missing[@]}"; then exit 0; fi
 fi
 
 cat >&2 <<EOF
