@@ -144,12 +144,14 @@ LOOPS: dict[str, Case] = {
         )
         for dispatch in (None, True, False)
     },
-    # Not dispatched: where nobody knows the length, accelerate's ranks wait for each other.
-    "trainer iterable": (
-        as_the_peer,
-        "trainer_loop",
-        {"kind": "dataset", "source": "iterable", "dispatch": False},
-    ),
+    **{
+        f"trainer iterable {dispatch}": (
+            as_the_peer,
+            "trainer_loop",
+            {"kind": "dataset", "source": "iterable", "dispatch": dispatch},
+        )
+        for dispatch in (None, False)
+    },
     "lightning iterable": (
         each_once_in_steps,
         "lightning_loop",
@@ -185,8 +187,9 @@ def drawn(loop: str, number: int) -> dict[str, Any]:
     }
     if options.get("source") == "iterable":
         values["seed"] = None
-        # Two epochs, which the Trainer cannot compute without a length.
-        values["max_steps"] = 2 * -(-length // (2 * batch))
+        # The Trainer cannot compute it without a length: two epochs, or training ends within one.
+        two_epochs = 2 * -(-length // (2 * batch))
+        values["max_steps"] = draw.choice([two_epochs, draw.randint(1, two_epochs)])
     if options.get("kind") in ("dataloader", "stateful") and "dispatch" in options:
         values["stateful"] = draw.random() < 0.5
         values["breaks"] = draw.random() < 0.3
@@ -219,7 +222,8 @@ QUICK = (
     "accelerate tfds stateful",
     "plain iterable stateful",
     "accelerate iterable False",
-    "trainer iterable",
+    "trainer iterable None",
+    "trainer iterable False",
     "lightning iterable",
 )
 
