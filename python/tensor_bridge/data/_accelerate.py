@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any
 
 from tensor_bridge.data._device import Mover
+from tensor_bridge.errors import InvalidOptionError
 
 
 def iterates(*kinds: str) -> bool:
@@ -28,6 +29,23 @@ def iterates(*kinds: str) -> bool:
 def shares_out() -> bool:
     """Whether accelerate gives each rank its part of the elements; transformers' Trainer does."""
     return iterates("IterableDatasetShard", "DataLoaderDispatcher")
+
+
+def refuse_shared_twice(remedy: str) -> None:
+    """Refuses a dataset that gives each rank a part, if accelerate shares it out.
+
+    Args:
+      remedy: What else to do than leave shard= and rank= out.
+
+    Raises:
+      InvalidOptionError: accelerate asks for the elements, and gives each rank its part of them.
+    """
+    if shares_out():
+        raise InvalidOptionError(
+            "accelerate gives each rank its part of what a dataset yields, and shard= or rank= "
+            "gave this one a part already, so that some elements would reach no rank. Leave them "
+            f"out{remedy}"
+        )
 
 
 def device() -> Any | None:

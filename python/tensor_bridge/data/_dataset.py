@@ -35,10 +35,9 @@ _COPIES = (
     "shard='all' says that every rank is to get all"
 )
 
-_SHARED_TWICE = (
-    "accelerate gives each rank its part of what a dataset yields, and shard= or rank= gave this "
-    "one a part already, so that some elements would reach no rank. Leave them out, or give "
-    "accelerate a tensor_bridge.data.loader(ds), which shares out by itself and is taken as it is"
+_OR_A_LOADER = (
+    ", or give accelerate a tensor_bridge.data.loader(ds), which shares out by itself and is taken "
+    "as it is"
 )
 
 
@@ -402,8 +401,8 @@ class TorchDatasetBase(OfOneProcess):
             if not self._warned and not _accelerate.shares_out():
                 self._warned = True
                 warnings.warn(_COPIES.format(self._world_size), stacklevel=4)
-        elif self._policy is not None and _accelerate.shares_out():
-            raise InvalidOptionError(_SHARED_TWICE)
+        elif self._policy is not None:
+            _accelerate.refuse_shared_twice(_OR_A_LOADER)
 
     def _check_skipping(self) -> None:
         """Warns if accelerate's `skip_first_batches` may begin another epoch than intended."""

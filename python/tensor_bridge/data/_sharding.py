@@ -66,6 +66,11 @@ def place() -> tuple[int, int]:
     return (0, 1) if distributed is None else (distributed.get_rank(), distributed.get_world_size())
 
 
+def known_place() -> tuple[int, int] | None:
+    """As `place`; None if torch.distributed is not initialised."""
+    return None if _distributed() is None else place()
+
+
 def check_policy(policy: Any) -> str | None:
     """Checks and returns the value of ``shard=``.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge.data import _sharding
+from tensor_bridge.data import _accelerate, _sharding
 from tensor_bridge.errors import InvalidOptionError, ResumeError
 from tensor_bridge.records._paths import expand
 from tensor_bridge.records._record_file import RecordStats, check_on_error
@@ -142,7 +142,16 @@ class IterableRecordDatasetBase:
         self._stats = RecordStats()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_pass": None}
+        self._check_sharing()
+        # torch.distributed is not initialised in a worker that is started by spawn.
+        place = None if self._shard == "all" else self._place or _sharding.known_place()
+        return {**self.__dict__, "_pass": None, "_place": place}
+
+    def _check_sharing(self) -> None:
+        if self._shard != "all" and self._part()[1] > _sharding.worker()[1]:
+            _accelerate.refuse_shared_twice(
+                ", or give accelerate a records.loader(paths, spec), which is taken as it is"
+            )
 
     def set_epoch(self, epoch: int) -> None:
         """Sets the order of the passes that begin after this call.
@@ -271,7 +280,9 @@ class IterableRecordDatasetBase:
           RecordError: A record is damaged or does not match the spec, or a file cannot be read.
           RecordNotFoundError: A file is missing.
           ResumeError: The loaded state comes from another number of workers or ranks.
+          InvalidOptionError: Each rank has a part, of which accelerate would give it a part again.
         """
+        self._check_sharing()
         now = self._begin()
         if self._pass is not None:
             self._stats.add(self._pass.sequence.stats())

@@ -10,7 +10,7 @@ from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from tensor_bridge.data import _sharding
+from tensor_bridge.data import _accelerate, _sharding
 from tensor_bridge.errors import InvalidOptionError, ResumeError
 from tensor_bridge.records._collate import collate
 from tensor_bridge.records._tfds import TfdsDataset
@@ -77,7 +77,12 @@ class RldsDatasetBase:
         self._resumed: _Pass | None = None
 
     def __getstate__(self) -> dict[str, Any]:
+        self._check_sharing()
         return {**self.__dict__, "_pass": None}
+
+    def _check_sharing(self) -> None:
+        if self._shard[1] > 1:
+            _accelerate.refuse_shared_twice("")
 
     def __len__(self) -> int:
         """The number of this rank's episodes.
@@ -146,7 +151,10 @@ class RldsDatasetBase:
         Raises:
           RecordError: A file or an episode is damaged.
           ResumeError: A loaded state is of another number of workers.
+          InvalidOptionError: ``shard=`` gave each rank a part, of which accelerate would give it a
+            part again.
         """
+        self._check_sharing()
         part = _sharding.worker()
         now, self._resumed = self._resumed or _Pass(int(self._epoch), part), None
         if now.part != part:

@@ -264,9 +264,22 @@ def test_a_rank_that_fails_is_told_at_once_and_the_next_run_has_new_ranks(ranks:
 # ---- accelerate ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dispatch", [None, False])
-def test_what_would_be_shared_out_twice_is_refused(ranks: RankPair, dispatch: bool | None) -> None:
-    for text in ranks.run("accelerate_shared_twice", dispatch=dispatch):
+@pytest.mark.parametrize(
+    ("dispatch", "more"),
+    [
+        (None, {}),
+        (False, {}),
+        (None, {"source": "iterable"}),
+        (False, {"source": "iterable"}),
+        (False, {"source": "iterable", "context": "fork"}),
+        # Dispatched from workers by fork, only the first rank raises: the others read nothing.
+        (None, {"source": "iterable", "context": "spawn"}),
+    ],
+)
+def test_what_would_be_shared_out_twice_is_refused(
+    ranks: RankPair, dispatch: bool | None, more: dict[str, Any]
+) -> None:
+    for text in ranks.run("accelerate_shared_twice", dispatch=dispatch, **more):
         assert "some elements would reach no rank" in text
 
 

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from ranks import run_ranks
 from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from tensor_bridge import records
+from tensor_bridge.data import _accelerate
 from tensor_bridge.errors import InvalidOptionError, RecordError, ResumeError
 
 SPEC = {"n": records.FixedLenFeature((), "int64")}
@@ -246,6 +248,35 @@ def test_two_ranks_with_workers_get_each_record_once(shards: list[str]) -> None:
         seen += numbers(DataLoader(dataset, batch_size=None, num_workers=2))
     assert sorted(seen) == list(range(TOTAL))
     assert torch.tensor(seen).unique().numel() == TOTAL
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_workers_know_the_rank_of_their_process(
+    shards: list[str], tmp_path: Path, context: str
+) -> None:
+    body = f"""
+    from torch.utils.data import DataLoader
+    from tensor_bridge import records
+    dataset = records.IterableRecordDataset({shards}, shard="data", batch_size=4)
+    batches = DataLoader(
+        dataset, batch_size=None, num_workers=2, multiprocessing_context={context!r}
+    )
+    see([record.hex() for batch in batches for record in batch.to_bytes()])
+    """
+    seen = [record for rank in run_ranks(body, tmp_path) for record in rank]
+    assert sorted(seen) == sorted(record.hex() for record in records.IterableRecordDataset(shards))
+
+
+def test_what_accelerate_would_share_out_again_is_refused(
+    shards: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_accelerate, "shares_out", lambda: True)
+    for options in ({}, {"shard": "all"}, {"rank": 0, "world_size": 1}):
+        assert len(list(records.IterableRecordDataset(shards, **options))) == TOTAL
+    dataset = records.IterableRecordDataset(shards, rank=1, world_size=2)
+    for use in (iter, pickle.dumps):
+        with pytest.raises(InvalidOptionError, match=r"reach no rank.*records\.loader"):
+            use(dataset)
 
 
 def test_single_examples_are_those_that_parse_single_example_gives(tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+import pickle
 
 import pytest
 import tfds_builders
 import torch
 
 from tensor_bridge import records
+from tensor_bridge.data import _accelerate
 from tensor_bridge.errors import InvalidOptionError, ResumeError
 from tensor_bridge.records import _images
 from tensor_bridge.records._spec_parser import SpecParser
@@ -189,6 +191,14 @@ def test_ranks_have_episodes_of_their_own_when_asked(folder):
         for rank in range(3)
     ]
     assert found == [[0, 3], [1], [2]]
+
+
+def test_what_accelerate_would_share_out_again_is_refused(folder, monkeypatch):
+    monkeypatch.setattr(_accelerate, "shares_out", lambda: True)
+    assert len(list(records.rlds(folder))) == 4
+    for use in (iter, pickle.dumps):
+        with pytest.raises(InvalidOptionError, match="reach no rank"):
+            use(records.rlds(folder, shard=(0, 2)))
 
 
 def test_the_order_is_drawn_by_seed_and_epoch(folder):

@@ -399,8 +399,12 @@ def accelerate_checkpoint(draw: Draw) -> Any:
 def accelerate_shared_twice(draw: Draw) -> str:
     made = accelerator(draw)
     batched = draw.more.get("dispatch") is not False
+    context = draw.more.get("context")
     data = DataLoader(
-        draw.dataset(batched, shard="auto"), batch_size=None if batched else draw.batch
+        draw.dataset(batched, shard="auto"),
+        batch_size=None if batched else draw.batch,
+        num_workers=0 if context is None else 1,
+        multiprocessing_context=context,
     )
     try:
         list(made.prepare(data))
