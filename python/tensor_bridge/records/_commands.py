@@ -9,15 +9,20 @@ import argparse
 import json
 import math
 import os
+import re
+import shlex
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from tensor_bridge._command_line import padded, progress_bar, say
 from tensor_bridge._exit_status import ExitStatus
 from tensor_bridge.composite import Ragged, StringTensor
 from tensor_bridge.errors import RecordError, RecordNotFoundError
+from tensor_bridge.records._array_record import ArrayRecordFile, open_records
+from tensor_bridge.records._damage import not_found
 from tensor_bridge.records._features import SequenceFeatures
 from tensor_bridge.records._index import index_of
 from tensor_bridge.records._infer import infer, infer_from
@@ -28,6 +33,8 @@ from tensor_bridge.records._spec_parser import SpecParser
 __all__ = ["add_commands"]
 
 _AT_ONCE = 1024
+# Names of files of records, as TFDS and most others choose them.
+_NAMED = re.compile("tf.?rec|array.?record", re.IGNORECASE)
 # Number of bytes and values of a feature that `head` shows.
 _SHOWN = 48
 
@@ -38,7 +45,11 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
 
     def command(name: str, text: str, run: Callable[[Any], int]) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
-        sub.add_argument("path", nargs="+", help="TFRecord files: paths, patterns, URLs of fsspec")
+        sub.add_argument(
+            "path",
+            nargs="+",
+            help="TFRecord or ArrayRecord files, folders, patterns, URLs of fsspec",
+        )
         sub.add_argument("--json", action="store_true", help="print JSON")
         sub.set_defaults(run=run)
         return sub
@@ -63,40 +74,67 @@ def _size_of(path: str) -> int:
     return 0 if is_url(path) or not os.path.exists(path) else os.path.getsize(path)  # noqa: PTH202, PTH110
 
 
-def _read(text: str, paths: list[str], **options: Any) -> Iterator[tuple[str, RecordFile]]:
+def _files(paths: list[str]) -> list[str]:
+    """The files of paths and patterns. A folder stands for the files in it whose names say so."""
+    return [file for path in expand(paths) for file in (_below(path) or [path])]
+
+
+def _below(path: str) -> list[str]:
+    if is_url(path) or not os.path.isdir(path):  # noqa: PTH112
+        return []
+    found = sorted(
+        str(each) for each in Path(path).iterdir() if each.is_file() and _NAMED.search(each.name)
+    )
+    if not found:
+        raise not_found(
+            path,
+            "no file in this folder has tfrecord or array_record in its name; name the files, for "
+            f"example {shlex.quote(os.path.join(path, '*'))}",  # noqa: PTH118
+        )
+    return found
+
+
+def _read(
+    text: str, paths: list[str], **options: Any
+) -> Iterator[tuple[str, RecordFile | ArrayRecordFile]]:
     """Yields each path and its file after reading the file to its end."""
     sizes = [_size_of(path) for path in paths]
     with progress_bar(text) as progress:
         for number, path in enumerate(paths):
-            file = RecordFile(path, **options)
+            file = open_records(path, **options)
             while file.read(_AT_ONCE) is not None:
                 if progress is not None:
-                    at = sizes[number] if file.compression else file.tell().offset
+                    at = sizes[number]
+                    if isinstance(file, RecordFile) and not file.compression:
+                        at = file.tell().offset
                     progress(sum(sizes[:number]) + at, sum(sizes))
             yield path, file
 
 
 def _ls(arguments: Any) -> int:
     rows: list[dict[str, Any]] = []
-    for path, file in _read("ls", expand(arguments.path), verify=False):
+    for path, file in _read("ls", _files(arguments.path), verify=False):
         stats = file.stats()
         rows.append(
             {
                 "path": path,
                 "records": stats.records,
                 "bytes": stats.bytes,
+                "format": "tfrecord" if isinstance(file, RecordFile) else "array_record",
                 "compression": file.compression,
             }
         )
     if arguments.json:
         say(json.dumps(rows))
         return ExitStatus.DONE
-    table = [("RECORDS", "BYTES", "COMPRESSION", "PATH")]
+    table = [("RECORDS", "BYTES", "FORMAT", "COMPRESSION", "PATH")]
     table += [
-        (str(r["records"]), str(r["bytes"]), r["compression"] or "-", r["path"]) for r in rows
+        (str(r["records"]), str(r["bytes"]), r["format"], r["compression"] or "-", r["path"])
+        for r in rows
     ]
-    records, sizes, kinds, names = (list(column) for column in zip(*table, strict=True))
-    columns = padded(records, right=True), padded(sizes, right=True), padded(kinds), names
+    records, sizes, formats, kinds, names = (list(column) for column in zip(*table, strict=True))
+    numbers = padded(records, right=True), padded(sizes, right=True)
+    columns = *numbers, padded(formats), padded(kinds), names
     say(*("  ".join(row) for row in zip(*columns, strict=True)))
     total = sum(r["records"] for r in rows)
     say(f"{_plural(len(rows), 'file')}, {_plural(total, 'record')}")
@@ -109,8 +147,8 @@ def _plural(count: int, noun: str) -> str:
 
 def _head(arguments: Any) -> int:
     found: list[Any] = []
-    for path in expand(arguments.path):
-        batch = RecordFile(path).read(arguments.n - len(found))
+    for path in _files(arguments.path):
+        batch = open_records(path).read(arguments.n - len(found))
         if batch is not None:
             found += [_parsed(record) for record in batch.to_bytes()]
         if len(found) >= arguments.n:
@@ -181,7 +219,7 @@ def _plain(value: Any, most: int | None) -> Any:
 
 
 def _infer(arguments: Any) -> int:
-    spec = infer(arguments.path)
+    spec = infer(_files(arguments.path))
     if not arguments.json:
         say(*str(spec).split("\n"))
         return ExitStatus.DONE
@@ -207,7 +245,7 @@ def _verify(arguments: Any) -> int:
     compared = 0
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        for path in expand(arguments.path):
+        for path in _files(arguments.path):
             told.clear()
             try:
                 for _, file in _read("verify", [path], on_error="skip"):
@@ -220,7 +258,8 @@ def _verify(arguments: Any) -> int:
                                 "path": path,
                                 "message": message,
                                 "damaged_places": stats.skipped_records,
-                                "damaged_bytes": stats.skipped_bytes,
+                                # Not known of ArrayRecord.
+                                "damaged_bytes": stats.skipped_bytes or None,
                             }
                         )
             except RecordNotFoundError:
@@ -243,7 +282,7 @@ def _verify(arguments: Any) -> int:
 
 
 def _index(arguments: Any) -> int:
-    paths = expand(arguments.path)
+    paths = _files(arguments.path)
     sizes = [_size_of(path) for path in paths]
     with progress_bar("index") as progress:
         done = iter(range(len(paths)))

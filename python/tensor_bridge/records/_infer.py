@@ -45,7 +45,7 @@ def infer(paths: Any, *, records: int = 100) -> Any:
     key a VarLenFeature. Decoders of bytes (images, tensors) are not proposed: add ``decode=``.
 
     Args:
-      paths: TFRecord files: a path, a pattern, a URL, or a list of them.
+      paths: TFRecord or ArrayRecord files: a path, a pattern, a URL, or a list of them.
       records: The number of records to read.
 
     Returns:
@@ -57,14 +57,14 @@ def infer(paths: Any, *, records: int = 100) -> Any:
         ExampleListWithContext are other messages), or a key has values of several dtypes.
       RecordNotFoundError: A file is missing, or a pattern matches nothing.
     """
+    from tensor_bridge.records._array_record import open_records
     from tensor_bridge.records._paths import expand
-    from tensor_bridge.records._record_file import RecordFile
 
     first: list[bytes] = []
     for path in expand(paths):
-        with RecordFile(path) as file:
-            while len(first) < records and (batch := file.read(records - len(first))) is not None:
-                first += batch.to_bytes()
+        file = open_records(path)
+        while len(first) < records and (batch := file.read(records - len(first))) is not None:
+            first += batch.to_bytes()
     return infer_from(first)
 
 

@@ -53,9 +53,9 @@ class _Unpacked:
 def _opened(path: str, skip: bool) -> Mapping | _Unpacked:
     if is_url(path):
         with open_binary(path) as file:
-            return _Unpacked(path, compression_of(file.read(HEADER)), skip)
+            return _Unpacked(path, compression_of(file.read(HEADER), path), skip)
     mapping = Mapping(path)
-    compression = compression_of(ctypes.string_at(mapping.address, min(mapping.size, HEADER)))
+    compression = compression_of(ctypes.string_at(mapping.address, min(mapping.size, HEADER)), path)
     return _Unpacked(path, compression, skip) if compression else mapping
 
 

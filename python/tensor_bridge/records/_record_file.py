@@ -27,6 +27,9 @@ __all__ = ["Position", "RecordFile", "RecordStats", "check_on_error"]
 HEADER = 12
 """Number of bytes before a record's data: its length and the length's checksum."""
 
+ARRAY_RECORD = bytes.fromhex("83af70d10d884a3f")
+"""The first bytes of an ArrayRecord file, and of every other file of Riegeli."""
+
 # Number of bytes of a mapped file that stay in memory after they were read.
 _BEHIND = 32 << 20
 # Number of bytes that a search for the next intact record may read; formats/tfrecord.h says why.
@@ -113,7 +116,7 @@ class RecordFile:
         self._closed = False
         if is_url(self.path):
             with open_binary(self.path) as file:
-                self.compression = compression_of(file.read(HEADER))
+                self.compression = compression_of(file.read(HEADER), self.path)
         else:
             self._open_local()
         self._rewind()
@@ -121,7 +124,7 @@ class RecordFile:
     def _open_local(self) -> None:
         descriptor = open_file(self.path)
         try:
-            self.compression = compression_of(os.pread(descriptor, HEADER, 0))
+            self.compression = compression_of(os.pread(descriptor, HEADER, 0), self.path)
             if not self.compression:
                 self._mapping = Mapping(self.path, descriptor)
         finally:
@@ -333,10 +336,20 @@ class RecordFile:
         return RecordBatch(owner, address, begins, sizes, path)
 
 
-def compression_of(head: bytes) -> str:
-    """The compression by a file's first bytes; "" if the file begins with a record."""
+def compression_of(head: bytes, path: str) -> str:
+    """The compression by a file's first bytes; "" if the file begins with a record.
+
+    Raises:
+      RecordError: It is an ArrayRecord file.
+    """
     import torch
 
+    if head.startswith(ARRAY_RECORD):
+        raise damaged(
+            path,
+            "expected a TFRecord file, got an ArrayRecord file (or another one of Riegeli), which "
+            "has an index of its own; records.tfds() reads those of a data set of TFDS",
+        )
     places = torch.empty(2, dtype=torch.int64, device="cpu")
     data = torch.frombuffer(bytearray(head or b"\0"), dtype=torch.uint8)
     size = len(head)

@@ -44,7 +44,13 @@ def test_ls_counts_records(path: str, capsys: pytest.CaptureFixture[str]) -> Non
         writer.write(b"abc")
     status, out, _ = run(capsys, "ls", path + "*")
     assert status == ExitStatus.DONE
-    assert [line.split() for line in out.splitlines()][2] == ["1", "3", "GZIP", path + "z"]
+    assert [line.split() for line in out.splitlines()][2] == [
+        "1",
+        "3",
+        "tfrecord",
+        "GZIP",
+        path + "z",
+    ]
     assert out.splitlines()[-1] == "2 files, 6 records"
     rows = as_json(capsys, "ls", path)
     assert [(row["records"], row["compression"]) for row in rows] == [(5, "")]
@@ -110,6 +116,75 @@ def test_index_writes_what_a_dataset_uses(path: str, capsys: pytest.CaptureFixtu
     assert Path(index).stat().st_mtime_ns == kept
     said = as_json(capsys, "index", path, "-o", index)
     assert said == {"output": index, "files": 1, "records": 5}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    """A folder of files of both formats, one compressed, and other files."""
+    from array_record.python import array_record_module as module
+
+    found = tmp_path / "folder"
+    found.mkdir()
+    with records.Writer(found / "a.tfrecord", SPEC) as writer:
+        for n in range(3):
+            writer.write({"n": n, "x": [], "image": b""})
+    written = list(records.RecordFile(found / "a.tfrecord"))
+    with records.Writer(found / "b.tfrec.gz", compression="GZIP") as writer:
+        for record in written:
+            writer.write(record)
+    other = module.ArrayRecordWriter(str(found / "c.array_record-00000-of-00001"), "group_size:1")
+    for record in written:
+        other.write(record)
+    other.close()
+    (found / "dataset_info.json").write_text("{}")
+    return str(found)
+
+
+def test_folders_and_array_record(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = as_json(capsys, "ls", folder)
+    assert [(row["records"], row["format"], row["compression"]) for row in rows] == [
+        (3, "tfrecord", ""),
+        (3, "tfrecord", "GZIP"),
+        (3, "array_record", ""),
+    ]
+    assert len({row["bytes"] for row in rows}) == 1
+    packed, stored = folder + "/b.tfrec.gz", folder + "/c.array_record-*"
+    for name in (folder, packed, stored):
+        assert [row["n"] for row in as_json(capsys, "head", name, "-n", "2")] == [0, 1]
+        assert as_json(capsys, "infer", name)["n"]["dtype"] == "int64"
+    assert as_json(capsys, "verify", folder) == {"compared": 9, "problems": []}
+    assert [row["n"] for row in as_json(capsys, "head", folder, "-n", "7")] == [0, 1, 2] * 2 + [0]
+    # Random access by offsets is for uncompressed TFRecord files.
+    for name, message in ((packed, "uncompressed file"), (stored, "index of its own")):
+        status, _, err = run(capsys, "index", name, "-o", folder + "/index")
+        assert status == ExitStatus.ERROR
+        assert message in err
+
+
+def test_damage_of_array_record_is_found(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = Path(folder, "c.array_record-00000-of-00001")
+    data = bytearray(path.read_bytes())
+    whole = bytes(data)
+    data[200] ^= 1  # in the second chunk of data
+    path.write_bytes(data)
+    status, out, _ = run(capsys, "verify", folder, "--json")
+    (problem,) = json.loads(out)["problems"]
+    assert (status, json.loads(out)["compared"]) == (ExitStatus.FOUND, 8)
+    assert (problem["path"], problem["damaged_places"]) == (str(path), 1)
+    assert problem["damaged_bytes"] is None
+    path.write_bytes(whole[:300])
+    assert run(capsys, "verify", folder)[0] == ExitStatus.FOUND
+    assert run(capsys, "ls", folder)[0] == ExitStatus.ERROR
+
+
+def test_a_folder_without_records_says_what_to_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "shard-0").touch()
+    for command in ("ls", "head", "infer", "verify"):
+        status, _, err = run(capsys, command, str(tmp_path))
+        assert status == ExitStatus.ERROR
+        assert f"for example '{tmp_path}/*'" in err
 
 
 def test_a_wrong_command_line_is_an_error(path: str, capsys: pytest.CaptureFixture[str]) -> None:

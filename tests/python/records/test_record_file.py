@@ -258,3 +258,23 @@ def test_a_batch_keeps_the_memory_of_its_file(tmp_path: Path) -> None:
     assert batch is not None
     assert batch.to_bytes() == [b"first", b"second"]
     assert batch.begins.dtype == torch.int64
+
+
+def test_array_record_is_refused_by_name(tmp_path: Path) -> None:
+    from array_record.python import array_record_module
+
+    path = str(tmp_path / "a.array_record")
+    writer = array_record_module.ArrayRecordWriter(path, "group_size:1")
+    writer.write(b"a record")
+    writer.close()
+    spec = {"n": records.FixedLenFeature((), "int64")}
+    for on_error in ("raise", "skip"):
+        for read in (
+            lambda: records.RecordFile(path, on_error=on_error),  # noqa: B023
+            lambda: records.RecordDataset(path, on_error=on_error),  # noqa: B023
+            lambda: list(records.IterableRecordDataset(path, on_error=on_error)),  # noqa: B023
+            lambda: list(records.loader(path, spec, on_error=on_error)),  # noqa: B023
+        ):
+            with pytest.raises(RecordError, match="ArrayRecord file") as caught:
+                read()
+            assert caught.value.path == path
