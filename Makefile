@@ -74,7 +74,7 @@ $(STAMPS)/models $(STAMPS)/large-models: $(STAMPS)/%: $(STAMPS)/tools
 	$(BIN)/python tools/install_group.py $* -- --quiet --no-deps
 	@touch $@
 
-$(STAMPS)/interop $(STAMPS)/loops: $(STAMPS)/%: $(STAMPS)/tools
+$(STAMPS)/interop $(STAMPS)/loops $(STAMPS)/notebooks: $(STAMPS)/%: $(STAMPS)/tools
 	$(BIN)/python tools/install_group.py $* -- --quiet
 	@touch $@
 
@@ -241,7 +241,7 @@ WHOLE_FILES := --dist loadfile --no-loadscope-reorder
 test-python: dev
 	$(call pytest-marked,not exhaustive,,-n $(JOBS) --dist loadfile,$(WHOLE_FILES))
 
-test-exhaustive: dev $(STAMPS)/large-models
+test-exhaustive: dev $(STAMPS)/large-models $(STAMPS)/notebooks
 	$(call pytest-marked,exhaustive,--timeout 7200,,--dist worksteal)
 
 CXX_FILES = $(shell git ls-files --cached --others --exclude-standard -- '*.cc' '*.h' '*.c')

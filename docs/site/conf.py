@@ -112,12 +112,28 @@ toc_object_entries_show_parents = "hide"
 
 def follow_the_theme(app: Sphinx, name: str, content: list[str]) -> None:
     """GitHub's `<picture>` for light and dark as two images, of which the theme shows one."""
-    content[0] = re.sub(
-        r'<picture>\s*<source [^>]*srcset="(.+?)">\s*<img alt="(.+?)" src="(.+?)">\s*</picture>',
-        r"```{figure} \3\n:alt: \2\n:figclass: only-light\n```\n"
-        r"```{figure} \1\n:alt: \2\n:figclass: only-dark\n```",
-        content[0],
+    picture = re.compile(
+        r'^(?P<margin> *(?:- )?)<picture>\s*<source [^>]*srcset="(?P<dark>.+?)">\s*'
+        r'<img alt="(?P<alt>.+?)" src="(?P<light>.+?)">\s*</picture>',
+        re.MULTILINE,
     )
+
+    def figures(found: re.Match[str]) -> str:
+        lines = [
+            line
+            for scheme in ("light", "dark")
+            for line in (
+                f"```{{figure}} {found[scheme]}",
+                f":alt: {found['alt']}",
+                f":figclass: only-{scheme}",
+                "```",
+            )
+        ]
+        # In a list all lines but the first are indented.
+        inside = "\n" + " " * len(found["margin"])
+        return found["margin"] + inside.join(lines)
+
+    content[0] = picture.sub(figures, content[0])
 
 
 def run_doxygen(app: Sphinx) -> None:

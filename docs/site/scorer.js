@@ -13,6 +13,7 @@ var Scorer = {
     // The query is most of a page's title; the title of a section has an anchor.
     if (kind === "title" && !anchor) score += 6;
     if (/^docs\/(guides|concepts|get_started)/.test(page)) score += 3;
+    if (page.startsWith("docs/recipes/")) score += 2;
     // Of objects with one name, Python's comes first.
     if (/^docs\/reference\/(c_api|capi|cpp|cli)/.test(page)) score -= 5;
     // Pages with a word on everything.

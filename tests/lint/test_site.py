@@ -189,6 +189,7 @@ def test_every_page_has_a_title_of_its_own(site: Path) -> None:
 FIRST = {
     "aarch64": "docs/concepts/limits",
     "accelerate": "docs/guides/accelerate",
+    "BERT": "docs/recipes/bert",
     "bfloat16": "docs/concepts/dtypes",
     "C++": "docs/guides/cpp",
     "checkpoint": "docs/guides/checkpoints",
@@ -201,7 +202,9 @@ FIRST = {
     "import order": "docs/guides/import_order",
     "install": "docs/get_started",
     "Keras": "docs/guides/keras",
+    "Keras backbone": "docs/recipes/keras_backbone",
     "Lightning": "docs/guides/lightning",
+    "notebook": "docs/notebooks/README",
     "ranks": "docs/guides/ranks",
     "RLDS": "docs/guides/tfds",
     "strings": "docs/guides/strings",

@@ -152,6 +152,16 @@ def test_benchmark_tables_say_what_was_measured() -> None:
         assert all(f">{label}<" in chart for chart in charts for label in shown)
 
 
+def test_figures_of_recipes_are_what_their_text_says() -> None:
+    import recipe_figures
+
+    drawn = recipe_figures.files()
+    for path, text in drawn.items():
+        found = path.read_text(encoding="utf-8")
+        assert found == text, f"{path} is out of date; run python tools/recipe_figures.py"
+    assert sorted(drawn) == sorted((ROOT / "docs/assets/recipes").iterdir())
+
+
 def test_dtype_tables_name_every_dtype() -> None:
     import tensor_bridge
 
