@@ -101,9 +101,9 @@ def read_info(folder: str) -> TfdsInfo:
     if features is None:
         raise not_found(
             str(Path(folder, "features.json")),
-            "no such file; data sets prepared before TFDS 4 lack it; write it once with TFDS: "
-            "builder = tfds.builder_from_directory(folder), which does not need the data set's "
-            "code, and builder.info.features.save_config(folder)",
+            "no such file; data sets prepared before TFDS 4 lack it; write it once with TFDS, with "
+            "the features of the data set's documentation or code: "
+            'tfds.features.FeaturesDict({"text": tfds.features.Text(), ...}).save_config(folder)',
         )
     tree = parse_features(features, str(Path(folder, "features.json")))
 

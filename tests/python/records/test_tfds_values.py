@@ -273,6 +273,16 @@ def test_folders_of_no_data_set_are_refused(folder, copied):
         records.tfds(copied)
 
 
+def test_the_remedy_for_a_folder_without_features_works(folder, copied):
+    expected = [example["text"] for example in records.tfds(folder)]
+    (copied / "features.json").unlink()
+    with pytest.raises(RecordNotFoundError) as caught:
+        records.tfds(copied)
+    remedy = str(caught.value).rpartition("code: ")[2].replace(", ...", "")
+    exec(remedy, {"tfds": tfds_builders.tfds, "folder": copied})
+    assert [example["text"] for example in records.tfds(copied)] == expected
+
+
 @pytest.mark.parametrize("file_format", ["riegeli", "parquet", "bagz"])
 def test_other_formats_are_refused_by_name(copied, file_format):
     info = copied / "dataset_info.json"
