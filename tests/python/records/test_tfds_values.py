@@ -60,6 +60,31 @@ def test_every_feature_has_the_values_that_tfds_reads(builder, folder, split):
         assert tfds_builders.differences(a, b) == [], f"example {i}"
 
 
+def test_features_within_others_have_the_values_that_tfds_reads(tmp_path):
+    kind = tfds_builders.Combined
+    builder = tfds_builders.prepared(kind, tmp_path / "a")
+    # TFDS does not read ArrayRecord as a tf.data.Dataset.
+    other = tfds_builders.prepared(kind, tmp_path / "b", file_format="array_record")
+    theirs = list(tfds_builders.in_order(builder, "train"))
+    for folder in (builder.data_path, other.data_path):
+        ours = list(records.tfds(folder))
+        assert len(ours) == len(theirs) == 4
+        for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+            assert tfds_builders.differences(a, b) == [], f"example {i}"
+    # As workers send them.
+    last = ours[3]["nested"][2]
+    assert pickle.loads(pickle.dumps(ours[3]["nested"]))[2]["inner"][1] == last["inner"][1]
+
+
+def test_a_dataset_in_a_sequence_is_refused(folder, copied):
+    tree = tfds_builders.F.FeaturesDict(
+        {"x": tfds_builders.F.Sequence(tfds_builders.F.Dataset({"y": tf.int64}))}
+    )
+    (copied / "features.json").write_text(json.dumps(tree.to_json()))
+    with pytest.raises(RecordError, match="'x': a Dataset within a sequence is not read"):
+        records.tfds(copied)
+
+
 def test_jpeg_of_smooth_images_is_within_four_of_what_tfds_reads(tmp_path):
     """TFDS decodes with the fast method; test_images.py compares with the accurate one."""
     builder = tfds_builders.prepared(tfds_builders.Photos, tmp_path)

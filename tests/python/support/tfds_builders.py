@@ -32,7 +32,9 @@ def _find_dm_tree():
 _find_dm_tree()
 
 # The last three dimensions of these are an image's; ours have the channels first.
-IMAGES = {"image", "labeled", "png16", "floats", "video", "images", "frame"}
+IMAGES = {"image", "labeled", "png16", "floats", "video", "images", "frame"} | {
+    *("rgba", "any", "deep_images", "depths", "masks", "fixed")
+}
 
 
 def pixels(draw, height, width, channels, most=255):
@@ -116,6 +118,83 @@ def example(i):
     }
 
 
+def combined():
+    """Features within others, and dtypes and encodings that `everything` does not combine."""
+    inner = {
+        "pairs": F.Sequence({"a": tf.int64, "b": F.Text()}),
+        "rows": F.Sequence(F.Sequence(tf.int64)),
+        "zipped": F.Tensor(shape=(None, 2), dtype=tf.int32, encoding="zlib"),
+        "sized": F.Tensor(shape=(None, None), dtype=tf.int32, encoding="bytes"),
+        "words": F.Tensor(shape=(2,), dtype=tf.string),
+        "label": F.ClassLabel(num_classes=3),
+        "clip": {"video": F.Video(shape=(None, 2, 2, 3))},
+        "languages": F.TranslationVariableLanguages(["en", "de"]),
+        "inner": F.Dataset({"x": tf.int64}),
+    }
+    return {
+        "labels": F.Sequence(F.ClassLabel(names=["a", "b"])),
+        "boxes": F.Sequence(F.BBoxFeature()),
+        "translations": F.Sequence(F.Translation(["en", "de"])),
+        "stereo": F.Audio(shape=(None, 2)),
+        "sound": F.Audio(dtype=tf.float32),
+        "rgba": F.Image(shape=(None, None, 4)),
+        "any": F.Image(shape=(None, None, None)),
+        "deep_images": F.Sequence(F.Image(shape=(2, 2, 1), dtype=tf.uint16)),
+        "depths": F.Sequence(F.Image(shape=(2, 2, 1), dtype=tf.float32)),
+        "masks": F.Sequence(F.LabeledImage(labels=3, shape=(None, None, 1))),
+        "fixed": F.Video(shape=(3, 2, 2, 3)),
+        "flags": F.Tensor(shape=(5,), dtype=tf.bool, encoding="zlib"),
+        "short": F.Tensor(shape=(), dtype=tf.int16, encoding="bytes"),
+        "half": F.Tensor(shape=(2,), dtype=tf.float16),
+        "huge": F.Tensor(shape=(2,), dtype=tf.uint64, encoding="zlib"),
+        "unsigned": F.Tensor(shape=(2,), dtype=tf.uint32),
+        "words": F.Tensor(shape=(2, None), dtype=tf.string),
+        "two": F.Sequence(F.Tensor(shape=(2, 2), dtype=tf.float64, encoding="bytes"), length=2),
+        "plain": F.Dataset(tf.int64),
+        "nested": F.Dataset(inner),
+    }
+
+
+def combined_example(i):
+    draw = random.Random(i)
+    box = F.BBox(0.1, 0.2, 0.3, 0.4)
+    return {
+        "labels": ["a", "b"][:i],
+        "boxes": [box] * i,
+        "translations": [{"en": "cat", "de": "Katze"}] * i,
+        "stereo": tf.ones((i, 2), tf.int64).numpy(),
+        "sound": tf.ones(i).numpy(),
+        "rgba": _uint8(draw, 3, 4, 4),
+        "any": _uint8(draw, 3, 4, 3),
+        "deep_images": [tf.fill((2, 2, 1), tf.cast(999 * j, tf.uint16)).numpy() for j in range(i)],
+        "depths": [tf.fill((2, 2, 1), j / 7).numpy() for j in range(i)],
+        "masks": [_uint8(draw, 2, 2, 1) % 3] * i,
+        "fixed": [_uint8(draw, 2, 2, 3)] * 3,
+        "flags": [j % 2 == i % 2 for j in range(5)],
+        "short": -i,
+        "half": [i, 0.5],
+        "huge": [2**63 + i, 1],
+        "unsigned": [2**32 - 1 - i, 1],
+        "words": [["x"] * i] * 2,
+        "two": tf.ones((2, 2, 2), tf.float64).numpy(),
+        "plain": list(range(i)),
+        "nested": [
+            {
+                "pairs": [{"a": k, "b": "q"} for k in range(j)],
+                "rows": [[1] * k for k in range(j)],
+                "zipped": tf.ones((j, 2), tf.int32).numpy(),
+                "sized": tf.ones((j, j + 1), tf.int32).numpy(),
+                "words": ["a", "ä" * j],
+                "label": j % 3,
+                "clip": {"video": [_uint8(draw, 2, 2, 3)] * j},
+                "languages": {"en": ["a cat", "cat"], "de": "Katze"},
+                "inner": [{"x": k} for k in range(j)],
+            }
+            for j in range(i)
+        ],
+    }
+
+
 class _Builder(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
     counts = (("train", 5), ("test", 2))
@@ -147,6 +226,14 @@ class Everything(_Builder):
     supervised = ({"image": "image", "box": "box"}, "label")
     made_features = staticmethod(everything)
     made_example = staticmethod(example)
+
+
+class Combined(_Builder):
+    """Features within others."""
+
+    counts = (("train", 4),)
+    made_features = staticmethod(combined)
+    made_example = staticmethod(combined_example)
 
 
 class Numbers(_Builder):
