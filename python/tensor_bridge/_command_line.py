@@ -8,7 +8,7 @@ import unicodedata
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 from tensor_bridge._printable import printable
 
@@ -102,3 +102,10 @@ class CommandParser(ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Prints the usage and the message, and exits with 2."""
         super().error(printable(message))
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        # argparse ignores an error at the output: --help to a full disk would be a success.
+        if file is None or file is not sys.stdout:
+            super()._print_message(message, file)
+        else:
+            print(message, end="", file=file, flush=True)

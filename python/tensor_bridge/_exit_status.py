@@ -13,7 +13,7 @@ class ExitStatus(IntEnum):
       FOUND: It found what it looked for: checkpoints that differ, damage, a conversion that is
         impossible.
       ERROR: It could not do what was asked: a missing file, a format that is not read, a target
-        that exists, a wrong command line.
+        that exists, a wrong command line, an output that is full or closed.
       NOTHING_COMPARED: There was nothing to compare: no tensor with a checksum, no variables.
       INTERRUPTED: Ctrl-C ended it; the number is the one that shells use.
     """

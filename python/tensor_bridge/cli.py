@@ -77,11 +77,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
       The exit status; the guide "The command line" has a table of them.
     """
-    options = _parser().parse_args(arguments)
     if sys.stdout is None:  # `tensor-bridge ... >&-`
         say("tensor-bridge: standard output is closed", error=True)
         return ExitStatus.ERROR
     try:
+        options = _parser().parse_args(arguments)
         status: int = options.run(options)
         sys.stdout.flush()
     except BrokenPipeError:  # `tensor-bridge ... | head`

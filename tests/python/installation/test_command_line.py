@@ -92,24 +92,30 @@ def test_the_version_has_two_options(capsys: pytest.CaptureFixture[str]) -> None
         assert capsys.readouterr().out == f"tensor_bridge {__version__}\n"
 
 
-def test_closed_and_full_outputs_are_errors_without_a_traceback() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "-u"])
+@pytest.mark.parametrize("arguments", ["completion bash", "-V", "checkpoint ls --help"])
+def test_closed_and_full_outputs_are_errors_without_a_traceback(
+    arguments: str, unbuffered: str
+) -> None:
     for redirection, said in (
-        (">&-", "standard output is closed"),
-        (">/dev/full", "No space left"),
+        (">&-", "tensor-bridge: standard output is closed\n"),
+        (">/dev/full", "tensor-bridge: [Errno 28] No space left on device\n"),
     ):
-        line = f"{sys.executable} -m tensor_bridge completion bash {redirection}"
+        line = f"{sys.executable} {unbuffered} -m tensor_bridge {arguments} {redirection}"
         done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
-        assert done.returncode == 2
-        assert said in done.stderr
-        assert "Traceback" not in done.stderr
+        assert (done.returncode, done.stderr) == (2, said)
+
+
+def test_outputs_that_nobody_reads_are_not_written_elsewhere() -> None:
     line = f"{sys.executable} -m tensor_bridge completion bash >&- 2>&-"
     assert subprocess.run(["sh", "-c", line], check=False).returncode == 2
     line = f"{sys.executable} -m tensor_bridge checkpoint ls --json nothing-there 2>&-"
     done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    line = f"{sys.executable} -m tensor_bridge completion words -- | head -0"
-    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    for arguments in ("completion words --", "--help"):
+        line = f"{sys.executable} -m tensor_bridge {arguments} | head -0"
+        done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_colours_are_for_terminals_whose_user_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
