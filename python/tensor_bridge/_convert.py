@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C, _explanation, _structures
+from tensor_bridge._options import checks_keywords
 from tensor_bridge.composite import _registry
 from tensor_bridge.composite._registry import TO_TF, TO_TORCH
 from tensor_bridge.errors import TensorBridgeError, UnsupportedTypeError
@@ -113,6 +114,7 @@ def _explain_leaf(value: Any, options: dict[str, Any]) -> Explanation:
         return _explanation.refused(e)
 
 
+@checks_keywords
 def explain(
     x: Any,
     *,

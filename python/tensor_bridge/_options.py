@@ -1,10 +1,11 @@
-"""Values of keywords that Python reads: devices and quantization parameters."""
+"""Names of keywords, and the values that Python reads: devices, quantization parameters."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from functools import wraps
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from tensor_bridge import _C, _devices, _refusals
 from tensor_bridge.errors import InvalidOptionError, UnsupportedDeviceError
@@ -32,23 +33,66 @@ def check_extra(name: str, value: Any) -> None:
         )
 
 
-def refuse_keyword(name: str, known: str) -> NoReturn:
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def checks_keywords(function: _F) -> _F:
+    """Decorator of a public function or class: `refuse_keyword` tells of a wrong keyword."""
+    return checks_keywords_or({})(function)
+
+
+def checks_keywords_or(instead: Mapping[str, str]) -> Callable[[_F], _F]:
+    """As `checks_keywords`, with what to do instead of some keywords that others have.
+
+    Raises, when the function is called:
+      InvalidOptionError: for a keyword in ``instead``.
+    """
+
+    def decorate(function: _F) -> _F:
+        if isinstance(function, type):
+            function.__init__ = decorate(function.__init__)  # type: ignore[misc]
+            return function
+        code = function.__code__
+        count = code.co_argcount + code.co_kwonlyargcount
+        names = code.co_varnames[code.co_posonlyargcount : count]
+        known = frozenset(names)
+
+        @wraps(function)
+        def checked(*args: Any, **keywords: Any) -> Any:
+            if not known.issuperset(keywords):
+                wrong = next(name for name in keywords if name not in known)
+                own = function.__name__ == "__init__"
+                called = type(args[0]).__name__ if own else function.__name__
+                if wrong in instead:
+                    raise InvalidOptionError(f"{called}() has no {wrong}=; {instead[wrong]}")
+                public = (name for name in names if name != "self" and name[0] != "_")
+                refuse_keyword(wrong, " ".join(public), f"{called}() ")
+            return function(*args, **keywords)
+
+        return cast(_F, checked)
+
+    return decorate
+
+
+def refuse_keyword(name: str, known: str, called: str = "") -> NoReturn:
     """Refuses a keyword that does not exist.
 
     Args:
       name: The keyword.
       known: Those that there are, with spaces between them.
+      called: What the text begins with: the function.
 
     Raises:
       TypeError: always.
     """
     from difflib import get_close_matches
 
-    *others, last = known.split()
-    nearest = get_close_matches(name, [*others, last], 1)
+    names = known.split()
+    nearest = get_close_matches(name, names, 1)
     hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    expected = " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
     raise TypeError(
-        f"got an unexpected keyword argument {name!r}; expected {', '.join(others)} or {last}{hint}"
+        f"{called}got an unexpected keyword argument {name!r}; expected {expected}{hint}"
     )
 
 

@@ -15,6 +15,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any, Literal
 
 from tensor_bridge import _explanation, _frameworks, _options, _refusals, config
+from tensor_bridge._options import checks_keywords
 from tensor_bridge.errors import BY_STATUS, FrameworkError, InvalidOptionError
 
 if TYPE_CHECKING:
@@ -182,6 +183,7 @@ def _nested(items: list[bytes], shape: list[int]) -> Any:
     return rows
 
 
+@checks_keywords
 class TensorBridge:
     """Converts through the C ABI, loaded with ctypes.
 
@@ -231,6 +233,7 @@ class TensorBridge:
         """TensorFlow buffers that torch keeps alive through this library."""
         return int(self._library.tb_live_owners())
 
+    @checks_keywords
     def convert_tf_to_pytorch(
         self,
         t: Any,
@@ -260,6 +263,7 @@ class TensorBridge:
 
     to_torch = convert_tf_to_pytorch
 
+    @checks_keywords
     def convert_pytorch_to_tf(
         self,
         x: torch.Tensor | StringTensor,
@@ -282,6 +286,7 @@ class TensorBridge:
 
     to_tf = convert_pytorch_to_tf
 
+    @checks_keywords
     def explain(
         self,
         t: Any,
@@ -314,6 +319,7 @@ class TensorBridge:
         except Exception as e:
             return _explanation.refused(e)
 
+    @checks_keywords
     def explain_to_tf(
         self,
         x: torch.Tensor | StringTensor,

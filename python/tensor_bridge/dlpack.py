@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from tensor_bridge import _C, _devices, _refusals
+from tensor_bridge._options import checks_keywords
 from tensor_bridge.errors import (
     InvalidOptionError,
     UnsupportedDeviceError,
@@ -192,6 +193,7 @@ def _to_tensorflow(capsule: Any, copy: bool | None) -> Any:
     return _C.tensor_to_tf(_to_torch(capsule), copy=copy if read_only else True)
 
 
+@checks_keywords
 def from_dlpack(
     x: Any,
     *,

@@ -6,12 +6,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tensor_bridge import _C, _dtypes, _refusals
+from tensor_bridge._options import checks_keywords
 from tensor_bridge.composite._registry import for_tensorflow, part
 from tensor_bridge.composite.live_view import LiveView, shows_a_view
 from tensor_bridge.composite.variable import inner, keras_value, local_parts
 from tensor_bridge.errors import MismatchError, TensorFlowError, UnsupportedTypeError
 
 
+@checks_keywords
 def assign(target: Any, source: Any, *, copy: bool | None = None) -> None:
     """Assigns torch values to a TensorFlow variable, without a copy where memory can be shared.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tensor_bridge._options import checks_keywords
 from tensor_bridge.composite import _registry
 from tensor_bridge.composite._registry import (
     TO_TF,
@@ -63,6 +64,7 @@ def _parts_of(take_apart: Callable[[Any, Options], Assembly]) -> Callable[[Any],
     return parts
 
 
+@checks_keywords
 def register_composite(
     name: str,
     tf_type: type | str,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tensor_bridge import _C, _options
 from tensor_bridge._frameworks import ensure, ensure_tensorflow
+from tensor_bridge._options import checks_keywords
 from tensor_bridge._refusals import a_class
 from tensor_bridge.data import _accelerate, _pipeline, _resume, _sharding
 from tensor_bridge.data._elements import Elements, Settings
@@ -103,6 +104,7 @@ class TorchDatasetBase(OfOneProcess):
       [tensor([0, 1]), tensor([2, 3]), tensor([4])]
     """
 
+    @checks_keywords
     def __init__(
         self,
         ds: Any,

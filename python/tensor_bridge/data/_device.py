@@ -56,7 +56,7 @@ def pins(pin_memory: bool) -> bool:
         warnings.warn(
             "pin_memory=True, but torch sees no GPU: the tensors are in ordinary memory",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
         return False
     if pin_memory:

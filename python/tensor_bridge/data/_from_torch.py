@@ -9,6 +9,7 @@ from typing import Any
 
 from tensor_bridge import _C, _structures
 from tensor_bridge._frameworks import ensure, ensure_tensorflow
+from tensor_bridge._options import checks_keywords
 from tensor_bridge._py_function import py_function
 from tensor_bridge._refusals import a_class
 from tensor_bridge.composite import StringTensor, for_torch
@@ -16,6 +17,7 @@ from tensor_bridge.data._buffers import has_buffer, read
 from tensor_bridge.errors import MismatchError, TensorBridgeError, UnsupportedTypeError
 
 
+@checks_keywords
 def from_torch(data: Any, *, element_spec: Any = None) -> Any:
     """Makes a tf.data.Dataset from a torch Dataset, IterableDataset or DataLoader.
 

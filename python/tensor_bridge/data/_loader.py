@@ -9,6 +9,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from tensor_bridge._frameworks import ensure
+from tensor_bridge._options import checks_keywords_or
 from tensor_bridge.data import _accelerate, _lightning
 from tensor_bridge.data._dataset import TorchDatasetBase, torch_dataset_class
 from tensor_bridge.data._device import Mover, pins
@@ -175,6 +176,29 @@ class LoaderBase:
         self._mover = None
 
 
+# For each keyword of a DataLoader, what to do in the tf.data pipeline instead.
+_IN_TF_DATA = {
+    "batch_size": "batch in the pipeline: loader(ds.batch(n))",
+    "shuffle": "shuffle in the pipeline: loader(ds.shuffle(n, seed=...).batch(n))",
+    "sampler": "choose elements in the pipeline (ds.shuffle, ds.filter, "
+    "tf.data.Dataset.sample_from_datasets); ranks share them out with shard=",
+    "batch_sampler": "batch in the pipeline: ds.batch(n), ds.bucket_by_sequence_length(...)",
+    "num_workers": "tf.data works in threads of its own: "
+    "ds.map(f, num_parallel_calls=tf.data.AUTOTUNE); elements are made ahead by prefetch=",
+    "collate_fn": "make batches in the pipeline: ds.batch, ds.padded_batch, ds.ragged_batch, and "
+    "ds.map after it",
+    "drop_last": "say so in the pipeline: ds.batch(n, drop_remainder=True)",
+    "generator": "give the seed in the pipeline: ds.shuffle(n, seed=...)",
+    "prefetch_factor": "say how many elements are made ahead: loader(ds, prefetch=n)",
+    "worker_init_fn": "there are no worker processes; tf.data works in threads of its own",
+    "persistent_workers": "there are no worker processes; tf.data works in threads of its own",
+    "multiprocessing_context": "there are no worker processes; tf.data works in threads of its own",
+    "pin_memory_device": "say where the tensors go: loader(ds, device=...)",
+    "in_order": "say so in the pipeline: options.deterministic = False",
+}
+
+
+@checks_keywords_or(_IN_TF_DATA)
 def loader(
     ds: Any,
     *,
@@ -195,7 +219,6 @@ def loader(
     sharding: str = "dynamic",
     job_name: str | None = None,
     timeout: float | None = 60.0,
-    **unsupported: NoReturn,
 ) -> Loader:
     """Makes a loader over a tf.data.Dataset that yields torch values.
 
@@ -225,7 +248,6 @@ def loader(
         torch.distributed share one.
       timeout: Seconds without an element after which `DataServiceError` is raised; None waits
         forever, as TensorFlow does for a dead worker. Only with ``service``.
-      unsupported: Other keywords of a DataLoader; the error names the equivalent in tf.data.
 
     Raises:
       UnsupportedDeviceError: torch has no such device here.
@@ -241,8 +263,6 @@ def loader(
       [[3], [3]]
       [[3], [3]]
     """
-    if unsupported:
-        raise _no_such_keyword(next(iter(unsupported)))
     if service is None and (sharding != "dynamic" or job_name is not None):
         raise InvalidOptionError("sharding= and job_name= need service=")
     distributed = None if service is None else Service(service, sharding, job_name, timeout)
@@ -262,35 +282,6 @@ def loader(
         _service=distributed,
     )
     return loader_class()(dataset, device=device, pin_memory=pin_memory)
-
-
-# For each keyword of a DataLoader, what to do in the tf.data pipeline instead.
-_IN_TF_DATA = {
-    "batch_size": "batch in the pipeline: loader(ds.batch(n))",
-    "shuffle": "shuffle in the pipeline: loader(ds.shuffle(n, seed=...).batch(n))",
-    "sampler": "choose elements in the pipeline (ds.shuffle, ds.filter, "
-    "tf.data.Dataset.sample_from_datasets); ranks share them out with shard=",
-    "batch_sampler": "batch in the pipeline: ds.batch(n), ds.bucket_by_sequence_length(...)",
-    "num_workers": "tf.data works in threads of its own: "
-    "ds.map(f, num_parallel_calls=tf.data.AUTOTUNE); elements are made ahead by prefetch=",
-    "collate_fn": "make batches in the pipeline: ds.batch, ds.padded_batch, ds.ragged_batch, and "
-    "ds.map after it",
-    "drop_last": "say so in the pipeline: ds.batch(n, drop_remainder=True)",
-    "generator": "give the seed in the pipeline: ds.shuffle(n, seed=...)",
-    "prefetch_factor": "say how many elements are made ahead: loader(ds, prefetch=n)",
-    "worker_init_fn": "there are no worker processes; tf.data works in threads of its own",
-    "persistent_workers": "there are no worker processes; tf.data works in threads of its own",
-    "multiprocessing_context": "there are no worker processes; tf.data works in threads of its own",
-    "pin_memory_device": "say where the tensors go: loader(ds, device=...)",
-    "in_order": "say so in the pipeline: options.deterministic = False",
-}
-
-
-def _no_such_keyword(name: str) -> Exception:
-    remedy = _IN_TF_DATA.get(name)
-    if remedy is None:
-        return TypeError(f"loader() got an unexpected keyword argument {name!r}")
-    return InvalidOptionError(f"loader() has no {name}=; {remedy}")
 
 
 def _refuse_keras(frame: FrameType) -> None:

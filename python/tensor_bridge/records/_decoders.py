@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C
 from tensor_bridge._dtypes import named, row_of
+from tensor_bridge._options import checks_keywords
 from tensor_bridge._stored_dtypes import decoder_of, stored_dtype
 from tensor_bridge.composite import StringTensor
 from tensor_bridge.errors import (
@@ -32,6 +33,7 @@ __all__ = ["Raw", "TensorProto"]
 _MAX_MADE, _MAX_RATIO = 1 << 28, 16
 
 
+@checks_keywords
 @dataclass(frozen=True)
 class Raw:
     """Decodes values stored as in memory, little-endian, like `tf.io.decode_raw`.
@@ -91,6 +93,7 @@ class Raw:
         return data.view(dtype).reshape(shape)
 
 
+@checks_keywords
 @dataclass(frozen=True)
 class TensorProto:
     """Decodes tensors that `tf.io.serialize_tensor` wrote.

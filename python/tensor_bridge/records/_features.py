@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from math import prod
 from typing import Any, Protocol
 
+from tensor_bridge._options import checks_keywords
 from tensor_bridge.errors import InvalidOptionError, UnsupportedDtypeError
 
 __all__ = [
@@ -107,6 +108,7 @@ class _Feature:
         return f"records.{type(self).__name__}({', '.join(shown)})"
 
 
+@checks_keywords
 @dataclass(frozen=True, repr=False)
 class FixedLenFeature(_Feature):
     """A feature with the same number of values in every record.
@@ -136,6 +138,7 @@ class FixedLenFeature(_Feature):
         self._check_dtype()
 
 
+@checks_keywords
 @dataclass(frozen=True, repr=False)
 class FixedLenSequenceFeature(_Feature):
     """A feature with any number of rows of one shape.
@@ -173,6 +176,7 @@ class FixedLenSequenceFeature(_Feature):
         self._check_dtype()
 
 
+@checks_keywords
 @dataclass(frozen=True, repr=False)
 class VarLenFeature(_Feature):
     """A feature with any number of values.
@@ -205,6 +209,7 @@ class _Partition:
         return f"records.{type(self).__qualname__}({self.key!r})"
 
 
+@checks_keywords
 @dataclass(frozen=True, repr=False)
 class RaggedFeature(_Feature):
     """A feature with any number of values, which other features may divide into rows.
@@ -291,6 +296,7 @@ def _as_partition(partition: Any) -> Any:
     )
 
 
+@checks_keywords
 @dataclass(frozen=True, repr=False)
 class SparseFeature(_Feature):
     """A sparse tensor whose indices and values are stored in separate features.
@@ -345,6 +351,7 @@ _CLASSES: dict[str, type[Feature]] = {
 }
 
 
+@checks_keywords
 @dataclass(frozen=True, repr=False)
 class SequenceFeatures:
     """The spec of a tf.train.SequenceExample.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tensor_bridge import _refusals
+from tensor_bridge._options import checks_keywords
 from tensor_bridge.errors import InvalidOptionError, RecordError, UnsupportedTypeError
 from tensor_bridge.records._image_decoders import MODES, find_decoder
 
@@ -62,6 +63,7 @@ def _decode(data: torch.Tensor, channels: int | None, dtype: str, decoder: str |
     return image
 
 
+@checks_keywords
 def decode_image(
     data: Any, *, channels: int | None = 3, dtype: Any = "uint8", decoder: str | None = None
 ) -> torch.Tensor:
@@ -105,6 +107,7 @@ def decode_image(
     return image
 
 
+@checks_keywords
 @dataclass(frozen=True)
 class Image:
     """Decodes images, as ``decode=`` of a feature of bytes.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tensor_bridge import _C
+from tensor_bridge._options import checks_keywords
 from tensor_bridge.errors import CheckpointError, RecordError
 from tensor_bridge.records._batch import RecordBatch
 from tensor_bridge.records._features import (
@@ -38,6 +39,7 @@ class _Seen:
     records: int = 0
 
 
+@checks_keywords
 def infer(paths: Any, *, records: int = 100) -> Any:
     """Proposes a spec for the records of files.
 

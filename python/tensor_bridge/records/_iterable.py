@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from tensor_bridge._options import checks_keywords
 from tensor_bridge.data import _accelerate, _sharding
 from tensor_bridge.errors import InvalidOptionError, ResumeError
 from tensor_bridge.records._paths import expand
@@ -73,6 +74,7 @@ class IterableRecordDatasetBase:
       [b'a', b'b', b'c']
     """
 
+    @checks_keywords
     def __init__(
         self,
         paths: Any,

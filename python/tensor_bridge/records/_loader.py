@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C
 from tensor_bridge._frameworks import ensure
+from tensor_bridge._options import checks_keywords
 from tensor_bridge.data import _sharding
 from tensor_bridge.data._loader import loader_class
 from tensor_bridge.data._state import sealed
@@ -40,6 +41,7 @@ _ELSEWHERE = (
 )
 
 
+@checks_keywords
 def loader(
     paths: Any,
     spec: Any,

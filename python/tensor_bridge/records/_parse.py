@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tensor_bridge._options import checks_keywords
 from tensor_bridge.records._batch import RecordBatch
 from tensor_bridge.records._features import SequenceFeatures
 from tensor_bridge.records._spec_parser import SpecParser
@@ -64,6 +65,7 @@ def parse_single_example(serialized: Any, features: Mapping[str, Any]) -> dict[s
     return parsed
 
 
+@checks_keywords
 def parse_sequence_example(
     serialized: Any,
     context_features: Mapping[str, Any] | None = None,

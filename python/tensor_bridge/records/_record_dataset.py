@@ -9,6 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 from tensor_bridge import _C
+from tensor_bridge._options import checks_keywords
 from tensor_bridge.records._batch import RecordBatch
 from tensor_bridge.records._damage import FAULTS, damaged
 from tensor_bridge.records._index import index_of
@@ -86,6 +87,7 @@ class RecordDatasetBase:
       (3, b'one')
     """
 
+    @checks_keywords
     def __init__(
         self,
         paths: Any,

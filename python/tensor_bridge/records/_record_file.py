@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tensor_bridge import _C
+from tensor_bridge._options import checks_keywords
 from tensor_bridge.errors import InvalidOptionError, RecordError
 from tensor_bridge.records._batch import RecordBatch
 from tensor_bridge.records._damage import FAULTS, damaged, tell_skipped
@@ -87,6 +88,7 @@ class RecordFile:
       compression: "GZIP", "ZLIB" or "".
     """
 
+    @checks_keywords
     def __init__(
         self, path: str | os.PathLike[str], *, verify: bool = True, on_error: str = "raise"
     ) -> None:

@@ -10,6 +10,7 @@ from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from tensor_bridge._options import checks_keywords
 from tensor_bridge.data import _accelerate, _sharding
 from tensor_bridge.errors import InvalidOptionError, ResumeError
 from tensor_bridge.records._collate import collate
@@ -232,6 +233,7 @@ def _check_count(name: str, count: Any, what: str) -> None:
         raise InvalidOptionError(f"expected {name}= of at least 1 {what}, got {count!r}")
 
 
+@checks_keywords
 def rlds(
     folder: str | os.PathLike[str],
     split: str = "train",

@@ -9,6 +9,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from tensor_bridge._options import checks_keywords
 from tensor_bridge.errors import InvalidOptionError, RecordError
 from tensor_bridge.records._record_file import RecordStats
 from tensor_bridge.records._tfds_examples import ExampleParser
@@ -37,6 +38,7 @@ class TfdsDataset:
       split: The selected split.
     """
 
+    @checks_keywords
     def __init__(
         self,
         folder: str | os.PathLike[str],
@@ -189,6 +191,7 @@ def _supervised(keys: Any, example: Any) -> Any:
     return tuple(_supervised(item, example) for item in keys)
 
 
+@checks_keywords
 def tfds(
     folder: str | os.PathLike[str],
     split: str = "train",

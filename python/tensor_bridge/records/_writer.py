@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C, _refusals
+from tensor_bridge._options import checks_keywords
 from tensor_bridge._output import Output, outputs
 from tensor_bridge.composite import StringTensor
 from tensor_bridge.errors import InvalidOptionError, UnsupportedTypeError
@@ -92,6 +93,7 @@ class Writer:
       {'x': tensor([1., 2.]), 'label': tensor(3)}
     """
 
+    @checks_keywords
     def __init__(
         self,
         path: str | os.PathLike[str],

@@ -157,6 +157,24 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
     assert set(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize("progress", ["yes", True, False, 3])
+def test_a_progress_that_is_no_function_is_refused_with_one_that_is(
+    progress: Any, tmp_path: Path
+) -> None:
+    prefix = bundle(tmp_path, w=tf.zeros(2))
+    loaded = checkpoint.load(prefix)
+    for use in (
+        lambda: checkpoint.convert(prefix, tmp_path / "out.safetensors", progress=progress),
+        lambda: loaded.verify(progress),
+        lambda: loaded.problems(progress),
+    ):
+        with pytest.raises(tensor_bridge.InvalidOptionError) as caught:
+            use()
+        text = str(caught.value)
+        assert f"must be None or a function of two ints, got {progress!r}; give one" in text
+        assert eval(text.partition("progress=")[2])(1, 2) is None
+
+
 @pytest.mark.alone
 def test_a_killed_process_leaves_nothing_under_the_name(tmp_path: Path) -> None:
     prefix = bundle(tmp_path, **{f"w{i}": tf.zeros(1 << 16) for i in range(20)})

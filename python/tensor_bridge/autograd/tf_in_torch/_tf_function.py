@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C, _refusals, composite
 from tensor_bridge._frameworks import ensure_tensorflow
+from tensor_bridge._options import checks_keywords
 from tensor_bridge._structures import (
     Rebuild,
     build,
@@ -254,6 +255,7 @@ def _taped(inputs: Sequence[Any]) -> list[int] | None:
     return [i for i, x in enumerate(inputs) if x.requires_grad] or None
 
 
+@checks_keywords
 def tf_to_torch(
     fn: Callable[..., Any],
     *,

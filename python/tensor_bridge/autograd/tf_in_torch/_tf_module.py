@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from tensor_bridge import _refusals
 from tensor_bridge._frameworks import ensure_tensorflow
+from tensor_bridge._options import checks_keywords
 from tensor_bridge.autograd.tf_in_torch import _mirror
 from tensor_bridge.autograd.tf_in_torch._tf_function import TfFunction, tf_to_torch
 from tensor_bridge.errors import UnsupportedTypeError
@@ -104,6 +105,7 @@ class TfModuleBase(_Module):
       [[0.5], [0.0]]
     """
 
+    @checks_keywords
     def __init__(
         self,
         fn: Callable[..., Any],

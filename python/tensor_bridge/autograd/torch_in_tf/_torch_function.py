@@ -8,6 +8,7 @@ from typing import Any
 
 from tensor_bridge import _C, _refusals
 from tensor_bridge._frameworks import ensure_tensorflow
+from tensor_bridge._options import checks_keywords
 from tensor_bridge._structures import (
     Rebuild,
     flatten,
@@ -113,6 +114,7 @@ def _is_symbolic(leaf: Any) -> bool:
     return _refusals.is_graph_tensor(leaf) or _refusals.is_keras_tensor(leaf)
 
 
+@checks_keywords
 def torch_to_tf(fn: Callable[..., Any], *, output_signature: Any = None) -> TorchFunction:
     """Makes a torch callable a function of TensorFlow tensors that GradientTape differentiates.
 

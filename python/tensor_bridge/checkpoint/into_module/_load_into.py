@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from tensor_bridge._options import checks_keywords
 from tensor_bridge.checkpoint.into_module._computation import compared, options_known
 from tensor_bridge.checkpoint.into_module._conversion import (
     converted,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from tensor_bridge.checkpoint.read._checkpoint import Checkpoint
 
 
+@checks_keywords
 def load_into(
     module: nn.Module,
     source: str | os.PathLike[str] | Checkpoint | Mapping[str, Any],

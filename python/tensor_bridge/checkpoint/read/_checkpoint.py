@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tensor_bridge._options import checks_keywords
 from tensor_bridge._printable import printable
 from tensor_bridge.checkpoint.read._bundle import Bundle
 from tensor_bridge.checkpoint.read._damage import damaged, reading
@@ -17,7 +18,7 @@ from tensor_bridge.checkpoint.read._names import GRAPH_KEY
 from tensor_bridge.checkpoint.read._paths import local_path
 from tensor_bridge.checkpoint.read._table import is_table
 from tensor_bridge.checkpoint.read._verification import Verification
-from tensor_bridge.errors import CheckpointNotFoundError
+from tensor_bridge.errors import CheckpointNotFoundError, InvalidOptionError
 
 if TYPE_CHECKING:
     from tensor_bridge.checkpoint.read._layer import Layer
@@ -37,6 +38,15 @@ def near_misses(name: str, names: Any) -> str:
 
     found = get_close_matches(name, list(names), n=3, cutoff=0.6)
     return f"; did you mean {', '.join(map(repr, found))}?" if found else ""
+
+
+def check_progress(progress: Any) -> None:
+    """Raises InvalidOptionError if it is neither None nor a function."""
+    if progress is not None and not callable(progress):
+        raise InvalidOptionError(
+            f"progress must be None or a function of two ints, got {progress!r}; give one that "
+            "shows the bytes done and their total: progress=lambda done, total: print(done, total)"
+        )
 
 
 class Entries(Mapping[str, Any]):
@@ -238,7 +248,12 @@ class Checkpoint(Entries):
 
         Raises:
           FrameworkError: The package crc32c is not installed.
+          InvalidOptionError: ``progress`` is no function.
         """
+        check_progress(progress)
+        return self._problems(progress)
+
+    def _problems(self, progress: Progress | None) -> Iterator[Exception]:
         entries = self.all_entries
         done, total = 0, sum(entry.nbytes for entry in entries)
         if progress is not None:
@@ -278,6 +293,7 @@ class Checkpoint(Entries):
         return Verification(compared, len(entries) - compared)
 
 
+@checks_keywords
 def load(path: str | os.PathLike[str], *, verify: bool = False, raw: bool = False) -> Checkpoint:
     """Opens a checkpoint of TensorFlow or Keras, without TensorFlow.
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tensor_bridge._dtypes import named, row_of
+from tensor_bridge._options import checks_keywords
 from tensor_bridge._output import Output, dense_bytes, naming, outputs
 from tensor_bridge._stored_dtypes import stored_dtype
-from tensor_bridge.checkpoint.read._checkpoint import Checkpoint, Progress, load
+from tensor_bridge.checkpoint.read._checkpoint import Checkpoint, Progress, check_progress, load
 from tensor_bridge.checkpoint.read._entry import Entry
 from tensor_bridge.checkpoint.read._mapped import MappedFile
 from tensor_bridge.checkpoint.read._paths import local_path
@@ -56,6 +57,7 @@ class _Item:
     nbytes: int
 
 
+@checks_keywords
 def convert(
     source: str | os.PathLike[str] | Checkpoint,
     target: str | os.PathLike[str],
@@ -95,6 +97,7 @@ def convert(
       CheckpointError: The checkpoint has no variables, or as `load`.
       CheckpointNotFoundError, FrameworkError: As `load`.
     """
+    check_progress(progress)
     path = local_path(target)
     if path.suffix not in (".safetensors", ".pt", ".pth"):
         raise InvalidOptionError(
@@ -108,7 +111,7 @@ def convert(
         raise CheckpointError(
             f"{checkpoint.path}: expected variables to write, got {checkpoint.summary}"
         )
-    report = progress or (lambda done, total: None)
+    report = (lambda done, total: None) if progress is None else progress
     if verify:
         checkpoint.verify(progress=report)
     entries = [

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensor_bridge import _C, _dense, _refusals
 from tensor_bridge._dtypes import row_of
+from tensor_bridge._options import checks_keywords
 from tensor_bridge._output import Output, dense_bytes, outputs
 from tensor_bridge.checkpoint.read import _crc
 from tensor_bridge.checkpoint.read._names import ATTRIBUTES, GRAPH_KEY, VALUE, escape
@@ -46,6 +47,7 @@ _OTHER = re.compile(
 )
 
 
+@checks_keywords
 def save(
     state: Mapping[str, torch.Tensor | StringTensor],
     prefix: str | os.PathLike[str],
