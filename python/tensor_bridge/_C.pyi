@@ -1,12 +1,48 @@
 """The extension module: CPython's limited API over the C ABI of libtensor_bridge.so."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, SupportsIndex
+from typing import Any, Literal, SupportsIndex, overload
 
+import tensorflow as tf
 import torch
+from typing_extensions import Never, Unpack
+
+from tensor_bridge._checked_types import (
+    Key,
+    NamedTuple,
+    Tf,
+    TfTensor,
+    Torch,
+    TorchTensor,
+    ToTfOptions,
+    ToTorchOptions,
+)
 
 __version__: str
 
+# Only Any is also a Never: by the first overload Any becomes Any.
+# strings= and live= make other values of tensors, so the last one alone has them.
+@overload
+def convert_tf_to_pytorch(t: Never, **options: Unpack[ToTorchOptions]) -> Any: ...
+@overload
+def convert_tf_to_pytorch(t: TfTensor, **options: Unpack[ToTorchOptions]) -> torch.Tensor: ...
+@overload
+def convert_tf_to_pytorch(t: NamedTuple, **options: Unpack[ToTorchOptions]) -> Any: ...
+@overload
+def convert_tf_to_pytorch(t: list[Tf], **options: Unpack[ToTorchOptions]) -> list[torch.Tensor]: ...
+@overload
+def convert_tf_to_pytorch(
+    t: tuple[TfTensor, TfTensor], **options: Unpack[ToTorchOptions]
+) -> tuple[torch.Tensor, torch.Tensor]: ...
+@overload
+def convert_tf_to_pytorch(
+    t: tuple[TfTensor, ...], **options: Unpack[ToTorchOptions]
+) -> tuple[torch.Tensor, ...]: ...
+@overload
+def convert_tf_to_pytorch(
+    t: dict[Key, Tf], **options: Unpack[ToTorchOptions]
+) -> dict[Key, torch.Tensor]: ...
+@overload
 def convert_tf_to_pytorch(
     t: Any,
     *,
@@ -23,7 +59,30 @@ def convert_tf_to_pytorch(
 ) -> Any: ...
 def tensor_to_torch(t: Any, /, **options: Any) -> torch.Tensor: ...
 def tensor_to_tf(x: Any, /, **options: Any) -> Any: ...
+@overload
+def convert_pytorch_to_tf(x: Never, **options: Unpack[ToTfOptions]) -> Any: ...
+@overload
+def convert_pytorch_to_tf(x: TorchTensor, **options: Unpack[ToTfOptions]) -> tf.Tensor: ...
+@overload
+def convert_pytorch_to_tf(x: NamedTuple, **options: Unpack[ToTfOptions]) -> Any: ...
+@overload
+def convert_pytorch_to_tf(x: list[Torch], **options: Unpack[ToTfOptions]) -> list[tf.Tensor]: ...
+@overload
 def convert_pytorch_to_tf(
+    x: tuple[torch.Tensor, torch.Tensor], **options: Unpack[ToTfOptions]
+) -> tuple[tf.Tensor, tf.Tensor]: ...
+@overload
+def convert_pytorch_to_tf(
+    x: tuple[torch.Tensor, ...], **options: Unpack[ToTfOptions]
+) -> tuple[tf.Tensor, ...]: ...
+@overload
+def convert_pytorch_to_tf(
+    x: dict[Key, Torch], **options: Unpack[ToTfOptions]
+) -> dict[Key, tf.Tensor]: ...
+
+# The check of this package does not follow torch, and takes its tensors for Any.
+@overload
+def convert_pytorch_to_tf(  # type: ignore[overload-cannot-match]
     x: Any,
     *,
     copy: bool | None = None,

@@ -161,7 +161,8 @@ FILES = {"_command_line", "_exit_status", "_regular_files", "_stored_dtypes", "_
 CONVERT = DENSE | {"composite", "_structures", "_convert"}
 # Module (the first component under tensor_bridge) -> the modules of the package it may import.
 PY_EDGES: dict[str, set[str]] = {
-    "_C": set(),
+    "_C": {"_checked_types"},
+    "_checked_types": {"composite"},
     "_printable": set(),
     "_command_line": {"_printable"},
     "errors": {"_printable"},
@@ -201,7 +202,7 @@ PY_EDGES: dict[str, set[str]] = {
     "checkpoint": CONVERT | {*FILES, "_lazy"},
     # data: a loader of records is a data.Loader.
     "records": CONVERT | {*FILES, "_lazy", "data"},
-    "autograd": CONVERT | {"_py_function", "_lazy", "_torch_compile"},
+    "autograd": CONVERT | {"_py_function", "_lazy", "_torch_compile", "_checked_types"},
     # The doctor makes its trials in separate processes, like a user's program.
     "doctor": BASE | {"_C", "config", "__init__", "testing"},
     "cli": CONVERT

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, overload
+
+from typing_extensions import TypeVar
 
 from tensor_bridge import _C, _refusals, composite
 from tensor_bridge._frameworks import ensure_tensorflow
@@ -21,6 +23,12 @@ from tensor_bridge.errors import GradientError, UnsupportedTypeError
 
 if TYPE_CHECKING:
     import torch
+    from typing_extensions import Never
+
+    from tensor_bridge._checked_types import TfTensor
+
+# What a call returns; a TfFunction without it returns anything.
+_Result_co = TypeVar("_Result_co", default=Any, covariant=True)
 
 
 def _to_tf(value: Any) -> Any:
@@ -50,7 +58,7 @@ class _Template:
         return build(self.spec, iter(leaves))
 
 
-class TfFunction:
+class TfFunction(Generic[_Result_co]):
     """What `tf_to_torch` returns: call it like the TensorFlow callable, with torch tensors.
 
     Attributes:
@@ -81,9 +89,10 @@ class TfFunction:
     def __repr__(self) -> str:
         return f"tf_to_torch({self.fn!r})"
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> _Result_co:
         """Calls the function with torch values."""
-        return self.call_with([mirror.own for mirror in self.mirrors], args, kwargs)
+        result: _Result_co = self.call_with([mirror.own for mirror in self.mirrors], args, kwargs)
+        return result
 
     def call_with(self, tensors: Sequence[Any], args: Any, kwargs: Any) -> Any:
         """Calls the function with these tensors standing for the variables."""
@@ -255,6 +264,31 @@ def _taped(inputs: Sequence[Any]) -> list[int] | None:
     return [i for i, x in enumerate(inputs) if x.requires_grad] or None
 
 
+# The first overload is for Any, which is also a Never.
+@overload
+def tf_to_torch(
+    fn: Callable[..., Never],
+    *,
+    variables: Iterable[Any] | None = None,
+    sparse: bool = False,
+    higher_order: bool | None = None,
+) -> TfFunction[Any]: ...
+@overload
+def tf_to_torch(
+    fn: Callable[..., TfTensor],
+    *,
+    variables: Iterable[Any] | None = None,
+    sparse: bool = False,
+    higher_order: bool | None = None,
+) -> TfFunction[torch.Tensor]: ...
+@overload
+def tf_to_torch(
+    fn: Callable[..., Any],
+    *,
+    variables: Iterable[Any] | None = None,
+    sparse: bool = False,
+    higher_order: bool | None = None,
+) -> TfFunction[Any]: ...
 @checks_keywords
 def tf_to_torch(
     fn: Callable[..., Any],
@@ -262,7 +296,7 @@ def tf_to_torch(
     variables: Iterable[Any] | None = None,
     sparse: bool = False,
     higher_order: bool | None = None,
-) -> TfFunction:
+) -> TfFunction[Any]:
     """Makes a TensorFlow callable a function of torch tensors that torch.autograd differentiates.
 
     Values and gradients share memory where possible, and are copied otherwise. Gradients of any

@@ -137,7 +137,9 @@ class TfModuleBase(_Module):
         self._mirrors = mirrors
         if graph:
             target = tensorflow.function(lambda *a, **k: fn(*a, **k), autograph=False)
-        self._function = TfFunction(target, tuple(mirrors.values()), sparse, higher_order)
+        self._function: TfFunction[Any] = TfFunction(
+            target, tuple(mirrors.values()), sparse, higher_order
+        )
 
     def _tensors(self) -> list[Any]:
         """The tensors that stand for the variables now, in the order of the mirrors."""

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tensor_bridge._options import checks_keywords
 from tensor_bridge._printable import printable
@@ -21,7 +21,11 @@ from tensor_bridge.checkpoint.read._verification import Verification
 from tensor_bridge.errors import CheckpointNotFoundError, InvalidOptionError
 
 if TYPE_CHECKING:
+    import torch
+
     from tensor_bridge.checkpoint.read._layer import Layer
+
+_Value_co = TypeVar("_Value_co", covariant=True)
 
 Progress = Callable[[int, int], None]
 # The suffix of the variable's name under which TensorFlow 1 stores its moving average.
@@ -49,7 +53,7 @@ def check_progress(progress: Any) -> None:
         )
 
 
-class Entries(Mapping[str, Any]):
+class Entries(Mapping[str, _Value_co]):
     """A mapping from names to tensors, which are made when they are used.
 
     Attributes:
@@ -61,11 +65,12 @@ class Entries(Mapping[str, Any]):
         self._what = what
         self._raw = raw
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: str) -> _Value_co:
         entry = self.entries.get(name)
         if entry is None:
             raise KeyError(f"{name!r} is no {self._what} of the checkpoint{self._hint(name)}")
-        return entry.read(self._raw)
+        value: _Value_co = entry.read(self._raw)
+        return value
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
@@ -83,13 +88,14 @@ class Entries(Mapping[str, Any]):
         return near_misses(str(name), self.entries)
 
 
-class Checkpoint(Entries):
+class Checkpoint(Entries["torch.Tensor"]):
     """A checkpoint as a mapping from the names of its variables to torch tensors.
 
     Nothing is read before a tensor is used, and each access makes a new tensor on the CPU. If the
     bytes can be used directly, it is a view of the privately mapped file: then only the pages that
     are used are read; writes to it stay in this process, and later accesses see them. Otherwise it
-    is an ordinary copy. Strings are `tensor_bridge.StringTensor`. Tensors keep the files open.
+    is an ordinary copy. Strings are `tensor_bridge.StringTensor`, which type checkers are not told:
+    they see a torch.Tensor until an ``isinstance``. Tensors keep the files open.
 
     Attributes:
       path: The path that was opened.
@@ -117,10 +123,10 @@ class Checkpoint(Entries):
         self.path = path
         self.raw = raw
         self.format: str = source.format
-        self.slots = Entries(by_kind["slot"], "slot", raw)
-        self.counters = Entries(by_kind["counter"], "counter", raw)
-        self.state = Entries(by_kind["state"], "state", raw)
-        self.metadata = Entries(by_kind["metadata"], "piece of metadata", raw)
+        self.slots: Entries[torch.Tensor] = Entries(by_kind["slot"], "slot", raw)
+        self.counters: Entries[torch.Tensor] = Entries(by_kind["counter"], "counter", raw)
+        self.state: Entries[Any] = Entries(by_kind["state"], "state", raw)
+        self.metadata: Entries[Any] = Entries(by_kind["metadata"], "piece of metadata", raw)
 
     def __repr__(self) -> str:
         return printable(f"<Checkpoint {self.path}: {self.summary}>")
@@ -168,7 +174,7 @@ class Checkpoint(Entries):
             return version
 
     @property
-    def averages(self) -> Mapping[str, Any]:
+    def averages(self) -> Mapping[str, torch.Tensor]:
         """The variables; those with a moving average in the file have that as their value.
 
         A source for `load_into`, by the names of the variables. The averages are those of

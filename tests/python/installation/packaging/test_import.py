@@ -194,6 +194,7 @@ def stub() -> ast.Module:
 
 
 def stub_functions() -> dict[str, ast.FunctionDef]:
+    # Of overloads the last one, which has all arguments.
     return {node.name: node for node in stub().body if isinstance(node, ast.FunctionDef)}
 
 
