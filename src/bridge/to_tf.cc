@@ -172,8 +172,11 @@ TensorView viewOf(const TorchFacts& facts, Dtype dtype) {
 }
 
 [[noreturn]] void throwRange(Dtype dtype, int64_t index, double value) {
-  throwError(ErrorCode::kValueOutOfRange, "element %lld is %g, which %s cannot hold; it holds %s",
-             static_cast<long long>(index), value, dtypeInfo(dtype).name, valueRange(dtype));
+  throwError(
+      ErrorCode::kValueOutOfRange,
+      "element %lld is %g, which %s cannot hold; it holds %s. Use a wider dtype, or round and "
+      "clamp the values first",
+      static_cast<long long>(index), value, dtypeInfo(dtype).name, valueRange(dtype));
 }
 
 void checkRange(const void* data, int64_t nbytes, Dtype dtype) {

@@ -70,7 +70,8 @@ DLManagedTensorVersioned* consume(PyObject* capsule) {
   }
   const bool used = PyCapsule_IsValid(capsule, kUsedVersioned) != 0 ||
                     PyCapsule_IsValid(capsule, kUsedUnversioned) != 0;
-  raiseInvalidHandle(used ? "expected a fresh DLPack capsule, got one that was consumed already"
+  raiseInvalidHandle(used ? "expected a fresh DLPack capsule, got one that was consumed already; "
+                            "ask its producer for another one"
                           : "expected a DLPack capsule named dltensor_versioned or dltensor");
   return nullptr;
 }

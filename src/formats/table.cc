@@ -102,7 +102,8 @@ TableReader::TableReader(const uint8_t* data, size_t size) : data_(data), size_(
   uint64_t found = 0;
   if (!magic.fixed64(&found) || found != kMagic) {
     fail(origin, footer + kFooterSize - 8,
-         formatted("expected the magic number of a TensorFlow checkpoint index, got %016llx",
+         formatted("expected the magic number of a TensorFlow checkpoint index, got %016llx; the "
+                   "file was damaged or not written to its end: fetch or save it again",
                    number(found)));
   }
   WireReader handles(footer, kFooterSize - 8);

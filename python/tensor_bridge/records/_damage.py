@@ -18,6 +18,9 @@ FAULTS = {
 }
 
 
+_ABSENT = "expected a file of records, got no such file; correct the path, or give a pattern"
+
+
 def damaged(path: str, message: str, offset: int = -1) -> RecordError:
     """An error about a file: its message and its attributes name the file and the offset."""
     place = f"{path}, byte {offset}" if offset >= 0 else path
@@ -26,7 +29,7 @@ def damaged(path: str, message: str, offset: int = -1) -> RecordError:
     return error
 
 
-def not_found(path: str, message: str = "no such file") -> RecordNotFoundError:
+def not_found(path: str, message: str = _ABSENT) -> RecordNotFoundError:
     """An error about a file or a pattern that does not exist."""
     error = RecordNotFoundError(f"{path}: {message}")
     error.path = path

@@ -78,7 +78,9 @@ TfTensor allocateTensor(const TfApi& api, int tf_enum, const int64_t* shape, int
                      : api.TF_AllocateTensor(tf_enum, shape, ndim, static_cast<size_t>(nbytes)));
   *data = tensor == nullptr ? nullptr : api.TF_TensorData(tensor.get());
   if (tensor == nullptr || (*data == nullptr && nbytes > 0)) {
-    throwError(ErrorCode::kOutOfMemory, "TensorFlow could not allocate %lld bytes",
+    throwError(ErrorCode::kOutOfMemory,
+               "expected memory for a copy, but TensorFlow could not allocate %lld bytes; free "
+               "other tensors first, or convert a part at a time",
                static_cast<long long>(nbytes));
   }
   return tensor;

@@ -12,7 +12,9 @@ namespace {
 // The output of an op on the variable; `tf_enum` is its attribute dtype, 0 if it has none.
 TfeHandle run(const TfApi& api, TFE_Context* context, const char* name, TFE_TensorHandle* resource,
               int tf_enum) {
-  constexpr const char* kWhat = "TensorFlow could not read the variable";
+  constexpr const char* kWhat =
+      "expected a variable that is there; make it anew if it was destroyed. TensorFlow could not "
+      "read the variable";
   TF_Status* status = threadStatus(api);
   const TfeOp op = owned(api, api.TFE_NewOp(context, name, status));
   if (op == nullptr) throwStatus(api, status, kWhat);

@@ -19,7 +19,7 @@ from tensor_bridge.data import _sharding
 
 
 class Row(NamedTuple):
-    """Parts of the text; "" for one that a text of this class does not have."""
+    """Parts of the text."""
 
     provoke: Callable[[Path, pytest.MonkeyPatch], Any]
     expected: str
@@ -112,7 +112,7 @@ ROWS = {
     ),
     errors.UnsupportedDtypeError: Row(
         lambda folder, patch: tensor_bridge.to_torch(tf.cast(floats(), tf.qint8)),
-        *("torch", "qint8", "raw=True"),
+        *("for a torch quantized tensor", "got TensorFlow dtype qint8", "raw=True"),
     ),
     errors.UnsupportedTypeError: Row(
         lambda folder, patch: tensor_bridge.to_torch(object()),
@@ -129,12 +129,18 @@ ROWS = {
         lambda folder, patch: tensor_bridge.to_torch(floats(), device="meta"),
         *("cpu or cuda device", "got 'meta'", "use Tensor.to()"),
     ),
-    # What was consumed is gone.
     errors.InvalidHandleError: Row(
-        consumed, "expected a fresh DLPack capsule", "got one that was consumed", ""
+        consumed,
+        "expected a fresh DLPack capsule",
+        "got one that was consumed",
+        "ask its producer for another",
     ),
-    # TensorFlow's own text.
-    errors.TensorFlowError: Row(destroyed_variable, "", "destroyed", ""),
+    errors.TensorFlowError: Row(
+        destroyed_variable,
+        "expected a variable that is there",
+        "Could not find variable destroyed",
+        "make it anew",
+    ),
     errors.PipelineError: Row(
         failing_element, "the pipeline failed", "element 0", "on_error='skip'"
     ),
@@ -163,25 +169,27 @@ ROWS = {
     errors.FrameworkError: Row(
         without_fsspec, "needs fsspec", "is not installed", "pip install fsspec"
     ),
-    # No memory: nothing was expected, and what to do is the program's choice.
     errors.OutOfMemoryError: Row(
         lambda folder, patch: tensor_bridge.to_tf(torch.ones(1).expand(1 << 50)),
-        *("could not allocate", "4503599627370496 bytes", ""),
+        *("expected memory for a copy", "4503599627370496 bytes", "convert a part at a time"),
     ),
     errors.ValueRangeError: Row(
         lambda folder, patch: tensor_bridge.to_tf(torch.tensor([300]), dtype="int4"),
-        *("int4", "300", ""),
+        *("it holds integers from -8 to 7", "300, which int4", "Use a wider dtype"),
     ),
     errors.CheckpointError: Row(
-        damaged_checkpoint, "expected the magic number", "got 7878787878787878", ""
+        damaged_checkpoint,
+        "expected the magic number",
+        "got 7878787878787878",
+        "fetch or save it again",
     ),
     errors.UnsupportedFileError: Row(
         lambda folder, patch: text_file(folder, checkpoint.load),
-        *("expected a checkpoint", "got a file that begins with", ""),
+        *("expected a checkpoint", "got a file that begins with", "save the model in one of those"),
     ),
     errors.CheckpointNotFoundError: Row(
         lambda folder, patch: checkpoint.load(folder / "absent"),
-        *("expected the prefix of a checkpoint", "no such file or folder", ""),
+        *("expected the prefix of a checkpoint", "got no such file or folder", "correct the path"),
     ),
     errors.RecordError: Row(
         lambda folder, patch: text_file(folder, lambda path: list(records.RecordFile(path))),
@@ -189,7 +197,7 @@ ROWS = {
     ),
     errors.RecordNotFoundError: Row(
         lambda folder, patch: list(records.RecordFile(folder / "absent")),
-        *("", "absent: no such file", ""),
+        *("expected a file of records", "got no such file", "correct the path"),
     ),
 }
 # They quote what torch says, or a defect that nobody knows.
@@ -209,6 +217,7 @@ def test_a_text_says_what_was_expected_what_came_and_what_to_do(
     kind: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = ROWS[kind]
+    assert all(row)
     with pytest.raises(kind) as caught:
         row.provoke(tmp_path, monkeypatch)
     text = str(caught.value)

@@ -187,7 +187,7 @@ def test_other_files_are_refused_with_their_names(tmp_path: Path) -> None:
     text.write_text("this is no file of records")
     with pytest.raises(RecordError, match=f"{text}, byte 0: .*not a TFRecord file"):
         list(records.RecordFile(text))
-    with pytest.raises(records.RecordNotFoundError, match="no such file") as caught:
+    with pytest.raises(records.RecordNotFoundError, match="got no such file; correct") as caught:
         records.RecordFile(tmp_path / "missing")
     assert isinstance(caught.value, FileNotFoundError)
     assert caught.value.path == str(tmp_path / "missing")

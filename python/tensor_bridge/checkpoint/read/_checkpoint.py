@@ -366,8 +366,9 @@ def _open(path: Path) -> tuple[Any, str]:
         if (found := _at_prefix(text)) is not None:
             return found
         raise CheckpointNotFoundError(
-            f"{text}: no such file or folder, and no {prefix}.index; expected the prefix of a "
-            f"checkpoint, a folder, or a .keras, .h5 or .weights.json file{_siblings(path)}"
+            f"{text}: expected the prefix of a checkpoint, a folder, or a .keras, .h5 or "
+            f".weights.json file, got no such file or folder, and no {prefix}.index"
+            f"{_siblings(path) or '; correct the path, or name the folder of the checkpoint'}"
         )
     head = first_bytes(path, _HEAD)
     if head.startswith((HDF5_MAGIC, _ZIP_MAGIC, _EMPTY_ZIP)):

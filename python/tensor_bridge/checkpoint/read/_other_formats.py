@@ -89,7 +89,7 @@ def _recognised(path: str, head: bytes) -> tuple[str, str]:
     if re.search(r"\.data-\d{5}-of-\d{5}$", path):
         prefix = path.rpartition(".data-")[0]
         return "the data of a checkpoint without its index", f"put {prefix}.index beside it"
-    return f"a file that begins with {head[:8]!r}", ""
+    return f"a file that begins with {head[:8]!r}", "save the model in one of those formats"
 
 
 def unsupported(path: str, message: str) -> UnsupportedFileError:
