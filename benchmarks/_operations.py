@@ -68,6 +68,7 @@ def operations(tensor_bridge: ModuleType, folder: str) -> Iterator[tuple[Contend
     yield many("to_tf, nested, 1,000", "to_tf(x)", x=nested(named))
 
     strings = tf.constant([b"%d bytes or more" % i for i in range(LEAVES)])
+    yield one("to_torch, one string", "to_torch(t)", t=tf.constant([b"some bytes"]))
     yield many("to_torch, 1,000 strings", "to_torch(t)", t=strings)
     yield many("to_tf, 1,000 strings", "to_tf(x)", x=to_torch(strings))
 

@@ -147,6 +147,7 @@ Plan planMove(const tb_convert_options& options, const TorchAdapter& adapter) {
         "scale, zero_point and axis are for quantized dtypes, got a tensor of strings; leave "
         "them out");
   }
+  if (options.has_device == 0) return Plan{};
   tb_convert_options copy = options;
   copy.copy = TB_COPY_ALWAYS;
   const int64_t none = 0;

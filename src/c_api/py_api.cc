@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <optional>
+#include <string>
 #include <utility>
 
 #include "adapters/tensorflow/gpu.h"
@@ -101,9 +102,11 @@ int32_t tb_py_has_handle(_object* tensor) {
     TensorRef ref;
     TFE_TensorHandle* handle = handleOf(api, tensor);
     if (__builtin_expect(!api.isReady(handle) || !exportReadyHandle(api, handle, shape, &ref), 0)) {
-      // No exception, which costs 9 us: the Python package then calls the functions for strings.
+      // No exception, which costs 9 us, and no new text: the caller then calls the functions for
+      // strings.
       if (handleDtype(api, handle) == Dtype::kString) {
-        return setLastError(TB_UNSUPPORTED_DTYPE, noElementsMessage(Dtype::kString).c_str());
+        static const std::string message = noElementsMessage(Dtype::kString);
+        return setLastError(TB_UNSUPPORTED_DTYPE, message.c_str());
       }
       exportPossiblyPending(api, handle, shape, &ref);
     }

@@ -145,7 +145,7 @@ tb_status tb_py_strings_from_tf(_object* tensor, tb_strings** out) {
     TFE_TensorHandle* handle = handleOf(api, tensor);
     int64_t shape[kMaxDims];
     TensorRef ref;
-    {
+    if (!api.isReady(handle) || !exportReadyStrings(api, handle, shape, &ref)) {
       // With the GIL, waiting for a tensor that a tf.py_function produces would never end.
       GilRelease without_gil(!api.isReady(handle));
       exportStrings(api, handle, shape, &ref);

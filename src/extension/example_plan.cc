@@ -6,6 +6,7 @@
 #include "extension/frameworks.h"
 #include "extension/hooks.h"
 #include "extension/reading.h"
+#include "extension/strings.h"
 
 namespace tensor_bridge::python {
 namespace {
@@ -62,11 +63,6 @@ PyObject* tensorOf(tb_parsed_batch* batch, int64_t index, const tb_parsed_column
                                                : kInt64;
   void* const data[] = {column.values, column.offsets, column.index, column.lengths};
   return fromDlpack(batch, data[part], part == 0 ? values : kInt64, shape);
-}
-
-// A field of an instance whose class forbids assignment.
-bool setField(const Owned& object, PyObject* name, PyObject* value) {
-  return name != nullptr && PyObject_GenericSetAttr(object.get(), name, value) == 0;
 }
 
 bool readShape(PyObject* tuple, std::vector<int64_t>* out) {
@@ -149,12 +145,8 @@ PyObject* ExamplePlan::values(tb_parsed_batch* batch, int64_t index, const tb_pa
   return offsets ? strings(&asked, bytes.get(), offsets.get(), shape) : nullptr;
 }
 
-// What StringTensor._unchecked() makes.
 PyObject* ExamplePlan::strings(Column* column, PyObject* bytes, PyObject* offsets,
                                const Dims& shape) {
-  static PyObject* const bytes_name = PyUnicode_InternFromString("bytes");
-  static PyObject* const offsets_name = PyUnicode_InternFromString("offsets");
-  static PyObject* const shape_name = PyUnicode_InternFromString("shape");
   const int64_t* end = shape.sizes + shape.count;
   if (!column->size || !std::equal(shape.sizes, end, column->sizes.begin(), column->sizes.end())) {
     const Owned sizes(shapeTuple(shape.sizes, shape.count));
@@ -163,14 +155,7 @@ PyObject* ExamplePlan::strings(Column* column, PyObject* bytes, PyObject* offset
     if (!column->size) return nullptr;
     column->sizes.assign(shape.sizes, end);
   }
-  auto* type = reinterpret_cast<PyTypeObject*>(string_tensor_.get());
-  const auto alloc = reinterpret_cast<allocfunc>(PyType_GetSlot(type, Py_tp_alloc));
-  Owned made(alloc(type, 0));
-  if (!made || !setField(made, bytes_name, bytes) || !setField(made, offsets_name, offsets) ||
-      !setField(made, shape_name, column->size.get())) {
-    return nullptr;
-  }
-  return made.release();
+  return stringTensor(string_tensor_.get(), bytes, offsets, column->size.get());
 }
 
 PyObject* ExamplePlan::columnTuple(tb_parsed_batch* batch, int64_t index,

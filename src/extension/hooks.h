@@ -53,6 +53,8 @@ inline Hook refuse_keyword{"tensor_bridge._options", "refuse_keyword"};
 inline Hook other_to_torch{"tensor_bridge._convert", "other_to_torch"};
 inline Hook other_to_tf{"tensor_bridge._convert", "other_to_tf"};
 inline Hook convert_unknown{"tensor_bridge._convert", "convert_unknown"};
+inline Hook string_tensor{"tensor_bridge.composite.string", "StringTensor"};
+inline Hook size_type{"tensor_bridge.composite.string", "size_type"};
 inline Hook to_tf_on_device{"tensor_bridge._dense", "to_tf_on_device"};
 
 // Which GPU a logical device of TensorFlow's is on. Called on any thread.

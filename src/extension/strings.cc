@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "extension/errors.h"
 #include "extension/frameworks.h"
+#include "extension/hooks.h"
 #include "extension/options.h"
 #include "extension/values.h"
 #include "tensor_bridge/c_api.h"
@@ -179,6 +181,31 @@ PyObject* nestedList(const StringsPointer& strings, const Maker& make) {
   return ListBuilder<Maker>(strings.get(), make).build();
 }
 
+// A field of an instance whose class forbids assignment.
+bool setField(const Owned& object, PyObject* name, PyObject* value) {
+  return name != nullptr && PyObject_GenericSetAttr(object.get(), name, value) == 0;
+}
+
+// The shape as a torch.Size. The latest one is kept: a batch often has the shape of the one before,
+// and making it takes a tenth of a small conversion.
+PyObject* sizeOf(const tb_strings* strings) {
+  static PyObject* type = nullptr;  // the three are guarded by the GIL
+  static PyObject* latest = nullptr;
+  static std::vector<int64_t> latest_sizes;
+  const int32_t ndim = tb_strings_ndim(strings);
+  const int64_t* shape = tb_strings_shape(strings);
+  if (latest == nullptr ||
+      !std::equal(shape, shape + ndim, latest_sizes.begin(), latest_sizes.end())) {
+    if (type == nullptr) type = hooks::size_type.call().release();
+    const Owned sizes(type == nullptr ? nullptr : shapeTuple(shape, ndim));
+    Owned made(sizes ? PyObject_CallFunctionObjArgs(type, sizes.get(), nullptr) : nullptr);
+    if (!made) return nullptr;
+    const Owned old(std::exchange(latest, made.release()));
+    latest_sizes.assign(shape, shape + ndim);
+  }
+  return Py_NewRef(latest);
+}
+
 // Null with an exception set; valid while `text` is.
 const char* asText(PyObject* text) {
   Py_ssize_t size = 0;
@@ -191,19 +218,44 @@ PyObject* stringsList(const tb_strings* strings) {
   return ListBuilder<BytesMaker>(strings, BytesMaker()).build();
 }
 
+PyObject* stringTensor(PyObject* type, PyObject* bytes, PyObject* offsets, PyObject* size) {
+  static PyObject* const bytes_name = PyUnicode_InternFromString("bytes");
+  static PyObject* const offsets_name = PyUnicode_InternFromString("offsets");
+  static PyObject* const shape_name = PyUnicode_InternFromString("shape");
+  auto* of = reinterpret_cast<PyTypeObject*>(type);
+  const auto alloc = reinterpret_cast<allocfunc>(PyType_GetSlot(of, Py_tp_alloc));
+  Owned made(alloc(of, 0));
+  if (!made || !setField(made, bytes_name, bytes) || !setField(made, offsets_name, offsets) ||
+      !setField(made, shape_name, size)) {
+    return nullptr;
+  }
+  return made.release();
+}
+
+tb_status stringTensorOf(PyObject* t, const tb_convert_options* options, PyObject** out) {
+  *out = nullptr;
+  tb_strings* opened = nullptr;
+  tb_status status = tb_py_strings_from_tf(t, &opened);
+  if (status != TB_OK) return status;
+  const StringsPointer strings(opened);
+  Owned bytes;
+  Owned offsets;
+  status = tb_py_strings_to_torch(opened, options, bytes.out(), offsets.out());
+  if (status != TB_OK) return status;
+  PyObject* type = hooks::string_tensor.get();
+  const Owned size(type == nullptr ? nullptr : sizeOf(opened));
+  if (size) *out = stringTensor(type, bytes.get(), offsets.get(), size.get());
+  return TB_OK;
+}
+
 PyObject* stringsToTorch(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
   if (nargs != 1) return wrongCount("strings_to_torch", 1, nargs);
   ParsedToTorchOptions parsed;
   if (!ensureReady() || !parseToTorchOptions(names, args + nargs, kDenseOnly, &parsed))
     return nullptr;
-  StringsPointer strings;
-  if (!openTf(args[0], &strings)) return nullptr;
-  PyObject* bytes = nullptr;
-  PyObject* offsets = nullptr;
-  const tb_status status = tb_py_strings_to_torch(strings.get(), &parsed.options, &bytes, &offsets);
-  if (status != TB_OK) return raiseStatus(status);
-  return Py_BuildValue("(NNN)", bytes, offsets,
-                       shapeTuple(tb_strings_shape(strings.get()), tb_strings_ndim(strings.get())));
+  PyObject* made = nullptr;
+  const tb_status status = stringTensorOf(args[0], &parsed.options, &made);
+  return status == TB_OK ? made : raiseStatus(status);
 }
 
 PyObject* explainStringsToTorch(PyObject*, PyObject* const* args, Py_ssize_t nargs,

@@ -12,7 +12,14 @@ namespace tensor_bridge::python {
 /// Nested lists of bytes in the shape of `strings`, or null with an exception set.
 PyObject* stringsList(const tb_strings* strings);
 
-/// strings_to_torch(t, /, *, ...) -> (bytes, offsets, shape); t is an eager tensor of strings
+/// What StringTensor._unchecked() makes: an instance of the class `type`, without its checks.
+PyObject* stringTensor(PyObject* type, PyObject* bytes, PyObject* offsets, PyObject* size);
+
+/// The StringTensor of an eager tensor, by default options (null) or others; ensureReady() has been
+/// called. A failure has a status; a null `out` with TB_OK has an exception set instead.
+tb_status stringTensorOf(PyObject* t, const tb_convert_options* options, PyObject** out);
+
+/// strings_to_torch(t, /, *, ...) -> StringTensor; t is an eager tensor of strings
 PyObject* stringsToTorch(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names);
 /// explain_strings_to_torch(t, /, *, ...) -> tuple, as explain_to_torch
 PyObject* explainStringsToTorch(PyObject* self, PyObject* const* args, Py_ssize_t nargs,

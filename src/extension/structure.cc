@@ -7,6 +7,7 @@
 #include "extension/hooks.h"
 #include "extension/object.h"
 #include "extension/options.h"
+#include "extension/strings.h"
 #include "extension/values.h"
 
 namespace tensor_bridge::python {
@@ -84,7 +85,11 @@ PyObject* convertLeaf(Walk* w, PyObject* leaf, const Path* path) {
   tb_status status;
   if (w->direction == kToTorch) {
     status = tb_py_tf_to_torch(leaf, w->plain ? nullptr : &w->to_torch.options, &result);
-    if (status == TB_UNSUPPORTED_DTYPE) return walkInPython(w, leaf, path);
+    if (status == TB_UNSUPPORTED_DTYPE) {
+      if (w->plain) status = stringTensorOf(leaf, nullptr, &result);
+      if (status == TB_UNSUPPORTED_DTYPE) return walkInPython(w, leaf, path);
+      if (status == TB_OK && result == nullptr) return nullptr;
+    }
   } else {
     if (w->on_device) return walkInPython(w, leaf, path);
     status = tb_py_torch_to_tf(leaf, w->plain ? nullptr : &w->to_tf.options, &result);

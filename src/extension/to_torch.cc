@@ -4,6 +4,7 @@
 #include "extension/frameworks.h"
 #include "extension/hooks.h"
 #include "extension/options.h"
+#include "extension/strings.h"
 #include "extension/structure.h"
 #include "extension/values.h"
 #include "tensor_bridge/c_api.h"
@@ -62,11 +63,15 @@ bool begin(PyObject* names, PyObject* const* values, ParsedToTorchOptions* parse
     status = tb_py_tf_to_torch(args[0], &parsed.options, &result);
   }
   if (__builtin_expect(status == TB_OK, 1)) return result;
-  // Strings have a torch form of several tensors.
+  // Strings have a torch form of several tensors; the package converts them where there are
+  // keywords, and refuses other dtypes.
   if (status == TB_UNSUPPORTED_DTYPE) {
-    return callOther(&hooks::other_to_torch, args[0], names, args + 1);
+    if (names == nullptr) status = stringTensorOf(args[0], nullptr, &result);
+    if (status == TB_OK) return result;
   }
-  return raiseStatus(status);
+  return status == TB_UNSUPPORTED_DTYPE
+             ? callOther(&hooks::other_to_torch, args[0], names, args + 1)
+             : raiseStatus(status);
 }
 
 PyObject* tensorToTorch(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {

@@ -31,7 +31,11 @@ def defined(module: str, name: str) -> ast.stmt | None:
     path = (ROOT / "python").joinpath(*module.split(".")).with_suffix(".py")
     for statement in ast.parse(path.read_text(encoding="utf-8")).body:
         match statement:
-            case ast.FunctionDef(name=found) | ast.AnnAssign(target=ast.Name(id=found)):
+            case (
+                ast.FunctionDef(name=found)
+                | ast.ClassDef(name=found)
+                | ast.AnnAssign(target=ast.Name(id=found))
+            ):
                 if found == name:
                     return statement
             case ast.Assign(targets=[ast.Name(id=found)]) if found == name:

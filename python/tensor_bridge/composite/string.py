@@ -316,6 +316,13 @@ class StringTensor:
         return f"StringTensor({shown}, shape={tuple(self.shape)}{place})"
 
 
+def size_type() -> Any:
+    """The class of shapes. The extension asks for it once."""
+    import torch
+
+    return torch.Size
+
+
 def _flatten(strings: Any) -> tuple[list[Any], list[int]]:
     """The strings in nested lists row by row, and their shape."""
     level: list[Any] = [strings]
@@ -346,10 +353,7 @@ def _flatten(strings: Any) -> tuple[list[Any], list[int]]:
 
 def _to_torch(t: Any, options: Options) -> Any:
     if options.get("strings") != "list":
-        import torch
-
-        bytes_, offsets, shape = _C.strings_to_torch(t, **(dense(options) if options else {}))
-        return StringTensor._unchecked(bytes_, offsets, torch.Size(shape))
+        return _C.strings_to_torch(t, **(dense(options) if options else {}))
     _refusals.require_copy_allowed(options.get("copy"), _explanation.LIST_REASON)
     return _C.tf_strings_list(t)
 

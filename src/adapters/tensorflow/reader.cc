@@ -8,6 +8,7 @@
 
 #include "adapters/tensorflow/gpu.h"
 #include "adapters/tensorflow/owner.h"
+#include "adapters/tensorflow/strings.h"
 #include "adapters/tensorflow/tensor_layout.h"
 #include "core/device.h"
 #include "core/error.h"
@@ -156,21 +157,44 @@ DLDevice deviceOfHandle(const TfApi& api, TFE_TensorHandle* handle, TF_Status* s
   return device;
 }
 
-[[gnu::no_stack_protector]] bool exportReadyHandle(const TfApi& api, TFE_TensorHandle* handle,
-                                                   int64_t* shape, TensorRef* ref) noexcept {
+namespace {
+
+// `itemsizeOf` returns the bytes of an element of a dtype, and 0 for a dtype that it refuses.
+template <typename ItemsizeOf>
+[[gnu::always_inline]] inline bool exportReady(const TfApi& api, TFE_TensorHandle* handle,
+                                               ItemsizeOf itemsizeOf, int64_t* shape,
+                                               TensorRef* ref) noexcept {
   const void* tensor = api.localTensor(handle);
   if (tensor == nullptr) return false;
   TensorFields fields;
   if (!readTensorFields(tensor, shape, &fields)) return false;
   const Dtype dtype = dtypeFromTf(fields.tf_enum);
-  if (dtype == Dtype::kUnknown || dtypeInfo(dtype).kind == DtypeKind::kRefused) return false;
+  const int64_t itemsize = itemsizeOf(dtype);
+  if (itemsize == 0) return false;
   TF_Status* status = threadStatus(api);
   const char* name = api.TFE_TensorHandleBackingDeviceName(handle, status);
   if (name == nullptr || std::strcmp(name, kLocalCpu) != 0) return false;
   fillView(dtype, fields.ndim, shape, fields.data, DLDevice{kDLCPU, 0},
-           fields.num_elements * dtypeInfo(dtype).itemsize, ref);
+           fields.num_elements * itemsize, ref);
   own(api.TFE_TensorHandleCopySharingTensor(handle, status), releaseHandle, ref);
   return true;
+}
+
+}  // namespace
+
+[[gnu::no_stack_protector]] bool exportReadyHandle(const TfApi& api, TFE_TensorHandle* handle,
+                                                   int64_t* shape, TensorRef* ref) noexcept {
+  const auto itemsizeOf = [](Dtype dtype) -> int64_t {
+    if (dtype == Dtype::kUnknown || dtypeInfo(dtype).kind == DtypeKind::kRefused) return 0;
+    return dtypeInfo(dtype).itemsize;
+  };
+  return exportReady(api, handle, itemsizeOf, shape, ref);
+}
+
+bool exportReadyStrings(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape,
+                        TensorRef* ref) noexcept {
+  const auto itemsizeOf = [](Dtype dtype) { return dtype == Dtype::kString ? kStringBytes : 0; };
+  return exportReady(api, handle, itemsizeOf, shape, ref);
 }
 
 void exportHandle(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape, TensorRef* ref) {

@@ -24,6 +24,10 @@ void exportHandle(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape, Te
 bool exportReadyHandle(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape,
                        TensorRef* ref) noexcept;
 
+/// The same for a tensor of strings alone.
+bool exportReadyStrings(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape,
+                        TensorRef* ref) noexcept;
+
 /// Refers to the memory of `tensor`. With `take` the owner is `tensor` itself; otherwise it is a
 /// reference to the buffer, and the caller keeps `tensor`. On an Error nothing was taken.
 void exportTensor(const TfApi& api, TF_Tensor* tensor, bool take, int64_t* shape, TensorRef* ref);

@@ -29,7 +29,7 @@ namespace {
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
               "TensorFlow keeps sizes differently on big-endian machines");
 
-constexpr int64_t kElementSize = 24;
+constexpr int64_t kElementSize = kStringBytes;
 constexpr int64_t kSmallCapacity = 22;
 
 enum Kind : uint64_t { kSmall = 0, kLarge = 1, kOffset = 2, kView = 3, kKindMask = 3 };
@@ -175,6 +175,7 @@ void freeTensor(void* elements, size_t bytes, void*) {
 }  // namespace
 
 void exportStrings(const TfApi& api, TFE_TensorHandle* handle, int64_t* shape, TensorRef* ref) {
+  if (api.isReady(handle) && exportReadyStrings(api, handle, shape, ref)) return;
   checkIsString(api.TFE_TensorHandleDataType(handle));
   TF_Status* status = threadStatus(api);
   static_cast<void>(deviceOfHandle(api, handle, status));

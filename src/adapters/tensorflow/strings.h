@@ -10,6 +10,9 @@
 
 namespace tensor_bridge {
 
+/// Bytes of an element.
+constexpr int64_t kStringBytes = 24;
+
 /// Refers to the elements behind `handle`. On return `ref->dl.data` is what the functions below
 /// call `elements`, and `ref->dl.shape` is `shape`, which has room for kMaxDims. Blocks until the
 /// tensor's producer has finished; hold no lock that the producer may want (the GIL) unless

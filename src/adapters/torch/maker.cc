@@ -134,6 +134,17 @@ at::Tensor ordinaryTensor(c10::intrusive_ptr<c10::StorageImpl> storage, const Te
   return at::Tensor(std::move(impl));
 }
 
+// Memory that the caller fills. at::detail::empty_cpu() and a second tensor over its storage would
+// take twice as long.
+at::Tensor blankTensor(const TensorView& view, const WrapSpec& spec) {
+  c10::Allocator* allocator = c10::GetAllocator(c10::kCPU);
+  return ordinaryTensor(
+      c10::make_intrusive<c10::StorageImpl>(
+          c10::StorageImpl::use_byte_size_t(), c10::SymInt(view.nbytes),
+          allocator->allocate(static_cast<size_t>(view.nbytes)), allocator, /*resizable=*/true),
+      view, spec);
+}
+
 at::QuantizerPtr makeQuantizer(const QuantParams& quant, c10::ScalarType type) {
   if (!quant.per_channel) {
     return at::make_per_tensor_affine_quantizer(quant.scale[0], quant.zero_point[0], type);
@@ -223,6 +234,9 @@ at::Tensor lookedUp(const TensorView& view, const WrapSpec& spec, c10::Device so
 }
 
 at::Tensor copiedTensor(const TensorView& view, const WrapSpec& spec) {
+  if (view.dl.data == nullptr && isOrdinary(view, spec) && !spec.move) {
+    return blankTensor(view, spec);
+  }
   c10::Device device = torchDevice(view.dl.device);
   // On a GPU the copy is only queued when this returns: releaseLater().
   if (!device.is_cpu()) refuseCapture(device);
@@ -239,7 +253,7 @@ at::Tensor copiedTensor(const TensorView& view, const WrapSpec& spec) {
       if (target.is_cpu()) {
         flat = at::detail::empty_cpu({view.nbytes}, at::TensorOptions().dtype(bytes));
         if (view.dl.data == nullptr || view.nbytes == 0) {
-          // Empty, or the caller fills it.
+          // Empty, or the caller fills it, as for blankTensor().
         } else if (view.nbytes <= kSmallCopy) {
           std::memcpy(flat.mutable_data_ptr(), view.dl.data, view.nbytes);
         } else {

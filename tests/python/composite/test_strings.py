@@ -112,6 +112,15 @@ def test_the_result_is_torchs_own() -> None:
     assert expected(t) == [b"abc", b"d" * 100]
 
 
+def test_each_shape_is_the_tensors_own() -> None:
+    shapes = [(), (3,), (3,), (0,), (1, 3), (3, 1), (), (2, 0, 5)]
+    tensors = [tf.fill(shape, b"text") for shape in shapes]
+    for made in ([tensor_bridge.to_torch(t) for t in tensors], tensor_bridge.to_torch(tensors)):
+        for x, shape in zip(made, shapes, strict=True):
+            assert type(x.shape) is torch.Size
+            assert x.shape == shape
+
+
 def test_under_modes_that_change_what_torch_makes() -> None:
     t = TENSORS["matrix"]
     try:
