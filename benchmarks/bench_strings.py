@@ -24,9 +24,26 @@ import tensor_bridge
 from tensor_bridge import StringTensor
 
 COUNT = 1_000_000
+# Numbers and sizes of strings: one, and totals from 1 kB to 1 GiB of short and of long strings.
+TOTALS = (
+    (1, 5),
+    (1, 1000),
+    (10, 100),
+    (128, 8),
+    (3, 20_000),
+    (40, 1000),
+    (10_000, 100),
+    (433, 20_000),
+    (8, 1 << 20),
+    (64, 1 << 20),
+    (13_000, 20_000),
+    (256, 1 << 20),
+)
+LARGE_TOTALS = ((8_000_000, 128), (1024, 1 << 20))
 TENSOR = "StringTensor"
 LIST = "list"
 NUMPY = "NumPy"
+OBJECTS = "t.numpy()"
 FLOOR = "bytes alone"
 TEXT = "text"
 NUMPY_TEXT = "NumPy text"
@@ -37,6 +54,7 @@ LEGEND = {
     TENSOR: "tensor_bridge.to_torch(t): bytes and offsets",
     LIST: 'tensor_bridge.to_torch(t, strings="list"): a list of bytes',
     NUMPY: "t.numpy().tolist(), what people do today",
+    OBJECTS: "t.numpy(): an array of bytes objects",
     FLOOR: "Struct(format).unpack(block): CPython makes the same bytes objects, from one block",
     TEXT: "tensor_bridge.to_torch(t).to_str(): a list of str",
     NUMPY_TEXT: "t.numpy().tolist(), each decoded",
@@ -65,6 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             timings = race(contenders, rounds=rounds, batch_s=0.001, slow_s=2)
             report.add_timings(group, f"{size} B", contenders, timings, count=COUNT)
         gc.unfreeze()
+    for count, size in (*TOTALS, *(LARGE_TOTALS if options.large else ())):
+        _total(report, count, size, options.rounds(101))
     for size in SIZES:
         command = [sys.executable, __file__, "--peak", str(size)]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=120)
@@ -72,6 +92,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "peak memory over the result", f"{size} B", TENSOR, float(done.stdout.split()[-1]), "1"
         )
     return report.finish(options)
+
+
+def _total(report: Report, count: int, size: int, rounds: int) -> None:
+    """A tensor of strings of any size against the array that TensorFlow makes of it."""
+    t = tf.strings.join([tf.fill([count], b"x" * size), ""])  # each with its own memory
+    contenders = [
+        Contender(TENSOR, "to_torch(t)", {"to_torch": tensor_bridge.to_torch, "t": t}),
+        Contender(OBJECTS, "t.numpy()", {"t": t}),
+    ]
+    if any(string != b"x" * size for string in tensor_bridge.to_torch(t).to_bytes()):
+        raise WrongResultError(f"to_torch(t) of {count} strings returned other strings")
+    timings = race(contenders, rounds=rounds, slow_s=3)
+    report.add_timings("any size", f"{count:,} x {size:,} B", contenders, timings, count=count)
 
 
 def _strings(size: int) -> tf.Tensor:

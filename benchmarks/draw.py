@@ -160,6 +160,14 @@ def aims() -> Iterator[Aim]:
         )
         yield Aim(f"{what} a `StringTensor`", gathered, limit, at_most=False)
         yield Aim(f"{what} a list", listed, 1.7, at_most=False)
+    ratios = [
+        over("strings", "any size", case, "StringTensor", "t.numpy()")
+        for case in cases("strings", "any size")
+    ]
+    if ratios:
+        yield Aim("one string of 5 B: a `StringTensor` over `t.numpy()`", ratios[0], 3)
+        what = "strings of any size, 1 kB to 1 GiB: a `StringTensor` over `t.numpy()`"
+        yield Aim(what, max(ratios[1:]), 1)
     peak = max(row["value"] for row in rows("strings", "peak memory over the result"))
     yield Aim("strings, peak memory over the result", peak, 1.2)
     for way in ("to_torch", "to_tf"):
@@ -252,6 +260,19 @@ def times(name: str, group: str, *, only: Sequence[str] = (), first: str = "") -
             cells.append(f"{shown} ({ratio(row['value'] / base['value'])} x)" if compare else shown)
         body.append((said(contender), *cells))
     return markdown(("", *columns), body)
+
+
+def any_size() -> Iterator[str]:
+    """Strings of any number and size, a row for each."""
+    columns = ("StringTensor", "t.numpy()")
+    body = []
+    for case in cases("strings", "any size"):
+        ours, theirs = (value("strings", "any size", case, contender) for contender in columns)
+        body.append(
+            (case, quantity(ours, "ns"), quantity(theirs, "ns"), f"{ratio(ours / theirs)} x")
+        )
+    if body:
+        yield markdown(("strings", *(f"`{column}`" for column in columns), "ratio"), body)
 
 
 def structures(way: str) -> str:
@@ -362,7 +383,8 @@ TABLES: tuple[dtype_table.Table, ...] = (
         PAGE,
         "million strings",
         lambda: listed(
-            *(times("strings", group) for group in ("a million strings", "as text", "back"))
+            *(times("strings", group) for group in ("a million strings", "as text", "back")),
+            *any_size(),
         ),
     ),
     (PAGE, "memory", lambda: listed(times("memory", "bytes a live tensor"))),

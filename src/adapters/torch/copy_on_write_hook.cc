@@ -18,6 +18,7 @@
 
 #include "adapters/torch/copy_on_write.h"
 #include "adapters/torch/foreign_owner.h"
+#include "adapters/torch/kept_memory.h"
 #include "tensor_bridge/c_api.h"
 
 namespace tensor_bridge {
@@ -199,10 +200,10 @@ bool takeOver(c10::DataPtr& current, const Foreign& foreign) {
   return let_go;
 }
 
-// Whether the memory belongs only to this storage: allocated by torch, or taken over.
+// Whether the memory belongs only to this storage: allocated for it, or taken over.
 bool isOrdinary(const c10::DataPtr& data) noexcept {
   const c10::DeleterFnPtr deleter = data.get_deleter();
-  if (deleter == ordinaryDeleter()) return true;
+  if (deleter == ordinaryDeleter() || deleter == giveBackBlock) return true;
   for (const OwnerKind* kind = g_host->owner_kinds; kind->tag != OwnerTag::kNone; ++kind) {
     if (kind->release_taken == deleter) return true;
   }

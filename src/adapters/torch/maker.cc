@@ -19,6 +19,7 @@
 #include "adapters/torch/cuda_streams.h"
 #include "adapters/torch/dispatch.h"
 #include "adapters/torch/gpu.h"
+#include "adapters/torch/kept_memory.h"
 #include "adapters/torch/list_writers.h"
 #include "adapters/torch/torch_dtype.h"
 
@@ -138,11 +139,13 @@ at::Tensor ordinaryTensor(c10::intrusive_ptr<c10::StorageImpl> storage, const Te
 // take twice as long.
 at::Tensor blankTensor(const TensorView& view, const WrapSpec& spec) {
   c10::Allocator* allocator = c10::GetAllocator(c10::kCPU);
-  return ordinaryTensor(
-      c10::make_intrusive<c10::StorageImpl>(
-          c10::StorageImpl::use_byte_size_t(), c10::SymInt(view.nbytes),
-          allocator->allocate(static_cast<size_t>(view.nbytes)), allocator, /*resizable=*/true),
-      view, spec);
+  c10::DataPtr memory = view.nbytes < kLeastKept
+                            ? allocator->allocate(static_cast<size_t>(view.nbytes))
+                            : largeMemory(view.nbytes);
+  return ordinaryTensor(c10::make_intrusive<c10::StorageImpl>(
+                            c10::StorageImpl::use_byte_size_t(), c10::SymInt(view.nbytes),
+                            std::move(memory), allocator, /*resizable=*/true),
+                        view, spec);
 }
 
 at::QuantizerPtr makeQuantizer(const QuantParams& quant, c10::ScalarType type) {
